@@ -1,0 +1,1 @@
+"""What happened: facts, their encoding, the append-only log and its order."""

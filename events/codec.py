@@ -1,0 +1,305 @@
+"""Columns of facts to the bytes of one batch and back; each codec ever released decodes for ever.
+
+Codec 1 is one MessagePack array: a header, the strings once each, then every column as little-endian bytes
+of the narrowest width that holds it. Nothing here imports numpy until a batch is decoded.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from .errors import DamagedBatch, UnknownCodec
+from .facts import KINDS, Combo, JobRow, Series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CODEC = 1
+
+_STARTED = 1
+_COMPLETED = 2
+_WIDTHS = (("B", 1, 1 << 8), ("H", 2, 1 << 16), ("I", 4, 1 << 32), ("Q", 8, 1 << 64))
+_TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_BIG_ENDIAN = sys.byteorder == "big"
+
+
+class _Ints(msgspec.Struct, array_like=True, frozen=True):
+    """A column of integers: value = base + unsigned. No bytes at all where every value is the base."""
+
+    base: int
+    data: bytes
+
+
+class _Jobs(msgspec.Struct, array_like=True, frozen=True):
+    strings: list[str]
+    combos: list[tuple[int, int, int, int, int]]  # func, queue, state, attempt, error; all but attempt into strings
+    combo: _Ints
+    flags: _Ints
+    ids: bytes
+    at: _Ints
+    completed: _Ints  # relative to at
+    started: _Ints  # at - started
+    created: _Ints  # at - created
+    scheduled: _Ints  # scheduled - created
+    meta: dict[int, bytes]  # row -> MessagePack of the kept keys
+
+
+class _Observations(msgspec.Struct, array_like=True, frozen=True):
+    series: list[tuple[str, int, str]]
+    lengths: list[int]  # run length of each series
+    at: _Ints
+    values: bytes  # float64
+
+
+class _Payload(msgspec.Struct, array_like=True, frozen=True):
+    counts: dict[str, int]
+    jobs: _Jobs | None
+    observations: _Observations | None
+
+
+class EncodedBatch(NamedTuple):
+    """A batch without its place: what `append` writes.
+
+    Attributes:
+        first_us: Smallest event time, microseconds since 1970; None in an empty batch.
+    """
+
+    events: int
+    first_us: int | None
+    last_us: int | None
+    codec: int
+    payload: bytes
+    sha256: bytes
+
+
+class ObservationRun(NamedTuple):
+    """Observations of one series, in the order they were made."""
+
+    series: Series
+    at_us: Sequence[int]
+    values: array[float]
+
+
+class JobColumns(NamedTuple):
+    """Job updates of a batch, a row each; all times int64 microseconds since 1970."""
+
+    combos: list[Combo]
+    combo: NDArray[np.int64]
+    ids: bytes  # 16 bytes a row
+    at_us: NDArray[np.int64]
+    created_us: NDArray[np.int64]
+    scheduled_us: NDArray[np.int64]
+    started_us: NDArray[np.int64]  # meaningless where not has_started
+    completed_us: NDArray[np.int64]
+    has_started: NDArray[np.bool_]
+    has_completed: NDArray[np.bool_]
+    meta: dict[int, bytes]
+
+
+class ObservationColumns(NamedTuple):
+    """Observations of a batch: `lengths[i]` rows of `series[i]`, one series after the other."""
+
+    series: list[Series]
+    lengths: NDArray[np.int64]
+    at_us: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class DecodedBatch(NamedTuple):
+    """A batch's columns and what its producer had to leave out (reason -> how many)."""
+
+    counts: dict[str, int]
+    jobs: JobColumns | None
+    observations: ObservationColumns | None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Payload)
+
+
+def encode(
+    jobs: Sequence[JobRow] = (),
+    observations: Sequence[ObservationRun] = (),
+    counts: Mapping[str, int] | None = None,
+) -> EncodedBatch:
+    """Encode one batch. About 1.5 us a job, 34 bytes; 12 bytes an observation."""
+    times: list[int] = []
+    if jobs:
+        at = [row.at_us for row in jobs]
+        times += (min(at), max(at))
+    for run in observations:
+        times += (min(run.at_us), max(run.at_us))
+    payload = _encoder.encode(
+        _Payload(
+            dict(counts or {}),
+            _pack_jobs(jobs) if jobs else None,
+            _pack_observations(observations) if observations else None,
+        )
+    )
+    return EncodedBatch(
+        events=len(jobs) + sum(len(run.values) for run in observations),
+        first_us=min(times, default=None),
+        last_us=max(times, default=None),
+        codec=CODEC,
+        payload=payload,
+        sha256=sha256(payload).digest(),
+    )
+
+
+def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBatch:
+    """Decode one batch; total: every input gives a batch or a typed error.
+
+    Raises:
+        UnknownCodec: Newer code wrote it.
+        DamagedBatch: The bytes are not what the producer hashed, or no batch.
+    """
+    if codec != CODEC:
+        raise UnknownCodec(f"codec {codec} is unknown to this code, which reads codec {CODEC}: upgrade the projector")
+    if sha256(payload).digest() != digest:
+        raise DamagedBatch("the payload does not match its sha256: it was changed after it was appended")
+    try:
+        raw = _decoder.decode(payload)
+        jobs = _unpack_jobs(raw.jobs) if raw.jobs is not None else None
+        observations = _unpack_observations(raw.observations) if raw.observations is not None else None
+    except (msgspec.MsgspecError, ValueError, IndexError, OverflowError, UnicodeError) as error:
+        raise DamagedBatch(f"the payload is no batch of codec {codec}: {error}") from error
+    found = (len(jobs.at_us) if jobs else 0) + (len(observations.at_us) if observations else 0)
+    if found != events:
+        raise DamagedBatch(f"the payload holds {found} events, its row says {events}")
+    return DecodedBatch(raw.counts, jobs, observations)
+
+
+def _pack_jobs(rows: Sequence[JobRow]) -> _Jobs:
+    strings: dict[str, int] = {}
+    combos: dict[Combo, int] = {}
+    index = [combos.setdefault(row.combo, len(combos)) for row in rows]
+
+    def string(text: str) -> int:
+        return strings.setdefault(text, len(strings))
+
+    packed = [
+        (string(combo.func), string(combo.queue), string(combo.state), combo.attempt, string(combo.error))
+        for combo in combos
+    ]
+    at = [row.at_us for row in rows]
+    return _Jobs(
+        strings=list(strings),
+        combos=packed,
+        combo=_pack(index),
+        flags=_pack(
+            [
+                (_STARTED if row.started_us is not None else 0) | (_COMPLETED if row.completed_us is not None else 0)
+                for row in rows
+            ]
+        ),
+        ids=b"".join([row.job_id for row in rows]),
+        at=_pack(at),
+        completed=_pack([0 if row.completed_us is None else row.completed_us - row.at_us for row in rows]),
+        started=_pack([0 if row.started_us is None else row.at_us - row.started_us for row in rows]),
+        created=_pack([row.at_us - row.created_us for row in rows]),
+        scheduled=_pack([row.scheduled_us - row.created_us for row in rows]),
+        meta={i: row.meta for i, row in enumerate(rows) if row.meta},
+    )
+
+
+def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
+    at: list[int] = []
+    values = array("d")
+    for run in runs:
+        at.extend(run.at_us)
+        values.extend(run.values)
+    return _Observations(
+        series=[(run.series.key, KINDS.index(run.series.kind), run.series.unit) for run in runs],
+        lengths=[len(run.values) for run in runs],
+        at=_pack(at),
+        values=_bytes(values),
+    )
+
+
+def _pack(column: list[int]) -> _Ints:
+    base = min(column)
+    span = max(column) - base
+    if not span:
+        return _Ints(base, b"")
+    for code, _, limit in _WIDTHS:
+        if span < limit:
+            return _Ints(base, _bytes(array(code, [value - base for value in column])))
+    raise OverflowError(f"a column spans {span}, more than 64 bits")
+
+
+def _bytes(column: array[int] | array[float]) -> bytes:
+    if _BIG_ENDIAN:
+        column = column[:]
+        column.byteswap()
+    return column.tobytes()
+
+
+def _unpack(column: _Ints, rows: int) -> NDArray[np.int64]:
+    import numpy as np
+
+    if not column.data:
+        return np.full(rows, column.base, np.int64)
+    width, rest = divmod(len(column.data), rows)
+    if rest or width not in _TYPES:
+        raise ValueError(f"{len(column.data)} bytes do not make a column of {rows}")
+    unsigned = np.frombuffer(column.data, _TYPES[width])
+    return unsigned.astype(np.int64) + column.base
+
+
+def _unpack_jobs(jobs: _Jobs) -> JobColumns:
+    rows, rest = divmod(len(jobs.ids), 16)
+    if rest or not rows:
+        raise ValueError(f"{len(jobs.ids)} bytes do not make job ids")
+    strings = jobs.strings
+    if any(min(combo) < 0 for combo in jobs.combos):
+        raise ValueError("a combo points before the strings")
+    combos = [Combo(strings[f], strings[q], strings[s], attempt, strings[e]) for f, q, s, attempt, e in jobs.combos]
+    combo = _unpack(jobs.combo, rows)
+    if int(combo.min()) < 0 or int(combo.max()) >= len(combos):
+        raise ValueError("a row points past the combos")
+    flags = _unpack(jobs.flags, rows)
+    at = _unpack(jobs.at, rows)
+    created = at - _unpack(jobs.created, rows)
+    return JobColumns(
+        combos=combos,
+        combo=combo,
+        ids=jobs.ids,
+        at_us=at,
+        created_us=created,
+        scheduled_us=created + _unpack(jobs.scheduled, rows),
+        started_us=at - _unpack(jobs.started, rows),
+        completed_us=at + _unpack(jobs.completed, rows),
+        has_started=(flags & _STARTED) != 0,
+        has_completed=(flags & _COMPLETED) != 0,
+        meta=jobs.meta,
+    )
+
+
+def _unpack_observations(columns: _Observations) -> ObservationColumns:
+    import numpy as np
+
+    values = np.frombuffer(columns.values, "<f8")
+    lengths = np.array(columns.lengths, np.int64)
+    if len(lengths) != len(columns.series) or (lengths <= 0).any() or int(lengths.sum()) != len(values):
+        raise ValueError("the runs do not add up to the values")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    return ObservationColumns(
+        series=[Series(key, KINDS[_kind(kind)], unit) for key, kind, unit in columns.series],
+        lengths=lengths,
+        at_us=_unpack(columns.at, len(values)),
+        values=values,
+    )
+
+
+def _kind(index: int) -> int:
+    if index < 0:
+        raise ValueError(f"kind {index} does not exist")
+    return index

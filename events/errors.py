@@ -1,0 +1,43 @@
+"""The errors a caller may act on; every message says what, which and what to do."""
+
+from __future__ import annotations
+
+
+class MetricsLogError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class InvalidObservation(MetricsLogError, ValueError):
+    """An observation broke a rule.
+
+    Attributes:
+        rule: Short name of the rule, as counted in `status`: "key", "value" or "unit".
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class NotRecording(MetricsLogError, RuntimeError):
+    """Nobody in this process appends what is recorded."""
+
+
+class PrefixTooLong(MetricsLogError, ValueError):
+    """PostgreSQL would cut names made with this prefix, so two prefixes could share tables."""
+
+
+class DamagedBatch(MetricsLogError):
+    """A batch's bytes are not what its producer wrote, or not a batch at all."""
+
+
+class UnknownCodec(MetricsLogError):
+    """A batch was written by newer code than this."""
+
+
+class SequenceConflict(MetricsLogError):
+    """A batch id is taken by a batch with other bytes; appending was refused, nothing was dropped."""
+
+
+class SchemaMissing(MetricsLogError):
+    """The tables are not there, or older than this code."""

@@ -1,0 +1,313 @@
+"""The order: a gapless position for every batch, given late, by short transactions that never decode.
+
+Reading the log by an id taken at INSERT would skip for ever what a slow writer commits late; a position is
+given only to what is committed, so every reader after this one needs nothing but an integer cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from .log import BatchId, short_transaction
+from .schema import Tables
+from .seal import LogRow, link
+
+SEQUENCE_LIMIT = 2_000
+
+
+class Sequenced(NamedTuple):
+    """What one call of `sequence()` did.
+
+    Attributes:
+        batches: How many got a position.
+        position: The last position in the ledger; None if somebody else holds the order.
+        last_id: Largest pending id seen: the `after` of the next call.
+    """
+
+    batches: int
+    position: int | None
+    last_id: int
+
+
+class LedgerRow(NamedTuple):
+    """One place in the order."""
+
+    position: int
+    batch_id: BatchId
+    events: int
+
+
+class _Pending(NamedTuple):
+    id: int
+    batch_id: BatchId
+
+
+class _Producer(NamedTuple):
+    producer: UUID
+    worker: str
+    last_sequence: int
+    closed: bool
+    holes: int
+    seen_us: int
+
+
+async def sequence(
+    connection: AsyncConnection[TupleRow], tables: Tables, *, after: int = 0, limit: int = SEQUENCE_LIMIT
+) -> Sequenced:
+    """Give the next positions to up to *limit* committed batches, exactly once each, in one transaction.
+
+    Batches of one producer get theirs in the order of their sequences. Safe to call from anywhere at any time:
+    whoever does not get the lock leaves. With *after* only pending ids past it are looked at, which spares the
+    dead rows below; a call without it now and then finds what committed late.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        await cursor.execute(
+            sql.SQL("SELECT 1 FROM {pending} WHERE id > %(after)s LIMIT 1").format(pending=tables.pending),
+            {"after": after},
+        )
+        if await cursor.fetchone() is None:
+            return Sequenced(0, await _position(cursor, tables), after)
+    async with short_transaction(connection, index_only=True) as cursor:
+        # The lock and the read are two statements: a lock taken by the statement that reads is younger than
+        # its snapshot, and what another sequencer took meanwhile would be taken twice.
+        await cursor.execute(
+            sql.SQL("SELECT position, chain FROM {head} FOR UPDATE SKIP LOCKED").format(head=tables.head)
+        )
+        head = await cursor.fetchone()
+        if head is None:
+            return Sequenced(0, None, after)
+        position, chain = int(head[0]), bytes(head[1])
+        taken = await _take(cursor, tables, after, limit)
+        known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
+        if after and _has_gap(taken, known):
+            taken += await _take(cursor, tables, 0, limit)  # a predecessor committed late, below *after*
+            known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
+        rows = await _log_rows(cursor, tables, [row.batch_id for row in taken])
+        ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
+        entries = []
+        for batch_id in ordered:
+            row = rows.get(batch_id)
+            if row is None:
+                continue  # its row was removed by force; the gap in its producer's sequences tells
+            position += 1
+            chain = link(chain, position, row)
+            entries.append((position, row, chain))
+        await _write(cursor, tables, entries)
+        await _write_producers(cursor, tables, [row for _, row, _ in entries], known)
+        await cursor.execute(
+            sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
+            {"position": position, "chain": chain},
+        )
+    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]))
+
+
+async def read_ledger(
+    cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int, limit: int, until: int | None = None
+) -> list[LedgerRow]:
+    """Return up to *limit* rows past position *after* (and up to *until*, inclusive), in order; [] when caught up."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position, day, producer, sequence, events
+            FROM {ledger}
+            WHERE position > %(after)s
+                AND position <= %(until)s
+            ORDER BY position
+            LIMIT %(limit)s
+            """
+        ).format(ledger=tables.ledger),
+        {"after": after, "limit": limit, "until": until if until is not None else 2**63 - 1},
+    )
+    return [LedgerRow(row[0], BatchId(*row[1:4]), row[4]) for row in await cursor.fetchall()]
+
+
+async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> bool:
+    """Whether this batch has a position: true also long after its day has left the log."""
+    await cursor.execute(
+        sql.SQL("SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s").format(
+            ledger=tables.ledger
+        ),
+        {"producer": producer, "sequence": sequence},
+    )
+    return await cursor.fetchone() is not None
+
+
+async def _position(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+    await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit: int) -> list[_Pending]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {pending}
+            WHERE id = ANY(ARRAY(
+                SELECT id
+                FROM {pending}
+                WHERE id > %(after)s
+                ORDER BY id
+                LIMIT %(limit)s
+            ))
+            RETURNING id, day, producer, sequence
+            """
+        ).format(pending=tables.pending),
+        {"after": after, "limit": limit},
+    )
+    return [_Pending(row[0], BatchId(*row[1:])) for row in await cursor.fetchall()]
+
+
+async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
+    await cursor.execute(
+        sql.SQL("SELECT producer, last_sequence FROM {producers} WHERE producer = ANY(%(ids)s)").format(
+            producers=tables.producers
+        ),
+        {"ids": sorted(producers)},
+    )
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+def _has_gap(taken: Sequence[_Pending], known: dict[UUID, int]) -> bool:
+    lowest: dict[UUID, int] = {}
+    for row in taken:
+        producer, number = row.batch_id.producer, row.batch_id.sequence
+        lowest[producer] = min(number, lowest.get(producer, number))
+    return any(number > known.get(producer, 0) + 1 for producer, number in lowest.items())
+
+
+def _in_sequence(taken: Sequence[_Pending]) -> list[BatchId]:
+    """Keep the order of arrival, but let each producer's places hold its batches in sequence."""
+    waiting: dict[UUID, list[BatchId]] = {}
+    for row in taken:
+        waiting.setdefault(row.batch_id.producer, []).append(row.batch_id)
+    for batches in waiting.values():
+        batches.sort(key=lambda batch_id: batch_id.sequence, reverse=True)
+    return [waiting[row.batch_id.producer].pop() for row in taken]
+
+
+async def _without_known(
+    cursor: AsyncCursor[TupleRow], tables: Tables, ordered: list[BatchId], known: dict[UUID, int]
+) -> list[BatchId]:
+    """Leave out batches that have a position already (a batch cut anew for another day, of which both came)."""
+    seen: set[tuple[UUID, int]] = set()
+    result = []
+    for batch_id in ordered:
+        key = batch_id.producer, batch_id.sequence
+        late = batch_id.sequence <= known.get(batch_id.producer, 0)
+        if key in seen or (late and await in_ledger(cursor, tables, *key)):
+            continue
+        seen.add(key)
+        result.append(batch_id)
+    return result
+
+
+async def _log_rows(
+    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
+) -> dict[BatchId, LogRow]:
+    rows: dict[BatchId, LogRow] = {}
+    for day in sorted({batch_id.day for batch_id in batch_ids}):
+        wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us,
+                    (extract(epoch FROM l.appended_at) * 1000000)::bigint, l.events, l.closes, l.codec, l.sha256
+                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
+                JOIN {log} l
+                    ON l.producer = wanted.producer
+                    AND l.sequence = wanted.sequence
+                WHERE l.day = %(day)s
+                """
+            ).format(log=tables.log),
+            {
+                "day": day,
+                "producers": [batch_id.producer for batch_id in wanted],
+                "sequences": [batch_id.sequence for batch_id in wanted],
+            },
+            binary=True,
+        )
+        for values in await cursor.fetchall():
+            row = LogRow(*values)
+            rows[BatchId(*row[:3])] = row
+    return rows
+
+
+async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[tuple[int, LogRow, bytes]]) -> None:
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {ledger} (position, day, producer, sequence, events, chain)
+            SELECT *
+            FROM unnest(
+                %(position)s::bigint[], %(day)s::date[], %(producer)s::uuid[], %(sequence)s::bigint[],
+                %(events)s::integer[], %(chain)s::bytea[]
+            )
+            """
+        ).format(ledger=tables.ledger),
+        {
+            "position": [position for position, _, _ in entries],
+            "day": [row.day for _, row, _ in entries],
+            "producer": [row.producer for _, row, _ in entries],
+            "sequence": [row.sequence for _, row, _ in entries],
+            "events": [row.events for _, row, _ in entries],
+            "chain": [chain for _, _, chain in entries],
+        },
+    )
+
+
+async def _write_producers(
+    cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LogRow], known: dict[UUID, int]
+) -> None:
+    by_producer: dict[UUID, list[LogRow]] = {}
+    for row in rows:
+        by_producer.setdefault(row.producer, []).append(row)
+    long_lived = [
+        _progress(producer, mine, known.get(producer, 0))
+        for producer, mine in sorted(by_producer.items())
+        if producer in known or len(mine) > 1 or not (mine[0].closes and mine[0].sequence == 1)
+    ]
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {producers} AS p (producer, worker, last_sequence, closed, holes, seen_at)
+            SELECT producer, worker, last_sequence, closed, holes, to_timestamp(seen_us / 1000000.0)
+            FROM unnest(
+                %(producer)s::uuid[], %(worker)s::text[], %(last_sequence)s::bigint[], %(closed)s::boolean[],
+                %(holes)s::bigint[], %(seen_us)s::bigint[]
+            ) AS n (producer, worker, last_sequence, closed, holes, seen_us)
+            ON CONFLICT (producer) DO UPDATE
+            SET last_sequence = greatest(p.last_sequence, excluded.last_sequence),
+                closed = p.closed OR excluded.closed,
+                holes = p.holes + excluded.holes,
+                seen_at = greatest(p.seen_at, excluded.seen_at)
+            """
+        ).format(producers=tables.producers),
+        {
+            "producer": [row.producer for row in long_lived],
+            "worker": [row.worker for row in long_lived],
+            "last_sequence": [row.last_sequence for row in long_lived],
+            "closed": [row.closed for row in long_lived],
+            "holes": [row.holes for row in long_lived],
+            "seen_us": [row.seen_us for row in long_lived],
+        },
+    )
+
+
+def _progress(producer: UUID, rows: Sequence[LogRow], last: int) -> _Producer:
+    """Count what is missing between *last* and the new rows; a late one fills its hole again."""
+    holes = 0
+    for row in rows:
+        if row.sequence > last:
+            holes += row.sequence - last - 1
+            last = row.sequence
+        else:
+            holes -= 1
+    return _Producer(
+        producer, rows[0].worker, last, any(row.closes for row in rows), holes, max(row.appended_us for row in rows)
+    )

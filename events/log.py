@@ -1,0 +1,192 @@
+"""The append-only log: one row is one batch, with an id under which it can be there only once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection, AsyncCursor, Cursor, sql
+from psycopg.rows import TupleRow, tuple_row
+
+from .codec import EncodedBatch
+from .errors import SequenceConflict
+from .schema import Tables
+
+#: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
+_IDLE_MS = 5_000
+
+
+class BatchId(NamedTuple):
+    """What makes a batch this batch. The day is part of where it lies, never of which one it is."""
+
+    day: date
+    producer: UUID
+    sequence: int
+
+
+class LogBatch(NamedTuple):
+    """A batch as it lies in the log, with its place in the order."""
+
+    position: int
+    producer: UUID
+    sequence: int
+    worker: str
+    appended_us: int
+    events: int
+    codec: int
+    payload: bytes
+    sha256: bytes
+
+
+@asynccontextmanager
+async def short_transaction(
+    connection: AsyncConnection[TupleRow],
+    *,
+    isolation: Literal["READ COMMITTED", "REPEATABLE READ"] = "READ COMMITTED",
+    lock_timeout_ms: int = 0,
+    index_only: bool = False,
+) -> AsyncIterator[AsyncCursor[TupleRow]]:
+    """Open a transaction whose isolation and time-outs are ours, whatever the server's defaults are.
+
+    With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
+    every dead row that a long transaction elsewhere keeps.
+    """
+    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                "SET TRANSACTION ISOLATION LEVEL {isolation};"
+                "SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL lock_timeout = {lock}"
+                + ("; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off" if index_only else "")
+            ).format(isolation=sql.SQL(isolation), idle=sql.Literal(_IDLE_MS), lock=sql.Literal(lock_timeout_ms))
+        )
+        yield cursor
+
+
+_APPEND = """
+WITH batch AS (
+    INSERT INTO {log} (
+        day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256
+    )
+    VALUES (
+        coalesce(%(day)s::date, (clock_timestamp() AT TIME ZONE 'UTC')::date), %(producer)s, %(sequence)s,
+        %(worker)s, %(first_us)s, %(last_us)s, %(events)s, %(closes)s, %(codec)s, %(payload)b, %(sha256)b
+    )
+    ON CONFLICT DO NOTHING
+    RETURNING day, producer, sequence
+)
+INSERT INTO {pending} (day, producer, sequence)
+SELECT day, producer, sequence
+FROM batch
+RETURNING (clock_timestamp() AT TIME ZONE 'UTC')::date
+"""
+
+
+async def append(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    batch_id: BatchId,
+    batch: EncodedBatch,
+    *,
+    worker: str,
+    closes: bool = False,
+) -> date | None:
+    """Append one batch in the caller's transaction.
+
+    Returns:
+        The database's UTC day, or None if a batch with this id is there already, in which case nothing was
+        written and every earlier transaction that wrote it has ended.
+    """
+    await cursor.execute(_append_statement(tables), _append_values(batch_id, batch, worker, closes))
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def append_in_transaction(
+    cursor: AsyncCursor[Any], tables: Tables, producer: UUID, batch: EncodedBatch, *, worker: str
+) -> None:
+    """Append the single batch of a producer of its own, on the database's day. Raises what PostgreSQL raises."""
+    async with cursor.connection.cursor(row_factory=tuple_row) as own:
+        await own.execute(_append_statement(tables), _single_values(producer, batch, worker))
+
+
+def sync_append_in_transaction(
+    cursor: Cursor[Any], tables: Tables, producer: UUID, batch: EncodedBatch, *, worker: str
+) -> None:
+    """The same, synchronous."""
+    with cursor.connection.cursor(row_factory=tuple_row) as own:
+        own.execute(_append_statement(tables), _single_values(producer, batch, worker))
+
+
+async def check_same(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId, batch: EncodedBatch) -> None:
+    """Make sure that the batch in the log under this id is this one.
+
+    Raises:
+        SequenceConflict: It has other bytes.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT sha256
+            FROM {log}
+            WHERE day = %(day)s
+                AND producer = %(producer)s
+                AND sequence = %(sequence)s
+            """
+        ).format(log=tables.log),
+        batch_id._asdict(),
+    )
+    row = await cursor.fetchone()
+    if row is None or bytes(row[0]) != batch.sha256:
+        raise SequenceConflict(
+            f"batch {batch_id.sequence} of producer {batch_id.producer} on {batch_id.day} is in the log with other "
+            f"content; this one is kept and not appended: two processes must not share a producer"
+        )
+
+
+async def read_batches(
+    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[tuple[int, BatchId]]
+) -> list[LogBatch]:
+    """Return the batches at *places* (position, id), in that order; one that is not in the log is left out.
+
+    One index scan a day: the day goes in as a value, so that other days are not even locked.
+    """
+    positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
+    found: list[LogBatch] = []
+    for day in sorted({batch_id.day for _, batch_id in places}):
+        wanted = [batch_id for _, batch_id in places if batch_id.day == day]
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT l.producer, l.sequence, l.worker, (extract(epoch FROM l.appended_at) * 1000000)::bigint,
+                    l.events, l.codec, l.payload, l.sha256
+                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
+                JOIN {log} l
+                    ON l.producer = wanted.producer
+                    AND l.sequence = wanted.sequence
+                WHERE l.day = %(day)s
+                """
+            ).format(log=tables.log),
+            {
+                "day": day,
+                "producers": [batch_id.producer for batch_id in wanted],
+                "sequences": [batch_id.sequence for batch_id in wanted],
+            },
+            binary=True,
+        )
+        found += [LogBatch(positions[row[0], row[1]], *row) for row in await cursor.fetchall()]
+    return sorted(found)
+
+
+def _append_statement(tables: Tables) -> sql.Composed:
+    return sql.SQL(_APPEND).format(log=tables.log, pending=tables.pending)
+
+
+def _append_values(batch_id: BatchId, batch: EncodedBatch, worker: str, closes: bool) -> dict[str, Any]:
+    return batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes}
+
+
+def _single_values(producer: UUID, batch: EncodedBatch, worker: str) -> dict[str, Any]:
+    return batch._asdict() | {"day": None, "producer": producer, "sequence": 1, "worker": worker, "closes": True}

