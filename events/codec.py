@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
 from .errors import DamagedBatch, UnknownCodec
-from .facts import KINDS, Combo, JobRow, Series
+from .facts import KINDS, Combo, JobRow, Series, check_series, microseconds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,17 +31,27 @@ _WIDTHS = (("B", 1, 1 << 8), ("H", 2, 1 << 16), ("I", 4, 1 << 32), ("Q", 8, 1 <<
 _TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _BIG_ENDIAN = sys.byteorder == "big"
 
+#: Events begin in the year 1. Two instants a datetime can name are less than 2**59 us apart, and a few of these
+#: added up stay within 64 bits.
+_FIRST_US = microseconds(datetime.min.replace(tzinfo=UTC))
+_FAR_US = 2**59
 
-class _Ints(msgspec.Struct, array_like=True, frozen=True):
+_Index = Annotated[int, msgspec.Meta(ge=0)]
+_Tally = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_KindIndex = Annotated[int, msgspec.Meta(ge=0, lt=len(KINDS))]
+
+
+# Unknown fields are forbidden, not skipped: skipping recurses as deep as the bytes say.
+class _Ints(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """A column of integers: value = base + unsigned. No bytes at all where every value is the base."""
 
     base: int
     data: bytes
 
 
-class _Jobs(msgspec.Struct, array_like=True, frozen=True):
+class _Jobs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     strings: list[str]
-    combos: list[tuple[int, int, int, int, int]]  # func, queue, state, attempt, error; all but attempt into strings
+    combos: list[tuple[_Index, _Index, _Index, int, _Index]]  # func, queue, state, attempt, error: numbers of strings
     combo: _Ints
     flags: _Ints
     ids: bytes
@@ -48,18 +60,18 @@ class _Jobs(msgspec.Struct, array_like=True, frozen=True):
     started: _Ints  # at - started
     created: _Ints  # at - created
     scheduled: _Ints  # scheduled - created
-    meta: dict[int, bytes]  # row -> MessagePack of the kept keys
+    meta: dict[_Index, bytes]  # row -> MessagePack of the kept keys
 
 
-class _Observations(msgspec.Struct, array_like=True, frozen=True):
-    series: list[tuple[str, int, str]]
-    lengths: list[int]  # run length of each series
+class _Observations(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    series: list[tuple[str, _KindIndex, str]]
+    lengths: list[_Index]  # run length of each series
     at: _Ints
     values: bytes  # float64
 
 
-class _Payload(msgspec.Struct, array_like=True, frozen=True):
-    counts: dict[str, int]
+class _Payload(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    counts: dict[str, _Tally]
     jobs: _Jobs | None
     observations: _Observations | None
 
@@ -88,7 +100,7 @@ class ObservationRun(NamedTuple):
 
 
 class JobColumns(NamedTuple):
-    """Job updates of a batch, a row each; all times int64 microseconds since 1970."""
+    """Job updates of a batch, a row each; all times int64 microseconds since 1970, their differences fit too."""
 
     combos: list[Combo]
     combo: NDArray[np.int64]
@@ -166,6 +178,7 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
         raise DamagedBatch("the payload does not match its sha256: it was changed after it was appended")
     try:
         raw = _decoder.decode(payload)
+        _refuse_nul(raw.counts)
         jobs = _unpack_jobs(raw.jobs) if raw.jobs is not None else None
         observations = _unpack_observations(raw.observations) if raw.observations is not None else None
     except (msgspec.MsgspecError, ValueError, IndexError, OverflowError, UnicodeError) as error:
@@ -241,16 +254,22 @@ def _bytes(column: array[int] | array[float]) -> bytes:
     return column.tobytes()
 
 
-def _unpack(column: _Ints, rows: int) -> NDArray[np.int64]:
+def _unpack(column: _Ints, rows: int, least: int = -_FAR_US) -> NDArray[np.int64]:
     import numpy as np
 
-    if not column.data:
-        return np.full(rows, column.base, np.int64)
+    base = column.base
     width, rest = divmod(len(column.data), rows)
-    if rest or width not in _TYPES:
+    if rest or (width and width not in _TYPES):
         raise ValueError(f"{len(column.data)} bytes do not make a column of {rows}")
-    unsigned = np.frombuffer(column.data, _TYPES[width])
-    return unsigned.astype(np.int64) + column.base
+    if not width:
+        values, span = np.full(rows, base, np.int64), 0
+    else:
+        unsigned = np.frombuffer(column.data, _TYPES[width])
+        values = np.add(unsigned, base, dtype=np.int64, casting="unsafe")
+        span = int(unsigned.max()) if width == 8 else 256**width - 1
+    if base < least or base + span > _FAR_US:
+        raise ValueError(f"a column from {base} to {base + span} is out of range")
+    return values
 
 
 def _unpack_jobs(jobs: _Jobs) -> JobColumns:
@@ -258,14 +277,17 @@ def _unpack_jobs(jobs: _Jobs) -> JobColumns:
     if rest or not rows:
         raise ValueError(f"{len(jobs.ids)} bytes do not make job ids")
     strings = jobs.strings
-    if any(min(combo) < 0 for combo in jobs.combos):
-        raise ValueError("a combo points before the strings")
-    combos = [Combo(strings[f], strings[q], strings[s], attempt, strings[e]) for f, q, s, attempt, e in jobs.combos]
-    combo = _unpack(jobs.combo, rows)
-    if int(combo.min()) < 0 or int(combo.max()) >= len(combos):
-        raise ValueError("a row points past the combos")
+    _refuse_nul(strings)
+    # tuple.__new__ is what Combo() calls, at half the cost.
+    combos = [
+        tuple.__new__(Combo, (strings[func], strings[queue], strings[state], attempt, strings[error]))
+        for func, queue, state, attempt, error in jobs.combos
+    ]
+    combo = _unpack(jobs.combo, rows, least=0)
+    if int(combo.max()) >= len(combos) or max(jobs.meta, default=0) >= rows:
+        raise ValueError("a row points past the combos, or meta past the rows")
     flags = _unpack(jobs.flags, rows)
-    at = _unpack(jobs.at, rows)
+    at = _unpack(jobs.at, rows, least=_FIRST_US)
     created = at - _unpack(jobs.created, rows)
     return JobColumns(
         combos=combos,
@@ -286,20 +308,24 @@ def _unpack_observations(columns: _Observations) -> ObservationColumns:
     import numpy as np
 
     values = np.frombuffer(columns.values, "<f8")
-    lengths = np.array(columns.lengths, np.int64)
-    if len(lengths) != len(columns.series) or (lengths <= 0).any() or int(lengths.sum()) != len(values):
+    lengths = columns.lengths
+    if not len(values) or 0 in lengths or sum(lengths) != len(values) or len(lengths) != len(columns.series):
         raise ValueError("the runs do not add up to the values")
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite")
     return ObservationColumns(
-        series=[Series(key, KINDS[_kind(kind)], unit) for key, kind, unit in columns.series],
-        lengths=lengths,
-        at_us=_unpack(columns.at, len(values)),
+        series=[_series(key, kind, unit) for key, kind, unit in columns.series],
+        lengths=np.array(lengths, np.int64),
+        at_us=_unpack(columns.at, len(values), least=_FIRST_US),
         values=values,
     )
 
 
-def _kind(index: int) -> int:
-    if index < 0:
-        raise ValueError(f"kind {index} does not exist")
-    return index
+@lru_cache(maxsize=10_000)
+def _series(key: str, kind: int, unit: str) -> Series:
+    return check_series(key, KINDS[kind], unit)
+
+
+def _refuse_nul(texts: Iterable[str]) -> None:
+    if "\x00" in "".join(texts):
+        raise ValueError("a string holds NUL, which PostgreSQL can't keep")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -80,7 +80,7 @@ WITH batch AS (
 INSERT INTO {pending} (day, producer, sequence)
 SELECT day, producer, sequence
 FROM batch
-RETURNING (clock_timestamp() AT TIME ZONE 'UTC')::date
+RETURNING clock_timestamp()
 """
 
 
@@ -92,11 +92,11 @@ async def append(
     *,
     worker: str,
     closes: bool = False,
-) -> date | None:
+) -> datetime | None:
     """Append one batch in the caller's transaction.
 
     Returns:
-        The database's UTC day, or None if a batch with this id is there already, in which case nothing was
+        The database's clock, or None if a batch with this id is there already, in which case nothing was
         written and every earlier transaction that wrote it has ended.
     """
     await cursor.execute(_append_statement(tables), _append_values(batch_id, batch, worker, closes))

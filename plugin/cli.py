@@ -1,0 +1,137 @@
+"""`chancy-metrics`: look at the pipeline from outside and push it along.
+
+Exit codes: 0 fine, 1 could not run, 2 wrong usage, 3 found something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+import psycopg
+from chancy import Chancy
+from chancy.utils import import_string
+
+from chancy_metrics.events.errors import MetricsLogError
+
+from .metrics import Metrics
+from .projector import fold_all
+from .status import Status, read_status
+
+FOUND_SOMETHING = 3
+
+T = TypeVar("T")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--app", "-a", required=True, help="Import path of the Chancy app, or of a function that makes one.")
+@click.version_option(package_name="chancy-metrics")
+@click.pass_context
+def main(ctx: click.Context, app: str) -> None:
+    """Look after the metrics log of a Chancy app."""
+    ctx.obj = app
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def status(app: str, as_json: bool) -> None:
+    """Show what waits, who folds, and what is missing from the numbers.
+
+    Exits with 3 when something is wrong, and says what in one line each.
+    """
+    chancy, metrics = _load(app)
+    found = _run(read_status(chancy, metrics.options))
+    click.echo(msgspec.json.encode(found).decode() if as_json else _text(found))
+    if found.unhealthy:
+        sys.exit(FOUND_SOMETHING)
+
+
+@main.command()
+@click.pass_obj
+def fold(app: str) -> None:
+    """Order and fold everything that waits, and end; for a cluster whose workers are down."""
+    chancy, _ = _load(app)
+    done = _run(fold_all(chancy))
+    click.echo(f"ordered {done.batches} batches, folded {done.events} events, stands at position {done.position}")
+    if done.reason:
+        raise click.ClickException(f"not everything is folded: {done.reason}")
+
+
+def _load(app: str) -> tuple[Chancy, Metrics]:
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Chancy | Callable[[], Chancy] = import_string(app)  # type: ignore[no-untyped-call] # Chancy's
+        chancy = found if isinstance(found, Chancy) else found()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.BadParameter(f"{app!r} can't be imported: {error}", param_hint="--app") from error
+    metrics = chancy.plugins.get("chancy.metrics") if isinstance(chancy, Chancy) else None
+    if not isinstance(metrics, Metrics):
+        raise click.BadParameter(
+            f"{app!r} is no Chancy app with this plugin: add chancy_metrics.plugin.Metrics() to its plugins",
+            param_hint="--app",
+        )
+    return chancy, metrics
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except (MetricsLogError, psycopg.Error) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def _text(status: Status) -> str:
+    missing = status.completeness
+    lag = f"{status.oldest_waiting_s:.1f} s" if status.oldest_waiting_s else "none"
+    fold = (
+        f"{status.last_fold_events:,} events in {status.last_fold_s:.3f} s, {_moment(status.folded_at)}"
+        if status.last_fold_s is not None
+        else "never"
+    )
+    lines = {
+        "log": f"{_size(status.log_bytes)}, {status.events_per_s:,.1f} events/s, kept {status.log_retention_days:g} d",
+        "rollups, cache": f"{_size(status.rollup_bytes)}, {status.series:,} series",
+        "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
+        "pending": f"{status.pending_batches:,} batches",
+        "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
+        "lag": lag,
+        "folder": f"{status.folded_by or 'nobody'}, since {_moment(status.folding_since)}",
+        "last fold": fold,
+        "rejected": ", ".join(f"{name} {count:,}" for name, count in sorted(missing.rejected.items())) or "0",
+        "dropped": f"{missing.dropped:,}",
+        "skewed": f"{missing.skewed:,}",
+        "expired": f"{missing.expired:,}",
+        "buffered": f"{missing.buffered:,} job updates",
+        "dead letters": f"{missing.dead_letters:,}",
+        "holes": f"{missing.holes:,}",
+        "unclean ends": f"{missing.ended_uncleanly:,} workers",
+    }
+    if status.ambiguous_keys:
+        lines["two types"] = ", ".join(status.ambiguous_keys)
+    text = "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    verdict = "\n".join(f"UNHEALTHY: {reason}" for reason in status.unhealthy) or "healthy"
+    return f"{text}\n{verdict}"
+
+
+def _moment(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1_000:
+            return f"{size:.0f} {unit}"
+        size /= 1_000
+    return f"{size:.1f} TB"
+
+
+if __name__ == "__main__":
+    main()

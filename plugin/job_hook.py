@@ -1,0 +1,318 @@
+"""Job updates into the log in the transaction that saves the jobs, and what is known of it after."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from logging import Logger
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import anyio
+import msgspec
+import psycopg
+from chancy import Chancy, QueuedJob
+from psycopg import AsyncCursor, errors, sql
+from psycopg.rows import TupleRow, tuple_row
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.errors import SequenceConflict
+from chancy_metrics.events.facts import Combo, JobRow, microseconds
+from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.schema import Tables, tables
+
+from .buffer import Buffer
+from .connection import DatabaseClock, own_connection
+from .limited_log import RateLimited
+from .recorder import CLOSE_WAIT_S
+
+#: Seconds after a lock time-out in which job updates go straight to the buffer.
+MUTED_S = 30
+
+_TRACEBACK = "Traceback (most recent call last):"
+_ERROR_TYPE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
+
+
+class _Bag:
+    """Jobs by identity, each as often as it was put in."""
+
+    def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
+        self._jobs: dict[int, list[QueuedJob]] = {}  # holding the jobs keeps their ids from being used again
+        for job in jobs:
+            self.add(job)
+
+    def __contains__(self, job: QueuedJob) -> bool:
+        return id(job) in self._jobs
+
+    def add(self, job: QueuedJob) -> None:
+        self._jobs.setdefault(id(job), []).append(job)
+
+    def take(self, job: QueuedJob) -> bool:
+        """Take *job* out once; False if it is not in here."""
+        same = self._jobs.get(id(job))
+        if same is None:
+            return False
+        same.pop()
+        if not same:
+            del self._jobs[id(job)]
+        return True
+
+    def jobs(self) -> list[QueuedJob]:
+        return [job for same in self._jobs.values() for job in same]
+
+
+class _Attempt(NamedTuple):
+    """A batch that was written in a transaction whose outcome is not known yet."""
+
+    batch_id: BatchId
+    bag: _Bag  # its jobs, less those the host has saved since
+
+
+class JobHook:
+    """One worker's producer of job updates.
+
+    Its batch commits or rolls back with the jobs. Where the host keeps its batch because it does not know what
+    became of its COMMIT, it comes again with the same `QueuedJob` objects and maybe newer ones: all of them are
+    written under the id that may be taken. If it was free, the first transaction never was. If it was taken, it
+    was, and only the jobs that were not in it are written, under the next id. Either is final, since the host's
+    own UPDATEs have waited for that transaction.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        buffer: Buffer,
+        clock: DatabaseClock,
+        log: Logger,
+        *,
+        lock_timeout_s: float,
+        keep_meta: tuple[str, ...],
+    ) -> None:
+        self.worker_id = worker_id
+        self.producer: UUID = uuid4()
+        self._sequence = 1
+        self._unconfirmed: _Attempt | None = None
+        self._written = False  # whether the transaction under way holds the unconfirmed attempt
+        self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
+        self._owed = _Bag()  # saved by the host, in the log only if the unconfirmed attempt is
+        self._muted_until = 0.0
+        self._closed = False
+        self._buffer = buffer
+        self._clock = clock
+        self._lock_timeout_ms = max(1, round(lock_timeout_s * 1000))
+        self._keep_meta = keep_meta
+        self._warnings = RateLimited(log)
+
+    async def open(self, chancy: Chancy) -> None:
+        """Append the empty batch that shows that this producer exists. Never raises."""
+        attempt = _Attempt(self._next_id(), _Bag())
+        self._unconfirmed = attempt
+        try:
+            async with (
+                chancy.pool.connection(timeout=CLOSE_WAIT_S) as connection,
+                short_transaction(connection, lock_timeout_ms=self._lock_timeout_ms) as cursor,
+            ):
+                now = await append(cursor, tables(chancy.prefix), attempt.batch_id, encode(), worker=self.worker_id)
+        except Exception as error:  # a worker must start whatever the log does
+            self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
+            return
+        if now is not None:
+            self._clock.see(now)
+        self._confirm()
+
+    async def record(self, cursor: AsyncCursor[Any], prefix: str, jobs: Sequence[QueuedJob]) -> None:
+        """Write *jobs* in the caller's transaction, inside a savepoint.
+
+        On any failure of ours the savepoint is rolled back and the jobs are saved all the same:
+        `take_saved` then buffers them.
+
+        Raises:
+            psycopg.OperationalError: The savepoint could not be rolled back, so the transaction is lost; the
+                host tries the whole again.
+        """
+        self._written = False
+        if self._unconfirmed is None and time.monotonic() < self._muted_until:
+            return
+        try:
+            rows = {id(job): job_row(job, self._keep_meta) for job in jobs}
+        except Exception as error:  # a job we can't read must not keep the others from being saved
+            self._warnings.warn("job", f"job updates could not be read and go through the buffer: {error!r}")
+            return
+        async with cursor.connection.cursor(row_factory=tuple_row) as own:
+            lock_timeout = await self._savepoint(own)
+            try:
+                await self._write(own, tables(prefix), list(jobs), rows)
+                await own.execute(
+                    sql.SQL("SET LOCAL lock_timeout = {}; RELEASE SAVEPOINT metrics_log").format(
+                        sql.Literal(lock_timeout)
+                    )
+                )
+            except Exception as error:  # our failure must not become the job's
+                await self._rollback(own, error)
+            else:
+                self._written = self._unconfirmed is not None
+
+    def take_saved(self, job: QueuedJob) -> None:
+        """Note that the host has saved *job*; buffer it if it was not recorded with it. Never raises."""
+        attempt = self._unconfirmed
+        if attempt is not None and self._written and job in attempt.bag:
+            self._confirm()
+        if self._recorded.take(job):
+            return
+        if self._unconfirmed is not None and self._unconfirmed.bag.take(job):
+            self._owed.add(job)
+        else:
+            try:
+                self._buffer.record_job(job_row(job, self._keep_meta))
+            except Exception as error:  # on_job_updated must not raise into the host
+                self._buffer.count("rejected:job")
+                self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
+
+    async def close(self, chancy: Chancy) -> None:
+        """Settle what is unconfirmed and append that the producer ends here. Never raises."""
+        if self._closed:
+            return
+        with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
+            try:
+                async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+                    names = tables(chancy.prefix)
+                    rows = [job_row(job, self._keep_meta) for job in self._owed.jobs()]
+                    batch_id = self._unconfirmed.batch_id if self._unconfirmed else self._next_id()
+                    if self._unconfirmed is None and self._sequence == 1:
+                        return  # it never began
+                    now = await append(cursor, names, batch_id, encode(rows), worker=self.worker_id, closes=True)
+                    if now is None:
+                        following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
+                        await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
+                self._unconfirmed, self._owed, self._closed = None, _Bag(), True
+            except Exception as error:  # a worker must stop whatever the database does
+                self._warnings.warn(
+                    "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
+                )
+
+    def renew(self) -> None:
+        """Become a new producer that owes nothing."""
+        self.producer, self._sequence, self._closed = uuid4(), 1, False
+        self._unconfirmed, self._written, self._recorded, self._owed = None, False, _Bag(), _Bag()
+
+    async def _write(
+        self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob], rows: dict[int, JobRow]
+    ) -> None:
+        new = _without(jobs, self._recorded.jobs())
+        attempt = self._unconfirmed
+        batch_id = attempt.batch_id if attempt else self._next_id()
+        owed = self._owed.jobs()
+        rows |= {id(job): job_row(job, self._keep_meta) for job in owed}
+        candidates = owed + new
+        if not candidates and attempt is None:
+            return
+        if await self._append(cursor, names, batch_id, candidates, rows):
+            self._unconfirmed = _Attempt(batch_id, _Bag(new))
+            return
+        if attempt is None:
+            self.renew()
+            raise SequenceConflict(
+                f"batch {batch_id} of job updates is in the log already, but this process never wrote it"
+            )
+        # It was there: the first transaction did commit, with exactly the jobs of that attempt.
+        for job in attempt.bag.jobs():
+            self._recorded.add(job)
+        self._unconfirmed, self._owed = None, _Bag()
+        self._sequence += 1
+        if left := _without(new, attempt.bag.jobs()):
+            batch_id = self._next_id()
+            if await self._append(cursor, names, batch_id, left, rows):
+                self._unconfirmed = _Attempt(batch_id, _Bag(left))
+
+    async def _append(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        batch_id: BatchId,
+        jobs: list[QueuedJob],
+        rows: dict[int, JobRow],
+    ) -> bool:
+        batch = encode([rows[id(job)] for job in jobs])
+        now = await append(cursor, names, batch_id, batch, worker=self.worker_id)
+        if now is not None:
+            self._clock.see(now)
+        return now is not None
+
+    async def _savepoint(self, cursor: AsyncCursor[TupleRow]) -> str:
+        """Open the savepoint and limit lock waits in it; return the limit to put back."""
+        try:
+            await cursor.execute(
+                sql.SQL(
+                    "SAVEPOINT metrics_log; SELECT current_setting('lock_timeout'); SET LOCAL lock_timeout = {}"
+                ).format(sql.Literal(self._lock_timeout_ms))
+            )
+        except psycopg.Error as error:
+            # The transaction is lost already: let the host try it again rather than commit nothing.
+            raise psycopg.OperationalError(f"the job update transaction is lost: {error}") from error
+        cursor.nextset()
+        row = await cursor.fetchone()
+        return str(row[0]) if row else "0"
+
+    async def _rollback(self, cursor: AsyncCursor[TupleRow], error: Exception) -> None:
+        try:
+            await cursor.execute("ROLLBACK TO SAVEPOINT metrics_log; RELEASE SAVEPOINT metrics_log")
+        except psycopg.Error as failure:
+            # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
+            raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
+        if isinstance(error, errors.LockNotAvailable):
+            self._muted_until = time.monotonic() + MUTED_S
+        self._warnings.warn(
+            "record",
+            f"job updates of worker {self.worker_id!r} go through the buffer, the log did not take them: "
+            f"{type(error).__name__}: {error}",
+        )
+
+    def _confirm(self) -> None:
+        """The transaction of the unconfirmed attempt has committed."""
+        if self._unconfirmed is not None:
+            for job in self._unconfirmed.bag.jobs():
+                self._recorded.add(job)
+            self._unconfirmed, self._owed, self._written = None, _Bag(), False
+            self._sequence += 1
+
+    def _next_id(self) -> BatchId:
+        return BatchId(self._clock.today(), self.producer, self._sequence)
+
+
+def job_row(job: QueuedJob, keep_meta: tuple[str, ...]) -> JobRow:
+    """Take the facts of a job update; never its arguments, result or traceback."""
+    completed = None if job.completed_at is None else microseconds(job.completed_at)
+    created = microseconds(job.created_at)
+    return JobRow(
+        job_id=job.id.bytes,
+        combo=Combo(job.func, job.queue, job.state.value, job.attempts, _error_type(job)),
+        at_us=time.time_ns() // 1000 if completed is None else completed,
+        created_us=created,
+        scheduled_us=created if job.scheduled_at is None else microseconds(job.scheduled_at),
+        started_us=None if job.started_at is None else microseconds(job.started_at),
+        completed_us=completed,
+        meta=_kept(job.meta, keep_meta) if keep_meta else b"",
+    )
+
+
+def _error_type(job: QueuedJob) -> str:
+    """Name of the exception that ended this attempt, from the last line that names one; "" if none did."""
+    if not job.errors or job.state is QueuedJob.State.SUCCEEDED:
+        return ""
+    text = str(job.errors[-1].get("traceback", ""))
+    for line in text.rpartition(_TRACEBACK)[2].splitlines():
+        if found := _ERROR_TYPE.match(line):
+            return found[1][:200]
+    return ""
+
+
+def _kept(meta: dict[str, Any], keep: tuple[str, ...]) -> bytes:
+    kept = {key: meta[key] for key in keep if key in meta}
+    return msgspec.msgpack.encode(kept) if kept else b""
+
+
+def _without(jobs: Sequence[QueuedJob], gone: Sequence[QueuedJob]) -> list[QueuedJob]:
+    """Return *jobs* less *gone*; a job that is there twice has to be gone twice."""
+    bag = _Bag(gone)
+    return [job for job in jobs if not bag.take(job)]

@@ -1,0 +1,27 @@
+"""Log lines that a storm of the same failure can't turn into a flood."""
+
+from __future__ import annotations
+
+import time
+from logging import Logger
+
+#: Seconds in which a warning of one kind is written once.
+INTERVAL_S = 60
+
+
+class RateLimited:
+    """Writes each kind of warning at most once a minute and says how many it held back."""
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def warn(self, kind: str, message: str) -> None:
+        now = time.monotonic()
+        if now - self._last.get(kind, -INTERVAL_S) < INTERVAL_S:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return
+        self._last[kind] = now
+        held = self._held.pop(kind, 0)
+        self._log.warning("%s%s", message, f" ({held} more like this since)" if held else "")

@@ -1,0 +1,549 @@
+"""The plugin. Every member delegates; what it promises is said here."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import weakref
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, SupportsFloat, overload
+from uuid import uuid4
+
+from chancy import Chancy, QueuedJob, Worker
+from chancy.hub import Event
+from chancy.migrate import Migrator
+from chancy.plugin import Plugin
+from psycopg import AsyncCursor, Cursor
+from psycopg.rows import DictRow
+
+from chancy_metrics.events.errors import InvalidObservation, NotRecording
+from chancy_metrics.events.facts import Kind, Observation
+from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
+from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
+
+from .buffer import Buffer
+from .connection import DatabaseClock, own_connection
+from .limited_log import RateLimited
+from .options import DAY_S, Options, Resolution, check_options
+from .projector import fold_all
+from .recorder import ALIVE_S, Recorder
+from .session import Session
+
+if TYPE_CHECKING:
+    from .reader import Reader
+    from .window import Metric, Window
+
+_LOG_RETENTION_S = 30 * DAY_S
+
+
+class Metrics(Plugin):
+    """Metrics of jobs and of whatever else is recorded, exact and rebuildable.
+
+    Job updates are recorded in the transaction that saves the jobs; everything else is buffered and appended
+    every `append_interval`. No hook and no task of it raises into the host, and none delays a job by more than
+    `lock_timeout`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sync_interval: float = 60,
+        max_points_per_resolution: Mapping[Resolution, int] | None = None,
+        maximum_metric_age: int = 90 * DAY_S,
+        collection_interval: float = 30,
+        append_interval: float = 1.0,
+        max_buffered_points: int = 1_000_000,
+        lock_timeout: float = 0.1,
+        log_retention: float = _LOG_RETENTION_S,
+        strict: bool = False,
+        keep_meta: Iterable[str] = (),
+    ) -> None:
+        """Check and keep the settings.
+
+        Args:
+            sync_interval: Seconds between folds: how old what readers see is at the most, roughly.
+            max_points_per_resolution: Buckets kept; 60 / 288 / 168 / 90 of 1min / 5min / 1hour / 1day by default.
+            maximum_metric_age: Seconds any bucket is kept at the most.
+            collection_interval: Seconds between measurements of table sizes.
+            append_interval: Seconds an observation may wait in memory: what a killed process can lose.
+            max_buffered_points: Observations kept while the database is away; past it the oldest go, counted.
+            lock_timeout: Seconds recording may wait for a lock in a job's transaction.
+            log_retention: Seconds raw events are kept.
+            strict: Direct calls raise on invalid observations instead of logging and counting them.
+            keep_meta: Keys of a job's `meta` that go into the log.
+
+        Raises:
+            ValueError: A value is wrong; the message names it and the rule.
+        """
+        super().__init__()  # type: ignore[no-untyped-call] # Chancy's has no types
+        self._options: Options = check_options(
+            sync_interval=sync_interval,
+            max_points_per_resolution=max_points_per_resolution,
+            maximum_metric_age=maximum_metric_age,
+            collection_interval=collection_interval,
+            append_interval=append_interval,
+            max_buffered_points=max_buffered_points,
+            lock_timeout=lock_timeout,
+            log_retention=log_retention,
+            strict=strict,
+            keep_meta=keep_meta,
+        )
+        self.session_id = uuid4()
+        self._clock = DatabaseClock()
+        self._unclaimed = Buffer(self._options.max_buffered_points)
+        self._sessions: dict[Worker, Session] = {}
+        self._blocks: list[Buffer] = []
+        self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
+        self._warned_nobody = False
+        self._warnings: RateLimited | None = None
+        if hasattr(os, "register_at_fork"):
+            itself = weakref.ref(self)
+            os.register_at_fork(after_in_child=lambda: _forget_parent(itself))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, also in another process, is a plugin with the same settings and nothing recorded.
+        options = self._options._asdict()
+        options["max_points_per_resolution"] = options.pop("max_points")
+        return _make, (type(self), options)
+
+    # -- settings ---------------------------------------------------------------------------------
+
+    @property
+    def sync_interval(self) -> float:
+        return self._options.sync_interval
+
+    @property
+    def max_points(self) -> dict[str, int]:
+        return self._options.max_points
+
+    @property
+    def maximum_metric_age(self) -> int:
+        return self._options.maximum_metric_age
+
+    @property
+    def collection_interval(self) -> float:
+        return self._options.collection_interval
+
+    @property
+    def max_buffered_points(self) -> int:
+        return self._options.max_buffered_points
+
+    @property
+    def options(self) -> Options:
+        return self._options
+
+    @property
+    def worker_id(self) -> str:
+        """Id under which direct calls are stored: of the first worker that runs here; "" where none does."""
+        return next((worker.worker_id for worker in self._sessions), "")
+
+    # -- what Chancy asks of a plugin -----------------------------------------------------------------
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "chancy.metrics"
+
+    def migrate_package(self) -> str:
+        return "chancy_metrics.migrations"
+
+    def migrate_key(self) -> str:
+        return MIGRATION_KEY
+
+    def get_tables(self) -> list[str]:
+        """Names of our tables, without Chancy's prefix."""
+        return list(TABLES)
+
+    def api_plugin(self) -> str:
+        return "chancy_metrics.plugin.api.MetricsApiPlugin"
+
+    def migrator(self, chancy: Chancy) -> Migrator | None:
+        """The migrator of our schema.
+
+        Raises:
+            PrefixTooLong: PostgreSQL would cut our tables' names.
+        """
+        tables(chancy.prefix)
+        return super().migrator(chancy)
+
+    async def migrate(self, chancy: Chancy, *, to_version: int | None = None) -> None:
+        """Bring the schema to *to_version* (the newest by default) and make the log's first days.
+
+        Several processes at once wait for each other.
+        """
+        from .schema_changes import migrate
+
+        migrator = self.migrator(chancy)
+        if migrator is not None:
+            await migrate(chancy, migrator, self._clock, to_version=to_version)
+
+    async def on_worker_started(self, *, worker: Worker) -> None:
+        """Begin to record for *worker*; a second call does nothing."""
+        if worker not in self._sessions:
+            await self._session(worker).open()
+
+    async def on_worker_stopped(self, *, worker: Worker) -> None:
+        """Append what *worker* has buffered, say that its producers end, and fold if it is its turn."""
+        session = self._sessions.pop(worker, None)
+        if session is not None:
+            await session.close()
+
+    async def run(self, worker: Worker, chancy: Chancy) -> None:
+        """Append, fold and maintain for *worker* until cancelled. Outlives every error."""
+        await self._session(worker).run()
+
+    async def on_jobs_updated_in_transaction(
+        self, *, worker: Worker, jobs: Sequence[QueuedJob], cursor: AsyncCursor[DictRow]
+    ) -> None:
+        """Record *jobs* in the transaction that saves them, inside a savepoint: they commit or roll back together.
+
+        Raises:
+            psycopg.OperationalError: The transaction was lost already, so that the host must try it again.
+        """
+        await self._session(worker).hook.record(cursor, worker.chancy.prefix, jobs)
+
+    async def on_job_updated(self, *, worker: Worker, job: QueuedJob) -> None:
+        """Record *job* unless its transaction did. Never raises."""
+        self._session(worker).hook.take_saved(job)
+
+    async def cleanup(self, chancy: Chancy) -> int | None:
+        """Delete what expired, in bounded pieces; return how many rows went, None if none. Never raises."""
+        from .maintenance import Maintenance
+
+        try:
+            async with own_connection(chancy) as connection:
+                return await Maintenance(self._options).clean(connection, tables(chancy.prefix))
+        except Exception as error:  # Chancy's Pruner ends with a plugin that raises
+            self._warn(chancy, "cleanup", f"expired metrics could not be deleted: {type(error).__name__}: {error}")
+            return None
+
+    # -- recording ------------------------------------------------------------------------------------
+
+    async def increment_counter(self, metric_key: str, value: SupportsFloat, *, unit: str = "count") -> None:
+        """Add *value* to a counter.
+
+        Args:
+            metric_key: 1 to 1,024 bytes of UTF-8 without NUL; ":" separates segments.
+            value: A finite real number.
+            unit: 1 to 64 characters; another unit makes another series.
+
+        Raises:
+            InvalidObservation: Only with `strict=True`; otherwise it is logged and counted.
+            NotRecording: In a child process of Chancy's process executor, where nobody appends.
+        """
+        self._record("counter", metric_key, value, unit)
+
+    async def record_gauge(self, metric_key: str, value: SupportsFloat, *, unit: str = "number") -> None:
+        """Record the present *value* of a gauge; the latest one stands for its bucket. Like `increment_counter`."""
+        self._record("gauge", metric_key, value, unit)
+
+    async def record_histogram_value(self, metric_key: str, value: SupportsFloat, *, unit: str = "number") -> None:
+        """Record one *value* of a distribution. Like `increment_counter`."""
+        self._record("histogram", metric_key, value, unit)
+
+    def sync_increment_counter(self, metric_key: str, value: SupportsFloat, *, unit: str = "count") -> None:
+        """`increment_counter` for threads; never blocks."""
+        self._record("counter", metric_key, value, unit)
+
+    def sync_record_gauge(self, metric_key: str, value: SupportsFloat, *, unit: str = "number") -> None:
+        """`record_gauge` for threads; never blocks."""
+        self._record("gauge", metric_key, value, unit)
+
+    def sync_record_histogram_value(self, metric_key: str, value: SupportsFloat, *, unit: str = "number") -> None:
+        """`record_histogram_value` for threads; never blocks."""
+        self._record("histogram", metric_key, value, unit)
+
+    @asynccontextmanager
+    async def recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AsyncIterator[None]:
+        """Append what is recorded inside the block, in a process that runs no worker.
+
+        Args:
+            worker_id: Under which it is stored; the host's name by default.
+        """
+        buffer = self._claim()
+        self._blocks.append(buffer)
+        recorder = Recorder(worker_id or socket.gethostname(), buffer, self._clock, chancy.log)
+        await chancy.pool.open()
+        await recorder.open(chancy)
+        loop = asyncio.create_task(self._append_for_ever(recorder, chancy), name="metrics_append")
+        try:
+            yield
+        finally:
+            loop.cancel()
+            self._blocks.remove(buffer)
+            await recorder.close(chancy)
+
+    async def record_in_transaction(self, chancy: Chancy, cursor: AsyncCursor[Any], *observations: Observation) -> None:
+        """Record in the caller's transaction: what is recorded is there if and only if it commits.
+
+        Raises:
+            InvalidObservation: One breaks a rule; nothing was written.
+            psycopg.Error: The log did not take it; the transaction is aborted.
+        """
+        batch = _encode_now(observations)
+        await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=self._name())
+
+    def sync_record_in_transaction(self, chancy: Chancy, cursor: Cursor[Any], *observations: Observation) -> None:
+        """`record_in_transaction` for synchronous code, child processes of the process executor included."""
+        batch = _encode_now(observations)
+        sync_append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=self._name())
+
+    async def flush(self, chancy: Chancy) -> None:
+        """Append what is buffered and fold all there is, so that reads in this process see it.
+
+        Raises:
+            psycopg.Error: The database is away; nothing is lost.
+        """
+        for session in list(self._sessions.values()):
+            await session.recorder.append(session.chancy)
+        if not self._sessions and len(self._unclaimed):
+            recorder = Recorder(socket.gethostname(), self._unclaimed, self._clock, chancy.log)
+            await recorder.append(chancy)
+            await recorder.close(chancy)
+        await fold_all(chancy, self._name())
+        if chancy in self._readers:
+            await self._readers[chancy].refresh()
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    @overload
+    async def get_metrics(
+        self, chancy: Chancy, metric_prefix: str | None = None, worker_id: str | None = None
+    ) -> dict[str, Metric]: ...
+
+    @overload
+    async def get_metrics(
+        self,
+        chancy: Chancy,
+        metric_prefix: str | None = None,
+        worker_id: str | None = None,
+        *,
+        resolution: Resolution,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        range_seconds: int | None = None,
+        limit: int | None = None,
+    ) -> Window: ...
+
+    @overload
+    async def get_metrics(
+        self,
+        chancy: Chancy,
+        metric_prefix: str | None = None,
+        worker_id: str | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        range_seconds: int | None = None,
+        limit: int | None = None,
+    ) -> Window: ...
+
+    async def get_metrics(
+        self,
+        chancy: Chancy,
+        metric_prefix: str | None = None,
+        worker_id: str | None = None,
+        *,
+        resolution: Resolution | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        range_seconds: int | None = None,
+        limit: int | None = None,
+    ) -> dict[str, Metric] | Window:
+        """Return the metrics under a prefix, of all workers together or of one.
+
+        Without `worker_id` the answer comes from this process's copy of the shared cache, without a query; with
+        it, from the database. Any of the window's keywords asks for 0.26's shape, by 0.26's rules.
+
+        Args:
+            metric_prefix: A key or its first segments; None or "" for all.
+            worker_id: A worker's id; None or "" for all together. Points of one worker have no quantiles.
+            resolution: "1min", "5min", "1hour" or "1day"; "5min" where only other keywords are given.
+            start: Inclusive, aware, on a bucket boundary.
+            end: Exclusive, the same; the end of the current bucket by default.
+            range_seconds: Length instead of *start*.
+            limit: Length in buckets instead of *start*.
+
+        Raises:
+            ValueError: The window breaks a rule, or more than 100 series match one.
+        """
+        from .window import check_window, history, window
+
+        asks_window = any(value is not None for value in (resolution, start, end, range_seconds, limit))
+        name = resolution or "5min"
+        if asks_window:
+            start, end = check_window(
+                self._options, name, start=start, end=end, range_seconds=range_seconds, limit=limit
+            )
+        if worker_id:
+            series, tracks = await self._of_worker(chancy, worker_id, metric_prefix)
+        else:
+            copy = await self._reader(chancy).copy()
+            series, tracks = copy.series, copy.tracks
+        if asks_window:
+            assert start is not None and end is not None
+            return window(self._options, series, tracks, metric_prefix, name, start, end)
+        return history(self._options, series, tracks, metric_prefix)
+
+    async def list_metrics(self, chancy: Chancy) -> list[str]:
+        """Return the keys of all metrics, sorted."""
+        from .window import history
+
+        copy = await self._reader(chancy).copy()
+        return list(history(self._options, copy.series, copy.tracks, None))
+
+    def window(
+        self,
+        resolution: Resolution = "5min",
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        range_seconds: int | None = None,
+        limit: int | None = None,
+    ) -> tuple[datetime, datetime]:
+        """Return start and end of a query; takes and raises what `get_metrics` does."""
+        from .window import check_window
+
+        return check_window(self._options, resolution, start=start, end=end, range_seconds=range_seconds, limit=limit)
+
+    def retention(self, resolution: Resolution) -> int:
+        """Seconds *resolution* is kept."""
+        from chancy_metrics.projections.buckets import retention_s
+
+        return retention_s(resolution, self._options.max_points, self._options.maximum_metric_age)
+
+    @staticmethod
+    def matches_prefix(prefix: str, key: str) -> bool:
+        """Whether *key* is *prefix* or lies below it, in whole segments."""
+        return key == prefix or key.startswith(prefix + ":")
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _session(self, worker: Worker) -> Session:
+        session = self._sessions.get(worker)
+        if session is None:
+            session = Session(worker, self._claim(), self._clock, self._options, self._hear_metric, self._hear_fold)
+            self._sessions[worker] = session
+        return session
+
+    def _claim(self) -> Buffer:
+        """Hand out a buffer: the first one takes what was recorded before anybody was there to append it."""
+        if self._sessions or self._blocks:
+            return Buffer(self._options.max_buffered_points)
+        claimed, self._unclaimed = self._unclaimed, Buffer(self._options.max_buffered_points)
+        return claimed
+
+    def _record(self, kind: Kind, key: object, value: object, unit: object) -> None:
+        buffer = self._direct_buffer()
+        try:
+            buffer.record(kind, key, value, unit)
+        except InvalidObservation as error:
+            if self._options.strict:
+                raise
+            self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
+
+    def _direct_buffer(self) -> Buffer:
+        for session in self._sessions.values():
+            return session.buffer
+        for block in self._blocks:
+            return block
+        if multiprocessing.parent_process() is not None:
+            raise NotRecording(
+                "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
+                "or inside `async with metrics.recording(chancy)`"
+            )
+        if not self._warned_nobody:
+            self._warned_nobody = True
+            self._warn(
+                None,
+                "nobody",
+                "metrics: nobody appends what is recorded in this process: run a worker, or record inside "
+                "`async with metrics.recording(chancy)`; until then it is only kept in memory",
+            )
+        return self._unclaimed
+
+    def _hear_metric(self, buffer: Buffer, event: Event) -> None:
+        """Record what the hub brings; never raises: that would end up in whoever emitted it."""
+        try:
+            body: dict[str, Any] = event.body
+            kind: Any = event.name.removeprefix("metrics.")
+            buffer.record(kind, body.get("key"), body.get("value"), body.get("unit"))
+        except InvalidObservation as error:
+            self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
+        except Exception as error:  # whatever a foreign event holds
+            self._warn(None, "event", f"metrics: could not read event {event!r}: {error!r}")
+
+    def _hear_fold(self) -> None:
+        for reader in self._readers.values():
+            reader.wake()
+
+    def _reader(self, chancy: Chancy) -> Reader:
+        from .reader import Reader
+
+        reader = self._readers.get(chancy)
+        if reader is None or reader.loop_ended:
+            reader = self._readers[chancy] = Reader(chancy, self._poll_interval, chancy.log)
+        return reader
+
+    def _poll_interval(self) -> float:
+        """Seconds between looks at the ring where no fold is announced: often where no hub could announce one."""
+        return self._options.sync_interval if self._sessions else min(1.0, self._options.sync_interval)
+
+    async def _of_worker(self, chancy: Chancy, worker_id: str, prefix: str | None) -> tuple[Any, Any]:
+        from chancy_metrics.events.log import short_transaction
+
+        from .reader import read_worker
+
+        await chancy.pool.open()
+        async with (
+            chancy.pool.connection() as connection,
+            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+        ):
+            return await read_worker(cursor, tables(chancy.prefix), worker_id, prefix)
+
+    async def _append_for_ever(self, recorder: Recorder, chancy: Chancy) -> None:
+        while True:
+            await asyncio.sleep(self._options.append_interval)
+            await recorder.append(chancy, alive_s=ALIVE_S)
+
+    def _name(self) -> str:
+        return self.worker_id or socket.gethostname()
+
+    def _warn(self, chancy: Chancy | None, kind: str, message: str) -> None:
+        if self._warnings is None:
+            import logging
+
+            self._warnings = RateLimited(chancy.log if chancy is not None else logging.getLogger("chancy"))
+        self._warnings.warn(kind, message)
+
+
+def _encode_now(observations: Sequence[Observation]) -> Any:
+    """Check and encode observations as one batch.
+
+    Raises:
+        InvalidObservation: One breaks a rule.
+    """
+    buffer = Buffer(max(1, len(observations)) * 10)
+    for one in observations:
+        buffer.record(one.kind, one.key, one.value, one.unit)
+    batch = buffer.cut()
+    if batch is None:
+        raise InvalidObservation("value", "record_in_transaction() was called without an observation")
+    return batch
+
+
+def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:
+    return kind(**options)
+
+
+def _forget_parent(reference: weakref.ref[Metrics]) -> None:
+    """In a forked child: what is buffered and which sequences are used up are the parent's."""
+    plugin = reference()
+    if plugin is None:
+        return
+    plugin._sessions, plugin._blocks, plugin._warned_nobody = {}, [], False
+    plugin._readers = weakref.WeakKeyDictionary()
+    plugin._unclaimed = Buffer(plugin._options.max_buffered_points)

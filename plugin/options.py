@@ -1,0 +1,93 @@
+"""The constructor's arguments, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from chancy_metrics.events.schema import RESOLUTIONS
+
+Resolution = Literal["1min", "5min", "1hour", "1day"]
+
+DEFAULT_POINTS = {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
+DAY_S = 86_400
+
+
+class Options(NamedTuple):
+    """Checked arguments of `Metrics`; intervals in seconds."""
+
+    sync_interval: float
+    max_points: dict[str, int]
+    maximum_metric_age: int
+    collection_interval: float
+    append_interval: float
+    max_buffered_points: int
+    lock_timeout: float
+    log_retention: float
+    strict: bool
+    keep_meta: tuple[str, ...]
+
+
+def check_options(
+    *,
+    sync_interval: float,
+    max_points_per_resolution: Mapping[Resolution, int] | None,
+    maximum_metric_age: int,
+    collection_interval: float,
+    append_interval: float,
+    max_buffered_points: int,
+    lock_timeout: float,
+    log_retention: float,
+    strict: bool,
+    keep_meta: Iterable[str],
+) -> Options:
+    """Return the arguments with defaults filled in.
+
+    Raises:
+        ValueError: One is wrong; the message names it, its value and the rule.
+    """
+    for name, value in {
+        "sync_interval": sync_interval,
+        "maximum_metric_age": maximum_metric_age,
+        "collection_interval": collection_interval,
+        "append_interval": append_interval,
+        "lock_timeout": lock_timeout,
+        "log_retention": log_retention,
+    }.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"{name}={value!r} must be a number of seconds above 0")
+    if lock_timeout < 0.001:
+        raise ValueError(f"lock_timeout={lock_timeout!r} must be at least 0.001 seconds: 0 would wait for ever")
+    _whole("maximum_metric_age", int(maximum_metric_age) if maximum_metric_age == int(maximum_metric_age) else None)
+    _whole("max_buffered_points", max_buffered_points)
+    points = dict(max_points_per_resolution or {})
+    for resolution, count in points.items():
+        if resolution not in RESOLUTIONS:
+            raise ValueError(f"max_points_per_resolution has {resolution!r}; resolutions are {', '.join(RESOLUTIONS)}")
+        _whole(f"max_points_per_resolution[{resolution!r}]", count)
+    if not isinstance(strict, bool):
+        raise ValueError(f"strict={strict!r} must be True or False")
+    if isinstance(keep_meta, str):
+        raise ValueError(f"keep_meta={keep_meta!r} must be several keys, such as ({keep_meta!r},)")
+    kept = tuple(keep_meta)
+    for key in kept:
+        if not isinstance(key, str):
+            raise ValueError(f"keep_meta has {key!r}; keys of a job's meta are strings")
+    return Options(
+        sync_interval,
+        DEFAULT_POINTS | {str(name): count for name, count in points.items()},
+        int(maximum_metric_age),
+        collection_interval,
+        append_interval,
+        max_buffered_points,
+        lock_timeout,
+        log_retention,
+        strict,
+        kept,
+    )
+
+
+def _whole(name: str, value: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name}={value!r} must be a whole number above 0")

@@ -1,0 +1,213 @@
+"""Who folds, and when: the leader every sync interval, anybody if nobody does; two row locks make each of them safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from logging import Logger
+from typing import NamedTuple
+
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Json
+
+from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.versions import advance
+
+from .connection import connect
+from .limited_log import RateLimited
+
+#: The event that tells every worker's hub of a fold.
+FOLDED = "metrics.folded"
+#: Seconds between looks at all of the pending table: what committed late lies below where the others look.
+SWEEP_S = 10
+#: Folds are heard of within this many intervals, or somebody else folds.
+PATIENCE = 1.5
+#: Longest pause after failures, in seconds.
+BACKOFF_S = 60
+
+
+class Round(NamedTuple):
+    """What one round of ordering and folding did."""
+
+    batches: int
+    events: int
+    position: int
+    reason: str
+
+
+class Projector:
+    """Orders and folds for one process; keeps its connection and its place in the pending table between rounds."""
+
+    def __init__(self, chancy: Chancy, folder: str) -> None:
+        self._chancy = chancy
+        self._folder = folder
+        self._connection: AsyncConnection[TupleRow] | None = None
+        self._after = 0
+        self._swept = 0.0
+
+    async def run_once(self) -> Round:
+        """Give every committed batch its position and fold all that has one, in bounded transactions.
+
+        Another process may do the same at the same time. Raises what the database raises.
+        """
+        connection = await self._connected()
+        names = tables(self._chancy.prefix)
+        batches = events = 0
+        now = time.monotonic()
+        if now - self._swept >= SWEEP_S:
+            self._after, self._swept = 0, now
+        while True:
+            sequenced = await sequence(connection, names, after=self._after)
+            self._after = sequenced.last_id
+            batches += sequenced.batches
+            advanced = await advance(connection, names, folder=self._folder, announce=self._announce)
+            events += advanced.events
+            if sequenced.batches < SEQUENCE_LIMIT and (advanced.caught_up or advanced.reason):
+                return Round(batches, events, advanced.position, advanced.reason)
+
+    async def somebody_folds(self, within_s: float) -> bool:
+        """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
+        async with short_transaction(await self._connected(), index_only=True) as cursor:
+            return await _is_current(cursor, tables(self._chancy.prefix), within_s)
+
+    async def heartbeat(self) -> None:
+        """Tell the other workers that somebody folds, also where there is nothing to fold."""
+        async with short_transaction(await self._connected()) as cursor:
+            await self._announce(cursor)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _connected(self) -> AsyncConnection[TupleRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(self._chancy)
+        return self._connection
+
+    async def _announce(self, cursor: AsyncCursor[TupleRow]) -> None:
+        if self._chancy.notifications:
+            await cursor.execute(
+                "SELECT pg_notify(%(channel)s, %(event)s::text)",
+                {"channel": f"{self._chancy.prefix}events", "event": Json({"t": FOLDED, "worker": self._folder})},
+            )
+
+
+class Turns:
+    """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else."""
+
+    def __init__(self, folder: str, sync_interval: float, leader: asyncio.Event) -> None:
+        self._folder = folder
+        self._interval = sync_interval
+        self._leader = leader
+        self._took_over = False
+        self._heard = time.monotonic()
+        self.wakeup = asyncio.Event()
+
+    @property
+    def mine(self) -> bool:
+        return self._leader.is_set() or self._took_over
+
+    def hear(self, folder: str) -> None:
+        """Somebody has folded."""
+        self._heard = time.monotonic()
+        if folder != self._folder:
+            self._took_over = False
+
+    def take_over(self) -> None:
+        self._took_over = True
+
+    def patience_s(self) -> float:
+        """Seconds of silence after which this worker looks whether anybody folds; never the same for two."""
+        return PATIENCE * self._interval + random.uniform(0, 0.5 * self._interval)
+
+    def silence_s(self) -> float:
+        return time.monotonic() - self._heard
+
+
+async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s: float, log: Logger) -> None:
+    """Fold for ever, when it is this worker's turn; outlives every error."""
+    warnings = RateLimited(log)
+    pause = min(interval_s, PATIENCE)
+    failures = 0
+    while True:
+        await _wait(turns.wakeup, pause)
+        started = time.monotonic()
+        try:
+            pause = await _turn(chancy, turns, projector, interval_s)
+            # Folding takes half of the time at the most, however long a round lasts.
+            pause = max(pause, time.monotonic() - started)
+            failures = 0
+        except Exception as error:  # the host ends with a task that raises
+            failures += 1
+            pause = min(BACKOFF_S, interval_s * 2**failures) * random.uniform(0.5, 1)
+            warnings.warn(
+                "fold",
+                f"folding metrics failed, tried again in {pause:.0f} s, nothing is lost: "
+                f"{type(error).__name__}: {error}",
+            )
+            await _close_quietly(projector)
+
+
+async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold") -> Round:
+    """Order and fold what is there, and return; for a cluster whose workers are down."""
+    projector = Projector(chancy, folder)
+    try:
+        return await projector.run_once()
+    finally:
+        await projector.close()
+
+
+async def _turn(chancy: Chancy, turns: Turns, projector: Projector, interval_s: float) -> float:
+    """Do what there is to do now and return the seconds until the next look."""
+    if not turns.mine:
+        patience = turns.patience_s()
+        if turns.silence_s() < patience:
+            return patience - turns.silence_s()
+        if await projector.somebody_folds(patience):
+            await projector.close()
+            turns.hear("")
+            return patience
+        turns.take_over()
+    done = await projector.run_once()
+    if not done.events:
+        await projector.heartbeat()
+    return interval_s
+
+
+async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float) -> bool:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT coalesce(v.folded_at > clock_timestamp() - make_interval(secs => %(within)s), false)
+                OR (v.position = h.position AND NOT EXISTS (SELECT 1 FROM {pending}))
+            FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
+            """
+        ).format(head=names.head, versions=names.versions, pending=names.pending),
+        {"within": within_s},
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()
+
+
+async def _close_quietly(projector: Projector) -> None:
+    try:
+        await projector.close()
+    except Exception:  # the connection is broken already
+        return

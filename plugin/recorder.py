@@ -1,0 +1,172 @@
+"""Appends a buffer under one producer: each batch exactly once, whatever becomes of a COMMIT's answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from logging import Logger
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import anyio
+from chancy import Chancy
+from psycopg import AsyncConnection, errors
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.errors import SequenceConflict
+from chancy_metrics.events.log import BatchId, append, check_same, short_transaction
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import Tables, tables
+
+from .buffer import Buffer
+from .connection import DatabaseClock, own_connection
+from .limited_log import RateLimited
+
+#: Seconds to wait for a connection of the pool: past it the buffer is kept and the next round tries again.
+POOL_WAIT_S = 2
+#: Seconds a last append may take when a worker stops.
+CLOSE_WAIT_S = 10
+#: Seconds of silence after which a producer outside a worker shows that it lives.
+ALIVE_S = 120
+
+
+class _InFlight(NamedTuple):
+    batch_id: BatchId
+    batch: EncodedBatch
+    closes: bool
+
+
+class Recorder:
+    """One worker's (or block's) buffer and the producer that appends it.
+
+    A sequence is used up only when its commit is known; until then the same batch is sent again under it.
+
+    Attributes:
+        worker_id: Under which its events are stored.
+        producer: Id of the producer, new for each recorder.
+    """
+
+    def __init__(self, worker_id: str, buffer: Buffer, clock: DatabaseClock, log: Logger) -> None:
+        self.worker_id = worker_id
+        self.buffer = buffer
+        self.producer: UUID = uuid4()
+        self._sequence = 1
+        self._in_flight: _InFlight | None = None
+        self._closed = False
+        self._sent_at = time.monotonic()
+        self._clock = clock
+        self._lock = anyio.Lock()
+        self._warnings = RateLimited(log)
+
+    async def open(self, chancy: Chancy) -> None:
+        """Append the empty batch that shows that this producer exists. Never raises."""
+        if self._sequence == 1 and self._in_flight is None:
+            self._in_flight = self._cut_as(encode(), closes=False)
+        await self.append(chancy)
+
+    async def append(self, chancy: Chancy, *, alive_s: float = math.inf) -> bool:
+        """Append all that is buffered; what can't be appended now stays. Never raises.
+
+        Args:
+            alive_s: After so many seconds without anything to append, append an empty batch.
+
+        Returns:
+            Whether everything is in the log.
+        """
+        try:
+            async with self._lock:
+                await self._append(chancy, alive_s)
+        except Exception as error:  # the append loop and the host outlive every failure of ours
+            self._warnings.warn(
+                "append",
+                f"metrics of worker {self.worker_id!r} could not be appended, {len(self.buffer)} points are kept "
+                f"and tried again: {type(error).__name__}: {error}",
+            )
+            return False
+        return True
+
+    async def close(self, chancy: Chancy) -> None:
+        """Append what is left on a connection of our own, and that the producer ends here. Never raises."""
+        with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
+            try:
+                async with self._lock, own_connection(chancy) as connection:
+                    names = tables(chancy.prefix)
+                    await self._drain(connection, names, chancy)
+                    if not self._closed and self._sequence > 1:
+                        self._in_flight = self._cut_as(encode(), closes=True)
+                        await self._send(connection, names, chancy)
+                        self._closed = True
+            except Exception as error:  # a worker must stop whatever the database does
+                self._warnings.warn(
+                    "close",
+                    f"the last metrics of worker {self.worker_id!r} ({len(self.buffer)} points) could not be "
+                    f"appended: {type(error).__name__}: {error}",
+                )
+
+    def renew(self) -> None:
+        """Become a new producer with nothing to append."""
+        self.producer, self._sequence, self._in_flight, self._closed = uuid4(), 1, None, False
+
+    async def _append(self, chancy: Chancy, alive_s: float) -> None:
+        if self._in_flight is None:
+            self._in_flight = self._next()
+        if self._in_flight is None and time.monotonic() - self._sent_at > alive_s:
+            self._in_flight = self._cut_as(encode(), closes=False)
+        if self._in_flight is None:
+            return
+        await chancy.pool.open()
+        async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
+            await self._drain(connection, tables(chancy.prefix), chancy)
+
+    async def _drain(self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy) -> None:
+        while self._in_flight or (next_batch := self._next()):
+            self._in_flight = self._in_flight or next_batch
+            await self._send(connection, names, chancy)
+
+    def _next(self) -> _InFlight | None:
+        try:
+            batch = self.buffer.cut()
+        except Exception as error:  # a batch that can't be encoded must not stand in the way of the next ones
+            self.buffer.count("dropped")
+            self._warnings.warn("encode", f"a batch of metrics could not be encoded and is dropped: {error!r}")
+            return None
+        return None if batch is None else self._cut_as(batch, closes=False)
+
+    def _cut_as(self, batch: EncodedBatch, *, closes: bool) -> _InFlight:
+        # The day is fixed here: a retry must hit the same partition to find what it may have left there.
+        return _InFlight(BatchId(self._clock.today(), self.producer, self._sequence), batch, closes)
+
+    async def _send(self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy) -> None:
+        assert self._in_flight is not None
+        batch_id, batch, closes = self._in_flight
+        try:
+            async with short_transaction(connection) as cursor:
+                now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
+                if now is None:
+                    await check_same(cursor, names, batch_id, batch)
+        except errors.CheckViolation:  # no partition for the day
+            await self._make_day(chancy, names)
+            raise
+        except SequenceConflict as error:
+            self.renew()
+            self._in_flight = self._cut_as(batch, closes=closes)
+            self._warnings.warn("conflict", str(error))
+            raise
+        if now is not None:
+            self._clock.see(now)
+        self._in_flight = None
+        self._sequence += 1
+        self._sent_at = time.monotonic()
+
+    async def _make_day(self, chancy: Chancy, names: Tables) -> None:
+        """Make the missing partition, for the day the database has, and cut the batch anew for it."""
+        async with own_connection(chancy) as connection:
+            cursor = await connection.execute("SELECT clock_timestamp()")
+            row = await cursor.fetchone()
+            if row is not None:
+                self._clock.see(row[0])
+            await make_days(connection, names, today=self._clock.today(), ahead=1)
+        if self._in_flight is not None:
+            # Nothing can lie under this id: there was no partition to take it.
+            self._in_flight = self._cut_as(self._in_flight.batch, closes=self._in_flight.closes)

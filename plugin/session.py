@@ -1,0 +1,161 @@
+"""What the plugin does for one running worker: its producers, its turn to fold, its loops."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from chancy import Chancy, Worker
+from chancy.hub import Event
+
+from chancy_metrics.events.facts import KINDS
+from chancy_metrics.events.schema import tables
+
+from .buffer import Buffer
+from .connection import DatabaseClock, own_connection
+from .job_hook import JobHook
+from .limited_log import RateLimited
+from .options import Options
+from .projector import FOLDED, Projector, Turns, fold_all, project
+from .recorder import Recorder
+
+#: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
+OPEN_WAIT_S = 5
+#: Seconds a worker's stop may spend on a last fold.
+LAST_FOLD_S = 10
+MAINTENANCE_S = 60
+DAYS_S = 600
+
+
+class Session:
+    """One worker's part of the plugin, from `on_worker_started` to `on_worker_stopped`."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        buffer: Buffer,
+        clock: DatabaseClock,
+        options: Options,
+        on_metric: Callable[[Buffer, Event], None],
+        on_fold: Callable[[], None],
+    ) -> None:
+        chancy: Chancy = worker.chancy
+        self.worker = worker
+        self.chancy = chancy
+        self.buffer = buffer
+        self._options = options
+        self._clock = clock
+        self._on_metric = on_metric
+        self._on_fold = on_fold
+        self._warnings = RateLimited(chancy.log)
+        self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log)
+        self.hook = JobHook(
+            worker.worker_id,
+            buffer,
+            clock,
+            chancy.log,
+            lock_timeout_s=options.lock_timeout,
+            keep_meta=options.keep_meta,
+        )
+        self.turns = Turns(worker.worker_id, options.sync_interval, worker.is_leader)
+        self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
+        for event, handler in self._handlers.items():
+            worker.hub.on(event, handler)
+
+    async def open(self) -> None:
+        """Show in the log that this worker's producers exist. Never raises."""
+        with anyio.move_on_after(OPEN_WAIT_S):
+            await self.recorder.open(self.chancy)
+            await self.hook.open(self.chancy)
+
+    async def run(self) -> None:
+        """Append, fold and keep the tables in shape until cancelled; outlives every error."""
+        projector = Projector(self.chancy, self.worker.worker_id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
+                tasks.create_task(
+                    project(self.chancy, self.turns, projector, self._options.sync_interval, self.chancy.log),
+                    name="metrics_project",
+                )
+                tasks.create_task(self._every(MAINTENANCE_S, self._maintain()), name="metrics_maintenance")
+                tasks.create_task(
+                    self._every(self._options.collection_interval, self._measure_tables), name="metrics_table_sizes"
+                )
+        finally:
+            await projector.close()
+
+    async def close(self) -> None:
+        """Append what is left and, if it is this worker's turn, fold it. Never raises."""
+        for event, handler in self._handlers.items():
+            self.worker.hub.remove(event, handler)
+        await self.recorder.close(self.chancy)
+        await self.hook.close(self.chancy)
+        if self.turns.mine:
+            with anyio.move_on_after(LAST_FOLD_S, shield=True):
+                try:
+                    await fold_all(self.chancy, self.worker.worker_id)
+                except Exception as error:  # a worker must stop whatever the database does
+                    self._warnings.warn("last fold", f"the last fold failed: {type(error).__name__}: {error}")
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception as error:  # the host ends with a task that raises
+                name = getattr(work, "__name__", "work").strip("_")
+                self._warnings.warn(name, f"metrics: {name} failed and is tried again: {type(error).__name__}: {error}")
+
+    async def _append(self) -> None:
+        await self.recorder.append(self.chancy)
+
+    def _maintain(self) -> Callable[[], Awaitable[None]]:
+        # numpy comes with these: a worker that only records starts without it.
+        from .maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
+
+        maintenance = Maintenance(self._options)
+        days_at = -math.inf
+
+        async def maintain() -> None:
+            nonlocal days_at
+            if not self.turns.mine:
+                return
+            names = tables(self.chancy.prefix)
+            async with own_connection(self.chancy) as connection:
+                if time.monotonic() - days_at >= DAYS_S:
+                    await make_days_ahead(connection, names, self._clock)
+                    days_at = time.monotonic()
+                await maintenance.clean(connection, names)
+                if await series_count(connection, names) > SERIES_ALARM:
+                    self._warnings.warn(
+                        "series",
+                        f"there are more than {SERIES_ALARM:,} series of metrics: does an id or a name that changes "
+                        "with every job stand in a key? Each one costs memory in every process that reads",
+                    )
+
+        return maintain
+
+    async def _measure_tables(self) -> None:
+        if not self.turns.mine:
+            return
+        from .maintenance import table_sizes
+
+        async with own_connection(self.chancy) as connection:
+            sizes = await table_sizes(connection, self.chancy)
+        for name, (total, table, index) in sizes.items():
+            self.buffer.record("gauge", f"table:{name}:total_size_bytes", total, "bytes")
+            self.buffer.record("gauge", f"table:{name}:table_size_bytes", table, "bytes")
+            self.buffer.record("gauge", f"table:{name}:index_size_bytes", index, "bytes")
+
+    def _handle_metric(self, event: Event) -> None:
+        self._on_metric(self.buffer, event)
+
+    def _handle_fold(self, event: Event) -> None:
+        body: dict[str, Any] = event.body if isinstance(event.body, dict) else {}
+        self.turns.hear(str(body.get("worker", "")))
+        self._on_fold()

@@ -1,0 +1,292 @@
+"""How the pipeline is: what waits, who folds, what is missing from the numbers, and whether that is all right."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import msgspec
+import psycopg
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import DictRow, TupleRow, dict_row
+
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.schema import TABLES, Tables, tables
+
+from .connection import own_connection
+from .maintenance import SERIES_ALARM, series_count
+from .options import Options
+
+#: A producer is taken for dead after so many seconds of silence, unless its worker announces itself to Chancy.
+SILENT_S = 180
+#: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
+CADENCES = 3
+PATIENCE_S = 30
+#: Positions back from the head over which the rate is measured.
+_RATE_POSITIONS = 1_000
+
+
+class Completeness(msgspec.Struct, frozen=True):
+    """What is missing from the numbers, or late in them; all zero means that everything recorded is in them.
+
+    Attributes:
+        rejected: Invalid observations, by the rule they broke.
+        dropped: Observations that a full buffer let go.
+        skewed: Events from the future or with a negative duration; they are in, at the time they were appended.
+        expired: Observations older than everything that is kept.
+        buffered: Job updates that reached the log through a buffer, not with their job.
+        dead_letters: Batches that could not be read.
+        holes: Batches missing from a producer's sequence: damage.
+        ended_uncleanly: Producers that went silent without an end: what was in their buffer is lost.
+    """
+
+    rejected: dict[str, int]
+    dropped: int
+    skewed: int
+    expired: int
+    buffered: int
+    dead_letters: int
+    holes: int
+    ended_uncleanly: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The state of the pipeline; times are UTC, sizes bytes, durations seconds."""
+
+    at: datetime
+    log_bytes: int
+    rollup_bytes: int
+    events_per_s: float
+    pending_batches: int
+    oldest_waiting_s: float
+    position: int
+    ordered_position: int
+    folded_by: str | None
+    folding_since: datetime | None
+    folded_at: datetime | None
+    last_fold_events: int | None
+    last_fold_s: float | None
+    sync_interval_s: float
+    series: int
+    ambiguous_keys: list[str]
+    completeness: Completeness
+    first_day: date | None
+    last_day: date | None
+    days_ahead: int
+    log_retention_days: float
+    unhealthy: list[str]
+
+
+async def read_status(chancy: Chancy, options: Options) -> Status:
+    """Read the state of the pipeline in one snapshot.
+
+    Raises:
+        MetricsLogError: The tables are missing or older than this code, or the database can't be reached.
+    """
+    try:
+        async with own_connection(chancy) as connection:
+            return await _read(connection, tables(chancy.prefix), options, chancy.prefix)
+    except psycopg.errors.UndefinedTable as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {chancy.prefix!r} are missing: run `chancy misc migrate` ({_line(error)})"
+        ) from error
+    except psycopg.errors.UndefinedColumn as error:
+        raise SchemaMissing(
+            f"the metrics tables are older than this code: run `chancy misc migrate` ({_line(error)})"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise MetricsLogError(f"the database can't be reached: {_line(error)}") from error
+
+
+async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options, prefix: str) -> Status:
+    series = await series_count(connection, names)
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        head = await _head(cursor, names)
+        pending, oldest = await _pending(cursor, names)
+        unfolded = await _appended_at(cursor, names, await _ledger_place(cursor, names, head["position"] + 1))
+        waiting = [moment for moment in (oldest, unfolded) if moment is not None]
+        days = await attached_days(cursor, names)
+        completeness = await _completeness(cursor, names, head, prefix)
+        sizes = await _sizes(cursor, names)
+        rate = await _rate(cursor, names, head)
+        ambiguous = await _ambiguous(cursor, names)
+    today = head["today"]
+    status = Status(
+        at=head["now"],
+        log_bytes=sizes["log"],
+        rollup_bytes=sizes["rollups"],
+        events_per_s=rate,
+        pending_batches=pending,
+        oldest_waiting_s=max(0.0, (head["now"] - min(waiting)).total_seconds()) if waiting else 0.0,
+        position=head["position"],
+        ordered_position=head["ordered"],
+        folded_by=head["folded_by"],
+        folding_since=head["folder_since"],
+        folded_at=head["folded_at"],
+        last_fold_events=head["fold_events"],
+        last_fold_s=None if head["fold_us"] is None else head["fold_us"] / 1e6,
+        sync_interval_s=options.sync_interval,
+        series=series,
+        ambiguous_keys=ambiguous,
+        completeness=completeness,
+        first_day=min(days, default=None),
+        last_day=max(days, default=None),
+        days_ahead=len([day for day in days if day > today]),
+        log_retention_days=options.log_retention / 86_400,
+        unhealthy=[],
+    )
+    missing = [day for day in (today, today + timedelta(days=1)) if day not in days]
+    return msgspec.structs.replace(status, unhealthy=_reasons(status, missing))
+
+
+def _reasons(status: Status, missing_days: list[date]) -> list[str]:
+    reasons = []
+    patience = max(PATIENCE_S, CADENCES * status.sync_interval_s)
+    if status.oldest_waiting_s > patience:
+        reasons.append(
+            f"events have been waiting for {status.oldest_waiting_s:.0f} s (more than {patience:.0f}): "
+            "no worker folds; start one or run `chancy-metrics fold`"
+        )
+    if status.completeness.holes:
+        reasons.append(
+            f"{status.completeness.holes} batches are missing from their producers' sequences: the log is damaged"
+        )
+    if status.completeness.dead_letters:
+        reasons.append(f"{status.completeness.dead_letters} batches could not be read and are not in the numbers")
+    if missing_days:
+        days = ", ".join(str(day) for day in missing_days)
+        reasons.append(f"the log has no partition for {days}: run `chancy misc migrate`, or let a worker make it")
+    if status.series > SERIES_ALARM:
+        reasons.append(f"there are more than {SERIES_ALARM:,} series: an id has most likely got into a key")
+    return reasons
+
+
+async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
+    async with cursor.connection.cursor(row_factory=dict_row) as own:
+        await own.execute(
+            sql.SQL(
+                """
+                SELECT clock_timestamp() AS now, (clock_timestamp() AT TIME ZONE 'UTC')::date AS today,
+                    h.position AS ordered, v.version, v.position, v.counts, v.folded_by, v.folder_since, v.folded_at,
+                    v.fold_events, v.fold_us
+                FROM {head} h
+                JOIN {versions} v
+                    ON v.version = h.live
+                """
+            ).format(head=names.head, versions=names.versions)
+        )
+        row = await own.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+    return row
+
+
+async def _pending(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, datetime | None]:
+    await cursor.execute(sql.SQL("SELECT count(*) FROM {pending}").format(pending=names.pending))
+    row = await cursor.fetchone()
+    await cursor.execute(
+        sql.SQL("SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT 1").format(pending=names.pending)
+    )
+    return int(row[0]) if row else 0, await _appended_at(cursor, names, await cursor.fetchone())
+
+
+async def _ledger_place(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> TupleRow | None:
+    await cursor.execute(
+        sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(position)s").format(
+            ledger=names.ledger
+        ),
+        {"position": position},
+    )
+    return await cursor.fetchone()
+
+
+async def _appended_at(cursor: AsyncCursor[TupleRow], names: Tables, place: TupleRow | None) -> datetime | None:
+    if place is None:
+        return None
+    await cursor.execute(
+        sql.SQL(
+            "SELECT appended_at FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s"
+        ).format(log=names.log),
+        dict(zip(("day", "producer", "sequence"), place, strict=True)),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:
+    first = max(1, head["ordered"] - _RATE_POSITIONS)
+    started = await _appended_at(cursor, names, await _ledger_place(cursor, names, first))
+    await cursor.execute(
+        sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(first)s").format(
+            ledger=names.ledger
+        ),
+        {"first": first},
+    )
+    row = await cursor.fetchone()
+    seconds = (head["now"] - started).total_seconds() if started else 0
+    return row[0] / seconds if row and seconds > 0 else 0.0
+
+
+async def _completeness(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow, prefix: str) -> Completeness:
+    counts: dict[str, int] = head["counts"]
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT (SELECT count(*) FROM {dead} WHERE version = %(version)s),
+                (SELECT coalesce(sum(holes), 0)::bigint FROM {producers}),
+                (
+                    SELECT count(DISTINCT p.worker)
+                    FROM {producers} p
+                    WHERE NOT p.closed
+                        AND p.seen_at < %(now)s - make_interval(secs => %(silent)s)
+                        AND NOT EXISTS (
+                            SELECT 1
+                            FROM {chancy_workers} w
+                            WHERE w.worker_id = p.worker
+                                AND w.expires_at > %(now)s
+                        )
+                )
+            """
+        ).format(dead=names.dead_letters, producers=names.producers, chancy_workers=sql.Identifier(f"{prefix}workers")),
+        {"version": head["version"], "now": head["now"], "silent": SILENT_S},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Completeness(
+        rejected={name.removeprefix("rejected:"): n for name, n in counts.items() if name.startswith("rejected:")},
+        dropped=counts.get("dropped", 0),
+        skewed=counts.get("skewed", 0),
+        expired=counts.get("expired", 0),
+        buffered=counts.get("buffered", 0),
+        dead_letters=row[0],
+        holes=row[1],
+        ended_uncleanly=row[2],
+    )
+
+
+async def _sizes(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[str, int]:
+    others = [sql.Identifier(f"{names.prefix}{table}") for table in TABLES if table != "metrics_log"]
+    await cursor.execute(
+        """
+        SELECT (SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree(%(log)s::regclass)),
+            (SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(%(tables)s::text[]) AS t (name))
+        """,
+        {"tables": [table.as_string(cursor) for table in others], "log": names.log.as_string(cursor)},
+    )
+    row = await cursor.fetchone()
+    return {"log": row[0] or 0, "rollups": row[1] or 0} if row else {"log": 0, "rollups": 0}
+
+
+async def _ambiguous(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+    await cursor.execute(
+        sql.SQL("SELECT key FROM {series} GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 20").format(
+            series=names.series
+        )
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

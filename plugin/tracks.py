@@ -1,0 +1,44 @@
+"""The points of one series, compact: one immutable array a resolution, newest last."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chancy_metrics.events.facts import Kind
+from chancy_metrics.projections.ring import COLUMNS
+
+Rows = NDArray[np.float64]
+
+#: Columns a kind keeps, after the bucket; float64 holds counts, seconds and microseconds exactly.
+KEPT: dict[Kind, tuple[str, ...]] = {
+    "counter": ("last_us", "sum"),
+    "gauge": ("last_us", "last"),
+    "histogram": ("last_us", "count", "sum", "min", "max", "p50", "p95", "p99"),
+}
+_INDEX = {kind: [COLUMNS.index(name) for name in names] for kind, names in KEPT.items()}
+
+
+def rows_of(kind: Kind, bucket: NDArray[np.int64], values: Rows) -> Rows:
+    """Make a track's rows, (bucket, *KEPT[kind]), of points in the wire's columns."""
+    return np.column_stack((bucket, values[:, _INDEX[kind]]))
+
+
+def put(track: Rows | None, rows: Rows) -> Rows:
+    """Return *track* with *rows* in it, which replace those of the same bucket; the track itself stays as it was."""
+    rows = rows[np.argsort(rows[:, 0])]
+    if track is None or not len(track):
+        return rows
+    place = int(np.searchsorted(track[:, 0], rows[0, 0]))
+    head, tail = track[:place], track[place:]
+    if len(tail):
+        rows = np.concatenate((tail[~np.isin(tail[:, 0], rows[:, 0])], rows))
+        rows = rows[np.argsort(rows[:, 0])]
+    return np.concatenate((head, rows))
+
+
+def since(track: Rows, start_s: int, end_s: int | None = None) -> Rows:
+    """Return the rows of buckets from *start_s*, inclusive, to *end_s*, exclusive."""
+    low = int(np.searchsorted(track[:, 0], start_s))
+    high = len(track) if end_s is None else int(np.searchsorted(track[:, 0], end_s))
+    return track[low:high]

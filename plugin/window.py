@@ -1,0 +1,300 @@
+"""The two shapes of an answer: 0.24's whole history, newest first, and 0.26's window, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypedDict
+
+from chancy_metrics.events.facts import Kind, Series, microseconds
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
+
+from .options import Options
+from .tracks import KEPT, Rows, since
+
+MetricValue = float | dict[str, float | int]
+#: Bucket start (aware, UTC) and value.
+MetricPair = tuple[datetime, MetricValue]
+
+MAX_BUCKETS = 1_000
+MAX_SERIES = 100
+DAY_S = 86_400
+
+_COLUMN = {kind: {name: place for place, name in enumerate(("bucket", *names))} for kind, names in KEPT.items()}
+
+
+class Metric:
+    """A metric's points at every resolution, newest first; made from the cache's columns when they are looked at.
+
+    Attributes:
+        metric_type: "counter", "gauge" or "histogram".
+        unit: Unit of the values.
+    """
+
+    def __init__(self, metric_type: Kind, unit: str, tracks: Mapping[str, Rows]) -> None:
+        self.metric_type = metric_type
+        self.unit = unit
+        self._tracks = tracks
+
+    @property
+    def values_1min(self) -> list[MetricPair]:
+        return self._pairs("1min")
+
+    @property
+    def values_5min(self) -> list[MetricPair]:
+        return self._pairs("5min")
+
+    @property
+    def values_1hour(self) -> list[MetricPair]:
+        return self._pairs("1hour")
+
+    @property
+    def values_1day(self) -> list[MetricPair]:
+        return self._pairs("1day")
+
+    @property
+    def values(self) -> dict[str, list[MetricPair]]:
+        """Points by resolution: a number for counters and gauges, for histograms a dict of
+        count, sum, avg, min, max and, from the cache, p50, p95 and p99."""
+        return {resolution: self._pairs(resolution) for resolution in RESOLUTIONS}
+
+    def _pairs(self, resolution: str) -> list[MetricPair]:
+        rows = self._tracks.get(resolution)
+        if rows is None:
+            return []
+        return [(_instant(row[0]), _value(self.metric_type, row)) for row in rows[::-1].tolist()]
+
+    def __repr__(self) -> str:
+        points = {resolution: len(rows) for resolution, rows in self._tracks.items()}
+        return f"Metric({self.metric_type!r}, unit={self.unit!r}, points={points})"
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """An observed value for one bucket.
+
+    Attributes:
+        timestamp: Start of the bucket, aware, UTC.
+        sampled_at: Time of the latest observation in it.
+    """
+
+    timestamp: datetime
+    value: MetricValue
+    sampled_at: datetime
+
+
+@dataclass
+class WindowMetric:
+    """A metric's points in a window of time, oldest first; buckets without observations have none."""
+
+    type: Kind
+    unit: str
+    data: list[MetricPoint]
+
+    @property
+    def aggregation(self) -> Literal["sum", "last", "summary"]:
+        """How `summary` sums up."""
+        aggregations: dict[Kind, Literal["sum", "last", "summary"]] = {
+            "counter": "sum",
+            "gauge": "last",
+            "histogram": "summary",
+        }
+        return aggregations[self.type]
+
+    @property
+    def sampled_at(self) -> datetime | None:
+        """Time of the latest observation in the window."""
+        return max((point.sampled_at for point in self.data), default=None)
+
+    @property
+    def summary(self) -> MetricValue | None:
+        """The counter's total, the gauge's latest value, the histogram's statistics; None without observations."""
+        if not self.data:
+            return None
+        if self.type == "gauge":
+            return max(self.data, key=lambda point: point.sampled_at).value
+        if self.type == "counter":
+            return _finite(sum(point.value for point in self.data if isinstance(point.value, float)))
+        values = [point.value for point in self.data if isinstance(point.value, dict)]
+        count, total = sum(value["count"] for value in values), _finite(sum(value["sum"] for value in values))
+        least, most = min(value["min"] for value in values), max(value["max"] for value in values)
+        return {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
+
+
+class Window(TypedDict):
+    """0.26's answer; `end` is exclusive."""
+
+    start: datetime
+    end: datetime
+    resolution: str
+    generated_at: datetime
+    series: dict[str, WindowMetric]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def check_window(
+    options: Options,
+    resolution: str = "5min",
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    range_seconds: int | None = None,
+    limit: int | None = None,
+) -> tuple[datetime, datetime]:
+    """Return start (inclusive) and end (exclusive) of a query by 0.26's rules, with its messages.
+
+    Raises:
+        ValueError: The window breaks one of them.
+    """
+    if resolution not in RESOLUTIONS:
+        raise ValueError("resolution must be 1min, 5min, 1hour or 1day")
+    width = RESOLUTIONS[resolution]
+    kept = retention_s(resolution, options.max_points, options.maximum_metric_age)
+    if limit is not None:
+        if start is not None or range_seconds is not None:
+            raise ValueError("limit cannot be combined with start or range")
+        if not 1 <= limit <= options.max_points[resolution]:
+            raise ValueError("limit exceeds the retained bucket count")
+        range_seconds = limit * width
+    if end is None:
+        end = _instant(bucket_of(microseconds(utc_now()), width) + width)
+    if start is None:
+        span = default_range_s(options, resolution) if range_seconds is None else range_seconds
+        if not width <= span <= kept or span % width:
+            raise ValueError("range must be a multiple of resolution within retention")
+        start = end - timedelta(seconds=span)
+    elif range_seconds is not None:
+        raise ValueError("start cannot be combined with range")
+    if any(moment.tzinfo is None or microseconds(moment) % (width * 1_000_000) for moment in (start, end)):
+        raise ValueError("start and end must be timezone-aware bucket boundaries")
+    length = (end - start).total_seconds()
+    if not 0 < length <= kept:
+        raise ValueError("requested window exceeds retention")
+    if length / width > MAX_BUCKETS:
+        raise ValueError("requested window exceeds 1000 buckets")
+    return start, end
+
+
+def default_range_s(options: Options, resolution: str) -> int:
+    """A day, or what is kept if that is less, in whole buckets and at most 1,000 of them."""
+    width = RESOLUTIONS[resolution]
+    kept = retention_s(resolution, options.max_points, options.maximum_metric_age)
+    return max(width, min(DAY_S, kept, MAX_BUCKETS * width) // width * width)
+
+
+def shown_keys(series: Mapping[int, Series]) -> dict[str, int]:
+    """Return key -> series number, sorted by key.
+
+    Of a key's series with several types or units the one with the smallest number has the key; the others have
+    it with their type and unit behind it.
+    """
+    shown: dict[str, int] = {}
+    later: list[tuple[int, Series]] = []
+    for number in sorted(series):
+        key = series[number].key
+        if key in shown:
+            later.append((number, series[number]))
+        else:
+            shown[key] = number
+    for number, one in later:
+        key = one.key
+        while key in shown:
+            key += f":{one.kind}:{one.unit}"
+        shown[key] = number
+    return dict(sorted(shown.items()))
+
+
+def matches_prefix(prefix: str, key: str) -> bool:
+    """Whether *key* is *prefix* or lies below it; segments, which ":" separates, match entire."""
+    return key == prefix or key.startswith(prefix + ":")
+
+
+def history(
+    options: Options, series: Mapping[int, Series], tracks: Mapping[int, Mapping[str, Rows]], prefix: str | None
+) -> dict[str, Metric]:
+    """Make 0.24's answer: every series under *prefix* that has a point kept now."""
+    kept = horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
+    result = {}
+    for key, number in _under(prefix, shown_keys(series)):
+        mine = {
+            resolution: since(rows, kept[resolution])
+            for resolution, rows in tracks.get(number, {}).items()
+            if len(rows) and rows[-1, 0] >= kept[resolution]
+        }
+        if mine:
+            result[key] = Metric(series[number].kind, series[number].unit, mine)
+    return result
+
+
+def window(
+    options: Options,
+    series: Mapping[int, Series],
+    tracks: Mapping[int, Mapping[str, Rows]],
+    prefix: str | None,
+    resolution: str,
+    start: datetime,
+    end: datetime,
+) -> Window:
+    """Make 0.26's answer: every series under *prefix*, also those without a point in the window.
+
+    Raises:
+        ValueError: More than 100 series match.
+    """
+    now = utc_now()
+    oldest = horizons(microseconds(now), options.max_points, options.maximum_metric_age)[resolution]
+    matching = list(_under(prefix, shown_keys(series)))
+    if len(matching) > MAX_SERIES:
+        raise ValueError("prefix matches more than 100 series; choose a narrower prefix")
+    first, last = max(int(start.timestamp()), oldest), int(end.timestamp())
+    found = {}
+    for key, number in matching:
+        rows = tracks.get(number, {}).get(resolution)
+        kind = series[number].kind
+        points = [] if rows is None else [_point(kind, row) for row in since(rows, first, last).tolist()]
+        found[key] = WindowMetric(kind, series[number].unit, points)
+    return {"start": start, "end": end, "resolution": resolution, "generated_at": now, "series": found}
+
+
+def _under(prefix: str | None, keys: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    return ((key, number) for key, number in keys.items() if not prefix or matches_prefix(prefix, key))
+
+
+def _point(kind: Kind, row: list[float]) -> MetricPoint:
+    return MetricPoint(_instant(row[0]), _value(kind, row), _moment(row[_COLUMN[kind]["last_us"]]))
+
+
+def _value(kind: Kind, row: list[float]) -> MetricValue:
+    if kind != "histogram":
+        return row[-1]
+    column = _COLUMN[kind]
+    count, total = int(row[column["count"]]), row[column["sum"]]
+    value: dict[str, float | int] = {
+        "count": count,
+        "sum": total,
+        "avg": total / count,
+        "min": row[column["min"]],
+        "max": row[column["max"]],
+    }
+    for name in ("p50", "p95", "p99"):
+        quantile = row[column[name]]
+        if quantile == quantile:  # a worker's own points have none
+            value[name] = quantile
+    return value
+
+
+def _finite(total: float) -> float:
+    """A total as JSON can hold it: the largest float64 for all beyond it."""
+    return max(-1.7976931348623157e308, min(1.7976931348623157e308, total))
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _moment(microseconds: float) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)

@@ -1,0 +1,1 @@
+"""What the facts add up to: folds, rollups, versions and the checks that compare them."""

@@ -1,0 +1,25 @@
+"""Bucket boundaries and how long each resolution is kept; buckets are UTC and begin at multiples of their width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from chancy_metrics.events.schema import RESOLUTIONS
+
+
+def bucket_of(at_us: int, width_s: int) -> int:
+    """Start of the bucket that holds *at_us*, in seconds since 1970."""
+    return at_us // (width_s * 1_000_000) * width_s
+
+
+def retention_s(resolution: str, max_points: Mapping[str, int], maximum_metric_age_s: int) -> int:
+    """How far back *resolution* is kept, in seconds: a number of buckets or an age, whichever is shorter."""
+    return min(max_points[resolution] * RESOLUTIONS[resolution], maximum_metric_age_s)
+
+
+def horizons(now_us: int, max_points: Mapping[str, int], maximum_metric_age_s: int) -> dict[str, int]:
+    """Start of the oldest bucket kept at each resolution, in seconds; the current one counts as kept."""
+    return {
+        resolution: bucket_of(now_us, width) + width - retention_s(resolution, max_points, maximum_metric_age_s)
+        for resolution, width in RESOLUTIONS.items()
+    }

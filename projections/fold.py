@@ -1,0 +1,259 @@
+"""Batches' columns to cells at four resolutions: pure, vectorised, without I/O and without a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import chain, compress
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from chancy_metrics.events.codec import JobColumns, ObservationColumns, decode
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.schema import RESOLUTIONS
+
+from .cells import (
+    ALL_WORKERS,
+    Cells,
+    Floats,
+    Ints,
+    Sketches,
+    add_up,
+    coarsen,
+    concatenate,
+    group_rows,
+    merge,
+    no_sketches,
+    sizes_of,
+    starts_of_runs,
+)
+from .rules import has_wait_time, job_series
+from .sketch import codes
+from .sums import exact_sums
+
+_MINUTE_US = 60_000_000
+_ONE_US = _SKEW_US = 1_000_000
+#: Longest duration kept, 142 years: beyond it float64 can't hold every microsecond.
+_MAX_DURATION_US = 2**52
+
+# glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
+np.empty(31 << 17)
+
+_T = TypeVar("_T")
+
+
+class Fold(NamedTuple):
+    """What a stretch of the ledger adds.
+
+    Attributes:
+        workers: Names; cells number them from 1.
+        series: Those of the cells, which number them from 0.
+        levels: Resolution -> merged cells; empty without events.
+        counts: What producers left out and what the fold noticed (reason -> how many).
+        dead: Position -> why its batch is not in here.
+    """
+
+    events: int
+    workers: list[str]
+    series: list[Series]
+    levels: dict[str, Cells]
+    counts: Counter[str]
+    dead: dict[int, str]
+
+
+class _Numbers(dict[_T, int]):
+    """Numbers things from 0 in the order they are first seen."""
+
+    def __missing__(self, key: _T) -> int:
+        number = self[key] = len(self)
+        return number
+
+    def of(self, keys: Iterable[_T]) -> Ints:
+        return np.array([self[key] for key in keys], np.int64)
+
+
+def fold(batches: Sequence[LogBatch]) -> Fold:
+    """Fold *batches*, in any order; one that can't be decoded is named in `dead` and adds nothing."""
+    workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
+    jobs: list[tuple[LogBatch, JobColumns]] = []
+    observations: list[tuple[LogBatch, ObservationColumns]] = []
+    # By position, so that of two gauges in one instant the later row is the latest.
+    for batch in sorted(batches, key=attrgetter("position")):
+        try:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec) as error:
+            dead[batch.position] = str(error)
+            continue
+        counts.update(decoded.counts)
+        if decoded.jobs is not None:
+            jobs.append((batch, decoded.jobs))
+        if decoded.observations is not None:
+            observations.append((batch, decoded.observations))
+    events = sum(batch.events for batch in batches if batch.position not in dead)
+    parts = _job_cells(jobs, workers, series, counts) if jobs else []
+    if observations:
+        parts.append(_observation_cells(observations, workers, series, counts))
+    if not parts:
+        return Fold(events, [], [], {}, counts, dead)
+    cells = concatenate(parts)
+    used = np.bincount(cells.series, minlength=len(series)) > 0
+    cells = cells._replace(series=(np.cumsum(used) - 1)[cells.series])
+    return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead)
+
+
+def _levels(cells: Cells) -> dict[str, Cells]:
+    """Merge the minutes, of all workers together and of each, and derive each coarser level from the finer."""
+    together = merge(cells._replace(worker=np.full(cells.rows, ALL_WORKERS)))
+    own = merge(cells._replace(sketches=no_sketches()))
+    level = concatenate([together, own])
+    levels = {}
+    for resolution, width in RESOLUTIONS.items():
+        levels[resolution] = level = coarsen(level, width)
+    return levels
+
+
+def _job_cells(
+    jobs: list[tuple[LogBatch, JobColumns]], workers: _Numbers[str], series: _Numbers[Series], counts: Counter[str]
+) -> list[Cells]:
+    kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
+    kind = np.concatenate([kinds.of(combo[:3] for combo in columns.combos)[columns.combo] for _, columns in jobs])
+    created, scheduled, started, completed, has_started, has_completed = (
+        np.concatenate([getattr(columns, name) for _, columns in jobs])
+        for name in ("created_us", "scheduled_us", "started_us", "completed_us", "has_started", "has_completed")
+    )
+    waited = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
+    worker, at_us = _who_and_when(jobs, workers, counts)
+    # Group by (worker, kind, minute) first: everything after works on groups, which are few.
+    minute = at_us // _MINUTE_US
+    order, starts = group_rows(worker, kind, minute)
+    group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
+    heads = order[starts]
+    cells = []
+    for name, known, took_us in (
+        ("counters", np.ones(len(kind), bool), np.full(len(kind), _ONE_US)),
+        ("execution_times", has_started & has_completed, completed - started),
+        ("wait_times", has_started & waited, started - np.maximum(created, scheduled)),
+    ):
+        places = np.flatnonzero(known[order])
+        if not len(places):
+            continue
+        rows, member = order[places], group[places]
+        took_us = took_us[rows]
+        micro = np.clip(took_us, 0, _MAX_DURATION_US)
+        counts["skewed"] += int(np.count_nonzero(micro != took_us))
+        starts = starts_of_runs(member)
+        head = heads[member[starts]]
+        fed = [getattr(job_series(*names), name) for names in kinds]
+        cells.append(
+            _cells(
+                worker[head],
+                series.of(chain.from_iterable(fed)).reshape(len(fed), -1)[kind[head]],
+                minute[head] * 60,
+                starts,
+                at_us[rows],
+                micro / _ONE_US,
+                add_up(micro, starts),
+                slice(0 if name == "counters" else None),
+            )
+        )
+    return cells
+
+
+def _observation_cells(
+    observations: list[tuple[LogBatch, ObservationColumns]],
+    workers: _Numbers[str],
+    series: _Numbers[Series],
+    counts: Counter[str],
+) -> Cells:
+    number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
+    # A -0.0 would make minimum and maximum depend on the order.
+    values = np.concatenate([columns.values for _, columns in observations]) + 0.0
+    worker, at_us = _who_and_when(observations, workers, counts)
+    minute = at_us // _MINUTE_US
+    order, starts = group_rows(worker, number, minute)
+    heads = order[starts]
+    group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
+    values, at_us = values[order], at_us[order]
+    kinds = np.array([key.kind for key in series])[number[heads]]
+    sums = exact_sums(values, group, len(starts))
+    cells = _cells(
+        worker[heads],
+        number[heads][:, None],
+        minute[heads] * 60,
+        starts,
+        at_us,
+        values,
+        (np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
+        np.flatnonzero((kinds == "histogram")[group]),
+    )
+    # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
+    latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
+    position, index = (
+        np.concatenate(column)[order[latest]]
+        for column in zip(
+            *((np.full(len(c.values), b.position), np.arange(len(c.values))) for b, c in observations), strict=True
+        )
+    )
+    gauge = kinds == "gauge"
+    return cells._replace(
+        last=np.where(gauge, values[latest], np.nan),
+        last_position=np.where(gauge, position, 0),
+        last_index=np.where(gauge, index, 0),
+    )
+
+
+def _who_and_when(
+    stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str], counts: Counter[str]
+) -> tuple[Ints, Ints]:
+    """Return each row's worker and its time, which is never after the append."""
+    sizes = [len(columns.at_us) for _, columns in stretch]
+    worker = np.repeat(workers.of(batch.worker for batch, _ in stretch) + 1, sizes)
+    appended_us = np.repeat([batch.appended_us for batch, _ in stretch], sizes)
+    at_us = np.concatenate([columns.at_us for _, columns in stretch])
+    counts["skewed"] += int(np.count_nonzero(at_us > appended_us + _SKEW_US))
+    return worker, np.minimum(at_us, appended_us)
+
+
+def _cells(
+    worker: Ints,
+    series: Ints,
+    bucket: Ints,
+    starts: Ints,
+    at_us: Ints,
+    values: Floats,
+    sums: tuple[Ints, dict[int, Decimal]],
+    seen: Ints | slice,
+) -> Cells:
+    """Make a cell for each group and each of its series.
+
+    Args:
+        worker: Of each group, like *bucket* and *sums*.
+        series: A row a group, a column a series.
+        starts: Where in *at_us* and *values* each group starts.
+        seen: The values that go into sketches.
+    """
+    size, width = series.shape
+    tally = sizes_of(starts, len(values))
+    columns = (worker, bucket, tally, np.maximum.reduceat(at_us, starts), sums[0])
+    worker, bucket, tallies, last_us, micro = (np.repeat(column, width) for column in columns)
+    owner = (np.repeat(np.arange(0, size * width, width), tally)[seen][:, None] + np.arange(width)).ravel()
+    return Cells(
+        worker=worker,
+        series=series.ravel(),
+        bucket=bucket,
+        tally=tallies,
+        last_us=last_us,
+        micro=micro,
+        rest={row * width + copy: total for row, total in sums[1].items() for copy in range(width)},
+        minimum=np.repeat(np.minimum.reduceat(values, starts), width),
+        maximum=np.repeat(np.maximum.reduceat(values, starts), width),
+        last=np.full(size * width, np.nan),
+        last_position=np.zeros(size * width, np.int64),
+        last_index=np.zeros(size * width, np.int64),
+        sketches=Sketches(owner, np.repeat(codes(values[seen]), width), np.ones(len(owner), np.int64)),
+    )

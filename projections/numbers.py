@@ -1,0 +1,109 @@
+"""Small numbers that stand for series and for worker ids in the rollups; given once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+
+
+async def number_series(
+    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
+) -> dict[Series, int]:
+    """Return the number of each series, giving new ones theirs.
+
+    In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
+    """
+    known = await _find_series(connection, tables, series)
+    if missing := sorted(set(series) - known.keys()):
+        async with short_transaction(connection) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    INSERT INTO {series} (key, kind, unit)
+                    SELECT *
+                    FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[])
+                    ON CONFLICT DO NOTHING
+                    """
+                ).format(series=tables.series),
+                _columns(missing),
+            )
+        known |= await _find_series(connection, tables, missing)
+    return known
+
+
+async def number_workers(
+    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
+) -> dict[str, int]:
+    """Return the number of each worker id, giving new ones theirs; like `number_series`."""
+    known = await _find_workers(connection, tables, workers)
+    if missing := sorted(set(workers) - known.keys()):
+        async with short_transaction(connection) as cursor:
+            await cursor.execute(
+                sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(
+                    workers=tables.workers
+                ),
+                {"names": missing},
+            )
+        known |= await _find_workers(connection, tables, missing)
+    return known
+
+
+async def still_numbered(
+    cursor: AsyncCursor[TupleRow], tables: Tables, series: Sequence[int], workers: Sequence[int]
+) -> bool:
+    """Whether these numbers still stand for something; clean-up deletes unused ones under the version's lock."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT (SELECT count(*) FROM {series} WHERE id = ANY(%(series)s)),
+                (SELECT count(*) FROM {workers} WHERE id = ANY(%(workers)s))
+            """
+        ).format(series=tables.series, workers=tables.workers),
+        {"series": list(series), "workers": list(workers)},
+    )
+    return await cursor.fetchone() == (len(series), len(workers))
+
+
+async def _find_series(
+    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
+) -> dict[Series, int]:
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT s.key, s.kind, s.unit, s.id
+                FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[]) AS wanted (key, kind, unit)
+                JOIN {series} s
+                    ON s.key = wanted.key
+                    AND s.kind = wanted.kind
+                    AND s.unit = wanted.unit
+                """
+            ).format(series=tables.series),
+            _columns(series),
+        )
+        return {Series(*row[:3]): row[3] for row in await cursor.fetchall()}
+
+
+async def _find_workers(
+    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
+) -> dict[str, int]:
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL("SELECT name, id FROM {workers} WHERE name = ANY(%(names)s)").format(workers=tables.workers),
+            {"names": list(workers)},
+        )
+        return dict(await cursor.fetchall())
+
+
+def _columns(series: Sequence[Series]) -> dict[str, list[str]]:
+    return {
+        "keys": [one.key for one in series],
+        "kinds": [one.kind for one in series],
+        "units": [one.unit for one in series],
+    }

@@ -1,0 +1,182 @@
+"""Cells into the rollups, and the changed merged points back out of what the database made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+
+from .cells import ALL_WORKERS, Cells, Sketches, select
+from .ring import COLUMNS, ChangedPoints
+from .sketch import decode, encode_many, merge_runs, quantile_many, starts_of
+
+QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
+
+#: A sum as a finite float64: beyond the largest one, the largest one, since JSON has no infinity.
+FINITE_SUM = sql.SQL(
+    "CASE WHEN abs(r.sum) <= 1.7976931348623157e308 THEN r.sum::float8"
+    " ELSE sign(r.sum)::float8 * 1.7976931348623157e308 END"
+)
+
+_UPSERT = """
+INSERT INTO {rollup} AS r (
+    version, worker, series, bucket, count, last_us, sum, min, max,
+    last, last_position, last_index, p50, p95, p99, sketch
+)
+SELECT %(version)s, n.worker, n.series, n.bucket, n.count, n.last_us,
+    trim_scale(n.micro * 0.000001 + coalesce(n.rest, 0)), n.min, n.max,
+    n.last, n.last_position, n.last_index, n.p50, n.p95, n.p99, n.sketch
+FROM unnest(
+    %(worker)s::integer[], %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
+    %(micro)s::bigint[], %(rest)s::numeric[], %(min)s::float8[], %(max)s::float8[],
+    %(last)s::float8[], %(last_position)s::bigint[], %(last_index)s::integer[],
+    %(p50)s::float8[], %(p95)s::float8[], %(p99)s::float8[], %(sketch)b::bytea[]
+) AS n (
+    worker, series, bucket, count, last_us, micro, rest, min, max,
+    last, last_position, last_index, p50, p95, p99, sketch
+)
+ON CONFLICT (version, worker, series, bucket) DO UPDATE
+SET count = r.count + excluded.count,
+    last_us = greatest(r.last_us, excluded.last_us),
+    sum = trim_scale(r.sum + excluded.sum),
+    min = least(r.min, excluded.min),
+    max = greatest(r.max, excluded.max),
+    last = CASE WHEN {newer} THEN excluded.last ELSE r.last END,
+    last_position = CASE WHEN {newer} THEN excluded.last_position ELSE r.last_position END,
+    last_index = CASE WHEN {newer} THEN excluded.last_index ELSE r.last_index END,
+    p50 = excluded.p50,
+    p95 = excluded.p95,
+    p99 = excluded.p99,
+    sketch = excluded.sketch
+"""
+
+_NEWER = sql.SQL(
+    "(excluded.last_us, excluded.last_position, excluded.last_index) > (r.last_us, r.last_position, r.last_index)"
+)
+
+_CHANGED = """
+RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.max, r.last, r.p50, r.p95, r.p99
+"""
+
+
+async def store(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, levels: Mapping[str, Cells]
+) -> dict[str, ChangedPoints]:
+    """Add merged cells, whose numbers are those of the database, to the rollups of *version*.
+
+    The caller holds the version's lock; rows are written in one order everywhere.
+
+    Returns:
+        The merged points that changed, with their new values.
+    """
+    changed = {}
+    for resolution, cells in levels.items():
+        merged = cells.worker == ALL_WORKERS
+        if not cells.rows:
+            continue
+        upsert = sql.SQL(_UPSERT).format(rollup=tables.rollup(resolution), newer=_NEWER)
+        together = await _with_stored_sketches(cursor, tables, version, resolution, select(cells, merged))
+        returning = upsert + sql.SQL(_CHANGED).format(sum=FINITE_SUM)
+        await cursor.execute(returning, {"version": version} | await to_thread.run_sync(_parameters, together))
+        changed[resolution] = changed_points(await cursor.fetchall())
+        own = select(cells, ~merged)
+        await cursor.execute(upsert, {"version": version} | _parameters(own))
+    return changed
+
+
+def changed_points(rows: list[TupleRow]) -> ChangedPoints:
+    """Make columns of rows of (series, bucket, *COLUMNS)."""
+    table = np.array(rows, np.float64).reshape(-1, 2 + len(COLUMNS))
+    return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
+
+
+async def _with_stored_sketches(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, resolution: str, cells: Cells
+) -> Cells:
+    """Merge the sketches that lie in the rollup into those of *cells*: they are what the rows shall hold."""
+    owners = np.unique(cells.sketches.owner)
+    if not len(owners):
+        return cells
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT n.owner, r.min, r.max, r.sketch
+            FROM unnest(%(owner)s::integer[], %(series)s::integer[], %(bucket)s::bigint[])
+                AS n (owner, series, bucket)
+            JOIN {rollup} r
+                ON r.version = %(version)s
+                AND r.worker = 0
+                AND r.series = n.series
+                AND r.bucket = n.bucket
+            """
+        ).format(rollup=tables.rollup(resolution)),
+        {
+            "version": version,
+            "owner": owners.tolist(),
+            "series": cells.series[owners].tolist(),
+            "bucket": cells.bucket[owners].tolist(),
+        },
+        binary=True,
+    )
+    stored = await cursor.fetchall()
+    if not stored:
+        return cells
+    return await to_thread.run_sync(_merge_sketches, cells, stored)
+
+
+def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
+    owner, codes, counts = [cells.sketches.owner], [cells.sketches.codes], [cells.sketches.counts]
+    minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
+    for row, least, most, sketch in stored:
+        minimum[row], maximum[row] = min(minimum[row], least), max(maximum[row], most)
+        mine, how_many = decode(sketch)
+        owner.append(np.full(len(mine), row, np.int64))
+        codes.append(np.array(mine, np.int32))
+        counts.append(np.array(how_many, np.int64))
+    runs = merge_runs(np.concatenate(owner), np.concatenate(codes), np.concatenate(counts))
+    return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs))
+
+
+def _parameters(cells: Cells) -> dict[str, Any]:
+    gauges = ~np.isnan(cells.last)
+    rest: list[str | None] = [None] * cells.rows
+    for row, value in cells.rest.items():
+        rest[row] = str(value)
+    return {
+        "worker": cells.worker.tolist(),
+        "series": cells.series.tolist(),
+        "bucket": cells.bucket.tolist(),
+        "count": cells.tally.tolist(),
+        "last_us": cells.last_us.tolist(),
+        "micro": cells.micro.tolist(),
+        "rest": rest,
+        "min": cells.minimum.tolist(),
+        "max": cells.maximum.tolist(),
+        "last": _nullable(cells.last, gauges),
+        "last_position": _nullable(cells.last_position, gauges),
+        "last_index": _nullable(cells.last_index, gauges),
+    } | _sketch_parameters(cells)
+
+
+def _sketch_parameters(cells: Cells) -> dict[str, Any]:
+    """Encode each row's sketch and take its quantiles; rows without one hold NULL."""
+    starts = starts_of(cells.sketches.owner, cells.rows)
+    has = starts[1:] > starts[:-1]
+    encoded = encode_many(starts, cells.sketches.codes, cells.sketches.counts)
+    columns: dict[str, Any] = {"sketch": [data if mine else None for data, mine in zip(encoded, has, strict=True)]}
+    for name, q in QUANTILES.items():
+        runs = (starts, cells.sketches.codes, cells.sketches.counts)
+        quantiles = quantile_many(*runs, q, cells.minimum, cells.maximum)
+        columns[name] = _nullable(quantiles, has)
+    return columns
+
+
+def _nullable(column: NDArray[Any], known: NDArray[np.bool_]) -> list[Any]:
+    return [value if has else None for value, has in zip(column.tolist(), known.tolist(), strict=True)]

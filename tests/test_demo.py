@@ -1,0 +1,99 @@
+"""The demo as a stranger runs it, only shorter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    """Start a short demo with more arguments; afterwards no process and no folder of it is left."""
+    mark = f"DEMO_TEST={uuid4()}"
+    folders = set(Path("/tmp").glob("demo-*"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "examples.demo", "--seconds=4", "--minimum=300", f"--port={port}", *arguments],
+            cwd=ROOT,
+            env=os.environ | dict([mark.split("=")]),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    yield start
+
+    assert [command_of(process) for process in Path("/proc").glob("[0-9]*") if has(process, mark)] == []
+    assert set(Path("/tmp").glob("demo-*")) <= folders
+
+
+def has(process: Path, mark: str) -> bool:
+    try:
+        return mark.encode() in (process / "environ").read_bytes()
+    except OSError:  # it has ended, or belongs to somebody else
+        return False
+
+
+def command_of(process: Path) -> str:
+    return (process / "cmdline").read_text().replace("\0", " ")
+
+
+def test_every_saved_update_is_counted_once_though_a_worker_is_killed(demo: Demo) -> None:
+    output, _ = (process := demo()).communicate(timeout=60)
+
+    assert process.returncode == 0, output
+    assert "with SIGKILL" in output
+    assert "EQUAL" in output
+
+
+def test_a_log_row_that_a_superuser_removed_is_noticed(demo: Demo) -> None:
+    output, _ = (process := demo("--tamper")).communicate(timeout=60)
+
+    assert process.returncode == 3, output
+    assert "DIFFERENT" in output
+
+
+def test_too_few_updates_prove_nothing(demo: Demo) -> None:
+    output, _ = (process := demo("--minimum=1000000")).communicate(timeout=60)
+
+    assert process.returncode == 3, output
+    assert "TOO LITTLE" in output
+
+
+@pytest.mark.parametrize("moment", ["Starting", "Dashboard", "with SIGKILL", "No more jobs"])
+def test_ctrl_c_at_any_moment_ends_everything(demo: Demo, moment: str) -> None:
+    process = demo()
+    assert process.stdout is not None
+    assert any(moment in line for line in process.stdout)
+
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 130, output
+
+
+def test_a_port_in_use_is_told_before_anything_starts(demo: Demo) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        output, _ = (process := demo(f"--port={port}")).communicate(timeout=20)
+
+    assert process.returncode == 2
+    assert f"port {port}" in output

@@ -1,0 +1,473 @@
+"""The fold equals plain Python over fractions and dicts, in any order, in any batching, at every resolution."""
+
+from __future__ import annotations
+
+import decimal
+import uuid
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chancy_metrics.events import codec
+from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.facts import Combo, JobRow, Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.cells import Cells, concatenate, merge
+from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.sketch import codes, starts_of
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+T = 1_773_144_000 * SECOND  # 2026-03-10 12:00:00 UTC
+LONGEST = 2**52
+LONG_NAME = "module." + "é" * 600
+EXECUTION, WAIT = "execution_time", "wait_time"
+
+
+class Source(NamedTuple):
+    """A batch before its encoding."""
+
+    position: int
+    worker: str
+    appended_us: int
+    jobs: Sequence[JobRow] = ()
+    observations: Sequence[ObservationRun] = ()
+    counts: dict[str, int] = {}  # noqa: RUF012
+
+
+class Point(NamedTuple):
+    """A row of a rollup in plain Python."""
+
+    count: int
+    sum: Fraction
+    minimum: float
+    maximum: float
+    last_us: int
+    latest: tuple[float, int, int] | None  # a gauge's value, position and index
+    sketch: dict[int, int]
+
+
+Points = dict[tuple[str, str | None, Series, int], Point]  # (resolution, worker or None for all, series, bucket)
+
+
+def job(
+    at_us: int = T,
+    func: str = "app.send",
+    queue: str = "default",
+    state: str = "succeeded",
+    started_us: int | None = T - 2 * SECOND,
+    completed_us: int | None = T,
+    created_us: int = T - 5 * SECOND,
+    scheduled_us: int = T - 5 * SECOND,
+) -> JobRow:
+    combo = Combo(func, queue, state, 1, "")
+    return JobRow(bytes(16), combo, at_us, created_us, scheduled_us, started_us, completed_us, b"")
+
+
+def run(*values: float, key: str = "app:size", kind: str = "histogram", unit: str = "MB", at_us: int = T):  # type: ignore[no-untyped-def]
+    return ObservationRun(Series(key, kind, unit), [at_us] * len(values), array("d", values))  # type: ignore[arg-type]
+
+
+def source(*events: JobRow | ObservationRun, position: int = 1, worker: str = "w1", appended_us: int = T) -> Source:
+    jobs = [event for event in events if isinstance(event, JobRow)]
+    return Source(position, worker, appended_us, jobs, [event for event in events if isinstance(event, ObservationRun)])
+
+
+def log_batch(batch: Source) -> LogBatch:
+    made = codec.encode(batch.jobs, batch.observations, batch.counts)
+    return LogBatch(
+        position=batch.position,
+        producer=uuid.UUID(int=7),
+        sequence=batch.position,
+        worker=batch.worker,
+        appended_us=batch.appended_us,
+        events=made.events,
+        codec=made.codec,
+        payload=made.payload,
+        sha256=made.sha256,
+    )
+
+
+def folded(*batches: Source) -> Fold:
+    return fold([log_batch(batch) for batch in batches])
+
+
+def key_of(stem: str, ending: str) -> str:
+    key = stem + ending
+    if len(key.encode()) <= 1_024:
+        return key
+    tail = f"~{sha256(key.encode()).hexdigest()[:16]}:{ending}"
+    while len((stem + tail).encode()) > 1_024:
+        stem = stem[:-1]
+    return stem + tail
+
+
+def metrics_of(row: JobRow) -> list[tuple[Series, Fraction]]:
+    func, queue, state = row.combo[:3]
+    made = [
+        (Series(key_of(f"job:{func}:", state), "counter", "count"), Fraction(1)),
+        (Series(key_of("global:status:", state), "counter", "count"), Fraction(1)),
+        (Series(key_of(f"queue:{queue}:", "throughput"), "counter", "count"), Fraction(1)),
+        (Series(key_of(f"queue:{queue}:", state), "counter", "count"), Fraction(1)),
+    ]
+    times = {}
+    if row.started_us is not None and row.completed_us is not None:
+        times[EXECUTION] = row.completed_us - row.started_us
+    if row.started_us is not None and state != "retrying":
+        times[WAIT] = row.started_us - max(row.created_us, row.scheduled_us)
+    for name, took_us in times.items():
+        seconds = Fraction(min(max(took_us, 0), LONGEST), SECOND)
+        made.append((Series(key_of(f"job:{func}:", name), "histogram", "seconds"), seconds))
+        made.append((Series(key_of(f"queue:{queue}:", name), "histogram", "seconds"), seconds))
+    return made
+
+
+def skewed_in(batch: Source) -> int:
+    ats = [row.at_us for row in batch.jobs] + [at for seen in batch.observations for at in seen.at_us]
+    ahead = sum(at > batch.appended_us + SECOND for at in ats)
+    runs = [r.completed_us - r.started_us for r in batch.jobs if None not in (r.completed_us, r.started_us)]  # type: ignore[operator]
+    waits = [
+        r.started_us - max(r.created_us, r.scheduled_us)
+        for r in batch.jobs
+        if r.started_us is not None and r.combo.state != "retrying"
+    ]
+    return ahead + sum(took < 0 or took > LONGEST for took in runs + waits)
+
+
+def oracle(batches: Sequence[Source]) -> Points:
+    seen: dict[tuple[str, str | None, Series, int], list[tuple[int, int, int, Fraction]]] = {}
+    for batch in batches:
+        facts = [(row.at_us, 0, series, value) for row in batch.jobs for series, value in metrics_of(row)]
+        index = 0
+        for made in batch.observations:
+            for at_us, value in zip(made.at_us, made.values, strict=True):
+                facts.append((at_us, index, made.series, Fraction(value)))
+                index += 1
+        for own_us, place, series, value in facts:
+            at = min(own_us, batch.appended_us)
+            for resolution, width in RESOLUTIONS.items():
+                for worker in (batch.worker, None):
+                    cell = (resolution, worker, series, at // (width * SECOND) * width)
+                    seen.setdefault(cell, []).append((at, batch.position, place, value))
+    points: Points = {}
+    for cell, values in seen.items():
+        _, worker, series, _ = cell
+        floats = [float(value) for *_, value in values]
+        at, position, place, value = max(values, key=lambda fact: fact[:3])
+        points[cell] = Point(
+            count=len(values),
+            sum=sum((value for *_, value in values), Fraction(0)),
+            minimum=min(floats),
+            maximum=max(floats),
+            last_us=at,
+            latest=(float(value), position, place) if series.kind == "gauge" else None,
+            sketch=dict(sorted(Counter(code_of(value) for value in floats).items()))
+            if worker is None and series.kind == "histogram"
+            else {},
+        )
+    return points
+
+
+def code_of(value: float) -> int:
+    return int(codes(np.array([value]))[0])
+
+
+def points_of(folded: Fold) -> Points:
+    return {key: point for name, cells in folded.levels.items() for key, point in level(name, cells, folded).items()}
+
+
+def level(resolution: str, cells: Cells, folded: Fold) -> Points:
+    names = [None, *folded.workers]
+    starts = starts_of(cells.sketches.owner, cells.rows)
+    points: Points = {}
+    for row in range(cells.rows):
+        span = slice(starts[row], starts[row + 1])
+        last = float(cells.last[row])
+        place = (int(cells.last_position[row]), int(cells.last_index[row]))
+        assert last == last or place == (0, 0)
+        run_codes = cells.sketches.codes[span].tolist()
+        assert run_codes == sorted(set(run_codes))
+        cell = (resolution, names[cells.worker[row]], folded.series[cells.series[row]], int(cells.bucket[row]))
+        assert cell not in points
+        points[cell] = Point(
+            count=int(cells.tally[row]),
+            sum=Fraction(cells.sum_of(row)),
+            minimum=float(cells.minimum[row]),
+            maximum=float(cells.maximum[row]),
+            last_us=int(cells.last_us[row]),
+            latest=(last, *place) if last == last else None,
+            sketch=dict(zip(run_codes, cells.sketches.counts[span].tolist(), strict=True)),
+        )
+    return points
+
+
+def merged(folds: Sequence[Fold]) -> Fold:
+    """Merge folds as replay and the versions do: renumber workers and series, put together, merge."""
+    workers = list(dict.fromkeys(name for part in folds for name in part.workers))
+    series = list(dict.fromkeys(key for part in folds for key in part.series))
+    levels = {}
+    for resolution in RESOLUTIONS:
+        parts = []
+        for part in folds:
+            if part.levels:
+                cells = part.levels[resolution]
+                worker = np.array([0, *(workers.index(name) + 1 for name in part.workers)])
+                number = np.array([series.index(key) for key in part.series])
+                parts.append(cells._replace(worker=worker[cells.worker], series=number[cells.series]))
+        if parts:
+            levels[resolution] = merge(concatenate(parts))
+    counts = sum((part.counts for part in folds), Counter[str]())
+    return Fold(sum(part.events for part in folds), workers, series, levels, counts, {})
+
+
+NEAR = st.integers(-90 * SECOND, 90 * SECOND)
+FAR = st.sampled_from([-40 * DAY, -DAY, -301 * SECOND, 2 * SECOND, DAY, -T - DAY])
+INSTANT = st.builds(lambda offset: T + offset, NEAR | NEAR | FAR)
+DURATION = st.integers(-SECOND, 100 * SECOND) | st.sampled_from([0, 1, -1, LONGEST, LONGEST + 1, -DAY, 400 * DAY])
+JOB = st.builds(
+    lambda at, func, queue, state, ran, waited, early, started, completed: job(
+        at_us=at,
+        func=func,
+        queue=queue,
+        state=state,
+        started_us=at - ran if started else None,
+        completed_us=at if completed else None,
+        scheduled_us=at - ran - waited,
+        created_us=at - ran - waited - early,
+    ),
+    INSTANT,
+    st.sampled_from(["app.send", "app.tidy", LONG_NAME, LONG_NAME + "x", ""]),
+    st.sampled_from(["default", "mail"]),
+    st.sampled_from(["succeeded", "failed", "retrying", "expired", "état nouveau", "throughput", "execution_time"]),
+    DURATION,
+    DURATION,
+    st.integers(-SECOND, SECOND),
+    st.booleans() | st.just(True),
+    st.booleans() | st.just(True),
+)
+VALUE = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, -0.0, 0.1, 1.0, -1.0, 1e308, -1e308, 5e-324, 2.0**70]
+)
+RUN = st.builds(
+    lambda key, kind, unit, pairs: ObservationRun(
+        Series(key, kind, unit), [at for at, _ in pairs], array("d", [value for _, value in pairs])
+    ),
+    st.sampled_from(["app:size", "app:slots", "job:app.send:succeeded"]),
+    st.sampled_from(["counter", "gauge", "histogram"]),
+    st.sampled_from(["count", "MB"]),
+    st.lists(st.tuples(INSTANT | st.just(T), VALUE), min_size=1, max_size=5),
+)
+SOURCES = st.lists(
+    st.builds(
+        Source,
+        position=st.just(0),
+        worker=st.sampled_from(["w1", "w2", "w3"]),
+        appended_us=INSTANT,
+        jobs=st.lists(JOB, max_size=6),
+        observations=st.lists(RUN, max_size=4),
+        counts=st.dictionaries(st.sampled_from(["dropped", "key"]), st.integers(0, 5), max_size=2),
+    ),
+    min_size=1,
+    max_size=5,
+).map(lambda batches: [batch._replace(position=number) for number, batch in enumerate(batches, 1)])
+
+
+@given(SOURCES, st.randoms(use_true_random=False))
+def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source], random) -> None:  # type: ignore[no-untyped-def]
+    shuffled = random.sample(sources, len(sources))
+
+    result = folded(*shuffled)
+
+    expected = Counter({"skewed": sum(map(skewed_in, sources))})
+    for batch in sources:
+        expected.update(batch.counts)
+    assert points_of(result) == oracle(sources)
+    assert result.counts == expected
+    assert result.events == sum(len(b.jobs) + sum(len(r.values) for r in b.observations) for b in sources)
+    assert set(result.series) == {series for _, _, series, _ in points_of(result)}
+    assert set(result.workers) == {worker for _, worker, _, _ in points_of(result)} - {None}
+
+
+@given(SOURCES, st.lists(st.integers(0, 2), min_size=5, max_size=5), st.randoms(use_true_random=False))
+def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piece_of, random) -> None:  # type: ignore[no-untyped-def]
+    pieces = [
+        [batch for batch, piece in zip(sources, piece_of, strict=False) if piece == number] for number in range(3)
+    ]
+    random.shuffle(pieces)
+
+    result = merged([folded(*piece) for piece in pieces])
+
+    whole = folded(*sources)
+    assert points_of(result) == points_of(whole) == oracle(sources)
+    assert result.counts == whole.counts
+    assert result.events == whole.events
+
+
+@given(SOURCES)
+def test_rows_are_in_the_order_of_worker_series_and_bucket(sources: list[Source]) -> None:
+    for cells in folded(*sources).levels.values():
+        rows = list(zip(cells.worker.tolist(), cells.series.tolist(), cells.bucket.tolist(), strict=True))
+        assert rows == sorted(set(rows))
+
+
+def test_no_batches_make_no_points() -> None:
+    assert fold([]) == Fold(0, [], [], {}, Counter(), {})
+
+
+def test_an_empty_batch_adds_only_its_counts() -> None:
+    result = folded(Source(1, "w1", T, counts={"dropped": 3}))
+
+    assert result == Fold(0, [], [], {}, Counter(dropped=3), {})
+
+
+def test_an_event_ahead_of_its_append_counts_at_its_append_and_as_skewed() -> None:
+    result = folded(source(job(at_us=T + DAY), run(1.0, at_us=T + SECOND + 1), run(1.0, at_us=T + SECOND)))
+
+    assert result.counts["skewed"] == 2
+    assert {point.last_us for point in points_of(result).values()} == {T}
+
+
+def test_a_late_event_lands_in_its_own_bucket() -> None:
+    points = points_of(folded(source(run(1.0, at_us=T - 3 * DAY)), source(run(2.0), position=2)))
+
+    series = Series("app:size", "histogram", "MB")
+    assert points["1day", None, series, (T - 3 * DAY) // DAY * 86_400].count == 1
+    assert points["1min", None, series, T // SECOND].count == 1
+
+
+def test_a_negative_duration_counts_as_zero_and_as_skewed() -> None:
+    result = folded(source(job(started_us=T + 1, created_us=T + 5, scheduled_us=T)))
+
+    times = [point for (_, _, series, _), point in points_of(result).items() if series.kind == "histogram"]
+    assert result.counts["skewed"] == 2
+    assert {(point.count, point.sum, point.minimum, point.maximum) for point in times} == {(1, 0, 0.0, 0.0)}
+
+
+def test_a_retrying_update_has_no_wait_time_but_an_execution_time() -> None:
+    names = {series.key for series in folded(source(job(state="retrying"))).series}
+
+    assert "job:app.send:execution_time" in names
+    assert not any(name.endswith(WAIT) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("started", "completed", "expected"),
+    [(True, True, {EXECUTION, WAIT}), (True, False, {WAIT}), (False, True, set()), (False, False, set())],
+)
+def test_times_exist_only_where_both_their_ends_do(started: bool, completed: bool, expected: set[str]) -> None:
+    result = folded(source(job(started_us=T - 1 if started else None, completed_us=T if completed else None)))
+
+    assert {series.key.split(":")[-1] for series in result.series if series.kind == "histogram"} == expected
+
+
+def test_long_names_make_bounded_keys_that_stay_apart() -> None:
+    keys = [s.key for s in folded(source(job(func=LONG_NAME), job(func=LONG_NAME + "x"))).series if "module" in s.key]
+
+    assert len(set(keys)) == len(keys) == 6
+    assert all(len(key.encode()) <= 1_024 for key in keys)
+    assert {key.rsplit(":", 1)[1] for key in keys} == {"succeeded", EXECUTION, WAIT}
+
+
+def test_one_key_with_two_kinds_and_units_makes_a_series_of_each() -> None:
+    result = folded(source(run(1.0), run(2.0, kind="gauge"), run(3.0, unit="GB"), run(4.0, kind="counter")))
+
+    sums = {
+        series: point.sum
+        for (name, who, series, _), point in points_of(result).items()
+        if (name, who) == ("1min", None)
+    }
+    assert sorted(sums.values()) == [1, 2, 3, 4]
+    assert {series.key for series in sums} == {"app:size"}
+
+
+def test_the_latest_gauge_is_the_greatest_of_time_then_position_then_index() -> None:
+    def gauge(*values: float, at_us: int = T) -> ObservationRun:
+        return run(*values, key="app:slots", kind="gauge", at_us=at_us)
+
+    batches = [
+        source(gauge(9.0, at_us=T - 1), position=9),
+        source(gauge(5.0, 6.0), gauge(4.0), position=3, worker="w2"),
+        source(gauge(8.0), position=2, worker="w3"),
+    ]
+
+    points = points_of(folded(*batches))
+
+    series = Series("app:slots", "gauge", "MB")
+    assert points["1min", None, series, T // SECOND].latest == (4.0, 3, 2)
+    assert points["1day", "w1", series, T // DAY * 86_400].latest == (9.0, 9, 0)
+
+
+@pytest.mark.parametrize("values", [(0.0, -0.0), (-0.0, 0.0), (-0.0,)])
+@pytest.mark.parametrize("kind", ["gauge", "histogram", "counter"])
+def test_minus_zero_is_zero(values: tuple[float, ...], kind: str) -> None:
+    for cells in folded(source(run(*values, kind=kind))).levels.values():
+        for column in (cells.minimum, cells.maximum, cells.last):
+            assert not np.signbit(column[~np.isnan(column)]).any()
+
+
+@pytest.mark.parametrize("values", [[0.1] * 10, [1e308, 1e308], [5e-324, 1e308, -1e308]])
+def test_sums_of_observations_are_exact(values: list[float]) -> None:
+    result = folded(source(run(*values)))
+
+    assert {point.sum for point in points_of(result).values()} == {sum(map(Fraction, values))}
+
+
+def test_sums_past_64_bits_of_microseconds_are_exact() -> None:
+    jobs = [job(started_us=T - LONGEST - number, created_us=T - LONGEST - number) for number in range(-1_500, 1_500)]
+    batches = [source(*jobs), source(*jobs, position=2)]
+
+    whole, pieces = folded(*batches), merged([folded(batch) for batch in batches])
+
+    assert points_of(whole) == points_of(pieces) == oracle(batches)
+    assert whole.counts == pieces.counts == {"skewed": 2 * 1_499}
+
+
+def test_sums_that_fit_64_bits_apart_and_not_together_are_exact() -> None:
+    batches = [source(*[job(started_us=T - LONGEST)] * 1_900, position=number) for number in (1, 2, 3)]
+
+    assert points_of(merged([folded(batch) for batch in batches])) == oracle(batches)
+
+
+def test_the_host_s_decimal_context_changes_no_sum() -> None:
+    batches = [source(*[job(started_us=T - LONGEST - 1)] * 2_500, run(0.1, 1e15)), source(run(0.7), position=2)]
+
+    with decimal.localcontext(prec=3):
+        result = points_of(merged([folded(batch) for batch in batches]))
+
+    assert result == oracle(batches)
+
+
+def test_events_before_1970_keep_their_time() -> None:
+    batches = [source(job(at_us=-90 * SECOND), run(1.0, at_us=-1))]
+
+    assert points_of(folded(*batches)) == oracle(batches)
+
+
+def test_keys_too_wide_to_pack_are_sorted_all_the_same() -> None:
+    early = -62_000_000_000 * SECOND
+    runs = [run(float(n), key=f"k{n % 7}", kind="gauge", at_us=T if n % 2 else early + n * DAY) for n in range(4_000)]
+    batches = [source(*runs, position=n, worker=f"w{n}") for n in range(1, 4)]
+
+    assert points_of(folded(*batches)) == oracle(batches)
+
+
+def test_a_batch_that_can_t_be_decoded_is_dead_and_adds_nothing() -> None:
+    good, bad, newer = (log_batch(source(job(), run(1.0), position=number)) for number in (1, 2, 3))
+    bad = bad._replace(payload=bad.payload[:-1] + b"?")
+
+    result = fold([bad, good, newer._replace(codec=99)])
+
+    assert result.dead.keys() == {2, 3}
+    assert "sha256" in result.dead[2]
+    assert "99" in result.dead[3]
+    assert points_of(result) == points_of(fold([good]))
+    assert (result.events, result.counts) == (2, Counter())
