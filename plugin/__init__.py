@@ -1,8 +1,21 @@
 """The plugin: `Metrics` goes into `Chancy(plugins=[...])` in place of the built-in one."""
 
+from typing import TYPE_CHECKING, Any
+
 from chancy_metrics.events.facts import Observation
 
 from .metrics import Metrics
-from .window import Metric
+
+if TYPE_CHECKING:
+    from .window import Metric
 
 __all__ = ["Metric", "Metrics", "Observation"]
+
+
+def __getattr__(name: str) -> Any:
+    # numpy comes with Metric: a worker that only records starts without it.
+    if name == "Metric":
+        from .window import Metric
+
+        return Metric
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

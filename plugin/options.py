@@ -59,7 +59,8 @@ def check_options(
             raise ValueError(f"{name}={value!r} must be a number of seconds above 0")
     if lock_timeout < 0.001:
         raise ValueError(f"lock_timeout={lock_timeout!r} must be at least 0.001 seconds: 0 would wait for ever")
-    _whole("maximum_metric_age", int(maximum_metric_age) if maximum_metric_age == int(maximum_metric_age) else None)
+    if maximum_metric_age != int(maximum_metric_age):
+        raise ValueError(f"maximum_metric_age={maximum_metric_age!r} must be whole seconds")
     _whole("max_buffered_points", max_buffered_points)
     points = dict(max_points_per_resolution or {})
     for resolution, count in points.items():
@@ -88,6 +89,6 @@ def check_options(
     )
 
 
-def _whole(name: str, value: int | None) -> None:
+def _whole(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"{name}={value!r} must be a whole number above 0")

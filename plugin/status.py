@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import overload
 
 import msgspec
 import psycopg
@@ -114,7 +115,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         ambiguous = await _ambiguous(cursor, names)
     today = head["today"]
     status = Status(
-        at=head["now"],
+        at=_utc(head["now"]),
         log_bytes=sizes["log"],
         rollup_bytes=sizes["rollups"],
         events_per_s=rate,
@@ -123,8 +124,8 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         position=head["position"],
         ordered_position=head["ordered"],
         folded_by=head["folded_by"],
-        folding_since=head["folder_since"],
-        folded_at=head["folded_at"],
+        folding_since=_utc(head["folder_since"]),
+        folded_at=_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
         last_fold_s=None if head["fold_us"] is None else head["fold_us"] / 1e6,
         sync_interval_s=options.sync_interval,
@@ -286,6 +287,19 @@ async def _ambiguous(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
         )
     )
     return [row[0] for row in await cursor.fetchall()]
+
+
+@overload
+def _utc(moment: datetime) -> datetime: ...
+
+
+@overload
+def _utc(moment: None) -> None: ...
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """The same instant in UTC: the session's zone is whatever the server says."""
+    return None if moment is None else moment.astimezone(UTC)
 
 
 def _line(error: Exception) -> str:

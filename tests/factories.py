@@ -1,0 +1,153 @@
+"""Things tests need, with defaults, so that a test states only what it is about."""
+
+from __future__ import annotations
+
+import uuid
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from chancy import Chancy, QueuedJob, Worker
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.facts import Combo, JobRow, Kind, Series
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.projections.versions import advance
+
+NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
+
+
+def a_job(**changes: Any) -> QueuedJob:
+    """A job that succeeded at its first attempt, a second after it was due, in half a second."""
+    created = datetime.now(UTC) - timedelta(seconds=2)
+    fields: dict[str, Any] = {
+        "id": uuid.uuid4(),
+        "claim_id": uuid.uuid4(),
+        "func": "app.work",
+        "kwargs": {},
+        "queue": "default",
+        "created_at": created,
+        "scheduled_at": created,
+        "started_at": created + timedelta(seconds=1),
+        "completed_at": created + timedelta(seconds=1.5),
+        "attempts": 1,
+        "state": QueuedJob.State.SUCCEEDED,
+    }
+    return QueuedJob(**(fields | changes))
+
+
+def a_row(at_us: int = NOON_US, *, state: str = "succeeded", func: str = "app.work", **changes: Any) -> JobRow:
+    """The facts of a job update: due a second and a half, started half a second before it ended."""
+    row = JobRow(
+        job_id=uuid.uuid4().bytes,
+        combo=Combo(func, "default", state, 1, ""),
+        at_us=at_us,
+        created_us=at_us - 1_500_000,
+        scheduled_us=at_us - 1_500_000,
+        started_us=at_us - 500_000,
+        completed_us=at_us,
+        meta=b"",
+    )
+    return row._replace(**changes)
+
+
+def a_run(
+    key: str = "app:n",
+    values: Sequence[float] = (1.0,),
+    *,
+    kind: Kind = "counter",
+    unit: str = "count",
+    at_us: int = NOON_US,
+) -> ObservationRun:
+    """Observations of one series, all at one time."""
+    return ObservationRun(Series(key, kind, unit), [at_us] * len(values), array("d", values))
+
+
+class LogWriter:
+    """A producer for tests: appends batches in transactions of its own."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow], names: Tables, worker: str = "worker") -> None:
+        self.connection = connection
+        self.names = names
+        self.worker = worker
+        self.producer = uuid.uuid4()
+        self.sequence = 0
+
+    def next_id(self, day: date | None = None) -> BatchId:
+        self.sequence += 1
+        return BatchId(day or datetime.now(UTC).date(), self.producer, self.sequence)
+
+    async def append(
+        self, *, jobs: Sequence[JobRow] = (), runs: Sequence[ObservationRun] = (), batch: EncodedBatch | None = None
+    ) -> BatchId:
+        batch_id = self.next_id()
+        async with short_transaction(self.connection) as cursor:
+            await append(cursor, self.names, batch_id, batch or encode(jobs, runs), worker=self.worker)
+        return batch_id
+
+
+@asynccontextmanager
+async def connections(dsn: str, how_many: int) -> AsyncIterator[list[AsyncConnection[TupleRow]]]:
+    """So many connections to one database, autocommit."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(await AsyncConnection.connect(dsn, autocommit=True))
+            for _ in range(how_many)
+        ]
+
+
+async def fetch(connection: AsyncConnection[TupleRow], query: str, names: Tables, **values: Any) -> list[TupleRow]:
+    """Run *query*, whose {names} are those of our tables; return its rows, [] where it has none."""
+    tables = {name: value for name, value in names._asdict().items() if isinstance(value, sql.Identifier)}
+    tables |= {f"r{resolution}": names.rollup(resolution) for resolution in RESOLUTIONS}
+    cursor = await connection.execute(sql.SQL(query).format(**tables), values or None)
+    return await cursor.fetchall() if cursor.description else []
+
+
+async def append_as(
+    cursor: AsyncCursor[TupleRow], names: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
+) -> BatchId:
+    """Append the single batch of a new producer in the cursor's transaction."""
+    batch_id = BatchId(datetime.now(UTC).date(), uuid.uuid4(), 1)
+    await append(cursor, names, batch_id, encode((), runs), worker=worker, closes=True, **options)
+    return batch_id
+
+
+async def order(connection: AsyncConnection[TupleRow], names: Tables) -> None:
+    """Give everything that is committed its place."""
+    while (await sequence(connection, names)).batches:
+        pass
+
+
+async def order_and_fold(connection: AsyncConnection[TupleRow], names: Tables) -> None:
+    """Give everything that is committed its place, and fold it."""
+    await order(connection, names)
+    while not (done := await advance(connection, names, folder="test")).caught_up:
+        assert not done.reason, done.reason
+
+
+@asynccontextmanager
+async def an_app(dsn: str, metrics: Metrics | None = None, **options: Any) -> AsyncIterator[tuple[Chancy, Metrics]]:
+    """A Chancy app with our plugin, open."""
+    metrics = metrics or Metrics(sync_interval=1)
+    async with Chancy(dsn, plugins=[metrics, *options.pop("plugins", [])], **options) as chancy:
+        yield chancy, metrics
+
+
+@asynccontextmanager
+async def a_host(dsn: str, metrics: Metrics | None = None, **options: Any) -> AsyncIterator[tuple[Worker, Metrics]]:
+    """A worker whose hooks can be called, but that runs nothing by itself."""
+    async with an_app(dsn, metrics, **options) as (chancy, plugin):
+        worker = Worker(chancy, register_signal_handlers=False)
+        await plugin.on_worker_started(worker=worker)
+        try:
+            yield worker, plugin
+        finally:
+            await plugin.on_worker_stopped(worker=worker)
