@@ -297,6 +297,7 @@ class Metrics(Plugin):
         Raises:
             psycopg.Error: The database is away; nothing is lost.
         """
+        await chancy.pool.open()
         for session in list(self._sessions.values()):
             await session.recorder.append(session.chancy)
         if not self._sessions and len(self._unclaimed):

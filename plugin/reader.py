@@ -82,6 +82,8 @@ class Reader:
     async def copy(self) -> Copy:
         """Return the copy; the first call loads it, later ones ask the database nothing."""
         self._read_at = time.monotonic()
+        if self._task is None or self._task.done():
+            await self._chancy.pool.open()  # as Chancy's own calls do; a closed app's pool is not opened again
         if self._copy is None or self._task is None or self._task.done():
             async with self._loading:
                 if self._copy is None or self._task is None or self._task.done():
@@ -101,7 +103,6 @@ class Reader:
 
     async def refresh(self) -> None:
         """Bring the copy up to date: with what the ring has since, or by loading anew."""
-        await self._chancy.pool.open()
         names = tables(self._chancy.prefix)
         async with (
             self._chancy.pool.connection() as connection,
@@ -116,13 +117,16 @@ class Reader:
             self._task = None
 
     async def _follow_for_a_while(self) -> None:
-        while time.monotonic() - self._read_at < IDLE_S:
+        pool = self._chancy.pool
+        while time.monotonic() - self._read_at < IDLE_S and not pool.closed:
             try:
                 async with asyncio.timeout(self._poll_interval()):
                     await self._wakeup.wait()
             except TimeoutError:
                 pass
             self._wakeup.clear()
+            if pool.closed:
+                break  # the app was closed; a later read of it opens a new pool
             try:
                 await self.refresh()
             except Exception as error:  # readers go on with what they have until the database is back

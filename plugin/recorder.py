@@ -115,7 +115,6 @@ class Recorder:
             self._in_flight = self._cut_as(encode(), closes=False)
         if self._in_flight is None:
             return
-        await chancy.pool.open()
         async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
             await self._drain(connection, tables(chancy.prefix), chancy)
 

@@ -18,8 +18,12 @@ def retention_s(resolution: str, max_points: Mapping[str, int], maximum_metric_a
 
 
 def horizons(now_us: int, max_points: Mapping[str, int], maximum_metric_age_s: int) -> dict[str, int]:
-    """Start of the oldest bucket kept at each resolution, in seconds; the current one counts as kept."""
-    return {
-        resolution: bucket_of(now_us, width) + width - retention_s(resolution, max_points, maximum_metric_age_s)
-        for resolution, width in RESOLUTIONS.items()
-    }
+    """Start of the oldest bucket kept at each resolution, in seconds.
+
+    The current bucket counts as kept, and a bucket that is kept in part is kept.
+    """
+    oldest = {}
+    for resolution, width in RESOLUTIONS.items():
+        end = bucket_of(now_us, width) + width
+        oldest[resolution] = (end - retention_s(resolution, max_points, maximum_metric_age_s)) // width * width
+    return oldest
