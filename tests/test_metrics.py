@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables
-from chancy_metrics.plugin import Metric, Metrics, Observation
+from chancy_metrics.plugin import Metrics, Observation
 from tests.factories import a_host, a_job, an_app
 
 
@@ -221,4 +221,3 @@ def test_the_plugin_names_itself_and_its_tables_as_chancy_asks() -> None:
     assert metrics.api_plugin() == "chancy_metrics.plugin.api.MetricsApiPlugin"
     assert metrics.get_tables() == list(TABLES)
     assert Chancy("postgresql://", plugins=[metrics]).plugins["chancy.metrics"] is metrics
-    assert Metric("counter", "count", {}).values == {"1min": [], "5min": [], "1hour": [], "1day": []}
