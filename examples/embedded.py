@@ -58,9 +58,7 @@ class Server:
             self._user = "nobody"
             self.folder.chmod(0o755)
             if not _others_can_enter(self.binaries):
-                copy = self.folder / "install"
-                shutil.copytree(self.binaries.parent, copy)
-                self.binaries = copy / "bin"
+                self.binaries = _copy_wheel(self.binaries, self.folder / "wheel")
             account = pwd.getpwnam(self._user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self._settings = _FAST | settings
@@ -130,6 +128,16 @@ def server(binaries: Path | None = None, **settings: str) -> Iterator[Server]:
 
 def _others_can_enter(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
+
+
+def _copy_wheel(binaries: Path, target: Path) -> Path:
+    """Copy an installation, and the folder of libraries that its wheel put beside it, as they lie to each other."""
+    package = binaries.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name)
+    shutil.copytree(binaries.parent, copy := target / package.name / binaries.parent.name)
+    return copy / binaries.name
 
 
 def _die_with_parent() -> None:

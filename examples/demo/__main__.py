@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+from types import FrameType
 
 import psycopg
 from rich.console import Console
@@ -39,16 +40,27 @@ def main() -> int:
 
 async def _run(options: Options, console: Console) -> int:
     """Run it between a start and an end that nothing interrupts: a signal takes effect where `tell` awaits."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Once: a second Ctrl-C must not interrupt what the first one cleans up.
-        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
+    _cancel_on_signal()
     console.print("Starting PostgreSQL, two workers and the dashboard …")
     with Server(prefix="demo-") as server, Processes(server.folder) as processes:
         # The environment is how every process of the demo, this one too, finds its application.
         os.environ.update(DEMO_DSN=server.dsn(), DEMO_USER="demo", DEMO_PASSWORD=secrets.token_urlsafe(9))
         return await tell(options, processes, console)
+
+
+def _cancel_on_signal() -> None:
+    """Cancel this task at the first signal; a second Ctrl-C must not interrupt what the first one cleans up."""
+    loop, task, requested = asyncio.get_running_loop(), asyncio.current_task(), False
+
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if task is not None and not task.done() and not requested:
+            requested = True
+            loop.call_soon_threadsafe(task.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Not the loop's handlers: those are gone before the process is.
+        signal.signal(number, request)
 
 
 def _options() -> Options:

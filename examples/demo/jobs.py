@@ -16,14 +16,21 @@ from .app import metrics
 _RETRY_SOON = {"retry_settings": {"backoff": 0.2, "backoff_jitter": [0, 0.3]}}
 
 
+def _fail(share: float, error: Exception) -> None:
+    if random.random() < share:
+        raise error
+
+
 @job(queue="default")
 async def send_mail() -> None:
     await asyncio.sleep(random.uniform(0.005, 0.05))
+    _fail(0.02, ConnectionError("the mail server hung up"))
 
 
 @job(queue="orders")
 async def take_order() -> None:
     """Record what the shop itself wants to know."""
+    _fail(0.02, LookupError("sold out"))
     await metrics.increment_counter("shop:orders", 1)
     await metrics.record_gauge("shop:stock", random.randint(0, 500))
     await metrics.record_histogram_value("shop:basket", random.lognormvariate(3, 1), unit="euro")
@@ -31,30 +38,30 @@ async def take_order() -> None:
 
 @job(queue="imports")
 async def import_file() -> None:
-    """Fail one time in five, for good."""
+    """Fail often, for good."""
     await asyncio.sleep(0.02)
-    if random.random() < 0.2:
-        raise ValueError("line 7: not a number")
+    _fail(0.2, ValueError("line 7: not a number"))
 
 
 @job(queue="payments", max_attempts=3, meta=_RETRY_SOON)
 def charge_card() -> None:
-    """Fail three times in ten, and be tried again twice."""
+    """Fail often, and be tried again twice."""
     time.sleep(random.uniform(0.01, 0.05))
-    if random.random() < 0.3:
-        raise ConnectionError("the bank did not answer")
+    _fail(0.3, ConnectionError("the bank did not answer"))
 
 
 @job(queue="reports")
 def build_report() -> None:
     """Be slow."""
     time.sleep(random.uniform(0.8, 1.6))
+    _fail(0.1, MemoryError("too many rows"))
 
 
 @job(queue="images")
 def resize_image() -> None:
     """Keep a processor busy for a few milliseconds."""
     hashlib.pbkdf2_hmac("sha256", b"an image", b"salt", 10_000)
+    _fail(0.02, ValueError("not a picture"))
 
 
 class Kind(NamedTuple):

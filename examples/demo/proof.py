@@ -147,9 +147,21 @@ def _tallies(points: Iterable[Point]) -> list[Tally]:
     return list(tallies.values())
 
 
+def verdict(proof: Proof, minimum: int) -> tuple[bool, str]:
+    """Whether all is equal and at least *minimum* updates were compared, and a sentence that says so."""
+    if not proof.holds:
+        return False, f"DIFFERENT: of {proof.updates} saved job updates, not every one is counted once."
+    if proof.updates < minimum:
+        return False, f"TOO LITTLE: {proof.updates} job updates are equal; the proof asks for {minimum}."
+    return True, (
+        f"EQUAL: {proof.updates} saved job updates, each counted once, in four rollups, in the cache and in a replay "
+        f"of the log; all {proof.points} points of the replay equal the stored ones."
+    )
+
+
 def render(proof: Proof) -> Table:
     """Draw a row for each function, queue and state; what differs is red."""
-    table = Table(title="Job updates, by who counted them", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title="Job updates, by who counted them", box=SIMPLE, show_edge=False, padding=0)
     for title in ("function", "queue", "state"):
         table.add_column(title, no_wrap=True)
     for title in ("saved", *(witness.title for witness in proof.witnesses)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -29,10 +30,10 @@ class View:
     def show(self, pulse: Pulse) -> None:
         """Draw the table again, or print a line where three seconds have passed."""
         if self._live is not None:
-            self._live.update(Group(_table(pulse), _summary(pulse)), refresh=True)
+            self._live.update(Group(_table(pulse), *_summary(pulse)), refresh=True)
         elif pulse.elapsed_s >= self._next_s:
             self._next_s = pulse.elapsed_s + _PLAIN_EVERY_S
-            self.say(_summary(pulse))
+            self.say("   ".join(_summary(pulse)))
 
     def __enter__(self) -> View:
         if self._live is not None:
@@ -47,9 +48,9 @@ class View:
 
 
 def _table(pulse: Pulse) -> Table:
-    table = Table("function", "queue", "executor")
+    table = Table("function", "queue", "executor", box=SIMPLE, show_edge=False, padding=0)
     for title in (*_COLOURS, "run p95", "wait p95"):
-        table.add_column(title, justify="right", min_width=9)
+        table.add_column(title, justify="right")
     for line in pulse.lines:
         queue = line.kind.queue
         table.add_row(
@@ -63,13 +64,13 @@ def _table(pulse: Pulse) -> Table:
     return table
 
 
-def _summary(pulse: Pulse) -> str:
-    slowest = max((line.run_p95_s or 0.0 for line in pulse.lines), default=0.0)
-    longest = max((line.wait_p95_s or 0.0 for line in pulse.lines), default=0.0)
+def _summary(pulse: Pulse) -> tuple[str, str]:
+    run_s = max((line.run_p95_s or 0.0 for line in pulse.lines), default=0.0)
+    wait_s = max((line.wait_p95_s or 0.0 for line in pulse.lines), default=0.0)
     return (
         f"{pulse.elapsed_s:4.0f} s   {pulse.per_s:4.0f} updates/s   {pulse.updates} updates   "
-        f"{pulse.total('failed')} failed   {pulse.total('retrying')} retried   "
-        f"p95 run {_duration(slowest)}, wait {_duration(longest)}   projector {pulse.lag_s:.1f} s behind"
+        f"{pulse.total('failed')} failed   {pulse.total('retrying')} retried",
+        f"p95 run {_duration(run_s)}, wait {_duration(wait_s)}   projector {pulse.lag_s:.1f} s behind",
     )
 
 
