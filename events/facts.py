@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from numbers import Complex, Real
 from typing import Literal, NamedTuple, SupportsFloat
 
 import msgspec
@@ -110,18 +111,28 @@ def check_value(value: object, key: object) -> float:
     Raises:
         InvalidObservation: Not a real number, a bool, NaN, infinite, or too large for a float64.
     """
-    kind = type(value).__name__
-    if isinstance(value, (bool, str, bytes, complex)) or kind in ("bool_", "bool"):
-        raise InvalidObservation("value", f"value {_show(value)} of key {_show(key)} must be a real number, not {kind}")
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        number = float(value) if _is_real(value) else None  # type: ignore[arg-type]
+    except Exception as error:  # whatever a foreign __float__ raises must not end up in a job
         raise InvalidObservation(
-            "value", f"value {_show(value)} of key {_show(key)} must be a real number that fits a float64 ({error})"
+            "value", f"value {_show(value)} of key {_show(key)} must be a real number that fits a float64 ({error!r})"
         ) from None
+    if number is None:
+        raise InvalidObservation(
+            "value", f"value {_show(value)} of key {_show(key)} must be a real number, not {type(value).__name__}"
+        )
     if not math.isfinite(number):
         raise InvalidObservation("value", f"value {_show(value)} of key {_show(key)} must be finite")
     return number + 0.0  # -0.0 would make min and max depend on order
+
+
+def _is_real(value: object) -> bool:
+    """Whether float() tells the truth about *value*: it also takes truth values, digits, and half a complex number."""
+    if isinstance(value, (bool, str, bytes, bytearray, memoryview)):
+        return False
+    if isinstance(value, Complex) and not isinstance(value, Real):
+        return False
+    return getattr(getattr(value, "dtype", None), "kind", "f") in "iuf"  # numpy's integers and floats
 
 
 def _check_text(rule: str, text: str) -> None:

@@ -91,9 +91,8 @@ async def sequence(
         ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
         entries = []
         for batch_id in ordered:
-            row = rows.get(batch_id)
-            if row is None:
-                continue  # its row was removed by force; the gap in its producer's sequences tells
+            # A row that was removed by force keeps its place, where every fold will miss it and say so.
+            row = rows.get(batch_id) or _removed(batch_id)
             position += 1
             chain = link(chain, position, row)
             entries.append((position, row, chain))
@@ -164,13 +163,22 @@ async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit
 
 
 async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
+    """Return the last sequence of each producer that has one, also where clean-up took its row: the ledger stays."""
     await cursor.execute(
-        sql.SQL("SELECT producer, last_sequence FROM {producers} WHERE producer = ANY(%(ids)s)").format(
-            producers=tables.producers
-        ),
+        sql.SQL(
+            """
+            SELECT wanted.producer, coalesce(
+                p.last_sequence,
+                (SELECT max(sequence) FROM {ledger} l WHERE l.producer = wanted.producer)
+            )
+            FROM unnest(%(ids)s::uuid[]) AS wanted (producer)
+            LEFT JOIN {producers} p
+                ON p.producer = wanted.producer
+            """
+        ).format(ledger=tables.ledger, producers=tables.producers),
         {"ids": sorted(producers)},
     )
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    return {row[0]: row[1] for row in await cursor.fetchall() if row[1] is not None}
 
 
 def _has_gap(taken: Sequence[_Pending], known: dict[UUID, int]) -> bool:
@@ -236,6 +244,10 @@ async def _log_rows(
             row = LogRow(*values)
             rows[BatchId(*row[:3])] = row
     return rows
+
+
+def _removed(batch_id: BatchId) -> LogRow:
+    return LogRow(*batch_id, "", None, None, 0, 0, False, 0, b"")
 
 
 async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[tuple[int, LogRow, bytes]]) -> None:

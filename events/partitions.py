@@ -17,10 +17,7 @@ DDL_LOCK_MS = 100
 
 async def attached_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[date]:
     """Return the days that can be appended to, ascending."""
-    await cursor.execute(
-        sql.SQL("SELECT day FROM {days} WHERE state = 'attached' ORDER BY day").format(days=tables.days)
-    )
-    return [row[0] for row in await cursor.fetchall()]
+    return [day for day, attached in await _known_days(cursor, tables) if attached]
 
 
 async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, today: date, ahead: int) -> list[date]:
@@ -29,10 +26,7 @@ async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, to
     A day that needs longer than `DDL_LOCK_MS` for a lock is left for the next call, and so are those after it.
     """
     async with short_transaction(connection) as cursor:
-        await cursor.execute(
-            sql.SQL("SELECT day FROM {days} WHERE day >= %(today)s").format(days=tables.days), {"today": today}
-        )
-        known = {row[0] for row in await cursor.fetchall()}
+        known = {day for day, _ in await _known_days(cursor, tables)}
     made = []
     for offset in range(ahead + 1):
         day = today + timedelta(days=offset)
@@ -45,6 +39,33 @@ async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, to
                 continue  # somebody else made it in the meantime
             made.append(day)
     return made
+
+
+async def _known_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[tuple[date, bool]]:
+    """Return every day that must not be made, ascending, and whether it can be appended to.
+
+    A day that is called attached and has no partition, because somebody dropped it, is none of them.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT d.day, d.state = 'attached'
+            FROM {days} d
+            WHERE d.state <> 'attached'
+                OR EXISTS (
+                    SELECT 1
+                    FROM pg_inherits i
+                    JOIN pg_class c
+                        ON c.oid = i.inhrelid
+                    WHERE i.inhparent = %(log)s::regclass
+                        AND c.relname = %(stem)s || to_char(d.day, 'YYYYMMDD')
+                )
+            ORDER BY d.day
+            """
+        ).format(days=tables.days),
+        {"log": tables.log.as_string(cursor), "stem": tables.partition_stem},
+    )
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
 async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> None:
@@ -61,6 +82,7 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
                     FOR EACH STATEMENT EXECUTE FUNCTION {refuse_change}();
                 ALTER TABLE {log} ATTACH PARTITION {partition} FOR VALUES FROM ({day}) TO ({end});
                 ALTER TABLE {partition} DROP CONSTRAINT day_in_range;
+                DELETE FROM {days} WHERE day = {day} AND state = 'attached';
                 INSERT INTO {days} (day, state, changed_at) VALUES ({day}, 'attached', clock_timestamp())
                 """
             ).format(

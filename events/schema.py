@@ -65,7 +65,12 @@ class Tables(NamedTuple):
         return sql.Identifier(self.partition_name(day))
 
     def partition_name(self, day: date) -> str:
-        return f"{self.prefix}metrics_log_{day:%Y%m%d}"
+        return f"{self.partition_stem}{day:%Y%m%d}"
+
+    @property
+    def partition_stem(self) -> str:
+        """What the name of each day's partition begins with."""
+        return f"{self.prefix}metrics_log_"
 
 
 @lru_cache(maxsize=256)

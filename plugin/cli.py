@@ -70,7 +70,9 @@ def _load(app: str) -> tuple[Chancy, Metrics]:
         found: Chancy | Callable[[], Chancy] = import_string(app)  # type: ignore[no-untyped-call] # Chancy's
         chancy = found if isinstance(found, Chancy) else found()
     except Exception as error:  # whatever the user's module does when it is imported
-        raise click.BadParameter(f"{app!r} can't be imported: {type(error).__name__}: {error}", param_hint="--app") from error
+        raise click.BadParameter(
+            f"{app!r} can't be imported: {type(error).__name__}: {error}", param_hint="--app"
+        ) from error
     metrics = chancy.plugins.get("chancy.metrics") if isinstance(chancy, Chancy) else None
     if not isinstance(metrics, Metrics):
         raise click.BadParameter(

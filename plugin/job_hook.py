@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
+from chancy_metrics.events.ledger import in_ledger
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 
@@ -30,8 +32,14 @@ from .recorder import CLOSE_WAIT_S
 #: Seconds after a lock time-out in which job updates go straight to the buffer.
 MUTED_S = 30
 
+_CHAINED = re.compile(
+    "^(?:The above exception was the direct cause of the following exception"
+    "|During handling of the above exception, another exception occurred):$",
+    re.MULTILINE,
+)
 _TRACEBACK = "Traceback (most recent call last):"
-_ERROR_TYPE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
+#: The first line that is not part of the stack; "| " begins it where the error is a group.
+_ERROR_TYPE = re.compile(r"^(?:  \| )?([^\W\d][\w.<>]*)(?::|$)", re.MULTILINE)
 
 
 class _Bag:
@@ -41,6 +49,9 @@ class _Bag:
         self._jobs: dict[int, list[QueuedJob]] = {}  # holding the jobs keeps their ids from being used again
         for job in jobs:
             self.add(job)
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
 
     def __contains__(self, job: QueuedJob) -> bool:
         return id(job) in self._jobs
@@ -57,6 +68,10 @@ class _Bag:
         if not same:
             del self._jobs[id(job)]
         return True
+
+    def add_all(self, other: _Bag) -> None:
+        for job in other.jobs():
+            self.add(job)
 
     def jobs(self) -> list[QueuedJob]:
         return [job for same in self._jobs.values() for job in same]
@@ -96,6 +111,7 @@ class JobHook:
         self._written = False  # whether the transaction under way holds the unconfirmed attempt
         self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
         self._owed = _Bag()  # saved by the host, in the log only if the unconfirmed attempt is
+        self._no_day = False  # whether there was no partition for the unconfirmed attempt
         self._muted_until = 0.0
         self._closed = False
         self._buffer = buffer
@@ -191,16 +207,14 @@ class JobHook:
                     "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
                 )
 
-    def renew(self) -> None:
-        """Become a new producer that owes nothing."""
-        self.producer, self._sequence, self._closed = uuid4(), 1, False
-        self._unconfirmed, self._written, self._recorded, self._owed = None, False, _Bag(), _Bag()
-
     async def _write(
         self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob], rows: dict[int, JobRow]
     ) -> None:
-        new = _without(jobs, self._recorded.jobs())
-        attempt = self._unconfirmed
+        attempt = await self._placed(cursor, names)
+        new = _without(jobs, self._recorded)
+        if self._recorded:
+            # What the host does not come back with now, it never will.
+            self._recorded = _Bag(_without(jobs, _Bag(new)))
         batch_id = attempt.batch_id if attempt else self._next_id()
         owed = self._owed.jobs()
         rows |= {id(job): job_row(job, self._keep_meta) for job in owed}
@@ -211,19 +225,29 @@ class JobHook:
             self._unconfirmed = _Attempt(batch_id, _Bag(new))
             return
         if attempt is None:
-            self.renew()
+            self.producer, self._sequence = uuid4(), 1
             raise SequenceConflict(
                 f"batch {batch_id} of job updates is in the log already, but this process never wrote it"
             )
         # It was there: the first transaction did commit, with exactly the jobs of that attempt.
-        for job in attempt.bag.jobs():
-            self._recorded.add(job)
-        self._unconfirmed, self._owed = None, _Bag()
-        self._sequence += 1
-        if left := _without(new, attempt.bag.jobs()):
+        self._settle(attempt)
+        if left := _without(new, attempt.bag):
             batch_id = self._next_id()
             if await self._append(cursor, names, batch_id, left, rows):
                 self._unconfirmed = _Attempt(batch_id, _Bag(left))
+
+    async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
+        """Return the unconfirmed attempt; where its day is gone, look up what became of it, or give it another day."""
+        attempt = self._unconfirmed
+        if attempt is None or not self._no_day:
+            return attempt
+        # A day leaves the log when all of it has a place in the order, so the ledger knows of this batch if it was.
+        if await in_ledger(cursor, names, self.producer, attempt.batch_id.sequence):
+            self._settle(attempt)
+        else:
+            self._unconfirmed = attempt._replace(batch_id=self._next_id())
+        self._no_day = False
+        return self._unconfirmed
 
     async def _append(
         self,
@@ -262,6 +286,7 @@ class JobHook:
             raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
         if isinstance(error, errors.LockNotAvailable):
             self._muted_until = time.monotonic() + MUTED_S
+        self._no_day = isinstance(error, errors.CheckViolation) and self._unconfirmed is not None
         self._warnings.warn(
             "record",
             f"job updates of worker {self.worker_id!r} go through the buffer, the log did not take them: "
@@ -271,10 +296,14 @@ class JobHook:
     def _confirm(self) -> None:
         """The transaction of the unconfirmed attempt has committed."""
         if self._unconfirmed is not None:
-            for job in self._unconfirmed.bag.jobs():
-                self._recorded.add(job)
-            self._unconfirmed, self._owed, self._written = None, _Bag(), False
-            self._sequence += 1
+            self._settle(self._unconfirmed)
+            self._written = False
+
+    def _settle(self, attempt: _Attempt) -> None:
+        """The batch of *attempt* is in the log, with its jobs and those that were owed."""
+        self._recorded.add_all(attempt.bag)
+        self._unconfirmed, self._owed = None, _Bag()
+        self._sequence += 1
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
@@ -297,22 +326,28 @@ def job_row(job: QueuedJob, keep_meta: tuple[str, ...]) -> JobRow:
 
 
 def _error_type(job: QueuedJob) -> str:
-    """Name of the exception that ended this attempt, from the last line that names one; "" if none did."""
+    """Name of the exception that ended this attempt, by its traceback, the last of a chain; "" if none did."""
     if not job.errors or job.state is QueuedJob.State.SUCCEEDED:
         return ""
-    text = str(job.errors[-1].get("traceback", ""))
-    for line in text.rpartition(_TRACEBACK)[2].splitlines():
-        if found := _ERROR_TYPE.match(line):
-            return found[1][:200]
-    return ""
+    last: object = job.errors[-1]
+    text = str(last.get("traceback", "")) if isinstance(last, dict) else ""
+    found = _ERROR_TYPE.search(_CHAINED.split(text)[-1].partition(_TRACEBACK)[2])
+    return found[1][:200] if found else ""
 
 
 def _kept(meta: dict[str, Any], keep: tuple[str, ...]) -> bytes:
     kept = {key: meta[key] for key in keep if key in meta}
-    return msgspec.msgpack.encode(kept) if kept else b""
+    if not kept:
+        return b""
+    try:
+        return msgspec.msgpack.encode(kept)
+    except Exception:  # JSON holds what MessagePack does not: whole numbers past 64 bits
+        return msgspec.msgpack.encode({key: json.dumps(value) for key, value in kept.items()})
 
 
-def _without(jobs: Sequence[QueuedJob], gone: Sequence[QueuedJob]) -> list[QueuedJob]:
+def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:
     """Return *jobs* less *gone*; a job that is there twice has to be gone twice."""
-    bag = _Bag(gone)
-    return [job for job in jobs if not bag.take(job)]
+    if not gone:
+        return jobs
+    left = _Bag(gone.jobs())
+    return [job for job in jobs if not left.take(job)]

@@ -235,9 +235,18 @@ async def _unused(
 async def _delete_producers(connection: AsyncConnection[TupleRow], names: Tables, before_us: int) -> int:
     async with short_transaction(connection) as cursor:
         await cursor.execute(
-            sql.SQL("DELETE FROM {producers} WHERE seen_at < to_timestamp(%(before_us)s / 1000000.0)").format(
-                producers=names.producers
-            ),
-            {"before_us": before_us},
+            sql.SQL(
+                """
+                DELETE FROM {producers}
+                WHERE producer = ANY(ARRAY(
+                    SELECT producer
+                    FROM {producers}
+                    WHERE seen_at < to_timestamp(%(before_us)s / 1000000.0)
+                    LIMIT %(piece)s
+                    FOR UPDATE SKIP LOCKED
+                ))
+                """
+            ).format(producers=names.producers),
+            {"before_us": before_us, "piece": PIECE},
         )
         return cursor.rowcount

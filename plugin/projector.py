@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from logging import Logger
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from psycopg.types.json import Json
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.projections.versions import advance
 
 from .connection import connect
 from .limited_log import RateLimited
@@ -27,8 +27,8 @@ FOLDED = "metrics.folded"
 SWEEP_S = 10
 #: Folds are heard of within this many intervals, or somebody else folds.
 PATIENCE = 1.5
-#: Longest pause after failures, in seconds.
-BACKOFF_S = 60
+#: Longest pause after failures, in seconds: how soon folding goes on when the database is back.
+BACKOFF_S = 5
 
 
 class Round(NamedTuple):
@@ -55,6 +55,9 @@ class Projector:
 
         Another process may do the same at the same time. Raises what the database raises.
         """
+        # numpy comes with this: a process that never folds starts without it.
+        from chancy_metrics.projections.versions import advance
+
         connection = await self._connected()
         names = tables(self._chancy.prefix)
         batches = events = 0
@@ -101,12 +104,20 @@ class Projector:
 class Turns:
     """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else."""
 
-    def __init__(self, folder: str, sync_interval: float, leader: asyncio.Event) -> None:
+    def __init__(
+        self,
+        folder: str,
+        sync_interval: float,
+        leader: asyncio.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._folder = folder
         self._interval = sync_interval
         self._leader = leader
         self._took_over = False
-        self._heard = time.monotonic()
+        self._heard = self._clock()
         self.wakeup = asyncio.Event()
 
     @property
@@ -115,7 +126,7 @@ class Turns:
 
     def hear(self, folder: str) -> None:
         """Somebody has folded."""
-        self._heard = time.monotonic()
+        self._heard = self._clock()
         if folder != self._folder:
             self._took_over = False
 
@@ -127,14 +138,13 @@ class Turns:
         return PATIENCE * self._interval + random.uniform(0, 0.5 * self._interval)
 
     def silence_s(self) -> float:
-        return time.monotonic() - self._heard
+        return self._clock() - self._heard
 
 
 async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s: float, log: Logger) -> None:
     """Fold for ever, when it is this worker's turn; outlives every error."""
     warnings = RateLimited(log)
     pause = min(interval_s, PATIENCE)
-    failures = 0
     while True:
         await _wait(turns.wakeup, pause)
         started = time.monotonic()
@@ -142,10 +152,8 @@ async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s
             pause = await _turn(chancy, turns, projector, interval_s)
             # Folding takes half of the time at the most, however long a round lasts.
             pause = max(pause, time.monotonic() - started)
-            failures = 0
         except Exception as error:  # the host ends with a task that raises
-            failures += 1
-            pause = min(BACKOFF_S, interval_s * 2**failures) * random.uniform(0.5, 1)
+            pause = min(BACKOFF_S, 2 * pause) * random.uniform(0.5, 1)
             warnings.warn(
                 "fold",
                 f"folding metrics failed, tried again in {pause:.0f} s, nothing is lost: "

@@ -18,11 +18,12 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.versions import Version, live_version
 
 from .copying import read_points
 from .limited_log import RateLimited
-from .tracks import Rows, put, rows_of
+from .names import Names
+from .tracks import Rows, put, rows_of, without_before
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300
@@ -40,57 +41,75 @@ class _Place(NamedTuple):
 
 
 class Copy:
-    """The merged points of the live version, by series number."""
+    """The merged points of the live version, by series number; a series is known while it has one.
 
-    def __init__(self, place: _Place) -> None:
+    Attributes:
+        horizons: Resolution -> start of the oldest bucket kept, seconds since 1970.
+    """
+
+    def __init__(self, place: _Place, horizons: Mapping[str, int]) -> None:
         self.place = place
-        self.series: dict[int, Series] = {}
+        self.horizons = horizons
+        self.series = Names()
         self.tracks: dict[int, Tracks] = {}
 
-    def learn(self, series: Mapping[int, Series]) -> None:
-        """Add names; a series that was cleaned up and came again under a new number leaves its old one."""
-        again = {one: number for number, one in series.items()}
-        for number, one in list(self.series.items()):
-            if again.get(one, number) != number:
-                del self.series[number]
-                self.tracks.pop(number, None)
-        self.series.update(series)
+    def put(self, changed: Mapping[str, ChangedPoints], names: Mapping[int, Series]) -> None:
+        """Put changed points in, replacing those of the same bucket; a point without a name has expired since."""
+        for resolution, points in changed.items():
+            for number, mine in _by_series(points):
+                if number in names:
+                    tracks = self.tracks.setdefault(number, {})
+                    rows = rows_of(names[number].kind, points.bucket[mine], points.values[mine])
+                    tracks[resolution] = put(tracks.get(resolution), rows)
 
-    def put(self, resolution: str, points: ChangedPoints) -> None:
-        """Put changed points in, replacing those of the same bucket."""
-        for number, mine in _by_series(points):
-            series = self.series.get(number)
-            if series is not None:
-                tracks = self.tracks.setdefault(number, {})
-                rows = rows_of(series.kind, points.bucket[mine], points.values[mine])
-                tracks[resolution] = put(tracks.get(resolution), rows)
+    def keep(self, names: Mapping[int, Series], horizons: Mapping[str, int]) -> None:
+        """Let go of what lies below the horizons, and of the series that have nothing left."""
+        if horizons != self.horizons:
+            self.horizons = horizons
+            for number, tracks in list(self.tracks.items()):
+                self.tracks[number] = {
+                    resolution: kept
+                    for resolution, rows in tracks.items()
+                    if len(kept := without_before(rows, horizons[resolution]))
+                }
+                if not self.tracks[number]:
+                    del self.tracks[number]
+        if self.tracks.keys() != self.series.keys():
+            self.series = Names({number: names[number] for number in self.tracks})
 
 
 class Reader:
     """Keeps one `Copy` for as long as somebody reads."""
 
-    def __init__(self, chancy: Chancy, poll_interval: Callable[[], float], log: Logger) -> None:
+    def __init__(
+        self, chancy: Chancy, poll_interval: Callable[[], float], log: Logger, *, idle_s: float = IDLE_S
+    ) -> None:
         self._chancy = chancy
         self._poll_interval = poll_interval
+        self._idle_s = idle_s
         self._copy: Copy | None = None
         self._task: asyncio.Task[None] | None = None
         self._wakeup = asyncio.Event()
-        self._loading = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._read_at = 0.0
         self._warnings = RateLimited(log)
 
     async def copy(self) -> Copy:
         """Return the copy; the first call loads it, later ones ask the database nothing."""
         self._read_at = time.monotonic()
-        if self._task is None or self._task.done():
+        if not self.following:
             await self._chancy.pool.open()  # as Chancy's own calls do; a closed app's pool is not opened again
-        if self._copy is None or self._task is None or self._task.done():
-            async with self._loading:
-                if self._copy is None or self._task is None or self._task.done():
-                    await self.refresh()
+            async with self._lock:
+                if not self.following:
+                    await self._refresh()
                     self._task = asyncio.create_task(self._follow_for_a_while(), name="metrics_reader")
         assert self._copy is not None
         return self._copy
+
+    @property
+    def following(self) -> bool:
+        """Whether the copy is kept up to date."""
+        return self._task is not None and not self._task.done()
 
     def wake(self) -> None:
         """A fold was announced."""
@@ -103,6 +122,15 @@ class Reader:
 
     async def refresh(self) -> None:
         """Bring the copy up to date: with what the ring has since, or by loading anew."""
+        async with self._lock:  # an older snapshot must not be applied after a newer one
+            await self._refresh()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _refresh(self) -> None:
         names = tables(self._chancy.prefix)
         async with (
             self._chancy.pool.connection() as connection,
@@ -111,14 +139,9 @@ class Reader:
             if self._copy is None or not await _follow(cursor, names, self._copy):
                 self._copy = await _load(cursor, names)
 
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-
     async def _follow_for_a_while(self) -> None:
         pool = self._chancy.pool
-        while time.monotonic() - self._read_at < IDLE_S and not pool.closed:
+        while time.monotonic() - self._read_at < self._idle_s:
             try:
                 async with asyncio.timeout(self._poll_interval()):
                     await self._wakeup.wait()
@@ -138,33 +161,26 @@ class Reader:
 
 async def read_worker(
     cursor: AsyncCursor[TupleRow], names: Tables, worker: str, prefix: str | None
-) -> tuple[dict[int, Series], dict[int, Tracks]]:
-    """Read the points of one worker, of the series under *prefix*, from the rollups; in the caller's snapshot."""
+) -> tuple[Names, dict[int, Tracks]]:
+    """Read the points of one worker from the rollups, in the caller's snapshot.
+
+    The series are those from which keys under *prefix* come, whether this worker has points of them or not.
+    """
+    if "\x00" in f"{prefix}{worker}":
+        return Names(), {}  # PostgreSQL's text holds no NUL
     version = await live_version(cursor, names)
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT id, key, kind, unit
-            FROM {series}
-            WHERE %(prefix)s::text IS NULL
-                OR key = %(prefix)s
-                OR starts_with(key, %(prefix)s || ':')
-            """
-        ).format(series=names.series),
-        {"prefix": prefix or None},
-    )
-    copy = Copy(_Place(version.version, 0, None))
-    copy.series = {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
+    series = await _names_near(cursor, names, version, prefix)
+    copy = Copy(_Place(version.version, 0, None), version.horizons)
     await cursor.execute(
         sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers), {"name": worker}
     )
     row = await cursor.fetchone()
-    if row is not None and copy.series:
+    if row is not None and series:
         where = sql.SQL(
             "r.version = {version} AND r.worker = {worker} AND r.bucket >= {horizon} AND r.series = ANY({series})"
         )
-        await _read_levels(cursor, names, copy, where, version.horizons, worker=row[0], series=list(copy.series))
-    return copy.series, copy.tracks
+        await _read_levels(cursor, names, copy, series, where, worker=row[0], series=list(series))
+    return Names(series), copy.tracks
 
 
 async def _load(cursor: AsyncCursor[TupleRow], names: Tables) -> Copy:
@@ -173,10 +189,12 @@ async def _load(cursor: AsyncCursor[TupleRow], names: Tables) -> Copy:
         sql.SQL("SELECT version, fold, token FROM {cache} ORDER BY fold DESC LIMIT 1").format(cache=names.cache)
     )
     row = await cursor.fetchone()
-    copy = Copy(_Place(*row) if row and row[0] == version.version else _Place(version.version, version.folds, None))
-    copy.learn(await _names(cursor, names, None))
+    place = _Place(*row) if row and row[0] == version.version else _Place(version.version, version.folds, None)
+    copy = Copy(place, version.horizons)
+    series = await _names(cursor, names, None)
     where = sql.SQL("r.version = {version} AND r.worker = 0 AND r.bucket >= {horizon}")
-    await _read_levels(cursor, names, copy, where, version.horizons)
+    await _read_levels(cursor, names, copy, series, where)
+    copy.keep(series, version.horizons)
     return copy
 
 
@@ -184,13 +202,13 @@ async def _read_levels(
     cursor: AsyncCursor[TupleRow],
     names: Tables,
     copy: Copy,
+    known: Mapping[int, Series],
     where: sql.SQL,
-    horizons: Mapping[str, int],
     **values: object,
 ) -> None:
     for resolution in RESOLUTIONS:
-        values |= {"version": copy.place.version, "horizon": horizons[resolution]}
-        copy.put(resolution, await read_points(cursor, names, resolution, where, values))
+        values |= {"version": copy.place.version, "horizon": copy.horizons[resolution]}
+        copy.put({resolution: await read_points(cursor, names, resolution, where, values)}, known)
 
 
 async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:
@@ -199,36 +217,41 @@ async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> b
     await cursor.execute(
         sql.SQL(
             """
-            SELECT h.live, c.version, c.fold, c.token, CASE WHEN c.fold > %(fold)s THEN c.points END
+            SELECT c.version, c.fold, c.token, CASE WHEN c.fold > %(fold)s THEN c.points END,
+                v.version, v.folds, v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
             FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
             LEFT JOIN {cache} c
                 ON c.fold >= %(fold)s
             ORDER BY c.fold
             """
-        ).format(head=names.head, cache=names.cache),
+        ).format(head=names.head, versions=names.versions, cache=names.cache),
         {"fold": place.fold},
         binary=True,
     )
     rows = await cursor.fetchall()
-    if not rows or rows[0][0] != place.version:
+    if not rows:
         return False
-    known = [row for row in rows if row[2] is not None]
-    if place.token is not None:
-        if not known or (known[0][2], known[0][3]) != (place.fold, place.token):
-            return False
-        known = known[1:]
-    elif known and known[0][2] != place.fold + 1:
+    version, folds, *horizons = rows[0][4:]
+    ring = [(_Place(*row[:3]), row[3]) for row in rows if row[1] is not None]
+    if place.token is not None and (not ring or ring.pop(0)[0] != place):
         return False
-    if any(row[1] != place.version for row in known):
+    # Nothing may be missing between the copy and the version.
+    if version != place.version or len(ring) != folds - place.fold:
         return False
-    for _, version, number, token, data in known:
-        changed = unpack_points(data)
-        numbers = {int(one) for points in changed.values() for one in np.unique(points.series)}
-        if missing := sorted(numbers - copy.series.keys()):
-            copy.learn(await _names(cursor, names, missing))
-        for resolution, points in changed.items():
-            copy.put(resolution, points)
-        copy.place = _Place(version, number, token)
+    if any((of.version, of.fold) != (version, place.fold + step) for step, (of, _) in enumerate(ring, 1)):
+        return False
+    changes = [unpack_points(points) for _, points in ring]
+    numbers = {int(one) for changed in changes for points in changed.values() for one in np.unique(points.series)}
+    known: Mapping[int, Series] = copy.series
+    if missing := sorted(numbers - copy.series.keys()):
+        known = {**copy.series, **await _names(cursor, names, missing)}
+    # Nothing is awaited from here: whoever reads sees all of it or nothing.
+    for changed in changes:
+        copy.put(changed, known)
+    copy.keep(known, dict(zip(RESOLUTIONS, horizons, strict=True)))
+    copy.place = ring[-1][0] if ring else place
     return True
 
 
@@ -238,6 +261,47 @@ async def _names(cursor: AsyncCursor[TupleRow], names: Tables, numbers: list[int
             "SELECT id, key, kind, unit FROM {series} WHERE %(ids)s::integer[] IS NULL OR id = ANY(%(ids)s)"
         ).format(series=names.series),
         {"ids": numbers},
+    )
+    return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
+
+
+async def _names_near(
+    cursor: AsyncCursor[TupleRow], names: Tables, version: Version, prefix: str | None
+) -> dict[int, Series]:
+    """Return the known series at, below and above *prefix*.
+
+    Above too: of a key's series with several types or units, all but one have their type and unit behind the key.
+    """
+    has_point = sql.SQL(" OR ").join(
+        sql.SQL(
+            """
+            EXISTS (
+                SELECT 1
+                FROM {rollup} r
+                WHERE r.version = %(version)s
+                    AND r.worker = 0
+                    AND r.series = s.id
+                    AND r.bucket >= {horizon}
+            )
+            """
+        ).format(rollup=names.rollup(resolution), horizon=sql.Literal(version.horizons[resolution]))
+        for resolution in RESOLUTIONS
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT s.id, s.key, s.kind, s.unit
+            FROM {series} s
+            WHERE (
+                %(prefix)s::text IS NULL
+                OR s.key = %(prefix)s
+                OR starts_with(s.key, %(prefix)s || ':')
+                OR starts_with(%(prefix)s, s.key || ':')
+            )
+                AND ({has_point})
+            """
+        ).format(series=names.series, has_point=has_point),
+        {"prefix": prefix or None, "version": version.version},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 

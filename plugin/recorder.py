@@ -25,6 +25,8 @@ from .limited_log import RateLimited
 
 #: Seconds to wait for a connection of the pool: past it the buffer is kept and the next round tries again.
 POOL_WAIT_S = 2
+#: Milliseconds an append may hold that connection waiting for a lock: a locked log must not starve jobs.
+LOCK_WAIT_MS = 100
 #: Seconds a last append may take when a worker stops.
 CLOSE_WAIT_S = 10
 #: Seconds of silence after which a producer outside a worker shows that it lives.
@@ -116,18 +118,19 @@ class Recorder:
         if self._in_flight is None:
             return
         async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
-            await self._drain(connection, tables(chancy.prefix), chancy)
+            await self._drain(connection, tables(chancy.prefix), chancy, lock_wait_ms=LOCK_WAIT_MS)
 
-    async def _drain(self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy) -> None:
+    async def _drain(
+        self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0
+    ) -> None:
         while self._in_flight or (next_batch := self._next()):
             self._in_flight = self._in_flight or next_batch
-            await self._send(connection, names, chancy)
+            await self._send(connection, names, chancy, lock_wait_ms=lock_wait_ms)
 
     def _next(self) -> _InFlight | None:
         try:
             batch = self.buffer.cut()
         except Exception as error:  # a batch that can't be encoded must not stand in the way of the next ones
-            self.buffer.count("dropped")
             self._warnings.warn("encode", f"a batch of metrics could not be encoded and is dropped: {error!r}")
             return None
         return None if batch is None else self._cut_as(batch, closes=False)
@@ -136,11 +139,13 @@ class Recorder:
         # The day is fixed here: a retry must hit the same partition to find what it may have left there.
         return _InFlight(BatchId(self._clock.today(), self.producer, self._sequence), batch, closes)
 
-    async def _send(self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy) -> None:
+    async def _send(
+        self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0
+    ) -> None:
         assert self._in_flight is not None
         batch_id, batch, closes = self._in_flight
         try:
-            async with short_transaction(connection) as cursor:
+            async with short_transaction(connection, lock_timeout_ms=lock_wait_ms) as cursor:
                 now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
                 if now is None:
                     await check_same(cursor, names, batch_id, batch)

@@ -26,15 +26,17 @@ def rows_of(kind: Kind, bucket: NDArray[np.int64], values: Rows) -> Rows:
 
 def put(track: Rows | None, rows: Rows) -> Rows:
     """Return *track* with *rows* in it, which replace those of the same bucket; the track itself stays as it was."""
-    rows = rows[np.argsort(rows[:, 0])]
-    if track is None or not len(track):
-        return rows
-    place = int(np.searchsorted(track[:, 0], rows[0, 0]))
-    head, tail = track[:place], track[place:]
-    if len(tail):
-        rows = np.concatenate((tail[~np.isin(tail[:, 0], rows[:, 0])], rows))
+    if len(rows) > 1:
         rows = rows[np.argsort(rows[:, 0])]
-    return np.concatenate((head, rows))
+    if track is None:
+        return rows
+    newest = track[-1, 0]
+    if rows[0, 0] >= newest:  # nearly always
+        return np.concatenate((track[:-1] if rows[0, 0] == newest else track, rows))
+    place = int(np.searchsorted(track[:, 0], rows[0, 0]))
+    tail = track[place:]
+    tail = np.concatenate((tail[~np.isin(tail[:, 0], rows[:, 0])], rows))
+    return np.concatenate((track[:place], tail[np.argsort(tail[:, 0])]))
 
 
 def since(track: Rows, start_s: int, end_s: int | None = None) -> Rows:
@@ -42,3 +44,9 @@ def since(track: Rows, start_s: int, end_s: int | None = None) -> Rows:
     low = int(np.searchsorted(track[:, 0], start_s))
     high = len(track) if end_s is None else int(np.searchsorted(track[:, 0], end_s))
     return track[low:high]
+
+
+def without_before(track: Rows, start_s: int) -> Rows:
+    """Return *track* without the buckets before *start_s*, and let go of their memory."""
+    kept = since(track, start_s)
+    return track if len(kept) == len(track) else kept.copy()

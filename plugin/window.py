@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypedDict
 
-from chancy_metrics.events.facts import Kind, Series, microseconds
+from chancy_metrics.events.facts import Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
 
+from .names import Names
 from .options import Options
 from .tracks import KEPT, Rows, since
 
@@ -33,10 +36,11 @@ class Metric:
         unit: Unit of the values.
     """
 
-    def __init__(self, metric_type: Kind, unit: str, tracks: Mapping[str, Rows]) -> None:
+    def __init__(self, metric_type: Kind, unit: str, tracks: Mapping[str, Rows], oldest_s: Mapping[str, int]) -> None:
         self.metric_type = metric_type
         self.unit = unit
         self._tracks = tracks
+        self._oldest_s = oldest_s
 
     @property
     def values_1min(self) -> list[MetricPair]:
@@ -61,13 +65,13 @@ class Metric:
         return {resolution: self._pairs(resolution) for resolution in RESOLUTIONS}
 
     def _pairs(self, resolution: str) -> list[MetricPair]:
-        rows = self._tracks.get(resolution)
-        if rows is None:
+        if resolution not in self._tracks:
             return []
+        rows = since(self._tracks[resolution], self._oldest_s[resolution])
         return [(_instant(row[0]), _value(self.metric_type, row)) for row in rows[::-1].tolist()]
 
     def __repr__(self) -> str:
-        points = {resolution: len(rows) for resolution, rows in self._tracks.items()}
+        points = {resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._tracks.items()}
         return f"Metric({self.metric_type!r}, unit={self.unit!r}, points={points})"
 
 
@@ -116,9 +120,9 @@ class WindowMetric:
         if self.type == "gauge":
             return max(self.data, key=lambda point: point.sampled_at).value
         if self.type == "counter":
-            return _finite(sum(point.value for point in self.data if isinstance(point.value, float)))
+            return _total([point.value for point in self.data if isinstance(point.value, float)])
         values = [point.value for point in self.data if isinstance(point.value, dict)]
-        count, total = sum(value["count"] for value in values), _finite(sum(value["sum"] for value in values))
+        count, total = sum(value["count"] for value in values), _total([value["sum"] for value in values])
         least, most = min(value["min"] for value in values), max(value["max"] for value in values)
         return {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
 
@@ -148,13 +152,16 @@ def check_window(
 ) -> tuple[datetime, datetime]:
     """Return start (inclusive) and end (exclusive) of a query by 0.26's rules, with its messages.
 
+    Unlike 0.26's, a query without a length never breaks one: it is cut to whole buckets and to 1,000 of them,
+    and the current bucket may be asked for even where less than a bucket is kept.
+
     Raises:
         ValueError: The window breaks one of them.
     """
     if resolution not in RESOLUTIONS:
         raise ValueError("resolution must be 1min, 5min, 1hour or 1day")
     width = RESOLUTIONS[resolution]
-    kept = retention_s(resolution, options.max_points, options.maximum_metric_age)
+    kept = max(width, retention_s(resolution, options.max_points, options.maximum_metric_age))
     if limit is not None:
         if start is not None or range_seconds is not None:
             raise ValueError("limit cannot be combined with start or range")
@@ -187,53 +194,22 @@ def default_range_s(options: Options, resolution: str) -> int:
     return max(width, min(DAY_S, kept, MAX_BUCKETS * width) // width * width)
 
 
-def shown_keys(series: Mapping[int, Series]) -> dict[str, int]:
-    """Return key -> series number, sorted by key.
-
-    Of a key's series with several types or units the one with the smallest number has the key; the others have
-    it with their type and unit behind it.
-    """
-    shown: dict[str, int] = {}
-    later: list[tuple[int, Series]] = []
-    for number in sorted(series):
-        key = series[number].key
-        if key in shown:
-            later.append((number, series[number]))
-        else:
-            shown[key] = number
-    for number, one in later:
-        key = one.key
-        while key in shown:
-            key += f":{one.kind}:{one.unit}"
-        shown[key] = number
-    return dict(sorted(shown.items()))
-
-
-def matches_prefix(prefix: str, key: str) -> bool:
-    """Whether *key* is *prefix* or lies below it; segments, which ":" separates, match entire."""
-    return key == prefix or key.startswith(prefix + ":")
-
-
 def history(
-    options: Options, series: Mapping[int, Series], tracks: Mapping[int, Mapping[str, Rows]], prefix: str | None
+    options: Options, series: Names, tracks: Mapping[int, Mapping[str, Rows]], prefix: str | None
 ) -> dict[str, Metric]:
     """Make 0.24's answer: every series under *prefix* that has a point kept now."""
     kept = horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
     result = {}
-    for key, number in _under(prefix, shown_keys(series)):
-        mine = {
-            resolution: since(rows, kept[resolution])
-            for resolution, rows in tracks.get(number, {}).items()
-            if len(rows) and rows[-1, 0] >= kept[resolution]
-        }
-        if mine:
-            result[key] = Metric(series[number].kind, series[number].unit, mine)
+    for key, number in series.under(prefix):
+        mine = tracks.get(number, {})
+        if any(rows[-1, 0] >= kept[resolution] for resolution, rows in mine.items()):
+            result[key] = Metric(series[number].kind, series[number].unit, dict(mine), kept)
     return result
 
 
 def window(
     options: Options,
-    series: Mapping[int, Series],
+    series: Names,
     tracks: Mapping[int, Mapping[str, Rows]],
     prefix: str | None,
     resolution: str,
@@ -247,7 +223,7 @@ def window(
     """
     now = utc_now()
     oldest = horizons(microseconds(now), options.max_points, options.maximum_metric_age)[resolution]
-    matching = list(_under(prefix, shown_keys(series)))
+    matching = series.under(prefix)
     if len(matching) > MAX_SERIES:
         raise ValueError("prefix matches more than 100 series; choose a narrower prefix")
     first, last = max(int(start.timestamp()), oldest), int(end.timestamp())
@@ -258,10 +234,6 @@ def window(
         points = [] if rows is None else [_point(kind, row) for row in since(rows, first, last).tolist()]
         found[key] = WindowMetric(kind, series[number].unit, points)
     return {"start": start, "end": end, "resolution": resolution, "generated_at": now, "series": found}
-
-
-def _under(prefix: str | None, keys: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-    return ((key, number) for key, number in keys.items() if not prefix or matches_prefix(prefix, key))
 
 
 def _point(kind: Kind, row: list[float]) -> MetricPoint:
@@ -287,9 +259,12 @@ def _value(kind: Kind, row: list[float]) -> MetricValue:
     return value
 
 
-def _finite(total: float) -> float:
-    """A total as JSON can hold it: the largest float64 for all beyond it."""
-    return max(-1.7976931348623157e308, min(1.7976931348623157e308, total))
+def _total(values: Sequence[float]) -> float:
+    """Add up, rounding once; beyond the largest float64 it is that one, since JSON has no infinity."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return max(-sys.float_info.max, min(sys.float_info.max, sum(values)))
 
 
 def _instant(seconds: float) -> datetime:

@@ -161,7 +161,7 @@ def sizes_of(starts: Ints, rows: int) -> Ints:
 
 def add_up(micro: Ints, starts: Ints) -> tuple[Ints, dict[int, Decimal]]:
     """Add up millionths per group; all of them exactly as decimals where 64 bits might not hold one of them."""
-    if max(int(micro.max()), -int(micro.min())) * len(micro) < 2**63:
+    if max(int(micro.max(initial=0)), -int(micro.min(initial=0))) * len(micro) < 2**63:
         return np.add.reduceat(micro, starts), {}
     totals = np.add.reduceat(micro.astype(object), starts)
     return np.zeros(len(starts), np.int64), {row: _decimal(total) for row, total in enumerate(totals) if total}

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import chain, compress
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chancy_metrics.events.codec import JobColumns, ObservationColumns, decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
@@ -44,7 +45,10 @@ _MAX_DURATION_US = 2**52
 # glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
 np.empty(31 << 17)
 
+_FUNC_QUEUE_STATE = itemgetter(slice(3))
+
 _T = TypeVar("_T")
+_N = TypeVar("_N", np.int64, np.float64)
 
 
 class Fold(NamedTuple):
@@ -74,7 +78,7 @@ class _Numbers(dict[_T, int]):
         return number
 
     def of(self, keys: Iterable[_T]) -> Ints:
-        return np.array([self[key] for key in keys], np.int64)
+        return np.array(list(map(self.__getitem__, keys)), np.int64)
 
 
 def fold(batches: Sequence[LogBatch]) -> Fold:
@@ -95,7 +99,9 @@ def fold(batches: Sequence[LogBatch]) -> Fold:
         if decoded.observations is not None:
             observations.append((batch, decoded.observations))
     events = sum(batch.events for batch in batches if batch.position not in dead)
-    parts = _job_cells(jobs, workers, series, counts) if jobs else []
+    parts = []
+    if jobs:
+        parts.append(_job_cells(jobs, workers, series, counts))
     if observations:
         parts.append(_observation_cells(observations, workers, series, counts))
     if not parts:
@@ -109,7 +115,10 @@ def fold(batches: Sequence[LogBatch]) -> Fold:
 def _levels(cells: Cells) -> dict[str, Cells]:
     """Merge the minutes, of all workers together and of each, and derive each coarser level from the finer."""
     together = merge(cells._replace(worker=np.full(cells.rows, ALL_WORKERS)))
-    own = merge(cells._replace(sketches=no_sketches()))
+    if cells.worker.min() == cells.worker.max():
+        own = together._replace(worker=np.full(together.rows, cells.worker[0]), sketches=no_sketches())
+    else:
+        own = merge(cells._replace(sketches=no_sketches()))
     level = concatenate([together, own])
     levels = {}
     for resolution, width in RESOLUTIONS.items():
@@ -119,49 +128,52 @@ def _levels(cells: Cells) -> dict[str, Cells]:
 
 def _job_cells(
     jobs: list[tuple[LogBatch, JobColumns]], workers: _Numbers[str], series: _Numbers[Series], counts: Counter[str]
-) -> list[Cells]:
+) -> Cells:
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
-    kind = np.concatenate([kinds.of(combo[:3] for combo in columns.combos)[columns.combo] for _, columns in jobs])
+    kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
     created, scheduled, started, completed, has_started, has_completed = (
         np.concatenate([getattr(columns, name) for _, columns in jobs])
         for name in ("created_us", "scheduled_us", "started_us", "completed_us", "has_started", "has_completed")
     )
-    waited = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
     worker, at_us = _who_and_when(jobs, workers, counts)
     # Group by (worker, kind, minute) first: everything after works on groups, which are few.
     minute = at_us // _MINUTE_US
     order, starts = group_rows(worker, kind, minute)
-    group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
-    heads = order[starts]
-    cells = []
-    for name, known, took_us in (
-        ("counters", np.ones(len(kind), bool), np.full(len(kind), _ONE_US)),
-        ("execution_times", has_started & has_completed, completed - started),
-        ("wait_times", has_started & waited, started - np.maximum(created, scheduled)),
-    ):
-        places = np.flatnonzero(known[order])
-        if not len(places):
-            continue
-        rows, member = order[places], group[places]
-        took_us = took_us[rows]
-        micro = np.clip(took_us, 0, _MAX_DURATION_US)
-        counts["skewed"] += int(np.count_nonzero(micro != took_us))
-        starts = starts_of_runs(member)
-        head = heads[member[starts]]
-        fed = [getattr(job_series(*names), name) for names in kinds]
-        cells.append(
-            _cells(
-                worker[head],
-                series.of(chain.from_iterable(fed)).reshape(len(fed), -1)[kind[head]],
-                minute[head] * 60,
-                starts,
-                at_us[rows],
-                micro / _ONE_US,
-                add_up(micro, starts),
-                slice(0 if name == "counters" else None),
-            )
-        )
-    return cells
+    heads, size = order[starts], len(starts)
+    tally, at_us = sizes_of(starts, len(order)), at_us[order]
+    last_us = np.maximum.reduceat(at_us, starts)
+    # The two times of each update, one below the other, without those it does not have.
+    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
+    known = np.stack((has_started & has_completed, has_started & may_wait)).take(order, axis=1)
+    took_us = np.stack((completed - started, started - np.maximum(created, scheduled))).take(order, axis=1)
+    places = np.flatnonzero(known)
+    took_us = took_us.ravel()[places]
+    micro = np.clip(took_us, 0, _MAX_DURATION_US)
+    counts["skewed"] += int(np.count_nonzero(micro != took_us))
+    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(tally, 2))[places]
+    starts = starts_of_runs(timed)
+    total, rest = add_up(micro, starts)
+    timed_tally = sizes_of(starts, len(places))
+
+    def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
+        return np.concatenate((counted, counted, of_times))
+
+    # Every group feeds two pairs of counters, and a pair of histograms with each of the times it has.
+    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts])), size)
+    head = heads[group]
+    fed = series.of(chain.from_iterable(job_series(*names) for names in kinds)).reshape(len(kinds), 4, 2)
+    return _cells(
+        worker=worker[head],
+        series=fed[kind[head], measure],
+        bucket=minute[head] * 60,
+        tally=below(tally, timed_tally),
+        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[places], starts)),
+        sums=(below(tally * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
+        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
+        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
+        seen=np.repeat(np.arange(2 * size, len(head)), timed_tally),
+        values=micro / _ONE_US,
+    )
 
 
 def _observation_cells(
@@ -180,16 +192,19 @@ def _observation_cells(
     group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
     values, at_us = values[order], at_us[order]
     kinds = np.array([key.kind for key in series])[number[heads]]
+    histogram = (kinds == "histogram")[group]
     sums = exact_sums(values, group, len(starts))
     cells = _cells(
-        worker[heads],
-        number[heads][:, None],
-        minute[heads] * 60,
-        starts,
-        at_us,
-        values,
-        (np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
-        np.flatnonzero((kinds == "histogram")[group]),
+        worker=worker[heads],
+        series=number[heads][:, None],
+        bucket=minute[heads] * 60,
+        tally=sizes_of(starts, len(order)),
+        last_us=np.maximum.reduceat(at_us, starts),
+        sums=(np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
+        minimum=np.minimum.reduceat(values, starts),
+        maximum=np.maximum.reduceat(values, starts),
+        seen=group[histogram],
+        values=values[histogram],
     )
     # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
     latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
@@ -199,12 +214,8 @@ def _observation_cells(
             *((np.full(len(c.values), b.position), np.arange(len(c.values))) for b, c in observations), strict=True
         )
     )
-    gauge = kinds == "gauge"
-    return cells._replace(
-        last=np.where(gauge, values[latest], np.nan),
-        last_position=np.where(gauge, position, 0),
-        last_index=np.where(gauge, index, 0),
-    )
+    last = np.where(kinds == "gauge", values[latest], np.nan)
+    return cells._replace(last=last, last_position=position, last_index=index)
 
 
 def _who_and_when(
@@ -220,40 +231,42 @@ def _who_and_when(
 
 
 def _cells(
+    *,
     worker: Ints,
     series: Ints,
     bucket: Ints,
-    starts: Ints,
-    at_us: Ints,
-    values: Floats,
+    tally: Ints,
+    last_us: Ints,
     sums: tuple[Ints, dict[int, Decimal]],
-    seen: Ints | slice,
+    minimum: Floats,
+    maximum: Floats,
+    seen: Ints,
+    values: Floats,
 ) -> Cells:
     """Make a cell for each group and each of its series.
 
     Args:
-        worker: Of each group, like *bucket* and *sums*.
-        series: A row a group, a column a series.
-        starts: Where in *at_us* and *values* each group starts.
-        seen: The values that go into sketches.
+        series: A row a group, a column a series; the other columns hold one value a group.
+        seen: The group of each of the *values* that go into sketches.
     """
     size, width = series.shape
-    tally = sizes_of(starts, len(values))
-    columns = (worker, bucket, tally, np.maximum.reduceat(at_us, starts), sums[0])
-    worker, bucket, tallies, last_us, micro = (np.repeat(column, width) for column in columns)
-    owner = (np.repeat(np.arange(0, size * width, width), tally)[seen][:, None] + np.arange(width)).ravel()
+    micro, rest = sums
     return Cells(
-        worker=worker,
+        worker=np.repeat(worker, width),
         series=series.ravel(),
-        bucket=bucket,
-        tally=tallies,
-        last_us=last_us,
-        micro=micro,
-        rest={row * width + copy: total for row, total in sums[1].items() for copy in range(width)},
-        minimum=np.repeat(np.minimum.reduceat(values, starts), width),
-        maximum=np.repeat(np.maximum.reduceat(values, starts), width),
+        bucket=np.repeat(bucket, width),
+        tally=np.repeat(tally, width),
+        last_us=np.repeat(last_us, width),
+        micro=np.repeat(micro, width),
+        rest={row * width + copy: total for row, total in rest.items() for copy in range(width)},
+        minimum=np.repeat(minimum, width),
+        maximum=np.repeat(maximum, width),
         last=np.full(size * width, np.nan),
         last_position=np.zeros(size * width, np.int64),
         last_index=np.zeros(size * width, np.int64),
-        sketches=Sketches(owner, np.repeat(codes(values[seen]), width), np.ones(len(owner), np.int64)),
+        sketches=Sketches(
+            np.add.outer(np.arange(width), seen * width).ravel(),
+            np.tile(codes(values), width),
+            np.ones(len(seen) * width, np.int64),
+        ),
     )

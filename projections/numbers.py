@@ -20,7 +20,7 @@ async def number_series(
     In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
     """
     known = await _find_series(connection, tables, series)
-    if missing := sorted(set(series) - known.keys()):
+    while missing := sorted(set(series) - known.keys()):  # again if clean-up took one before it had a point
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL(
@@ -42,7 +42,7 @@ async def number_workers(
 ) -> dict[str, int]:
     """Return the number of each worker id, giving new ones theirs; like `number_series`."""
     known = await _find_workers(connection, tables, workers)
-    if missing := sorted(set(workers) - known.keys()):
+    while missing := sorted(set(workers) - known.keys()):
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
 
 from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
 
@@ -12,26 +11,22 @@ from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
 RULES = 1
 
 
-class JobSeries(NamedTuple):
-    """The series one kind of job update feeds: each update counts 1, and its times where it has them."""
-
-    counters: tuple[Series, ...]
-    execution_times: tuple[Series, ...]
-    wait_times: tuple[Series, ...]
-
-
 @lru_cache(maxsize=10_000)
-def job_series(func: str, queue: str, state: str) -> JobSeries:
-    """Return the series of updates to *state* of jobs of *func* on *queue*."""
-    return JobSeries(
-        counters=(
-            Series(bounded_key(f"job:{func}:", state), "counter", "count"),
-            Series(bounded_key("global:status:", state), "counter", "count"),
-            Series(bounded_key(f"queue:{queue}:", "throughput"), "counter", "count"),
-            Series(bounded_key(f"queue:{queue}:", state), "counter", "count"),
+def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
+    """Return the series of updates to *state* of jobs of *func* on *queue*.
+
+    The first four count each update, two take its execution time and two its wait time, where it has them.
+    """
+    return (
+        Series(bounded_key(f"job:{func}:", state), "counter", "count"),
+        Series(bounded_key("global:status:", state), "counter", "count"),
+        Series(bounded_key(f"queue:{queue}:", "throughput"), "counter", "count"),
+        Series(bounded_key(f"queue:{queue}:", state), "counter", "count"),
+        *(
+            Series(bounded_key(stem, name), "histogram", "seconds")
+            for name in ("execution_time", "wait_time")
+            for stem in (f"job:{func}:", f"queue:{queue}:")
         ),
-        execution_times=_times(func, queue, "execution_time"),
-        wait_times=_times(func, queue, "wait_time"),
     )
 
 
@@ -48,10 +43,3 @@ def bounded_key(stem: str, ending: str) -> str:
     tail = f"~{sha256(key.encode()).hexdigest()[:16]}:{ending}"
     room = MAX_KEY_BYTES - len(tail.encode())
     return stem.encode()[:room].decode(errors="ignore") + tail
-
-
-def _times(func: str, queue: str, name: str) -> tuple[Series, ...]:
-    return (
-        Series(bounded_key(f"job:{func}:", name), "histogram", "seconds"),
-        Series(bounded_key(f"queue:{queue}:", name), "histogram", "seconds"),
-    )

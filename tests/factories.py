@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import anyio
 from chancy import Chancy, QueuedJob, Worker
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
@@ -133,6 +134,35 @@ async def order_and_fold(connection: AsyncConnection[TupleRow], names: Tables) -
         assert not done.reason, done.reason
 
 
+async def total(connection: AsyncConnection[TupleRow], names: Tables, key: str) -> list[int]:
+    """What each rollup says of a counter, finest first."""
+    return [
+        int(sums[0] or 0)
+        for resolution in RESOLUTIONS
+        for sums in await fetch(
+            connection,
+            f"SELECT sum(sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
+            " WHERE worker = 0 AND key = %(key)s",
+            names,
+            key=key,
+        )
+    ]
+
+
+async def damage(connection: AsyncConnection[TupleRow], names: Tables, change: str) -> None:
+    """Change the log by force."""
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(connection, change, names)
+    await connection.execute("SET session_replication_role = origin")
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], *, within_s: float = 20) -> None:
+    """Ask until *condition* holds; `TimeoutError` if it does not in so many seconds."""
+    with anyio.fail_after(within_s):
+        while not await condition():  # noqa: ASYNC110 # another process can't set an event here
+            await anyio.sleep(0.01)
+
+
 @asynccontextmanager
 async def an_app(dsn: str, metrics: Metrics | None = None, **options: Any) -> AsyncIterator[tuple[Chancy, Metrics]]:
     """A Chancy app with our plugin, open."""
@@ -151,3 +181,17 @@ async def a_host(dsn: str, metrics: Metrics | None = None, **options: Any) -> As
             yield worker, plugin
         finally:
             await plugin.on_worker_stopped(worker=worker)
+
+
+async def claimed(connection: AsyncConnection[TupleRow], *jobs: QueuedJob) -> tuple[QueuedJob, ...]:
+    """Let the database hold *jobs* as running, so that a worker's update of them is accepted; return them."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO chancy_jobs (id, claim_id, func, queue, state, created_at, scheduled_at, started_at)"
+            " VALUES (%s, %s, %s, %s, 'running', %s, %s, %s)",
+            [
+                (job.id, job.claim_id, job.func, job.queue, job.created_at, job.scheduled_at, job.started_at)
+                for job in jobs
+            ],
+        )
+    return jobs

@@ -1,0 +1,82 @@
+"""Folding with the database, advance() from reading the ledger to the commit, against folding the same stretch in
+memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.versions import STEP_EVENTS, advance
+
+from .database import Databases, Producer, ask, connections, order
+from .facts import batches_of, job_rows, log_batches
+from .harness import Row, Size, Turn, at_least, by_turns, check, middle
+
+
+async def run(pool: Databases, size: Size) -> list[Row]:
+    rows = []
+    for per_second, goal in ((1_000, 0.5), (20, None)):
+        rounds = size.of(15, 1)
+        batch_size = 1_000
+        facts = job_rows(
+            STEP_EVENTS * (rounds + 1), until_us=time.time_ns() // 1_000 - 60_000_000, per_second=per_second
+        )
+        encoded = batches_of(facts, batch_size)
+        steps = STEP_EVENTS // batch_size
+        in_memory = log_batches(encoded, workers=1)
+        with pool.database() as dsn:
+            async with connections(dsn, 1) as (connection,):
+                await Producer(connection).append(encoded)
+                check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+                stretches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]
+                cpu_s: list[float] = []
+                figures = middle(
+                    await by_turns(rounds, {"advance": _advanced(connection, cpu_s), "memory": _folded(stretches)})
+                )
+                counted = """
+                    SELECT sum(r.count) FROM chancy_metrics_1day r JOIN chancy_metrics_series s ON s.id = r.series
+                    WHERE r.worker = 0 AND starts_with(s.key, 'global:status:')
+                """
+                check("events in the day's rollup", await ask(connection, counted), len(facts))
+        work = f"advance(), {STEP_EVENTS // 1000}k job updates that came at {per_second:,}/s"
+        target = None if goal is None else at_least(goal)
+        for name, took_s, judged in (
+            (work, figures["advance"], target),
+            ("of that, by the CPU time of our process alone", statistics.median(cpu_s[1:]), None),
+        ):
+            rate, floor = STEP_EVENTS / took_s, STEP_EVENTS / figures["memory"]
+            rows.append(Row("advance", name, rate, "events/s", "median", floor, "fold in memory", judged))
+    return rows
+
+
+def _advanced(connection: AsyncConnection[TupleRow], cpu_s: list[float]) -> Turn:
+    async def turn() -> float:
+        started, cpu_before = time.perf_counter(), time.process_time()
+        advanced = await advance(connection, tables("chancy_"), folder="bench")
+        took = time.perf_counter() - started
+        cpu_s.append(time.process_time() - cpu_before)
+        check("events advanced", (advanced.events, advanced.reason), (STEP_EVENTS, ""))
+        return took
+
+    return turn
+
+
+def _folded(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
+    left = iter(stretches)
+
+    async def turn() -> float:
+        stretch = next(left)
+        started = time.perf_counter()
+        folded = fold(stretch)
+        took = time.perf_counter() - started
+        check("events folded", folded.events, STEP_EVENTS)
+        return took
+
+    return turn

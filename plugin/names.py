@@ -1,0 +1,61 @@
+"""Which key shows which series, and which keys lie under a prefix."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from operator import itemgetter
+
+from chancy_metrics.events.facts import Series
+
+_KEY = itemgetter(0)
+
+
+class Names(Mapping[int, Series]):
+    """Series by number; unchanging, so that the keys they have are worked out once."""
+
+    def __init__(self, series: Mapping[int, Series] | None = None) -> None:
+        self._series = dict(series or {})
+
+    def __getitem__(self, number: int) -> Series:
+        return self._series[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._series)
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def under(self, prefix: str | None) -> list[tuple[str, int]]:
+        """Return key and number of every series at or below *prefix*, in whole segments, by key; all for "" or None."""
+        if not prefix:
+            return self._shown
+        place = bisect_left(self._shown, prefix, key=_KEY)
+        below = bisect_left(self._shown, f"{prefix}:", key=_KEY)
+        end = bisect_left(self._shown, f"{prefix};", key=_KEY)  # ";" follows ":"
+        exact = [one for one in self._shown[place : place + 1] if one[0] == prefix]
+        return exact + self._shown[below:end]
+
+    @cached_property
+    def _shown(self) -> list[tuple[str, int]]:
+        return sorted(shown_keys(self._series).items())
+
+
+def shown_keys(series: Mapping[int, Series]) -> dict[str, int]:
+    """Return key -> series number.
+
+    Of a key's series with several types or units the one with the smallest number has the key; the others have
+    it with their type and unit behind it.
+    """
+    shown: dict[str, int] = {}
+    later: list[int] = []
+    for number in sorted(series):
+        if shown.setdefault(series[number].key, number) != number:
+            later.append(number)
+    for number in later:
+        key, kind, unit = series[number]
+        while key in shown:
+            key += f":{kind}:{unit}"
+        shown[key] = number
+    return shown

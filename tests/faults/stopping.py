@@ -1,0 +1,66 @@
+"""A projector in a process of its own that stops, dead or frozen, before a chosen round trip to the database."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events import log
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.versions import advance
+
+_spawner = multiprocessing.get_context("forkserver")
+_spawner.set_forkserver_preload(["tests.faults.stopping"])
+
+
+class StoppingConnection(AsyncConnection[TupleRow]):
+    """Sends itself a signal before round trip number *stop_at*: BEGIN, a statement, COMMIT."""
+
+    trips = 0
+    stop_at = 0
+    how = signal.SIGKILL
+
+    async def wait(self, *arguments: Any, **options: Any) -> Any:
+        type(self).trips += 1
+        if self.trips == self.stop_at:
+            os.kill(os.getpid(), self.how)
+        return await super().wait(*arguments, **options)
+
+
+async def project(dsn: str, prefix: str, stop_at: int, how: signal.Signals) -> int:
+    """Order and fold once; return how many round trips that took."""
+    async with await StoppingConnection.connect(dsn, autocommit=True) as connection:
+        kind = StoppingConnection
+        kind.trips, kind.stop_at, kind.how = 0, stop_at, how
+        await sequence(connection, tables(prefix))
+        await advance(connection, tables(prefix), folder="stopping")
+        return kind.trips
+
+
+def _run(dsn: str, prefix: str, stop_at: int, how: signal.Signals, idle_ms: int) -> None:
+    log._IDLE_MS = idle_ms
+    asyncio.run(project(dsn, prefix, stop_at, how))
+
+
+@contextmanager
+def stopping(
+    dsn: str, prefix: str, *, stop_at: int, how: signal.Signals, idle_ms: int = log._IDLE_MS
+) -> Iterator[BaseProcess]:
+    """Start such a process, which the server puts up with for *idle_ms*; it is gone at the end of the block."""
+    process = _spawner.Process(target=_run, args=(dsn, prefix, stop_at, how, idle_ms), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()

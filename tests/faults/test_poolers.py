@@ -1,0 +1,204 @@
+"""Poolers, empty pools and databases that go away: nothing of ours waits for them, and all of it comes back alone."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import psycopg
+import pytest
+from chancy import Chancy, Queue, Worker, job
+from chancy.plugins.leadership import ImmediateLeadership
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from examples.embedded import Server
+from tests.factories import connections, eventually, total
+from tests.faults.places import everywhere
+
+Connection = AsyncConnection[TupleRow]
+BOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+#: What `CASES.md` gives a database that is back.
+BACK_WITHIN_S = 10
+
+
+@job(queue="default")
+async def work() -> None:
+    """Nothing: that it was saved is what counts."""
+
+
+@contextmanager
+def pgbouncer(server: Server, **settings: int) -> Iterator[str]:
+    """A pgbouncer in transaction mode before *server*; yields the folder of its socket."""
+    with tempfile.TemporaryDirectory(prefix="pgb-") as name:
+        folder = Path(name)
+        options = {"default_pool_size": 3, "pool_mode": "transaction", "auth_type": "any", "listen_port": 6432}
+        options |= {"unix_socket_dir": name, "listen_addr": "", "max_client_conn": 100} | settings
+        lines = ["[databases]", f"* = host={server.folder} user=postgres", "[pgbouncer]"]
+        (folder / "ini").write_text("\n".join(lines + [f"{key} = {value}" for key, value in options.items()]) + "\n")
+        user = None
+        if os.geteuid() == 0:
+            user = "nobody"
+            folder.chmod(0o755)
+            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        process = subprocess.Popen([str(BOUNCER), "-q", str(folder / "ini")], user=user, stderr=subprocess.DEVNULL)
+        try:
+            yield name
+        finally:
+            process.kill()
+            process.wait()
+
+
+def without_prepared(chancy: Chancy) -> Chancy:
+    """The pool a host behind a pooler that knows no prepared statements has to have."""
+    chancy.pool = AsyncConnectionPool(
+        chancy.dsn,
+        min_size=1,
+        max_size=chancy.max_connection_pool_size,
+        open=False,
+        kwargs={"prepare_threshold": None},
+    )
+    return chancy
+
+
+@asynccontextmanager
+async def a_worker(chancy: Chancy, *, concurrency: int = 4) -> AsyncIterator[Worker]:
+    """*chancy*'s worker on the queue "default"."""
+    async with chancy:
+        await chancy.declare(Queue("default", executor=Chancy.Executor.Async, concurrency=concurrency), upsert=True)
+        async with Worker(chancy, register_signal_handlers=False) as worker:
+            yield worker
+
+
+def an_app_of_two(dsn: str) -> Chancy:
+    """A pool of two, folding twice a second."""
+    return Chancy(
+        dsn,
+        plugins=[Metrics(sync_interval=0.5, append_interval=0.2), ImmediateLeadership()],
+        notifications=False,
+        max_connection_pool_size=2,
+    )
+
+
+async def push(chancy: Chancy, how_many: int) -> None:
+    async for _ in chancy.push_many([work.job] * how_many):
+        pass
+
+
+async def saved(connection: Connection) -> int:
+    cursor = await connection.execute("SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def all_say(connection: Connection, names: Tables, key: str, expected: int) -> bool:
+    return await total(connection, names, key) == [expected] * 4
+
+
+def bouncer_settings() -> list[dict[str, int]]:
+    """Prepared statements off, and on where this pgbouncer knows them (1.21)."""
+    if BOUNCER is None:
+        return [{}]
+    version = subprocess.run([BOUNCER, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    knows = tuple(int(part) for part in version.split(".")[:2]) >= (1, 21)
+    return [{"max_prepared_statements": 0}, {"max_prepared_statements": 200}] if knows else [{}]
+
+
+@pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer found: apt-get install pgbouncer")
+@pytest.mark.parametrize("settings", bouncer_settings())
+async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
+    server: Server, dsn: str, names: Tables, settings: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = 60
+    with pgbouncer(server, **settings) as folder:
+        through = f"host={folder} port=6432 dbname={psycopg.conninfo.conninfo_to_dict(dsn)['dbname']}"
+        async with AsyncExitStack() as stack, connections(dsn, 1) as (connection,):
+            apps = [without_prepared(an_app_of_two(through)) for _ in range(4)]
+            for app in apps:
+                await stack.enter_async_context(a_worker(app))
+            await push(apps[0], jobs)
+            for app in apps:
+                await app.plugins["chancy.metrics"].increment_counter("app:n", 5)
+
+            async def all_saved() -> bool:
+                return await saved(connection) == jobs
+
+            await eventually(all_saved)
+            # Jobs that hold both connections of a pool keep nobody from folding.
+            async with apps[0].pool.connection(), apps[0].pool.connection():
+                await apps[0].plugins["chancy.metrics"].increment_counter("app:n", 2)
+                await eventually(lambda: all_say(connection, names, "queue:default:succeeded", jobs))
+            await eventually(lambda: all_say(connection, names, "app:n", 22))
+            cursor = await connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state LIKE 'idle in transaction%%' AND now() - state_change > interval '5 s'"
+            )
+            assert await cursor.fetchone() == (0,)
+
+    assert "prepared statement" not in caplog.text
+    found = await everywhere(dsn, "app:n")
+    assert found == dict.fromkeys(found, 22.0)
+
+
+async def test_a_database_that_was_away_is_caught_up_with_soon_and_exactly(names: Tables) -> None:
+    with Server() as server:
+        app = Chancy(server.dsn(), plugins=[Metrics(sync_interval=0.5, append_interval=0.2), ImmediateLeadership()])
+        async with app:
+            await app.migrate()
+        async with a_worker(app):
+            metrics = app.plugins["chancy.metrics"]
+            await metrics.increment_counter("app:n", 1)
+            await push(app, 5)
+            async with connections(server.dsn(), 1) as (connection,):
+                await eventually(lambda: all_say(connection, names, "app:n", 1))
+            server.stop()
+            for _ in range(100):
+                await metrics.increment_counter("app:n", 1)
+            await anyio.to_thread.run_sync(server.start)
+            async with connections(server.dsn(), 1) as (connection,):
+                await eventually(lambda: all_say(connection, names, "app:n", 101), within_s=BACK_WITHIN_S)
+
+                async def jobs_agree() -> bool:
+                    done = await saved(connection)
+                    return done == 5 and await all_say(connection, names, "queue:default:succeeded", done)
+
+                await eventually(jobs_agree)
+        found = await everywhere(server.dsn(), "app:n")
+        assert found == dict.fromkeys(found, 101.0)
+
+
+async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: str, names: Tables) -> None:
+    """A failover: for a moment every new session is one on a server that can't be written to."""
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    app = an_app_of_two(dsn)
+    async with connections(dsn, 1) as (admin,), a_worker(app):
+        metrics = app.plugins["chancy.metrics"]
+        await metrics.increment_counter("app:n", 1)
+        await eventually(lambda: all_say(admin, names, "app:n", 1))
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        await admin.execute(f"SELECT pg_terminate_backend(pid) {others}")
+
+        async def pool_is_read_only() -> bool:
+            try:
+                async with app.pool.connection() as connection:
+                    cursor = await connection.execute("SHOW default_transaction_read_only")
+                    return await cursor.fetchone() == ("on",)
+            except psycopg.OperationalError:
+                return False  # one that was terminated
+
+        await metrics.increment_counter("app:n", 1)
+        await eventually(pool_is_read_only)
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+        await eventually(lambda: all_say(admin, names, "app:n", 2), within_s=BACK_WITHIN_S)

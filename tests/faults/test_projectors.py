@@ -1,0 +1,100 @@
+"""A projector that dies or freezes between any two statements costs no count, and the others its time-out at most."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.process import BaseProcess
+
+import anyio
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.versions import advance
+from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, order_and_fold, total
+from tests.faults.stopping import project, stopping
+
+Connection = AsyncConnection[TupleRow]
+#: `idle_in_transaction_session_timeout` of our transactions, and something for the machine.
+FREED_WITHIN_S = 5 + 5
+
+
+async def something_to_fold(connection: Connection, names: Tables, new: str = "first") -> None:
+    """Append what brings a series and a worker that have no number yet, and counts 2 in "app:n"."""
+    writer = LogWriter(connection, names, f"worker-{new}")
+    for _ in range(2):
+        await writer.append(jobs=[a_row()], runs=[a_run("app:n"), a_run(f"app:{new}", kind="histogram")])
+
+
+async def all_folded(connection: Connection, names: Tables, expected: int) -> bool:
+    """Order and fold what somebody else does not hold; whether all is in."""
+    await sequence(connection, names)
+    await advance(connection, names, folder="another")
+    return await total(connection, names, "app:n") == [expected] * 4
+
+
+async def round_trips(dsn: str, names: Tables) -> int:
+    """How many a fold of `something_to_fold` takes, in a process that knows nothing yet."""
+    async with connections(dsn, 1) as (connection,):
+        await something_to_fold(connection, names)
+    return await project(dsn, names.prefix, 0, signal.SIGCONT)
+
+
+async def is_frozen(process: BaseProcess) -> bool:
+    stat = await anyio.Path(f"/proc/{process.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+async def test_a_projector_killed_before_any_statement_costs_no_count(dsn: str, names: Tables) -> None:
+    trips = await round_trips(dsn, names)
+    assert trips > 30
+    expected = 2
+    async with connections(dsn, 1) as (connection,):
+        for stop_at in range(1, trips + 1):
+            await something_to_fold(connection, names, str(stop_at))
+            expected += 2
+            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGKILL) as process:
+                await anyio.to_thread.run_sync(process.join, 20)
+                died = process.exitcode
+
+            await eventually(lambda: all_folded(connection, names, expected), within_s=10)  # noqa: B023
+
+            assert died == -signal.SIGKILL, stop_at
+        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+
+
+async def test_a_projector_frozen_before_any_statement_is_put_aside_by_the_server(dsn: str, names: Tables) -> None:
+    """With a time-out of 0.2 s instead of 5, so that it fits in a test; the next one waits for the real one."""
+    trips = await round_trips(dsn, names)
+    expected = 2
+    async with connections(dsn, 1) as (connection,):
+        for stop_at in range(1, trips + 1):
+            await something_to_fold(connection, names, str(stop_at))
+            expected += 2
+            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=200) as process:
+                await eventually(lambda: is_frozen(process))
+
+                await eventually(lambda: all_folded(connection, names, expected), within_s=10)  # noqa: B023
+        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+
+
+async def test_a_frozen_projector_that_wakes_up_counts_nothing_again(dsn: str, names: Tables) -> None:
+    trips = await round_trips(dsn, names)
+    async with connections(dsn, 1) as (connection,):
+        await something_to_fold(connection, names, "second")
+        with stopping(dsn, names.prefix, stop_at=trips, how=signal.SIGSTOP) as process:  # before its last COMMIT
+            assert process.pid is not None
+            await eventually(lambda: is_frozen(process))
+            await eventually(lambda: all_folded(connection, names, 4), within_s=FREED_WITHIN_S)
+            os.kill(process.pid, signal.SIGCONT)
+            await anyio.to_thread.run_sync(process.join, 20)
+
+            assert process.exitcode == 1  # the server has ended its transaction
+        await order_and_fold(connection, names)
+        assert await total(connection, names, "app:n") == [4] * 4
+        assert diff(await stored(connection, names), await replay(connection, names)) == []

@@ -1,0 +1,150 @@
+"""Real workers under load, killed in the middle of it: every update the database saved is counted once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from subprocess import DEVNULL
+
+import anyio
+import pytest
+from anyio.abc import Process
+from chancy import Chancy, Queue
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.projections.replay import diff, replay, stored
+from examples.embedded import Server
+from tests.factories import an_app
+from tests.faults import jobs as load
+from tests.faults.proxy import Loss, a_proxy
+from tests.faults.truth import (
+    Update,
+    install_truth,
+    logged_counts,
+    logged_updates,
+    read_log,
+    rolled_up,
+    saved_updates,
+    true_counters,
+)
+
+Connection = AsyncConnection[TupleRow]
+
+
+async def push_load(chancy: Chancy, how_many: int) -> None:
+    """Push jobs that succeed, fail, and fail three times, more than any test gets done."""
+    await chancy.declare(Queue("load", executor=Chancy.Executor.Async, concurrency=20, polling_interval=1))
+    kinds = (load.succeed.job, load.fail.job, load.fail_three_times.job)
+    async for _ in chancy.push_many([kinds[i % 3] for i in range(how_many)]):
+        pass
+
+
+@asynccontextmanager
+async def a_worker(dsn: str, sync_interval: int) -> AsyncIterator[Process]:
+    """A worker in a process of its own; killed at the end of the block, if it still runs."""
+    program = [sys.executable, "-m", "tests.faults.worker_process", dsn, str(sync_interval)]
+    async with await anyio.open_process(program, stdin=None, stdout=DEVNULL, stderr=DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def until_saved(connection: Connection, more: int) -> None:
+    """Wait until the database has saved so many more updates than now, and then for a random moment of work."""
+    before = (await saved_updates(connection)).total()
+    with anyio.fail_after(60):
+        while (await saved_updates(connection)).total() < before + more:
+            await anyio.sleep(0.01)
+    await anyio.sleep(random.random() * 0.03)  # not a wait for anything: a kill should come at any point of a flush
+
+
+async def assert_counted_once(chancy: Chancy, connection: Connection, names: Tables) -> None:
+    saved = await saved_updates(connection)
+    log = await read_log(connection, names)
+    assert differences(logged_updates(log), saved) == ([], [])
+    assert logged_counts(log) == {}
+    assert {update.state for update in saved} == {"succeeded", "failed", "retrying"}
+
+    await fold_all(chancy)
+
+    truth = await true_counters(connection)
+    assert await rolled_up(connection, names) == dict.fromkeys(("1min", "5min", "1hour", "1day"), truth)
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+def differences(logged: dict[Update, int], saved: dict[Update, int]) -> tuple[list[Update], list[Update]]:
+    """Updates that were lost; those that are in the log too often."""
+    lost = [update for update in saved if not logged.get(update)]
+    return lost, [update for update, times in logged.items() if times > saved.get(update, 0)]
+
+
+@pytest.mark.parametrize("sync_interval", [2, 60])
+async def test_five_kills_in_a_row_lose_and_double_nothing(
+    sync_interval: int, dsn: str, connection: Connection, names: Tables
+) -> None:
+    await install_truth(connection)
+    async with an_app(dsn, Metrics()) as (chancy, _):
+        await push_load(chancy, 6_000)
+        for _ in range(5):
+            async with a_worker(dsn, sync_interval) as process:
+                await until_saved(connection, 60)
+                process.kill()
+        async with a_worker(dsn, sync_interval) as process:
+            await until_saved(connection, 60)
+            process.send_signal(signal.SIGTERM)
+            with anyio.fail_after(30):
+                assert await process.wait() == 0
+
+        await assert_counted_once(chancy, connection, names)
+
+
+async def test_kills_while_commits_go_unanswered_lose_and_double_nothing(
+    dsn: str, server: Server, connection: Connection, names: Tables
+) -> None:
+    chance = random.Random(1)
+
+    def loses(statements: bytes) -> Loss:
+        about_jobs = b"SAVEPOINT metrics_log" in statements
+        return chance.choice(("answer", "answer", "commit", "", "")) if about_jobs else ""
+
+    await install_truth(connection)
+    async with a_proxy(server, loses) as proxy, an_app(dsn, Metrics()) as (chancy, _):
+        await push_load(chancy, 6_000)
+        for last in (False, True):
+            async with a_worker(proxy.dsn(dsn), 2) as process:
+                await until_saved(connection, 300)
+                if last:
+                    proxy.loses = lambda _: ""
+                    process.send_signal(signal.SIGTERM)
+                    with anyio.fail_after(30):
+                        assert await process.wait() == 0
+        assert Counter(proxy.lost)["answer"] >= 3
+
+        await assert_counted_once(chancy, connection, names)
+
+
+async def test_two_workers_of_which_one_is_killed_share_the_work_and_the_truth(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await install_truth(connection)
+    async with an_app(dsn, Metrics()) as (chancy, _):
+        await push_load(chancy, 6_000)
+        async with a_worker(dsn, 2) as first, a_worker(dsn, 2) as second:
+            await until_saved(connection, 200)
+            first.kill()
+            await until_saved(connection, 200)
+            second.send_signal(signal.SIGTERM)
+            with anyio.fail_after(30):
+                assert await second.wait() == 0
+
+        await assert_counted_once(chancy, connection, names)

@@ -1,0 +1,271 @@
+"""A COMMIT may or may not have happened; every update that was saved is in the log once all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import Any, Literal
+
+import psycopg
+import pytest
+from chancy import Chancy, QueuedJob
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, dict_row
+
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.buffer import Buffer
+from chancy_metrics.plugin.connection import DatabaseClock
+from chancy_metrics.plugin.job_hook import JobHook
+from chancy_metrics.plugin.recorder import Recorder
+from examples.embedded import Server
+from tests.factories import a_host, a_job, claimed, fetch
+from tests.faults.proxy import Loss, a_proxy
+from tests.faults.truth import Update, install_truth, logged_counts, logged_updates, read_log, saved_updates
+
+Connection = AsyncConnection[TupleRow]
+QUIET = logging.getLogger("quiet")
+QUIET.disabled = True
+
+
+@pytest.mark.parametrize("broken_in_the_retry", [False, True])
+@pytest.mark.parametrize("newer", [0, 2])
+@pytest.mark.parametrize("losses", [["commit"], ["answer"], ["answer", "answer"], ["answer", "commit", "answer"]])
+async def test_a_batch_whose_commit_went_unanswered_is_recorded_once_with_what_came_after_it(
+    losses: list[Loss],
+    newer: int,
+    broken_in_the_retry: bool,
+    dsn: str,
+    server: Server,
+    connection: Connection,
+    names: Tables,
+) -> None:
+    left = [*losses]
+    await install_truth(connection)
+    async with a_proxy(server) as proxy, a_host(proxy.dsn(dsn)) as (worker, _):
+        jobs = list(await claimed(connection, *(a_job() for _ in range(3 + newer * len(losses) + 1))))
+        for job in jobs[:3]:
+            await worker.queue_update(job)
+        proxy.loses = lambda statements: left.pop(0) if left and b"SAVEPOINT metrics_log" in statements else ""
+
+        for _ in losses:
+            with pytest.raises(psycopg.OperationalError):
+                await worker.flush()
+            for job in jobs[3 : 3 + newer]:
+                await worker.queue_update(job)
+            del jobs[3 : 3 + newer]
+        if broken_in_the_retry:
+            await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+        await worker.flush()
+        if broken_in_the_retry:
+            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+        await worker.queue_update(jobs[-1])
+        await worker.flush()
+
+        assert proxy.lost == losses
+    log = await read_log(connection, names)
+    assert logged_updates(log) == await saved_updates(connection)
+    assert logged_updates(log).total() == 3 + newer * len(losses) + 1
+    assert sorted(written.sequence for written in log if written.closes) == sorted(
+        Counter(written.producer for written in log).values()
+    )
+    if not broken_in_the_retry:
+        assert logged_counts(log) == Counter()
+
+
+async def test_a_worker_that_stops_with_an_unconfirmed_batch_settles_it(
+    dsn: str, server: Server, connection: Connection, names: Tables
+) -> None:
+    left: list[Loss] = ["answer", "commit"]
+    await install_truth(connection)
+    async with a_proxy(server) as proxy, a_host(proxy.dsn(dsn)) as (worker, metrics):
+        proxy.loses = lambda statements: left.pop(0) if left and b"SAVEPOINT metrics_log" in statements else ""
+        for _ in range(2):
+            (job,) = await claimed(connection, a_job())
+            await worker.queue_update(job)
+            with pytest.raises(psycopg.OperationalError):
+                await worker.flush()
+        await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+        await worker.flush()
+        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+
+        await metrics.on_worker_stopped(worker=worker)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == await saved_updates(connection)
+    assert logged_updates(log).total() == 2
+    assert sum(written.closes for written in log) == 2
+
+
+Outcome = Literal["saved", "rolled back", "unanswered", "cut short"]
+
+
+class Occurrence:
+    """One update on its way through the host."""
+
+    def __init__(self, job: QueuedJob) -> None:
+        self.job = job
+        self.saved = False
+
+
+class HostMachine(RuleBasedStateMachine):
+    """A host that keeps the contract of `Worker.flush()`, in front of a database and commits that misbehave."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__()
+        self.names = tables("chancy_")
+        self.chancy = Chancy(dsn)
+        self.runner = asyncio.Runner()
+        self.trouble: Literal["", "locked", "renamed"] = ""
+        self.outgoing: list[Occurrence] = []
+        self.pending: list[Occurrence] = []
+        self.expected: Counter[Update] = Counter()
+        self.again: list[QueuedJob] = []
+        self.unknowable: set[int] = set()  # saved, perhaps, without a log: only the next flush can tell
+        self.hooks: list[JobHook] = []
+        self.retrying = False
+
+    @initialize()
+    def begin(self) -> None:
+        async def connect() -> None:
+            self.connection, self.other = [
+                await AsyncConnection.connect(self.chancy.dsn, autocommit=True) for _ in range(2)
+            ]
+
+        self.runner.run(connect())
+        self.clock = DatabaseClock()
+        self.buffer = Buffer(1_000_000)
+        self.recorder = Recorder("worker", self.buffer, self.clock, QUIET)
+        self.start()
+
+    def start(self) -> None:
+        self.hook = JobHook("worker", self.buffer, self.clock, QUIET, lock_timeout_s=0.001, keep_meta=())
+        self.hooks.append(self.hook)
+
+    @rule(how_many=st.integers(1, 3))
+    def queue(self, how_many: int) -> None:
+        self.outgoing += [Occurrence(a_job()) for _ in range(how_many)]
+
+    @precondition(lambda self: self.again)
+    @rule(data=st.data())
+    def queue_the_same_object_again(self, data: st.DataObject) -> None:
+        self.outgoing.append(Occurrence(data.draw(st.sampled_from(self.again))))
+
+    @rule(outcome=st.sampled_from(["saved", "rolled back", "unanswered", "cut short"]), data=st.data())
+    def flush(self, outcome: Outcome, data: st.DataObject) -> None:
+        unwritable = bool(self.trouble) or time.monotonic() < self.hook._muted_until
+        if outcome == "cut short" and unwritable:
+            outcome = "saved"  # what is neither recorded nor announced can't be known
+        refused: set[int] = set()  # claims that somebody else took since: all updates of such a job
+        if self.retrying and self.pending:
+            positions = data.draw(st.sets(st.integers(0, len(self.pending) - 1), max_size=2))
+            refused = {id(self.pending[position].job) for position in positions} - self.unknowable
+        if outcome == "unanswered" and unwritable:
+            self.unknowable |= {id(update.job) for update in (*self.pending, *self.outgoing)}
+        told = data.draw(st.integers(0, 3))
+        self.runner.run(self._flush(outcome, refused, told))
+
+    @precondition(lambda self: not self.trouble)
+    @rule(trouble=st.sampled_from(["locked", "renamed"]))
+    def begin_trouble(self, trouble: Literal["locked", "renamed"]) -> None:
+        self.trouble = trouble
+        if trouble == "locked":
+            self.other_runs("BEGIN; LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE")
+        else:
+            self.other_runs("ALTER TABLE {pending} RENAME TO gone")
+
+    @precondition(lambda self: self.trouble)
+    @rule()
+    def end_trouble(self) -> None:
+        self.other_runs("COMMIT" if self.trouble == "locked" else "ALTER TABLE gone RENAME TO chancy_metrics_pending")
+        self.trouble = ""
+
+    @rule()
+    def be_mute_no_more(self) -> None:
+        self.hook._muted_until = 0.0
+
+    @rule()
+    def update_a_job_without_a_transaction(self) -> None:
+        job = a_job()
+        self.hook.take_saved(job)
+        self.expected[Update(job.id, job.attempts, job.state.value)] += 1
+
+    @precondition(lambda self: not self.pending and not self.trouble)
+    @rule()
+    def stop_and_start(self) -> None:
+        self.runner.run(self.hook.close(self.chancy))
+        self.start()
+
+    def teardown(self) -> None:
+        try:
+            if self.hooks:
+                self.settle()
+        finally:
+            self.runner.close()
+
+    def settle(self) -> None:
+        if self.trouble:
+            self.end_trouble()
+        self.be_mute_no_more()
+
+        async def settle() -> None:
+            await self._flush("saved", set(), 0)
+            await self.recorder.close(self.chancy)
+            await self.hook.close(self.chancy)
+            log = await read_log(
+                self.connection, self.names, producers=[self.recorder.producer, *(hook.producer for hook in self.hooks)]
+            )
+            await self.connection.close()
+            await self.other.close()
+
+            assert logged_updates(log) == self.expected
+            assert len(self.buffer) == 0
+            for producer in {written.producer for written in log}:
+                mine = [written for written in log if written.producer == producer]
+                assert [written.sequence for written in mine] == list(range(1, len(mine) + 1))
+                assert [written.closes for written in mine] == [False] * (len(mine) - 1) + [True]
+
+        self.runner.run(settle())
+
+    def other_runs(self, query: str) -> None:
+        self.runner.run(fetch(self.other, query, self.names))
+
+    async def _flush(self, outcome: Outcome, refused: set[int], told: int) -> None:
+        self.pending += self.outgoing
+        self.outgoing = []
+        accepted = [update for update in self.pending if id(update.job) not in refused]
+        self.again = [job for job in self.again if id(job) not in refused]
+        self.retrying = outcome in ("rolled back", "unanswered")
+        async with (
+            self.connection.cursor(row_factory=dict_row) as cursor,
+            self.connection.transaction(force_rollback=outcome == "rolled back"),
+        ):
+            if accepted:
+                await self.hook.record(cursor, "chancy_", [update.job for update in accepted])
+        if outcome == "rolled back":
+            return
+        for update in accepted:
+            job = update.job
+            self.expected[Update(job.id, job.attempts, job.state.value)] += not update.saved
+            update.saved = True
+        if outcome == "unanswered":
+            return
+        self.pending = []
+        for update in accepted[: told if outcome == "cut short" else None]:
+            self.hook.take_saved(update.job)
+            self.again = [*self.again[-3:], update.job]
+        if outcome == "cut short":
+            untold = {id(update.job) for update in accepted[told:]}
+            self.again = [job for job in self.again if id(job) not in untold]
+
+
+@pytest.mark.usefixtures("anyio_backend")  # which the making of the database needs
+def test_a_host_whose_commits_are_lost_in_any_way_finds_each_saved_update_in_the_log_once(dsn: str) -> None:
+    options: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "deadline": None, "print_blob": False}
+    run_state_machine_as_test(
+        lambda: HostMachine(dsn), settings=settings(max_examples=800, stateful_step_count=40, **options)
+    )

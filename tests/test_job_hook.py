@@ -1,0 +1,376 @@
+"""A job update and its event are one: saved together, lost together, and our failures are never the job's."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import anyio
+import msgspec
+import psycopg
+import pytest
+from chancy import Chancy, Queue, QueuedJob, Worker
+from chancy.plugin import Plugin
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import Combo, microseconds
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.job_hook import job_row
+from tests.factories import a_host, a_job, claimed, fetch
+from tests.faults import jobs as examples
+from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
+
+Connection = AsyncConnection[TupleRow]
+State = QueuedJob.State
+
+
+def updates(*jobs: QueuedJob) -> Counter[Update]:
+    return Counter(Update(job.id, job.attempts, job.state.value) for job in jobs)
+
+
+async def flush(worker: Worker, *jobs: QueuedJob) -> None:
+    for job in jobs:
+        await worker.queue_update(job)
+    await worker.flush()
+
+
+async def saved(connection: Connection) -> set[Any]:
+    cursor = await connection.execute("SELECT id FROM chancy_jobs WHERE state <> 'running'")
+    return {row[0] for row in await cursor.fetchall()}
+
+
+class Observer(Plugin):
+    """Looks at the transaction after our hook, and spoils it if told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock_timeouts: list[str] = []
+        self.spoil = False
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "observer"
+
+    async def on_jobs_updated_in_transaction(
+        self, *, worker: Worker, jobs: Sequence[QueuedJob], cursor: AsyncCursor[Any]
+    ) -> None:
+        await cursor.execute("SHOW lock_timeout")
+        row = await cursor.fetchone()
+        self.lock_timeouts.append(row["lock_timeout"])
+        if self.spoil:
+            self.spoil = False
+            raise psycopg.OperationalError("on purpose")
+
+
+async def test_an_update_is_in_the_log_when_its_transaction_commits_and_not_before(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    observer = Observer()
+    async with a_host(dsn, plugins=[observer]) as (worker, _):
+        jobs = await claimed(connection, *(a_job() for _ in range(3)))
+        observer.spoil = True
+        with pytest.raises(psycopg.OperationalError):
+            await flush(worker, *jobs)
+        assert logged_updates(await read_log(connection, names)) == Counter()
+        assert await saved(connection) == set()
+
+        await worker.flush()
+
+        assert logged_updates(await read_log(connection, names)) == updates(*jobs)
+        assert await saved(connection) == {job.id for job in jobs}
+    assert logged_counts(await read_log(connection, names)) == Counter()
+
+
+async def test_an_update_the_host_refuses_is_not_recorded(dsn: str, connection: Connection, names: Tables) -> None:
+    async with a_host(dsn) as (worker, _):
+        (job,) = await claimed(connection, a_job())
+
+        await flush(worker, a_job(), job, a_job())
+
+    assert logged_updates(await read_log(connection, names)) == updates(job)
+
+
+async def test_the_same_object_twice_in_a_batch_is_two_updates(dsn: str, connection: Connection, names: Tables) -> None:
+    async with a_host(dsn) as (worker, _):
+        (job,) = await claimed(connection, a_job())
+
+        await flush(worker, job, job)
+        await flush(worker, job)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == Counter({Update(job.id, 1, "succeeded"): 3})
+    assert logged_counts(log) == Counter()
+
+
+async def test_more_updates_than_one_transaction_takes_are_recorded_with_theirs(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with a_host(dsn) as (worker, _):
+        jobs = await claimed(connection, *(a_job() for _ in range(2_100)))
+
+        await flush(worker, *jobs)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs)
+    assert sorted(len(written.batch.jobs.ids) // 16 for written in log if written.batch.jobs) == [100, 1000, 1000]
+
+
+async def test_a_job_the_host_did_not_hand_over_in_a_transaction_is_recorded_when_it_was_updated(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        job = a_job()
+        await metrics.on_job_updated(worker=worker, job=job)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(job)
+    assert logged_counts(log) == {"buffered": 1}
+
+
+async def test_a_broken_log_saves_the_jobs_and_their_updates_come_by_the_buffer_counted(
+    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_host(dsn) as (worker, _):
+        jobs = await claimed(connection, *(a_job() for _ in range(5)))
+        await fetch(connection, "ALTER TABLE {log} RENAME TO gone", names)
+        await flush(worker, *jobs)
+        assert await saved(connection) == {job.id for job in jobs}
+        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_log", names)
+
+        (later,) = await claimed(connection, a_job())
+        await flush(worker, later)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs, later)
+    assert logged_counts(log) == {"buffered": 5}
+    assert sum("go through the buffer" in message for message in caplog.messages) == 1
+
+
+async def test_a_locked_log_costs_one_lock_timeout_and_then_nothing_until_it_was_mute_for_long_enough(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = Observer()
+    async with a_host(dsn, Metrics(lock_timeout=0.2), plugins=[observer]) as (worker, metrics):
+        hook = metrics._session(worker).hook
+        jobs = await claimed(connection, *(a_job() for _ in range(40)))
+        async with connection.transaction():
+            await fetch(connection, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+            started = time.monotonic()
+            await flush(worker, jobs[0])
+            first_s = time.monotonic() - started
+            with anyio.fail_after(0.2 * 20):  # half of what it took if each waited
+                for job in jobs[1:]:
+                    await flush(worker, job)
+        assert first_s >= 0.2
+        assert observer.lock_timeouts == ["0"] * 40
+
+        (muted,) = await claimed(connection, a_job())
+        await flush(worker, muted)
+        monkeypatch.setattr(hook, "_muted_until", time.monotonic())
+        (after,) = await claimed(connection, a_job())
+        await flush(worker, after)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs, muted, after)
+    assert logged_counts(log) == {"buffered": 41}
+
+
+async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    observer = Observer()
+    await connection.execute("ALTER ROLE postgres SET lock_timeout = '1234ms'")
+    try:
+        async with a_host(dsn, plugins=[observer]) as (worker, _):
+            for broken in (False, True):
+                if broken:
+                    await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+                await flush(worker, *await claimed(connection, a_job()))
+            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+    finally:
+        await connection.execute("ALTER ROLE postgres RESET lock_timeout")
+
+    assert observer.lock_timeouts == ["1234ms"] * 2
+
+
+async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
+        job = a_job()
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await cursor.execute("SELECT 1 FROM nothing")
+        with pytest.raises(psycopg.OperationalError, match="is lost"):
+            await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[job], cursor=cursor)
+        await other.rollback()
+
+    assert logged_updates(await read_log(connection, names)) == Counter()
+
+
+async def test_workers_of_a_serializable_database_record_beside_each_other(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await connection.execute("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'")
+    try:
+        async with a_host(dsn) as (first, _), a_host(dsn) as (second, _):
+            jobs = await claimed(connection, *(a_job() for _ in range(100)))
+
+            async def work(worker: Worker, mine: Sequence[QueuedJob]) -> None:
+                for i in range(0, len(mine), 5):
+                    for job in mine[i : i + 5]:
+                        await worker.queue_update(job)
+                    while worker._pending_updates or not worker.outgoing.empty():
+                        with suppress(psycopg.errors.SerializationFailure):  # the host's own UPDATEs have them, too
+                            await worker.flush()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(work, first, jobs[::2])
+                tasks.start_soon(work, second, jobs[1::2])
+    finally:
+        await connection.execute("ALTER ROLE postgres RESET default_transaction_isolation")
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs)
+    assert logged_counts(log) == Counter()
+
+
+async def test_a_wrong_clock_of_the_host_puts_no_update_on_a_day_that_has_no_partition(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        hook = metrics._session(worker).hook
+        hook._clock.see(datetime.fromisoformat("2099-01-01T00:00:00+00:00"))
+        jobs = await claimed(connection, *(a_job() for _ in range(3)))
+        await flush(worker, jobs[0])  # nowhere to put it
+        await metrics._session(worker).recorder.append(worker.chancy)  # asks the database for the day
+        await flush(worker, jobs[1])
+
+        await flush(worker, jobs[2])
+        (last,) = await claimed(connection, a_job())
+        await flush(worker, last)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs, last)
+    assert {day.year for (day,) in await fetch(connection, "SELECT DISTINCT day FROM {log}", names)} < {2099, 2026}
+
+
+async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_a_transaction(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with Chancy(dsn, plugins=[examples.metrics]) as chancy:
+        await chancy.declare(Queue("threads", executor=Chancy.Executor.Threaded))
+        await chancy.declare(Queue("processes", executor=Chancy.Executor.Process))
+        async with Worker(chancy, register_signal_handlers=False) as worker:
+            worker.send_outgoing_interval = 0.05
+            refs = [
+                await chancy.push(job)
+                for job in (
+                    examples.record_in_thread.job,
+                    examples.record_in_process.job,
+                    examples.record_in_transaction_of_process.job.with_kwargs(dsn=dsn),
+                )
+            ]
+            with anyio.fail_after(60):
+                thread, refused, recorded = [await chancy.wait_for_job(ref, interval=0.1) for ref in refs]
+
+    assert (thread.state, refused.state, recorded.state) == (State.SUCCEEDED, State.FAILED, State.SUCCEEDED)
+    assert "NotRecording: this is a child process" in refused.errors[0]["traceback"]
+    log = await read_log(connection, names)
+    assert logged_values(log, "app:thread") == [1]
+    assert logged_values(log, "app:process") == [1]
+
+
+def failed(error: BaseException) -> QueuedJob:
+    text = "".join(traceback.format_exception(error))
+    return a_job(state=State.FAILED, errors=[{"attempt": 0, "traceback": text}])
+
+
+class Custom(Exception):
+    pass
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def local() -> BaseException:
+    class Inner(Exception):
+        pass
+
+    return Inner("x")
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ValueError("x"), "ValueError"),
+        (ValueError(), "ValueError"),
+        (ValueError("several\nlines: of\nKeyError: text"), "ValueError"),
+        (RuntimeError("elsewhere:\nTraceback (most recent call last):\n  File x\nKeyError: 1"), "RuntimeError"),
+        (Custom("x"), f"{__name__}.Custom"),
+        (local(), f"{__name__}.local.<locals>.Inner"),
+        (psycopg.errors.UniqueViolation("x"), "psycopg.errors.UniqueViolation"),
+        (ExceptionGroup("several", [raised(ValueError("a")), raised(KeyError("b"))]), "ExceptionGroup"),
+        (SyntaxError("bad", ("file.py", 1, 1, "text", 1, 2)), "SyntaxError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_type_of_an_error_is_read_from_its_traceback(error: BaseException, name: str) -> None:
+    assert job_row(failed(raised(error)), ()).combo.error == name
+    assert job_row(failed(raised(error, cause=raised(OSError("cause")))), ()).combo.error == name
+
+
+@pytest.mark.parametrize(
+    "errors", [[], [{}], [{"attempt": 0, "traceback": None}], ["text"], [{"traceback": "garbage"}]]
+)
+def test_an_error_without_a_traceback_has_no_type_and_costs_no_update(errors: list[Any]) -> None:
+    assert job_row(a_job(state=State.FAILED, errors=errors), ()).combo.error == ""
+
+
+def test_the_facts_of_a_job_are_its_times_its_names_and_nothing_of_its_arguments() -> None:
+    job = a_job(
+        kwargs={"password": "secret"}, meta={"tenant": 7, "token": "secret"}, func="app.f", queue="q", attempts=2
+    )
+
+    row = job_row(job, ("tenant", "absent"))
+
+    assert row.combo == Combo("app.f", "q", "succeeded", 2, "")
+    assert row.job_id == job.id.bytes
+    assert (row.created_us, row.scheduled_us) == (microseconds(job.created_at), microseconds(job.scheduled_at))
+    assert (row.started_us, row.completed_us) == (microseconds(job.started_at), microseconds(job.completed_at))
+    assert row.at_us == row.completed_us
+    assert msgspec.msgpack.decode(row.meta) == {"tenant": 7}
+    assert b"secret" not in repr(row).encode()
+    assert job_row(job, ()).meta == b""
+
+
+def test_a_retrying_update_has_no_completion_and_the_hooks_time() -> None:
+    before = time.time_ns() // 1000
+
+    row = job_row(a_job(state=State.RETRYING, completed_at=None), ())
+
+    assert row.completed_us is None
+    assert before <= row.at_us <= time.time_ns() // 1000
+
+
+def test_a_success_after_failures_has_no_error_type() -> None:
+    job = failed(raised(ValueError("x")))
+
+    assert job_row(a_job(errors=job.errors), ()).combo.error == ""
+
+
+def test_meta_that_messagepack_has_no_number_for_is_kept_as_json() -> None:
+    row = job_row(a_job(meta={"n": 2**70, "s": "x"}), ("n", "s"))
+
+    assert msgspec.msgpack.decode(row.meta) == {"n": str(2**70), "s": '"x"'}

@@ -1,0 +1,298 @@
+"""The order: every committed batch gets one place, without a hole, without waiting for anybody."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import UTC, date, datetime, timedelta
+
+import anyio
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.ledger import Sequenced, in_ledger, read_ledger, sequence
+from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.seal import LogRow, link
+from tests.factories import LogWriter, a_row, a_run, append_as, connections, fetch, order
+
+Connection = AsyncConnection[TupleRow]
+
+
+async def places(connection: Connection, names: Tables) -> list[tuple[int, uuid.UUID, int]]:
+    rows = await fetch(connection, "SELECT position, producer, sequence FROM {ledger} ORDER BY position", names)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def producers(connection: Connection, names: Tables) -> list[tuple[int, bool, int]]:
+    rows = await fetch(connection, "SELECT last_sequence, closed, holes FROM {producers} ORDER BY last_sequence", names)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def test_an_empty_log_has_no_places(connection: Connection, names: Tables) -> None:
+    assert await sequence(connection, names) == Sequenced(0, 0, 0)
+
+
+async def test_batches_get_places_from_one_in_the_order_they_came(connection: Connection, names: Tables) -> None:
+    one, two = LogWriter(connection, names), LogWriter(connection, names)
+    ids = [await writer.append(runs=[a_run()]) for writer in (one, two, two, one)]
+
+    done = await sequence(connection, names)
+
+    assert (done.batches, done.position) == (4, 4)
+    assert await places(connection, names) == [(n, b.producer, b.sequence) for n, b in enumerate(ids, 1)]
+    assert await fetch(connection, "SELECT count(*) FROM {pending}", names) == [(0,)]
+    assert await sequence(connection, names, after=done.last_id) == Sequenced(0, 4, done.last_id)
+
+
+async def test_a_call_takes_its_limit_and_the_next_goes_on(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    for _ in range(5):
+        await writer.append(runs=[a_run()])
+
+    done = [await sequence(connection, names, limit=2) for _ in range(4)]
+
+    assert [one.batches for one in done] == [2, 2, 1, 0]
+    assert [place[2] for place in await places(connection, names)] == [1, 2, 3, 4, 5]
+
+
+async def test_an_open_transaction_holds_nobody_up_and_gets_its_place_when_it_commits(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (slow, quick), slow.transaction():
+        async with slow.cursor() as cursor:
+            late = await append_as(cursor, names, a_run())
+        before = await LogWriter(quick, names).append(runs=[a_run()])
+
+        with anyio.fail_after(2):
+            first = await sequence(quick, names)
+
+        assert first.batches == 1
+    async with connections(dsn, 1) as (connection,):
+        assert (await sequence(connection, names, after=first.last_id)).batches == 0  # its id lies below
+        assert (await sequence(connection, names)).batches == 1  # the sweep
+        assert await places(connection, names) == [(1, before.producer, 1), (2, late.producer, 1)]
+
+
+async def test_appends_that_are_rolled_back_leave_no_hole_in_the_order(connection: Connection, names: Tables) -> None:
+    first = await LogWriter(connection, names).append(runs=[a_run()])
+    for _ in range(40):
+        async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+            await append_as(cursor, names, a_run())
+    last = await LogWriter(connection, names).append(runs=[a_run()])
+
+    await order(connection, names)
+
+    assert await places(connection, names) == [(1, first.producer, 1), (2, last.producer, 1)]
+    assert all(holes == 0 for *_, holes in await producers(connection, names))
+
+
+async def test_a_prepared_transaction_holds_nobody_up(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (connection, preparing):
+        xid = preparing.xid(1, str(uuid.uuid4()), "log")
+        await preparing.set_autocommit(False)
+        await preparing.tpc_begin(xid)
+        await append_as(preparing.cursor(), names, a_run())
+        await preparing.tpc_prepare()
+        await LogWriter(connection, names).append(runs=[a_run()])
+
+        assert (await sequence(connection, names)).batches == 1
+        await preparing.tpc_commit()
+        assert (await sequence(connection, names)).batches == 1
+
+
+async def test_a_predecessor_below_the_hint_gets_its_place_first(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (slow, quick):
+        writer = LogWriter(slow, names)
+        async with slow.transaction():
+            await writer.append(runs=[a_run()])
+            other = await LogWriter(quick, names).append(runs=[a_run()])
+            hint = (await sequence(quick, names)).last_id
+        await writer.append(runs=[a_run()])
+
+        assert (await sequence(quick, names, after=hint)).batches == 2
+
+        mine = [(2, writer.producer, 1), (3, writer.producer, 2)]
+        assert await places(quick, names) == [(1, other.producer, 1), *mine]
+        assert [holes for *_, holes in await producers(quick, names)] == [0, 0]
+
+
+async def test_a_hole_is_counted_and_filled_again_when_its_batch_comes(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run()])
+    lost = writer.next_id()
+    await writer.append(runs=[a_run()])
+    await order(connection, names)
+    with_hole = await producers(connection, names)
+
+    async with short_transaction(connection) as cursor:
+        await append(cursor, names, lost, encode((), [a_run()]), worker="w")
+    await order(connection, names)
+
+    assert with_hole == [(3, False, 1)]
+    assert await producers(connection, names) == [(3, False, 0)]
+    assert [place[2] for place in await places(connection, names)] == [1, 3, 2]
+
+
+async def test_a_row_removed_by_force_before_it_was_ordered_keeps_its_place(
+    connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    for _ in range(3):
+        await writer.append(runs=[a_run()])
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(connection, "DELETE FROM {log} WHERE sequence >= 2", names)
+
+    await order(connection, names)
+
+    rows = await fetch(connection, "SELECT position, sequence, events FROM {ledger} ORDER BY position", names)
+    assert rows == [(1, 1, 1), (2, 2, 0), (3, 3, 0)]
+    assert await producers(connection, names) == [(3, False, 0)]
+
+
+async def test_a_producer_whose_row_was_cleaned_up_goes_on_without_a_hole(
+    connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    for _ in range(3):
+        await writer.append(runs=[a_run()])
+    await order(connection, names)
+    await fetch(connection, "DELETE FROM {producers}", names)
+
+    await writer.append(runs=[a_run()])
+    await order(connection, names)
+
+    assert await producers(connection, names) == [(4, False, 0)]
+
+
+async def test_a_batch_cut_anew_for_another_day_gets_one_place(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    first = await writer.append(runs=[a_run()])
+    await order(connection, names)
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    twice = [writer.next_id(), BatchId(tomorrow, writer.producer, 2), BatchId(tomorrow, writer.producer, 1)]
+    for batch_id in twice:
+        async with short_transaction(connection) as cursor:
+            await append(cursor, names, batch_id, encode((), [a_run()]), worker="w")
+    await fetch(connection, "DELETE FROM {producers}", names)  # clean-up must not make it forget either
+
+    await order(connection, names)
+
+    assert await places(connection, names) == [(1, first.producer, 1), (2, first.producer, 2)]
+    assert await producers(connection, names) == [(2, False, 0)]
+
+
+async def test_a_producer_of_a_single_batch_leaves_no_row(connection: Connection, names: Tables) -> None:
+    async with short_transaction(connection) as cursor:
+        batch_id = await append_as(cursor, names, a_run())
+
+    await order(connection, names)
+
+    async with short_transaction(connection) as cursor:
+        assert await in_ledger(cursor, names, batch_id.producer, 1)
+        assert not await in_ledger(cursor, names, batch_id.producer, 2)
+    assert await producers(connection, names) == []
+
+
+async def test_a_producer_that_ended_is_known_as_closed(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(batch=encode())
+    async with short_transaction(connection) as cursor:
+        await append(cursor, names, writer.next_id(), encode(), worker="w", closes=True)
+
+    await order(connection, names)
+
+    assert await producers(connection, names) == [(2, True, 0)]
+
+
+async def test_the_chain_covers_every_column_of_every_batch(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(batch=encode())
+    await writer.append(jobs=[a_row()], runs=[a_run()])
+    await writer.append(runs=[a_run()])
+    await order(connection, names)
+
+    rows = await fetch(
+        connection,
+        """
+        SELECT o.position, o.chain, l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us,
+            (extract(epoch FROM l.appended_at) * 1000000)::bigint, l.events, l.closes, l.codec, l.sha256
+        FROM {ledger} o
+        JOIN {log} l USING (day, producer, sequence)
+        ORDER BY o.position
+        """,
+        names,
+    )
+
+    chain = b""
+    for position, stored, *values in rows:
+        row = LogRow(*values)
+        chain = link(chain, position, row)
+        assert stored == chain
+        others = dict.fromkeys(LogRow._fields, "changed") | {"day": date.min, "producer": uuid.uuid4()}
+        for name, value in others.items():
+            assert link(b"", position, row._replace(**{name: value})) != link(b"", position, row)
+    assert len(rows) == 3
+    assert await fetch(connection, "SELECT position, chain FROM {head}", names) == [(3, chain)]
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
+@pytest.mark.parametrize("sequencers", [2, 5])
+async def test_sequencers_in_each_others_way_give_every_batch_one_place(
+    dsn: str, names: Tables, sequencers: int, isolation: str
+) -> None:
+    async with connections(dsn, 1) as (admin,):
+        await admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_isolation = '{isolation}'")
+    writers, batches = 4, 60
+    finished = 0
+
+    async def write(connection: Connection, seed: int) -> None:
+        nonlocal finished
+        chance, writer = random.Random(seed), LogWriter(connection, names, f"w{seed}")
+        for _ in range(batches):
+            if chance.random() < 0.3:
+                async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+                    await append_as(cursor, names, a_run())
+            await writer.append(runs=[a_run()])
+        finished += 1
+
+    async def give_places(connection: Connection) -> None:
+        after = 0
+        while finished < writers:
+            after = (await sequence(connection, names, after=after, limit=7)).last_id
+
+    async with connections(dsn, writers + sequencers) as all_of_them:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for seed, connection in enumerate(all_of_them[:writers]):
+                    tasks.start_soon(write, connection, seed)
+                for connection in all_of_them[writers:]:
+                    tasks.start_soon(give_places, connection)
+        await order(all_of_them[0], names)
+        given = await places(all_of_them[0], names)
+
+    assert [place[0] for place in given] == list(range(1, writers * batches + 1))
+    for producer in {place[1] for place in given}:
+        assert [place[2] for place in given if place[1] == producer] == list(range(1, batches + 1))
+
+
+async def test_who_finds_the_order_taken_leaves_at_once(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (holder, connection), holder.transaction():
+        await LogWriter(connection, names).append(runs=[a_run()])
+        await fetch(holder, "SELECT 1 FROM {head} FOR UPDATE", names)
+
+        with anyio.fail_after(2):
+            assert await sequence(connection, names, after=0) == Sequenced(0, None, 0)
+
+
+async def test_the_ledger_is_read_in_pieces_up_to_a_position(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    ids = [await writer.append(runs=[a_run(values=[1.0] * n)]) for n in (1, 2, 3, 4)]
+    await order(connection, names)
+
+    async with short_transaction(connection) as cursor:
+        rows = await read_ledger(cursor, names, after=1, limit=2)
+        until = await read_ledger(cursor, names, after=1, limit=9, until=2)
+
+    assert [(row.position, row.batch_id, row.events) for row in rows] == [(2, ids[1], 2), (3, ids[2], 3)]
+    assert [row.position for row in until] == [2]

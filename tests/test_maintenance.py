@@ -1,0 +1,269 @@
+"""What expired goes in bounded pieces, names nobody uses go with it, and sizes are those of all partitions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+from chancy import Chancy, Queue, Worker
+from chancy.plugin import Plugin
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
+from chancy_metrics.plugin import Metrics, maintenance
+from chancy_metrics.plugin import session as session_module
+from chancy_metrics.plugin.connection import DatabaseClock
+from chancy_metrics.plugin.maintenance import DASHBOARD_NAME, Maintenance, make_days_ahead, series_count, table_sizes
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.versions import advance
+from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, order_and_fold, total
+
+Connection = AsyncConnection[TupleRow]
+DAY_US = 86_400_000_000
+OPTIONS = Metrics().options
+
+
+async def rows_of(connection: Connection, names: Tables) -> list[int]:
+    counts = [f"(SELECT count(*) FROM {{r{resolution}}})" for resolution in RESOLUTIONS]
+    return list((await fetch(connection, f"SELECT {', '.join(counts)}", names))[0])
+
+
+async def horizons(connection: Connection, names: Tables) -> tuple[int, ...]:
+    return tuple(
+        (
+            await fetch(
+                connection,
+                "SELECT horizon_1min, horizon_5min, horizon_1hour, horizon_1day FROM {versions} WHERE version = 1",
+                names,
+            )
+        )[0]
+    )
+
+
+async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Connection, names: Tables) -> None:
+    for days in (0, 1, 8, 91):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - days * DAY_US)])
+    await order_and_fold(connection, names)
+    before = await rows_of(connection, names)
+
+    removed = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+
+    assert before == [8, 8, 8, 8]  # of the worker and of all
+    assert await rows_of(connection, names) == [2, 2, 4, 6]
+    assert removed == 6 + 6 + 4 + 2
+    noon = NOON_US // 1_000_000
+    expected = (noon - 59 * 60, noon - 287 * 300, noon - 167 * 3600, noon - 43_200 - 89 * 86_400)
+    assert await horizons(connection, names) == expected
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_nothing_to_delete_is_none_and_horizons_never_go_back(connection: Connection, names: Tables) -> None:
+    first = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+    high = await horizons(connection, names)
+    again = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US - 30 * DAY_US)
+
+    assert (first, again) == (None, None)
+    assert await horizons(connection, names) == high
+
+
+async def test_a_call_deletes_bounded_pieces(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "PIECE", 10)
+    monkeypatch.setattr(maintenance, "PIECES", 3)
+    await fetch(
+        connection,
+        "INSERT INTO {r1day} (version, worker, series, bucket, count, last_us, sum, min, max)"
+        " SELECT 1, 0, n, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 100) n",
+        names,
+    )
+
+    removed = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) for _ in range(5)]
+
+    assert removed == [30, 30, 30, 10, None]
+
+
+async def test_cleaning_leaves_at_once_where_a_fold_holds_the_version(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (folder, connection), folder.transaction():
+        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
+
+        with anyio.fail_after(5):
+            assert await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) is None
+
+    async with connections(dsn, 1) as (connection,):
+        assert await horizons(connection, names) == (0, 0, 0, 0)
+
+
+async def test_names_without_points_go_and_come_again_under_another_number(
+    connection: Connection, names: Tables
+) -> None:
+    numbers = "SELECT (SELECT array_agg(id) FROM {series}), (SELECT array_agg(id) FROM {workers})"
+    await LogWriter(connection, names, "w").append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
+    await order_and_fold(connection, names)
+    [before] = await fetch(connection, numbers, names)
+
+    removed = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+    gone = await fetch(connection, numbers, names)
+    await LogWriter(connection, names, "w").append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+
+    assert removed == 8 + 2
+    assert gone == [(None, None)]
+    [after] = await fetch(connection, numbers, names)
+    assert [len(numbers) for numbers in after] == [1, 1] and not set(after[0]) & set(before[0])
+    assert await total(connection, names, "app:n") == [1] * 4
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "NAMES", 4)
+    await fetch(connection, "INSERT INTO {workers} (name) SELECT 'w' || n FROM generate_series(1, 10) n", names)
+    cleaner = Maintenance(OPTIONS)
+
+    removed = [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(4)]
+    await fetch(connection, "INSERT INTO {workers} (name) VALUES ('late')", names)
+    removed.append(await cleaner.clean(connection, names, now_us=NOON_US))
+
+    assert removed == [4, 4, 2, None, 1]
+
+
+async def test_producers_are_forgotten_when_their_points_are(connection: Connection, names: Tables) -> None:
+    writers = [LogWriter(connection, names) for _ in range(2)]
+    for writer in writers:
+        await writer.append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    await fetch(
+        connection,
+        "UPDATE {producers} SET seen_at = seen_at - interval '91 d' WHERE producer = %(one)s",
+        names,
+        one=writers[0].producer,
+    )
+
+    await Maintenance(OPTIONS).clean(connection, names)
+
+    assert await fetch(connection, "SELECT producer FROM {producers}", names) == [(writers[1].producer,)]
+    await writers[0].append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    assert await fetch(connection, "SELECT sum(holes) FROM {producers}", names) == [(0,)]
+
+
+async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: str, names: Tables) -> None:
+    """Every number is used for one minute only, so cleaning and numbering want the same rows all the time."""
+    now, minutes, done = NOON_US, 40, False
+
+    async def fold(first: Connection, second: Connection) -> None:
+        nonlocal now, done
+        for minute in range(minutes):
+            now = NOON_US + minute * 7_200_000_000  # the next points come when these have expired at 1min
+            await LogWriter(first, names, f"w{minute % 3}").append(runs=[a_run("app:n", at_us=now)])
+            await sequence(second, names)
+            while not (await advance(second, names, folder="f")).caught_up:
+                pass
+        done = True
+
+    async def clean(connection: Connection) -> None:
+        while not done:
+            await Maintenance(OPTIONS).clean(connection, names, now_us=now)
+
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    async with connections(dsn, 4) as several:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fold, *several[:2])
+                for connection in several[2:]:
+                    tasks.start_soon(clean, connection)
+        assert (await total(several[0], names, "app:n"))[3] == minutes
+        assert await fetch(several[0], deadlocks, names) == [(0,)]
+
+
+async def test_sizes_count_every_partition_and_ours_are_summed_for_the_dashboard(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 9_000)])
+    async with an_app(dsn) as (chancy, _):
+        sizes = await table_sizes(connection, chancy)
+
+    cursor = await connection.execute(
+        "SELECT sum(pg_total_relation_size(relid))::bigint, sum(pg_relation_size(relid))::bigint,"
+        " sum(pg_indexes_size(relid))::bigint FROM pg_partition_tree('chancy_metrics_log')"
+    )
+    assert sizes["metrics_log"] == await cursor.fetchone()
+    assert sizes["metrics_log"][0] > 100_000
+    assert set(TABLES) | {"jobs", "queues", "workers", DASHBOARD_NAME} <= set(sizes)
+    assert sizes[DASHBOARD_NAME] == tuple(sum(sizes[table][n] for table in TABLES) for n in range(3))
+
+
+class Forgetful(Plugin):
+    """A plugin whose table was never made."""
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "test.forgetful"
+
+    def get_tables(self) -> list[str]:
+        return ["no_such_table", 'with "quotes"']
+
+
+async def test_a_missing_table_is_left_out_alone(dsn: str, connection: Connection) -> None:
+    async with an_app(dsn, plugins=[Forgetful()]) as (chancy, _):  # type: ignore[no-untyped-call]
+        await connection.execute(sql.SQL("CREATE TABLE {} ()").format(sql.Identifier('chancy_with "quotes"')))
+        sizes = await table_sizes(connection, chancy)
+
+    assert "no_such_table" not in sizes
+    assert sizes['with "quotes"'] == (0, 0, 0)
+    assert sizes["jobs"][0] > 0
+
+
+async def test_series_are_counted_up_to_the_alarm(connection: Connection, names: Tables) -> None:
+    await fetch(
+        connection,
+        "INSERT INTO {series} (key, kind, unit) SELECT 'k' || n, 'counter', 'u' FROM generate_series(1, 100010) n",
+        names,
+    )
+
+    assert await series_count(connection, names) == maintenance.SERIES_ALARM + 1
+
+
+async def test_days_are_made_by_the_clock_of_the_database(connection: Connection, names: Tables) -> None:
+    async with short_transaction(connection) as cursor:
+        for day in await attached_days(cursor, names):
+            await cursor.execute(sql.SQL("DROP TABLE {}").format(names.partition(day)))
+
+    await make_days_ahead(connection, names, DatabaseClock())
+
+    async with short_transaction(connection) as cursor:
+        days = await attached_days(cursor, names)
+    today = datetime.now(UTC).date()
+    assert days == [today + timedelta(days=n) for n in range(maintenance.DAYS_AHEAD + 1)]
+
+
+async def expired(connection: Connection, names: Tables) -> bool:
+    return await total(connection, names, "app:n") == [0] * 4
+
+
+async def test_maintenance_happens_where_neither_pruner_nor_leadership_run(
+    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "MAINTENANCE_S", 0.1)
+    async with short_transaction(connection) as cursor:
+        for day in (await attached_days(cursor, names))[1:]:
+            await cursor.execute(sql.SQL("DROP TABLE {}").format(names.partition(day)))
+    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - 4_000 * DAY_US)])
+    await order_and_fold(connection, names)
+    metrics = Metrics(sync_interval=0.2, collection_interval=0.2)
+
+    async with Chancy(dsn, plugins=[metrics], no_default_plugins=True) as chancy:
+        await chancy.declare(Queue("default", executor=Chancy.Executor.Async))
+        async with Worker(chancy, register_signal_handlers=False):
+            await eventually(lambda: expired(connection, names))
+            await eventually(lambda: metrics.get_metrics(chancy, f"table:{DASHBOARD_NAME}"))
+
+    async with short_transaction(connection) as cursor:
+        assert len(await attached_days(cursor, names)) > maintenance.DAYS_AHEAD

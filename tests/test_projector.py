@@ -1,0 +1,185 @@
+"""Who folds and when: the leader; if it falls silent, anybody; and nothing ends the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import anyio
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import projector as module
+from chancy_metrics.plugin.projector import PATIENCE, Projector, Turns, fold_all, project
+from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, total
+
+Connection = AsyncConnection[TupleRow]
+INTERVAL_S = 60.0
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def folded(connection: Connection, names: Tables, key: str, expected: int) -> None:
+    """Wait until every rollup says *expected*."""
+
+    async def all_say_so() -> bool:
+        return await total(connection, names, key) == [expected] * 4
+
+    await eventually(all_say_so)
+
+
+async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, connection: Connection) -> None:
+    for _ in range(3):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "p")
+        first, second = await projector.run_once(), await projector.run_once()
+        await projector.close()
+
+    assert first == (3, 6, 3, "")
+    assert second == (0, 0, 3, "")
+    assert await total(connection, names, "app:n") == [9] * 4
+
+
+async def test_a_round_goes_on_past_the_limit_of_one_ordering(dsn: str, names: Tables, connection: Connection) -> None:
+    async with connection.transaction(), connection.cursor() as cursor:
+        for _ in range(module.SEQUENCE_LIMIT + 1):
+            await append_as(cursor, names, a_run("app:n"))
+    async with an_app(dsn) as (chancy, _):
+        done = await fold_all(chancy)
+
+    assert (done.batches, done.events) == (module.SEQUENCE_LIMIT + 1, module.SEQUENCE_LIMIT + 1)
+
+
+async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connections(dsn, 2) as (slow, quick), an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "p")
+        async with slow.transaction():
+            await append_as(slow.cursor(), names, a_run("app:n"))
+            await LogWriter(quick, names).append(runs=[a_run("app:n")])
+            await projector.run_once()
+        before = await projector.run_once()
+        monkeypatch.setattr(module, "SWEEP_S", 0)
+        after = await projector.run_once()
+        await projector.close()
+
+        assert (before.events, after.events) == (0, 1)
+        assert await total(quick, names, "app:n") == [2] * 4
+
+
+async def test_the_leader_folds_and_others_wait_for_its_silence(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    clock, leader = Clock(), asyncio.Event()
+    turns = Turns("w2", INTERVAL_S, leader, clock=clock)
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "w2")
+        clock.now_s += PATIENCE * INTERVAL_S - 1
+        pause = await module._turn(chancy, turns, projector, INTERVAL_S)
+        waited = await total(connection, names, "app:n")
+        leader.set()
+        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await projector.close()
+
+    assert 0 < pause <= 1 + 0.5 * INTERVAL_S
+    assert waited == [0] * 4
+    assert await total(connection, names, "app:n") == [1] * 4
+
+
+async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    clock = Clock()
+    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    turns.hear("w1")
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "w2")
+        clock.now_s += 2 * INTERVAL_S + 1
+        assert not turns.mine
+        await module._turn(chancy, turns, projector, INTERVAL_S)
+        took_over = turns.mine
+        turns.hear("w2")
+        still = turns.mine
+        turns.hear("w1")
+        await projector.close()
+
+    assert (took_over, still, turns.mine) == (True, True, False)
+    assert await total(connection, names, "app:n") == [1] * 4
+
+
+async def test_silence_is_no_reason_where_the_database_shows_a_fold(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    """Without notifications nobody is ever heard."""
+    clock = Clock()
+    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    async with an_app(dsn, notifications=False) as (chancy, _):
+        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        await fold_all(chancy, "w1")
+        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        projector = Projector(chancy, "w2")
+        clock.now_s += 2 * INTERVAL_S + 1
+        await module._turn(chancy, turns, projector, INTERVAL_S)
+        current = turns.mine
+        await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", names)
+        clock.now_s += 2 * INTERVAL_S + 1
+        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await projector.close()
+
+    assert (current, turns.mine) == (False, True)
+    assert await total(connection, names, "app:n") == [2] * 4
+
+
+async def test_an_idle_log_needs_nobody(dsn: str, names: Tables) -> None:
+    clock = Clock()
+    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "w2")
+        clock.now_s += 2 * INTERVAL_S + 1
+        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await projector.close()
+
+    assert not turns.mine
+
+
+async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
+    dsn: str, names: Tables, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = asyncio.Event()
+    leader.set()
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "p")
+        log = logging.getLogger("test.projector")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(project, chancy, Turns("p", 0.05, leader), projector, 0.05, log)
+            await LogWriter(connection, names).append(runs=[a_run("app:n")])
+            await folded(connection, names, "app:n", 1)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+            await fetch(connection, "ALTER TABLE {head} RENAME TO away", names)
+            with anyio.fail_after(20):
+                while "folding metrics failed" not in caplog.text:
+                    await anyio.lowlevel.checkpoint()
+            await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_head", names)
+            await LogWriter(connection, names).append(runs=[a_run("app:n")])
+
+            await folded(connection, names, "app:n", 2)
+
+            tasks.cancel_scope.cancel()
+        await projector.close()

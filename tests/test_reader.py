@@ -1,0 +1,393 @@
+"""The copy of the shared cache: loaded once, followed fold by fold, always what the rollups say."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import numpy as np
+import psycopg
+import pytest
+from chancy import Chancy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.reader import Copy, Reader
+from examples.embedded import Server
+from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+DAY_US = 86_400_000_000
+
+
+def a_reader(chancy: Chancy, **options: Any) -> Reader:
+    """A reader that looks when it is told to."""
+    return Reader(chancy, lambda: 3_600.0, chancy.log, **options)
+
+
+@asynccontextmanager
+async def reading(dsn: str, **options: Any) -> AsyncIterator[Reader]:
+    async with an_app(dsn) as (chancy, _):
+        yield a_reader(chancy, **options)
+
+
+def content(copy: Copy) -> dict[Any, bytes]:
+    return {
+        (number, copy.series[number], resolution): rows.tobytes()
+        for number, tracks in copy.tracks.items()
+        for resolution, rows in tracks.items()
+    }
+
+
+async def loaded(chancy: Chancy) -> Copy:
+    """What a process that has just begun reads."""
+    return await a_reader(chancy).copy()
+
+
+async def record(connection: Connection, names: Tables, *values: float, key: str = "app:n", **run: Any) -> None:
+    await LogWriter(connection, names).append(runs=[a_run(key, values, **run)])
+    await order_and_fold(connection, names)
+
+
+def total(copy: Copy, key: str = "app:n") -> float:
+    return sum(copy.tracks[number]["1day"][-1, -1] for _, number in copy.series.under(key))
+
+
+async def soon(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds."""
+
+    async def ask() -> object:
+        return condition()
+
+    await eventually(ask)
+
+
+# -- loading and following --------------------------------------------------------------------------------------------
+
+
+async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        await metrics.increment_counter("app:n", 1)
+        await metrics.flush(worker.chancy)
+        await metrics.get_metrics(worker.chancy)
+        asked = worker.chancy.pool.get_stats()["requests_num"]
+
+        for _ in range(10):
+            assert list(await metrics.get_metrics(worker.chancy, "app")) == ["app:n"]
+            assert list((await metrics.get_metrics(worker.chancy, limit=1))["series"]) == ["app:n"]
+            assert await metrics.list_metrics(worker.chancy) == ["app:n"]
+
+        assert worker.chancy.pool.get_stats()["requests_num"] == asked
+
+
+async def test_a_copy_follows_each_fold_without_loading_again(dsn: str, names: Tables, connection: Connection) -> None:
+    async with reading(dsn) as reader:
+        first = await reader.copy()
+        for fold in range(1, 4):
+            await record(connection, names, 1.0)
+            await reader.refresh()
+
+            assert total(await reader.copy()) == fold
+        assert await reader.copy() is first
+
+
+async def test_an_announced_fold_wakes_the_reader(dsn: str, names: Tables, connection: Connection) -> None:
+    async with reading(dsn) as reader:
+        copy = await reader.copy()
+        await record(connection, names, 1.0)
+
+        reader.wake()
+
+        await soon(lambda: len(copy.series) == 1)
+
+
+async def test_a_process_that_hears_of_no_fold_looks_by_itself(dsn: str, names: Tables, connection: Connection) -> None:
+    async with an_app(dsn) as (chancy, _):
+        reader = Reader(chancy, lambda: 0.01, chancy.log)
+        copy = await reader.copy()
+
+        await record(connection, names, 1.0)
+
+        await soon(lambda: len(copy.series) == 1)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        "DELETE FROM {cache} WHERE fold <= 3",  # the reader fell behind
+        "DELETE FROM {cache}",
+        "UPDATE {cache} SET token = gen_random_uuid()",  # a restore or a failover that lost a fold
+        "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, folds, created_by)"
+        " SELECT 2, rules, user_rules, rule_names, 'ready', position, 1, 'test' FROM {versions} WHERE version = 1;"
+        " INSERT INTO {r1day} SELECT (jsonb_populate_record(r, '{{\"version\": 2}}')).* FROM {r1day} r;"
+        " UPDATE {head} SET live = 2",
+    ],
+    ids=["overrun", "emptied", "restored", "swapped"],
+)
+async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
+    dsn: str, names: Tables, connection: Connection, lose: str
+) -> None:
+    async with reading(dsn) as reader:
+        for _ in range(3):
+            await record(connection, names, 1.0)
+        first = await reader.copy()
+        await record(connection, names, 1.0)
+        await fetch(connection, lose, names)
+
+        await reader.refresh()
+
+        assert await reader.copy() is not first
+        assert total(await reader.copy()) == 4
+
+
+async def test_a_copy_that_was_loaded_before_the_first_fold_follows_it(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    async with reading(dsn) as reader:
+        first = await reader.copy()
+        await record(connection, names, 1.0)
+        await fetch(connection, "DELETE FROM {cache} WHERE fold = 1", names)
+        await record(connection, names, 1.0)
+
+        await reader.refresh()
+
+        assert first.series == {}
+        assert total(await reader.copy()) == 2
+
+
+async def test_a_refresh_never_takes_the_copy_back(dsn: str, names: Tables, connection: Connection) -> None:
+    async with reading(dsn) as reader, anyio.create_task_group() as others:
+        await reader.copy()
+        for fold in range(1, 31):
+            await record(connection, names, 1.0)
+            for _ in range(4):
+                others.start_soon(reader.refresh)
+            await reader.refresh()
+
+            assert total(await reader.copy()) == fold
+
+
+# -- equal to the rollups ---------------------------------------------------------------------------------------------
+
+_examples = itertools.count()
+_steps = st.one_of(
+    st.tuples(
+        st.just("record"),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["counter", "gauge", "histogram"]),
+        st.integers(0, 3 * 24 * 60),  # minutes ago
+        st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=3),
+    ),
+    st.tuples(st.sampled_from(["read", "read", "clean", "lose half", "lose all", "restore"])),
+    st.tuples(st.just("later"), st.sampled_from([1, 60, 25 * 60, 8 * 24 * 60, 100 * 24 * 60])),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(_steps, min_size=3, max_size=14))
+async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
+    dsn: str, names: Tables, steps: Sequence[tuple[Any, ...]]
+) -> None:
+    # Horizons only rise, so every example begins later than the last one has ended.
+    now_us = microseconds(datetime(1980, 1, 1, tzinfo=UTC)) + next(_examples) * 1_500 * DAY_US
+    maintenance = Maintenance(Metrics().options)
+    async with connections(dsn, 1) as (connection,), reading(dsn) as reader:
+        await reader.copy()
+        for step, *details in [*steps, ("read",)]:
+            match step:
+                case "record":
+                    key, kind, minutes_ago, values = details
+                    at_us = now_us - minutes_ago * 60_000_000
+                    await record(connection, names, *values, key=key, kind=kind, at_us=at_us)
+                case "later":
+                    now_us += details[0] * 60_000_000
+                case "clean":
+                    await maintenance.clean(connection, names, now_us=now_us)
+                case "lose half":
+                    await fetch(connection, "DELETE FROM {cache} WHERE fold % 2 = 0", names)
+                case "lose all":
+                    await fetch(connection, "DELETE FROM {cache}", names)
+                case "restore":
+                    await fetch(connection, "UPDATE {cache} SET token = gen_random_uuid()", names)
+                case "read":
+                    await reader.refresh()
+                    mine, fresh = await reader.copy(), await loaded(reader._chancy)
+                    assert content(mine) == content(fresh)
+                    assert dict(mine.series) == dict(fresh.series)
+
+
+async def test_a_series_that_was_cleaned_up_comes_again_under_its_key(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    async with reading(dsn) as reader:
+        await record(connection, names, 1.0)
+        first = await reader.copy()
+        before = first.series.under("app:n")
+        later_us = NOON_US + 100 * DAY_US
+        await Maintenance(Metrics().options).clean(connection, names, now_us=later_us)
+        await record(connection, names, 5.0, at_us=later_us)
+
+        await reader.refresh()
+
+        after = (await reader.copy()).series.under("app:n")
+        assert [key for key, _ in after] == ["app:n"]
+        assert after != before
+        assert total(await reader.copy()) == 5
+        assert await reader.copy() is first
+
+
+async def test_what_has_expired_leaves_the_copy(dsn: str, names: Tables, connection: Connection) -> None:
+    async with reading(dsn) as reader:
+        for minute in range(5):
+            await record(connection, names, 1.0, at_us=NOON_US + minute * 60_000_000)
+        copy = await reader.copy()
+        await Maintenance(Metrics().options).clean(connection, names, now_us=NOON_US + 62 * 60_000_000)
+
+        await reader.refresh()
+
+        (track,) = copy.tracks.values()
+        assert np.array_equal(track["1min"][:, 0], NOON_US / 1e6 + 60 * np.arange(3, 5))
+        assert len(track["5min"]) == 1
+        assert track["1min"].base is None
+
+
+# -- one worker's points ----------------------------------------------------------------------------------------------
+
+
+async def test_where_one_worker_is_alone_its_points_are_the_merged_ones(dsn: str) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        for value in (0.1, 0.2, 2.5):
+            await metrics.increment_counter("app:n", value)
+            await metrics.record_gauge("app:level", value)
+            await metrics.record_histogram_value("app:took", value, unit="seconds")
+            await metrics.record_gauge("app:n", value, unit="slots")
+        await metrics.flush(worker.chancy)
+
+        for prefix in (None, "app", "app:n", "app:n:gauge:slots", "app:n:gauge", "other"):
+            merged = await metrics.get_metrics(worker.chancy, prefix)
+            mine = await metrics.get_metrics(worker.chancy, prefix, worker.worker_id)
+            assert {key: without_quantiles(metric.values) for key, metric in merged.items()} == {
+                key: metric.values for key, metric in mine.items()
+            }
+            windows = [
+                await metrics.get_metrics(worker.chancy, prefix, worker_id, resolution="1hour")
+                for worker_id in (None, worker.worker_id)
+            ]
+            summaries = [{key: (m.type, m.unit, m.summary) for key, m in one["series"].items()} for one in windows]
+            assert summaries[0] == summaries[1]
+            assert sorted(summaries[0]) == sorted(merged)
+
+
+def without_quantiles(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return {
+        resolution: [
+            (at, {name: part for name, part in value.items() if name[0] != "p"} if isinstance(value, dict) else value)
+            for at, value in pairs
+        ]
+        for resolution, pairs in values.items()
+    }
+
+
+async def test_a_worker_sees_its_own_points_and_an_unknown_one_none(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    now_us = microseconds(datetime.now(UTC))
+    for worker, value in (("one", 1.0), ("two", 20.0)):
+        run = a_run("app:n", [value], at_us=now_us)
+        await LogWriter(connection, names, worker).append(runs=[run])
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, metrics):
+        asked = {worker: await metrics.get_metrics(chancy, "app", worker) for worker in ("one", "two", "", "three")}
+        unknown = await metrics.get_metrics(chancy, "app", "three", limit=1)
+
+    assert {worker: [metric.values_1day[0][1] for metric in found.values()] for worker, found in asked.items()} == {
+        "one": [1.0],
+        "two": [20.0],
+        "": [21.0],
+        "three": [],
+    }
+    assert {key: metric.data for key, metric in unknown["series"].items()} == {"app:n": []}
+
+
+@pytest.mark.parametrize(("prefix", "worker"), [("app\x00", "one"), ("app", "o\x00ne"), ("app\x00", None)])
+async def test_a_name_no_database_can_hold_matches_nothing(dsn: str, prefix: str, worker: str | None) -> None:
+    async with an_app(dsn) as (chancy, metrics):
+        assert await metrics.get_metrics(chancy, prefix, worker) == {}
+
+
+# -- beginnings and ends ----------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_reads_in_a_second_event_loop(dsn: str) -> None:
+    metrics = Metrics()
+    app = Chancy(dsn, plugins=[metrics])
+
+    async def count_and_read() -> float:
+        async with app:
+            await metrics.increment_counter("app:n", 1)
+            await metrics.flush(app)
+            return (await metrics.get_metrics(app, "app"))["app:n"].values_1day[0][1]  # type: ignore[return-value]
+
+    assert asyncio.run(count_and_read()) == 1.0
+    assert asyncio.run(count_and_read()) == 2.0
+
+
+async def test_following_ends_when_nobody_reads_and_begins_again_with_a_read(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    async with reading(dsn, idle_s=0.0) as reader:
+        first = await reader.copy()
+        await soon(lambda: not reader.following)
+        await record(connection, names, 1.0)
+
+        assert total(await reader.copy()) == 1
+        assert await reader.copy() is not first
+
+
+async def test_a_reader_of_a_closed_app_ends_and_opens_nothing(dsn: str) -> None:
+    async with an_app(dsn) as (chancy, _):
+        reader = a_reader(chancy)
+        await reader.copy()
+
+    reader.wake()
+
+    await soon(lambda: not reader.following)
+    assert "pool" not in vars(chancy)
+
+
+async def test_reads_go_on_while_the_database_is_away_and_follow_when_it_is_back(
+    dsn: str, server: Server, names: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connections(dsn, 1) as (connection,):
+        await record(connection, names, 1.0)
+        (database,) = await (await connection.execute("SELECT current_database()")).fetchone() or ("",)
+    allow = f"ALTER DATABASE {database} ALLOW_CONNECTIONS "
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin, caplog.at_level(logging.WARNING, "chancy"):
+        async with an_app(dsn) as (chancy, _):
+            reader = Reader(chancy, lambda: 0.05, chancy.log)
+            copy = await reader.copy()
+            admin.execute(allow + "false")
+            admin.execute(end)
+            await soon(lambda: "could not be followed" in caplog.text)
+
+            with anyio.fail_after(1):
+                assert total(await reader.copy()) == 1
+
+            admin.execute(allow + "true")
+            async with connections(dsn, 1) as (connection,):
+                await record(connection, names, 1.0)
+            await soon(lambda: total(copy) == 2)

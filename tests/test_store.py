@@ -1,0 +1,203 @@
+"""What the rollups hold is exact, whatever order it came in, and the ring says the same as they do."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections import versions
+from chancy_metrics.projections.numbers import number_series, number_workers
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.ring import COLUMNS, unpack_points
+from chancy_metrics.projections.versions import advance
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
+
+Connection = AsyncConnection[TupleRow]
+LARGEST = 1.7976931348623157e308
+
+
+async def merged(connection: Connection, names: Tables, columns: str, resolution: str = "1min") -> list[TupleRow]:
+    return await fetch(connection, f"SELECT {columns} FROM {{r{resolution}}} WHERE worker = 0 ORDER BY series", names)
+
+
+async def fold_one_by_one(connection: Connection, names: Tables, *values: list[float], **options: object) -> None:
+    """Fold each list of values in a step of its own."""
+    for one in values:
+        await LogWriter(connection, names).append(runs=[a_run("app:n", one, **options)])  # type: ignore[arg-type]
+        await order_and_fold(connection, names)
+
+
+async def test_sums_are_exact_in_every_order_and_every_batching(connection: Connection, names: Tables) -> None:
+    hard = [[0.1] * 10, [1e308, 1e308], [1e308, 5e-324, -1e308], [2.0**70, 1.0, -(2.0**70)], [3.0, -3.0], [1e-9, 1e300]]
+    for seed in range(1, 4):
+        for number, values in enumerate(hard):
+            random.Random(seed).shuffle(values)
+            for part in (values[:seed], values[seed:]):
+                if part:
+                    await LogWriter(connection, names).append(runs=[a_run(f"app:{seed}:{number}", part)])
+        await order_and_fold(connection, names)
+    writers = [LogWriter(connection, names) for _ in range(3)]
+    for writer in writers:
+        for number, values in enumerate(hard):
+            await writer.append(runs=[a_run(f"app:again:{number}", values)])
+        await order_and_fold(connection, names)
+
+    for resolution in RESOLUTIONS:
+        rows = await fetch(
+            connection,
+            f"SELECT key, sum, sum::text FROM {{r{resolution}}} JOIN {{series}} s ON s.id = series WHERE worker = 0",
+            names,
+        )
+        assert len(rows) == 4 * len(hard)
+        for key, found, text in rows:
+            times = 3 if "again" in key else 1
+            assert Fraction(found) == times * sum(map(Fraction, hard[int(key[-1])])), key
+            assert "." not in text or not text.endswith("0")  # equal numbers have equal bytes
+
+
+async def test_a_sum_beyond_float64_is_kept_exactly_and_handed_out_as_the_largest(
+    connection: Connection, names: Tables
+) -> None:
+    await fold_one_by_one(connection, names, [1e308, 1e308], [1e308])
+    await LogWriter(connection, names).append(runs=[a_run("app:minus", [-1e308, -1e308])])
+    await order_and_fold(connection, names)
+
+    rows = await fetch(connection, "SELECT points FROM {cache} ORDER BY fold", names)
+    given = [float(unpack_points(row[0])["1day"].values[0][COLUMNS.index("sum")]) for row in rows]
+
+    assert given == [LARGEST, LARGEST, -LARGEST]
+    assert [row[0] for row in await merged(connection, names, "sum")] == [3 * int(1e308), -2 * int(1e308)]
+
+
+async def test_the_latest_gauge_is_that_of_the_latest_time(connection: Connection, names: Tables) -> None:
+    for at_us, value in ((NOON_US + 5, 5.0), (NOON_US + 9, 9.0), (NOON_US + 7, 7.0)):
+        await fold_one_by_one(connection, names, [value], kind="gauge", at_us=at_us)
+
+    assert await merged(connection, names, "last, last_us, count, min, max") == [(9.0, NOON_US + 9, 3, 5.0, 9.0)]
+
+
+async def test_of_gauges_at_one_instant_the_last_in_the_order_is_the_latest(
+    connection: Connection, names: Tables
+) -> None:
+    await fold_one_by_one(connection, names, [4.0, 5.0], [6.0, 3.0], kind="gauge", at_us=NOON_US + 1)
+    later = LogWriter(connection, names, "another")
+    await later.append(runs=[a_run("app:n", [9.0], kind="gauge", at_us=NOON_US)])
+    await order_and_fold(connection, names)
+
+    assert await merged(connection, names, "last, last_position, last_index") == [(3.0, 2, 1)]
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connection, names: Tables) -> None:
+    values = [float(v) for v in np.random.default_rng(3).lognormal(0, 2, 3_000)] + [0.0, -1.0, 1e300]
+    columns = "count, min, max, p50, p95, p99, sketch"
+    await fold_one_by_one(connection, names, values[:10], values[10:11], values[11:], kind="histogram")
+    in_pieces = await merged(connection, names, columns)
+    await LogWriter(connection, names).append(runs=[a_run("app:once", values, kind="histogram")])
+    await order_and_fold(connection, names)
+
+    at_once = (await merged(connection, names, columns))[1]
+
+    assert in_pieces == [at_once]
+    for found, q in zip(at_once[3:6], (0.5, 0.95, 0.99), strict=True):
+        assert found == pytest.approx(float(np.quantile(values, q, method="inverted_cdf")), rel=0.0055)
+
+
+async def test_only_merged_histograms_carry_a_sketch(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
+    await order_and_fold(connection, names)
+
+    rows = await fetch(
+        connection,
+        "SELECT DISTINCT kind, worker = 0, sketch IS NOT NULL, p95 IS NOT NULL"
+        " FROM {r1hour} r JOIN {series} s ON s.id = r.series ORDER BY 1, 2",
+        names,
+    )
+
+    assert rows == [
+        ("counter", False, False, False),
+        ("counter", True, False, False),
+        ("gauge", False, False, False),
+        ("gauge", True, False, False),
+        ("histogram", False, False, False),
+        ("histogram", True, True, True),
+    ]
+
+
+async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups_have(
+    connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(jobs=[a_row(), a_row(state="failed")], runs=[a_run("app:n"), a_run("app:g", kind="gauge")])
+    await order_and_fold(connection, names)
+    await writer.append(jobs=[a_row()], runs=[a_run("app:g", [2.5], kind="gauge")])
+
+    await order_and_fold(connection, names)
+
+    [(fold, position, data)] = await fetch(
+        connection, "SELECT fold, position, points FROM {cache} ORDER BY fold DESC LIMIT 1", names
+    )
+    assert (fold, position) == (2, 2)
+    for resolution, points in unpack_points(data).items():
+        rows = await fetch(
+            connection,
+            "SELECT series, bucket, count, last_us, sum::float8, min, max, last, p50, p95, p99"
+            f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
+            " WHERE worker = 0 AND key <> 'app:n' AND key NOT LIKE '%%failed' ORDER BY series",
+            names,
+        )
+        expected = np.array(rows, np.float64)
+        got = np.column_stack([points.series, points.bucket, points.values])
+        assert np.array_equal(got, expected, equal_nan=True)
+
+
+async def test_numbers_are_given_once(connection: Connection, names: Tables) -> None:
+    series = [a_run(key).series for key in ("b", "a", "c")]
+
+    first = await number_series(connection, names, series[:2])
+    second = await number_series(connection, names, series)
+
+    assert {one: second[one] for one in first} == first
+    assert len(set(second.values())) == 3
+    assert await number_workers(connection, names, ["w"]) == await number_workers(connection, names, ["w"])
+
+
+async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no_count(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def number_and_lose(*arguments: object) -> dict[str, int]:
+        numbers = await number_workers(*arguments)  # type: ignore[arg-type]
+        await fetch(connection, "DELETE FROM {series}; DELETE FROM {workers}", names)
+        return numbers
+
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await order(connection, names)
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "number_workers", number_and_lose)
+        lost = await advance(connection, names, folder="f")
+
+    await order_and_fold(connection, names)
+
+    assert (lost.events, lost.position, lost.reason) == (0, 0, "names were cleaned up meanwhile")
+    assert await total(connection, names, "app:n") == [1] * 4
+    assert await fetch(connection, "SELECT count(*) FROM {cache}", names) == [(1,)]
+
+
+async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection, names: Tables) -> None:
+    for _ in range(5):
+        await LogWriter(connection, names).append(jobs=[a_row()])
+        await order_and_fold(connection, names)
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+
+    rows = await connection.execute(
+        "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = ANY(%s)",
+        [[names.rollup(resolution).as_string(connection).strip('"') for resolution in RESOLUTIONS]],
+    )
+    for _, updated, hot in await rows.fetchall():
+        assert updated == hot > 0
