@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.projections.cells import (
@@ -138,11 +138,13 @@ def unique_places(rows: list[Row]) -> list[Row]:
     return [row._replace(last=row.last and (row.last[0], n, row.last[2])) for n, row in enumerate(rows)]
 
 
+@settings(deadline=None)
 @given(ROWS.map(unique_places))
 def test_merged_rows_equal_plain_python(rows: list[Row]) -> None:
     assert rows_of(merge(cells_of(rows))) == expected(rows)
 
 
+@settings(deadline=None)
 @given(ROWS.map(unique_places), st.integers(0, 12), st.integers(0, 12), st.randoms(use_true_random=False))
 def test_merge_is_associative_and_commutative(rows: list[Row], cut: int, second: int, source: random.Random) -> None:
     parts = [merge(cells_of(part)) for part in (rows[:cut], rows[cut : cut + second], rows[cut + second :])]
@@ -153,6 +155,7 @@ def test_merge_is_associative_and_commutative(rows: list[Row], cut: int, second:
     assert rows_of(result) == rows_of(merge(cells_of(rows)))
 
 
+@settings(deadline=None)
 @given(ROWS.map(unique_places))
 def test_merging_merged_cells_changes_nothing(rows: list[Row]) -> None:
     once = merge(cells_of(rows))
@@ -160,6 +163,7 @@ def test_merging_merged_cells_changes_nothing(rows: list[Row]) -> None:
     assert rows_of(merge(once)) == rows_of(once)
 
 
+@settings(deadline=None)
 @given(ROWS.map(unique_places), st.sampled_from([60, 300, 3_600]))
 def test_coarsening_equals_merging_the_coarser_rows(rows: list[Row], width_s: int) -> None:
     coarser = [row._replace(key=(*row.key[:2], row.key[2] // width_s * width_s)) for row in rows]
@@ -167,6 +171,7 @@ def test_coarsening_equals_merging_the_coarser_rows(rows: list[Row], width_s: in
     assert rows_of(coarsen(merge(cells_of(rows)), width_s)) == expected(coarser)
 
 
+@settings(deadline=None)
 @given(ROWS.map(unique_places), st.sets(KEYS))
 def test_selecting_rows_keeps_all_that_is_theirs(rows: list[Row], chosen: set[Key]) -> None:
     cells = merge(cells_of(rows))
@@ -178,6 +183,7 @@ def test_selecting_rows_keeps_all_that_is_theirs(rows: list[Row], chosen: set[Ke
 WIDE = st.integers(0, 2) | st.integers(-(2**40), 2**40) | st.sampled_from([-(2**62), 2**62])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(WIDE, WIDE, WIDE), min_size=1, max_size=30))
 def test_rows_are_grouped_in_a_stable_order_however_wide_their_columns_are(rows: list[tuple[int, int, int]]) -> None:
     order, starts = group_rows(*(np.array(column, np.int64) for column in zip(*rows, strict=True)))

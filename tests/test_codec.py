@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events.codec import DecodedBatch, EncodedBatch, ObservationRun, decode, encode
@@ -103,6 +103,7 @@ def runs_of(batch: DecodedBatch) -> list[ObservationRun]:
     ]
 
 
+@settings(deadline=None)
 @given(JOBS, RUNS, COUNTS)
 def test_a_batch_decodes_to_what_was_encoded(jobs: list[JobRow], runs: list[ObservationRun], counts) -> None:  # type: ignore[no-untyped-def]
     batch = encode(jobs, runs, counts)
@@ -214,11 +215,13 @@ def test_another_number_of_events_is_damage() -> None:
         decode(1, batch.payload, batch.sha256, 2)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 3))
 def test_random_bytes_are_damage_or_a_batch(payload: bytes, events: int) -> None:
     decode_or_damage(payload, events)
 
 
+@settings(deadline=None)
 @given(JOBS, RUNS, st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 def test_mutated_bytes_are_damage_or_a_batch(jobs, runs, changes) -> None:  # type: ignore[no-untyped-def]
     batch = encode(jobs, runs)

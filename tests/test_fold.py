@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events import codec
@@ -140,7 +140,7 @@ def skewed_in(batch: Source) -> int:
         for r in batch.jobs
         if r.started_us is not None and r.combo.state != "retrying"
     ]
-    return ahead + sum(took < 0 or took > LONGEST for took in runs + waits)
+    return ahead + sum(took < -SECOND or took > LONGEST for took in runs + waits)
 
 
 def oracle(batches: Sequence[Source]) -> Points:
@@ -281,6 +281,7 @@ SOURCES = st.lists(
 ).map(lambda batches: [batch._replace(position=number) for number, batch in enumerate(batches, 1)])
 
 
+@settings(deadline=None)
 @given(SOURCES, st.randoms(use_true_random=False))
 def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source], random) -> None:  # type: ignore[no-untyped-def]
     shuffled = random.sample(sources, len(sources))
@@ -297,6 +298,7 @@ def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source],
     assert set(result.workers) == {worker for _, worker, _, _ in points_of(result)} - {None}
 
 
+@settings(deadline=None)
 @given(SOURCES, st.lists(st.integers(0, 2), min_size=5, max_size=5), st.randoms(use_true_random=False))
 def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piece_of, random) -> None:  # type: ignore[no-untyped-def]
     pieces = [
@@ -312,6 +314,7 @@ def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piec
     assert result.events == whole.events
 
 
+@settings(deadline=None)
 @given(SOURCES)
 def test_rows_are_in_the_order_of_worker_series_and_bucket(sources: list[Source]) -> None:
     for cells in folded(*sources).levels.values():
@@ -344,11 +347,12 @@ def test_a_late_event_lands_in_its_own_bucket() -> None:
     assert points["1min", None, series, T // SECOND].count == 1
 
 
-def test_a_negative_duration_counts_as_zero_and_as_skewed() -> None:
-    result = folded(source(job(started_us=T + 1, created_us=T + 5, scheduled_us=T)))
+@pytest.mark.parametrize(("ahead_us", "skewed"), [(1, 0), (SECOND, 0), (SECOND + 1, 2)])
+def test_a_negative_duration_counts_as_zero_and_past_a_second_as_skewed(ahead_us: int, skewed: int) -> None:
+    result = folded(source(job(started_us=T + ahead_us, created_us=T + 2 * ahead_us, scheduled_us=T)))
 
     times = [point for (_, _, series, _), point in points_of(result).items() if series.kind == "histogram"]
-    assert result.counts["skewed"] == 2
+    assert result.counts["skewed"] == skewed
     assert {(point.count, point.sum, point.minimum, point.maximum) for point in times} == {(1, 0, 0.0, 0.0)}
 
 
