@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
+from .columns import DecodedBatch, JobColumns, ObservationColumns
 from .errors import DamagedBatch, UnknownCodec
 from .facts import KINDS, Combo, JobRow, Series, check_series, microseconds
 
@@ -97,39 +98,6 @@ class ObservationRun(NamedTuple):
     series: Series
     at_us: Sequence[int]
     values: array[float]
-
-
-class JobColumns(NamedTuple):
-    """Job updates of a batch, a row each; all times int64 microseconds since 1970, their differences fit too."""
-
-    combos: list[Combo]
-    combo: NDArray[np.int64]
-    ids: bytes  # 16 bytes a row
-    at_us: NDArray[np.int64]
-    created_us: NDArray[np.int64]
-    scheduled_us: NDArray[np.int64]
-    started_us: NDArray[np.int64]  # meaningless where not has_started
-    completed_us: NDArray[np.int64]
-    has_started: NDArray[np.bool_]
-    has_completed: NDArray[np.bool_]
-    meta: dict[int, bytes]
-
-
-class ObservationColumns(NamedTuple):
-    """Observations of a batch: `lengths[i]` rows of `series[i]`, one series after the other."""
-
-    series: list[Series]
-    lengths: NDArray[np.int64]
-    at_us: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-
-class DecodedBatch(NamedTuple):
-    """A batch's columns and what its producer had to leave out (reason -> how many)."""
-
-    counts: dict[str, int]
-    jobs: JobColumns | None
-    observations: ObservationColumns | None
 
 
 _encoder = msgspec.msgpack.Encoder()

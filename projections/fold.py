@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.codec import JobColumns, ObservationColumns, decode
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.columns import JobColumns, ObservationColumns
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chancy_metrics.events.codec import DecodedBatch, decode
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
 from chancy_metrics.plugin import Metrics, buffer
