@@ -32,7 +32,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         steps = STEP_EVENTS // batch_size
         in_memory = log_batches(encoded, workers=1)
         with pool.database() as dsn:
-            async with connections(dsn, 1) as (connection,):
+            async with connections(dsn, 1, prepared=False) as (connection,):
                 await Producer(connection).append(encoded)
                 check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
                 stretches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]

@@ -98,8 +98,10 @@ async def a_worker(dsn: str, *plugins: Plugin) -> AsyncIterator[Worker]:
 
 
 @asynccontextmanager
-async def connections(dsn: str, count: int) -> AsyncIterator[list[AsyncConnection[TupleRow]]]:
-    opened = [await AsyncConnection.connect(dsn, autocommit=True) for _ in range(count)]
+async def connections(dsn: str, count: int, *, prepared: bool = True) -> AsyncIterator[list[AsyncConnection[TupleRow]]]:
+    """Open connections for a block, with prepared statements as Chancy's pool has them, or without, as ours have."""
+    threshold = 5 if prepared else None
+    opened = [await AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=threshold) for _ in range(count)]
     try:
         yield opened
     finally:

@@ -28,7 +28,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         events = batch_size * batches
         encoded = batches_of(job_rows(events, until_us=time.time_ns() // 1_000, per_second=1_000), batch_size)
         with pool.database() as dsn:
-            async with connections(dsn, 1) as (connection,):
+            async with connections(dsn, 1, prepared=False) as (connection,):
                 names = tables("chancy_")
                 before = await _bytes(connection)
                 producer = Producer(connection)

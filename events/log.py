@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncConnection, AsyncCursor, Cursor, sql
+from psycopg import AsyncConnection, AsyncCursor, Cursor, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
 from .codec import EncodedBatch
@@ -54,15 +54,20 @@ async def short_transaction(
     With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
     every dead row that a long transaction elsewhere keeps.
     """
-    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(
-            sql.SQL(
-                "SET TRANSACTION ISOLATION LEVEL {isolation};"
-                "SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL lock_timeout = {lock}"
-                + ("; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off" if index_only else "")
-            ).format(isolation=sql.SQL(isolation), idle=sql.Literal(_IDLE_MS), lock=sql.Literal(lock_timeout_ms))
-        )
-        yield cursor
+    try:
+        async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    "SET TRANSACTION ISOLATION LEVEL {isolation};"
+                    "SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL lock_timeout = {lock}"
+                    + ("; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off" if index_only else "")
+                ).format(isolation=sql.SQL(isolation), idle=sql.Literal(_IDLE_MS), lock=sql.Literal(lock_timeout_ms))
+            )
+            yield cursor
+    except errors.ReadOnlySqlTransaction:
+        # A failover can leave sessions on a server that takes no writes, and a pool would keep them for an hour.
+        await connection.close()
+        raise
 
 
 _APPEND = """

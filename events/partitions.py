@@ -35,7 +35,7 @@ async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, to
                 await _make_day(connection, tables, day)
             except errors.LockNotAvailable:
                 break
-            except (errors.DuplicateTable, errors.UniqueViolation):
+            except (errors.DuplicateTable, errors.DuplicateObject, errors.UniqueViolation):
                 continue  # somebody else made it in the meantime
             made.append(day)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from logging import Logger
 from typing import Any, NamedTuple
@@ -46,35 +47,40 @@ class _Bag:
     """Jobs by identity, each as often as it was put in."""
 
     def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
-        self._jobs: dict[int, list[QueuedJob]] = {}  # holding the jobs keeps their ids from being used again
-        for job in jobs:
-            self.add(job)
+        self._jobs = list(jobs)  # holding them keeps their ids from being used again
+        self._times = Counter(map(id, self._jobs))
 
     def __bool__(self) -> bool:
-        return bool(self._jobs)
+        return bool(self._times)
 
     def __contains__(self, job: QueuedJob) -> bool:
-        return id(job) in self._jobs
+        return id(job) in self._times
 
     def add(self, job: QueuedJob) -> None:
-        self._jobs.setdefault(id(job), []).append(job)
+        self._jobs.append(job)
+        self._times[id(job)] += 1
 
     def take(self, job: QueuedJob) -> bool:
         """Take *job* out once; False if it is not in here."""
-        same = self._jobs.get(id(job))
-        if same is None:
+        times = self._times.get(id(job))
+        if times is None:
             return False
-        same.pop()
-        if not same:
-            del self._jobs[id(job)]
+        if times > 1:
+            self._times[id(job)] = times - 1
+        else:
+            del self._times[id(job)]
+            if not self._times:
+                self._jobs.clear()
         return True
 
-    def add_all(self, other: _Bag) -> None:
-        for job in other.jobs():
-            self.add(job)
-
     def jobs(self) -> list[QueuedJob]:
-        return [job for same in self._jobs.values() for job in same]
+        left = self._times.copy()
+        jobs = []
+        for job in self._jobs:
+            if left[id(job)]:
+                left[id(job)] -= 1
+                jobs.append(job)
+        return jobs
 
 
 class _Attempt(NamedTuple):
@@ -193,10 +199,11 @@ class JobHook:
             try:
                 async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
                     names = tables(chancy.prefix)
-                    rows = [job_row(job, self._keep_meta) for job in self._owed.jobs()]
-                    batch_id = self._unconfirmed.batch_id if self._unconfirmed else self._next_id()
-                    if self._unconfirmed is None and self._sequence == 1:
+                    attempt = await self._placed(cursor, names)
+                    if attempt is None and self._sequence == 1:
                         return  # it never began
+                    rows = [job_row(job, self._keep_meta) for job in self._owed.jobs()]
+                    batch_id = attempt.batch_id if attempt else self._next_id()
                     now = await append(cursor, names, batch_id, encode(rows), worker=self.worker_id, closes=True)
                     if now is None:
                         following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
@@ -301,7 +308,7 @@ class JobHook:
 
     def _settle(self, attempt: _Attempt) -> None:
         """The batch of *attempt* is in the log, with its jobs and those that were owed."""
-        self._recorded.add_all(attempt.bag)
+        self._recorded = _Bag(self._recorded.jobs() + attempt.bag.jobs()) if self._recorded else attempt.bag
         self._unconfirmed, self._owed = None, _Bag()
         self._sequence += 1
 
@@ -313,21 +320,22 @@ def job_row(job: QueuedJob, keep_meta: tuple[str, ...]) -> JobRow:
     """Take the facts of a job update; never its arguments, result or traceback."""
     completed = None if job.completed_at is None else microseconds(job.completed_at)
     created = microseconds(job.created_at)
+    # By place, not by name: this runs for every job, and takes a quarter less so.
     return JobRow(
-        job_id=job.id.bytes,
-        combo=Combo(job.func, job.queue, job.state.value, job.attempts, _error_type(job)),
-        at_us=time.time_ns() // 1000 if completed is None else completed,
-        created_us=created,
-        scheduled_us=created if job.scheduled_at is None else microseconds(job.scheduled_at),
-        started_us=None if job.started_at is None else microseconds(job.started_at),
-        completed_us=completed,
-        meta=_kept(job.meta, keep_meta) if keep_meta else b"",
+        job.id.bytes,
+        Combo(job.func, job.queue, job.state.value, job.attempts, _error_type(job) if job.errors else ""),
+        time.time_ns() // 1000 if completed is None else completed,
+        created,
+        created if job.scheduled_at is None else microseconds(job.scheduled_at),
+        None if job.started_at is None else microseconds(job.started_at),
+        completed,
+        _kept(job.meta, keep_meta) if keep_meta else b"",
     )
 
 
 def _error_type(job: QueuedJob) -> str:
     """Name of the exception that ended this attempt, by its traceback, the last of a chain; "" if none did."""
-    if not job.errors or job.state is QueuedJob.State.SUCCEEDED:
+    if job.state is QueuedJob.State.SUCCEEDED:
         return ""
     last: object = job.errors[-1]
     text = str(last.get("traceback", "")) if isinstance(last, dict) else ""

@@ -62,7 +62,7 @@ class Maintenance:
 
     async def _delete_names(self, connection: AsyncConnection[TupleRow], names: Tables, version: int) -> int:
         """Delete series and workers that no row has any more, under the version's lock, which folds take too."""
-        async with short_transaction(connection) as cursor:
+        async with short_transaction(connection, index_only=True) as cursor:
             if not await _lock_version(cursor, names, version):
                 return 0
             series, self._series_seen = await _unused(cursor, names, names.series, "series", version, self._series_seen)

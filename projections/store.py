@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from anyio import to_thread
-from numpy.typing import NDArray
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 
+from .arrays import bigints, blobs, doubles, integers, take_arrays
 from .cells import ALL_WORKERS, Cells, Sketches, select
 from .ring import COLUMNS, ChangedPoints
 from .sketch import decode, encode_many, merge_runs, quantile_many, starts_of
@@ -37,7 +37,7 @@ FROM unnest(
     %(worker)s::integer[], %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
     %(micro)s::bigint[], %(rest)s::numeric[], %(min)s::float8[], %(max)s::float8[],
     %(last)s::float8[], %(last_position)s::bigint[], %(last_index)s::integer[],
-    %(p50)s::float8[], %(p95)s::float8[], %(p99)s::float8[], %(sketch)b::bytea[]
+    %(p50)s::float8[], %(p95)s::float8[], %(p99)s::float8[], %(sketch)s::bytea[]
 ) AS n (
     worker, series, bucket, count, last_us, micro, rest, min, max,
     last, last_position, last_index, p50, p95, p99, sketch
@@ -76,6 +76,7 @@ async def store(
     Returns:
         The merged points that changed, with their new values.
     """
+    take_arrays(cursor)
     changed = {}
     for resolution, cells in levels.items():
         merged = cells.worker == ALL_WORKERS
@@ -83,11 +84,10 @@ async def store(
             continue
         upsert = sql.SQL(_UPSERT).format(rollup=tables.rollup(resolution), newer=_NEWER)
         together = await _with_stored_sketches(cursor, tables, version, resolution, select(cells, merged))
-        returning = upsert + sql.SQL(_CHANGED).format(sum=FINITE_SUM)
-        await cursor.execute(returning, {"version": version} | await to_thread.run_sync(_parameters, together))
+        parameters = await to_thread.run_sync(_parameters, version, together)
+        await cursor.execute(upsert + sql.SQL(_CHANGED).format(sum=FINITE_SUM), parameters, binary=True)
         changed[resolution] = changed_points(await cursor.fetchall())
-        own = select(cells, ~merged)
-        await cursor.execute(upsert, {"version": version} | _parameters(own))
+        await cursor.execute(upsert, await to_thread.run_sync(_parameters, version, select(cells, ~merged)))
     return changed
 
 
@@ -119,9 +119,9 @@ async def _with_stored_sketches(
         ).format(rollup=tables.rollup(resolution)),
         {
             "version": version,
-            "owner": owners.tolist(),
-            "series": cells.series[owners].tolist(),
-            "bucket": cells.bucket[owners].tolist(),
+            "owner": integers(owners),
+            "series": integers(cells.series[owners]),
+            "bucket": bigints(cells.bucket[owners]),
         },
         binary=True,
     )
@@ -144,39 +144,30 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs))
 
 
-def _parameters(cells: Cells) -> dict[str, Any]:
-    gauges = ~np.isnan(cells.last)
-    rest: list[str | None] = [None] * cells.rows
+def _parameters(version: int, cells: Cells) -> dict[str, Any]:
+    rest = ["NULL"] * cells.rows
     for row, value in cells.rest.items():
         rest[row] = str(value)
-    return {
-        "worker": cells.worker.tolist(),
-        "series": cells.series.tolist(),
-        "bucket": cells.bucket.tolist(),
-        "count": cells.tally.tolist(),
-        "last_us": cells.last_us.tolist(),
-        "micro": cells.micro.tolist(),
-        "rest": rest,
-        "min": cells.minimum.tolist(),
-        "max": cells.maximum.tolist(),
-        "last": _nullable(cells.last, gauges),
-        "last_position": _nullable(cells.last_position, gauges),
-        "last_index": _nullable(cells.last_index, gauges),
-    } | _sketch_parameters(cells)
-
-
-def _sketch_parameters(cells: Cells) -> dict[str, Any]:
-    """Encode each row's sketch and take its quantiles; rows without one hold NULL."""
+    gauges = ~np.isnan(cells.last)
     starts = starts_of(cells.sketches.owner, cells.rows)
-    has = starts[1:] > starts[:-1]
-    encoded = encode_many(starts, cells.sketches.codes, cells.sketches.counts)
-    columns: dict[str, Any] = {"sketch": [data if mine else None for data, mine in zip(encoded, has, strict=True)]}
-    for name, q in QUANTILES.items():
-        runs = (starts, cells.sketches.codes, cells.sketches.counts)
-        quantiles = quantile_many(*runs, q, cells.minimum, cells.maximum)
-        columns[name] = _nullable(quantiles, has)
-    return columns
-
-
-def _nullable(column: NDArray[Any], known: NDArray[np.bool_]) -> list[Any]:
-    return [value if has else None for value, has in zip(column.tolist(), known.tolist(), strict=True)]
+    sketches = starts, cells.sketches.codes, cells.sketches.counts
+    has_sketch = starts[1:] > starts[:-1]
+    return {
+        "version": version,
+        "worker": integers(cells.worker),
+        "series": integers(cells.series),
+        "bucket": bigints(cells.bucket),
+        "count": bigints(cells.tally),
+        "last_us": bigints(cells.last_us),
+        "micro": bigints(cells.micro),
+        "rest": f"{{{','.join(rest)}}}",
+        "min": doubles(cells.minimum),
+        "max": doubles(cells.maximum),
+        "last": doubles(cells.last, gauges),
+        "last_position": bigints(cells.last_position, gauges),
+        "last_index": integers(cells.last_index, gauges),
+        "sketch": blobs([data if has else b"" for data, has in zip(encode_many(*sketches), has_sketch, strict=True)]),
+    } | {
+        name: doubles(quantile_many(*sketches, q, cells.minimum, cells.maximum), has_sketch)
+        for name, q in QUANTILES.items()
+    }

@@ -180,12 +180,15 @@ async def _number(connection: AsyncConnection[TupleRow], tables: Tables, folded:
     by_name = await number_workers(connection, tables, folded.workers)
     series = [by_series[one] for one in folded.series]
     workers = [by_name[name] for name in folded.workers]
+    return _Numbered(await to_thread.run_sync(_renumbered, folded.levels, series, workers), series, workers)
+
+
+def _renumbered(levels: dict[str, Cells], series: list[int], workers: list[int]) -> dict[str, Cells]:
     series_numbers, worker_numbers = np.array(series, np.int64), np.array([ALL_WORKERS, *workers], np.int64)
-    levels = {
+    return {
         resolution: merge(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
-        for resolution, cells in folded.levels.items()
+        for resolution, cells in levels.items()
     }
-    return _Numbered(levels, series, workers)
 
 
 def _expired(levels: dict[str, Cells], kept: dict[str, Cells]) -> int:

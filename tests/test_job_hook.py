@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -16,14 +18,14 @@ import psycopg
 import pytest
 from chancy import Chancy, Queue, QueuedJob, Worker
 from chancy.plugin import Plugin
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Combo, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.job_hook import job_row
-from tests.factories import a_host, a_job, claimed, fetch
+from tests.factories import a_host, a_job, claimed, fetch, order
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
@@ -259,6 +261,46 @@ async def test_a_wrong_clock_of_the_host_puts_no_update_on_a_day_that_has_no_par
     log = await read_log(connection, names)
     assert logged_updates(log) == updates(*jobs, last)
     assert {day.year for (day,) in await fetch(connection, "SELECT DISTINCT day FROM {log}", names)} < {2099, 2026}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_in_the_order(
+    committed: bool, dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
+        hook = metrics._session(worker).hook
+        first, second, third = await claimed(connection, *(a_job() for _ in range(3)))
+        today = datetime.now(UTC)
+        hook._clock.see(today + timedelta(days=2))
+        async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
+            await hook.record(cursor, "chancy_", [first])
+        await order(connection, names)
+        hook._clock.see(today)
+        gone = names.partition((today + timedelta(days=2)).date())
+        await connection.execute(sql.SQL("DROP TABLE {}").format(gone))
+
+        await flush(worker, first, second)
+        await flush(worker, third)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*([] if committed else [first]), second, third)
+    assert logged_counts(log) == {"buffered": 1}
+
+
+async def test_a_job_that_is_never_announced_is_not_remembered_for_ever(dsn: str, connection: Connection) -> None:
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host, host.cursor() as cursor:
+        hook = metrics._session(worker).hook
+        (job,) = await claimed(connection, a_job())
+        await hook.record(cursor, "chancy_", [job])
+        await host.commit()
+        kept = weakref.ref(job)
+        del job
+
+        for _ in range(2):
+            await flush(worker, *await claimed(connection, a_job()))
+
+        gc.collect()
+        assert kept() is None
 
 
 async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_a_transaction(

@@ -15,14 +15,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, make_days
-from chancy_metrics.events.schema import TABLES, Tables
+from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import LogWriter, a_host, a_run, append_as, connections, fetch, order
+from tests.factories import LogWriter, a_host, a_run, connections, fetch, order
 
 Connection = AsyncConnection[TupleRow]
 FAR = date(2031, 5, 1)
-#: How long an append may wait for a partition in the making.
-MOST_WAIT_S = 0.1
 
 
 async def days_of(connection: Connection, names: Tables) -> list[date]:
@@ -65,30 +63,6 @@ async def test_two_that_make_the_same_days_at_once_both_end_well(dsn: str, names
         await make(several[0])
 
     assert sorted(made) == [FAR + timedelta(days=n) for n in range(10)]
-
-
-async def test_no_append_waits_while_days_are_made_beside_a_dump_and_an_open_writer(dsn: str, names: Tables) -> None:
-    waits: list[float] = []
-    made: list[date] = []
-    async with connections(dsn, 4) as (dump, writer, maker, appender), dump.transaction(), writer.transaction():
-        for table in TABLES:
-            await dump.execute(
-                sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(f"{names.prefix}{table}"))
-            )
-        await append_as(writer.cursor(), names, a_run())
-
-        async def append_until_made() -> None:
-            while not made:
-                started = time.monotonic()
-                await LogWriter(appender, names).append(runs=[a_run()])
-                waits.append(time.monotonic() - started)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(append_until_made)
-            made += await make_days(maker, names, today=FAR, ahead=20)
-
-    assert len(made) == 21
-    assert max(waits) < MOST_WAIT_S
 
 
 async def test_a_day_that_can_not_have_its_lock_is_left_for_the_next_call(dsn: str, names: Tables) -> None:

@@ -23,6 +23,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin import reader as reader_module
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.reader import Copy, Reader
 from examples.embedded import Server
@@ -127,14 +128,10 @@ async def test_a_process_that_hears_of_no_fold_looks_by_itself(dsn: str, names: 
     "lose",
     [
         "DELETE FROM {cache} WHERE fold <= 3",  # the reader fell behind
+        "DELETE FROM {cache} WHERE fold = 4",
         "DELETE FROM {cache}",
         "UPDATE {cache} SET token = gen_random_uuid()",  # a restore or a failover that lost a fold
-        "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, folds, created_by)"
-        " SELECT 2, rules, user_rules, rule_names, 'ready', position, 1, 'test' FROM {versions} WHERE version = 1;"
-        " INSERT INTO {r1day} SELECT (jsonb_populate_record(r, '{{\"version\": 2}}')).* FROM {r1day} r;"
-        " UPDATE {head} SET live = 2",
     ],
-    ids=["overrun", "emptied", "restored", "swapped"],
 )
 async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
     dsn: str, names: Tables, connection: Connection, lose: str
@@ -143,40 +140,90 @@ async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
         for _ in range(3):
             await record(connection, names, 1.0)
         first = await reader.copy()
-        await record(connection, names, 1.0)
+        for _ in range(2):
+            await record(connection, names, 1.0)
         await fetch(connection, lose, names)
 
         await reader.refresh()
 
         assert await reader.copy() is not first
-        assert total(await reader.copy()) == 4
+        assert total(await reader.copy()) == 5
 
 
-async def test_a_copy_that_was_loaded_before_the_first_fold_follows_it(
-    dsn: str, names: Tables, connection: Connection
-) -> None:
+async def test_a_copy_of_another_version_is_loaded_again(dsn: str, names: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
-        first = await reader.copy()
         await record(connection, names, 1.0)
-        await fetch(connection, "DELETE FROM {cache} WHERE fold = 1", names)
-        await record(connection, names, 1.0)
+        await reader.copy()
+        await fetch(
+            connection,
+            "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, folds, created_by)"
+            " SELECT 2, rules, user_rules, rule_names, 'ready', position, folds, 'test' FROM {versions}"
+            " WHERE version = 1;"
+            ' INSERT INTO {r1day} SELECT (jsonb_populate_record(r, \'{{"version": 2, "sum": 7}}\')).* FROM {r1day} r;'
+            " UPDATE {head} SET live = 2",
+            names,
+        )
 
         await reader.refresh()
 
-        assert first.series == {}
-        assert total(await reader.copy()) == 2
+        assert total(await reader.copy()) == 7
 
 
-async def test_a_refresh_never_takes_the_copy_back(dsn: str, names: Tables, connection: Connection) -> None:
+@pytest.mark.parametrize(("folds_before", "ring"), [(0, ""), (1, "DELETE FROM {cache}")])
+async def test_a_copy_that_was_loaded_beside_an_empty_ring_is_up_to_date(
+    dsn: str, names: Tables, connection: Connection, folds_before: int, ring: str
+) -> None:
+    async with reading(dsn) as reader:
+        for _ in range(folds_before):
+            await record(connection, names, 1.0)
+            await fetch(connection, ring, names)
+        first = await reader.copy()
+        await record(connection, names, 1.0)
+        await reader.refresh()
+        assert await reader.copy() is first
+        assert total(first) == folds_before + 1
+
+
+async def test_a_fold_that_left_no_trace_in_an_empty_ring_is_not_overlooked(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    async with reading(dsn) as reader:
+        await reader.copy()
+        await record(connection, names, 1.0)
+        await fetch(connection, "DELETE FROM {cache}", names)
+
+        await reader.refresh()
+
+        assert total(await reader.copy()) == 1
+
+
+async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
+    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, go = anyio.Event(), anyio.Event()
+    find_names = reader_module._names
+
+    async def slowly(*arguments: Any) -> Any:
+        found = await find_names(*arguments)
+        if not stopped.is_set():
+            stopped.set()
+            await go.wait()
+        return found
+
     async with reading(dsn) as reader, anyio.create_task_group() as others:
         await reader.copy()
-        for fold in range(1, 31):
-            await record(connection, names, 1.0)
-            for _ in range(4):
-                others.start_soon(reader.refresh)
-            await reader.refresh()
+        await record(connection, names, 1.0)
+        monkeypatch.setattr(reader_module, "_names", slowly)
+        others.start_soon(reader.refresh)
+        await stopped.wait()
+        await record(connection, names, 1.0)
 
-            assert total(await reader.copy()) == fold
+        with pytest.raises(TimeoutError), anyio.fail_after(0.3):
+            await reader.refresh()
+        go.set()
+        await reader.refresh()
+
+        assert total(await reader.copy()) == 2
 
 
 # -- equal to the rollups ---------------------------------------------------------------------------------------------
@@ -261,71 +308,6 @@ async def test_what_has_expired_leaves_the_copy(dsn: str, names: Tables, connect
         assert np.array_equal(track["1min"][:, 0], NOON_US / 1e6 + 60 * np.arange(3, 5))
         assert len(track["5min"]) == 1
         assert track["1min"].base is None
-
-
-# -- one worker's points ----------------------------------------------------------------------------------------------
-
-
-async def test_where_one_worker_is_alone_its_points_are_the_merged_ones(dsn: str) -> None:
-    async with a_host(dsn) as (worker, metrics):
-        for value in (0.1, 0.2, 2.5):
-            await metrics.increment_counter("app:n", value)
-            await metrics.record_gauge("app:level", value)
-            await metrics.record_histogram_value("app:took", value, unit="seconds")
-            await metrics.record_gauge("app:n", value, unit="slots")
-        await metrics.flush(worker.chancy)
-
-        for prefix in (None, "app", "app:n", "app:n:gauge:slots", "app:n:gauge", "other"):
-            merged = await metrics.get_metrics(worker.chancy, prefix)
-            mine = await metrics.get_metrics(worker.chancy, prefix, worker.worker_id)
-            assert {key: without_quantiles(metric.values) for key, metric in merged.items()} == {
-                key: metric.values for key, metric in mine.items()
-            }
-            windows = [
-                await metrics.get_metrics(worker.chancy, prefix, worker_id, resolution="1hour")
-                for worker_id in (None, worker.worker_id)
-            ]
-            summaries = [{key: (m.type, m.unit, m.summary) for key, m in one["series"].items()} for one in windows]
-            assert summaries[0] == summaries[1]
-            assert sorted(summaries[0]) == sorted(merged)
-
-
-def without_quantiles(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {
-        resolution: [
-            (at, {name: part for name, part in value.items() if name[0] != "p"} if isinstance(value, dict) else value)
-            for at, value in pairs
-        ]
-        for resolution, pairs in values.items()
-    }
-
-
-async def test_a_worker_sees_its_own_points_and_an_unknown_one_none(
-    dsn: str, names: Tables, connection: Connection
-) -> None:
-    now_us = microseconds(datetime.now(UTC))
-    for worker, value in (("one", 1.0), ("two", 20.0)):
-        run = a_run("app:n", [value], at_us=now_us)
-        await LogWriter(connection, names, worker).append(runs=[run])
-    await order_and_fold(connection, names)
-
-    async with an_app(dsn) as (chancy, metrics):
-        asked = {worker: await metrics.get_metrics(chancy, "app", worker) for worker in ("one", "two", "", "three")}
-        unknown = await metrics.get_metrics(chancy, "app", "three", limit=1)
-
-    assert {worker: [metric.values_1day[0][1] for metric in found.values()] for worker, found in asked.items()} == {
-        "one": [1.0],
-        "two": [20.0],
-        "": [21.0],
-        "three": [],
-    }
-    assert {key: metric.data for key, metric in unknown["series"].items()} == {"app:n": []}
-
-
-@pytest.mark.parametrize(("prefix", "worker"), [("app\x00", "one"), ("app", "o\x00ne"), ("app\x00", None)])
-async def test_a_name_no_database_can_hold_matches_nothing(dsn: str, prefix: str, worker: str | None) -> None:
-    async with an_app(dsn) as (chancy, metrics):
-        assert await metrics.get_metrics(chancy, prefix, worker) == {}
 
 
 # -- beginnings and ends ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections import versions
+from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.numbers import number_series, number_workers
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.ring import COLUMNS, unpack_points
@@ -201,3 +202,28 @@ async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection,
     )
     for _, updated, hot in await rows.fetchall():
         assert updated == hot > 0
+
+
+async def test_columns_arrive_as_arrays_with_their_nulls(connection: Connection) -> None:
+    numbers, known = np.array([-1, 0, 2**31 - 1]), np.array([True, False, True])
+    floats = np.array([-0.0, 5e-324, 1e308])
+    columns = {
+        "integers": (integers(numbers), integers(numbers, known), integers(numbers[:0])),
+        "bigints": (bigints(numbers * 2**32), bigints(numbers, known), bigints(numbers[:0], known[:0])),
+        "doubles": (doubles(floats), doubles(floats, ~known), doubles(floats[:0])),
+        "blobs": (blobs([b"a", b"", b"\x00b"]), blobs([b""]), blobs([])),
+    }
+    found = {}
+    async with connection.cursor() as cursor:
+        take_arrays(cursor)
+        for (name, arrays), kind in zip(columns.items(), ("integer", "bigint", "float8", "bytea"), strict=True):
+            casts = ", ".join([f"%s::{kind}[]"] * 3)
+            await cursor.execute(f"SELECT {casts}", arrays, binary=True)
+            found[name] = await cursor.fetchone()
+
+    assert found == {
+        "integers": ([-1, 0, 2**31 - 1], [-1, None, 2**31 - 1], []),
+        "bigints": ([-(2**32), 0, (2**31 - 1) * 2**32], [-1, None, 2**31 - 1], []),
+        "doubles": ([-0.0, 5e-324, 1e308], [None, 5e-324, None], []),
+        "blobs": ([b"a", None, b"\x00b"], [None], []),
+    }

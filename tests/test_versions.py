@@ -64,7 +64,7 @@ pieces = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=pieces)
 async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
     dsn: str, names: Tables, pieces: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]

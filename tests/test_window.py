@@ -96,6 +96,8 @@ def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
 )
 @example("5min", None, None, None, None, {}, 90)
 @example("5min", MIDNIGHT, None, 300, None, {}, 90)
+@example("1min", None, None, None, 1_000, {"1min": 3_000}, 90)
+@example("1min", None, None, None, 1_001, {"1min": 3_000}, 90)
 def test_a_window_is_what_the_built_in_makes_of_it_or_has_its_message(
     resolution: Any,
     start: datetime | None,
@@ -217,6 +219,15 @@ def test_totals_are_rounded_once_and_finite() -> None:
         "min": LARGEST,
         "max": LARGEST,
     }
+
+
+def test_a_window_shows_nothing_older_than_what_is_kept() -> None:
+    track = a_track(COUNTER, *[{"sum": float(n)} for n in range(60)], first=MIDNIGHT - timedelta(hours=1))
+
+    found = ask((COUNTER, track), start=MIDNIGHT - timedelta(hours=1), end=MIDNIGHT)["app:n"]
+
+    assert [point.timestamp for point in found.data][:1] == [MIDNIGHT - timedelta(minutes=29)]
+    assert len(found.data) == 29
 
 
 def test_a_known_series_without_a_point_in_the_window_is_there_and_empty() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import psycopg
 from chancy import Chancy, job
 
@@ -9,6 +12,7 @@ from chancy_metrics.events.facts import Observation
 from chancy_metrics.plugin import Metrics
 
 metrics = Metrics()
+done: list[int] = []
 
 
 class Refused(Exception):
@@ -17,17 +21,23 @@ class Refused(Exception):
 
 @job(queue="load")
 async def succeed() -> None:
-    pass
+    await asyncio.sleep(random.random() / 2)  # so that updates come at any time
 
 
 @job(queue="load")
 async def fail() -> None:
+    await asyncio.sleep(random.random() / 2)
     raise Refused("on purpose")
 
 
 @job(queue="load", max_attempts=3)
 async def fail_three_times() -> None:
     raise Refused("on purpose")
+
+
+@job(queue="order")
+async def note(*, number: int) -> None:
+    done.append(number)
 
 
 @job(queue="threads")

@@ -214,7 +214,7 @@ async def test_a_tenth_ten_times_is_one_in_every_order(
 
 
 async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(dsn: str, names: Tables) -> None:
-    keys, batches, done = 1_000, 24, False
+    keys, batches, done = 1_000, 12, False
     base = now_us() - 60 * DAY_US
 
     async def write(connection: Connection) -> None:

@@ -68,14 +68,14 @@ async def test_a_projector_killed_before_any_statement_costs_no_count(dsn: str, 
 
 
 async def test_a_projector_frozen_before_any_statement_is_put_aside_by_the_server(dsn: str, names: Tables) -> None:
-    """With a time-out of 0.2 s instead of 5, so that it fits in a test; the next one waits for the real one."""
+    """With a time-out of 0.1 s instead of 5, so that it fits in a test; the next one waits for the real one."""
     trips = await round_trips(dsn, names)
     expected = 2
     async with connections(dsn, 1) as (connection,):
         for stop_at in range(1, trips + 1):
             await something_to_fold(connection, names, str(stop_at))
             expected += 2
-            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=200) as process:
+            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=100) as process:
                 await eventually(lambda: is_frozen(process))
 
                 await eventually(lambda: all_folded(connection, names, expected), within_s=10)  # noqa: B023

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from typing import Any, Literal
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -125,7 +126,8 @@ class HostMachine(RuleBasedStateMachine):
         self.pending: list[Occurrence] = []
         self.expected: Counter[Update] = Counter()
         self.again: list[QueuedJob] = []
-        self.unknowable: set[int] = set()  # saved, perhaps, without a log: only the next flush can tell
+        self.refused: set[UUID] = set()  # jobs that somebody else has claimed since, for good
+        self.unknowable: set[UUID] = set()  # saved, perhaps, without a log: only the next flush can tell
         self.hooks: list[JobHook] = []
         self.retrying = False
 
@@ -160,14 +162,13 @@ class HostMachine(RuleBasedStateMachine):
         unwritable = bool(self.trouble) or time.monotonic() < self.hook._muted_until
         if outcome == "cut short" and unwritable:
             outcome = "saved"  # what is neither recorded nor announced can't be known
-        refused: set[int] = set()  # claims that somebody else took since: all updates of such a job
         if self.retrying and self.pending:
             positions = data.draw(st.sets(st.integers(0, len(self.pending) - 1), max_size=2))
-            refused = {id(self.pending[position].job) for position in positions} - self.unknowable
+            self.refused |= {self.pending[position].job.id for position in positions} - self.unknowable
         if outcome == "unanswered" and unwritable:
-            self.unknowable |= {id(update.job) for update in (*self.pending, *self.outgoing)}
+            self.unknowable |= {update.job.id for update in (*self.pending, *self.outgoing)}
         told = data.draw(st.integers(0, 3))
-        self.runner.run(self._flush(outcome, refused, told))
+        self.runner.run(self._flush(outcome, told))
 
     @precondition(lambda self: not self.trouble)
     @rule(trouble=st.sampled_from(["locked", "renamed"]))
@@ -213,7 +214,7 @@ class HostMachine(RuleBasedStateMachine):
         self.be_mute_no_more()
 
         async def settle() -> None:
-            await self._flush("saved", set(), 0)
+            await self._flush("saved", 0)
             await self.recorder.close(self.chancy)
             await self.hook.close(self.chancy)
             log = await read_log(
@@ -234,11 +235,11 @@ class HostMachine(RuleBasedStateMachine):
     def other_runs(self, query: str) -> None:
         self.runner.run(fetch(self.other, query, self.names))
 
-    async def _flush(self, outcome: Outcome, refused: set[int], told: int) -> None:
+    async def _flush(self, outcome: Outcome, told: int) -> None:
         self.pending += self.outgoing
         self.outgoing = []
-        accepted = [update for update in self.pending if id(update.job) not in refused]
-        self.again = [job for job in self.again if id(job) not in refused]
+        accepted = [update for update in self.pending if update.job.id not in self.refused]
+        self.again = [job for job in self.again if job.id not in self.refused]
         self.retrying = outcome in ("rolled back", "unanswered")
         async with (
             self.connection.cursor(row_factory=dict_row) as cursor,

@@ -1,0 +1,75 @@
+"""Columns as PostgreSQL's binary arrays, made at once: value by value they would take longer than the statement."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import AsyncCursor
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from psycopg.rows import TupleRow
+
+_INT4, _INT8, _FLOAT8, _BYTEA = 23, 20, 701, 17
+_NULL = struct.pack("!i", -1)
+
+
+class Array:
+    """A parameter for `%(name)s::integer[]` and its like: the type is what the statement says."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class _ArrayDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Array) -> bytes:
+        return obj.data
+
+
+def take_arrays(cursor: AsyncCursor[TupleRow]) -> None:
+    """Let *cursor* take `Array` as a parameter."""
+    cursor.adapters.register_dumper(Array, _ArrayDumper)
+
+
+def integers(column: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> Array:
+    """`integer[]`; NULL where not *known*."""
+    return _fixed(column, ">i4", _INT4, known)
+
+
+def bigints(column: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> Array:
+    """`bigint[]`; NULL where not *known*."""
+    return _fixed(column, ">i8", _INT8, known)
+
+
+def doubles(column: NDArray[np.float64], known: NDArray[np.bool_] | None = None) -> Array:
+    """`double precision[]`; NULL where not *known*."""
+    return _fixed(column, ">f8", _FLOAT8, known)
+
+
+def blobs(values: Sequence[bytes]) -> Array:
+    """`bytea[]`; NULL for b""."""
+    body = b"".join([struct.pack("!i", len(value)) + value if value else _NULL for value in values])
+    return Array(_header(_BYTEA, len(values), nulls=True) + body)
+
+
+def _fixed(
+    column: NDArray[np.int64] | NDArray[np.float64], wire: str, oid: int, known: NDArray[np.bool_] | None
+) -> Array:
+    fields = np.empty(len(column), [("size", ">i4"), ("value", wire)])
+    fields["size"] = fields.dtype["value"].itemsize
+    fields["value"] = column
+    if known is None:
+        return Array(_header(oid, len(column), nulls=False) + fields.tobytes())
+    fields["size"][~known] = -1
+    data = fields.view(np.uint8).reshape(len(column), fields.itemsize)
+    kept = np.ones(data.shape, bool)
+    kept[~known, 4:] = False  # a NULL is its size alone
+    return Array(_header(oid, len(column), nulls=True) + data[kept].tobytes())
+
+
+def _header(oid: int, size: int, *, nulls: bool) -> bytes:
+    return struct.pack("!iiIii", 1, nulls, oid, size, 1) if size else struct.pack("!iiI", 0, 0, oid)
