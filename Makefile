@@ -31,7 +31,7 @@ lint: .venv/installed-dev
 	$(PY) -m ruff format --check .
 	@mkdir -p .venv/typed/chancy_metrics
 	@ln -sfn $(foreach part,events projections plugin migrations,$(CURDIR)/$(part)) .venv/typed/chancy_metrics/
-	MYPYPATH=.venv/typed $(PY) -m mypy -p chancy_metrics -p examples $(ARGS)
+	MYPYPATH=.venv/typed $(PY) -m mypy -p chancy_metrics -p examples -p bench $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

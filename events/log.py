@@ -52,7 +52,7 @@ async def short_transaction(
     """Open a transaction whose isolation and time-outs are ours, whatever the server's defaults are.
 
     With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
-    every dead row that a long transaction elsewhere keeps.
+    every dead row that a long transaction elsewhere keeps, on the log a whole day for a few batches.
     """
     try:
         async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class Projector:
         self._swept = 0.0
 
     async def run_once(self) -> Round:
-        """Give every committed batch its position and fold all that has one, in bounded transactions.
+        """Give every committed batch its position and fold up to the last of them, in bounded transactions.
 
         Another process may do the same at the same time. Raises what the database raises.
         """
@@ -64,13 +65,17 @@ class Projector:
         now = time.monotonic()
         if now - self._swept >= SWEEP_S:
             self._after, self._swept = 0, now
-        while True:
+        ordered = SEQUENCE_LIMIT
+        while ordered == SEQUENCE_LIMIT:
             sequenced = await sequence(connection, names, after=self._after)
-            self._after = sequenced.last_id
-            batches += sequenced.batches
+            self._after, ordered = sequenced.last_id, sequenced.batches
+            batches += ordered
+        # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
+        target = math.inf if sequenced.position is None else sequenced.position
+        while True:
             advanced = await advance(connection, names, folder=self._folder, announce=self._announce)
             events += advanced.events
-            if sequenced.batches < SEQUENCE_LIMIT and (advanced.caught_up or advanced.reason):
+            if advanced.caught_up or advanced.reason or advanced.position >= target:
                 return Round(batches, events, advanced.position, advanced.reason)
 
     async def somebody_folds(self, within_s: float) -> bool:

@@ -110,11 +110,16 @@ async def _with_stored_sketches(
             SELECT n.owner, r.min, r.max, r.sketch
             FROM unnest(%(owner)s::integer[], %(series)s::integer[], %(bucket)s::bigint[])
                 AS n (owner, series, bucket)
-            JOIN {rollup} r
-                ON r.version = %(version)s
-                AND r.worker = 0
-                AND r.series = n.series
-                AND r.bucket = n.bucket
+            -- LIMIT keeps this a look-up for each row: as a join it may be planned as a scan of all that is kept.
+            CROSS JOIN LATERAL (
+                SELECT f.min, f.max, f.sketch
+                FROM {rollup} f
+                WHERE f.version = %(version)s
+                    AND f.worker = 0
+                    AND f.series = n.series
+                    AND f.bucket = n.bucket
+                LIMIT 1
+            ) AS r
             """
         ).format(rollup=tables.rollup(resolution)),
         {

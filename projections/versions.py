@@ -102,7 +102,7 @@ async def advance(
     the version must still stand where it stood. Rows, position and the ring row are one transaction. Bounded
     by `STEP_EVENTS`: call again until `caught_up`.
     """
-    async with short_transaction(connection) as cursor:
+    async with short_transaction(connection, index_only=True) as cursor:
         version = await live_version(cursor, tables)
         if (version.rules, version.user_rules) != (RULES, user_rules):
             return Advanced(0, version.position, False, f"version {version.version} has rules of other code")

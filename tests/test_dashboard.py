@@ -12,17 +12,19 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from chancy.plugins.workflow import WorkflowPlugin
 from psycopg import sql
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from chancy_metrics.events.facts import Combo
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import RESOLUTIONS, tables
 from examples.embedded import Server
 from tests.dashboard_app import PASSWORD, QUEUE, USER, bounce, campaign, chancy, defer, metrics, send
 from tests.factories import LogWriter, a_row, connections, eventually
@@ -40,10 +42,25 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1500,1600"
 )
+FONT = "https://fonts.googleapis.com/"
 WORKER = "worker-1"
-MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
+MINUTE_US = 60_000_000
 #: What a card or a page shows where a metric is missing.
 MISSING = ("—", "Could not refresh", "Could not load", "No observations", "Insufficient observations", "Loading")
+
+#: Ranges of a metric's page, and the resolutions each can be had in.
+OFFERED = {
+    3_600: ("1min", "5min", "1hour"),
+    86_400: ("5min", "1hour", "1day"),
+    604_800: ("1hour", "1day"),
+    2_592_000: ("1day",),
+}
+
+#: Job updates that `push` causes, by their end; the history of the last day on top has two that succeeded
+#: and one that failed at each moment.
+SENT, BOUNCED = 30 + 3 + 2, 6 + 4 + 1
+AGO_MINUTES = (*range(1, 30), *range(30, 1_000, 5), *range(1_000, 40_000, 720))
+LAST_DAY = sum(minutes < 24 * 60 for minutes in AGO_MINUTES)
 
 #: Everything the workers must have recorded before a page is opened.
 RECORDED = {
@@ -85,9 +102,11 @@ class Page:
         self.wait(lambda: all(text.lower() in self.text.lower() for text in texts) and not self.lacking())
 
     def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, 20, 0.05).until(
-            lambda _: condition(), f"{self.browser.current_url} lacks {self.lacking()}:\n{self.text}"
-        )
+        try:
+            WebDriverWait(self.browser, 20, 0.05).until(lambda _: condition())
+        except TimeoutException:
+            self.keep("failure")
+            pytest.fail(f"{self.browser.current_url} lacks {self.lacking()}:\n{self.text}")
 
     @property
     def text(self) -> str:
@@ -95,7 +114,7 @@ class Page:
 
     def lacking(self) -> list[str]:
         """What the page does not show, in its own words."""
-        return [sign for sign in MISSING if sign in self.text.replace("– ", "")]
+        return [sign for sign in MISSING if sign in self.text]
 
     def cards(self) -> dict[str, str]:
         """Title and value of each metric card."""
@@ -106,18 +125,18 @@ class Page:
             )
         )
 
-    def lines(self, of: str = ".recharts-area-curve, .recharts-line-curve") -> int:
-        """How many lines charts draw that lead from one point to another."""
-        return sum(
-            "L" in (path or "") or "C" in (path or "")
-            for path in self.browser.execute_script(
-                "return [...document.querySelectorAll(arguments[0])].map(path => path.getAttribute('d'))", of
-            )
+    def lines(self) -> int:
+        """How many lines the charts draw that lead from one point to another."""
+        paths = self.browser.execute_script(
+            "return [...document.querySelectorAll('.recharts-area-curve, .recharts-line-curve')]"
+            ".map(path => path.getAttribute('d') || '')"
         )
+        return sum("L" in path or "C" in path for path in paths)
 
     def console(self) -> list[Any]:
-        """What the console has said since it was last asked."""
-        return [entry for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        """What the console has complained about since it was last asked, but for the font from another host."""
+        entries = self.browser.get_log("browser")
+        return [e for e in entries if e["level"] != "INFO" and not e["message"].startswith(FONT)]
 
     def keep(self, name: str) -> None:
         """Save a picture where `SCREENSHOTS` says, if it does."""
@@ -160,13 +179,12 @@ async def push(dsn: str) -> None:
         for fails in (False, False, True):
             await WorkflowPlugin.push(app, campaign(fails=fails))
     now_us = time.time_ns() // 1_000
-    ago = [5 * MINUTE_US * n for n in range(1, 200)] + [DAY_US * n for n in range(1, 30)]
     states = ("succeeded", "succeeded", "failed")
     async with connections(dsn, 1) as (connection,):
         await LogWriter(connection, tables("chancy_"), WORKER).append(
             jobs=[
-                a_row(now_us - us, combo=Combo("tests.dashboard_app.send", "default", state, 1, ""))
-                for us in ago
+                a_row(now_us - minutes * MINUTE_US, combo=Combo("tests.dashboard_app.send", "default", state, 1, ""))
+                for minutes in AGO_MINUTES
                 for state in states
             ]
         )
@@ -191,29 +209,89 @@ async def recorded(dsn: str) -> None:
         await eventually(readable, within_s=60)
 
 
-PAGES: dict[str, tuple[str, tuple[str, ...], int]] = {
-    "dashboard": ("/dashboard", ("Tasks Succeeded", "Metrics Table Size", "Avg final attempt time"), 5),
-    "queues": ("/queues", ("Update events (24h)", "default"), 1),
-    "queue": ("/queues/default", ("Tasks Succeeded", "Success Rate"), 3),
-    "worker": (f"/workers/{WORKER}", ("this worker only", "Tasks Failed"), 3),
-    "jobs": ("/jobs", ("Job update events",), 2),
-    "workflows": ("/workflows", ("Workflows Completed", "Steps Queued"), 0),
-    "system": ("/system", ("metrics_1min Table Size", "queue_rate_limits Index Size"), 0),
-}
-
-
-@pytest.mark.parametrize("name", list(PAGES))
-async def test_a_page_shows_values_and_lines(dashboard: Page, name: str) -> None:
-    path, texts, lines = PAGES[name]
-
+@pytest.mark.parametrize(
+    ("path", "texts", "lines"),
+    [
+        pytest.param(path, texts, lines, id=path.split("/")[1] if path.count("/") == 1 else path.split("/")[1][:-1])
+        for path, texts, lines in [
+            ("/dashboard", ("Tasks Succeeded", "Metrics Table Size", "Avg final attempt time"), 5),
+            ("/queues", ("Update events (24h)", "default"), 1),
+            ("/queues/default", ("Tasks Succeeded", "Success Rate"), 3),
+            (f"/workers/{WORKER}", ("this worker only", "Tasks Failed"), 3),
+            ("/jobs", ("Job update events",), 2),
+            ("/workflows", ("Workflows Completed", "Steps Queued"), 0),
+            ("/system", ("metrics_1min Table Size", "queue_rate_limits Index Size"), 0),
+            ("/metrics", ("Global Metrics", "Workflows Metrics", "App Metrics", "Table Metrics"), 0),
+        ]
+    ],
+)
+async def test_a_page_shows_values_and_lines(
+    dashboard: Page, request: pytest.FixtureRequest, path: str, texts: tuple[str, ...], lines: int
+) -> None:
     dashboard.open(path, *texts)
     dashboard.wait(lambda: dashboard.lines() >= lines)
-    dashboard.keep(name)
+    dashboard.keep(request.node.callspec.id)
 
     assert dashboard.lacking() == []
     assert dashboard.console() == []
 
 
-async def test_the_cards_show_what_happened(dashboard: Page) -> None:
-    dashboard.open("/queues/default", "Tasks Succeeded")
-    assert dashboard.cards()
+async def test_one_workflow_shows_its_kinds_metrics(dashboard: Page) -> None:
+    dashboard.open("/workflows", "campaign")
+    link = dashboard.browser.find_element(By.CSS_SELECTOR, "a[href*='/workflows/']").get_attribute("href")
+    assert link is not None
+
+    dashboard.open(link.removeprefix(dashboard.url), "Statistics for all campaign workflows", "Avg workflow duration")
+    dashboard.keep("workflow")
+
+    cards = dashboard.cards()
+    assert [cards[title] for title in ("Started", "Completed", "Failed")] == ["3", "2", "1"]
+    assert dashboard.console() == []
+
+
+@pytest.mark.parametrize("path", ["/queues/default", f"/workers/{WORKER}"])
+async def test_the_cards_show_what_happened(dashboard: Page, path: str) -> None:
+    dashboard.open(path, "Tasks Succeeded")
+
+    cards = dashboard.cards()
+    succeeded, failed = SENT + 2 * LAST_DAY, BOUNCED + LAST_DAY
+    assert cards["Tasks Succeeded"] == str(succeeded)
+    assert cards["Tasks Failed"] == str(failed)
+    assert cards["Success Rate"] == f"{100 * succeeded / (succeeded + failed):.1f}%"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["queue:default", "global:status", "job:tests.dashboard_app.send", "app", "table:metrics", "workflow:campaign"],
+)
+async def test_a_metric_is_drawn_for_each_range_and_resolution(dashboard: Page, key: str) -> None:
+    dashboard.open(f"/metrics/{quote(key, safe='')}", key, "Resolution")
+
+    drawn = set()
+    for range_s in OFFERED:
+        dashboard.wait(lambda: charts(dashboard))
+        Select(dashboard.browser.find_element(By.TAG_NAME, "select")).select_by_value(str(range_s))
+        for resolution in RESOLUTIONS:
+            dashboard.wait(lambda: charts(dashboard))
+            button = dashboard.browser.find_element(By.XPATH, f"//button[text()='{resolution}']")
+            if button.is_enabled():
+                button.click()
+                dashboard.wait(lambda: charts(dashboard))
+                drawn.add((range_s, resolution))
+        dashboard.keep(f"metric-{key.replace(':', '-')}-{range_s}")
+
+    assert drawn == {(range_s, resolution) for range_s, resolutions in OFFERED.items() for resolution in resolutions}
+    assert dashboard.console() == []
+
+
+def charts(page: Page) -> bool:
+    """Whether each series on a metric's page is drawn, and nothing else is told."""
+    headers, drawn, alerts = (
+        len(page.browser.find_elements(By.CSS_SELECTOR, selector))
+        for selector in (
+            ".card-header h5",
+            ".card-body svg.recharts-surface .recharts-line:first-of-type",
+            "[role=alert]",
+        )
+    )
+    return 0 < headers <= drawn and not alerts and not page.lacking()

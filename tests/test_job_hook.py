@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-import traceback
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
-import msgspec
 import psycopg
 import pytest
 from chancy import Chancy, Queue, QueuedJob, Worker
@@ -21,10 +19,8 @@ from chancy.plugin import Plugin
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.facts import Combo, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.job_hook import job_row
 from tests.factories import a_host, a_job, claimed, fetch, order
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
@@ -327,92 +323,3 @@ async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_
     log = await read_log(connection, names)
     assert logged_values(log, "app:thread") == [1]
     assert logged_values(log, "app:process") == [1]
-
-
-def failed(error: BaseException) -> QueuedJob:
-    text = "".join(traceback.format_exception(error))
-    return a_job(state=State.FAILED, errors=[{"attempt": 0, "traceback": text}])
-
-
-class Custom(Exception):
-    pass
-
-
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    try:
-        raise error from cause
-    except BaseException as caught:
-        return caught
-
-
-def local() -> BaseException:
-    class Inner(Exception):
-        pass
-
-    return Inner("x")
-
-
-@pytest.mark.parametrize(
-    ("error", "name"),
-    [
-        (ValueError("x"), "ValueError"),
-        (ValueError(), "ValueError"),
-        (ValueError("several\nlines: of\nKeyError: text"), "ValueError"),
-        (RuntimeError("elsewhere:\nTraceback (most recent call last):\n  File x\nKeyError: 1"), "RuntimeError"),
-        (Custom("x"), f"{__name__}.Custom"),
-        (local(), f"{__name__}.local.<locals>.Inner"),
-        (psycopg.errors.UniqueViolation("x"), "psycopg.errors.UniqueViolation"),
-        (ExceptionGroup("several", [raised(ValueError("a")), raised(KeyError("b"))]), "ExceptionGroup"),
-        (SyntaxError("bad", ("file.py", 1, 1, "text", 1, 2)), "SyntaxError"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_the_type_of_an_error_is_read_from_its_traceback(error: BaseException, name: str) -> None:
-    assert job_row(failed(raised(error)), ()).combo.error == name
-    assert job_row(failed(raised(error, cause=raised(OSError("cause")))), ()).combo.error == name
-
-
-@pytest.mark.parametrize(
-    "errors", [[], [{}], [{"attempt": 0, "traceback": None}], ["text"], [{"traceback": "garbage"}]]
-)
-def test_an_error_without_a_traceback_has_no_type_and_costs_no_update(errors: list[Any]) -> None:
-    assert job_row(a_job(state=State.FAILED, errors=errors), ()).combo.error == ""
-
-
-def test_the_facts_of_a_job_are_its_times_its_names_and_nothing_of_its_arguments() -> None:
-    job = a_job(
-        kwargs={"password": "secret"}, meta={"tenant": 7, "token": "secret"}, func="app.f", queue="q", attempts=2
-    )
-
-    row = job_row(job, ("tenant", "absent"))
-
-    assert row.combo == Combo("app.f", "q", "succeeded", 2, "")
-    assert row.job_id == job.id.bytes
-    assert (row.created_us, row.scheduled_us) == (microseconds(job.created_at), microseconds(job.scheduled_at))
-    assert (row.started_us, row.completed_us) == (microseconds(job.started_at), microseconds(job.completed_at))
-    assert row.at_us == row.completed_us
-    assert msgspec.msgpack.decode(row.meta) == {"tenant": 7}
-    assert b"secret" not in repr(row).encode()
-    assert job_row(job, ()).meta == b""
-
-
-def test_a_retrying_update_has_no_completion_and_the_hooks_time() -> None:
-    before = time.time_ns() // 1000
-
-    row = job_row(a_job(state=State.RETRYING, completed_at=None), ())
-
-    assert row.completed_us is None
-    assert before <= row.at_us <= time.time_ns() // 1000
-
-
-def test_a_success_after_failures_has_no_error_type() -> None:
-    job = failed(raised(ValueError("x")))
-
-    assert job_row(a_job(errors=job.errors), ()).combo.error == ""
-
-
-def test_meta_that_messagepack_has_no_number_for_is_kept_as_json() -> None:
-    row = job_row(a_job(meta={"n": 2**70, "s": "x"}), ("n", "s"))
-
-    assert msgspec.msgpack.decode(row.meta) == {"n": str(2**70), "s": '"x"'}

@@ -124,14 +124,18 @@ async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start
     connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "NAMES", 4)
-    await fetch(connection, "INSERT INTO {workers} (name) SELECT 'w' || n FROM generate_series(1, 10) n", names)
+    for worker in range(6):
+        await LogWriter(connection, names, f"used {worker}").append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    unused = "INSERT INTO {workers} (name) SELECT %(stem)s || n FROM generate_series(1, 3) n"
+    await fetch(connection, unused, names, stem="unused ")
     cleaner = Maintenance(OPTIONS)
 
-    removed = [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(4)]
-    await fetch(connection, "INSERT INTO {workers} (name) VALUES ('late')", names)
-    removed.append(await cleaner.clean(connection, names, now_us=NOON_US))
+    removed = [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
+    await fetch(connection, unused, names, stem="later ")
+    removed += [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
 
-    assert removed == [4, 4, 2, None, 1]
+    assert removed == [None, 2, 1, None, 2, 1]
 
 
 async def test_producers_are_forgotten_when_their_points_are(connection: Connection, names: Tables) -> None:

@@ -29,7 +29,7 @@ class Clock:
         return self.now_s
 
 
-async def folded(connection: Connection, names: Tables, key: str, expected: int) -> None:
+async def all_say(connection: Connection, names: Tables, key: str, expected: int) -> None:
     """Wait until every rollup says *expected*."""
 
     async def all_say_so() -> bool:
@@ -51,14 +51,18 @@ async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, co
     assert await total(connection, names, "app:n") == [9] * 4
 
 
-async def test_a_round_goes_on_past_the_limit_of_one_ordering(dsn: str, names: Tables, connection: Connection) -> None:
-    async with connection.transaction(), connection.cursor() as cursor:
-        for _ in range(module.SEQUENCE_LIMIT + 1):
-            await append_as(cursor, names, a_run("app:n"))
-    async with an_app(dsn) as (chancy, _):
-        done = await fold_all(chancy)
+async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (holder, connection), an_app(dsn) as (chancy, _):
+        async with connection.transaction(), connection.cursor() as cursor:
+            for _ in range(module.SEQUENCE_LIMIT + 1):
+                await append_as(cursor, names, a_run("app:n"))
+        async with holder.transaction():
+            await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
+            ordered = await fold_all(chancy)
+        folded = await fold_all(chancy)
 
-    assert (done.batches, done.events) == (module.SEQUENCE_LIMIT + 1, module.SEQUENCE_LIMIT + 1)
+    assert (ordered.batches, ordered.events) == (module.SEQUENCE_LIMIT + 1, 0)
+    assert (folded.batches, folded.events) == (0, module.SEQUENCE_LIMIT + 1)
 
 
 async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
@@ -167,7 +171,7 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(project, chancy, Turns("p", 0.05, leader), projector, 0.05, log)
             await LogWriter(connection, names).append(runs=[a_run("app:n")])
-            await folded(connection, names, "app:n", 1)
+            await all_say(connection, names, "app:n", 1)
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
@@ -179,7 +183,7 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
             await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_head", names)
             await LogWriter(connection, names).append(runs=[a_run("app:n")])
 
-            await folded(connection, names, "app:n", 2)
+            await all_say(connection, names, "app:n", 2)
 
             tasks.cancel_scope.cancel()
         await projector.close()
