@@ -177,13 +177,13 @@ async def _delete_expired(
                         SELECT ctid
                         FROM {rollup}
                         WHERE version = %(version)s
-                            AND bucket < %(horizon)s
+                            AND bucket / 60 < %(minute)s
                         LIMIT %(piece)s
                         FOR UPDATE SKIP LOCKED
                     ))
                     """
                 ).format(rollup=names.rollup(resolution)),
-                {"version": version, "horizon": horizon, "piece": PIECE},
+                {"version": version, "minute": horizon // 60, "piece": PIECE},
             )
             removed += cursor.rowcount
             if cursor.rowcount < PIECE:

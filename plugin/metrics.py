@@ -22,9 +22,9 @@ from psycopg.rows import DictRow
 
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import Kind, Observation
-from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 
+from . import in_transaction
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
 from .limited_log import RateLimited
@@ -97,6 +97,7 @@ class Metrics(Plugin):
         self._unclaimed = Buffer(self._options.max_buffered_points)
         self._sessions: dict[Worker, Session] = {}
         self._blocks: list[Buffer] = []
+        self._direct: Buffer | None = None  # where direct calls record; None while nobody appends
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
         self._warned_nobody = False
         self._warnings: RateLimited | None = None
@@ -189,6 +190,7 @@ class Metrics(Plugin):
         """Append what *worker* has buffered, say that its producers end, and fold if it is its turn."""
         session = self._sessions.pop(worker, None)
         if session is not None:
+            self._point()
             await session.close()
 
     async def run(self, worker: Worker, chancy: Chancy) -> None:
@@ -265,6 +267,7 @@ class Metrics(Plugin):
         """
         buffer = self._claim()
         self._blocks.append(buffer)
+        self._point()
         recorder = Recorder(worker_id or socket.gethostname(), buffer, self._clock, chancy.log)
         await chancy.pool.open()
         await recorder.open(chancy)
@@ -274,6 +277,7 @@ class Metrics(Plugin):
         finally:
             loop.cancel()
             self._blocks.remove(buffer)
+            self._point()
             await recorder.close(chancy)
 
     async def record_in_transaction(self, chancy: Chancy, cursor: AsyncCursor[Any], *observations: Observation) -> None:
@@ -283,13 +287,11 @@ class Metrics(Plugin):
             InvalidObservation: One breaks a rule; nothing was written.
             psycopg.Error: The log did not take it; the transaction is aborted.
         """
-        batch = _encode_now(observations)
-        await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=self._name())
+        await in_transaction.record(cursor, tables(chancy.prefix), observations, worker=self._name())
 
     def sync_record_in_transaction(self, chancy: Chancy, cursor: Cursor[Any], *observations: Observation) -> None:
         """`record_in_transaction` for synchronous code, child processes of the process executor included."""
-        batch = _encode_now(observations)
-        sync_append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=self._name())
+        in_transaction.sync_record(cursor, tables(chancy.prefix), observations, worker=self._name())
 
     async def flush(self, chancy: Chancy) -> None:
         """Append what is buffered and fold all there is, so that reads in this process see it.
@@ -428,6 +430,7 @@ class Metrics(Plugin):
         if session is None:
             session = Session(worker, self._claim(), self._clock, self._options, self._hear_metric, self._hear_fold)
             self._sessions[worker] = session
+            self._point()
         return session
 
     def _claim(self) -> Buffer:
@@ -437,8 +440,15 @@ class Metrics(Plugin):
         claimed, self._unclaimed = self._unclaimed, Buffer(self._options.max_buffered_points)
         return claimed
 
+    def _point(self) -> None:
+        """Point direct calls at the first worker's buffer, or the first block's."""
+        buffers = [session.buffer for session in self._sessions.values()] + self._blocks
+        self._direct = buffers[0] if buffers else None
+
     def _record(self, kind: Kind, key: object, value: object, unit: object) -> None:
-        buffer = self._direct_buffer()
+        buffer = self._direct  # read once: another thread may end the worker meanwhile
+        if buffer is None:
+            buffer = self._nobodys_buffer()
         try:
             buffer.record(kind, key, value, unit)
         except InvalidObservation as error:
@@ -446,11 +456,12 @@ class Metrics(Plugin):
                 raise
             self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
 
-    def _direct_buffer(self) -> Buffer:
-        for session in self._sessions.values():
-            return session.buffer
-        for block in self._blocks:
-            return block
+    def _nobodys_buffer(self) -> Buffer:
+        """Keep what is recorded for who comes, and say so once.
+
+        Raises:
+            NotRecording: In a child process, where nobody ever comes.
+        """
         if multiprocessing.parent_process() is not None:
             raise NotRecording(
                 "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
@@ -521,21 +532,6 @@ class Metrics(Plugin):
         self._warnings.warn(kind, message)
 
 
-def _encode_now(observations: Sequence[Observation]) -> Any:
-    """Check and encode observations as one batch.
-
-    Raises:
-        InvalidObservation: One breaks a rule.
-    """
-    buffer = Buffer(max(1, len(observations)) * 10)
-    for one in observations:
-        buffer.record(one.kind, one.key, one.value, one.unit)
-    batch = buffer.cut()
-    if batch is None:
-        raise InvalidObservation("value", "record_in_transaction() was called without an observation")
-    return batch
-
-
 def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:
     return kind(**options)
 
@@ -545,6 +541,6 @@ def _forget_parent(reference: weakref.ref[Metrics]) -> None:
     plugin = reference()
     if plugin is None:
         return
-    plugin._sessions, plugin._blocks, plugin._warned_nobody = {}, [], False
+    plugin._sessions, plugin._blocks, plugin._direct, plugin._warned_nobody = {}, [], None, False
     plugin._readers = weakref.WeakKeyDictionary()
     plugin._unclaimed = Buffer(plugin._options.max_buffered_points)

@@ -252,3 +252,16 @@ async def test_columns_arrive_as_arrays_with_their_nulls(connection: Connection)
         "doubles": ([-0.0, 5e-324, 1e308], [None, 5e-324, None], []),
         "blobs": ([b"a", None, b"\x00b"], [None], []),
     }
+
+
+async def test_a_fold_finds_each_sketch_by_its_key_where_there_are_no_statistics_yet(
+    connection: Connection, names: Tables
+) -> None:
+    runs = [a_run(f"app:{n}", kind="histogram") for n in range(200)]
+    for _ in range(3):
+        await LogWriter(connection, names).append(runs=runs)
+        await order_and_fold(connection, names)
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+
+    cursor = await connection.execute("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_expiry'")
+    assert await cursor.fetchall() == [(0,)] * 4

@@ -1,0 +1,43 @@
+"""Observations an application records in a transaction of its own, as the one batch of a producer of its own."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from time import time_ns
+from typing import Any
+from uuid import uuid4
+
+from psycopg import AsyncCursor, Cursor
+
+from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.errors import InvalidObservation
+from chancy_metrics.events.facts import Observation, Series, check_series, check_value
+from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
+from chancy_metrics.events.schema import Tables
+
+
+async def record(cursor: AsyncCursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
+    """Write *observations* with the caller's transaction; raises what breaks, nothing is written then."""
+    await append_in_transaction(cursor, tables, uuid4(), _encode_now(observations), worker=worker)
+
+
+def sync_record(cursor: Cursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
+    """The same, synchronous."""
+    sync_append_in_transaction(cursor, tables, uuid4(), _encode_now(observations), worker=worker)
+
+
+def _encode_now(observations: Sequence[Observation]) -> EncodedBatch:
+    """Check and encode observations as made now.
+
+    Raises:
+        InvalidObservation: One breaks a rule, or there is none.
+    """
+    runs: dict[Series, array[float]] = {}
+    for one in observations:
+        series = check_series(one.key, one.kind, one.unit)
+        runs.setdefault(series, array("d")).append(check_value(one.value, one.key))
+    if not runs:
+        raise InvalidObservation("value", "record_in_transaction() was called without an observation")
+    at_us = time_ns() // 1000
+    return encode((), [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()])
