@@ -170,7 +170,7 @@ CREATE TABLE {rollup} (
 ALTER TABLE {rollup} ALTER COLUMN sketch SET STORAGE MAIN;
 -- On an expression, so that it serves clean-up alone: where there are no statistics yet the planner would take
 -- it for the primary key's probes too, each of which would then read a whole bucket.
-CREATE INDEX {expiry} ON {rollup} (version, (bucket / 60));
+CREATE INDEX {expiry} ON {rollup} ((bucket / 60));
 """
 
 

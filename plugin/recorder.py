@@ -12,6 +12,7 @@ import anyio
 from chancy import Chancy
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
 
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.errors import SequenceConflict
@@ -23,7 +24,7 @@ from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
 from .limited_log import RateLimited
 
-#: Seconds to wait for a connection of the pool: past it the buffer is kept and the next round tries again.
+#: Seconds to wait for a connection of the pool; past it one of our own is opened.
 POOL_WAIT_S = 2
 #: Milliseconds an append may hold that connection waiting for a lock: a locked log must not starve jobs.
 LOCK_WAIT_MS = 100
@@ -117,8 +118,13 @@ class Recorder:
             self._in_flight = self._cut_as(encode(), closes=False)
         if self._in_flight is None:
             return
-        async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
-            await self._drain(connection, tables(chancy.prefix), chancy, lock_wait_ms=LOCK_WAIT_MS)
+        names = tables(chancy.prefix)
+        try:
+            async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
+                await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+        except PoolTimeout:  # jobs hold every connection, or the pool waits ever longer to connect again
+            async with own_connection(chancy) as connection:
+                await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
 
     async def _drain(
         self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0

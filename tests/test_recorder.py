@@ -291,3 +291,12 @@ async def test_a_stopping_worker_outlives_a_database_that_is_away(dsn: str, capl
 
     assert "the last metrics of worker" in caplog.text
     assert "(1 points) could not be appended" in caplog.text
+
+
+async def test_a_pool_whose_connections_jobs_hold_does_not_keep_observations_from_the_log(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    async with a_host(dsn, max_connection_pool_size=1) as (worker, metrics):
+        await metrics.increment_counter("app:x", 1)
+        async with worker.chancy.pool.connection():
+            assert await metrics._session(worker).recorder.append(worker.chancy)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 import anyio
-from psycopg import AsyncConnection
+import psycopg
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.versions import advance
+from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, order_and_fold, total
 from tests.faults.stopping import project, stopping
 
 Connection = AsyncConnection[TupleRow]
 #: `idle_in_transaction_session_timeout` of our transactions, and something for the machine.
 FREED_WITHIN_S = 5 + 5
+DATABASES = 8
 
 
 async def something_to_fold(connection: Connection, names: Tables, new: str = "first") -> None:
@@ -67,20 +73,49 @@ async def test_a_projector_killed_before_any_statement_costs_no_count(dsn: str, 
         assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
 
 
-async def test_a_projector_frozen_before_any_statement_is_put_aside_by_the_server(dsn: str, names: Tables) -> None:
-    """With a time-out of 0.1 s instead of 5, so that it fits in a test; the next one waits for the real one."""
-    trips = await round_trips(dsn, names)
-    expected = 2
-    async with connections(dsn, 1) as (connection,):
-        for stop_at in range(1, trips + 1):
-            await something_to_fold(connection, names, str(stop_at))
-            expected += 2
-            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=100) as process:
-                await eventually(lambda: is_frozen(process))
+async def test_a_projector_frozen_before_any_statement_is_put_aside_by_the_server(
+    server: Server, template: str, dsn: str, names: Tables
+) -> None:
+    """With a time-out of half a second instead of 5, so that it fits in a test; the next one waits for the real one.
 
-                await eventually(lambda: all_folded(connection, names, expected), within_s=10)  # noqa: B023
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
-        assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+    In several databases at once: most of it is waiting.
+    """
+    trips = await round_trips(dsn, names)
+
+    async def freeze_at(database: str, stops: range) -> None:
+        expected = 0
+        async with connections(server.dsn(database), 1) as (connection,):
+            for stop_at in stops:
+                await something_to_fold(connection, names, str(stop_at))
+                expected += 2
+                with stopping(
+                    server.dsn(database), names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=500
+                ) as process:
+                    await eventually(partial(is_frozen, process), within_s=60)
+
+                    await eventually(partial(all_folded, connection, names, expected))
+            assert diff(await stored(connection, names), await replay(connection, names)) == []
+            assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+
+    with clones(server, template, "frozen", DATABASES) as databases:
+        async with anyio.create_task_group() as tasks:
+            for number, database in enumerate(databases, 1):
+                tasks.start_soon(freeze_at, database, range(number, trips + 1, DATABASES))
+
+
+@contextmanager
+def clones(server: Server, template: str, stem: str, how_many: int) -> Iterator[list[str]]:
+    """So many migrated databases more."""
+    databases = [f"{stem}_{number}" for number in range(how_many)]
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        for database in databases:
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            admin.execute(create.format(sql.Identifier(database), sql.Identifier(template)))
+        try:
+            yield databases
+        finally:
+            for database in databases:
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 async def test_a_frozen_projector_that_wakes_up_counts_nothing_again(dsn: str, names: Tables) -> None:
