@@ -28,7 +28,7 @@ def chancy(dsn: str | None = None) -> Chancy:
             ImmediateLeadership(),
             RetryPlugin(),  # type: ignore[no-untyped-call]  # Chancy does not annotate it
             WorkflowPlugin(polling_interval=1),
-            Api(authentication_backend=SimpleAuthBackend({USER: PASSWORD})),
+            Api(port=0, authentication_backend=SimpleAuthBackend({USER: PASSWORD})),
         ],
     )
 

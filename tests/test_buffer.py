@@ -234,6 +234,7 @@ async def test_invalid_observations_never_raise_and_warn_once_with_key_value_and
 ) -> None:
     metrics = Metrics()
     metrics._blocks.append(Buffer(1000))
+    metrics._point()
 
     with caplog.at_level(logging.WARNING):
         for _ in range(50):
@@ -248,6 +249,7 @@ async def test_invalid_observations_never_raise_and_warn_once_with_key_value_and
 async def test_a_strict_plugin_raises_what_is_wrong_and_counts_it_too() -> None:
     metrics = Metrics(strict=True)
     metrics._blocks.append(Buffer(1000))
+    metrics._point()
 
     with pytest.raises(InvalidObservation, match="value nan of key 'app:x' must be finite"):
         await metrics.increment_counter("app:x", math.nan)
