@@ -56,7 +56,7 @@ def command_of(process: Path) -> str:
 
 
 def test_every_saved_update_is_counted_once_though_a_worker_is_killed(demo: Demo) -> None:
-    output, _ = (process := demo()).communicate(timeout=60)
+    output, _ = (process := demo()).communicate(timeout=180)
 
     assert process.returncode == 0, output
     assert "with SIGKILL" in output
@@ -64,7 +64,7 @@ def test_every_saved_update_is_counted_once_though_a_worker_is_killed(demo: Demo
 
 
 def test_a_log_row_that_a_superuser_removed_is_noticed(demo: Demo) -> None:
-    output, _ = (process := demo("--tamper")).communicate(timeout=60)
+    output, _ = (process := demo("--tamper")).communicate(timeout=180)
 
     assert process.returncode == 3, output
     assert "DIFFERENT" in output
