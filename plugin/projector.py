@@ -32,6 +32,10 @@ PATIENCE = 1.5
 BACKOFF_S = 5
 
 
+#: Seconds `fold_all` goes on trying beside somebody else who folds.
+BUSY_S = 10
+
+
 class Round(NamedTuple):
     """What one round of ordering and folding did."""
 
@@ -168,10 +172,22 @@ async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s
 
 
 async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold") -> Round:
-    """Order and fold what is there, and return; for a cluster whose workers are down."""
+    """Order and fold what is there, and return; for a cluster whose workers are down.
+
+    Where somebody else folds at the same time, tries again for up to `BUSY_S`.
+    """
+    from chancy_metrics.projections.versions import BUSY
+
     projector = Projector(chancy, folder)
+    until = time.monotonic() + BUSY_S
+    batches = events = 0
     try:
-        return await projector.run_once()
+        while True:
+            done = await projector.run_once()
+            batches, events = batches + done.batches, events + done.events
+            if done.reason != BUSY or time.monotonic() > until:
+                return done._replace(batches=batches, events=events)
+            await asyncio.sleep(0.05)
     finally:
         await projector.close()
 

@@ -33,6 +33,9 @@ STEP_BATCHES = 1_000
 #: A batch of a codec this code does not know waits so long for a newer projector before it is left out.
 CODEC_PATIENCE_US = 600 * 1_000_000
 
+#: Why a step did nothing that another process took at the same time: trying again soon is right.
+BUSY = "somebody else folds"
+
 Announce = Callable[[AsyncCursor[TupleRow]], Awaitable[None]]
 
 
@@ -131,7 +134,7 @@ async def advance(
         )
         row = await cursor.fetchone()
         if row is None or (locked := _version(row)).position != version.position or locked.status != "live":
-            return Advanced(0, version.position, False, "somebody else folds")
+            return Advanced(0, version.position, False, BUSY)
         if not await still_numbered(cursor, tables, series, workers):
             return Advanced(0, version.position, False, "names were cleaned up meanwhile")
         kept = {name: select(cells, cells.bucket >= locked.horizons[name]) for name, cells in levels.items()}
