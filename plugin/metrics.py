@@ -376,7 +376,7 @@ class Metrics(Plugin):
         from .window import check_window, history, window
 
         asks_window = any(value is not None for value in (resolution, start, end, range_seconds, limit))
-        name = resolution or "5min"
+        name = "5min" if resolution is None else resolution
         if asks_window:
             start, end = check_window(
                 self._options, name, start=start, end=end, range_seconds=range_seconds, limit=limit

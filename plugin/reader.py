@@ -14,7 +14,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.facts import Series
+from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
@@ -56,11 +56,14 @@ class Copy:
     def put(self, changed: Mapping[str, ChangedPoints], names: Mapping[int, Series]) -> None:
         """Put changed points in, replacing those of the same bucket; a point without a name has expired since."""
         for resolution, points in changed.items():
+            rows: dict[Kind, Rows] = {}
             for number, mine in _by_series(points):
                 if number in names:
+                    kind = names[number].kind
+                    if kind not in rows:  # of all points at once: one by one takes twice as long
+                        rows[kind] = rows_of(kind, points.bucket, points.values)
                     tracks = self.tracks.setdefault(number, {})
-                    rows = rows_of(names[number].kind, points.bucket[mine], points.values[mine])
-                    tracks[resolution] = put(tracks.get(resolution), rows)
+                    tracks[resolution] = put(tracks.get(resolution), rows[kind][mine])
 
     def keep(self, names: Mapping[int, Series], horizons: Mapping[str, int]) -> None:
         """Let go of what lies below the horizons, and of the series that have nothing left."""
@@ -124,11 +127,6 @@ class Reader:
         """Bring the copy up to date: with what the ring has since, or by loading anew."""
         async with self._lock:  # an older snapshot must not be applied after a newer one
             await self._refresh()
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
 
     async def _refresh(self) -> None:
         names = tables(self._chancy.prefix)

@@ -26,7 +26,7 @@ def rows_of(kind: Kind, bucket: NDArray[np.int64], values: Rows) -> Rows:
 
 def put(track: Rows | None, rows: Rows) -> Rows:
     """Return *track* with *rows* in it, which replace those of the same bucket; the track itself stays as it was."""
-    if len(rows) > 1:
+    if track is None or len(rows) > 1:
         rows = rows[np.argsort(rows[:, 0])]
     if track is None:
         return rows

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, TypedDict
 
-from chancy_metrics.events.facts import Kind, microseconds
+import numpy as np
+
+from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
 
@@ -67,8 +70,8 @@ class Metric:
     def _pairs(self, resolution: str) -> list[MetricPair]:
         if resolution not in self._tracks:
             return []
-        rows = since(self._tracks[resolution], self._oldest_s[resolution])
-        return [(_instant(row[0]), _value(self.metric_type, row)) for row in rows[::-1].tolist()]
+        rows = since(self._tracks[resolution], self._oldest_s[resolution])[::-1]
+        return list(zip(map(_instant, rows[:, 0].tolist()), _values(self.metric_type, rows), strict=True))
 
     def __repr__(self) -> str:
         points = {resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._tracks.items()}
@@ -231,32 +234,31 @@ def window(
     for key, number in matching:
         rows = tracks.get(number, {}).get(resolution)
         kind = series[number].kind
-        points = [] if rows is None else [_point(kind, row) for row in since(rows, first, last).tolist()]
+        points = [] if rows is None else _points(kind, since(rows, first, last))
         found[key] = WindowMetric(kind, series[number].unit, points)
     return {"start": start, "end": end, "resolution": resolution, "generated_at": now, "series": found}
 
 
-def _point(kind: Kind, row: list[float]) -> MetricPoint:
-    return MetricPoint(_instant(row[0]), _value(kind, row), _moment(row[_COLUMN[kind]["last_us"]]))
+def _points(kind: Kind, rows: Rows) -> list[MetricPoint]:
+    sampled = rows[:, _COLUMN[kind]["last_us"]].tolist()
+    return list(map(MetricPoint, map(_instant, rows[:, 0].tolist()), _values(kind, rows), map(_moment, sampled)))
 
 
-def _value(kind: Kind, row: list[float]) -> MetricValue:
+def _values(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | int]]:
+    """What each row is worth, made column by column: an answer may have 100,000 of them."""
+    *_, values = columns = rows.T.tolist()
     if kind != "histogram":
-        return row[-1]
+        return values  # type: ignore[no-any-return] # numpy does not say what tolist() holds
     column = _COLUMN[kind]
-    count, total = int(row[column["count"]]), row[column["sum"]]
-    value: dict[str, float | int] = {
-        "count": count,
-        "sum": total,
-        "avg": total / count,
-        "min": row[column["min"]],
-        "max": row[column["max"]],
-    }
-    for name in ("p50", "p95", "p99"):
-        quantile = row[column[name]]
-        if quantile == quantile:  # a worker's own points have none
-            value[name] = quantile
-    return value
+    summaries: list[dict[str, float | int]] = [
+        {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
+        for count, total, least, most in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
+    ]
+    quantiles = ("p50", "p95", "p99")
+    if not np.isnan(rows[:, column["p50"]]).any():  # a worker's own points have none
+        for summary, *known in zip(summaries, *(columns[column[name]] for name in quantiles), strict=True):
+            summary.update(zip(quantiles, known, strict=True))
+    return summaries
 
 
 def _total(values: Sequence[float]) -> float:
@@ -267,9 +269,10 @@ def _total(values: Sequence[float]) -> float:
         return max(-sys.float_info.max, min(sys.float_info.max, sum(values)))
 
 
+@lru_cache(maxsize=4_096)
 def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def _moment(microseconds: float) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -1,4 +1,4 @@
-"""Chancy's own commands on the application of `dashboard_app`, as processes."""
+"""Processes of the application in `dashboard_app`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def chancy_command(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``chancy --app tests.dashboard_app.chancy arguments`` for the length of a block."""
+def module(dsn: str, *arguments: str) -> Iterator[None]:
+    """Run ``python -m arguments`` on a database for the length of a block; it must not end before."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "chancy.cli.cli", "--app", "tests.dashboard_app.chancy", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=ROOT,
         env=os.environ | {"DSN": dsn},
         stdout=subprocess.DEVNULL,
@@ -26,7 +26,7 @@ def chancy_command(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[bytes
         start_new_session=True,
     )
     try:
-        yield process
+        yield
         assert process.poll() is None, f"it ended with {process.returncode}"
     finally:
         process.terminate()
@@ -41,11 +41,12 @@ def chancy_command(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[bytes
 
 @contextmanager
 def web(dsn: str) -> Iterator[str]:
-    """Run the stock dashboard and hand out its address."""
+    """Run `chancy worker web` and hand out its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with chancy_command(dsn, "worker", "web", "--host", "127.0.0.1", "--port", str(port)):
+    app = ("chancy.cli.cli", "--app", "tests.dashboard_app.chancy")
+    with module(dsn, *app, "worker", "web", "--host", "127.0.0.1", "--port", str(port)):
         yield f"http://127.0.0.1:{port}"
 
 

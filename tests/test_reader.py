@@ -242,7 +242,7 @@ _steps = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_steps, min_size=3, max_size=14))
 async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
     dsn: str, names: Tables, steps: Sequence[tuple[Any, ...]]
