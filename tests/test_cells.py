@@ -134,8 +134,12 @@ def expected(rows: list[Row]) -> dict[Key, tuple[Any, ...]]:
 
 
 def unique_places(rows: list[Row]) -> list[Row]:
-    """Give each gauge an index of its own: one (time, position, index) is one observation."""
-    return [row._replace(last=row.last and (row.last[0], n, row.last[2])) for n, row in enumerate(rows)]
+    """Make every odd series a gauge, in all of its rows, and give each an index of its own.
+
+    One (time, position, index) is one observation, and no series is a gauge in some rows and not in others.
+    """
+    gauges = {n: row.last or (1, 0, 0.0) for n, row in enumerate(rows) if row.key[1] % 2}
+    return [row._replace(last=(gauges[n][0], n, gauges[n][2]) if n in gauges else None) for n, row in enumerate(rows)]
 
 
 @settings(deadline=None)
