@@ -20,7 +20,7 @@ demo: .venv/installed-demo
 	@$(PY) -m examples.demo --seconds $(SECONDS) --port $(PORT) $(ARGS)
 
 test: .venv/installed-test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 bench: .venv/installed-dev
 	$(PY) -m bench $(ARGS)

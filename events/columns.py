@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from .facts import Combo, Series
 
@@ -25,6 +28,11 @@ class JobColumns(NamedTuple):
     has_started: NDArray[np.bool_]
     has_completed: NDArray[np.bool_]
     meta: dict[int, bytes]
+
+    def kept_meta(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (row, the keys of the job's meta that `keep_meta` names) for each row that has any, by row."""
+        for row in sorted(self.meta):
+            yield row, msgspec.msgpack.decode(self.meta[row])
 
 
 class ObservationColumns(NamedTuple):

@@ -20,6 +20,12 @@ async def attached_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[d
     return [day for day, attached in await _known_days(cursor, tables) if attached]
 
 
+async def gone_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[date]:
+    """Return the days whose batches are in the opening, and are to be read from the log no more."""
+    await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('opening', 'gone')").format(days=tables.days))
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, today: date, ahead: int) -> list[date]:
     """Make the partitions of *today* and the *ahead* days after it that do not exist; return those made.
 

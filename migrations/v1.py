@@ -76,7 +76,8 @@ CREATE TABLE {producers} (
 CREATE TABLE {days} (
     day date PRIMARY KEY,
     state text NOT NULL CHECK (state IN ('attached', 'closed', 'opening', 'gone')),
-    changed_at timestamptz NOT NULL
+    changed_at timestamptz NOT NULL,
+    last_position bigint
 );
 
 CREATE TABLE {versions} (
@@ -84,7 +85,9 @@ CREATE TABLE {versions} (
     rules integer NOT NULL,
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
-    status text NOT NULL CHECK (status IN ('opening', 'live', 'filling', 'ready', 'resting')),
+    status text NOT NULL CHECK (
+        status IN ('opening', 'copying', 'filling', 'ready', 'live', 'resting', 'dropped')
+    ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
     horizon_1min bigint NOT NULL DEFAULT 0,
@@ -94,6 +97,9 @@ CREATE TABLE {versions} (
     counts jsonb NOT NULL DEFAULT '{{}}',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
+    live_since timestamptz,
+    replaced integer,
+    kept_until timestamptz,
     folded_at timestamptz,
     folded_by text,
     folder_since timestamptz,
@@ -105,7 +111,8 @@ CREATE TABLE {head} (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     position bigint NOT NULL,
     chain bytea NOT NULL,
-    live integer NOT NULL REFERENCES {versions} (version)
+    live integer NOT NULL REFERENCES {versions} (version),
+    barred text[] NOT NULL DEFAULT '{{}}'
 ) WITH (fillfactor = 20, {short_lived});
 
 CREATE TABLE {dead_letters} (
@@ -113,6 +120,9 @@ CREATE TABLE {dead_letters} (
     position bigint NOT NULL,
     error text NOT NULL,
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    discarded_at timestamptz,
+    discarded_by text,
+    why text,
     PRIMARY KEY (version, position)
 );
 

@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
+from chancy_metrics.events.columns import JobColumns
 from chancy_metrics.events.facts import Observation
+from chancy_metrics.projections.rules import Derived
 
 from .metrics import Metrics
 
 if TYPE_CHECKING:
     from .window import Metric
 
-__all__ = ["Metric", "Metrics", "Observation"]
+__all__ = ["Derived", "JobColumns", "Metric", "Metrics", "Observation"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from psycopg.rows import DictRow
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
+from chancy_metrics.projections.rules import Rule
 
 from . import in_transaction
 from .buffer import Buffer
@@ -61,6 +62,9 @@ class Metrics(Plugin):
         log_retention: float = _LOG_RETENTION_S,
         strict: bool = False,
         keep_meta: Iterable[str] = (),
+        rules: Iterable[Rule] = (),
+        rules_version: int = 0,
+        auto_rebuild: bool = True,
     ) -> None:
         """Check and keep the settings.
 
@@ -75,6 +79,9 @@ class Metrics(Plugin):
             log_retention: Seconds raw events are kept.
             strict: Direct calls raise on invalid observations instead of logging and counting them.
             keep_meta: Keys of a job's `meta` that go into the log.
+            rules: Pure functions that make more metrics of job updates, also of those in the log already.
+            rules_version: Number of these rules, raised whenever they change.
+            auto_rebuild: Fill and take a version with this code's rules as soon as they are newer than the live one's.
 
         Raises:
             ValueError: A value is wrong; the message names it and the rule.
@@ -91,6 +98,9 @@ class Metrics(Plugin):
             log_retention=log_retention,
             strict=strict,
             keep_meta=keep_meta,
+            rules=rules,
+            rules_version=rules_version,
+            auto_rebuild=auto_rebuild,
         )
         self.session_id = uuid4()
         self._clock = DatabaseClock()
@@ -109,6 +119,7 @@ class Metrics(Plugin):
         # A copy, also in another process, is a plugin with the same settings and nothing recorded.
         options = self._options._asdict()
         options["max_points_per_resolution"] = options.pop("max_points")
+        options |= {"rules": self._options.rules.rules, "rules_version": self._options.rules.user}
         return _make, (type(self), options)
 
     # -- settings ---------------------------------------------------------------------------------

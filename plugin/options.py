@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.rules import Rule, RuleSet, name_of
 
 Resolution = Literal["1min", "5min", "1hour", "1day"]
 
@@ -27,6 +28,8 @@ class Options(NamedTuple):
     log_retention: float
     strict: bool
     keep_meta: tuple[str, ...]
+    rules: RuleSet
+    auto_rebuild: bool
 
 
 def check_options(
@@ -41,6 +44,9 @@ def check_options(
     log_retention: float,
     strict: bool,
     keep_meta: Iterable[str],
+    rules: Iterable[Rule],
+    rules_version: int,
+    auto_rebuild: bool,
 ) -> Options:
     """Return the arguments with defaults filled in.
 
@@ -67,8 +73,9 @@ def check_options(
         if resolution not in RESOLUTIONS:
             raise ValueError(f"max_points_per_resolution has {resolution!r}; resolutions are {', '.join(RESOLUTIONS)}")
         _whole(f"max_points_per_resolution[{resolution!r}]", count)
-    if not isinstance(strict, bool):
-        raise ValueError(f"strict={strict!r} must be True or False")
+    for name, flag in {"strict": strict, "auto_rebuild": auto_rebuild}.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} must be True or False")
     if isinstance(keep_meta, str):
         raise ValueError(f"keep_meta={keep_meta!r} must be several keys, such as ({keep_meta!r},)")
     kept = tuple(keep_meta)
@@ -86,7 +93,23 @@ def check_options(
         log_retention,
         strict,
         kept,
+        _rule_set(tuple(rules), rules_version),
+        auto_rebuild,
     )
+
+
+def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**31:
+        raise ValueError(f"rules_version={version!r} must be a whole number, 1 or above where there are rules")
+    if rules and version == 0:
+        raise ValueError("rules need a rules_version of 1 or above, which is raised whenever they change")
+    names = [name_of(rule) for rule in rules]
+    for rule, name in zip(rules, names, strict=True):
+        if not callable(rule) or name == "<lambda>":
+            raise ValueError(f"rules has {rule!r}; a rule is a function with a name")
+        if names.count(name) > 1:
+            raise ValueError(f"rules has two rules named {name!r}; their names tell them apart")
+    return RuleSet(user=version, rules=rules)
 
 
 def _whole(name: str, value: int) -> None:

@@ -61,7 +61,7 @@ class Projector:
         Another process may do the same at the same time. Raises what the database raises.
         """
         # numpy comes with this: a process that never folds starts without it.
-        from chancy_metrics.projections.versions import advance
+        from chancy_metrics.projections.advance import advance
 
         connection = await self._connected()
         names = tables(self._chancy.prefix)
@@ -176,7 +176,7 @@ async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold") -> Round
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
-    from chancy_metrics.projections.versions import BUSY
+    from chancy_metrics.projections.advance import BUSY
 
     projector = Projector(chancy, folder)
     until = time.monotonic() + BUSY_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -118,6 +119,11 @@ def select(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
         rest={int(moved[row]): value for row, value in cells.rest.items() if keep[row]},
         sketches=Sketches(moved[cells.sketches.owner[kept]], cells.sketches.codes[kept], cells.sketches.counts[kept]),
     )
+
+
+def kept_of(levels: Mapping[str, Cells], horizons: Mapping[str, int]) -> dict[str, Cells]:
+    """Return the cells that do not lie below the horizons."""
+    return {resolution: select(cells, cells.bucket >= horizons[resolution]) for resolution, cells in levels.items()}
 
 
 def group_rows(*columns: Ints) -> tuple[Ints, Ints]:

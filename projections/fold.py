@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import JobColumns, ObservationColumns
-from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.errors import DamagedBatch, RuleFailed, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
@@ -34,7 +34,9 @@ from .cells import (
     sizes_of,
     starts_of_runs,
 )
-from .rules import has_wait_time, job_series
+from .derive import derive
+from .job_series import has_wait_time, job_series
+from .rules import BUILT_IN, RuleSet
 from .sketch import codes
 from .sums import exact_sums
 
@@ -82,16 +84,19 @@ class _Numbers(dict[_T, int]):
         return np.array(list(map(self.__getitem__, keys)), np.int64)
 
 
-def fold(batches: Sequence[LogBatch]) -> Fold:
-    """Fold *batches*, in any order; one that can't be decoded is named in `dead` and adds nothing."""
+def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
+    """Fold *batches*, in any order, under *rules*.
+
+    One that can't be decoded, or on which a rule raises, is named in `dead` and adds nothing.
+    """
     workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
     jobs: list[tuple[LogBatch, JobColumns]] = []
     observations: list[tuple[LogBatch, ObservationColumns]] = []
     # By position, so that of two gauges in one instant the later row is the latest.
     for batch in sorted(batches, key=attrgetter("position")):
         try:
-            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
-        except (DamagedBatch, UnknownCodec) as error:
+            decoded = derive(decode(batch.codec, batch.payload, batch.sha256, batch.events), rules)
+        except (DamagedBatch, UnknownCodec, RuleFailed) as error:
             dead[batch.position] = str(error)
             continue
         counts.update(decoded.counts)

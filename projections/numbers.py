@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
+from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
+
+from .cells import ALL_WORKERS, Cells, merge
+from .fold import Fold
+
+
+class Numbered(NamedTuple):
+    """A fold's cells in the database's numbers, in the order of those."""
+
+    levels: dict[str, Cells]
+    series: list[int]
+    workers: list[int]
+
+
+async def number(connection: AsyncConnection[TupleRow], tables: Tables, folded: Fold) -> Numbered:
+    """Put the database's numbers into a fold's cells, giving new names theirs in transactions of their own."""
+    if not folded.levels:
+        return Numbered({}, [], [])
+    by_series = await number_series(connection, tables, folded.series)
+    by_name = await number_workers(connection, tables, folded.workers)
+    series = [by_series[one] for one in folded.series]
+    workers = [by_name[name] for name in folded.workers]
+    return Numbered(await to_thread.run_sync(renumber, folded.levels, series, workers), series, workers)
+
+
+def renumber(levels: Mapping[str, Cells], series: Sequence[int], workers: Sequence[int]) -> dict[str, Cells]:
+    """Return *levels* with other numbers: `series[i]` for series i, `workers[i]` for worker i + 1."""
+    series_numbers, worker_numbers = np.array(series, np.int64), np.array([ALL_WORKERS, *workers], np.int64)
+    return {
+        resolution: merge(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
+        for resolution, cells in levels.items()
+    }
 
 
 async def number_series(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
-import numpy as np
 from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
 
-from .cells import ALL_WORKERS, Cells, concatenate, merge
-from .fold import fold
+from .cells import Cells, concatenate, kept_of, merge
+from .fold import Fold, fold
+from .numbers import renumber
+from .rules import BUILT_IN, RuleSet
 from .sketch import encode_many, starts_of
-from .sums import canonical
-from .versions import live_version
+from .stored import read_cells
+from .versions import OPENING, Version, live_version
 
 _PIECE = 500
 
@@ -71,42 +75,60 @@ class Difference(NamedTuple):
         return f"{where}: {', '.join(changed)}"
 
 
-async def replay(connection: AsyncConnection[TupleRow], tables: Tables, *, until: int | None = None) -> list[Point]:
-    """Fold the whole log again, up to the live version's position (or *until*), and return what it adds up to.
+async def replay(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
+) -> list[Point]:
+    """Fold the whole log again upon the opening, up to the live version's position (or *until*).
 
-    Reads in one snapshot; memory grows with the points, not with the events.
+    Reads in one snapshot; memory grows with the points, not with the events. Leaves out what lies below the live
+    version's horizons, and its dead letters.
     """
-    total = _Total()
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)
         end = version.position if until is None else until
-        await cursor.execute(
-            sql.SQL("SELECT position FROM {dead} WHERE version = %(version)s").format(dead=tables.dead_letters),
-            {"version": version.version},
-        )
-        dead = {row[0] for row in await cursor.fetchall()}
-        position = 0
-        while rows := await read_ledger(cursor, tables, after=position, limit=_PIECE, until=end):
-            position = rows[-1].position
-            places = [(row.position, row.batch_id) for row in rows if row.position not in dead]
-            await to_thread.run_sync(total.add, await read_batches(cursor, tables, places))
-    return [
-        point
-        for resolution, cells in total.levels.items()
-        for point in _points(resolution, cells, [None, *total.workers], list(total.series))
-        if point.bucket >= version.horizons[resolution]
-    ]
+        total = Sum()
+        await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, version.horizons))
+        await replay_into(total, cursor, tables, rules, version, until=end)
+    return points_of(total.fold(), version.horizons)
+
+
+async def replay_into(
+    total: Sum,
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    rules: RuleSet,
+    version: Version,
+    *,
+    after: int = 0,
+    until: int,
+    day: date | None = None,
+) -> None:
+    """Add the log's batches past position *after* and up to *until* to *total*, as *version* would fold them.
+
+    Leaves out the version's dead letters and what is in the opening.
+
+    Args:
+        day: Only batches of this day of the log.
+    """
+    dead = await _dead_letters(cursor, tables, version.version)
+    gone = await gone_days(cursor, tables)
+    while rows := await read_ledger(cursor, tables, after=after, limit=_PIECE, until=until):
+        after = rows[-1].position
+        places = [
+            (row.position, row.batch_id)
+            for row in rows
+            if row.position not in dead and row.batch_id.day not in gone and day in (None, row.batch_id.day)
+        ]
+        if places:
+            batches = await read_batches(cursor, tables, places)
+            total.add(await to_thread.run_sync(fold, batches, rules))
 
 
 async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:
-    """Return every point of the live version, in one snapshot."""
+    """Return what the live version holds."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)
-        return [
-            point
-            for resolution in RESOLUTIONS
-            for point in await _stored(cursor, tables, version.version, resolution, version.horizons[resolution])
-        ]
+        return points_of(await read_cells(cursor, tables, version.version, version.horizons), version.horizons)
 
 
 def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
@@ -119,23 +141,39 @@ def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
     ]
 
 
-class _Total:
+class Sum:
     """Folds added up, in numbers of its own."""
 
     def __init__(self) -> None:
-        self.workers: dict[str, int] = {}
-        self.series: dict[Series, int] = {}
-        self.levels: dict[str, Cells] = {}
+        self._events = 0
+        self._workers: dict[str, int] = {}
+        self._series: dict[Series, int] = {}
+        self._levels: dict[str, Cells] = {}
+        self._counts = Counter[str]()
+        self._dead: dict[int, str] = {}
 
-    def add(self, batches: list[LogBatch]) -> None:
-        part = fold(batches)
+    def add(self, part: Fold) -> None:
+        self._events += part.events
+        self._counts.update(part.counts)
+        self._dead.update(part.dead)
+        workers = [self._workers.setdefault(name, len(self._workers) + 1) for name in part.workers]
+        series = [self._series.setdefault(one, len(self._series)) for one in part.series]
+        for resolution, cells in renumber(part.levels, series, workers).items():
+            mine = [self._levels[resolution]] if resolution in self._levels else []
+            self._levels[resolution] = merge(concatenate([*mine, cells]))
 
-        workers = np.array([ALL_WORKERS, *(self.workers.setdefault(w, len(self.workers) + 1) for w in part.workers)])
-        series = np.array([self.series.setdefault(s, len(self.series)) for s in part.series])
-        for resolution, cells in part.levels.items():
-            mine = [self.levels[resolution]] if resolution in self.levels else []
-            renumbered = cells._replace(worker=workers[cells.worker], series=series[cells.series])
-            self.levels[resolution] = merge(concatenate([*mine, renumbered]))
+    def fold(self) -> Fold:
+        """All of it as one fold."""
+        return Fold(self._events, list(self._workers), list(self._series), self._levels, self._counts, self._dead)
+
+
+def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
+    """Spell out a fold's points, without those below the horizons."""
+    return [
+        point
+        for resolution, cells in kept_of(folded.levels, horizons).items()
+        for point in _points(resolution, cells, [None, *folded.workers], folded.series)
+    ]
 
 
 def _points(resolution: str, cells: Cells, workers: list[str | None], series: list[Series]) -> list[Point]:
@@ -172,27 +210,9 @@ def _points(resolution: str, cells: Cells, workers: list[str | None], series: li
     ]
 
 
-async def _stored(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, resolution: str, horizon: int
-) -> list[Point]:
+async def _dead_letters(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> set[int]:
     await cursor.execute(
-        sql.SQL(
-            """
-            SELECT w.name, s.key, s.kind, s.unit, r.bucket, r.count, r.sum, r.min, r.max, r.last_us, r.last,
-                coalesce(r.sketch, '')
-            FROM {rollup} r
-            JOIN {series} s
-                ON s.id = r.series
-            LEFT JOIN {workers} w
-                ON w.id = r.worker
-            WHERE r.version = %(version)s
-                AND r.bucket >= %(horizon)s
-            """
-        ).format(rollup=tables.rollup(resolution), series=tables.series, workers=tables.workers),
-        {"version": version, "horizon": horizon},
-        binary=True,
+        sql.SQL("SELECT position FROM {dead} WHERE version = %(version)s").format(dead=tables.dead_letters),
+        {"version": version},
     )
-    return [
-        Point(resolution, row[0], Series(*row[1:4]), row[4], row[5], canonical(row[6]), *row[7:])
-        for row in await cursor.fetchall()
-    ]
+    return {row[0] for row in await cursor.fetchall()}

@@ -1,45 +1,88 @@
-"""Which series a job update feeds: the same keys, types and units as Chancy's built-in plugin, and wait times."""
+"""Sets of rules: which metrics facts make. A version of the projection has one set for its whole life."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
+from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series, check_series
 
-#: Number of these rules: raised whenever what follows makes other metrics of the same facts.
-RULES = 1
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+#: Number of the rules in this code, which `job_series` holds.
+BUILT_IN_RULES = 1
 
 
-@lru_cache(maxsize=10_000)
-def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
-    """Return the series of updates to *state* of jobs of *func* on *queue*.
+class Derived(NamedTuple):
+    """Observations of one series that a rule makes of job updates.
 
-    The first four count each update, two take its execution time and two its wait time, where it has them.
+    Attributes:
+        rows: Of which update each is: its time and worker are the update's.
+        values: As many finite numbers, or one for all rows.
     """
-    return (
-        Series(bounded_key(f"job:{func}:", state), "counter", "count"),
-        Series(bounded_key("global:status:", state), "counter", "count"),
-        Series(bounded_key(f"queue:{queue}:", "throughput"), "counter", "count"),
-        Series(bounded_key(f"queue:{queue}:", state), "counter", "count"),
-        *(
-            Series(bounded_key(stem, name), "histogram", "seconds")
-            for name in ("execution_time", "wait_time")
-            for stem in (f"job:{func}:", f"queue:{queue}:")
-        ),
-    )
+
+    series: Series
+    rows: ArrayLike
+    values: ArrayLike
+
+    @classmethod
+    def counter(cls, key: str, rows: ArrayLike, values: ArrayLike = 1, *, unit: str = "") -> Derived:
+        return cls(_series("counter", key, unit), rows, values)
+
+    @classmethod
+    def gauge(cls, key: str, rows: ArrayLike, values: ArrayLike, *, unit: str = "") -> Derived:
+        return cls(_series("gauge", key, unit), rows, values)
+
+    @classmethod
+    def histogram(cls, key: str, rows: ArrayLike, values: ArrayLike, *, unit: str = "") -> Derived:
+        return cls(_series("histogram", key, unit), rows, values)
 
 
-def has_wait_time(state: str) -> bool:
-    """Whether an update tells how long its job waited: RetryPlugin overwrites the time it was due on a retry."""
-    return state != "retrying"
+#: A pure function: the same of the same job updates, for ever, in any process, and nothing else.
+Rule: TypeAlias = Callable[[JobColumns], Iterable[Derived]]
 
 
-def bounded_key(stem: str, ending: str) -> str:
-    """Join *stem* and *ending*; a key past 1,024 bytes keeps its ending and gets a hash for what was cut."""
-    key = stem + ending
-    if len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    tail = f"~{sha256(key.encode()).hexdigest()[:16]}:{ending}"
-    room = MAX_KEY_BYTES - len(tail.encode())
-    return stem.encode()[:room].decode(errors="ignore") + tail
+class RuleSet(NamedTuple):
+    """What a fact means: the rules in this code, and the user's after them.
+
+    Attributes:
+        built_in: Number of the rules in this code.
+        user: Number the user gave theirs; 0 for none.
+        rules: The user's, in their order.
+    """
+
+    built_in: int = BUILT_IN_RULES
+    user: int = 0
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        return self.built_in, self.user
+
+    @property
+    def names(self) -> list[str]:
+        return [name_of(rule) for rule in self.rules]
+
+
+BUILT_IN = RuleSet()
+
+
+def name_of(rule: Any) -> str:
+    """The name a rule goes by in versions and messages."""
+    return str(getattr(rule, "__name__", type(rule).__name__))
+
+
+def label(pair: Sequence[int]) -> str:
+    """A pair of numbers as people read it: "1.3" is the third set of the user's rules upon ours of number 1."""
+    return f"{pair[0]}.{pair[1]}"
+
+
+def is_above(pair: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether *pair* is another one, and neither of its numbers is lower."""
+    return tuple(pair) != tuple(other) and pair[0] >= other[0] and pair[1] >= other[1]
+
+
+def _series(kind: Kind, key: str, unit: str) -> Series:
+    return check_series(key, kind, unit or DEFAULT_UNITS[kind])

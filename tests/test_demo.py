@@ -17,6 +17,8 @@ from examples.demo import proof
 
 ROOT = Path(__file__).parents[1]
 Demo = Callable[..., "subprocess.Popen[str]"]
+# One after the other: each looks for folders that it left behind.
+pytestmark = pytest.mark.xdist_group("demo")
 
 
 @pytest.fixture

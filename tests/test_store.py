@@ -12,12 +12,12 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections import numbers, versions
+from chancy_metrics.projections import numbers
+from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.numbers import number_series, number_workers
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.ring import COLUMNS, unpack_points
-from chancy_metrics.projections.versions import advance
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]
@@ -189,7 +189,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
     await LogWriter(connection, names).append(runs=[a_run("app:n")])
     await order(connection, names)
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "number_workers", number_and_lose)
+        patch.setattr(numbers, "number_workers", number_and_lose)
         lost = await advance(connection, names, folder="f")
 
     await order_and_fold(connection, names)

@@ -18,9 +18,10 @@ from chancy_metrics.events.codec import encode
 from chancy_metrics.events.facts import KINDS, Series
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.advance import STEP_EVENTS, advance
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.ring import RING_SIZE
-from chancy_metrics.projections.versions import STEP_EVENTS, advance
+from chancy_metrics.projections.rules import RuleSet
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -212,9 +213,9 @@ async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Conn
     await LogWriter(connection, names).append(runs=[a_run()])
     await order(connection, names)
 
-    done = await advance(connection, names, folder="f", user_rules=5)
+    done = await advance(connection, names, folder="f", rules=RuleSet(user=5))
 
-    assert done.reason == "version 1 has rules of other code"
+    assert done.reason == "version 1 has rules 1.0, this code has 1.5"
     assert await position(connection, names) == 0
 
 

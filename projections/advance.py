@@ -1,0 +1,232 @@
+"""One step of a version: live folding, rebuild, resume and catching up are this one function."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+from uuid import uuid4
+
+from anyio import CapacityLimiter, to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.codec import CODEC
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+
+from .cells import ALL_WORKERS, Cells, kept_of
+from .fold import fold
+from .numbers import number, still_numbered
+from .ring import RING_SIZE, pack_points
+from .rules import BUILT_IN, RuleSet
+from .store import store
+from .versions import Version, live_version, lock_version, read_version
+
+#: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
+STEP_EVENTS = 20_000
+STEP_BATCHES = 1_000
+#: A batch of a codec this code does not know waits so long for a newer projector before it is left out.
+CODEC_PATIENCE_US = 600 * 1_000_000
+
+#: Why a step did nothing that another process took at the same time: trying again soon is right.
+BUSY = "somebody else folds"
+#: Versions that take steps; the others have to become one of these first.
+ADVANCING = ("filling", "ready", "live", "resting")
+
+Announce = Callable[[AsyncCursor[TupleRow]], Awaitable[None]]
+
+
+class Advanced(NamedTuple):
+    """What one step did.
+
+    Attributes:
+        events: How many it folded.
+        position: Where the version stands now.
+        caught_up: Nothing was left in the ledger when it looked.
+        reason: Why it did nothing, in words; "" if it did, or if nothing was there.
+    """
+
+    events: int
+    position: int
+    caught_up: bool
+    reason: str = ""
+
+
+_limiter: CapacityLimiter | None = None
+
+
+async def advance(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    *,
+    folder: str,
+    rules: RuleSet = BUILT_IN,
+    version: int | None = None,
+    until: int | None = None,
+    announce: Announce | None = None,
+) -> Advanced:
+    """Fold the next stretch of the ledger into a version: exactly once, whoever else tries the same.
+
+    What is read lies in the ledger for ever, so it is read and folded before any lock is taken; under the lock
+    the version must still stand where it stood. Rows, position and, of the live version, the ring row are one
+    transaction. Bounded by `STEP_EVENTS`: call again until `caught_up`.
+
+    Args:
+        version: Its number; the live one by default.
+        until: Position past which nothing is folded; the end of the ledger by default.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        if mine is None:
+            return Advanced(0, 0, False, f"there is no version {version}")
+        if reason := mine.refuses(rules):
+            return Advanced(0, mine.position, False, reason)
+        rows = _bounded(await read_ledger(cursor, tables, after=mine.position, limit=STEP_BATCHES, until=until))
+        gone = await gone_days(cursor, tables)
+        places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+        batches = await read_batches(cursor, tables, places)
+        await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        now = await cursor.fetchone()
+    if not rows:
+        return Advanced(0, mine.position, True)
+    waiting = _unreadable(batches, now[0] if now else 0)
+    if waiting is not None:
+        rows = [row for row in rows if row.position < waiting]
+        batches = [batch for batch in batches if batch.position < waiting]
+        if not rows:
+            return Advanced(0, mine.position, False, f"position {waiting} waits for newer code")
+    started = time.monotonic_ns()
+    folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
+    numbered = await number(connection, tables, folded)
+    lost = {position: "its row is not in the log" for position, _ in places if position <= rows[-1].position}
+    for batch in batches:
+        del lost[batch.position]
+    async with short_transaction(connection) as cursor:
+        locked = await lock_version(cursor, tables, mine.version)
+        if locked is None or locked.position != mine.position or locked.status not in ADVANCING:
+            return Advanced(0, mine.position, False, BUSY)
+        if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
+            return Advanced(0, mine.position, False, "names were cleaned up meanwhile")
+        kept = kept_of(numbered.levels, locked.horizons)
+        counts = folded.counts + Counter({"expired": _expired(numbered.levels, kept)})
+        changed = await store(cursor, tables, mine.version, kept)
+        await _bury(cursor, tables, mine.version, folded.dead | lost)
+        if locked.status == "live":
+            await _write_ring(cursor, tables, locked, rows[-1].position, pack_points(changed))
+        await _move(cursor, tables, mine.version, rows[-1].position, counts, folder, folded.events, started)
+        if announce is not None and locked.status == "live":
+            await announce(cursor)
+    return Advanced(folded.events, rows[-1].position, False)
+
+
+def _bounded(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Cut after `STEP_EVENTS`, but never before the first row."""
+    kept: list[LedgerRow] = []
+    events = 0
+    for row in rows:
+        events += row.events
+        if kept and events > STEP_EVENTS:
+            break
+        kept.append(row)
+    return kept
+
+
+def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
+    """Position of the first batch that newer code may still come to read."""
+    return next(
+        (b.position for b in batches if b.codec != CODEC and now_us - b.appended_us < CODEC_PATIENCE_US),
+        None,
+    )
+
+
+def _expired(levels: Mapping[str, Cells], kept: Mapping[str, Cells]) -> int:
+    """How many observations came too late for every resolution, counted in the coarsest."""
+    coarsest = list(RESOLUTIONS)[-1]
+
+    def observations(cells: Cells) -> int:
+        return int(cells.tally[cells.worker == ALL_WORKERS].sum())
+
+    return observations(levels[coarsest]) - observations(kept[coarsest]) if coarsest in levels else 0
+
+
+def _fold_limiter() -> CapacityLimiter:
+    global _limiter
+    if _limiter is None:
+        _limiter = CapacityLimiter(1)
+    return _limiter
+
+
+async def _bury(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, dead: dict[int, str]) -> None:
+    if dead:
+        await cursor.executemany(
+            sql.SQL(
+                "INSERT INTO {dead_letters} (version, position, error) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+            ).format(dead_letters=tables.dead_letters),
+            [(version, position, error.replace("\x00", "")) for position, error in sorted(dead.items())],
+        )
+
+
+async def _write_ring(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, position: int, points: bytes
+) -> None:
+    number = version.folds + 1
+    await cursor.execute(
+        sql.SQL("DELETE FROM {cache} WHERE fold <= %(oldest)s").format(cache=tables.cache),
+        {"oldest": number - RING_SIZE},
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {cache} (fold, version, position, token, points)
+            VALUES (%(fold)s, %(version)s, %(position)s, %(token)s, %(points)b)
+            """
+        ).format(cache=tables.cache),
+        {"fold": number, "version": version.version, "position": position, "token": uuid4(), "points": points},
+    )
+
+
+async def _move(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    version: int,
+    position: int,
+    counts: Counter[str],
+    folder: str,
+    events: int,
+    started_ns: int,
+) -> None:
+    await cursor.execute(
+        sql.SQL("SELECT counts FROM {versions} WHERE version = %(version)s").format(versions=tables.versions),
+        {"version": version},
+    )
+    row = await cursor.fetchone()
+    total = Counter(row[0] if row else {}) + counts
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET position = %(position)s,
+                folds = folds + 1,
+                counts = %(counts)s,
+                folded_at = clock_timestamp(),
+                folder_since = CASE WHEN folded_by = %(folder)s THEN folder_since ELSE clock_timestamp() END,
+                folded_by = %(folder)s,
+                fold_events = %(events)s,
+                fold_us = %(fold_us)s
+            WHERE version = %(version)s
+            """
+        ).format(versions=tables.versions),
+        {
+            "version": version,
+            "position": position,
+            "counts": Jsonb(dict(total)),
+            "folder": folder,
+            "events": events,
+            "fold_us": (time.monotonic_ns() - started_ns) // 1000,
+        },
+    )

@@ -1,0 +1,45 @@
+"""Which series a job update feeds: the same keys, types and units as Chancy's built-in plugin, and wait times.
+
+Whatever changes here makes other metrics of the same facts: raise `rules.BUILT_IN_RULES` with it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+
+from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
+
+
+@lru_cache(maxsize=10_000)
+def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
+    """Return the series of updates to *state* of jobs of *func* on *queue*.
+
+    The first four count each update, two take its execution time and two its wait time, where it has them.
+    """
+    return (
+        Series(bounded_key(f"job:{func}:", state), "counter", "count"),
+        Series(bounded_key("global:status:", state), "counter", "count"),
+        Series(bounded_key(f"queue:{queue}:", "throughput"), "counter", "count"),
+        Series(bounded_key(f"queue:{queue}:", state), "counter", "count"),
+        *(
+            Series(bounded_key(stem, name), "histogram", "seconds")
+            for name in ("execution_time", "wait_time")
+            for stem in (f"job:{func}:", f"queue:{queue}:")
+        ),
+    )
+
+
+def has_wait_time(state: str) -> bool:
+    """Whether an update tells how long its job waited: RetryPlugin overwrites the time it was due on a retry."""
+    return state != "retrying"
+
+
+def bounded_key(stem: str, ending: str) -> str:
+    """Join *stem* and *ending*; a key past 1,024 bytes keeps its ending and gets a hash for what was cut."""
+    key = stem + ending
+    if len(key.encode()) <= MAX_KEY_BYTES:
+        return key
+    tail = f"~{sha256(key.encode()).hexdigest()[:16]}:{ending}"
+    room = MAX_KEY_BYTES - len(tail.encode())
+    return stem.encode()[:room].decode(errors="ignore") + tail
