@@ -5,28 +5,15 @@ Exit codes: 0 fine, 1 could not run, 2 wrong usage, 3 found something.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
-from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any, TypeVar
 
 import click
 import msgspec
-import psycopg
-from chancy import Chancy
-from chancy.utils import import_string
 
-from chancy_metrics.events.errors import MetricsLogError
-
-from .metrics import Metrics
+from .cli_app import FOUND_SOMETHING, load, run
 from .projector import fold_all
 from .status import Status, read_status
-
-FOUND_SOMETHING = 3
-
-T = TypeVar("T")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,8 +33,8 @@ def status(app: str, as_json: bool) -> None:
 
     Exits with 3 when something is wrong, and says what in one line each.
     """
-    chancy, metrics = _load(app)
-    found = _run(read_status(chancy, metrics.options))
+    chancy, metrics = load(app)
+    found = run(read_status(chancy, metrics.options))
     click.echo(msgspec.json.encode(found).decode() if as_json else _text(found))
     if found.unhealthy:
         sys.exit(FOUND_SOMETHING)
@@ -57,36 +44,11 @@ def status(app: str, as_json: bool) -> None:
 @click.pass_obj
 def fold(app: str) -> None:
     """Order and fold everything that waits, and end; for a cluster whose workers are down."""
-    chancy, _ = _load(app)
-    done = _run(fold_all(chancy))
+    chancy, _ = load(app)
+    done = run(fold_all(chancy))
     click.echo(f"ordered {done.batches} batches, folded {done.events} events, stands at position {done.position}")
     if done.reason:
         raise click.ClickException(f"not everything is folded: {done.reason}")
-
-
-def _load(app: str) -> tuple[Chancy, Metrics]:
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Chancy | Callable[[], Chancy] = import_string(app)  # type: ignore[no-untyped-call] # Chancy's
-        chancy = found if isinstance(found, Chancy) else found()
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise click.BadParameter(
-            f"{app!r} can't be imported: {type(error).__name__}: {error}", param_hint="--app"
-        ) from error
-    metrics = chancy.plugins.get("chancy.metrics") if isinstance(chancy, Chancy) else None
-    if not isinstance(metrics, Metrics):
-        raise click.BadParameter(
-            f"{app!r} is no Chancy app with this plugin: add chancy_metrics.plugin.Metrics() to its plugins",
-            param_hint="--app",
-        )
-    return chancy, metrics
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except (MetricsLogError, psycopg.Error) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
 
 
 def _text(status: Status) -> str:
