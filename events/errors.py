@@ -43,5 +43,13 @@ class SequenceConflict(MetricsLogError):
     """A batch id is taken by a batch with other bytes; appending was refused, nothing was dropped."""
 
 
+class VersionRefused(MetricsLogError):
+    """A version of the projection may not be made, folded or swapped by this code now."""
+
+
+class AlreadyRunning(MetricsLogError):
+    """Somebody else does the same at this moment; the message says who, and since when."""
+
+
 class SchemaMissing(MetricsLogError):
     """The tables are not there, or older than this code."""

@@ -55,6 +55,7 @@ class Tables(NamedTuple):
     workers: sql.Identifier
     cache: sql.Identifier
     refuse_change: sql.Identifier
+    refuse_append: sql.Identifier
 
     def rollup(self, resolution: str) -> sql.Identifier:
         """The table of *resolution*; `KeyError` for one that does not exist."""
@@ -104,4 +105,5 @@ def tables(prefix: str) -> Tables:
         workers=name("workers"),
         cache=name("cache"),
         refuse_change=name("refuse_change"),
+        refuse_append=name("refuse_append"),
     )

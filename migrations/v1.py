@@ -24,6 +24,14 @@ BEGIN
 END
 $fn$;
 
+CREATE FUNCTION {refuse_append}() RETURNS trigger LANGUAGE plpgsql AS $fn$
+BEGIN
+    RAISE EXCEPTION 'day % of the metrics log is closed', NEW.day
+        USING ERRCODE = 'CM001',
+              HINT = 'It is on its way out of the log; append under a later day.';
+END
+$fn$;
+
 CREATE TABLE {log} (
     day date NOT NULL,
     producer uuid NOT NULL,
@@ -63,6 +71,8 @@ CREATE TABLE {ledger} (
     chain bytea NOT NULL,
     UNIQUE (producer, sequence)
 );
+-- Only retention asks for a day; positions are nearly in the order of days, so a few bytes find one.
+CREATE INDEX {ledger_days} ON {ledger} USING brin (day) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE {producers} (
     producer uuid PRIMARY KEY,
@@ -77,7 +87,8 @@ CREATE TABLE {days} (
     day date PRIMARY KEY,
     state text NOT NULL CHECK (state IN ('attached', 'closed', 'opening', 'gone')),
     changed_at timestamptz NOT NULL,
-    last_position bigint
+    last_position bigint,
+    last_us bigint
 );
 
 CREATE TABLE {versions} (
@@ -97,9 +108,11 @@ CREATE TABLE {versions} (
     counts jsonb NOT NULL DEFAULT '{{}}',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
+    swaps boolean NOT NULL DEFAULT true,
     live_since timestamptz,
     replaced integer,
     kept_until timestamptz,
+    verified jsonb,
     folded_at timestamptz,
     folded_by text,
     folder_since timestamptz,
@@ -190,7 +203,10 @@ class MetricsLog(Migration):
     async def up(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Create every table; the log's partitions are made by the plugin, which knows the day."""
         names = schema.tables(migrator.prefix)
-        await cursor.execute(sql.SQL(_UP).format(short_lived=_SHORT_LIVED, **_identifiers(names)))
+        ledger_days = sql.Identifier(f"{names.prefix}metrics_ledger_days")
+        await cursor.execute(
+            sql.SQL(_UP).format(short_lived=_SHORT_LIVED, ledger_days=ledger_days, **_identifiers(names))
+        )
         for resolution in schema.RESOLUTIONS:
             await cursor.execute(
                 sql.SQL(_ROLLUP).format(
@@ -202,6 +218,9 @@ class MetricsLog(Migration):
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Drop everything of ours, the raw events too."""
         names = schema.tables(migrator.prefix)
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
+        for row in await cursor.fetchall():  # its partition may be detached already, and would stay
+            await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(row["day"])))
         for table in reversed(schema.TABLES):
             if table not in ("metrics_head", "metrics_versions"):
                 await cursor.execute(
@@ -209,7 +228,8 @@ class MetricsLog(Migration):
                 )
         await cursor.execute(
             sql.SQL(
-                "DROP TABLE IF EXISTS {head}; DROP TABLE IF EXISTS {versions}; DROP FUNCTION {refuse_change}()"
+                "DROP TABLE IF EXISTS {head}; DROP TABLE IF EXISTS {versions}; DROP FUNCTION {refuse_change}(); "
+                "DROP FUNCTION {refuse_append}()"
             ).format(**_identifiers(names))
         )
 

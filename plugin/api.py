@@ -17,7 +17,7 @@ from starlette.responses import Response
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import retention_s
 
-from .metrics import Metrics
+from .metrics import Metrics, metrics_of
 from .window import MAX_BUCKETS
 
 
@@ -49,7 +49,7 @@ class MetricsApiPlugin(ApiPlugin):
     @requires(["authenticated"])
     async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         """List every metric: category (text before the first ":") -> names (the segment after it)."""
-        keys = await _plugin(chancy).list_metrics(chancy)
+        keys = await metrics_of(chancy).list_metrics(chancy)
         categories: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             category, _, name = key.partition(":")
@@ -61,7 +61,7 @@ class MetricsApiPlugin(ApiPlugin):
     async def get_metric(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         """Answer the metrics under a prefix for a window; a range longer than what is kept is cut to that."""
         params = request.query_params
-        plugin = _plugin(chancy)
+        plugin = metrics_of(chancy)
         resolution: Any = params.get("resolution", "5min")  # get_metrics says what is wrong with it
         try:
             result = await plugin.get_metrics(
@@ -92,12 +92,6 @@ class MetricsApiPlugin(ApiPlugin):
                 },
             }
         )
-
-
-def _plugin(chancy: Chancy) -> Metrics:
-    plugin = chancy.plugins["chancy.metrics"]
-    assert isinstance(plugin, Metrics)
-    return plugin
 
 
 def _range(plugin: Metrics, resolution: str, seconds: int) -> int:

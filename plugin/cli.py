@@ -12,6 +12,8 @@ import click
 import msgspec
 
 from .cli_app import FOUND_SOMETHING, load, run
+from .cli_retention import discard_command, prune_command
+from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
 from .projector import fold_all
 from .status import Status, read_status
 
@@ -44,11 +46,15 @@ def status(app: str, as_json: bool) -> None:
 @click.pass_obj
 def fold(app: str) -> None:
     """Order and fold everything that waits, and end; for a cluster whose workers are down."""
-    chancy, _ = load(app)
-    done = run(fold_all(chancy))
+    chancy, metrics = load(app)
+    done = run(fold_all(chancy, rules=metrics.options.rules))
     click.echo(f"ordered {done.batches} batches, folded {done.events} events, stands at position {done.position}")
     if done.reason:
         raise click.ClickException(f"not everything is folded: {done.reason}")
+
+
+main.add_command(prune_command)
+main.add_command(discard_command)
 
 
 def _text(status: Status) -> str:
@@ -95,6 +101,10 @@ def _size(count: int) -> str:
             return f"{size:.0f} {unit}"
         size /= 1_000
     return f"{size:.1f} TB"
+
+
+for command in (rebuild_command, swap_command, undo_command, versions_command):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

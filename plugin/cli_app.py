@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -21,6 +23,24 @@ from .metrics import Metrics
 FOUND_SOMETHING = 3
 
 T = TypeVar("T")
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Duration(click.ParamType):
+    """A length of time such as 30s, 15m, 24h or 7d, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            seconds = float(text[:-1]) * _SECONDS[text[-1:]]
+        except (ValueError, KeyError):
+            self.fail(f"{text!r} is no length of time: write 30s, 15m, 24h or 7d", param, ctx)
+        if not 0 <= seconds < 2**31:
+            self.fail(f"{text!r} is no sensible length of time", param, ctx)
+        return seconds
 
 
 def load(app: str) -> tuple[Chancy, Metrics]:
@@ -40,6 +60,15 @@ def load(app: str) -> tuple[Chancy, Metrics]:
             param_hint="--app",
         )
     return chancy, metrics
+
+
+def who() -> str:
+    """Who gives a command, for the records."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this uid, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 
 from chancy import Chancy
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 #: Seconds to wait for the server when a connection is made.
@@ -17,19 +17,37 @@ CONNECT_TIMEOUT_S = 5
 
 
 @asynccontextmanager
-async def own_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
-    """Open a connection for a block; autocommit, and without prepared statements, which poolers lose."""
-    connection = await connect(chancy)
+async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Open a connection for a block; autocommit, and without prepared statements, which poolers lose.
+
+    Args:
+        name: Its `application_name`, by which others see that its owner lives.
+    """
+    connection = await connect(chancy, name)
     try:
         yield connection
     finally:
         await connection.close()
 
 
-async def connect(chancy: Chancy) -> AsyncConnection[TupleRow]:
+async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
+    # PostgreSQL cuts longer names, and says so each time.
+    shown = name.encode()[:63].decode(errors="ignore") or None
     return await AsyncConnection.connect(
-        chancy.dsn, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT_S
+        chancy.dsn,
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        application_name=shown,
     )
+
+
+async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
+    """The database's clock, microseconds since 1970."""
+    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 class DatabaseClock:
@@ -44,6 +62,10 @@ class DatabaseClock:
 
     def see(self, now: datetime) -> None:
         self._seen, self._at = now.astimezone(UTC), time.monotonic()
+
+    async def ask(self, cursor: AsyncCursor[TupleRow]) -> None:
+        """See the database's clock: this host's may have slept."""
+        self.see(datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC))
 
     def today(self) -> date:
         """The database's UTC day; the host's before the database was first asked."""

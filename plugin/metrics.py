@@ -20,7 +20,7 @@ from chancy.plugin import Plugin
 from psycopg import AsyncCursor, Cursor
 from psycopg.rows import DictRow
 
-from chancy_metrics.events.errors import InvalidObservation, NotRecording
+from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.projections.rules import Rule
@@ -317,7 +317,7 @@ class Metrics(Plugin):
             recorder = Recorder(socket.gethostname(), self._unclaimed, self._clock, chancy.log)
             await recorder.append(chancy)
             await recorder.close(chancy)
-        await fold_all(chancy, self._name())
+        await fold_all(chancy, self._name(), rules=self._options.rules)
         if chancy in self._readers:
             await self._readers[chancy].refresh()
 
@@ -541,6 +541,18 @@ class Metrics(Plugin):
 
             self._warnings = RateLimited(chancy.log if chancy is not None else logging.getLogger("chancy"))
         self._warnings.warn(kind, message)
+
+
+def metrics_of(chancy: Chancy) -> Metrics:
+    """Return the app's plugin.
+
+    Raises:
+        MetricsLogError: It has none.
+    """
+    plugin = chancy.plugins.get(Metrics.get_identifier())
+    if not isinstance(plugin, Metrics):
+        raise MetricsLogError(f"{chancy!r} has no metrics log: add chancy_metrics.plugin.Metrics() to its plugins")
+    return plugin
 
 
 def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:

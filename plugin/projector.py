@@ -13,17 +13,16 @@ from typing import NamedTuple
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
-from psycopg.types.json import Json
 
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
+from .announcing import announce_by
 from .connection import connect
 from .limited_log import RateLimited
 
-#: The event that tells every worker's hub of a fold.
-FOLDED = "metrics.folded"
 #: Seconds between looks at all of the pending table: what committed late lies below where the others look.
 SWEEP_S = 10
 #: Folds are heard of within this many intervals, or somebody else folds.
@@ -48,9 +47,11 @@ class Round(NamedTuple):
 class Projector:
     """Orders and folds for one process; keeps its connection and its place in the pending table between rounds."""
 
-    def __init__(self, chancy: Chancy, folder: str) -> None:
+    def __init__(self, chancy: Chancy, folder: str, *, rules: RuleSet = BUILT_IN) -> None:
         self._chancy = chancy
         self._folder = folder
+        self._rules = rules
+        self._announce = announce_by(chancy, folder)
         self._connection: AsyncConnection[TupleRow] | None = None
         self._after = 0
         self._swept = 0.0
@@ -77,7 +78,7 @@ class Projector:
         # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
         target = math.inf if sequenced.position is None else sequenced.position
         while True:
-            advanced = await advance(connection, names, folder=self._folder, announce=self._announce)
+            advanced = await advance(connection, names, folder=self._folder, rules=self._rules, announce=self._announce)
             events += advanced.events
             if advanced.caught_up or advanced.reason or advanced.position >= target:
                 return Round(batches, events, advanced.position, advanced.reason)
@@ -99,15 +100,8 @@ class Projector:
 
     async def _connected(self) -> AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._chancy)
+            self._connection = await connect(self._chancy, self._folder)
         return self._connection
-
-    async def _announce(self, cursor: AsyncCursor[TupleRow]) -> None:
-        if self._chancy.notifications:
-            await cursor.execute(
-                "SELECT pg_notify(%(channel)s, %(event)s::text)",
-                {"channel": f"{self._chancy.prefix}events", "event": Json({"t": FOLDED, "worker": self._folder})},
-            )
 
 
 class Turns:
@@ -171,14 +165,14 @@ async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s
             await _close_quietly(projector)
 
 
-async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold") -> Round:
+async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules: RuleSet = BUILT_IN) -> Round:
     """Order and fold what is there, and return; for a cluster whose workers are down.
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
     from chancy_metrics.projections.advance import BUSY
 
-    projector = Projector(chancy, folder)
+    projector = Projector(chancy, folder, rules=rules)
     until = time.monotonic() + BUSY_S
     batches = events = 0
     try:
@@ -204,7 +198,7 @@ async def _turn(chancy: Chancy, turns: Turns, projector: Projector, interval_s: 
             return patience
         turns.take_over()
     done = await projector.run_once()
-    if not done.events:
+    if not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
     return interval_s
 

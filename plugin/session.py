@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from chancy import Chancy, Worker
@@ -15,13 +16,17 @@ from chancy.hub import Event
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.schema import tables
 
+from .announcing import FOLDED
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
 from .job_hook import JobHook
 from .limited_log import RateLimited
 from .options import Options
-from .projector import FOLDED, Projector, Turns, fold_all, project
+from .projector import Projector, Turns, fold_all, project
 from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from .succession import Succession
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
 OPEN_WAIT_S = 5
@@ -52,6 +57,7 @@ class Session:
         self._on_metric = on_metric
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
+        self._succession: Succession | None = None
         self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log)
         self.hook = JobHook(
             worker.worker_id,
@@ -74,7 +80,7 @@ class Session:
 
     async def run(self) -> None:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
-        projector = Projector(self.chancy, self.worker.worker_id)
+        projector = Projector(self.chancy, self.worker.worker_id, rules=self._options.rules)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
@@ -83,6 +89,9 @@ class Session:
                     name="metrics_project",
                 )
                 tasks.create_task(self._every(MAINTENANCE_S, self._maintain()), name="metrics_maintenance")
+                # Never at the same moment on all of the workers that a deploy starts.
+                looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
+                tasks.create_task(self._every(looking_s, self._look_at_rules), name="metrics_rules")
                 tasks.create_task(
                     self._every(self._options.collection_interval, self._measure_tables), name="metrics_table_sizes"
                 )
@@ -98,7 +107,7 @@ class Session:
         if self.turns.mine:
             with anyio.move_on_after(LAST_FOLD_S, shield=True):
                 try:
-                    await fold_all(self.chancy, self.worker.worker_id)
+                    await fold_all(self.chancy, self.worker.worker_id, rules=self._options.rules)
                 except Exception as error:  # a worker must stop whatever the database does
                     self._warnings.warn("last fold", f"the last fold failed: {type(error).__name__}: {error}")
 
@@ -113,6 +122,13 @@ class Session:
 
     async def _append(self) -> None:
         await self.recorder.append(self.chancy)
+
+    async def _look_at_rules(self) -> None:
+        if self._succession is None:
+            from .succession import Succession
+
+            self._succession = Succession(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
+        await self._succession.look()
 
     def _maintain(self) -> Callable[[], Awaitable[None]]:
         # numpy comes with these: a worker that only records starts without it.

@@ -29,7 +29,10 @@ from .versions import Version, live_version, lock_version, read_version
 
 #: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
 STEP_EVENTS = 20_000
-STEP_BATCHES = 1_000
+#: A rebuild's steps are larger: the fewer there are, the fewer times is a row of a coarse bucket written again.
+REBUILD_STEP_EVENTS = 250_000
+#: One step reads at most one ledger row for so many events.
+_EVENTS_A_ROW = 20
 #: A batch of a codec this code does not know waits so long for a newer projector before it is left out.
 CODEC_PATIENCE_US = 600 * 1_000_000
 
@@ -68,13 +71,14 @@ async def advance(
     rules: RuleSet = BUILT_IN,
     version: int | None = None,
     until: int | None = None,
+    step_events: int = STEP_EVENTS,
     announce: Announce | None = None,
 ) -> Advanced:
     """Fold the next stretch of the ledger into a version: exactly once, whoever else tries the same.
 
     What is read lies in the ledger for ever, so it is read and folded before any lock is taken; under the lock
     the version must still stand where it stood. Rows, position and, of the live version, the ring row are one
-    transaction. Bounded by `STEP_EVENTS`: call again until `caught_up`.
+    transaction. Bounded by *step_events*: call again until `caught_up`.
 
     Args:
         version: Its number; the live one by default.
@@ -86,7 +90,8 @@ async def advance(
             return Advanced(0, 0, False, f"there is no version {version}")
         if reason := mine.refuses(rules):
             return Advanced(0, mine.position, False, reason)
-        rows = _bounded(await read_ledger(cursor, tables, after=mine.position, limit=STEP_BATCHES, until=until))
+        limit = step_events // _EVENTS_A_ROW
+        rows = _bounded(await read_ledger(cursor, tables, after=mine.position, limit=limit, until=until), step_events)
         gone = await gone_days(cursor, tables)
         places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
         batches = await read_batches(cursor, tables, places)
@@ -115,7 +120,7 @@ async def advance(
         kept = kept_of(numbered.levels, locked.horizons)
         counts = folded.counts + Counter({"expired": _expired(numbered.levels, kept)})
         changed = await store(cursor, tables, mine.version, kept)
-        await _bury(cursor, tables, mine.version, folded.dead | lost)
+        await bury(cursor, tables, mine.version, folded.dead | lost)
         if locked.status == "live":
             await _write_ring(cursor, tables, locked, rows[-1].position, pack_points(changed))
         await _move(cursor, tables, mine.version, rows[-1].position, counts, folder, folded.events, started)
@@ -124,13 +129,13 @@ async def advance(
     return Advanced(folded.events, rows[-1].position, False)
 
 
-def _bounded(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-    """Cut after `STEP_EVENTS`, but never before the first row."""
+def _bounded(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
+    """Cut after so many events, but never before the first row."""
     kept: list[LedgerRow] = []
     events = 0
     for row in rows:
         events += row.events
-        if kept and events > STEP_EVENTS:
+        if kept and events > most:
             break
         kept.append(row)
     return kept
@@ -161,7 +166,7 @@ def _fold_limiter() -> CapacityLimiter:
     return _limiter
 
 
-async def _bury(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, dead: dict[int, str]) -> None:
+async def bury(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, dead: dict[int, str]) -> None:
     if dead:
         await cursor.executemany(
             sql.SQL(

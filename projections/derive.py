@@ -23,7 +23,8 @@ def derive(batch: DecodedBatch, rules: RuleSet) -> DecodedBatch:
     parts = [] if batch.observations is None else [batch.observations]
     for rule in rules.rules:
         try:
-            parts += [_observations(derived, batch.jobs) for derived in _made(rule(batch.jobs))]
+            made = [_observations(derived, batch.jobs) for derived in _made(rule(batch.jobs))]
+            parts += [one for one in made if len(one.values)]
         except Exception as error:  # whatever the user's code raises is this batch's misfortune, not the fold's
             raise RuleFailed(f"rule {name_of(rule)!r} failed: {type(error).__name__}: {error}") from error
     return batch._replace(observations=_together(parts)) if parts else batch

@@ -16,6 +16,18 @@ from .rules import RuleSet, label
 OPENING = 0
 
 
+#: Statuses of versions that are on their way to become the live one.
+UNFINISHED = ("copying", "filling", "ready")
+
+
+class Head(NamedTuple):
+    """The end of the order, the version readers see, and the rules that only an explicit swap may bring back."""
+
+    position: int
+    live: int
+    barred: list[str]
+
+
 class Version(NamedTuple):
     """A version's row.
 
@@ -25,6 +37,8 @@ class Version(NamedTuple):
         status: "opening", "copying" (the opening), "filling", "ready", "live", "resting" or "dropped".
         position: Last position of the ledger that is in its rows.
         folds: How many steps it has taken.
+        swaps: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
+        replaced: The version that was live before this one.
         horizons: Resolution -> start of the oldest bucket it keeps, seconds.
     """
 
@@ -34,6 +48,8 @@ class Version(NamedTuple):
     status: str
     position: int
     folds: int
+    swaps: bool
+    replaced: int | None
     horizons: dict[str, int]
 
     def refuses(self, rules: RuleSet) -> str:
@@ -49,9 +65,20 @@ class Version(NamedTuple):
 
 
 _COLUMNS = """
-    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds,
+    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.swaps, v.replaced,
     v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
 """
+
+
+async def lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+    """Lock the head until the transaction ends: nothing gets a position meanwhile, and no pointer turns."""
+    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head} FOR UPDATE").format(head=tables.head))
+    return _head(await cursor.fetchone())
+
+
+async def read_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head}").format(head=tables.head))
+    return _head(await cursor.fetchone())
 
 
 async def live_version(cursor: AsyncCursor[TupleRow], tables: Tables) -> Version:
@@ -95,10 +122,19 @@ async def _select(cursor: AsyncCursor[TupleRow], tables: Tables, where: str, **v
         sql.SQL(f"SELECT {_COLUMNS} FROM {{versions}} v {where}").format(versions=tables.versions, head=tables.head),
         values,
     )
-    return [
-        Version(row[0], (row[1], row[2]), row[3], row[4], row[5], row[6], dict(zip(RESOLUTIONS, row[7:], strict=True)))
-        for row in await cursor.fetchall()
-    ]
+    return [_version(row) for row in await cursor.fetchall()]
+
+
+def _version(row: TupleRow) -> Version:
+    version, built_in, user, names, status, position, folds, swaps, replaced, *horizons = row
+    kept = dict(zip(RESOLUTIONS, horizons, strict=True))
+    return Version(version, (built_in, user), names, status, position, folds, swaps, replaced, kept)
+
+
+def _head(row: TupleRow | None) -> Head:
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return Head(*row)
 
 
 def _list(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,6 +24,10 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.advance import advance
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def a_job(**changes: Any) -> QueuedJob:

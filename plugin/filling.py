@@ -1,0 +1,191 @@
+"""One run that fills a version up to where the live one stands: resumable, and giving way to the live one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import anyio
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, advance
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.lag import live_lag
+from chancy_metrics.projections.making import copy_opening, make_version
+from chancy_metrics.projections.turning import Cause, turn
+from chancy_metrics.projections.versions import Version, live_version
+
+from .announcing import announce_by
+from .options import DAY_S, Options
+
+#: Seconds between looks at the live version while it is behind and a filler gives way to it.
+_GIVE_WAY_S = 0.1
+
+Phase = Literal["copying", "filling", "comparing", "swapping"]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where a rebuild stands.
+
+    Attributes:
+        position: Of the ledger; *target* is where the live version stands.
+        events: Folded so far, of *total_events* when the run began.
+        waits: Whether it has given way to the live version.
+    """
+
+    phase: Phase
+    version: int
+    position: int
+    target: int
+    events: int
+    total_events: int
+    events_per_s: float
+    remaining_s: float | None
+    waits: bool = False
+
+
+class Filling:
+    """One run: its connection, its place, and what it tells of itself.
+
+    Attributes:
+        version: Number of the version it fills; 0 before `begin`.
+        events: How many it has folded.
+    """
+
+    def __init__(
+        self,
+        chancy: Chancy,
+        options: Options,
+        connection: AsyncConnection[TupleRow],
+        folder: str,
+        *,
+        throttle_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.names = tables(chancy.prefix)
+        self.rules = options.rules
+        self.version = 0
+        self.events = 0
+        self.started = time.monotonic()
+        self._chancy = chancy
+        self._connection = connection
+        self._options = options
+        self._folder = folder
+        self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
+        self._on_progress = on_progress
+        self._total_events = 0
+
+    async def live(self) -> Version:
+        async with short_transaction(self._connection) as cursor:
+            return await live_version(cursor, self.names)
+
+    async def begin(self, *, swaps: bool) -> Version:
+        """Make the version, or go on with the one that is there, and copy the opening into it.
+
+        Raises:
+            AlreadyRunning: Somebody else fills it.
+        """
+        live = await self.live()
+        async with short_transaction(self._connection) as cursor:
+            now_us = await _now_us(cursor)
+        kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
+        made = await make_version(self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps)
+        self.version = made.version
+        self._total_events = await self._events_past(made.position)
+        self.tell("copying", made.position, live.position)
+        while await copy_opening(self._connection, self.names, made.version):
+            self.tell("copying", made.position, live.position)
+        return made
+
+    async def fill(self) -> None:
+        """Fold up to where the live version stands.
+
+        Raises:
+            VersionRefused: This code can't fold it that far.
+        """
+        while True:
+            target = (await self.live()).position
+            done = await advance(
+                self._connection,
+                self.names,
+                folder=self._folder,
+                rules=self.rules,
+                version=self.version,
+                until=target,
+                step_events=REBUILD_STEP_EVENTS,
+            )
+            self.events += done.events
+            if done.caught_up:
+                return
+            if done.reason and done.reason != BUSY:
+                raise VersionRefused(f"version {self.version} stops at position {done.position}: {done.reason}")
+            self.tell("filling", done.position, target)
+            await self._give_way(done.position, target)
+
+    async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
+        """Let readers see the version from here on; return the one they saw."""
+        return await turn(
+            holding,
+            self._connection,
+            self.names,
+            self.version,
+            self.rules,
+            cause=cause,
+            folder=self._folder,
+            keep_s=keep_s,
+            announce=announce_by(self._chancy, self._folder),
+        )
+
+    def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False) -> None:
+        if self._on_progress is None:
+            return
+        rate = self.events / max(time.monotonic() - self.started, 1e-9)
+        left = max(self._total_events - self.events, 0)
+        self._on_progress(
+            Progress(
+                phase,
+                self.version,
+                position,
+                target,
+                self.events,
+                self._total_events,
+                rate,
+                left / rate if rate else None,
+                waits,
+            )
+        )
+
+    async def _give_way(self, position: int, target: int) -> None:
+        """Wait while the live version is behind, unless nobody folds it."""
+        while True:
+            async with short_transaction(self._connection, index_only=True) as cursor:
+                lag = await live_lag(cursor, self.names)
+            if lag.waiting_s <= self._patience_s or lag.silent_s > 2 * self._patience_s:
+                return
+            self.tell("filling", position, target, waits=True)
+            await anyio.sleep(_GIVE_WAY_S)
+
+    async def _events_past(self, position: int) -> int:
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(after)s").format(
+                    ledger=self.names.ledger
+                ),
+                {"after": position},
+            )
+            row = await cursor.fetchone()
+        return row[0] if row else 0
+
+
+async def _now_us(cursor: AsyncCursor[TupleRow]) -> int:
+    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])

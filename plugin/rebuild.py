@@ -1,0 +1,217 @@
+"""The aggregates made again beside the living ones, and taken for them while readers see nothing but the result."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.compare import Comparison, compare
+from chancy_metrics.projections.making import drop_version, finish_version
+from chancy_metrics.projections.turning import Cause, catch_up, obstacle
+from chancy_metrics.projections.versions import (
+    UNFINISHED,
+    live_version,
+    lock_version,
+    read_head,
+    read_version,
+    read_versions,
+)
+
+from .connection import own_connection
+from .filling import Filling, Progress
+from .metrics import metrics_of
+from .options import DAY_S
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild came to.
+
+    Attributes:
+        version: Number of the version it filled.
+        replaced: Number of the version that is, or was, live.
+        swapped: Whether the new one is the live one now; otherwise it is kept, ready for `swap`.
+        position: Where both stood when they were compared.
+        points: How many the new one has where both keep them.
+        different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
+        events: How many this run folded, in *seconds*.
+    """
+
+    version: int
+    replaced: int
+    swapped: bool
+    position: int
+    points: int
+    different: int
+    differences: list[str]
+    events: int
+    seconds: float
+
+
+async def rebuild(
+    chancy: Chancy,
+    *,
+    swap: bool = True,
+    throttle_s: float | None = None,
+    keep_s: float = DAY_S,
+    by: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Rebuilt:
+    """Make the aggregates again from the log, compare them with the living ones and take their place.
+
+    Killed at any moment, the next call goes on where this one stood and ends with the same bytes.
+
+    Args:
+        swap: Take the place; otherwise the version is left ready.
+        throttle_s: Give way whenever events have waited for the live version for a sync interval and so many
+            seconds more; half an interval by default.
+        keep_s: Seconds the replaced version (or a ready one) is kept.
+        by: Who does it, as others see it.
+
+    Raises:
+        AlreadyRunning: Somebody else rebuilds under the same rules.
+        VersionRefused: The live version's rules are newer than this code's.
+    """
+    options = metrics_of(chancy).options
+    folder = _folder("rebuild", by)
+    async with AsyncExitStack() as stack:
+        working, holding, looking = [await stack.enter_async_context(own_connection(chancy, folder)) for _ in range(3)]
+        filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
+        await _check_wins(filling, working)
+        await filling.begin(swaps=swap)
+        await filling.fill()
+        live, position, compared = await _compare(filling, working, holding, looking, folder)
+        if swap:
+            filling.tell("swapping", position, position)
+            await filling.take_over(holding, cause="asked", keep_s=keep_s)
+        else:
+            await finish_version(working, filling.names, filling.version, keep_s=keep_s)
+        return Rebuilt(
+            version=filling.version,
+            replaced=live,
+            swapped=swap,
+            position=position,
+            points=compared.points,
+            different=compared.different,
+            differences=[str(one) for one in compared.differences],
+            events=filling.events,
+            seconds=time.monotonic() - filling.started,
+        )
+
+
+async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DAY_S, by: str | None = None) -> int:
+    """Let a version that is ready, or rests, take the live one's place; return its number.
+
+    Args:
+        version: Its number; the one that is ready by default.
+
+    Raises:
+        VersionRefused: There is none, or it may not.
+    """
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        ready = [one.version for one in await read_versions(cursor, tables(chancy.prefix)) if one.status == "ready"]
+    if version is None and not ready:
+        raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
+    return await _take(chancy, version or ready[-1], cause="asked", keep_s=keep_s, by=by)
+
+
+async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) -> int:
+    """Let the version that was live before catch up and take its place again; return its number.
+
+    The rules that are left are not taken again without an explicit `swap` or `rebuild`.
+
+    Raises:
+        VersionRefused: It is gone, or this code has not its rules.
+    """
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        live = await live_version(cursor, names)
+        before = None if live.replaced is None else await read_version(cursor, names, live.replaced)
+    if before is None or before.status != "resting":
+        raise VersionRefused(f"there is nothing to go back to: no version from before {live.version} is kept")
+    return await _take(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
+
+
+async def abort(chancy: Chancy) -> int | None:
+    """Give up the unfinished version of this code's rules; return its number, None if there is none."""
+    names = tables(chancy.prefix)
+    pair = metrics_of(chancy).options.rules.pair
+    async with own_connection(chancy) as connection:
+        async with short_transaction(connection) as cursor:
+            versions = await read_versions(cursor, names)
+        for one in versions:
+            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, names, one.version):
+                return one.version
+    return None
+
+
+async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -> None:
+    """Refuse before the work what the swap would refuse after it."""
+    async with short_transaction(connection) as cursor:
+        live = await live_version(cursor, filling.names)
+        head = await read_head(cursor, filling.names)
+    wanted = live._replace(pair=filling.rules.pair, rule_names=filling.rules.names)
+    if reason := obstacle(wanted, live, head, "asked"):
+        raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
+    if live.pair == wanted.pair and (reason := live.refuses(filling.rules)):
+        raise VersionRefused(reason)
+
+
+async def _compare(
+    filling: Filling,
+    working: AsyncConnection[TupleRow],
+    holding: AsyncConnection[TupleRow],
+    looking: AsyncConnection[TupleRow],
+    folder: str,
+) -> tuple[int, int, Comparison]:
+    """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
+    names = filling.names
+    async with AsyncExitStack() as stack:
+        async with short_transaction(holding) as cursor:
+            live = await lock_version(cursor, names, (await filling.live()).version, wait=True)
+            assert live is not None
+            filling.events += await catch_up(
+                working, names, filling.version, filling.rules, until=live.position, folder=folder
+            )
+            snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
+            filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
+        assert filled is not None
+        filling.tell("comparing", live.position, live.position)
+        return live.version, live.position, await compare(snapshot, names, live, filled)
+
+
+async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
+    folder = _folder("swap" if cause == "asked" else cause, by)
+    options = metrics_of(chancy).options
+    async with own_connection(chancy, folder) as working, own_connection(chancy, folder) as holding:
+        filling = Filling(chancy, options, working, folder)
+        filling.version = version
+        # Long before the locks, so that under them little is left.
+        until = (await filling.live()).position
+        await catch_up(working, filling.names, version, options.rules, until=until, folder=folder)
+        await filling.take_over(holding, cause=cause, keep_s=keep_s)
+    return version
+
+
+def _folder(what: str, by: str | None) -> str:
+    return f"{what} {uuid4().hex[:8]} by {by or _who()}"
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this uid, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} ({os.getpid()})"

@@ -1,0 +1,143 @@
+"""Whose rules the live version has: a worker with newer ones fills a version of its own, which then takes over.
+
+Through a rolling deploy old and new code fold a version each. Where nobody folds the live version any more,
+because its code is gone, whoever is there takes over with what it has: metrics never stand still for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from logging import Logger
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from chancy import Chancy
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import AlreadyRunning
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.rules import RuleSet, is_above, label
+
+from .connection import own_connection
+from .limited_log import RateLimited
+from .options import Options
+
+if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
+    from chancy_metrics.projections.versions import Version
+
+#: Seconds after which a live version that nobody folds, though events wait, is left to whoever is there.
+STANDSTILL_S = 600
+
+
+class Task(NamedTuple):
+    """What a worker finds to do.
+
+    Attributes:
+        cause: Why a version of its rules is to become the live one; None if none is.
+        version: A version that rests and can be taken again; None to fill one.
+        reason: What an operator should know; "" if all is as it should be.
+    """
+
+    cause: Literal["newer", "standstill"] | None = None
+    version: int | None = None
+    reason: str = ""
+
+
+def find_task(
+    rules: RuleSet,
+    live: Version,
+    versions: Sequence[Version],
+    barred: Sequence[str],
+    *,
+    auto: bool,
+    stands_still: bool,
+) -> Task:
+    """Decide what a worker with *rules* does about a live version of other rules.
+
+    Args:
+        auto: Whether newer rules take over by themselves.
+        stands_still: Whether nobody has folded the live version for long, though events wait.
+    """
+    if not (reason := live.refuses(rules)):
+        return Task()
+    if live.pair == rules.pair:
+        return Task(reason=reason)
+    resting = [one.version for one in versions if one.status == "resting" and not one.refuses(rules)]
+    held = [one.version for one in versions if one.pair == rules.pair and not one.swaps]
+    again = max(resting, default=None)
+    if stands_still:
+        return Task("standstill", again, f"nobody folds the live version: {reason}")
+    if not is_above(rules.pair, live.pair):
+        return Task(reason=f"{reason}: this worker records and reads, and leaves folding to newer code")
+    if label(rules.pair) in barred:
+        return Task(reason=f"{reason}, which an undo has left: `chancy-metrics swap` or `rebuild` takes them again")
+    if not auto:
+        return Task(reason=f"{reason}: a rebuild is due, run `chancy-metrics rebuild`")
+    if held:
+        return Task(reason=f"{reason}: version {held[0]} is made for `chancy-metrics swap`, and waits for it")
+    return Task("newer", again)
+
+
+class Succession:
+    """Looks, for one worker, whether a version of its rules is to become the live one, and makes it so."""
+
+    def __init__(
+        self, chancy: Chancy, folder: str, options: Options, log: Logger, *, standstill_s: float = STANDSTILL_S
+    ) -> None:
+        self._chancy = chancy
+        self._folder = folder
+        self._options = options
+        self._log = log
+        self._warnings = RateLimited(log)
+        self._standstill_s = standstill_s
+
+    async def look(self) -> Task:
+        """Find what there is to do, and do it to the end; nothing where another worker is at it.
+
+        Raises what the database raises, and VersionRefused.
+        """
+        names = tables(self._chancy.prefix)
+        async with self._chancy.pool.connection(timeout=2) as connection, short_transaction(connection) as cursor:
+            task = await self._find(cursor, names)
+        if task.reason:
+            self._warnings.warn("rules", f"metrics: {task.reason}")
+        if task.cause is not None:
+            try:
+                await self._do(task)
+            except AlreadyRunning:
+                return Task()
+        return task
+
+    async def _find(self, cursor: AsyncCursor[TupleRow], names: Tables) -> Task:
+        from chancy_metrics.projections.lag import live_lag
+        from chancy_metrics.projections.versions import live_version, read_head, read_versions
+
+        rules = self._options.rules
+        live = await live_version(cursor, names)
+        if not live.refuses(rules):
+            return Task()
+        head, versions, lag = (
+            await read_head(cursor, names),
+            await read_versions(cursor, names),
+            await live_lag(cursor, names),
+        )
+        stands_still = min(lag.waiting_s, lag.silent_s) > self._standstill_s
+        return find_task(rules, live, versions, head.barred, auto=self._options.auto_rebuild, stands_still=stands_still)
+
+    async def _do(self, task: Task) -> None:
+        from .filling import Filling
+
+        assert task.cause is not None
+        async with (
+            own_connection(self._chancy, self._folder) as working,
+            own_connection(self._chancy, self._folder) as holding,
+        ):
+            filling = Filling(self._chancy, self._options, working, self._folder)
+            if task.version is None:
+                await filling.begin(swaps=True)
+            else:
+                filling.version = task.version
+            await filling.fill()
+            await filling.take_over(holding, cause=task.cause)
+        self._log.info("metrics: version %s with rules %s is live", filling.version, label(self._options.rules.pair))

@@ -1,0 +1,110 @@
+"""The versions of the projection as an operator sees them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.rules import label
+
+from .connection import own_connection
+
+
+class VersionInfo(msgspec.Struct, frozen=True):
+    """One version; times are UTC.
+
+    Attributes:
+        rules: Its pair of numbers, ours and the user's; *rule_names* are the user's.
+        position: Where it stands; *ordered_position* is the end of the ledger.
+        size_bytes: Its share of the rollup tables, by its share of their rows.
+        dead_letters: Batches it had to leave out.
+        moved_by: Who folded into it last, at *moved_at*.
+        kept_until: When it may be dropped, where it rests or waits for a swap.
+    """
+
+    version: int
+    status: str
+    rules: str
+    rule_names: list[str]
+    position: int
+    ordered_position: int
+    rows: int
+    size_bytes: int
+    dead_letters: int
+    made_by: str
+    made_at: datetime
+    moved_by: str | None
+    moved_at: datetime | None
+    live_since: datetime | None
+    kept_until: datetime | None
+
+
+async def list_versions(chancy: Chancy) -> list[VersionInfo]:
+    """Return every version but the opening, oldest first. Counts all rows of the rollups."""
+    names = tables(chancy.prefix)
+    async with (
+        own_connection(chancy) as connection,
+        short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+    ):
+        rows, sizes = await _rows(cursor, names)
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT v.version, v.status, v.rules, v.user_rules, v.rule_names, v.position, h.position,
+                    (SELECT count(*) FROM {dead} d WHERE d.version = v.version),
+                    v.created_by, v.created_at, v.folded_by, v.folded_at, v.live_since, v.kept_until
+                FROM {versions} v
+                CROSS JOIN {head} h
+                WHERE v.version > 0
+                ORDER BY v.version
+                """
+            ).format(versions=names.versions, head=names.head, dead=names.dead_letters)
+        )
+        return [
+            VersionInfo(
+                version,
+                status,
+                label((built_in, user)),
+                rule_names,
+                *positions,
+                rows.get(version, 0),
+                sizes.get(version, 0),
+                dead,
+                made_by,
+                made_at.astimezone(UTC),
+                moved_by,
+                *(None if moment is None else moment.astimezone(UTC) for moment in moments),
+            )
+            for version, status, built_in, user, rule_names, *positions, dead, made_by, made_at, moved_by, moments in [
+                (*row[:11], row[11:]) for row in await cursor.fetchall()
+            ]
+        ]
+
+
+async def _rows(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, int], dict[int, int]]:
+    """Return rows and bytes of each version, all resolutions together."""
+    rows: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for resolution in RESOLUTIONS:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT version, count(*), (
+                    pg_total_relation_size(%(rollup)s::regclass) * (count(*) / sum(count(*)) OVER ())
+                )::bigint
+                FROM {rollup}
+                GROUP BY version
+                """
+            ).format(rollup=names.rollup(resolution)),
+            {"rollup": names.rollup(resolution).as_string(cursor)},
+        )
+        for version, count, size in await cursor.fetchall():
+            rows[version] = rows.get(version, 0) + count
+            sizes[version] = sizes.get(version, 0) + size
+    return rows, sizes

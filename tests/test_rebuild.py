@@ -1,0 +1,102 @@
+"""A rebuild fills a version beside the live one and takes its place, and undo takes it back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.rebuild import rebuild, swap, undo
+from chancy_metrics.projections.replay import diff, replay, stored
+from tests.factories import LogWriter, a_row, a_run, an_app, fetch, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+
+
+async def statuses(connection: Connection, names: Tables) -> dict[int, str]:
+    rows = await fetch(connection, "SELECT version, status FROM {versions} WHERE version > 0", names)
+    return dict(rows)  # type: ignore[arg-type]
+
+
+async def some_history(connection: Connection, names: Tables) -> LogWriter:
+    writer = LogWriter(connection, names)
+    now_us = time.time_ns() // 1000
+    for hours_ago in range(3):
+        at_us = now_us - hours_ago * 3_600_000_000
+        await writer.append(jobs=[a_row(at_us)] * 5, runs=[a_run("app:n", [1.5] * 4, at_us=at_us)])
+        await order_and_fold(connection, names)
+    return writer
+
+
+async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_nothing(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_history(connection, names)
+    before = await stored(connection, names)
+    seen: list[Progress] = []
+
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy, on_progress=seen.append)
+
+    assert (done.version, done.replaced, done.swapped, done.different) == (2, 1, True, 0)
+    after = await stored(connection, names)
+    assert done.points == len(after) > 0
+    assert after == [point for point in before if point in after]
+    assert diff(after, await replay(connection, names)) == []
+    assert await statuses(connection, names) == {1: "resting", 2: "live"}
+    assert {"copying", "filling", "comparing", "swapping"} >= {one.phase for one in seen} >= {"comparing", "swapping"}
+
+
+async def test_a_rebuild_repairs_what_was_changed_by_hand_and_names_it(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_history(connection, names)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE worker = 0", names)
+    await fetch(connection, "DELETE FROM {r1hour} WHERE worker > 0", names)
+
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy)
+
+    assert done.different == len(done.differences) > 8
+    assert any("app:n 1day" in one and "tally" in one for one in done.differences), done.differences
+    assert any("only in the new" in one for one in done.differences)
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_without_swap_it_stays_ready_until_swap_takes_it(dsn: str, connection: Connection, names: Tables) -> None:
+    writer = await some_history(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy, swap=False)
+        assert await statuses(connection, names) == {1: "live", 2: "ready"}
+        await writer.append(runs=[a_run("app:n", [10.0])])
+        await order_and_fold(connection, names)
+        taken = await swap(chancy)
+
+    assert (done.swapped, taken) == (False, 2)
+    assert await statuses(connection, names) == {1: "resting", 2: "live"}
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    writer = await some_history(connection, names)
+    async with an_app(dsn) as (chancy, _):
+        await rebuild(chancy)
+        await writer.append(runs=[a_run("app:n", [10.0])])
+        await order_and_fold(connection, names)
+
+        back = await undo(chancy)
+
+        assert back == 1
+        assert await statuses(connection, names) == {1: "live", 2: "resting"}
+        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        with pytest.raises(VersionRefused, match="nothing to go back to"):
+            await undo(chancy)
+        assert await swap(chancy, 2) == 2

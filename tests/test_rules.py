@@ -1,0 +1,159 @@
+"""The user's rules make observations of job updates; one that raises costs its batch, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.projections.cells import Cells
+from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.rules import RuleSet, is_above
+from tests import rules
+from tests.factories import NOON_US, a_row, a_run
+
+
+def batch(*rows: Any, position: int = 1, runs: Iterable[Any] = ()) -> LogBatch:
+    encoded = encode(rows, list(runs))
+    return LogBatch(
+        position, _PRODUCER, position, "w", NOON_US + 10**9, encoded.events, 1, encoded.payload, encoded.sha256
+    )
+
+
+_PRODUCER: Any = None
+
+
+def sums(folded: Fold) -> dict[str, float]:
+    cells: Cells | None = folded.levels.get("1day")
+    if cells is None:
+        return {}
+    return {
+        folded.series[cells.series[row]].key: float(cells.sum_of(row))
+        for row in range(cells.rows)
+        if cells.worker[row] == 0
+    }
+
+
+def test_the_cost_of_a_customer_comes_out_of_the_kept_meta() -> None:
+    rows = [
+        a_row(meta=msgspec.msgpack.encode({"customer": name, "cost": cost}))
+        for name, cost in [("a", 1.5), ("b", 2), ("a", 0.25)]
+    ]
+
+    folded = fold([batch(*rows, a_row())], RuleSet(user=1, rules=(rules.cost_per_customer,)))
+
+    found = sums(folded)
+    assert (found["customer:a:cost"], found["customer:b:cost"]) == (1.75, 2)
+    assert Series("customer:a:cost", "counter", "EUR") in folded.series
+    assert found["global:status:succeeded"] == 4
+
+
+def test_a_derived_observation_has_its_update_s_time_and_worker() -> None:
+    folded = fold([batch(a_row(NOON_US), a_row(NOON_US + 120_000_000))], RuleSet(user=1, rules=(rules.first,)))
+
+    minutes = folded.levels["1min"]
+    mine = [row for row in range(minutes.rows) if folded.series[minutes.series[row]].key == "made:by:first"]
+    assert {(int(minutes.worker[row]), int(minutes.bucket[row]) - NOON_US // 10**6) for row in mine} == {
+        (0, 0),
+        (0, 120),
+        (1, 0),
+        (1, 120),
+    }
+
+
+@pytest.mark.parametrize("order", [(rules.latest, rules.later), (rules.later, rules.latest)])
+def test_of_two_gauges_at_one_time_the_later_rule_s_is_the_latest(order: tuple[Any, ...]) -> None:
+    folded = fold([batch(a_row())], RuleSet(user=1, rules=order))
+
+    cells = folded.levels["1day"]
+    [last] = {cells.last[row] for row in range(cells.rows) if folded.series[cells.series[row]].key == "made:by:last"}
+    assert last == (2 if order[1] is rules.later else 1)
+
+
+def test_what_a_rule_makes_comes_behind_what_the_batch_holds() -> None:
+    recorded = a_run("made:by:last", [7.0], kind="gauge", unit="number")
+
+    folded = fold([batch(a_row(), runs=[recorded])], RuleSet(user=1, rules=(rules.latest,)))
+
+    cells = folded.levels["1day"]
+    assert {cells.last[row] for row in range(cells.rows) if folded.series[cells.series[row]].key == "made:by:last"} == {
+        1.0
+    }
+
+
+def test_a_rule_that_raises_costs_its_batch_and_no_other() -> None:
+    good, bad = batch(a_row()), batch(a_row(state="failed"), position=2)
+
+    folded = fold([good, bad], RuleSet(user=1, rules=(rules.picky,)))
+
+    assert folded.dead == {2: "rule 'picky' failed: LookupError: no failed jobs, please"}
+    assert sums(folded)["made:by:picky"] == 1
+    assert "global:status:failed" not in sums(folded)
+
+
+def made(*derived: object) -> Callable[[JobColumns], Iterator[Any]]:
+    def rule(jobs: JobColumns) -> Iterator[Any]:
+        yield from derived
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("derived", "says"),
+    [
+        ("app:n", "makes Derived.counter"),
+        (Derived(Series("a", "counter", "count"), 1, 1), "within 0 and 0"),
+        (Derived(Series("a", "counter", "count"), -1, 1), "within 0 and 0"),
+        (Derived(Series("a", "counter", "count"), 0.5, 1), "whole numbers"),
+        (Derived(Series("a", "counter", "count"), 0, float("nan")), "finite"),
+        (Derived(Series("a", "counter", "count"), [0, 0], [1, 2, 3]), "shape"),
+        (Derived(Series("a", "counter", "count"), 0, "many"), "could not convert"),
+    ],
+)
+def test_what_is_no_observation_of_these_updates_is_refused(derived: object, says: str) -> None:
+    folded = fold([batch(a_row())], RuleSet(user=1, rules=(made(derived),)))
+
+    assert says in folded.dead[1]
+    assert not folded.levels
+
+
+def test_a_key_that_breaks_a_rule_is_refused_where_it_is_made() -> None:
+    def rule(jobs: JobColumns) -> Iterator[Derived]:
+        yield Derived.counter("", 0)
+
+    assert "key '' must be" in fold([batch(a_row())], RuleSet(user=1, rules=(rule,))).dead[1]
+
+
+def test_no_rows_make_nothing_and_none_is_nothing() -> None:
+    nothing = RuleSet(user=1, rules=(made(Derived.counter("a", np.empty(0, np.int64))), lambda jobs: None))  # type: ignore[dict-item, return-value, arg-type]
+
+    assert "a" not in sums(fold([batch(a_row())], nothing))
+
+
+def test_pairs_are_above_where_one_number_is_higher_and_none_lower() -> None:
+    assert is_above((1, 1), (1, 0)) and is_above((2, 3), (1, 3)) and is_above((2, 4), (1, 3))
+    assert not is_above((1, 0), (1, 0)) and not is_above((1, 0), (1, 1)) and not is_above((2, 0), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rules": [rules.first]}, "rules need a rules_version"),
+        ({"rules": [rules.first], "rules_version": True}, "rules_version=True"),
+        ({"rules": [rules.first], "rules_version": -1}, "rules_version=-1"),
+        ({"rules": ["first"], "rules_version": 1}, "a rule is a function"),
+        ({"rules": [lambda jobs: ()], "rules_version": 1}, "a rule is a function with a name"),
+        ({"rules": [rules.first, rules.first], "rules_version": 1}, "two rules named 'first'"),
+        ({"auto_rebuild": 1}, "auto_rebuild=1"),
+    ],
+)
+def test_the_constructor_says_what_is_wrong_with_rules(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Metrics(**arguments)

@@ -1,0 +1,230 @@
+"""Newer rules take over by themselves, older ones leave folding alone, and metrics never stand still for good."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.succession import Succession, Task
+from chancy_metrics.projections.replay import diff, replay, stored
+from tests import rules
+from tests.factories import LogWriter, a_row, an_app, fetch, now_us, order, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+
+
+class Code:
+    """A deployment of the app: what its workers do when they look at the rules."""
+
+    def __init__(self, chancy: Any, metrics: Metrics) -> None:
+        self.chancy = chancy
+        self.metrics = metrics
+
+    async def look(self, *, standstill_s: float = 600) -> Task:
+        found = Succession(self.chancy, "worker", self.metrics.options, self.chancy.log, standstill_s=standstill_s)
+        return await found.look()
+
+    async def fold(self) -> str:
+        return (await fold_all(self.chancy, rules=self.metrics.options.rules)).reason
+
+
+@asynccontextmanager
+async def code(dsn: str, *made_by: Callable[..., Any], version: int = 0, **options: Any) -> AsyncIterator[Code]:
+    async with an_app(dsn, Metrics(rules=made_by, rules_version=version, **options)) as (chancy, metrics):
+        yield Code(chancy, metrics)
+
+
+async def live(connection: Connection, names: Tables) -> tuple[int, str]:
+    """Number and rules of the live version."""
+    query = "SELECT version, rules || '.' || user_rules FROM {versions} WHERE status = 'live'"
+    [(version, pair)] = await fetch(connection, query, names)
+    return version, pair
+
+
+async def counted(connection: Connection, names: Tables, key: str) -> int:
+    query = (
+        "SELECT coalesce(sum(count), 0)::bigint FROM {r1day} r JOIN {series} s ON s.id = r.series"
+        " WHERE worker = 0 AND key = %(key)s AND version = (SELECT live FROM {head})"
+    )
+    return int((await fetch(connection, query, names, key=key))[0][0])
+
+
+async def some_jobs(connection: Connection, names: Tables, how_many: int = 3, **changes: Any) -> None:
+    await LogWriter(connection, names).append(jobs=[a_row(now_us(), **changes)] * how_many)
+
+
+async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_jobs(connection, names)
+    await order_and_fold(connection, names)
+
+    async with code(dsn, rules.first, version=1) as new:
+        done = await new.look()
+        again = await new.look()
+
+    assert (done.cause, again) == ("newer", Task())
+    assert await live(connection, names) == (2, "1.1")
+    assert await counted(connection, names, "made:by:first") == 3
+    assert await counted(connection, names, "global:status:succeeded") == 3
+    assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
+
+
+async def test_old_and_new_code_side_by_side_never_swap_back_and_forth(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
+        await old.look()
+        seen = []
+        for _ in range(4):
+            await some_jobs(connection, names)
+            await old.fold()
+            await new.fold()
+            await new.look()
+            seen.append(await live(connection, names))
+            await old.look()
+            seen.append(await live(connection, names))
+
+    assert seen == [(3, "1.2")] * 8
+    assert await counted(connection, names, "made:by:second") == 12
+    assert await counted(connection, names, "made:by:first") == 0
+
+
+async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_folding_alone(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=2) as new, code(dsn) as script:
+        await new.look()
+        async with script.metrics.recording(script.chancy):
+            await script.metrics.increment_counter("app:n", 4)
+        refused = await script.fold()
+        task = await script.look()
+        await new.fold()
+
+        read = await script.metrics.get_metrics(script.chancy, "app:n")
+
+    assert refused == "version 2 has rules 1.2, this code has 1.0"
+    assert task.cause is None and "leaves folding to newer code" in task.reason
+    assert [value for _, value in read["app:n"].values_1day] == [4]
+
+
+async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
+        await old.look()
+        await new.look()
+        await some_jobs(connection, names)
+        await new.fold()
+
+        assert await undo(old.chancy) == 2
+        barred = await new.look()
+        assert await live(connection, names) == (2, "1.1")
+        assert await counted(connection, names, "made:by:first") == 3
+
+        await swap(new.chancy, 3)
+
+    assert barred.cause is None and "an undo has left" in barred.reason
+    assert await live(connection, names) == (3, "1.2")
+    assert await fetch(connection, "SELECT barred FROM {head}", names) == [([],)]
+
+
+async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, names: Tables) -> None:
+    async with code(dsn, rules.first, version=1) as new:
+        await new.look()
+        with pytest.raises(Exception, match=r"version 1 has rules 1.0, this code has 1.1"):
+            await undo(new.chancy)
+
+
+async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
+        await old.look()
+        await new.look()
+        await some_jobs(connection, names)
+        await order(connection, names)
+
+        waits = await old.look(standstill_s=600)
+        assert await live(connection, names) == (3, "1.2")
+        takes = await old.look(standstill_s=0)
+        await old.fold()
+
+        assert waits.cause is None
+        assert (takes.cause, takes.version) == ("standstill", 2)
+        assert await live(connection, names) == (2, "1.1")
+        assert await counted(connection, names, "made:by:first") == 3
+
+        await new.look()  # deployed again: the version that rests is taken up again
+        assert await live(connection, names) == (3, "1.2")
+        await new.fold()
+        assert await counted(connection, names, "made:by:second") == 3
+
+
+async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_filling_one(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=5) as gone, code(dsn, rules.second, version=1) as left:
+        await gone.look()
+        await some_jobs(connection, names)
+        await order(connection, names)
+
+        takes = await left.look(standstill_s=0)
+        await left.fold()
+
+    assert takes.cause == "standstill"
+    assert await live(connection, names) == (3, "1.1")
+    assert await counted(connection, names, "made:by:second") == 3
+
+
+async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=1) as one, code(dsn, rules.second, version=1) as other:
+        await one.look()
+        task = await other.look(standstill_s=0)
+        refused = await other.fold()
+
+    assert task.cause is None
+    assert task.reason == refused
+    assert "made by rules 1.1 named first, this code's 1.1 are named second: raise rules_version" in refused
+
+
+async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with code(dsn, rules.first, version=1, auto_rebuild=False) as new:
+        task = await new.look()
+        assert await live(connection, names) == (1, "1.0")
+        await rebuild(new.chancy)
+
+    assert task.cause is None and "a rebuild is due" in task.reason
+    assert await live(connection, names) == (2, "1.1")
+
+
+async def test_a_rule_that_raises_leaves_a_dead_letter_in_its_version_only(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_jobs(connection, names)
+    await some_jobs(connection, names, state="failed")
+    await order_and_fold(connection, names)
+
+    async with code(dsn, rules.picky, version=1) as new:
+        await new.look()
+        status = await read_status(new.chancy, new.metrics.options)
+
+    assert await counted(connection, names, "made:by:picky") == 3
+    letters = await fetch(connection, "SELECT version, error FROM {dead_letters}", names)
+    assert letters == [(2, "rule 'picky' failed: LookupError: no failed jobs, please")]
+    assert any("could not be read" in reason for reason in status.unhealthy)
+    assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
