@@ -13,7 +13,7 @@ from .database import SETTINGS, databases
 from .harness import Row, Size
 from .report import as_json, machine, print_table
 
-SUBJECTS = ("record", "job", "flush", "append", "fold", "advance", "read", "delay", "freshness", "disk", "start")
+SUBJECTS = ("record", "job", "flush", "append", "fold", "advance", "rebuild", "read", "delay", "freshness", "disk", "start")
 FINE = 0
 
 
