@@ -1,0 +1,261 @@
+"""Versions are made from the opening, filled in any pieces, compared exactly, and become the live one at once."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
+from chancy_metrics.events.facts import KINDS
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections import making
+from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.compare import Comparison, compare
+from chancy_metrics.projections.making import copy_opening, drop_version, finish_version, make_version
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.turning import turn
+from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
+from tests import rules
+from tests.factories import NOON_US, LogWriter, a_row, a_run, connections, fetch, order, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
+MINUTE_US = 60_000_000
+
+
+async def a_version(
+    connection: Connection, names: Tables, rule_set: RuleSet = BUILT_IN, *, by: str = "test", **options: bool
+) -> int:
+    made = await make_version(connection, names, rule_set, EVERYTHING, by=by, **options)
+    while await copy_opening(connection, names, made.version):
+        pass
+    return made.version
+
+
+async def read(connection: Connection, names: Tables, version: int | None = None) -> Version:
+    async with short_transaction(connection) as cursor:
+        found = await (live_version(cursor, names) if version is None else read_version(cursor, names, version))
+    assert found is not None
+    return found
+
+
+async def filled(connection: Connection, names: Tables, rule_set: RuleSet = BUILT_IN) -> int:
+    """A version that stands where the live one does."""
+    version = await a_version(connection, names, rule_set)
+    target = (await read(connection, names)).position
+    while not (
+        await advance(connection, names, folder="test", rules=rule_set, version=version, until=target)
+    ).caught_up:
+        pass
+    return version
+
+
+async def compared(connection: Connection, names: Tables, old: int, new: int) -> Comparison:
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        one, other = await read_version(cursor, names, old), await read_version(cursor, names, new)
+        assert one is not None and other is not None
+        return await compare(cursor, names, one, other)
+
+
+runs = st.builds(
+    lambda kind, name, at, values: (kind, name, at, values),
+    kind=st.sampled_from(KINDS),
+    name=st.sampled_from(["a", "b"]),
+    at=st.sampled_from([0, 1, MINUTE_US, 90 * MINUTE_US, 40_000 * MINUTE_US]),
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=3),
+)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batches=st.lists(st.tuples(st.lists(runs, max_size=3), st.sampled_from(["w1", "w2"])), min_size=1, max_size=8),
+    cuts=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([20, 40, 10_000])), max_size=8),
+)
+async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
+    dsn: str,
+    names: Tables,
+    batches: list[tuple[list[tuple[str, str, int, list[float]]], str]],
+    cuts: list[tuple[int, int]],
+) -> None:
+    mine = uuid.uuid4().hex
+    async with connections(dsn, 1) as (connection,):
+        for drawn, worker in batches:
+            made = [
+                a_run(f"{mine}:{name}", values, kind=kind, at_us=NOON_US + at)  # type: ignore[arg-type]
+                for kind, name, at, values in drawn
+            ]
+            await LogWriter(connection, names, worker).append(jobs=[a_row(NOON_US)], runs=made)
+        await order_and_fold(connection, names)
+        live = await read(connection, names)
+        version = await a_version(connection, names)
+        for ahead, step in cuts:
+            until = min((await read(connection, names, version)).position + ahead, live.position)
+            await advance(connection, names, folder="test", version=version, until=until, step_events=step)
+        while not (await advance(connection, names, folder="test", version=version)).caught_up:
+            pass
+        found = await compared(connection, names, live.version, version)
+        assert await drop_version(connection, names, version)
+
+    assert found.points > 0
+    assert (found.different, found.differences) == (0, [])
+
+
+async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await LogWriter(connection, names).append(
+        jobs=[a_row(NOON_US + hour * 3_600_000_000) for hour in range(5)], runs=[a_run(), a_run(kind="gauge")]
+    )
+    await order_and_fold(connection, names)
+    for resolution in RESOLUTIONS:  # as if all of it had been pruned
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", names)
+    await fetch(connection, "UPDATE {days} SET state = 'gone'", names)
+    monkeypatch.setattr(making, "COPY_ROWS", 3)
+
+    made = await make_version(connection, names, BUILT_IN, EVERYTHING, by="test")
+    pieces = 0
+    while await copy_opening(connection, names, made.version):
+        pieces += 1
+
+    assert pieces > 20
+    assert (await read(connection, names, made.version)).status == "filling"
+    assert (await compared(connection, names, OPENING, made.version)).different == 0
+    assert (await compared(connection, names, OPENING, made.version)).points > 60
+    done = await advance(connection, names, folder="test", version=made.version)
+    assert (done.events, done.caught_up) == (0, True)  # what is in the opening is not folded again
+
+
+async def test_a_new_version_goes_back_as_far_as_the_opening_allows(connection: Connection, names: Tables) -> None:
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = 600, horizon_1day = 0 WHERE version = 0", names)
+
+    made = await make_version(
+        connection, names, BUILT_IN, {"1min": 60, "5min": 300, "1hour": 0, "1day": 86_400}, by="test"
+    )
+
+    assert made.horizons == {"1min": 600, "5min": 300, "1hour": 0, "1day": 86_400}
+
+
+async def test_a_comparison_names_what_is_missing_added_and_changed(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
+    await order_and_fold(connection, names)
+    version = await filled(connection, names)
+    of = "series = (SELECT id FROM {series} WHERE key = 'app:n') AND worker"
+    await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", names)
+    await fetch(connection, f"DELETE FROM {{r5min}} WHERE version = 2 AND {of} <> 0", names)
+    await fetch(connection, f"UPDATE {{r1day}} SET sum = 5 WHERE version = 2 AND {of} = 0", names)
+    await fetch(connection, f"UPDATE {{r1hour}} SET sum = 4.00 WHERE version = 2 AND {of} = 0", names)
+
+    found = await compared(connection, names, 1, version)
+
+    assert found.different == 4
+    said = [str(one) for one in found.differences]
+    at = NOON_US // 1_000_000
+    assert said[0] == f"app:n 1min {at} worker all: only in the new"
+    assert said[1] == f"app:n 5min {at} worker worker: only in the old"
+    assert said[3] == f"app:n 1day {at - 43_200} worker all: sum Decimal('4') -> Decimal('5')"
+
+
+async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(jobs=[a_row(NOON_US)], runs=[a_run(kind="gauge")])
+    await order_and_fold(connection, names)
+    version = await filled(connection, names)
+
+    for change in ("p95 = p95 + 1", "last_index = last_index + 1", "sketch = sketch || '\\x00'::bytea"):
+        await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2 AND worker = 0", names)
+        assert (await compared(connection, names, 1, version)).different > 0
+        await fetch(
+            connection,
+            "UPDATE {r1day} n SET p95 = o.p95, last_index = o.last_index, sketch = o.sketch FROM {r1day} o WHERE"
+            " (n.version, o.version) = (2, 1) AND (n.worker, n.series, n.bucket) = (o.worker, o.series, o.bucket)",
+            names,
+        )
+    assert (await compared(connection, names, 1, version)).different == 0
+
+
+async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run()])
+    await order_and_fold(connection, names)
+    before = await fetch(connection, "SELECT token FROM {cache}", names)
+    version = await filled(connection, names)
+
+    async with connections(dsn, 1) as (other,):
+        old = await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+
+    assert old.version == 1
+    [(fold, of, token)] = await fetch(connection, "SELECT fold, version, token FROM {cache}", names)
+    assert (fold, of) == ((await read(connection, names)).folds, version)
+    assert token not in {row[0] for row in before}
+
+
+async def test_a_turn_brings_the_new_version_as_far_as_the_old_one(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    version = await filled(connection, names)
+    await LogWriter(connection, names).append(runs=[a_run()])
+    await order_and_fold(connection, names)
+    await LogWriter(connection, names).append(runs=[a_run()])
+    await order(connection, names)
+
+    async with connections(dsn, 1) as (other,):
+        old = await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+
+    assert (await read(connection, names)).position == old.position == 1
+
+
+@pytest.mark.parametrize("status", ["dropped", "copying"])
+async def test_a_version_that_is_not_filled_does_not_become_live(
+    dsn: str, connection: Connection, names: Tables, status: str
+) -> None:
+    version = await filled(connection, names)
+    await fetch(connection, f"UPDATE {{versions}} SET status = '{status}' WHERE version = 2", names)
+
+    async with connections(dsn, 1) as (other,):
+        with pytest.raises(VersionRefused, match=f"version 2 can't become the live one: it is {status}"):
+            await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+
+    assert (await read(connection, names)).version == 1
+
+
+async def test_of_one_set_of_rules_there_is_one_unfinished_version_and_of_another_set_another(
+    connection: Connection, names: Tables
+) -> None:
+    newer = RuleSet(user=1, rules=(rules.first,))
+
+    assert await a_version(connection, names) == await a_version(connection, names) == 2
+    assert await a_version(connection, names, newer) == 3
+    await finish_version(connection, names, 2, keep_s=60)
+    assert await a_version(connection, names) == 2
+    assert await drop_version(connection, names, 2)
+    assert await a_version(connection, names) == 4
+
+
+async def test_who_fills_a_version_is_named_to_the_next_one_while_its_connection_lives(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with connections(dsn, 1) as (other,):
+        await other.execute("SET application_name = 'rebuild by ann'")
+        await a_version(other, names, by="rebuild by ann")
+
+        with pytest.raises(AlreadyRunning, match=r"version 2 is being filled by 'rebuild by ann' since \d{4}-"):
+            await a_version(connection, names, by="rebuild by bob")
+        assert await a_version(other, names, by="rebuild by ann") == 2
+        await fetch(
+            connection, "UPDATE {versions} SET folded_at = folded_at - interval '61 s' WHERE version = 2", names
+        )
+        assert await a_version(connection, names, by="rebuild by bob") == 2  # a pooler's connection outlives its client
+
+
+async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connection, names: Tables) -> None:
+    async with connections(dsn, 1) as (other,):
+        await other.execute("SET application_name = 'rebuild by ann'")
+        await a_version(other, names, by="rebuild by ann")
+
+    assert await a_version(connection, names, by="rebuild by bob") == 2
