@@ -1,25 +1,33 @@
-"""A whole rebuild, from making the version to the swap, against folding the same log in memory and decoding it."""
+"""A whole rebuild, from making the version to the swap, against folding the same log in memory and decoding it; and
+how long events wait for the live version beside it."""
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from chancy import Chancy, Worker
+from chancy.plugins.leadership import ImmediateLeadership
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.lag import live_lag
 
 from .database import Databases, Producer, an_app, ask, connections, order
 from .facts import batches_of, job_rows, log_batches
-from .harness import Row, Size, at_least, check
+from .harness import Row, Size, at_least, check, percentile
 
 #: Job updates a second of the whole cluster: a million of them take about a quarter of an hour.
 _PER_SECOND = 1_000
@@ -28,45 +36,99 @@ _BATCH = 1_000
 
 async def run(pool: Databases, size: Size) -> list[Row]:
     events = size.of(1_000_000, 20_000)
-    rows = job_rows(events, until_us=time.time_ns() // 1_000 - 60_000_000, per_second=_PER_SECOND)
-    encoded = batches_of(rows, _BATCH)
+    encoded = batches_of(
+        job_rows(events, until_us=time.time_ns() // 1_000 - 60_000_000, per_second=_PER_SECOND), _BATCH
+    )
     in_memory = log_batches(encoded, workers=1)
-    del rows
     with pool.database() as dsn:
         async with connections(dsn, 1, prepared=False) as (connection,):
             await Producer(connection).append(encoded)
             check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
             live = await _live(connection)
             check("events in the live version", await _counted(connection), events)
-            rebuilds: list[float] = []
-            cpu: list[float] = []
-            for _ in range(size.of(3, 1)):
-                cpu_before = time.process_time()
-                async with an_app(dsn, Metrics()) as chancy:
-                    done = await rebuild(chancy)
-                rebuilds.append(done.seconds)
-                cpu.append(time.process_time() - cpu_before)
-                check("events rebuilt, points that differ", (done.events, done.different), (events, 0))
-                check("events in the rebuilt version", await _counted(connection), events)
+            took, cpu = zip(*[await _rebuilt(dsn, connection, events) for _ in range(size.of(3, 1))], strict=True)
+        lags = await _lags(dsn, size)
     decoded, folded = _decoded(in_memory), _folded(in_memory)
-    best, best_cpu = min(rebuilds), min(cpu)
     work = f"rebuild of {events // 1000:,}k job updates, compared and swapped"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [
-        Row("rebuild", work, events / best, "events/s", "min", events / folded, "fold in memory", at_least(0.4)),
+    floors = {"fold in memory": folded, "decoding alone": decoded, "live folding of the same": live}
+    rows = [
         Row(
-            "rebuild",
-            "of that, by the CPU time of our process",
-            events / best_cpu,
-            "events/s",
-            "min",
-            events / folded,
-            "fold in memory",
-        ),
-        Row("rebuild", work, events / best, "events/s", "min", events / decoded, "decoding alone"),
-        Row("rebuild", work, events / best, "events/s", "min", events / live, "live folding of the same"),
-        Row("rebuild", "peak memory of this process", peak, "MB", "min"),
+            *("rebuild", work, events / min(took), "events/s", "min", events / floor, against),
+            at_least(0.4) if against == "fold in memory" else None,
+        )
+        for against, floor in floors.items()
     ]
+    rows.append(
+        Row(
+            *("rebuild", "of that, by the CPU time of our process", events / min(cpu), "events/s", "min"),
+            *(events / folded, "fold in memory"),
+        )
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows.append(Row("rebuild", "peak memory of this process, the log's copy included", peak, "MB", "min"))
+    quiet, busy = (percentile(several, 0.99) for several in lags)
+    lag = "oldest event waiting for the live version, sync_interval=1"
+    rows.append(Row("rebuild", lag, busy, "s", "p99", quiet, "without a rebuild beside it"))
+    return rows
+
+
+async def _rebuilt(dsn: str, connection: AsyncConnection[TupleRow], events: int) -> tuple[float, float]:
+    """Rebuild once; return seconds, and seconds of this process's CPU."""
+    before = time.process_time()
+    async with an_app(dsn, Metrics()) as chancy:
+        done = await rebuild(chancy)
+    cpu_s = time.process_time() - before
+    check("events rebuilt, points that differ", (done.events, done.different), (events, 0))
+    check("events in the rebuilt version", await _counted(connection), events)
+    return done.seconds, cpu_s
+
+
+async def _lags(dsn: str, size: Size) -> tuple[list[float], list[float]]:
+    """Sample how long the oldest event has waited: under load alone, and with rebuilds beside it."""
+    with _worker_under_load(dsn):
+        async with connections(dsn, 1, prepared=False) as (looking,), an_app(dsn, Metrics(sync_interval=1)) as chancy:
+            await asyncio.sleep(size.of(5, 1))
+            quiet = await _sample(looking, asyncio.create_task(asyncio.sleep(size.of(10, 2))))
+            busy = await _sample(looking, asyncio.create_task(_rebuilds(chancy, size.of(5, 1))))
+    return quiet, busy
+
+
+async def _rebuilds(chancy: Chancy, how_many: int) -> None:
+    for _ in range(how_many):
+        check("points that differ", (await rebuild(chancy)).different, 0)
+
+
+async def _sample(connection: AsyncConnection[TupleRow], beside: asyncio.Task[None]) -> list[float]:
+    lags = []
+    while not beside.done():
+        async with short_transaction(connection, index_only=True) as cursor:
+            lags.append((await live_lag(cursor, tables("chancy_"))).waiting_s)
+        await asyncio.sleep(0.02)
+    await beside
+    return lags
+
+
+@contextmanager
+def _worker_under_load(dsn: str) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-m", "bench.rebuild", dsn], stdin=subprocess.PIPE) as process:
+        yield
+        process.communicate(b"")  # which ends it
+
+
+async def _work(dsn: str) -> None:
+    """Lead and fold every second, and append 5,000 job updates a second, until stdin ends."""
+    leadership = ImmediateLeadership()  # type: ignore[no-untyped-call] # Chancy's has no types
+    encoded = batches_of(job_rows(200, until_us=time.time_ns() // 1_000, per_second=5_000), 200)
+    async with (
+        an_app(dsn, leadership, Metrics(sync_interval=1)) as chancy,
+        Worker(chancy, register_signal_handlers=False),
+        connections(dsn, 1) as (connection,),
+    ):
+        producer = Producer(connection, worker="load")
+        ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        while not ended.done():
+            await producer.append(encoded)
+            await asyncio.sleep(0.04)
 
 
 async def _live(connection: AsyncConnection[TupleRow]) -> float:
@@ -99,3 +161,7 @@ def _decoded(batches: Sequence[LogBatch]) -> float:
     for batch in batches:
         decode(batch.codec, batch.payload, batch.sha256, batch.events)
     return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    asyncio.run(_work(sys.argv[1]))

@@ -17,6 +17,8 @@ from .versions import VersionInfo, list_versions
 
 #: Seconds between lines where progress goes to a log.
 _LINES_S = 10
+#: Differences printed as text.
+_SHOWN = 20
 _KEEP = click.option(
     "--keep", "keep_s", type=Duration(), default=f"{DAY_S}s", help="How long the replaced version is kept; 1d."
 )
@@ -111,9 +113,11 @@ def _show_versions(versions: list[VersionInfo], as_json: bool, none: str) -> Non
 
 
 def _text(done: Rebuilt) -> str:
-    lines = [f"- {one}" for one in done.differences]
-    if done.different > len(done.differences):
-        lines.append(f"- and {done.different - len(done.differences):,} more")
+    lines = [f"- {one}" for one in done.differences[:_SHOWN]]
+    if done.different > _SHOWN:
+        lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
+    if done.left_out:
+        lines.append(f"{done.left_out:,} batches could not be read and are not in it: see `chancy-metrics status`")
     rate = done.events / done.seconds if done.seconds else 0
     lines.append(
         f"compared {done.points:,} points at position {done.position:,}: "

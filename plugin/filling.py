@@ -143,6 +143,16 @@ class Filling:
             announce=announce_by(self._chancy, self._folder),
         )
 
+    async def left_out(self) -> int:
+        """How many batches could not be read."""
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT count(*) FROM {dead} WHERE version = %(version)s").format(dead=self.names.dead_letters),
+                {"version": self.version},
+            )
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
     def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False) -> None:
         if self._on_progress is None:
             return

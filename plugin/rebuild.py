@@ -46,6 +46,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
         position: Where both stood when they were compared.
         points: How many the new one has where both keep them.
         different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
+        left_out: Batches that could not be read, and are not in the new one.
         events: How many this run folded, in *seconds*.
     """
 
@@ -56,6 +57,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     points: int
     different: int
     differences: list[str]
+    left_out: int
     events: int
     seconds: float
 
@@ -106,6 +108,7 @@ async def rebuild(
             points=compared.points,
             different=compared.different,
             differences=[str(one) for one in compared.differences],
+            left_out=await filling.left_out(),
             events=filling.events,
             seconds=time.monotonic() - filling.started,
         )
