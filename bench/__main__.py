@@ -13,7 +13,21 @@ from .database import SETTINGS, databases
 from .harness import Row, Size
 from .report import as_json, machine, print_table
 
-SUBJECTS = ("record", "job", "flush", "append", "fold", "advance", "rebuild", "read", "delay", "freshness", "disk", "start")
+SUBJECTS = (
+    "record",
+    "job",
+    "flush",
+    "append",
+    "fold",
+    "advance",
+    "verify",
+    "rebuild",
+    "read",
+    "delay",
+    "freshness",
+    "disk",
+    "start",
+)
 FINE = 0
 
 

@@ -87,7 +87,7 @@ async def sequence(
         if after and _has_gap(taken, known):
             taken += await _take(cursor, tables, 0, limit)  # a predecessor committed late, below *after*
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
-        rows = await _log_rows(cursor, tables, [row.batch_id for row in taken])
+        rows = await read_log_rows(cursor, tables, [row.batch_id for row in taken])
         ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
         entries = []
         for batch_id in ordered:
@@ -134,6 +134,24 @@ async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUI
         {"producer": producer, "sequence": sequence},
     )
     return await cursor.fetchone() is not None
+
+
+async def is_recorded(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> bool:
+    """Whether this batch is in the log or was: final where its day takes no more."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT EXISTS (
+                SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s
+            ) OR EXISTS (
+                SELECT 1 FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s
+            )
+            """
+        ).format(ledger=tables.ledger, log=tables.log),
+        batch_id._asdict(),
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def _position(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
@@ -215,9 +233,10 @@ async def _without_known(
     return result
 
 
-async def _log_rows(
+async def read_log_rows(
     cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
 ) -> dict[BatchId, LogRow]:
+    """Return the rows of these batches that are in the log, without their payloads."""
     rows: dict[BatchId, LogRow] = {}
     for day in sorted({batch_id.day for batch_id in batch_ids}):
         wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]

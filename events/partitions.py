@@ -1,10 +1,12 @@
-"""The log's days: made weeks ahead, beside open writers and dumps, so that no append ever waits for DDL."""
+"""The log's days: made weeks ahead and removed when they are due, so that no append ever waits for DDL."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, timedelta
+from typing import Literal, NamedTuple
 
-from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
 from psycopg.rows import TupleRow
 
 from .log import short_transaction
@@ -13,6 +15,25 @@ from .schema import Tables
 DAYS_AHEAD = 21
 #: An append rides in a job's transaction: DDL that would queue in front of it gives up and comes again.
 DDL_LOCK_MS = 100
+#: Detaching waits for whoever uses the log, a dump say; what is left pending after this is finished by a later call.
+DETACH_S = 2.0
+#: SQLSTATE of an append to a closed day.
+DAY_CLOSED = "CM001"
+
+#: A day takes batches; takes none; is in the opening; has left the log.
+DayState = Literal["attached", "closed", "opening", "gone"]
+
+
+class LogDay(NamedTuple):
+    """A day of the log that has not left it.
+
+    Attributes:
+        size_bytes: Of its partition with its indexes; 0 where there is none.
+    """
+
+    day: date
+    state: DayState
+    size_bytes: int
 
 
 async def attached_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[date]:
@@ -100,3 +121,124 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
                 end=sql.Literal((day + timedelta(days=1)).isoformat()),
             )
         )
+
+
+def takes_no_batch(error: BaseException) -> bool:
+    """Whether an append failed because its day is closed or has no partition: no retry can find it otherwise."""
+    return isinstance(error, errors.CheckViolation) or (isinstance(error, Error) and error.sqlstate == DAY_CLOSED)
+
+
+async def days_before(cursor: AsyncCursor[TupleRow], tables: Tables, end: date) -> list[LogDay]:
+    """Return the days before *end* that have not left the log, oldest first."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT day, state
+            FROM {days}
+            WHERE day < %(end)s
+                AND state <> 'gone'
+            ORDER BY day
+            """
+        ).format(days=tables.days),
+        {"end": end},
+    )
+    days = []
+    for day, state in await cursor.fetchall():
+        await cursor.execute(
+            "SELECT coalesce(pg_total_relation_size(to_regclass(%(partition)s)), 0)",
+            {"partition": tables.partition(day).as_string(cursor)},
+        )
+        row = await cursor.fetchone()
+        days.append(LogDay(day, state, row[0] if row else 0))
+    return days
+
+
+async def close_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:
+    """Let nothing arrive in *day* any more; return why that was not possible, in words, or "".
+
+    The lock that a trigger needs is granted when no open transaction has a row in the day, so what is there
+    after that is all there will ever be.
+    """
+    try:
+        async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+            if await _turn(cursor, tables, day, "attached", "closed") and await _place(cursor, tables, day):
+                await cursor.execute(
+                    sql.SQL(
+                        """
+                        CREATE TRIGGER refuse_append BEFORE INSERT ON {partition}
+                            FOR EACH ROW EXECUTE FUNCTION {refuse_append}()
+                        """
+                    ).format(partition=tables.partition(day), refuse_append=tables.refuse_append)
+                )
+    except errors.LockNotAvailable:
+        return _held(day)
+    return ""
+
+
+async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:
+    """Detach and drop the partition of a day that is in the opening; return why that was not possible yet, or "".
+
+    Disturbs nobody: what can't be had at once is given up, and a later call goes on from there. *connection* is
+    an autocommit one outside a transaction.
+    """
+    try:
+        async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+            place = await _place(cursor, tables, day)
+            if place == "detaching":
+                await cursor.execute(_detach(tables, day, "FINALIZE"))
+        if place == "attached":
+            # It runs outside transactions only, where a pooler would lose a lock_timeout. asyncio's time-out cancels
+            # once and lets psycopg wait for the server's answer; anyio's would cancel that too.
+            async with asyncio.timeout(DETACH_S):
+                await connection.execute(_detach(tables, day, "CONCURRENTLY"))
+        async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+            if await _turn(cursor, tables, day, "opening", "gone"):
+                await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.partition(day)))
+    except (errors.LockNotAvailable, errors.QueryCanceled, TimeoutError):
+        return _held(day)
+    return ""
+
+
+def _held(day: date) -> str:
+    return f"an open transaction holds {day}: no lock within {DDL_LOCK_MS} ms; the next call tries again"
+
+
+def _detach(tables: Tables, day: date, how: Literal["CONCURRENTLY", "FINALIZE"]) -> sql.Composed:
+    return sql.SQL("ALTER TABLE {log} DETACH PARTITION {partition} {how}").format(
+        log=tables.log, partition=tables.partition(day), how=sql.SQL(how)
+    )
+
+
+async def _turn(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, old: DayState, new: DayState) -> bool:
+    """Move a day on; False if somebody else has."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {days}
+            SET state = %(new)s,
+                changed_at = clock_timestamp()
+            WHERE day = %(day)s
+                AND state = %(old)s
+            """
+        ).format(days=tables.days),
+        {"day": day, "old": old, "new": new},
+    )
+    return cursor.rowcount == 1
+
+
+async def _place(
+    cursor: AsyncCursor[TupleRow], tables: Tables, day: date
+) -> Literal["attached", "detaching", "detached", ""]:
+    """Where the day's partition is; "" where it does not exist."""
+    await cursor.execute(
+        """
+        SELECT CASE i.inhdetachpending WHEN true THEN 'detaching' WHEN false THEN 'attached' ELSE 'detached' END
+        FROM pg_class c
+        LEFT JOIN pg_inherits i
+            ON i.inhrelid = c.oid
+        WHERE c.oid = to_regclass(%(partition)s)
+        """,
+        {"partition": tables.partition(day).as_string(cursor)},
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else ""

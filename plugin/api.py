@@ -17,6 +17,7 @@ from starlette.responses import Response
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import retention_s
 
+from .completeness import recent_completeness
 from .metrics import Metrics, metrics_of
 from .window import MAX_BUCKETS
 
@@ -79,6 +80,7 @@ class MetricsApiPlugin(ApiPlugin):
         return _json(
             {
                 **result,
+                "completeness": await recent_completeness(chancy, result["start"], result["end"]),
                 "series": {
                     key: {
                         "type": metric.type,

@@ -13,9 +13,11 @@ import msgspec
 
 from .cli_app import FOUND_SOMETHING, load, run
 from .cli_retention import discard_command, prune_command
+from .cli_verify import completeness_command, counted, verify_command
 from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
 from .projector import fold_all
 from .status import Status, read_status
+from .verify import LastVerified
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,12 +55,7 @@ def fold(app: str) -> None:
         raise click.ClickException(f"not everything is folded: {done.reason}")
 
 
-main.add_command(prune_command)
-main.add_command(discard_command)
-
-
 def _text(status: Status) -> str:
-    missing = status.completeness
     lag = f"{status.oldest_waiting_s:.1f} s" if status.oldest_waiting_s else "none"
     fold = (
         f"{status.last_fold_events:,} events in {status.last_fold_s:.3f} s, {_moment(status.folded_at)}"
@@ -74,20 +71,21 @@ def _text(status: Status) -> str:
         "lag": lag,
         "folder": f"{status.folded_by or 'nobody'}, since {_moment(status.folding_since)}",
         "last fold": fold,
-        "rejected": ", ".join(f"{name} {count:,}" for name, count in sorted(missing.rejected.items())) or "0",
-        "dropped": f"{missing.dropped:,}",
-        "skewed": f"{missing.skewed:,}",
-        "expired": f"{missing.expired:,}",
-        "buffered": f"{missing.buffered:,} job updates",
-        "dead letters": f"{missing.dead_letters:,}",
-        "holes": f"{missing.holes:,}",
-        "unclean ends": f"{missing.ended_uncleanly:,} workers",
+        **counted(status.completeness),
+        "verified": _verified(status.verified),
     }
     if status.ambiguous_keys:
         lines["two types"] = ", ".join(status.ambiguous_keys)
     text = "\n".join(f"{name:<15} {value}" for name, value in lines.items())
     verdict = "\n".join(f"UNHEALTHY: {reason}" for reason in status.unhealthy) or "healthy"
     return f"{text}\n{verdict}"
+
+
+def _verified(last: LastVerified | None) -> str:
+    if last is None:
+        return "never"
+    found = f"{last.different:,} differences, {last.found:,} other faults" if last.sentences else "everything agreed"
+    return f"{_moment(last.at)}, {last.points:,} points: {found}"
 
 
 def _moment(moment: datetime | None) -> str:
@@ -103,7 +101,10 @@ def _size(count: int) -> str:
     return f"{size:.1f} TB"
 
 
-for command in (rebuild_command, swap_command, undo_command, versions_command):
+for command in (
+    *(rebuild_command, swap_command, undo_command, versions_command, prune_command, discard_command),
+    *(verify_command, completeness_command),
+):
     main.add_command(command)
 
 

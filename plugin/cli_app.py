@@ -27,7 +27,7 @@ T = TypeVar("T")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
     """A length of time such as 30s, 15m, 24h or 7d, as seconds."""
 
     name = "duration"

@@ -18,8 +18,9 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.facts import JobRow
-from chancy_metrics.events.ledger import in_ledger
+from chancy_metrics.events.ledger import is_recorded
 from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.partitions import takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
@@ -106,7 +107,7 @@ class JobHook:
         self._written = False  # whether the transaction under way holds the unconfirmed attempt
         self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
         self._owed = _Bag()  # saved by the host, in the log only if the unconfirmed attempt is
-        self._no_day = False  # whether there was no partition for the unconfirmed attempt
+        self._no_day = False  # whether the day of the unconfirmed attempt takes no batch any more
         self._muted_until = 0.0
         self._closed = False
         self._buffer = buffer
@@ -237,8 +238,8 @@ class JobHook:
         attempt = self._unconfirmed
         if attempt is None or not self._no_day:
             return attempt
-        # A day leaves the log when all of it has a place in the order, so the ledger knows of this batch if it was.
-        if await in_ledger(cursor, names, self.producer, attempt.batch_id.sequence):
+        await self._clock.ask(cursor)
+        if await is_recorded(cursor, names, attempt.batch_id):
             self._settle(attempt)
         else:
             self._unconfirmed = attempt._replace(batch_id=self._next_id())
@@ -282,7 +283,7 @@ class JobHook:
             raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
         if isinstance(error, errors.LockNotAvailable):
             self._muted_until = time.monotonic() + MUTED_S
-        self._no_day = isinstance(error, errors.CheckViolation) and self._unconfirmed is not None
+        self._no_day = takes_no_batch(error) and self._unconfirmed is not None
         self._warnings.warn(
             "record",
             f"job updates of worker {self.worker_id!r} go through the buffer, the log did not take them: "

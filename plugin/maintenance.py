@@ -1,26 +1,24 @@
-"""Keeps the tables in shape: days ahead, expired points, names nobody uses, table sizes."""
+"""Keeps the tables in shape: days ahead, what expired, days past their time, table sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.memory import forget_days, forget_positions, forget_producers
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
-from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
+from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.expiry import PIECE, UnusedNames, drop_versions, expire
 
-from .connection import DatabaseClock
+from .connection import DatabaseClock, database_now_us
 from .options import Options
+from .retention import first_kept_day, prune
 
-#: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
-PIECE = 10_000
-PIECES = 20
-#: Names looked at in one call.
-NAMES = 2_000
 #: More series than this are an alarm: most likely an id or a user's name has got into a key.
 SERIES_ALARM = 100_000
 #: The dashboard's card of the built-in's table; ours are summed under its name.
@@ -32,52 +30,39 @@ class Maintenance:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._series_seen = 0
-        self._workers_seen = 0
+        self._names = UnusedNames()
 
     async def clean(
         self, connection: AsyncConnection[TupleRow], names: Tables, *, now_us: int | None = None
     ) -> int | None:
-        """Raise the horizons and delete what lies below them, in bounded pieces.
+        """Delete what expired and let a log day go that is past its time, in bounded pieces.
 
         Args:
+            connection: An autocommit one outside a transaction.
             now_us: The time to go by; the database's by default.
 
         Returns:
-            How many rows went; None if none did.
+            How many rows went, those of the log's day not counted; None if none did.
         """
         options = self._options
-        removed = 0
+        now = await database_now_us(connection.cursor()) if now_us is None else now_us
+        kept = horizons(now, options.max_points, options.maximum_metric_age)
+        forgotten = first_kept_day(now, options.maximum_metric_age)
+        removed = await expire(connection, names, kept)
+        removed += await drop_versions(connection, names, now_us=now)
+        removed += await self._names.delete(connection, names)
         async with short_transaction(connection) as cursor:
-            now = now_us if now_us is not None else await _now_us(cursor)
-            kept = horizons(now, options.max_points, options.maximum_metric_age)
-            version = await _raise_horizons(cursor, names, kept)
-        if version is None:
-            return None  # a fold holds the version; the next call comes soon
-        for resolution, horizon in kept.items():
-            removed += await _delete_expired(connection, names, resolution, version, horizon)
-        removed += await self._delete_names(connection, names, version)
-        removed += await _delete_producers(connection, names, now - options.maximum_metric_age * 1_000_000)
+            removed += await forget_producers(cursor, names, before=forgotten, piece=PIECE)
+        async with short_transaction(connection) as cursor:
+            removed += await forget_positions(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_days(cursor, names, before=forgotten)
+        await prune(connection, names, options.rules, now_us=now, log_retention_s=options.log_retention)
         return removed or None
-
-    async def _delete_names(self, connection: AsyncConnection[TupleRow], names: Tables, version: int) -> int:
-        """Delete series and workers that no row has any more, under the version's lock, which folds take too."""
-        async with short_transaction(connection, index_only=True) as cursor:
-            if not await _lock_version(cursor, names, version):
-                return 0
-            series, self._series_seen = await _unused(cursor, names, names.series, "series", version, self._series_seen)
-            workers, self._workers_seen = await _unused(
-                cursor, names, names.workers, "worker", version, self._workers_seen
-            )
-            return series + workers
 
 
 async def make_days_ahead(connection: AsyncConnection[TupleRow], names: Tables, clock: DatabaseClock) -> None:
     """Make the log's partitions of today and the weeks ahead."""
-    cursor = await connection.execute("SELECT clock_timestamp()")
-    row = await cursor.fetchone()
-    if row is not None:
-        clock.see(row[0])
+    await clock.ask(connection.cursor())
     await make_days(connection, names, today=clock.today(), ahead=DAYS_AHEAD)
 
 
@@ -130,123 +115,3 @@ async def _sizes(
         },
     )
     return {row[0]: (row[1], row[2], row[3]) for row in await cursor.fetchall() if row[1] is not None}
-
-
-async def _now_us(cursor: AsyncCursor[TupleRow]) -> int:
-    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-async def _raise_horizons(cursor: AsyncCursor[TupleRow], names: Tables, kept: dict[str, int]) -> int | None:
-    await cursor.execute(
-        sql.SQL(
-            """
-            UPDATE {versions}
-            SET horizon_1min = greatest(horizon_1min, %(1min)s),
-                horizon_5min = greatest(horizon_5min, %(5min)s),
-                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
-                horizon_1day = greatest(horizon_1day, %(1day)s)
-            WHERE version = (
-                SELECT v.version
-                FROM {versions} v
-                WHERE v.version = (SELECT live FROM {head})
-                FOR UPDATE OF v SKIP LOCKED
-            )
-            RETURNING version
-            """
-        ).format(versions=names.versions, head=names.head),
-        kept,
-    )
-    row = await cursor.fetchone()
-    return int(row[0]) if row else None
-
-
-async def _delete_expired(
-    connection: AsyncConnection[TupleRow], names: Tables, resolution: str, version: int, horizon: int
-) -> int:
-    removed = 0
-    for _ in range(PIECES):
-        async with short_transaction(connection) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    DELETE FROM {rollup}
-                    WHERE ctid = ANY(ARRAY(
-                        SELECT ctid
-                        FROM {rollup}
-                        WHERE version = %(version)s
-                            AND bucket / 60 < %(minute)s
-                        LIMIT %(piece)s
-                        FOR UPDATE SKIP LOCKED
-                    ))
-                    """
-                ).format(rollup=names.rollup(resolution)),
-                {"version": version, "minute": horizon // 60, "piece": PIECE},
-            )
-            removed += cursor.rowcount
-            if cursor.rowcount < PIECE:
-                break
-    return removed
-
-
-async def _lock_version(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> bool:
-    await cursor.execute(
-        sql.SQL("SELECT 1 FROM {versions} WHERE version = %(version)s FOR UPDATE SKIP LOCKED").format(
-            versions=names.versions
-        ),
-        {"version": version},
-    )
-    return await cursor.fetchone() is not None
-
-
-async def _unused(
-    cursor: AsyncCursor[TupleRow], names: Tables, table: sql.Identifier, column: str, version: int, after: int
-) -> tuple[int, int]:
-    """Delete names past id *after* that no rollup has; return how many went and where to go on."""
-    used = sql.SQL(" OR ").join(
-        sql.SQL("EXISTS (SELECT 1 FROM {rollup} r WHERE r.version = %(version)s AND {match})").format(
-            rollup=names.rollup(resolution),
-            # A series that any worker's row has is in a merged row too.
-            match=sql.SQL("r.worker = 0 AND r.series = n.id" if column == "series" else "r.worker = n.id"),
-        )
-        for resolution in RESOLUTIONS
-    )
-    await cursor.execute(
-        sql.SQL(
-            "SELECT max(id), count(*) FROM (SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(most)s) n"
-        ).format(table=table),
-        {"after": after, "most": NAMES},
-    )
-    row = await cursor.fetchone()
-    until, found = row if row else (None, 0)
-    if until is None:
-        return 0, 0
-    await cursor.execute(
-        sql.SQL("DELETE FROM {table} n WHERE n.id > %(after)s AND n.id <= %(until)s AND NOT ({used})").format(
-            table=table, used=used
-        ),
-        {"after": after, "until": until, "version": version},
-    )
-    return cursor.rowcount, int(until) if found == NAMES else 0
-
-
-async def _delete_producers(connection: AsyncConnection[TupleRow], names: Tables, before_us: int) -> int:
-    async with short_transaction(connection) as cursor:
-        await cursor.execute(
-            sql.SQL(
-                """
-                DELETE FROM {producers}
-                WHERE producer = ANY(ARRAY(
-                    SELECT producer
-                    FROM {producers}
-                    WHERE seen_at < to_timestamp(%(before_us)s / 1000000.0)
-                    LIMIT %(piece)s
-                    FOR UPDATE SKIP LOCKED
-                ))
-                """
-            ).format(producers=names.producers),
-            {"before_us": before_us, "piece": PIECE},
-        )
-        return cursor.rowcount

@@ -9,15 +9,17 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import anyio
+import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.errors import SequenceConflict
+from chancy_metrics.events.ledger import is_recorded
 from chancy_metrics.events.log import BatchId, append, check_same, short_transaction
-from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.partitions import make_days, takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
@@ -155,8 +157,9 @@ class Recorder:
                 now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
                 if now is None:
                     await check_same(cursor, names, batch_id, batch)
-        except errors.CheckViolation:  # no partition for the day
-            await self._make_day(chancy, names)
+        except psycopg.Error as error:
+            if takes_no_batch(error) and await self._place_anew(chancy, names):
+                return
             raise
         except SequenceConflict as error:
             self.renew()
@@ -165,18 +168,32 @@ class Recorder:
             raise
         if now is not None:
             self._clock.see(now)
+        self._done()
+
+    def _done(self) -> None:
+        """The batch in flight is in the log."""
         self._in_flight = None
         self._sequence += 1
         self._sent_at = time.monotonic()
 
-    async def _make_day(self, chancy: Chancy, names: Tables) -> None:
-        """Make the missing partition, for the day the database has, and cut the batch anew for it."""
+    async def _place_anew(self, chancy: Chancy, names: Tables) -> bool:
+        """Find out what became of a batch whose day takes none, and cut it anew for today if it is not in the log.
+
+        An earlier attempt may have got in before the day was closed, but none can any more, so what is found is
+        final.
+
+        Returns:
+            False if its day is today's still and could not be made now.
+        """
+        assert self._in_flight is not None
+        batch_id, batch, closes = self._in_flight
         async with own_connection(chancy) as connection:
-            cursor = await connection.execute("SELECT clock_timestamp()")
-            row = await cursor.fetchone()
-            if row is not None:
-                self._clock.see(row[0])
-            await make_days(connection, names, today=self._clock.today(), ahead=1)
-        if self._in_flight is not None:
-            # Nothing can lie under this id: there was no partition to take it.
-            self._in_flight = self._cut_as(self._in_flight.batch, closes=self._in_flight.closes)
+            await self._clock.ask(connection.cursor())
+            made = await make_days(connection, names, today=self._clock.today(), ahead=1)
+            async with short_transaction(connection) as cursor:
+                known = await is_recorded(cursor, names, batch_id)
+        if known:
+            self._done()
+        else:
+            self._in_flight = self._cut_as(batch, closes=closes)
+        return known or self._clock.today() in made or self._clock.today() != batch_id.day

@@ -16,41 +16,17 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
 
+from .completeness import Completeness, complete, read_facts
 from .connection import own_connection
 from .maintenance import SERIES_ALARM, series_count
 from .options import Options
+from .verify import LastVerified
 
-#: A producer is taken for dead after so many seconds of silence, unless its worker announces itself to Chancy.
-SILENT_S = 180
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
 CADENCES = 3
 PATIENCE_S = 30
 #: Positions back from the head over which the rate is measured.
 _RATE_POSITIONS = 1_000
-
-
-class Completeness(msgspec.Struct, frozen=True):
-    """What is missing from the numbers, or late in them; all zero means that everything recorded is in them.
-
-    Attributes:
-        rejected: Invalid observations, by the rule they broke.
-        dropped: Observations that a full buffer let go.
-        skewed: Events from the future or with a negative duration; they are in, at the time they were appended.
-        expired: Observations older than everything that is kept.
-        buffered: Job updates that reached the log through a buffer, not with their job.
-        dead_letters: Batches that could not be read.
-        holes: Batches missing from a producer's sequence: damage.
-        ended_uncleanly: Producers that went silent without an end: what was in their buffer is lost.
-    """
-
-    rejected: dict[str, int]
-    dropped: int
-    skewed: int
-    expired: int
-    buffered: int
-    dead_letters: int
-    holes: int
-    ended_uncleanly: int
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -73,6 +49,7 @@ class Status(msgspec.Struct, frozen=True):
     series: int
     ambiguous_keys: list[str]
     completeness: Completeness
+    verified: LastVerified | None
     first_day: date | None
     last_day: date | None
     days_ahead: int
@@ -109,7 +86,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         unfolded = await _appended_at(cursor, names, await _ledger_place(cursor, names, head["position"] + 1))
         waiting = [moment for moment in (oldest, unfolded) if moment is not None]
         days = await attached_days(cursor, names)
-        completeness = await _completeness(cursor, names, head, prefix)
+        completeness = complete(await read_facts(cursor, names, prefix), options.append_interval)
         sizes = await _sizes(cursor, names)
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)
@@ -132,6 +109,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         series=series,
         ambiguous_keys=ambiguous,
         completeness=completeness,
+        verified=None if head["verified"] is None else msgspec.convert(head["verified"], LastVerified),
         first_day=min(days, default=None),
         last_day=max(days, default=None),
         days_ahead=len([day for day in days if day > today]),
@@ -156,6 +134,11 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.completeness.dead_letters:
         reasons.append(f"{status.completeness.dead_letters} batches could not be read and are not in the numbers")
+    if status.verified is not None and (status.verified.different or status.verified.found):
+        reasons.append(
+            f"verify found {status.verified.different} differences and {status.verified.found} other faults at "
+            f"{status.verified.at:%Y-%m-%d %H:%M:%S %Z}: {'; '.join(status.verified.sentences)}"
+        )
     if missing_days:
         days = ", ".join(str(day) for day in missing_days)
         reasons.append(f"the log has no partition for {days}: run `chancy misc migrate`, or let a worker make it")
@@ -170,7 +153,7 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
             sql.SQL(
                 """
                 SELECT clock_timestamp() AS now, (clock_timestamp() AT TIME ZONE 'UTC')::date AS today,
-                    h.position AS ordered, v.version, v.position, v.counts, v.folded_by, v.folder_since, v.folded_at,
+                    h.position AS ordered, v.position, v.verified, v.folded_by, v.folder_since, v.folded_at,
                     v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v
@@ -228,43 +211,6 @@ async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> 
     row = await cursor.fetchone()
     seconds = (head["now"] - started).total_seconds() if started else 0
     return row[0] / seconds if row and seconds > 0 else 0.0
-
-
-async def _completeness(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow, prefix: str) -> Completeness:
-    counts: dict[str, int] = head["counts"]
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT (SELECT count(*) FROM {dead} WHERE version = %(version)s),
-                (SELECT coalesce(sum(holes), 0)::bigint FROM {producers}),
-                (
-                    SELECT count(DISTINCT p.worker)
-                    FROM {producers} p
-                    WHERE NOT p.closed
-                        AND p.seen_at < %(now)s - make_interval(secs => %(silent)s)
-                        AND NOT EXISTS (
-                            SELECT 1
-                            FROM {chancy_workers} w
-                            WHERE w.worker_id = p.worker
-                                AND w.expires_at > %(now)s
-                        )
-                )
-            """
-        ).format(dead=names.dead_letters, producers=names.producers, chancy_workers=sql.Identifier(f"{prefix}workers")),
-        {"version": head["version"], "now": head["now"], "silent": SILENT_S},
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Completeness(
-        rejected={name.removeprefix("rejected:"): n for name, n in counts.items() if name.startswith("rejected:")},
-        dropped=counts.get("dropped", 0),
-        skewed=counts.get("skewed", 0),
-        expired=counts.get("expired", 0),
-        buffered=counts.get("buffered", 0),
-        dead_letters=row[0],
-        holes=row[1],
-        ended_uncleanly=row[2],
-    )
 
 
 async def _sizes(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[str, int]:

@@ -66,25 +66,29 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
                 """
             ).format(versions=names.versions, head=names.head, dead=names.dead_letters)
         )
-        return [
-            VersionInfo(
-                version,
-                status,
-                label((built_in, user)),
-                rule_names,
-                *positions,
-                rows.get(version, 0),
-                sizes.get(version, 0),
-                dead,
-                made_by,
-                made_at.astimezone(UTC),
-                moved_by,
-                *(None if moment is None else moment.astimezone(UTC) for moment in moments),
-            )
-            for version, status, built_in, user, rule_names, *positions, dead, made_by, made_at, moved_by, moments in [
-                (*row[:11], row[11:]) for row in await cursor.fetchall()
-            ]
-        ]
+        return [_info(row, rows, sizes) for row in await cursor.fetchall()]
+
+
+def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int]) -> VersionInfo:
+    version, status, built_in, user, rule_names, position, ordered, dead, made_by, made_at, moved_by, *moments = row
+    moved_at, live_since, kept_until = (None if moment is None else moment.astimezone(UTC) for moment in moments)
+    return VersionInfo(
+        version=version,
+        status=status,
+        rules=label((built_in, user)),
+        rule_names=rule_names,
+        position=position,
+        ordered_position=ordered,
+        rows=rows.get(version, 0),
+        size_bytes=sizes.get(version, 0),
+        dead_letters=dead,
+        made_by=made_by,
+        made_at=made_at.astimezone(UTC),
+        moved_by=moved_by,
+        moved_at=moved_at,
+        live_since=live_since,
+        kept_until=kept_until,
+    )
 
 
 async def _rows(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, int], dict[int, int]]:

@@ -113,8 +113,10 @@ async def advance(
         del lost[batch.position]
     async with short_transaction(connection) as cursor:
         locked = await lock_version(cursor, tables, mine.version)
-        if locked is None or locked.position != mine.position or locked.status not in ADVANCING:
+        if locked is None or locked.position != mine.position:
             return Advanced(0, mine.position, False, BUSY)
+        if locked.status not in ADVANCING:
+            return Advanced(0, mine.position, False, f"it is {locked.status}")
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
             return Advanced(0, mine.position, False, "names were cleaned up meanwhile")
         kept = kept_of(numbered.levels, locked.horizons)

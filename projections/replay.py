@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
+import numpy as np
 from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 
-from .cells import Cells, concatenate, kept_of, merge
+from .cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
 from .fold import Fold, fold
-from .numbers import renumber
 from .rules import BUILT_IN, RuleSet
 from .sketch import encode_many, starts_of
 from .stored import read_cells
 from .versions import OPENING, Version, live_version
 
-_PIECE = 500
+#: Ledger rows read at once, and events folded at once (or one batch): what a replay holds beside its points.
+PAGE = 2_000
+_PIECE_EVENTS = 50_000
+#: Rows that wait until they are merged: merging each piece at once would sort all points again every time.
+_WAITING_ROWS = 50_000
 
 
 class Point(NamedTuple):
@@ -38,6 +43,7 @@ class Point(NamedTuple):
         bucket: Start of the bucket, seconds since 1970.
         last: Latest value of a gauge, else None.
         sketch: Encoded quantile sketch of a merged histogram, else b"".
+        place: Position and index that gauge value has in the order, which decide between equal times.
     """
 
     resolution: str
@@ -51,6 +57,7 @@ class Point(NamedTuple):
     last_us: int
     last: float | None
     sketch: bytes
+    place: tuple[int, int] | None = None
 
 
 class Difference(NamedTuple):
@@ -63,16 +70,33 @@ class Difference(NamedTuple):
     old: Point | None
     new: Point | None
 
-    def __str__(self) -> str:
-        where = f"{self.series.key} {self.resolution} {self.bucket} worker {self.worker or 'all'}"
+    @property
+    def at(self) -> str:
+        """The place in words."""
+        return f"{self.series.key} {self.resolution} {self.bucket} worker {self.worker or 'all'}"
+
+    @property
+    def change(self) -> str:
+        """What differs in words."""
         if self.old is None or self.new is None:
-            return f"{where}: only in the {'new' if self.old is None else 'old'}"
-        changed = [
+            return f"only in the {'new' if self.old is None else 'old'}"
+        return ", ".join(
             f"{name} {old!r} -> {new!r}"
             for name, old, new in zip(Point._fields, self.old, self.new, strict=True)
             if old != new
-        ]
-        return f"{where}: {', '.join(changed)}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.change}"
+
+
+@asynccontextmanager
+async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) -> AsyncIterator[AsyncCursor[TupleRow]]:
+    """Open a REPEATABLE READ transaction under which no day of the log is detached; appends do not feel it."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        # Before the snapshot is taken: a day detached after it would be missing from the log and not in the opening.
+        await cursor.execute(sql.SQL("LOCK TABLE ONLY {log} IN ACCESS SHARE MODE").format(log=tables.log))
+        yield cursor
 
 
 async def replay(
@@ -83,10 +107,10 @@ async def replay(
     Reads in one snapshot; memory grows with the points, not with the events. Leaves out what lies below the live
     version's horizons, and its dead letters.
     """
-    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+    async with log_snapshot(connection, tables) as cursor:
         version = await live_version(cursor, tables)
         end = version.position if until is None else until
-        total = Sum()
+        total = Sum(version.horizons)
         await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, version.horizons))
         await replay_into(total, cursor, tables, rules, version, until=end)
     return points_of(total.fold(), version.horizons)
@@ -110,18 +134,45 @@ async def replay_into(
     Args:
         day: Only batches of this day of the log.
     """
-    dead = await _dead_letters(cursor, tables, version.version)
     gone = await gone_days(cursor, tables)
-    while rows := await read_ledger(cursor, tables, after=after, limit=_PIECE, until=until):
-        after = rows[-1].position
-        places = [
-            (row.position, row.batch_id)
-            for row in rows
-            if row.position not in dead and row.batch_id.day not in gone and day in (None, row.batch_id.day)
-        ]
-        if places:
-            batches = await read_batches(cursor, tables, places)
-            total.add(await to_thread.run_sync(fold, batches, rules))
+    while page := await read_ledger(cursor, tables, after=after, limit=PAGE, until=until):
+        after = page[-1].position
+        for rows in pieces([row for row in page if row.batch_id.day not in gone and day in (None, row.batch_id.day)]):
+            await to_thread.run_sync(total.add_batches, await read_alive(cursor, tables, version, rows), rules)
+
+
+async def read_alive(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, rows: Sequence[LedgerRow]
+) -> list[LogBatch]:
+    """Return the batches at *rows*, in ascending order, without dead letters of *version* and rows that are lost."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position
+            FROM {dead}
+            WHERE version = %(version)s
+                AND position BETWEEN %(first)s AND %(last)s
+            """
+        ).format(dead=tables.dead_letters),
+        {"version": version.version, "first": rows[0].position, "last": rows[-1].position},
+    )
+    dead = {row[0] for row in await cursor.fetchall()}
+    places = [(row.position, row.batch_id) for row in rows if row.position not in dead]
+    return await read_batches(cursor, tables, places) if places else []
+
+
+def pieces(rows: Sequence[LedgerRow]) -> Iterator[list[LedgerRow]]:
+    """Cut *rows* into stretches of a bounded number of events, none of them empty."""
+    piece: list[LedgerRow] = []
+    events = 0
+    for row in rows:
+        if piece and events + row.events > _PIECE_EVENTS:
+            yield piece
+            piece, events = [], 0
+        piece.append(row)
+        events += row.events
+    if piece:
+        yield piece
 
 
 async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:
@@ -142,29 +193,56 @@ def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
 
 
 class Sum:
-    """Folds added up, in numbers of its own."""
+    """Folds added up, in numbers of its own.
 
-    def __init__(self) -> None:
-        self._events = 0
+    Args:
+        since: Resolution -> start of the first bucket that is kept, seconds; all by default.
+        until: The same of the first bucket past the end.
+    """
+
+    def __init__(self, since: Mapping[str, int] | None = None, until: Mapping[str, int] | None = None) -> None:
+        self.events = 0
+        self.dead: dict[int, str] = {}
+        self._since = since
+        self._until = until
         self._workers: dict[str, int] = {}
         self._series: dict[Series, int] = {}
-        self._levels: dict[str, Cells] = {}
+        self._parts: dict[str, list[Cells]] = {}
         self._counts = Counter[str]()
-        self._dead: dict[int, str] = {}
 
     def add(self, part: Fold) -> None:
-        self._events += part.events
+        self.events += part.events
         self._counts.update(part.counts)
-        self._dead.update(part.dead)
+        self.dead.update(part.dead)
         workers = [self._workers.setdefault(name, len(self._workers) + 1) for name in part.workers]
         series = [self._series.setdefault(one, len(self._series)) for one in part.series]
-        for resolution, cells in renumber(part.levels, series, workers).items():
-            mine = [self._levels[resolution]] if resolution in self._levels else []
-            self._levels[resolution] = merge(concatenate([*mine, cells]))
+        worker_numbers, series_numbers = np.array([ALL_WORKERS, *workers], np.int64), np.array(series, np.int64)
+        for resolution, cells in within(part.levels, self._since, self._until).items():
+            parts = self._parts.setdefault(resolution, [])
+            parts.append(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
+            if sum(waiting.rows for waiting in parts[1:]) > max(_WAITING_ROWS, parts[0].rows):
+                parts[:] = [merge(concatenate(parts))]
+
+    def add_batches(self, batches: Sequence[LogBatch], rules: RuleSet) -> None:
+        """Fold *batches* and add them."""
+        self.add(fold(batches, rules))
 
     def fold(self) -> Fold:
         """All of it as one fold."""
-        return Fold(self._events, list(self._workers), list(self._series), self._levels, self._counts, self._dead)
+        for parts in self._parts.values():
+            parts[:] = [merge(concatenate(parts))]
+        levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
+        return Fold(self.events, list(self._workers), list(self._series), levels, self._counts, self.dead)
+
+
+def within(
+    levels: Mapping[str, Cells], since: Mapping[str, int] | None, until: Mapping[str, int] | None
+) -> dict[str, Cells]:
+    """Return the cells from each resolution's first bucket to before its end; all where a bound is None."""
+    kept = dict(levels) if since is None else kept_of(levels, since)
+    if until is None:
+        return kept
+    return {resolution: select(cells, cells.bucket < until[resolution]) for resolution, cells in kept.items()}
 
 
 def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
@@ -172,11 +250,12 @@ def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
     return [
         point
         for resolution, cells in kept_of(folded.levels, horizons).items()
-        for point in _points(resolution, cells, [None, *folded.workers], folded.series)
+        for point in spell_out(resolution, cells, [None, *folded.workers], folded.series)
     ]
 
 
-def _points(resolution: str, cells: Cells, workers: list[str | None], series: list[Series]) -> list[Point]:
+def spell_out(resolution: str, cells: Cells, workers: Sequence[str | None], series: Sequence[Series]) -> list[Point]:
+    """Return each row of cells as a point."""
     starts = starts_of(cells.sketches.owner, cells.rows)
     sketches = encode_many(starts, cells.sketches.codes, cells.sketches.counts)
     lengths = (starts[1:] - starts[:-1]).tolist()
@@ -193,8 +272,9 @@ def _points(resolution: str, cells: Cells, workers: list[str | None], series: li
             last_us,
             None if last != last else last,
             sketches[row] if lengths[row] else b"",
+            None if last != last else (position, index),
         )
-        for row, (worker, number, bucket, count, minimum, maximum, last_us, last) in enumerate(
+        for row, (worker, number, bucket, count, minimum, maximum, last_us, last, position, index) in enumerate(
             zip(
                 cells.worker.tolist(),
                 cells.series.tolist(),
@@ -204,15 +284,9 @@ def _points(resolution: str, cells: Cells, workers: list[str | None], series: li
                 cells.maximum.tolist(),
                 cells.last_us.tolist(),
                 cells.last.tolist(),
+                cells.last_position.tolist(),
+                cells.last_index.tolist(),
                 strict=True,
             )
         )
     ]
-
-
-async def _dead_letters(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> set[int]:
-    await cursor.execute(
-        sql.SQL("SELECT position FROM {dead} WHERE version = %(version)s").format(dead=tables.dead_letters),
-        {"version": version},
-    )
-    return {row[0] for row in await cursor.fetchall()}

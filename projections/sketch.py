@@ -21,6 +21,8 @@ OFFSET = 100_000
 
 _CODE_BITS = 19
 _CODE_ZERO = 1 << (_CODE_BITS - 1)
+#: No float64 has a code whose magnitude is above this one.
+MAX_CODE = _CODE_ZERO - 1
 _LEAST_NORMAL = 2.0**-1022
 _EXPONENT_BIAS = 1023
 # Temporaries of this many values stay in the cache and below the size that malloc gives back to the kernel.

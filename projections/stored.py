@@ -6,18 +6,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 from anyio import to_thread
 from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .cells import Cells, Sketches, merge
+from .cells import Cells, Sketches, concatenate, merge
 from .fold import Fold
-from .sketch import decode
+from .sketch import MAX_CODE, decode
 from .sums import canonical
+
+#: Rows read at once.
+_PIECE = 20_000
+#: Whether a sum is a number of millionths that 64 bits hold.
+_WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
 
 
 async def read_cells(
@@ -37,26 +43,32 @@ async def read_cells(
     workers: dict[int, int] = {}
     levels = {}
     for resolution in [name for name in RESOLUTIONS if name in since]:
-        await cursor.execute(
-            sql.SQL(
-                """
-                SELECT worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index,
-                    coalesce(sketch, '')
-                FROM {rollup}
-                WHERE version = %(version)s
-                    AND bucket >= %(since)s
-                    AND bucket < %(until)s
-                """
-            ).format(rollup=tables.rollup(resolution)),
-            {
-                "version": version,
-                "since": since[resolution],
-                "until": 2**63 - 1 if until is None else until[resolution],
-            },
-            binary=True,
-        )
-        if rows := await cursor.fetchall():
-            levels[resolution] = await to_thread.run_sync(_cells, rows, series, workers)
+        parts = []
+        async with cursor.connection.cursor("metrics_rollup", row_factory=tuple_row) as rollup:
+            await rollup.execute(
+                sql.SQL(
+                    """
+                    SELECT worker, series, bucket, count, last_us,
+                        CASE WHEN {whole} THEN (sum * 1000000)::bigint ELSE 0 END,
+                        CASE WHEN {whole} THEN 0 ELSE sum END,
+                        min, max, last, last_position, last_index, coalesce(sketch, '')
+                    FROM {rollup}
+                    WHERE version = %(version)s
+                        AND bucket >= %(since)s
+                        AND bucket < %(until)s
+                    """
+                ).format(rollup=tables.rollup(resolution), whole=_WHOLE_MICRO),
+                {
+                    "version": version,
+                    "since": since[resolution],
+                    "until": 2**63 - 1 if until is None else until[resolution],
+                },
+                binary=True,
+            )
+            while rows := await rollup.fetchmany(_PIECE):
+                parts.append(await to_thread.run_sync(_cells, rows, series, workers))
+        if parts:
+            levels[resolution] = await to_thread.run_sync(lambda parts: merge(concatenate(parts)), parts)
     return Fold(
         0,
         [name for (name,) in await _names(cursor, tables.workers, ["name"], list(workers))],
@@ -68,33 +80,43 @@ async def read_cells(
 
 
 def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, int]) -> Cells:
-    """Make cells of rows; numbers of the database become those of a fold."""
-    worker, number, bucket, count, last_us, sums, least, most, last, position, index, sketch = zip(*rows, strict=True)
-    decoded = [(row, *decode(data)) for row, data in enumerate(sketch) if data]
-    return merge(
-        Cells(
-            worker=np.array([workers.setdefault(one, len(workers) + 1) if one else 0 for one in worker], np.int64),
-            series=np.array([series.setdefault(one, len(series)) for one in number], np.int64),
-            bucket=np.array(bucket, np.int64),
-            tally=np.array(count, np.int64),
-            last_us=np.array(last_us, np.int64),
-            micro=np.zeros(len(rows), np.int64),
-            rest={row: canonical(Decimal(value)) for row, value in enumerate(sums) if value},
-            minimum=np.array(least, np.float64),
-            maximum=np.array(most, np.float64),
-            last=np.array([np.nan if one is None else one for one in last], np.float64),
-            last_position=np.array([one or 0 for one in position], np.int64),
-            last_index=np.array([one or 0 for one in index], np.int64),
-            sketches=Sketches(
-                np.repeat(
-                    np.array([row for row, _, _ in decoded], np.int64),
-                    np.array([len(codes) for _, codes, _ in decoded], np.int64),
-                ),
-                np.array([code for _, codes, _ in decoded for code in codes], np.int32),
-                np.array([many for _, _, counts in decoded for many in counts], np.int64),
+    """Make cells of rows, unmerged; numbers of the database become those of a fold."""
+    columns = zip(*rows, strict=True)
+    worker, number, bucket, count, last_us, micro, rest, least, most, last, position, index, sketch = columns
+    decoded = [(row, *take_apart(data)) for row, data in enumerate(sketch) if data]
+    return Cells(
+        worker=np.array([workers.setdefault(one, len(workers) + 1) if one else 0 for one in worker], np.int64),
+        series=np.array([series.setdefault(one, len(series)) for one in number], np.int64),
+        bucket=np.array(bucket, np.int64),
+        tally=np.array(count, np.int64),
+        last_us=np.array(last_us, np.int64),
+        micro=np.array(micro, np.int64),
+        rest={row: canonical(Decimal(value)) for row, value in enumerate(rest) if value},
+        minimum=np.array(least, np.float64),
+        maximum=np.array(most, np.float64),
+        last=np.array([np.nan if one is None else one for one in last], np.float64),
+        last_position=np.array([one or 0 for one in position], np.int64),
+        last_index=np.array([one or 0 for one in index], np.int64),
+        sketches=Sketches(
+            np.repeat(
+                np.array([row for row, _, _ in decoded], np.int64),
+                np.array([len(codes) for _, codes, _ in decoded], np.int64),
             ),
-        )
+            np.array([code for _, codes, _ in decoded for code in codes], np.int32),
+            np.array([many for _, _, counts in decoded for many in counts], np.int64),
+        ),
     )
+
+
+def take_apart(sketch: bytes) -> tuple[list[int], list[int]]:
+    """Return a stored sketch's codes and counts; of one that is broken none, so that it differs from any other."""
+    try:
+        codes, counts = decode(sketch)
+    except msgspec.MsgspecError:
+        return [], []
+    if not codes or len(codes) != len(counts) or min(counts) < 1 or max(map(abs, codes)) > MAX_CODE:
+        return [], []
+    return codes, counts
 
 
 async def _names(

@@ -91,10 +91,16 @@ class LogWriter:
         return BatchId(day or datetime.now(UTC).date(), self.producer, self.sequence)
 
     async def append(
-        self, *, jobs: Sequence[JobRow] = (), runs: Sequence[ObservationRun] = (), batch: EncodedBatch | None = None
+        self,
+        *,
+        jobs: Sequence[JobRow] = (),
+        runs: Sequence[ObservationRun] = (),
+        batch: EncodedBatch | None = None,
+        day: date | None = None,
+        lock_timeout_ms: int = 0,
     ) -> BatchId:
-        batch_id = self.next_id()
-        async with short_transaction(self.connection) as cursor:
+        batch_id = self.next_id(day)
+        async with short_transaction(self.connection, lock_timeout_ms=lock_timeout_ms) as cursor:
             await append(cursor, self.names, batch_id, batch or encode(jobs, runs), worker=self.worker)
         return batch_id
 

@@ -92,12 +92,13 @@ async def both(
 
 
 def plain(answer: Any) -> Any:
-    """A body without what only ours has (waiting times, quantiles), and moments without their zone's spelling."""
+    """A body without what only ours has (waiting times, quantiles, completeness), and moments without their zone's
+    spelling."""
     if isinstance(answer, dict):
         return {
             key: datetime.fromisoformat(value).astimezone(UTC) if key in MOMENTS and value else plain(value)
             for key, value in answer.items()
-            if key not in QUANTILES and not key.endswith(":wait_time")
+            if key not in QUANTILES and key != "completeness" and not key.endswith(":wait_time")
         }
     return [plain(value) for value in answer] if isinstance(answer, list) else answer
 

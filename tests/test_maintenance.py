@@ -19,6 +19,7 @@ from chancy_metrics.plugin import Metrics, maintenance
 from chancy_metrics.plugin import session as session_module
 from chancy_metrics.plugin.connection import DatabaseClock
 from chancy_metrics.plugin.maintenance import DASHBOARD_NAME, Maintenance, make_days_ahead, series_count, table_sizes
+from chancy_metrics.projections import expiry
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.replay import diff, replay, stored
 from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, order_and_fold, total
@@ -74,8 +75,8 @@ async def test_nothing_to_delete_is_none_and_horizons_never_go_back(connection: 
 async def test_a_call_deletes_bounded_pieces(
     connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "PIECE", 10)
-    monkeypatch.setattr(maintenance, "PIECES", 3)
+    monkeypatch.setattr(expiry, "PIECE", 10)
+    monkeypatch.setattr(expiry, "PIECES", 3)
     await fetch(
         connection,
         "INSERT INTO {r1day} (version, worker, series, bucket, count, last_us, sum, min, max)"
@@ -123,7 +124,7 @@ async def test_names_without_points_go_and_come_again_under_another_number(
 async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start(
     connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "NAMES", 4)
+    monkeypatch.setattr(expiry, "NAMES", 4)
     for worker in range(6):
         await LogWriter(connection, names, f"used {worker}").append(runs=[a_run("app:n")])
     await order_and_fold(connection, names)
@@ -136,6 +137,112 @@ async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start
     removed += [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
 
     assert removed == [None, 2, 1, None, 2, 1]
+
+
+async def make_version(
+    connection: Connection, names: Tables, number: int, status: str, *, silent: str = "0 s", kept: str | None = None
+) -> None:
+    """A version with the same rows as the live one, that moved so long ago and is kept for so long."""
+    await fetch(
+        connection,
+        "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by, folded_at,"
+        " kept_until) VALUES (%(number)s, 1, 0, '{{}}', %(status)s, 10, 'test',"
+        " clock_timestamp() - %(silent)s::interval, clock_timestamp() + %(kept)s::interval)",
+        names,
+        number=number,
+        status=status,
+        silent=silent,
+        kept=kept,
+    )
+    for resolution in RESOLUTIONS:
+        await fetch(
+            connection,
+            f"INSERT INTO {{r{resolution}}} (version, worker, series, bucket, count, last_us, sum, min, max)"
+            f" SELECT %(number)s, worker, series, bucket, 1, 0, 1, 1, 1 FROM {{r{resolution}}} WHERE version = 1",
+            names,
+            number=number,
+        )
+
+
+async def versions(connection: Connection, names: Tables) -> dict[int, str]:
+    return dict(await fetch(connection, "SELECT version, status FROM {versions} ORDER BY 1", names))
+
+
+async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_next_time(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
+    await order_and_fold(connection, names)
+    await make_version(connection, names, 2, "resting", kept="1 d")
+    left = "SELECT DISTINCT version FROM {r1day} ORDER BY 1"
+    async with connections(dsn, 1) as (folder,), folder.transaction():
+        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 2 FOR UPDATE", names)
+        first = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+        during = await fetch(connection, left, names)
+
+    again = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+
+    assert (first, during) == (8, [(2,)])
+    assert again == 8 + 2  # and the names
+    assert await fetch(connection, left, names) == []
+
+
+async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US)])
+    await order_and_fold(connection, names)
+    await make_version(connection, names, 2, "filling")
+    for resolution in RESOLUTIONS:
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", names)
+    kept = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)]
+    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", names)
+    kept.append(await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US))
+
+    for resolution in RESOLUTIONS:
+        await fetch(connection, f"DELETE FROM {{r{resolution}}} WHERE version = 0", names)
+
+    assert kept == [None, 8]
+    assert await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "silent", "kept", "stays"),
+    [
+        ("resting", "9 d", "1 h", True),
+        ("resting", "9 d", "-1 s", False),
+        ("ready", "9 d", "1 h", True),
+        ("ready", "9 d", "-1 s", False),
+        ("filling", "23 h", None, True),
+        ("filling", "25 h", None, False),
+        ("copying", "25 h", None, False),
+        ("live", "9 d", "-1 s", True),
+    ],
+)
+async def test_versions_nobody_turns_to_any_more_are_dropped(
+    connection: Connection, names: Tables, status: str, silent: str, kept: str | None, stays: bool
+) -> None:
+    await make_version(connection, names, 2, status, silent=silent, kept=kept)
+
+    await Maintenance(OPTIONS).clean(connection, names)
+
+    assert await versions(connection, names) == {0: "opening", 1: "live", 2: status if stays else "dropped"}
+
+
+async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_given_again(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "PIECE", 3)
+    monkeypatch.setattr(expiry, "PIECES", 2)
+    for minute in range(4):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
+    await order_and_fold(connection, names)
+    for number in (2, 3):
+        await make_version(connection, names, number, "dropped")
+
+    removed = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) for _ in range(3)]
+
+    assert removed == [2 * (6 + 2 + 2 + 2), 2 * 2, None]
+    assert await versions(connection, names) == {0: "opening", 1: "live", 3: "dropped"}
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
 
 
 async def test_producers_are_forgotten_when_their_points_are(connection: Connection, names: Tables) -> None:

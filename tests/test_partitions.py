@@ -14,10 +14,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.log import BatchId, append, short_transaction
-from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, make_days
+from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import LogWriter, a_host, a_run, connections, fetch, order
+from tests.factories import LogWriter, a_host, a_run, an_app, connections, fetch, order
 
 Connection = AsyncConnection[TupleRow]
 FAR = date(2031, 5, 1)
@@ -137,3 +137,18 @@ async def test_a_worker_that_finds_no_partition_makes_it_and_loses_nothing(dsn: 
 
             found = await metrics.get_metrics(worker.chancy, "app")
         assert found["app:n"].values_1day[0][1] == 3.0
+
+
+async def test_down_drops_a_partition_that_is_on_its_way_out_too(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=FAR, ahead=0)
+    assert await close_day(connection, names, FAR) == ""
+    await fetch(connection, "UPDATE {days} SET state = 'opening' WHERE day = %(day)s", names, day=FAR)
+    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(names.log, names.partition(FAR)))
+
+    async with an_app(dsn) as (chancy, metrics):
+        await metrics.migrate(chancy, to_version=0)
+
+    cursor = await connection.execute("SELECT relname FROM pg_class WHERE relname LIKE 'chancy_metrics%'")
+    assert await cursor.fetchall() == []

@@ -19,8 +19,8 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables
 from chancy_metrics.projections.advance import advance
 
-_spawner = multiprocessing.get_context("forkserver")
-_spawner.set_forkserver_preload(["tests.faults.stopping"])
+spawner = multiprocessing.get_context("forkserver")
+spawner.set_forkserver_preload(["tests.faults.stopping"])
 
 
 class StoppingConnection(AsyncConnection[TupleRow]):
@@ -57,7 +57,7 @@ def stopping(
     dsn: str, prefix: str, *, stop_at: int, how: signal.Signals, idle_ms: int = log._IDLE_MS
 ) -> Iterator[BaseProcess]:
     """Start such a process, which the server puts up with for *idle_ms*; it is gone at the end of the block."""
-    process = _spawner.Process(target=_run, args=(dsn, prefix, stop_at, how, idle_ms), daemon=True)
+    process = spawner.Process(target=_run, args=(dsn, prefix, stop_at, how, idle_ms), daemon=True)
     process.start()
     try:
         yield process

@@ -1,0 +1,83 @@
+"""What outlives the log, so that a batch is known long after its day is gone, and how that is let go in the end."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from .schema import Tables
+
+
+async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
+    """Delete up to *piece* producers that were last seen before *before*."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {producers}
+            WHERE producer = ANY(ARRAY(
+                SELECT producer
+                FROM {producers}
+                WHERE seen_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+                LIMIT %(piece)s
+                FOR UPDATE SKIP LOCKED
+            ))
+            """
+        ).format(producers=tables.producers),
+        {"before": before, "piece": piece},
+    )
+    return cursor.rowcount
+
+
+async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
+    """Delete up to *piece* positions from the start of the ledger, of days before *before* that have left the log.
+
+    One of them stays: its hash is what the chain of those after it begins with.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            WITH oldest AS MATERIALIZED (
+                SELECT position, day
+                FROM {ledger}
+                ORDER BY position
+                LIMIT %(piece)s
+            ), anchor AS (
+                SELECT coalesce(
+                    min(o.position) FILTER (WHERE d.day IS NULL) - 1,
+                    max(o.position)
+                ) AS position
+                FROM oldest o
+                LEFT JOIN {days} d
+                    ON d.day = o.day
+                    AND d.day < %(before)s
+                    AND d.state = 'gone'
+            )
+            DELETE FROM {ledger}
+            WHERE position < (SELECT position FROM anchor)
+            """
+        ).format(ledger=tables.ledger, days=tables.days),
+        {"before": before, "piece": piece},
+    )
+    return cursor.rowcount
+
+
+async def forget_days(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date) -> int:
+    """Delete days before *before* that have left the log, and of which the ledger holds no position.
+
+    The one with the latest event stays: what is in the opening expires up to there.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {days}
+            WHERE day < %(before)s
+                AND state = 'gone'
+                AND last_position < coalesce((SELECT min(position) FROM {ledger}), 1)
+                AND (last_us < (SELECT max(last_us) FROM {days})) IS NOT FALSE
+            """
+        ).format(days=tables.days, ledger=tables.ledger),
+        {"before": before},
+    )
+    return cursor.rowcount

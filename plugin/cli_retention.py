@@ -1,0 +1,62 @@
+"""`chancy-metrics prune` and `discard`: what leaves the log, and what is given up."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from .cli_app import FOUND_SOMETHING, load, run, who
+from .discarding import discard
+from .retention import PrunedDay, prune_all
+
+
+@click.command("prune")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_obj
+def prune_command(app: str, dry_run: bool, as_json: bool) -> None:
+    """Let the days of the log go that are older than log_retention.
+
+    What a day added stays in the numbers, and every rebuild has it. Workers do this by themselves; stopped at any
+    moment, the next call goes on. Exits with 3 when a day that is due can't go, and says why.
+    """
+    chancy, metrics = load(app)
+    pruned = run(prune_all(chancy, metrics.options, dry_run=dry_run))
+    click.echo(msgspec.json.encode(pruned).decode() if as_json else _text(pruned, dry_run))
+    if any(day.blocker for day in pruned):
+        sys.exit(FOUND_SOMETHING)
+
+
+@click.command("discard")
+@click.argument("position", type=int)
+@click.option("--why", required=True, help="Why it is given up, for whoever asks later.")
+@click.pass_obj
+def discard_command(app: str, position: int, why: str) -> None:
+    """Give up the batch at POSITION of the order, which could not be read.
+
+    It is not deleted, and the next rebuild that can read it has it, until its day leaves the log.
+    """
+    if not why.strip():
+        raise click.BadParameter("is empty", param_hint="--why")
+    chancy, _ = load(app)
+    done = run(discard(chancy, position, why=why, by=who()))
+    said = "was given up before" if done.again else "is given up"
+    versions = ", ".join(map(str, done.versions))
+    click.echo(
+        f"the batch at position {position} {said} by {done.by} at {done.at:%Y-%m-%d %H:%M:%S %Z} "
+        f"(versions {versions}): {done.why}"
+    )
+
+
+def _text(pruned: list[PrunedDay], dry_run: bool) -> str:
+    if not pruned:
+        return "no day of the log is past its time"
+    goes = "would go" if dry_run else "gone"
+    lines = [
+        f"{day.day}  {day.size_bytes / 1e6:,.1f} MB  {f'stays ({day.state}): {day.blocker}' if day.blocker else goes}"
+        for day in pruned
+    ]
+    freed = sum(day.size_bytes for day in pruned if not day.blocker)
+    return "\n".join([*lines, f"{'would free' if dry_run else 'freed'} {freed / 1e6:,.1f} MB"])

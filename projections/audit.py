@@ -1,0 +1,200 @@
+"""The order, its chain and its producers against the log: set operations and pieces, without a payload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.ledger import LedgerRow, read_log_rows
+from chancy_metrics.events.log import BatchId
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.seal import LogRow, link
+
+from .findings import Findings
+from .span import read_days
+
+#: Places or producers one statement spells out.
+_SHOWN = 100
+
+
+class _Entry(NamedTuple):
+    """A place in the ledger, with the hash of the place before it.
+
+    Attributes:
+        before: Hash at the position before; None where there is none.
+        last_before: The last position before, None at the beginning of the ledger.
+    """
+
+    position: int
+    batch_id: BatchId
+    events: int
+    chain: bytes
+    before: bytes | None
+    last_before: int | None
+
+
+async def check_places(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
+) -> None:
+    """Check that each of these places follows the one before it, and that its hash covers its row in the log.
+
+    What left the log by retention can't be hashed again: the chain goes on from what the ledger says there. A lost
+    row is no finding any more once its dead letter in *version* is given up.
+    """
+    entries = await _entries(cursor, tables, [row.position for row in rows])
+    in_log = await read_log_rows(cursor, tables, [entry.batch_id for entry in entries])
+    # Read after the rows: a day whose rows have left meanwhile is none of these any more.
+    days = set(await read_days(cursor, tables))
+    given_up = await _given_up(cursor, tables, version, rows)
+    for entry in entries:
+        _check_gap(entry, days, found)
+        if entry.batch_id.day in days:
+            _check_row(entry, in_log.get(entry.batch_id), entry.position in given_up, found)
+
+
+async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, found: Findings) -> None:
+    """Check that each batch in the log's *day* has a place in the order or waits for one."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT l.producer, l.sequence, count(*) OVER ()
+            FROM {log} l
+            WHERE l.day = %(day)s
+                -- Also under another day: of a batch that was cut anew for a later day only one has a place.
+                AND NOT EXISTS (
+                    SELECT 1 FROM {ledger} o WHERE o.producer = l.producer AND o.sequence = l.sequence
+                )
+                AND NOT EXISTS (
+                    SELECT 1 FROM {pending} p WHERE p.producer = l.producer AND p.sequence = l.sequence
+                )
+            LIMIT %(shown)s
+            """
+        ).format(log=tables.log, ledger=tables.ledger, pending=tables.pending),
+        {"day": day, "shown": _SHOWN},
+    )
+    lost = await cursor.fetchall()
+    for producer, sequence, _ in lost:
+        found.add("log", f"batch {sequence} of producer {producer} on {day}", "it has no place in the order")
+    found.count += lost[0][2] - len(lost) if lost else 0
+
+
+async def check_head(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+    """Check that the head stands at the ledger's end, and the live version not past it."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT h.position, h.chain = o.chain, (SELECT max(position) FROM {ledger}), v.position
+            FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
+            LEFT JOIN {ledger} o
+                ON o.position = h.position
+            """
+        ).format(head=tables.head, ledger=tables.ledger, versions=tables.versions)
+    )
+    for position, is_same, last, folded in await cursor.fetchall():
+        if (last or 0) != position:
+            found.add("head", f"position {position}", f"the ledger ends at position {last or 0}")
+        elif is_same is False:
+            found.add("head", f"position {position}", "the ledger has another hash there")
+        if folded > position:
+            found.add("head", f"position {position}", f"the live version stands past it, at {folded}")
+
+
+async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+    """Check that each producer's batches have their places without a hole, up to the last one known of it."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.producer, o.first, o.last, o.batches, p.last_sequence, count(*) OVER ()
+            FROM (
+                SELECT producer, min(sequence) AS first, max(sequence) AS last, count(*) AS batches
+                FROM {ledger}
+                GROUP BY producer
+            ) AS o
+            LEFT JOIN {producers} p
+                ON p.producer = o.producer
+            WHERE (
+                    o.batches <> o.last - o.first + 1
+                    OR o.last <> p.last_sequence
+                    -- Where retention has taken the ledger's beginning, a producer's may be gone with it.
+                    OR (o.first > 1 AND EXISTS (SELECT 1 FROM {ledger} WHERE position = 1))
+                )
+                -- What is missing may only wait for its place.
+                AND NOT EXISTS (SELECT 1 FROM {pending} w WHERE w.producer = o.producer)
+            LIMIT %(shown)s
+            """
+        ).format(ledger=tables.ledger, producers=tables.producers, pending=tables.pending),
+        {"shown": _SHOWN},
+    )
+    broken = await cursor.fetchall()
+    for producer, first, last, batches, known, _ in broken:
+        if known is not None and known != last:
+            text = f"its last batch in the order is {last}, not {known}"
+        else:
+            begin = first if batches != last - first + 1 else 1
+            text = f"{last - begin + 1 - batches} of its batches {begin} to {last} are missing from the order"
+        found.add("producers", f"producer {producer}", text)
+    found.count += broken[0][5] - len(broken) if broken else 0
+
+
+def _check_gap(entry: _Entry, days: set[date], found: Findings) -> None:
+    if entry.before is not None or entry.position == 1:
+        return
+    if entry.last_before is None and entry.batch_id.day not in days:
+        return  # retention has taken what was before it
+    first = (entry.last_before or 0) + 1
+    found.add("ledger", f"positions {first} to {entry.position - 1}", "they are missing")
+
+
+def _check_row(entry: _Entry, row: LogRow | None, is_given_up: bool, found: Findings) -> None:
+    where = f"position {entry.position}"
+    if row is None:
+        if not is_given_up:
+            found.add("log", where, f"its row of {entry.batch_id.day} is not in the log")
+        return
+    if row.events != entry.events:
+        found.add("ledger", where, f"it says {entry.events} events, the log {row.events}")
+    before = b"" if entry.position == 1 else entry.before
+    if before is not None and link(before, entry.position, row) != entry.chain:
+        found.add("chain", where, "its hash does not cover its row in the log and the hash before it")
+
+
+async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Sequence[int]) -> list[_Entry]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.position, o.day, o.producer, o.sequence, o.events, o.chain, b.chain,
+                CASE WHEN b.position IS NULL THEN (
+                    SELECT max(e.position) FROM {ledger} e WHERE e.position < o.position
+                ) END
+            FROM {ledger} o
+            LEFT JOIN {ledger} b
+                ON b.position = o.position - 1
+            WHERE o.position = ANY(%(positions)s)
+            ORDER BY o.position
+            """
+        ).format(ledger=tables.ledger),
+        {"positions": list(positions)},
+    )
+    return [_Entry(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
+
+
+async def _given_up(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rows: Sequence[LedgerRow]) -> set[int]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position
+            FROM {dead}
+            WHERE version = %(version)s
+                AND position BETWEEN %(first)s AND %(last)s
+                AND discarded_at IS NOT NULL
+            """
+        ).format(dead=tables.dead_letters),
+        {"version": version, "first": rows[0].position, "last": rows[-1].position},
+    )
+    return {row[0] for row in await cursor.fetchall()}

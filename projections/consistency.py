@@ -1,0 +1,60 @@
+"""The rollups against themselves: merged rows against their workers', coarse resolutions against fine ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+
+from chancy_metrics.events.schema import RESOLUTIONS
+
+from .cells import ALL_WORKERS, Cells, coarsen, merge, no_sketches, select
+from .contrast import contrast
+from .findings import Check, Findings
+from .fold import Fold
+from .replay import within
+
+
+def check_workers(live: Fold, found: Findings) -> None:
+    """Compare each merged row with the sum of its workers' rows, which have no sketches."""
+    merged, together = {}, {}
+    for resolution, cells in live.levels.items():
+        of_all = cells.worker == ALL_WORKERS
+        merged[resolution] = select(cells, of_all)._replace(sketches=no_sketches())
+        of_each = select(cells, ~of_all)
+        together[resolution] = merge(of_each._replace(worker=of_each.worker * 0))
+    _compare("workers", "the workers' rows together -> the merged row", live, together, merged, found)
+
+
+def check_resolutions(live: Fold, first: Mapping[str, int], end: Mapping[str, int] | None, found: Findings) -> None:
+    """Compare each coarse row with the fine rows of its bucket, where all of those are kept.
+
+    Args:
+        first: Resolution -> start of the first bucket in *live*, seconds.
+        end: The same of the first bucket past its end; None if there is none.
+    """
+    coarse, summed = {}, {}
+    for (fine, _), (resolution, width) in pairwise(RESOLUTIONS.items()):
+        begin = {name: max(first[resolution], -(-first[fine] // width) * width) for name in (fine, resolution)}
+        stop = None if end is None else dict.fromkeys((fine, resolution), end[resolution])
+        both = within({name: live.levels[name] for name in begin if name in live.levels}, begin, stop)
+        if resolution in both:
+            coarse[resolution] = both[resolution]
+        if fine in both:
+            summed[resolution] = coarsen(both[fine], width)
+    _compare("resolutions", "the finer rows together -> this row", live, summed, coarse, found)
+
+
+def _compare(
+    check: Check,
+    what: str,
+    live: Fold,
+    expected: Mapping[str, Cells],
+    there: Mapping[str, Cells],
+    found: Findings,
+) -> None:
+    sides = [Fold(0, live.workers, live.series, dict(levels), Counter(), {}) for levels in (expected, there)]
+    differ = contrast(*sides, most=found.room)
+    for difference in differ.differences:
+        found.add(check, difference.at, f"{what}: {difference.change}")
+    found.count += differ.different - len(differ.differences)

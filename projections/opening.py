@@ -1,0 +1,252 @@
+"""The opening, version 0: what the days that left the log added, so that a rebuild from what is left is exact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from typing import NamedTuple
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+
+from .advance import bury
+from .buckets import bucket_of
+from .cells import kept_of
+from .numbers import number, still_numbered
+from .replay import Sum, replay_into
+from .rules import RuleSet
+from .store import store
+from .versions import OPENING, Version, live_version, lock_version, read_versions
+
+_BUSY = "another process works on the opening; the next call tries again"
+
+
+class _Span(NamedTuple):
+    """The first and the last position of a day, 0 and 0 where it has none, and how many batches have none yet."""
+
+    first: int
+    last: int
+    pending: int
+
+
+async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+    """Add what a closed day added to the opening; return why that was not possible, in words, or "".
+
+    Once, and all of it in one transaction, which moves the day to state "opening". It keeps what any version
+    keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
+    the day stays. Memory grows with the day's points, not with its events.
+    """
+    async with short_transaction(connection) as cursor:
+        live = await live_version(cursor, tables)
+        if reason := await refusal(cursor, tables, rules, day):
+            return reason
+        span = await _span(cursor, tables, day)
+        dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
+        kept = await _kept(cursor, tables)
+        total = Sum(kept)
+        if span.last and not dead:
+            await replay_into(total, cursor, tables, rules, live, after=span.first - 1, until=span.last, day=day)
+    folded = total.fold()
+    dead |= folded.dead
+    if dead:
+        async with short_transaction(connection) as cursor:
+            await bury(cursor, tables, live.version, dead)
+            return await refusal(cursor, tables, rules, day)
+    numbered = await number(connection, tables, folded)
+    async with short_transaction(connection) as cursor:
+        if await lock_version(cursor, tables, OPENING) is None:
+            return _BUSY
+        if reason := await refusal(cursor, tables, rules, day):
+            return reason
+        keeps = await _kept(cursor, tables)
+        if (
+            (await live_version(cursor, tables)).version != live.version
+            or any(keeps[resolution] < kept[resolution] for resolution in RESOLUTIONS)
+            or not await still_numbered(cursor, tables, numbered.series, numbered.workers)
+            or not await _mark(cursor, tables, day, span.last)
+        ):
+            return _BUSY
+        await store(cursor, tables, OPENING, kept_of(numbered.levels, keeps))
+        await _count(cursor, tables, folded.counts)
+        await raise_horizons(cursor, tables)
+    return ""
+
+
+async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+    """Why *day* can't go into the opening now, in words; "" if it can."""
+    span = await _span(cursor, tables, day)
+    if span.pending:
+        return (
+            f"{span.pending} batches of {day} have no place in the order yet: a worker's next fold gives them one, "
+            "or `chancy-metrics fold`"
+        )
+    for version in await read_versions(cursor, tables):
+        if version.status != "dropped" and version.position < span.last:
+            return (
+                f"version {version.version} ({version.status}) stands at position {version.position}, and {day} ends "
+                f"at {span.last}: " + _way_past(version)
+            )
+    live = await live_version(cursor, tables)
+    undecided = await _undecided(cursor, tables, day, live)
+    if undecided is not None:
+        position, error = undecided
+        return (
+            f"the batch at position {position} could not be read ({error}): once it is given up, "
+            f"`chancy-metrics discard {position} --why ...`"
+        )
+    if reason := live.refuses(rules):
+        return f"the opening is made by the live version's rules, which this code does not have: {reason}"
+    return ""
+
+
+async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+    """Raise the opening's horizons to what every version has let go, but not past the events that are in it.
+
+    Below them the opening is incomplete. Past the latest event of the days in it everything is raw still, so a
+    version that keeps more than those of today may go back as far as that. The caller holds the opening's lock.
+
+    Returns:
+        The horizons: resolution -> start of the oldest bucket that is complete, seconds.
+    """
+    await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
+    row = await cursor.fetchone()
+    last_us = row[0] if row else None
+    kept = await _kept(cursor, tables)
+    reached = {
+        resolution: 0 if last_us is None else min(kept[resolution], bucket_of(last_us, width) + width)
+        for resolution, width in RESOLUTIONS.items()
+    }
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = 0
+            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            """
+        ).format(versions=tables.versions),
+        reached,
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return dict(zip(RESOLUTIONS, row, strict=True))
+
+
+async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+    """Start of the oldest bucket that any version keeps."""
+    versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
+    return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
+
+
+def _way_past(version: Version) -> str:
+    if version.status == "live":
+        return "its next folds take it there, or `chancy-metrics fold`"
+    if version.status == "resting":
+        return "it rests for an `undo`, and goes when its time is over"
+    return "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
+
+
+async def _span(cursor: AsyncCursor[TupleRow], tables: Tables, day: date) -> _Span:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT coalesce(min(position), 0), coalesce(max(position), 0),
+                (SELECT count(*) FROM {pending} WHERE day = %(day)s)
+            FROM {ledger}
+            WHERE day = %(day)s
+            """
+        ).format(ledger=tables.ledger, pending=tables.pending),
+        {"day": day},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return _Span(*row)
+
+
+async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: Version) -> list[int]:
+    """Return the positions of *day* whose rows somebody removed by force, without those that are dead letters."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.position
+            FROM {ledger} o
+            WHERE o.day = %(day)s
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM {log} l
+                    WHERE l.day = %(day)s
+                        AND l.producer = o.producer
+                        AND l.sequence = o.sequence
+                )
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM {dead} d
+                    WHERE d.version = %(version)s
+                        AND d.position = o.position
+                )
+            """
+        ).format(ledger=tables.ledger, log=tables.log, dead=tables.dead_letters),
+        {"day": day, "version": live.version},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _undecided(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: Version) -> tuple[int, str] | None:
+    """Return the first batch of *day* that the live version left out and nobody has given up."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT d.position, d.error
+            FROM {dead} d
+            JOIN {ledger} o
+                ON o.position = d.position
+            WHERE d.version = %(version)s
+                AND d.discarded_at IS NULL
+                AND o.day = %(day)s
+            ORDER BY d.position
+            LIMIT 1
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger),
+        {"version": live.version, "day": day},
+    )
+    row = await cursor.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: int) -> bool:
+    """Say that *day* is in the opening, and which event in it is the latest; False if it is not closed any more."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {days}
+            SET state = 'opening',
+                changed_at = clock_timestamp(),
+                last_position = %(last)s,
+                last_us = (
+                    SELECT max(least(last_us, (extract(epoch FROM appended_at) * 1000000)::bigint))
+                    FROM {log}
+                    WHERE day = %(day)s
+                )
+            WHERE day = %(day)s
+                AND state = 'closed'
+            """
+        ).format(days=tables.days, log=tables.log),
+        {"day": day, "last": last},
+    )
+    return cursor.rowcount == 1
+
+
+async def _count(cursor: AsyncCursor[TupleRow], tables: Tables, counts: Counter[str]) -> None:
+    await cursor.execute(sql.SQL("SELECT counts FROM {versions} WHERE version = 0").format(versions=tables.versions))
+    row = await cursor.fetchone()
+    await cursor.execute(
+        sql.SQL("UPDATE {versions} SET counts = %(counts)s WHERE version = 0").format(versions=tables.versions),
+        {"counts": Jsonb(dict(Counter(row[0] if row else {}) + counts))},
+    )

@@ -1,0 +1,190 @@
+"""A span of the log folded once more and compared with what is stored, and both looked at from every side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+
+from .audit import check_day, check_head, check_places, check_producers
+from .cache_check import check_cache, check_quantiles
+from .consistency import check_resolutions, check_workers
+from .contrast import Contrast, contrast
+from .findings import Findings
+from .fold import Fold
+from .replay import PAGE, Sum, log_snapshot, pieces, read_alive, within
+from .rules import RuleSet
+from .span import Span, find_batches, read_days
+from .stored import read_cells
+from .versions import OPENING, Version, live_version
+
+#: Positions left for the snapshot: few, since a snapshot holds vacuum back everywhere.
+_NEAR = 500
+#: Times to begin again before giving up.
+_TRIES = 5
+
+
+class Checked(NamedTuple):
+    """What one span came to.
+
+    Attributes:
+        version: The live one.
+        position: Where it stood.
+        events: How many were folded again.
+        contrast: The stored points (old) against those of the replay (new).
+    """
+
+    version: int
+    position: int
+    events: int
+    contrast: Contrast
+    findings: Findings
+
+
+class _Base(NamedTuple):
+    """What a replay stands on: where it changes meanwhile, the replay begins again."""
+
+    version: Version
+    gone: set[date]
+
+
+class _Moved(Exception):
+    """A day has gone into the opening, or another version has become the live one."""
+
+
+async def check_span(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, span: Span, *, most: int
+) -> Checked:
+    """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
+
+    The log never changes, so it is replayed in short transactions; the last positions, and what is stored, are
+    read in one snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
+
+    Args:
+        most: Differences, and findings, that are spelled out.
+
+    Raises:
+        VersionRefused: The live version has other rules.
+        MetricsLogError: Days went into the opening, or versions were swapped, faster than the span was replayed.
+    """
+    for _ in range(_TRIES):
+        try:
+            return await _Attempt(connection, tables, rules, span, most).run()
+        except _Moved:
+            continue
+    raise MetricsLogError(f"the live version or its opening changed {_TRIES} times while they were verified: try again")
+
+
+async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int) -> Findings:
+    """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
+    found = Findings(most)
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        await check_cache(cursor, tables, await live_version(cursor, tables), found)
+    async with short_transaction(connection) as cursor:
+        await check_head(cursor, tables, found)
+    async with short_transaction(connection) as cursor:
+        await check_producers(cursor, tables, found)
+    return found
+
+
+class _Attempt:
+    """One replay and its comparison."""
+
+    def __init__(
+        self, connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, span: Span, most: int
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._rules = rules
+        self._span = span
+        self._most = most
+        self._found = Findings(most)
+
+    async def run(self) -> Checked:
+        """Raises `_Moved` where the result would mean nothing."""
+        async with short_transaction(self._connection) as cursor:
+            base = await self._read_base(cursor)
+            days = await read_days(cursor, self._tables)
+        total = Sum(self._span.first_buckets(base.version.horizons), self._span.end_buckets())
+        after = base.version.position
+        if self._span.is_everything:
+            after = await self._replay_order(total, base, 0)
+            for day in days:
+                await self._check_day(day)
+        else:
+            for day in days:
+                await self._replay_day(total, base, day)
+        after = await self._replay_order(total, base, after)
+        async with log_snapshot(self._connection, self._tables) as cursor:
+            now = await self._read_base(cursor)
+            if (now.version.version, now.gone) != (base.version.version, base.gone):
+                raise _Moved
+            while page := await self._page(cursor, after, now.version.position):
+                await self._replay(cursor, total, now, page)
+                after = page[-1].position
+            first, end = self._span.first_buckets(now.version.horizons), self._span.end_buckets()
+            await to_thread.run_sync(total.add, await read_cells(cursor, self._tables, OPENING, first, end))
+            live = await read_cells(cursor, self._tables, now.version.version, first, end)
+            await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
+        differ = await to_thread.run_sync(self._compare, live, total, first, end)
+        return Checked(now.version.version, now.version.position, total.events, differ, self._found)
+
+    async def _read_base(self, cursor: AsyncCursor[TupleRow]) -> _Base:
+        version = await live_version(cursor, self._tables)
+        if reason := version.refuses(self._rules):
+            raise VersionRefused(f"can't verify: {reason}")
+        return _Base(version, await gone_days(cursor, self._tables))
+
+    async def _page(self, cursor: AsyncCursor[TupleRow], after: int, until: int) -> list[LedgerRow]:
+        return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
+
+    async def _replay_order(self, total: Sum, base: _Base, after: int) -> int:
+        """Replay past *after* until the live version's position is near; return how far that was."""
+        while True:
+            async with short_transaction(self._connection) as cursor:
+                version = await live_version(cursor, self._tables)
+                page = await self._page(cursor, after, version.position)
+            if not page or version.position - after < _NEAR:
+                return after
+            for rows in pieces(page):
+                async with short_transaction(self._connection) as cursor:
+                    await self._replay(cursor, total, base, rows)
+            after = page[-1].position
+
+    async def _replay_day(self, total: Sum, base: _Base, day: date) -> None:
+        async with short_transaction(self._connection) as cursor:
+            found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
+        for rows in pieces(found):
+            async with short_transaction(self._connection) as cursor:
+                await self._replay(cursor, total, base, rows)
+        if found:
+            await self._check_day(day)
+
+    async def _replay(self, cursor: AsyncCursor[TupleRow], total: Sum, base: _Base, rows: Sequence[LedgerRow]) -> None:
+        await check_places(cursor, self._tables, base.version.version, rows, self._found)
+        for piece in pieces([row for row in rows if row.batch_id.day not in base.gone]):
+            batches = await read_alive(cursor, self._tables, base.version, piece)
+            await to_thread.run_sync(total.add_batches, batches, self._rules)
+
+    async def _check_day(self, day: date) -> None:
+        async with short_transaction(self._connection) as cursor:
+            await check_day(cursor, self._tables, day, self._found)
+
+    def _compare(self, live: Fold, total: Sum, first: Mapping[str, int], end: Mapping[str, int] | None) -> Contrast:
+        for position, error in sorted(total.dead.items()):
+            self._found.add("payload", f"position {position}", error)
+        check_workers(live, self._found)
+        check_resolutions(live, first, end, self._found)
+        again = total.fold()
+        # The horizons may have risen since the replay began.
+        return contrast(live, again._replace(levels=within(again.levels, first, end)), most=self._most)

@@ -1,0 +1,179 @@
+"""A history in the log and in the opening, and a load that goes on while something is done to it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import anyio
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.facts import JobRow
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin.retention import prune
+from chancy_metrics.projections.advance import BUSY, advance
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions import read_version
+from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+
+MINUTE_US = 60_000_000
+TWENTY_MINUTES_US = 20 * MINUTE_US
+DAY_S = 86_400
+KEPT_US = 2 * DAY_S * 1_000_000
+WORKERS = ("worker-a", "worker-b", "worker-c")
+
+
+def some_facts(chance: random.Random, how_many: int) -> tuple[list[JobRow], list[ObservationRun]]:
+    """Facts of every kind from the last two days, gauges with equal times and sums with many digits among them."""
+    steps = KEPT_US // TWENTY_MINUTES_US
+    now = now_us() // MINUTE_US * MINUTE_US
+    times = [now - chance.randrange(steps) * TWENTY_MINUTES_US for _ in range(max(1, how_many // 5))]
+    jobs = [a_row(at_us, state=chance.choice(("succeeded", "failed"))) for at_us in times]
+    kinds = (("app:n", "counter", 0.1), ("app:level", "gauge", 7.0), ("app:size", "histogram", 1e-9))
+    return jobs, [
+        a_run(key, [chance.random() * scale], kind=kind, at_us=at_us)  # type: ignore[arg-type]
+        for at_us in times
+        for key, kind, scale in kinds
+    ]
+
+
+async def make_history(connection: Connection, names: Tables, *, batches: int = 40, seed: int = 1) -> None:
+    """Fold so many batches of a hundred facts, and let as many before them go into the opening."""
+    chance = random.Random(seed)
+    gone = datetime.now(UTC).date() - timedelta(days=3)
+    await make_days(connection, names, today=gone, ahead=0)
+    writers = [LogWriter(connection, names, worker) for worker in WORKERS]
+    for day in (gone, None):
+        for number in range(batches):
+            writer = writers[number % len(writers)]
+            batch = encode(*some_facts(chance, 100))
+            async with short_transaction(connection) as cursor:
+                await append(cursor, names, writer.next_id(day), batch, worker=writer.worker)
+    await order_and_fold(connection, names)
+    [pruned] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    assert pruned.state == "gone", pruned.blocker
+
+
+class Load:
+    """What a load has done so far.
+
+    Attributes:
+        appended: Batches whose commit was answered.
+        folds: Steps of the live version.
+    """
+
+    def __init__(self, dsn: str, names: Tables, *, facts: int, pause_s: float) -> None:
+        self.appended = 0
+        self.folds = 0
+        self.ends = False
+        self._dsn = dsn
+        self._names = names
+        self._facts = facts
+        self._pause_s = pause_s
+
+    async def append(self, connection: Connection) -> None:
+        chance = random.Random(self.appended)
+        writer = LogWriter(connection, self._names, "worker-live")
+        while not self.ends:
+            jobs, runs = some_facts(chance, self._facts)
+            await writer.append(jobs=jobs, runs=runs)
+            self.appended += 1
+            await anyio.sleep(self._pause_s)
+
+    async def fold(self, connection: Connection, rules: RuleSet) -> None:
+        while not self.ends:
+            await sequence(connection, self._names)
+            done = await advance(connection, self._names, folder=f"live {rules.pair}", rules=rules)
+            self.folds += done.events > 0
+            await anyio.sleep(self._pause_s)
+
+    async def outlive(self, work: Callable[[Connection], Awaitable[None]]) -> None:
+        """Do *work* on a new connection whenever the server has been away."""
+        while not self.ends:
+            try:
+                async with connections(self._dsn, 1) as (connection,):
+                    await work(connection)
+            except psycopg.Error:
+                await anyio.sleep(self._pause_s)
+
+
+@asynccontextmanager
+async def live_load(
+    dsn: str,
+    names: Tables,
+    *,
+    rules: Sequence[RuleSet] = (BUILT_IN,),
+    facts: int = 10,
+    pause_s: float = 0.05,
+) -> AsyncIterator[Load]:
+    """Append and fold all through a block, also after the server was away.
+
+    Args:
+        rules: Of those who fold side by side; as in life, only code with the live version's rules can.
+    """
+    load = Load(dsn, names, facts=facts, pause_s=pause_s)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(load.outlive, load.append)
+        for mine in rules:
+            tasks.start_soon(load.outlive, partial(load.fold, rules=mine))
+        try:
+            yield load
+        finally:
+            load.ends = True
+
+
+async def catch_up(connection: Connection, names: Tables, rules: RuleSet, *versions: int) -> None:
+    """Order what is there and fold it into *versions*."""
+    while (await sequence(connection, names)).batches:
+        pass
+    for version in versions:
+        while not (done := await advance(connection, names, folder="test", rules=rules, version=version)).caught_up:
+            assert done.reason in ("", BUSY), done.reason
+
+
+async def assert_same_bytes(connection: Connection, names: Tables, one: int, other: int) -> None:
+    """Two versions at one position have the same rows, every column and byte, where both keep them."""
+    assert await rows_of(connection, names, one, other) == await rows_of(connection, names, other, one)
+    [(same, many)] = await fetch(
+        connection,
+        "SELECT count(DISTINCT position) = 1, count(*) FROM {versions} WHERE version IN (%(one)s, %(other)s)",
+        names,
+        one=one,
+        other=other,
+    )
+    assert (same, many) == (True, 2)
+
+
+async def rows_of(connection: Connection, names: Tables, version: int, beside: int) -> dict[str, list[TupleRow]]:
+    """All rows of *version* past its horizons and those of *beside*, as text, which tells 1.0 from 1.00."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        both = [await read_version(cursor, names, number) for number in (version, beside)]
+        found = {}
+        for resolution in RESOLUTIONS:
+            await cursor.execute(
+                sql.SQL(
+                    "SELECT (r.*)::text FROM (SELECT worker, series, bucket, count, last_us, sum, min, max, last,"
+                    " last_position, last_index, p50, p95, p99, sketch FROM {rollup}"
+                    " WHERE version = %(version)s AND bucket >= %(horizon)s) AS r ORDER BY worker, series, bucket"
+                ).format(rollup=names.rollup(resolution)),
+                {"version": version, "horizon": max(one.horizons[resolution] for one in both if one)},
+            )
+            found[resolution] = await cursor.fetchall()
+    assert all(found.values())
+    return found
+
+
+async def assert_equals_replay(connection: Connection, names: Tables, rules: RuleSet = BUILT_IN) -> None:
+    assert [str(one) for one in diff(await stored(connection, names), await replay(connection, names, rules))] == []

@@ -1,0 +1,101 @@
+"""A rebuild in a process of its own, in steps so small that a kill lands between any two of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.process import BaseProcess
+
+import psycopg
+from anyio import to_thread
+from chancy import Chancy
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.plugin import Metrics, filling
+from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap
+from chancy_metrics.projections import making, turning
+from tests.faults.stopping import spawner
+
+STEP_EVENTS = 400
+COPY_ROWS = 100
+spawner.set_forkserver_preload(["tests.faults.rebuilding"])
+
+
+class Rebuilding:
+    """The process, and what it tells."""
+
+    def __init__(self, process: BaseProcess, pipe: Pipe) -> None:
+        self.process = process
+        self._pipe = pipe
+        self.phase = ""
+
+    async def next(self) -> Progress | Rebuilt | int | str | None:
+        """Wait for what it tells next: progress, the result or the error; None if it ended without any."""
+        try:
+            told: Progress | Rebuilt | int | str = await to_thread.run_sync(self._pipe.recv)
+        except (EOFError, ConnectionResetError):
+            return None
+        if isinstance(told, Progress):
+            self.phase = told.phase
+        return told
+
+    async def reach(self, phase: str) -> bool:
+        """Wait until it is in *phase* (or past it); False if it ended before."""
+        while self.phase != phase:
+            if not isinstance(await self.next(), Progress):
+                return False
+        return True
+
+    async def result(self) -> Rebuilt | int | str | None:
+        """Wait for its end."""
+        while isinstance(told := await self.next(), Progress):
+            pass
+        await to_thread.run_sync(self.process.join, 20)
+        return told
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    async def kill(self) -> None:
+        """SIGKILL it; in `phase` is then what it said last."""
+        self.send(signal.SIGKILL)
+        while await self.next() is not None:
+            pass
+        await to_thread.run_sync(self.process.join, 20)
+
+
+@contextmanager
+def rebuilding(dsn: str, *, swaps_to: int | None = None, step_events: int = STEP_EVENTS) -> Iterator[Rebuilding]:
+    """Start a rebuild, or a swap to a version that is there; it is gone at the end of the block."""
+    ours, theirs = spawner.Pipe(duplex=False)
+    process = spawner.Process(target=_run, args=(dsn, swaps_to, step_events, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield Rebuilding(process, ours)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _run(dsn: str, swaps_to: int | None, step_events: int, pipe: Pipe) -> None:
+    making.COPY_ROWS = COPY_ROWS
+    filling.REBUILD_STEP_EVENTS = turning.REBUILD_STEP_EVENTS = step_events
+    try:
+        pipe.send(asyncio.run(_work(dsn, swaps_to, pipe)))
+    except (MetricsLogError, psycopg.Error) as error:  # what ends the command, too
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+async def _work(dsn: str, swaps_to: int | None, pipe: Pipe) -> Rebuilt | int:
+    async with Chancy(dsn, plugins=[Metrics(sync_interval=1)]) as chancy:
+        if swaps_to is None:
+            return await rebuild(chancy, on_progress=pipe.send)
+        pipe.send(Progress("swapping", swaps_to, 0, 0, 0, 0, 0.0, None))
+        return await swap(chancy, swaps_to)

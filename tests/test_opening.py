@@ -1,0 +1,463 @@
+"""What days that left the log added is in the opening, so that opening and rest are the whole, exactly."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+import pytest
+from anyio import to_thread
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.facts import KINDS, JobRow
+from chancy_metrics.events.ledger import read_ledger
+from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches, short_transaction
+from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day, takes_no_batch
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.retention import PrunedDay, prune
+from chancy_metrics.projections import opening
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.expiry import expire
+from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.opening import take_in
+from chancy_metrics.projections.replay import Point, Sum, diff, points_of, replay, replay_into, stored
+from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.stored import read_cells
+from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
+from examples.embedded import Server
+from tests.factories import a_row, a_run, connections, fetch, order, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+FIRST = date(2026, 3, 10)
+DAY_S = 86_400
+DAY_US = DAY_S * 1_000_000
+FIRST_US = int(datetime(2026, 3, 10, tzinfo=UTC).timestamp()) * 1_000_000
+#: Kept: minutes for half a day, five minutes for one, hours for two, days for four; raw events for one.
+POINTS = {"1min": 720, "5min": 288, "1hour": 48, "1day": 4}
+
+
+async def add(
+    connection: Connection,
+    names: Tables,
+    day: int,
+    *runs: ObservationRun,
+    jobs: Sequence[JobRow] = (),
+    worker: str = "worker",
+) -> bool:
+    """Append a batch on a day of the log, from FIRST on; False if the day takes none."""
+    batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
+    try:
+        async with short_transaction(connection) as cursor:
+            await append(cursor, names, batch_id, encode(jobs, runs), worker=worker, closes=True)
+    except psycopg.Error as error:
+        assert takes_no_batch(error)
+        return False
+    return True
+
+
+async def let_go(connection: Connection, names: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
+    return await prune(
+        connection, names, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, most=most
+    )
+
+
+async def let_expire(connection: Connection, names: Tables, at_day: float) -> None:
+    await expire(connection, names, horizons(FIRST_US + int(at_day * DAY_US), POINTS, 90 * DAY_S))
+
+
+async def version(connection: Connection, names: Tables, number: int | None = None) -> Version:
+    async with short_transaction(connection) as cursor:
+        found = await (live_version(cursor, names) if number is None else read_version(cursor, names, number))
+        assert found is not None
+        return found
+
+
+class Truth:
+    """Every batch that was ever in the log."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, LogBatch] = {}
+
+    async def look(self, connection: Connection, names: Tables) -> None:
+        async with short_transaction(connection) as cursor:
+            gone = await gone_days(cursor, names)
+            rows = await read_ledger(cursor, names, after=0, limit=10_000)
+            places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+            self._batches |= {batch.position: batch for batch in await read_batches(cursor, names, places)}
+
+    def points(self, since: Mapping[str, int]) -> list[Point]:
+        return points_of(fold(list(self._batches.values())), since)
+
+
+async def opening_and_rest(connection: Connection, names: Tables, since: Mapping[str, int]) -> list[Point]:
+    """What a new version with a longer retention would have."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        live = await live_version(cursor, names)
+        total = Sum()
+        await to_thread.run_sync(total.add, await read_cells(cursor, names, OPENING, since))
+        await replay_into(total, cursor, names, BUILT_IN, live, until=live.position)
+    return points_of(total.fold(), since)
+
+
+async def check(connection: Connection, names: Tables, truth: Truth) -> None:
+    live, opened = await version(connection, names), await version(connection, names, OPENING)
+
+    assert all(opened.horizons[resolution] <= kept for resolution, kept in live.horizons.items())
+    assert diff(truth.points(live.horizons), await stored(connection, names)) == []
+    assert diff(truth.points(live.horizons), await replay(connection, names)) == []
+    assert diff(truth.points(opened.horizons), await opening_and_rest(connection, names, opened.horizons)) == []
+
+
+@asynccontextmanager
+async def a_database(server: Server, template: str) -> AsyncIterator[Connection]:
+    name = f"opening_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        try:
+            async with connections(server.dsn(name), 1) as (connection,):
+                yield connection
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+class Append(NamedTuple):
+    day: int
+    worker: str
+    runs: list[tuple[str, str, int, list[float]]]
+
+
+LATE_US = [0, 60_000_000, 7 * 3_600_000_000, DAY_US, 3 * DAY_US, 40 * DAY_US]
+steps = st.lists(
+    st.one_of(
+        st.builds(
+            Append,
+            day=st.integers(0, 4),
+            worker=st.sampled_from(["w1", "w2"]),
+            runs=st.lists(
+                st.tuples(
+                    st.sampled_from(KINDS),
+                    st.sampled_from(["a", "b"]),
+                    st.sampled_from(LATE_US),
+                    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=3),
+                ),
+                max_size=3,
+            ),
+        ),
+        st.sampled_from(["fold", "prune", "expire", "half a day"]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=steps)
+async def test_opening_and_rest_are_the_whole_whatever_is_pruned_when(
+    server: Server, template: str, names: Tables, drawn: Iterable[Append | str]
+) -> None:
+    truth, at_day = Truth(), 1.0
+    async with a_database(server, template) as connection:
+        await make_days(connection, names, today=FIRST, ahead=4)
+        for step in drawn:
+            if isinstance(step, Append):
+                noon = FIRST_US + step.day * DAY_US + DAY_US // 2
+                made = [
+                    a_run(name, values, kind=kind, at_us=noon - late)  # type: ignore[arg-type]
+                    for kind, name, late, values in step.runs
+                ]
+                jobs = [a_row(noon)] * len(made)
+                await add(connection, names, step.day, *made, jobs=jobs, worker=step.worker)
+            elif step == "fold":
+                await order_and_fold(connection, names)
+            elif step == "prune":
+                await truth.look(connection, names)
+                await let_go(connection, names, at_day)
+            elif step == "expire":
+                await let_expire(connection, names, at_day)
+            else:
+                at_day += 0.5
+        await order_and_fold(connection, names)
+        await truth.look(connection, names)
+
+        await check(connection, names, truth)
+        await let_expire(connection, names, 7)
+        assert [day.blocker for day in await let_go(connection, names, 7, most=9)] in ([""] * n for n in range(6))
+        await check(connection, names, truth)
+
+
+async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
+    connection: Connection, names: Tables
+) -> None:
+    truth = Truth()
+    await make_days(connection, names, today=FIRST, ahead=29)
+    for day in range(30):
+        noon = FIRST_US + day * DAY_US + DAY_US // 2
+        runs = [
+            a_run("app:n", [0.1] * 3, at_us=noon),
+            a_run("app:late", [1.0, 1e300], at_us=noon - (day % 7) * DAY_US),
+            a_run("app:t", [0.5, -2.0, day], kind="histogram", unit="s", at_us=noon - (day % 3) * DAY_US),
+            a_run("app:g", [day], kind="gauge", unit="x", at_us=noon + (day % 2) * DAY_US // 2),
+        ]
+        await add(connection, names, day, *runs, jobs=[a_row(noon), a_row(noon - DAY_US)], worker=f"w{day % 4}")
+    await order_and_fold(connection, names)
+    await truth.look(connection, names)
+
+    for day in range(30):
+        await expire(connection, names, horizons(FIRST_US + (day + 2) * DAY_US, POINTS | {"1day": 90}, 90 * DAY_S))
+        pruned = await let_go(connection, names, day + 2)
+
+        assert [(one.day, one.state, one.blocker) for one in pruned] == [(FIRST + timedelta(days=day), "gone", "")]
+        await check(connection, names, truth)
+
+    assert await fetch(connection, "SELECT count(*) FROM {log}", names) == [(0,)]
+    assert (await fetch(connection, "SELECT count(*) > 100 FROM {r1day} WHERE version = 0", names)) == [(True,)]
+
+
+async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, names: Tables) -> None:
+    truth = Truth()
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+
+    assert await close_day(connection, names, FIRST) == ""
+    assert await close_day(connection, names, FIRST) == ""
+    assert not await add(connection, names, 0, a_run("app:n"))
+    await order_and_fold(connection, names)
+    await truth.look(connection, names)
+    assert await take_in(connection, names, BUILT_IN, FIRST) == ""
+    await check(connection, names, truth)
+    again = await take_in(connection, names, BUILT_IN, FIRST)
+    await check(connection, names, truth)
+    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(names.log, names.partition(FIRST)))
+    await check(connection, names, truth)
+    assert await remove_day(connection, names, FIRST) == ""
+    assert await remove_day(connection, names, FIRST) == ""
+    await check(connection, names, truth)
+
+    assert again == "another process works on the opening; the next call tries again"
+    assert not await add(connection, names, 0, a_run("app:n"))
+    assert await fetch(
+        connection, "SELECT state, last_position, last_us FROM {days} WHERE day = %(day)s", names, day=FIRST
+    ) == [("gone", 1, FIRST_US)]
+
+
+async def test_what_the_producers_left_out_is_counted_in_the_opening_too(connection: Connection, names: Tables) -> None:
+    await make_days(connection, names, today=FIRST, ahead=1)
+    for day in range(2):
+        async with short_transaction(connection) as cursor:
+            batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
+            await append(cursor, names, batch_id, encode(counts={"dropped": 3}), worker="w", closes=True)
+    await order_and_fold(connection, names)
+
+    await let_go(connection, names, 9, most=2)
+
+    assert await fetch(connection, "SELECT counts FROM {versions} WHERE version = 0", names) == [({"dropped": 6},)]
+
+
+async def reason(connection: Connection, names: Tables, at_day: float = 9) -> str:
+    dry = await prune(
+        connection, names, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, dry_run=True
+    )
+    [done] = await let_go(connection, names, at_day)
+    assert (dry[0].blocker, dry[0].day) == (done.blocker, done.day)
+    return done.blocker
+
+
+async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, names: Tables) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+
+    blocker = await reason(connection, names)
+
+    assert blocker == (
+        "1 batches of 2026-03-10 have no place in the order yet: a worker's next fold gives them one, "
+        "or `chancy-metrics fold`"
+    )
+    await order_and_fold(connection, names)
+    assert await reason(connection, names) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("live", "its next folds take it there, or `chancy-metrics fold`"),
+        ("filling", "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"),
+        ("resting", "it rests for an `undo`, and goes when its time is over"),
+    ],
+)
+async def test_a_version_that_is_not_past_a_day_keeps_it(
+    connection: Connection, names: Tables, status: str, advice: str
+) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+    await order(connection, names)
+    number = 1
+    if status != "live":
+        number = 2
+        await order_and_fold(connection, names)
+        await fetch(
+            connection,
+            "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
+            " VALUES (2, 1, 0, '{{}}', %(status)s, 0, 'test')",
+            names,
+            status=status,
+        )
+
+    blocker = await reason(connection, names)
+
+    assert blocker == f"version {number} ({status}) stands at position 0, and 2026-03-10 ends at 1: {advice}"
+    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", names)
+    await order_and_fold(connection, names)
+    assert await reason(connection, names) == ""
+
+
+async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Connection, names: Tables) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, names)
+    await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", names)
+
+    assert await reason(connection, names) == (
+        "the opening is made by the live version's rules, which this code does not have: "
+        "version 1 has rules 1.7, this code has 1.0"
+    )
+
+
+async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_and_is_then_left_out(
+    connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    for key in ("app:damaged", "app:n"):
+        await add(connection, names, 0, a_run(key, at_us=FIRST_US))
+    await order(connection, names)
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(
+        connection,
+        "UPDATE {log} SET payload = 'x' WHERE (producer, sequence) IN"
+        " (SELECT producer, sequence FROM {ledger} WHERE position = 1)",
+        names,
+    )
+    await connection.execute("SET session_replication_role = origin")
+    await order_and_fold(connection, names)
+
+    blocker = await reason(connection, names)
+
+    assert blocker.startswith("the batch at position 1 could not be read (")
+    assert blocker.endswith("): once it is given up, `chancy-metrics discard 1 --why ...`")
+    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = now() WHERE position = 1", names)
+    assert await reason(connection, names) == ""
+    live = await stored(connection, names)
+    assert diff(live, await replay(connection, names)) == []
+    assert {point.series.key for point in live} == {"app:n"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [("UPDATE {log} SET payload = 'x'", "sha256"), ("DELETE FROM {log}", "its row is not in the log")],
+)
+async def test_a_batch_that_was_folded_and_is_damaged_since_keeps_its_day_too(
+    connection: Connection, names: Tables, change: str, error: str
+) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, names)
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(connection, change, names)
+    await connection.execute("SET session_replication_role = origin")
+
+    [done] = await let_go(connection, names, 9)
+
+    assert done.state == "closed"
+    assert done.blocker.startswith("the batch at position 1 could not be read (") and error in done.blocker
+    assert await reason(connection, names) == done.blocker
+
+
+async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (connection, maker):
+        await make_days(connection, names, today=FIRST, ahead=0)
+        await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+        await order_and_fold(connection, names)
+
+        async with maker.transaction():
+            await fetch(maker, "SELECT 1 FROM {versions} WHERE version = 0 FOR UPDATE", names)
+            await connection.execute("SET statement_timeout = '10 s'")
+            [during] = await let_go(connection, names, 9)
+        [after] = await let_go(connection, names, 9)
+
+    assert (during.state, during.blocker) == ("closed", opening._BUSY)
+    assert (after.state, after.blocker) == ("gone", "")
+
+
+async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, names)
+    number = opening.number
+
+    async def make_a_version_first(*arguments: object) -> object:
+        await fetch(
+            connection,
+            "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
+            " VALUES (2, 1, 0, '{{}}', 'copying', 0, 'test')",
+            names,
+        )
+        return await number(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(opening, "number", make_a_version_first)
+
+    [done] = await let_go(connection, names, 9)
+
+    assert done.blocker.startswith("version 2 (copying) stands at position 0")
+    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", names) == [(0,)]
+
+
+async def test_what_another_version_keeps_longer_is_in_the_opening_as_well(
+    connection: Connection, names: Tables
+) -> None:
+    truth = Truth()
+    await make_days(connection, names, today=FIRST, ahead=0)
+    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US + DAY_US // 2))
+    await order_and_fold(connection, names)
+    await truth.look(connection, names)
+    await fetch(
+        connection,
+        "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
+        " VALUES (2, 1, 0, '{{}}', 'filling', 1, 'test')",
+        names,
+    )
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", names, at=2**40)
+
+    await let_go(connection, names, 9)
+
+    since = dict.fromkeys(POINTS, 0)
+    assert diff(truth.points(since), await opening_and_rest(connection, names, since)) == []
+
+
+async def test_the_opening_begins_where_it_is_complete_and_no_later(connection: Connection, names: Tables) -> None:
+    """A later version that keeps minutes for longer finds those after the pruned day in the log."""
+    await make_days(connection, names, today=FIRST, ahead=0)
+    last_us = FIRST_US + 13 * 3_600_000_000 + 59_000_000
+    for at_us in (FIRST_US, last_us):
+        await add(connection, names, 0, a_run("app:n", at_us=at_us))
+    await order_and_fold(connection, names)
+    await let_expire(connection, names, 2.5)
+    before = (await version(connection, names, OPENING)).horizons
+
+    await let_go(connection, names, 2.5)
+    opened, live = await version(connection, names, OPENING), await version(connection, names)
+    await let_expire(connection, names, 50)
+
+    assert before == dict.fromkeys(POINTS, 0)
+    one = last_us // 1_000_000 + 1
+    assert opened.horizons == live.horizons | {"1min": one, "5min": one + 240}
+    past = {"1min": one, "5min": one + 240, "1hour": one + 3_540, "1day": FIRST_US // 1_000_000 + DAY_S}
+    assert (await version(connection, names, OPENING)).horizons == past
+    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", names) == [(0,)]

@@ -1,0 +1,441 @@
+"""Days past their time leave the log while everybody goes on, and no batch is lost or doubled by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import anyio
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events import partitions
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.discarding import discard
+from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.retention import PrunedDay, first_kept_day, prune
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.rules import BUILT_IN
+from examples.embedded import Server
+from tests.factories import (
+    LogWriter,
+    a_host,
+    a_job,
+    a_run,
+    an_app,
+    claimed,
+    connections,
+    eventually,
+    fetch,
+    order,
+    order_and_fold,
+)
+from tests.faults.proxy import Loss, a_proxy
+from tests.faults.test_poolers import BOUNCER, pgbouncer
+from tests.faults.truth import logged_counts, logged_updates, logged_values, read_log
+from tests.test_job_hook import flush, updates
+
+Connection = AsyncConnection[TupleRow]
+TODAY = datetime.now(UTC)
+OLD = TODAY.date() - timedelta(days=40)
+OLD_US = int(datetime(OLD.year, OLD.month, OLD.day, 12, tzinfo=UTC).timestamp()) * 1_000_000
+MONTH_S = 30 * 86_400
+HELD = f"an open transaction holds {OLD}: no lock within 100 ms; the next call tries again"
+
+
+async def an_old_day(connection: Connection, names: Tables, *, fold: bool = True) -> None:
+    """A day of the log that is past its time, with a batch in it."""
+    await make_days(connection, names, today=OLD, ahead=0)
+    await insert_old(connection, names)
+    if fold:
+        await order_and_fold(connection, names)
+
+
+async def insert_old(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:old", at_us=OLD_US)], day=OLD)
+
+
+async def let_go(connection: Connection, names: Tables, **options: Any) -> list[PrunedDay]:
+    now_us = time.time_ns() // 1_000
+    return await prune(connection, names, BUILT_IN, now_us=now_us, log_retention_s=MONTH_S, **options)
+
+
+async def state_of_old(connection: Connection, names: Tables) -> str:
+    return str((await fetch(connection, "SELECT state FROM {days} WHERE day = %(day)s", names, day=OLD))[0][0])
+
+
+async def test_only_days_that_ended_longer_ago_than_the_log_is_kept_are_due() -> None:
+    noon = datetime(2026, 3, 10, 12, tzinfo=UTC)
+    us = int(noon.timestamp()) * 1_000_000
+
+    assert first_kept_day(us, 86_400) == datetime(2026, 3, 9).date()
+    assert first_kept_day(us, 86_400 * 1.5) == datetime(2026, 3, 9).date()  # it began at that moment
+    assert first_kept_day(us, 86_400 * 1.5 + 1) == datetime(2026, 3, 8).date()
+
+
+async def test_a_dry_run_says_what_would_go_and_changes_nothing(connection: Connection, names: Tables) -> None:
+    await an_old_day(connection, names)
+    await make_days(connection, names, today=OLD + timedelta(days=1), ahead=0)
+
+    dry = await let_go(connection, names, dry_run=True)
+
+    assert [(day.day, day.state, day.blocker) for day in dry] == [
+        (OLD + timedelta(days=n), "attached", "") for n in range(2)
+    ]
+    assert dry[0].size_bytes > 0
+    assert await state_of_old(connection, names) == "attached"
+    assert await let_go(connection, names) == [PrunedDay(OLD, "gone", dry[0].size_bytes, "")]
+
+
+async def test_a_day_that_never_had_a_partition_goes_too(connection: Connection, names: Tables) -> None:
+    await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'attached', now())", names, day=OLD)
+
+    assert await let_go(connection, names) == [PrunedDay(OLD, "gone", 0, "")]
+    assert await let_go(connection, names) == []
+
+
+async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_in_the_end(
+    dsn: str, names: Tables
+) -> None:
+    async with connections(dsn, 2) as (connection, writer):
+        await make_days(connection, names, today=OLD, ahead=0)
+        async with writer.transaction():
+            await insert_old(writer, names)
+            [during] = await let_go(connection, names)
+        [unfolded] = await let_go(connection, names)
+        await order_and_fold(connection, names)
+        [after] = await let_go(connection, names)
+
+        assert (during.state, during.blocker) == ("attached", HELD)
+        assert unfolded.state == "closed" and "have no place in the order yet" in unfolded.blocker
+        assert (after.state, after.blocker) == ("gone", "")
+        points = await replay(connection, names)
+        assert "app:old" in {point.series.key for point in points}
+        assert diff(await stored(connection, names), points) == []
+
+
+async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "DETACH_S", 0.5)
+    appended = looked = in_the_way = 0
+    async with connections(dsn, 4) as (connection, dumper, writer, watcher):
+        await an_old_day(connection, names)
+
+        async def append_for_ever() -> None:
+            nonlocal appended
+            producer = LogWriter(writer, names)
+            while True:
+                await producer.append(runs=[a_run("app:n")], lock_timeout_ms=DDL_LOCK_MS)
+                appended += 1
+                await anyio.sleep(0.001)
+
+        async def watch_for_ever() -> None:
+            """Appends would queue behind a request for this lock, though they might get through in time."""
+            nonlocal looked, in_the_way
+            exclusive = "SELECT count(*) FROM pg_locks WHERE relation = %(log)s AND mode = 'AccessExclusiveLock'"
+            [(log,)] = await fetch(watcher, "SELECT %(name)s::regclass::oid", names, name=names.log.as_string(watcher))
+            while True:
+                in_the_way += (await fetch(watcher, exclusive, names, log=log))[0][0]
+                looked += 1
+                await anyio.sleep(0.005)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append_for_ever)
+            tasks.start_soon(watch_for_ever)
+            async with dumper.transaction():
+                await dumper.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                await fetch(dumper, "LOCK TABLE {log} IN ACCESS SHARE MODE", names)
+                await dumper.execute("SELECT 1")
+                started = time.monotonic()
+                during = [(await let_go(connection, names))[0] for _ in range(2)]
+                took = time.monotonic() - started
+                dumped = await dumper.execute(sql.SQL("SELECT worker FROM {}").format(names.partition(OLD)))
+                rows = await dumped.fetchall()
+            after = await let_go(connection, names)
+            tasks.cancel_scope.cancel()
+
+    assert [(day.state, day.blocker) for day in during] == [("opening", HELD)] * 2
+    assert rows == [("worker",)]
+    assert [(day.state, day.blocker) for day in after] == [("gone", "")]
+    assert appended > 50 and looked > 50
+    assert in_the_way == 0
+    assert took < 10
+
+
+async def test_a_day_that_can_not_go_keeps_the_later_ones(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (connection, writer):
+        await make_days(connection, names, today=OLD, ahead=1)
+        async with writer.transaction():
+            await insert_old(writer, names)
+            pruned = await let_go(connection, names, most=2)
+
+        assert [(day.day, day.blocker) for day in pruned] == [(OLD, HELD)]
+        states = "SELECT state FROM {days} WHERE day < %(end)s ORDER BY day"
+        assert await fetch(connection, states, names, end=OLD + timedelta(days=2)) == [("attached",)] * 2
+
+
+async def test_days_are_made_while_another_waits_to_be_detached(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "DETACH_S", 0.1)
+    far = TODAY.date() + timedelta(days=900)
+    async with connections(dsn, 2) as (connection, dumper):
+        await an_old_day(connection, names)
+        async with dumper.transaction():
+            await fetch(dumper, "SELECT count(*) FROM {log}", names)
+            [held] = await let_go(connection, names)
+
+            assert held.blocker == HELD
+            assert await make_days(connection, names, today=far, ahead=0) == [far]
+
+
+async def test_two_that_prune_at_once_both_end_well(dsn: str, names: Tables) -> None:
+    gone: list[PrunedDay] = []
+
+    async def go(connection: Connection) -> None:
+        while some := await let_go(connection, names):
+            gone.extend(day for day in some if not day.blocker)
+
+    async with connections(dsn, 3) as several:
+        await an_old_day(several[0], names)
+        await make_days(several[0], names, today=OLD + timedelta(days=1), ahead=3)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for connection in several:
+                    tasks.start_soon(go, connection)
+
+        assert {day.day for day in gone} == {OLD + timedelta(days=n) for n in range(5)}
+        assert diff(await stored(several[0], names), await replay(several[0], names)) == []
+
+
+@pytest.mark.skipif(BOUNCER is None, reason="pgbouncer is not installed")
+async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server: Server, names: Tables) -> None:
+    with pgbouncer(server) as folder:
+        async with connections(dsn, 2) as (direct, reader):
+            await an_old_day(direct, names)
+            await eventually(anyio.Path(folder, ".s.PGSQL.6432").exists)
+            async with connections(psycopg.conninfo.make_conninfo(dsn, host=folder, port=6432), 1) as (pooled,):
+                pooled.prepare_threshold = None
+                async with reader.transaction():
+                    await fetch(reader, "SELECT count(*) FROM {log}", names)
+                    [held] = await let_go(pooled, names)
+                [gone] = await let_go(pooled, names)
+
+    assert (held.state, held.blocker) == ("opening", HELD)
+    assert (gone.state, gone.blocker) == ("gone", "")
+
+
+async def test_maintenance_and_cleanup_let_days_go(dsn: str, connection: Connection, names: Tables) -> None:
+    await an_old_day(connection, names)
+    await Maintenance(Metrics().options).clean(connection, names)
+    first = await state_of_old(connection, names)
+    await make_days(connection, names, today=OLD + timedelta(days=1), ahead=0)
+    async with an_app(dsn) as (chancy, metrics):
+        removed = await metrics.cleanup(chancy)
+
+    assert first == "gone"
+    assert removed is None
+    async with short_transaction(connection) as cursor:
+        assert min(await attached_days(cursor, names)) >= TODAY.date() - timedelta(days=31)
+    assert await fetch(connection, "SELECT to_regclass(%(name)s)", names, name=names.partition_name(OLD)) == [(None,)]
+
+
+async def test_positions_and_days_are_let_go_when_their_points_are_and_an_anchor_stays(
+    connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=OLD, ahead=3)
+    writer = LogWriter(connection, names)
+    for day, late_us in ((0, 9), (1, 1), (2, 2), (2, 3), (3, 4)):
+        await writer.append(runs=[a_run("app:old", at_us=OLD_US + late_us)], day=OLD + timedelta(days=day))
+        await order(connection, names)
+    await order_and_fold(connection, names)
+    cleaner = Maintenance(Metrics(maximum_metric_age=37 * 86_400, log_retention=37 * 86_400).options)
+    noon_us = OLD_US + 40 * 86_400_000_000
+
+    for _ in range(4):
+        await cleaner.clean(connection, names, now_us=noon_us)
+
+    left = "SELECT position FROM {ledger} ORDER BY position"
+    days = "SELECT day - %(old)s::date, state FROM {days} WHERE day < %(old)s::date + 4 ORDER BY day"
+    assert await fetch(connection, left, names) == [(4,), (5,)]
+    assert await fetch(connection, days, names, old=OLD) == [(0, "gone"), (2, "gone"), (3, "attached")]
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def a_stale_append(
+    dsn: str, server: Server, connection: Connection, names: Tables, *, loss: Loss, to: Literal["closed", "gone"]
+) -> None:
+    """A recorder whose clock slept sends a batch for an old day, does not hear of it, and finds the day closed."""
+    await make_days(connection, names, today=OLD, ahead=0)
+    async with a_proxy(server) as proxy, a_host(proxy.dsn(dsn)) as (worker, metrics):
+        recorder = metrics._session(worker).recorder
+        recorder._clock.see(TODAY - timedelta(days=40))
+        losses: list[Loss] = [loss]
+        proxy.loses = lambda statements: losses.pop() if losses and b"metrics_log" in statements else ""
+        await metrics.increment_counter("app:x", 1)
+        assert not await recorder.append(worker.chancy)
+        assert proxy.lost == [loss]
+        if to == "gone":
+            await order_and_fold(connection, names)
+            assert [day.state for day in await let_go(connection, names)] == ["gone"]
+        else:
+            assert await close_day(connection, names, OLD) == ""
+
+        assert await recorder.append(worker.chancy)
+        await metrics.increment_counter("app:x", 2)
+        assert await recorder.append(worker.chancy)
+
+
+@pytest.mark.parametrize("to", ["closed", "gone"])
+@pytest.mark.parametrize("loss", ["answer", "commit"])
+async def test_a_batch_for_a_day_that_was_closed_meanwhile_is_in_the_numbers_once(
+    loss: Loss, to: Literal["closed", "gone"], dsn: str, server: Server, connection: Connection, names: Tables
+) -> None:
+    await a_stale_append(dsn, server, connection, names, loss=loss, to=to)
+    await order_and_fold(connection, names)
+
+    by_day = await fetch(
+        connection, "SELECT sum(sum) FROM {r1day} WHERE worker = 0 AND version = 1 GROUP BY series", names
+    )
+    assert by_day == [(3,)]
+    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", names) == [(0, 2)]
+    kept = logged_values(await read_log(connection, names), "app:x")
+    assert kept == ([2] if (loss, to) == ("answer", "gone") else [1, 2])
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_a_worker_that_stops_puts_its_last_batch_under_today_when_its_day_is_closed(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=OLD, ahead=0)
+    assert await close_day(connection, names, OLD) == ""
+    async with a_host(dsn) as (worker, metrics):
+        metrics._session(worker).recorder._clock.see(TODAY - timedelta(days=40))
+        await metrics.increment_counter("app:x", 1)
+
+    log = await read_log(connection, names)
+    assert logged_values(log, "app:x") == [1]
+    assert sum(written.closes for written in log) == 2
+
+
+async def test_job_updates_for_a_closed_day_save_their_jobs_and_go_through_the_buffer(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=OLD, ahead=0)
+    async with a_host(dsn) as (worker, metrics):
+        hook = metrics._session(worker).hook
+        hook._clock.see(TODAY - timedelta(days=40))
+        assert await close_day(connection, names, OLD) == ""
+        first, second = await claimed(connection, *(a_job() for _ in range(2)))
+
+        await flush(worker, first)
+        await metrics._session(worker).recorder.append(worker.chancy)  # learns the day
+        await flush(worker, second)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(first, second)
+    assert logged_counts(log) == {"buffered": 1}
+    assert await fetch(connection, "SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'", names) == [(2,)]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looked_up(
+    committed: bool, dsn: str, connection: Connection, names: Tables
+) -> None:
+    """Also where it is in the log and has no place in the order yet."""
+    await make_days(connection, names, today=OLD, ahead=0)
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
+        hook = metrics._session(worker).hook
+        first, second, third = await claimed(connection, *(a_job() for _ in range(3)))
+        hook._clock.see(TODAY - timedelta(days=40))
+        async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
+            await hook.record(cursor, "chancy_", [first])
+        assert await close_day(connection, names, OLD) == ""
+        hook._clock.see(TODAY - timedelta(days=40))  # which the answer had put right
+
+        await flush(worker, first, second)
+        await flush(worker, third)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(first, second, third)
+    assert logged_counts(log) == {"buffered": 1}
+    await order_and_fold(connection, names)
+    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", names) == [(0, 2)]
+
+
+def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+        env=os.environ | {"DSN": dsn},
+        capture_output=True,
+        text=True,
+    )
+
+
+def texts(done: Sequence[subprocess.CompletedProcess[str]]) -> list[tuple[int, str]]:
+    return [(one.returncode, one.stdout + one.stderr) for one in done]
+
+
+async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Connection, names: Tables) -> None:
+    nothing = run(dsn, "prune")
+    await an_old_day(connection, names, fold=False)
+
+    dry, refused, as_json = run(dsn, "prune", "--dry-run"), run(dsn, "prune"), run(dsn, "prune", "--json")
+    run(dsn, "fold")
+    would, gone = run(dsn, "prune", "--dry-run"), run(dsn, "prune")
+
+    assert texts([nothing]) == [(0, "no day of the log is past its time\n")]
+    why = f"1 batches of {OLD} have no place in the order yet: a worker's next fold gives them one, or "
+    why += "`chancy-metrics fold`"
+    assert dry.returncode == refused.returncode == as_json.returncode == 3
+    assert f"stays (attached): {why}" in dry.stdout
+    assert f"stays (closed): {why}" in refused.stdout
+    [day] = json.loads(as_json.stdout)
+    assert (day["day"], day["state"], day["blocker"]) == (str(OLD), "closed", why)
+    assert would.returncode == gone.returncode == 0
+    assert would.stdout.splitlines()[0].startswith(f"{OLD}  0.0 MB  would go")
+    assert gone.stdout.splitlines() == [f"{OLD}  0.0 MB  gone", "freed 0.0 MB"]
+
+
+async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await fetch(
+        connection,
+        "INSERT INTO {dead_letters} (version, position, error) VALUES (0, 7, 'x'), (1, 7, 'x'), (1, 9, 'y')",
+        names,
+    )
+
+    done = [run(dsn, "discard", *of) for of in (["7", "--why", "a test"], ["7", "--why", "again"], ["8", "--why", "z"])]
+    wrong = [run(dsn, "discard", "9"), run(dsn, "discard", "9", "--why", " ")]
+
+    assert [one.returncode for one in done] == [0, 0, 1]
+    assert done[0].stdout.startswith("the batch at position 7 is given up by ")
+    assert done[0].stdout.endswith(" (versions 0, 1): a test\n")
+    assert done[1].stdout == done[0].stdout.replace("is given up", "was given up before")
+    assert done[2].stderr == (
+        "Error: the batch at position 8 is in the numbers of every version; left out and not given up: 9\n"
+    )
+    assert [one.returncode for one in wrong] == [2, 2]
+    assert await fetch(
+        connection, "SELECT version, why FROM {dead_letters} WHERE discarded_at IS NOT NULL ORDER BY 1", names
+    ) == [(0, "a test"), (1, "a test")]
+
+
+async def test_discarding_takes_a_reason(dsn: str) -> None:
+    async with an_app(dsn) as (chancy, _):
+        with pytest.raises(ValueError, match="must say why the batch at position 1 is given up"):
+            await discard(chancy, 1, why=" ", by="me")

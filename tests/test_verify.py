@@ -1,0 +1,518 @@
+"""Verify is silent about what is right and names what is wrong, in full, in windows, in samples, beside everything."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from chancy import QueuedJob, Worker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.facts import EPOCH
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.verify import DRIFT, Verified, verify
+from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
+from chancy_metrics.projections.span import Span, draw
+from tests.factories import (
+    NOON_US,
+    LogWriter,
+    a_row,
+    a_run,
+    an_app,
+    connections,
+    damage,
+    fetch,
+    order_and_fold,
+)
+
+Connection = AsyncConnection[TupleRow]
+MINUTE_US = 60_000_000
+NOON = EPOCH + timedelta(microseconds=NOON_US)
+
+
+async def a_history(connection: Connection, names: Tables) -> None:
+    """Three folds of two workers: jobs, counters, gauges and histograms in several minutes of two hours."""
+    writers = [LogWriter(connection, names, worker) for worker in ("w1", "w2")]
+    for fold in range(3):
+        for place, writer in enumerate(writers):
+            at_us = NOON_US + (fold * 30 + place) * MINUTE_US
+            await writer.append(
+                jobs=[a_row(at_us), a_row(at_us + MINUTE_US, state="failed")],
+                runs=[
+                    a_run("app:n", [1.5, 2.0], at_us=at_us),
+                    a_run("app:level", [3.0, 4.0], kind="gauge", unit="slots", at_us=at_us),
+                    a_run("app:took", [0.1, 0.7, 5.0], kind="histogram", unit="s", at_us=at_us),
+                ],
+            )
+        await order_and_fold(connection, names)
+
+
+async def verified(dsn: str, **arguments: object) -> Verified:
+    async with an_app(dsn) as (chancy, _):
+        return await verify(chancy, **arguments)  # type: ignore[arg-type]
+
+
+def checks(found: Verified) -> set[str]:
+    return {finding.check for finding in found.findings}
+
+
+async def test_what_is_right_is_right(dsn: str, connection: Connection, names: Tables) -> None:
+    await a_history(connection, names)
+
+    found = await verified(dsn)
+
+    assert (found.drift, found.differences, found.findings) == (0, [], [])
+    assert (found.version, found.position, found.events, found.spans) == (1, 6, 54, 1)
+    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", names))[0][0] for name in RESOLUTIONS]
+    assert found.points == sum(counted) > 100
+
+
+async def test_nothing_at_all_is_right(dsn: str) -> None:
+    assert (await verified(dsn)).drift == 0
+    assert (await verified(dsn, budget_s=0)).drift == 0
+
+
+runs = st.lists(
+    st.builds(
+        lambda kind, name, at, values: a_run(name, values, kind=kind, at_us=NOON_US + at),
+        kind=st.sampled_from(["counter", "gauge", "histogram"]),
+        name=st.sampled_from(["a", "b"]),
+        at=st.sampled_from([0, 1, 59_999_999, MINUTE_US, 7 * MINUTE_US, 90 * MINUTE_US, 40_000 * MINUTE_US]),
+        values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    ),
+    max_size=4,
+)
+pieces = st.lists(
+    st.tuples(runs, st.sampled_from(["w1", "w2"]), st.sampled_from(["", "order", "fold", "both"])),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=pieces, hours=st.tuples(st.integers(-30, 30), st.integers(1, 60)))
+async def test_whatever_the_history_nothing_false_is_found(
+    dsn: str, names: Tables, pieces: list[tuple[list[object], str, str]], hours: tuple[int, int]
+) -> None:
+    async with connections(dsn, 1) as (connection,), an_app(dsn) as (chancy, _):
+        writers = {worker: LogWriter(connection, names, worker) for worker in ("w1", "w2")}
+        for made, worker, then in pieces:
+            await writers[worker].append(jobs=[a_row(NOON_US)] * len(made), runs=made)  # type: ignore[arg-type]
+            if then in ("order", "both"):
+                await sequence(connection, names, limit=2)
+            if then in ("fold", "both"):
+                await advance(connection, names, folder="test")
+        since = NOON + timedelta(hours=hours[0])
+
+        for arguments in ({}, {"since": since, "until": since + timedelta(hours=hours[1], minutes=7)}):
+            found = await verify(chancy, **arguments)
+
+            assert (found.differences, found.findings) == ([], [])
+
+
+MAXIMUM = "UPDATE {r1hour} SET max = max + 1 WHERE worker > 0 AND count = 2"
+COUNT = "UPDATE {r1min} SET count = count + 1 WHERE worker = 0 AND count = 2"
+DAMAGES = [
+    (COUNT, {"workers", "resolutions", "cache"}),
+    ("UPDATE {r1hour} SET sum = sum + 0.000001 WHERE worker > 0", {"workers", "resolutions"}),
+    ("UPDATE {r5min} SET last = 17 WHERE last IS NOT NULL AND worker > 0", {"workers", "resolutions"}),
+    ("UPDATE {r1day} SET last_index = 7 WHERE last IS NOT NULL", {"resolutions"}),
+    ("UPDATE {r1day} SET sketch = '\\x93ce0001869fc3c3' WHERE sketch IS NOT NULL", {"quantiles", "resolutions"}),
+    ("UPDATE {r1day} SET sketch = '\\x92ce000186a001' WHERE sketch IS NOT NULL", {"quantiles", "resolutions"}),
+    ("UPDATE {r1day} SET min = min - 1 WHERE worker = 0", {"workers", "resolutions", "quantiles", "cache"}),
+    ("DELETE FROM {r1hour} WHERE bucket = (SELECT min(bucket) FROM {r1hour})", {"resolutions", "cache"}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), DAMAGES)
+async def test_a_changed_rollup_is_a_difference_and_found_by_every_other_check_that_sees_it(
+    dsn: str, connection: Connection, names: Tables, change: str, expected: set[str]
+) -> None:
+    await a_history(connection, names)
+    await fetch(connection, change, names)
+
+    found = await verified(dsn)
+
+    assert found.different > 0
+    assert checks(found) == expected
+
+
+async def test_a_difference_says_where_and_what(dsn: str, connection: Connection, names: Tables) -> None:
+    await a_history(connection, names)
+    await fetch(
+        connection,
+        "UPDATE {r1min} r SET count = 17 FROM {series} s"
+        " WHERE s.id = r.series AND s.key = 'app:n' AND worker = 0 AND bucket = %(bucket)s",
+        names,
+        bucket=NOON_US // 1_000_000,
+    )
+
+    found = await verified(dsn)
+
+    assert [str(one) for one in found.differences] == [f"app:n 1min {NOON_US // 10**6} worker all: tally 17 -> 2"]
+    assert (found.different, found.found) == (1, len(found.findings))
+
+
+async def test_many_differences_are_counted_and_the_first_spelled_out(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    changed = [
+        len(await fetch(connection, f"UPDATE {{r{name}}} SET count = 99 RETURNING 1", names)) for name in RESOLUTIONS
+    ]
+
+    found = await verified(dsn)
+
+    assert found.different == sum(changed) > len(found.differences) == 100
+    assert found.found > len(found.findings) == 100
+
+
+@pytest.mark.parametrize("column", ["p50", "p95", "p99"])
+async def test_a_quantile_that_is_not_the_sketchs_is_found(
+    dsn: str, connection: Connection, names: Tables, column: str
+) -> None:
+    await a_history(connection, names)
+    await fetch(connection, f"UPDATE {{r1day}} SET {column} = {column} + 1 WHERE sketch IS NOT NULL", names)
+
+    found = await verified(dsn)
+
+    assert (found.different, checks(found)) == (0, {"quantiles", "cache"})
+
+
+async def change_ring(connection: Connection, names: Tables) -> None:
+    ((fold, points),) = await fetch(connection, "SELECT fold, points FROM {cache} ORDER BY fold DESC LIMIT 1", names)
+    levels = unpack_points(points)
+    hour = levels["1hour"]
+    values = hour.values.copy()
+    values[0, COLUMNS.index("count")] += 1
+    levels["1hour"] = ChangedPoints(hour.series, hour.bucket, values)
+    await fetch(
+        connection,
+        "UPDATE {cache} SET points = %(points)s WHERE fold = %(fold)s",
+        names,
+        points=pack_points(levels),
+        fold=fold,
+    )
+
+
+async def break_ring(connection: Connection, names: Tables) -> None:
+    await fetch(connection, "UPDATE {cache} SET points = '\\xc1' WHERE fold = 1", names)
+
+
+async def forget_a_fold(connection: Connection, names: Tables) -> None:
+    await fetch(connection, "DELETE FROM {cache} WHERE fold = 2", names)
+
+
+async def forget_the_last_fold(connection: Connection, names: Tables) -> None:
+    await fetch(connection, "DELETE FROM {cache} WHERE fold = 3", names)
+
+
+@pytest.mark.parametrize("change", [change_ring, break_ring, forget_a_fold, forget_the_last_fold])
+async def test_a_cache_that_is_not_the_rollups_is_found(
+    dsn: str, connection: Connection, names: Tables, change: Callable[[Connection, Tables], Awaitable[None]]
+) -> None:
+    await a_history(connection, names)
+    await change(connection, names)
+
+    found = await verified(dsn)
+
+    assert (found.different, checks(found)) == (0, {"cache"})
+
+
+async def test_a_cache_whose_older_folds_have_older_values_is_right(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    for _ in range(3):
+        await writer.append(runs=[a_run("app:n")])
+        await order_and_fold(connection, names)
+
+    assert (await verified(dsn)).drift == 0
+
+
+SECOND = "(producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 2)"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_different", "expected"),
+    [
+        (f"DELETE FROM {{log}} WHERE {SECOND}", True, {"log"}),
+        (f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE {SECOND}", True, {"payload"}),
+        (f"UPDATE {{log}} SET sha256 = '\\x00' WHERE {SECOND}", True, {"payload", "chain"}),
+        (f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}", False, {"chain"}),
+        (f"UPDATE {{log}} SET last_us = last_us + 1 WHERE {SECOND}", False, {"chain"}),
+        ("UPDATE {ledger} SET chain = '\\x00' WHERE position = 2", False, {"chain"}),
+        ("UPDATE {ledger} SET events = events + 1 WHERE position = 2", False, {"ledger"}),
+        ("DELETE FROM {ledger} WHERE position = 2", True, {"ledger", "log", "producers"}),
+        ("DELETE FROM {ledger} WHERE position = 1", True, {"ledger", "log"}),
+        ("DELETE FROM {ledger} WHERE position = 6", True, {"log", "head", "producers"}),
+        ("UPDATE {head} SET chain = '\\x00'", False, {"head"}),
+        ("UPDATE {head} SET position = 5", False, {"head"}),
+        ("UPDATE {producers} SET last_sequence = 17", False, {"producers"}),
+    ],
+)
+async def test_damage_of_the_log_or_its_order_is_found_by_name(
+    dsn: str, connection: Connection, names: Tables, change: str, is_different: bool, expected: set[str]
+) -> None:
+    await a_history(connection, names)
+    await damage(connection, names, change)
+
+    found = await verified(dsn)
+
+    assert (found.different > 0, checks(found)) == (is_different, expected)
+
+
+async def test_a_row_that_never_got_a_place_is_found_and_one_that_waits_is_not(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:n")])
+    waiting = await verified(dsn)
+    await fetch(connection, "DELETE FROM {pending} WHERE producer = %(producer)s", names, producer=writer.producer)
+
+    lost = await verified(dsn)
+
+    assert waiting.drift == 0
+    assert [finding.check for finding in lost.findings] == ["log"]
+    assert "has no place in the order" in str(lost.findings[0])
+
+
+async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    for _ in range(2):
+        await writer.append(runs=[a_run("app:n")])
+        writer.next_id()  # a sequence that never comes
+    await writer.append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+
+    found = await verified(dsn)
+
+    assert [str(finding) for finding in found.findings] == [
+        f"producers, producer {writer.producer}: 2 of its batches 1 to 5 are missing from the order"
+    ]
+
+
+async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await damage(connection, names, "DELETE FROM {log}")
+    await order_and_fold(connection, names)
+    before = await verified(dsn)
+    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp(), why = 'gone'", names)
+
+    after = await verified(dsn)
+
+    assert checks(before) == {"log"}
+    assert after.drift == 0
+
+
+async def test_what_expired_is_not_missed(dsn: str, connection: Connection, names: Tables) -> None:
+    await a_history(connection, names)
+    first = NOON_US // 1_000_000
+    await fetch(
+        connection, "UPDATE {versions} SET horizon_1min = %(at)s + 1800, horizon_1hour = %(at)s + 3600", names, at=first
+    )
+    await fetch(connection, "DELETE FROM {r1min} WHERE bucket < %(at)s + 1800", names, at=first)
+
+    assert (await verified(dsn)).drift == 0
+
+
+async def test_a_window_sees_what_lies_whole_in_it_and_nothing_else(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    await fetch(connection, "UPDATE {r1min} SET count = 17 WHERE bucket = %(noon)s", names, noon=NOON_US // 1_000_000)
+    minute, second = timedelta(minutes=1), timedelta(seconds=1)
+
+    whole = await verified(dsn, since=NOON, until=NOON + minute)
+    cut = await verified(dsn, since=NOON + second, until=NOON + minute)
+    short = await verified(dsn, since=NOON, until=NOON + minute - second)
+    since = await verified(dsn, since=NOON)
+    until = await verified(dsn, until=NOON)
+
+    assert whole.different == since.different > 0
+    assert cut.different == short.different == until.different == 0
+    assert {difference.resolution for difference in whole.differences} == {"1min"}
+    assert 0 < whole.events < since.events == 54
+
+
+async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after_the_fold(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    late = LogWriter(connection, names, "late")
+    await late.append(runs=[a_run("app:n", at_us=NOON_US), a_run("app:n", at_us=NOON_US + 10**9)])
+    await order_and_fold(connection, names)
+    await late.append(runs=[a_run("app:n", at_us=NOON_US)])
+
+    found = await verified(dsn, since=NOON, until=NOON + timedelta(hours=1))
+
+    assert found.drift == 0
+    assert found.position == 7
+
+
+async def test_a_budget_draws_days_and_hours_each_once_and_at_least_one(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+
+    none = await verified(dsn, since=NOON - timedelta(days=2), until=NOON + timedelta(days=2), budget_s=0)
+    enough = await verified(
+        dsn, since=NOON - timedelta(days=2), until=NOON + timedelta(days=2), budget_s=60, chance=Random(1)
+    )
+
+    assert (none.spans, none.drift) == (1, 0)
+    assert (enough.spans, enough.drift) == (3, 0)  # no point lies before the 10th
+
+
+async def test_with_time_enough_a_sample_finds_damage(dsn: str, connection: Connection, names: Tables) -> None:
+    await a_history(connection, names)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1", names)
+
+    found = await verified(dsn, until=NOON + timedelta(days=1), budget_s=60, chance=Whole())
+
+    assert found.different > 0
+
+
+class Whole(Random):
+    """Draws whole days."""
+
+    def random(self) -> float:
+        return 0.99
+
+
+def test_days_are_drawn_whole_or_as_one_hour_and_stay_in_the_span() -> None:
+    day_us = 86_400_000_000
+    asked = Span(3 * day_us + 1, 20 * day_us + 1)
+    horizons = {"1min": 0, "5min": 0, "1hour": 10 * 86_400, "1day": 5 * 86_400}
+
+    drawn = list(draw(asked, horizons | {"1min": 10**9, "5min": 10**9}, 0, Random(7)))
+
+    assert sorted(since // day_us for since, _ in drawn if since is not None) == list(range(5, 21))
+    widths = {until - since for since, until in drawn if since is not None and until is not None}
+    assert {day_us, 3_600_000_000} <= widths
+    hours = [since for since, until in drawn if since is not None and until == since + 3_600_000_000]
+    assert all(since >= 10 * day_us for since in hours)
+    assert all(asked.since_us <= since and until <= asked.until_us for since, until in drawn)  # type: ignore[operator]
+
+
+async def test_code_with_other_rules_is_refused_with_the_sentence(dsn: str) -> None:
+    def cost(jobs: object) -> list[object]:
+        return []
+
+    async with an_app(dsn, Metrics(rules=[cost], rules_version=2)) as (chancy, _):  # type: ignore[list-item]
+        with pytest.raises(VersionRefused, match=r"version 1 has rules 1\.0, this code has 1\.2"):
+            await verify(chancy)
+
+
+async def test_a_naive_moment_is_refused(dsn: str) -> None:
+    with pytest.raises(MetricsLogError, match="has no zone"):
+        await verified(dsn, since=datetime(2026, 3, 10))
+
+
+async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    async with an_app(dsn) as (chancy, metrics):
+        never = await read_status(chancy, metrics.options)
+        await fetch(connection, MAXIMUM, names)
+        bad = await verify(chancy)
+        unhealthy = await read_status(chancy, metrics.options)
+        await metrics.flush(chancy)
+        drift = (await metrics.get_metrics(chancy, DRIFT))[DRIFT].values_1day[0][1]
+        await fetch(connection, MAXIMUM.replace("+ 1", "- 1"), names)
+        await verify(chancy)
+        healthy = await read_status(chancy, metrics.options)
+
+    assert never.verified is None
+    assert unhealthy.verified is not None
+    assert (unhealthy.verified.different, unhealthy.verified.found) == (bad.different, bad.found)
+    assert any(reason.startswith(f"verify found {bad.different} differences") for reason in unhealthy.unhealthy)
+    assert drift == bad.drift > 0
+    assert healthy.verified is not None and healthy.verified.sentences == []
+    assert not any("verify" in reason for reason in healthy.unhealthy)
+
+
+def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+        env=os.environ | {"DSN": dsn},
+        capture_output=True,
+        text=True,
+    )
+
+
+async def test_the_command_ends_with_0_or_3_and_says_what_it_found(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+
+    right = run(dsn, "verify")
+    await fetch(connection, COUNT, names)
+    wrong = run(dsn, "verify", "--json")
+    window = run(dsn, "verify", "--since", "2026-03-11", "--until", "1h", "--budget", "0s")
+
+    assert (right.returncode, right.stdout.count("\n")) == (0, 1), right.stderr
+    assert right.stdout.endswith("everything agrees\n")
+    assert wrong.returncode == 3, wrong.stderr
+    said = json.loads(wrong.stdout)
+    assert said["different"] == len(said["differences"]) > 0
+    difference = said["differences"][0]
+    assert (difference["resolution"], difference["worker"]) == ("1min", None)
+    assert difference["old"]["tally"] == difference["new"]["tally"] + 1
+    assert {finding["check"] for finding in said["findings"]} == {"workers", "resolutions", "cache"}
+    assert window.returncode == 3, window.stderr  # the cache is looked at whatever the window
+    assert "0 differences" in window.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--since", "yesterday"], "is no moment"),
+        (["--budget", "much"], "is no length of time"),
+        (["--since", "1h", "--until", "2h"], "is not after --since"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], message: str) -> None:
+    done = run("postgresql://", "verify", *arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+async def test_the_documented_cron_job_runs(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "verify.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0].replace("postgresql://localhost/app", dsn)
+    (tmp_path / "documented_cron.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    documented = importlib.import_module("documented_cron")
+    async with documented.chancy as chancy:
+        await chancy.migrate()
+        await documented.schedule()
+
+        async with Worker(chancy, register_signal_handlers=False):
+            pushed = await chancy.push(documented.verify_metrics.job)
+            done = await chancy.wait_for_job(pushed, timeout=30)
+        status = await read_status(chancy, chancy.plugins["chancy.metrics"].options)
+
+    assert done is not None and done.state == QueuedJob.State.SUCCEEDED
+    assert status.verified is not None and status.verified.spans == 1
