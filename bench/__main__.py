@@ -22,6 +22,7 @@ SUBJECTS = (
     "advance",
     "verify",
     "rebuild",
+    "prune",
     "read",
     "delay",
     "freshness",
