@@ -162,11 +162,11 @@ async def _draw(
     async with short_transaction(connection) as cursor:
         version = await live_version(cursor, names)
         first_s = await first_day(cursor, names, version.version)
-    now_us = microseconds(at)
-    if first_s is not None:
-        since_us = first_s * 1_000_000
-        asked = asked._replace(since_us=since_us if asked.since_us is None else max(asked.since_us, since_us))
-    return list(draw(asked, version.horizons, now_us, chance)) or [asked]
+    if first_s is None:
+        return [asked]
+    since_us = first_s * 1_000_000
+    asked = asked._replace(since_us=since_us if asked.since_us is None else max(asked.since_us, since_us))
+    return list(draw(asked, version.horizons, microseconds(at), chance)) or [asked]
 
 
 async def _remember(chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, verified: Verified) -> None:

@@ -84,8 +84,10 @@ async def test_what_is_right_is_right(dsn: str, connection: Connection, names: T
 
 
 async def test_nothing_at_all_is_right(dsn: str) -> None:
-    assert (await verified(dsn)).drift == 0
-    assert (await verified(dsn, budget_s=0)).drift == 0
+    for arguments in ({}, {"budget_s": 60}, {"since": NOON, "until": NOON + timedelta(days=1), "budget_s": 60}):
+        found = await verified(dsn, **arguments)
+
+        assert (found.drift, found.points, found.spans) == (0, 0, 1)
 
 
 runs = st.lists(
@@ -354,6 +356,15 @@ async def test_a_window_sees_what_lies_whole_in_it_and_nothing_else(
     assert 0 < whole.events < since.events == 54
 
 
+async def test_a_window_that_cuts_an_hour_does_not_miss_it(dsn: str, connection: Connection, names: Tables) -> None:
+    await a_history(connection, names)
+
+    found = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=40))
+
+    assert (found.differences, found.findings) == ([], [])
+    assert found.points > 0
+
+
 async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after_the_fold(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
@@ -363,7 +374,7 @@ async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after
     await order_and_fold(connection, names)
     await late.append(runs=[a_run("app:n", at_us=NOON_US)])
 
-    found = await verified(dsn, since=NOON, until=NOON + timedelta(hours=1))
+    found = await verified(dsn, since=NOON + timedelta(minutes=10), until=NOON + timedelta(hours=1))
 
     assert found.drift == 0
     assert found.position == 7
@@ -381,6 +392,16 @@ async def test_a_budget_draws_days_and_hours_each_once_and_at_least_one(
 
     assert (none.spans, none.drift) == (1, 0)
     assert (enough.spans, enough.drift) == (3, 0)  # no point lies before the 10th
+
+
+async def test_a_budget_for_a_window_before_the_first_point_looks_at_that(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+
+    found = await verified(dsn, since=NOON - timedelta(days=2), until=NOON - timedelta(days=1), budget_s=60)
+
+    assert (found.drift, found.points, found.spans) == (0, 0, 1)
 
 
 async def test_with_time_enough_a_sample_finds_damage(dsn: str, connection: Connection, names: Tables) -> None:
