@@ -196,6 +196,8 @@ async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day:
                 await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.partition(day)))
     except (errors.LockNotAvailable, errors.QueryCanceled, TimeoutError):
         return _held(day)
+    except (errors.UndefinedTable, errors.ObjectNotInPrerequisiteState):  # not attached, or detaching, any more
+        return f"another process removes {day}; the next call tries again"
     return ""
 
 

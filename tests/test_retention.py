@@ -211,13 +211,13 @@ async def test_two_that_prune_at_once_both_end_well(dsn: str, names: Tables) -> 
 
     async with connections(dsn, 3) as several:
         await an_old_day(several[0], names)
-        await make_days(several[0], names, today=OLD + timedelta(days=1), ahead=3)
+        await make_days(several[0], names, today=OLD + timedelta(days=1), ahead=7)
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for connection in several:
                     tasks.start_soon(go, connection)
 
-        assert {day.day for day in gone} == {OLD + timedelta(days=n) for n in range(5)}
+        assert {day.day for day in gone} == {OLD + timedelta(days=n) for n in range(9)}
         assert diff(await stored(several[0], names), await replay(several[0], names)) == []
 
 
