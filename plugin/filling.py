@@ -86,17 +86,22 @@ class Filling:
         async with short_transaction(self._connection) as cursor:
             return await live_version(cursor, self.names)
 
-    async def begin(self, *, swaps: bool) -> Version:
+    async def begin(self, *, swaps: bool, again: bool = True) -> Version:
         """Make the version, or go on with the one that is there, and copy the opening into it.
 
+        Args:
+            again: Also where the live version has these rules already.
+
         Raises:
-            AlreadyRunning: Somebody else fills it.
+            AlreadyRunning: Somebody else fills it, or was faster.
         """
         live = await self.live()
         async with short_transaction(self._connection) as cursor:
             now_us = await _now_us(cursor)
         kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-        made = await make_version(self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps)
+        made = await make_version(
+            self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps, again=again
+        )
         self.version = made.version
         self._total_events = await self._events_past(made.position)
         self.tell("copying", made.position, live.position)

@@ -135,7 +135,7 @@ class Succession:
         ):
             filling = Filling(self._chancy, self._options, working, self._folder)
             if task.version is None:
-                await filling.begin(swaps=True)
+                await filling.begin(swaps=True, again=False)
             else:
                 filling.version = task.version
             await filling.fill()

@@ -118,7 +118,7 @@ async def advance(
         if locked.status not in ADVANCING:
             return Advanced(0, mine.position, False, f"it is {locked.status}")
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
-            return Advanced(0, mine.position, False, "names were cleaned up meanwhile")
+            return Advanced(0, mine.position, False, BUSY)  # names were cleaned up meanwhile
         kept = kept_of(numbered.levels, locked.horizons)
         counts = folded.counts + Counter({"expired": _expired(numbered.levels, kept)})
         changed = await store(cursor, tables, mine.version, kept)

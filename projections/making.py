@@ -11,7 +11,7 @@ from chancy_metrics.events.errors import AlreadyRunning
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .rules import RuleSet
+from .rules import RuleSet, label
 from .versions import OPENING, UNFINISHED, Version, lock_head, lock_version, read_version, read_versions
 
 #: Rows of the opening one transaction copies.
@@ -28,6 +28,7 @@ async def make_version(
     *,
     by: str,
     swaps: bool = True,
+    again: bool = True,
 ) -> Version:
     """Return the unfinished version of *rules*, making one if there is none, for *by* to fill.
 
@@ -36,16 +37,20 @@ async def make_version(
     Args:
         by: The folder's name, which is the `application_name` of its connection too: while that connection
             lives and the version moves, nobody else gets it.
+        again: Also where the live version has these rules already, since somebody else was faster.
 
     Raises:
-        AlreadyRunning: Somebody else fills it.
+        AlreadyRunning: Somebody else fills it, or was faster.
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
         # A day on its way into the opening is in it, or will be folded from the log; this lock says which.
         opening = await lock_version(cursor, tables, OPENING, wait=True)
         assert opening is not None
-        for version in await read_versions(cursor, tables):
+        versions = await read_versions(cursor, tables)
+        if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
+            raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")
+        for version in versions:
             if version.status in UNFINISHED and version.pair == rules.pair:
                 await _claim(cursor, tables, version.version, by)
                 return version

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections import numbers
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.advance import BUSY, advance
 from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.numbers import number_series, number_workers
 from chancy_metrics.projections.replay import diff, replay, stored
@@ -194,7 +194,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
 
     await order_and_fold(connection, names)
 
-    assert (lost.events, lost.position, lost.reason) == (0, 0, "names were cleaned up meanwhile")
+    assert (lost.events, lost.position, lost.reason) == (0, 0, BUSY)
     assert await total(connection, names, "app:n") == [1] * 4
     assert await fetch(connection, "SELECT count(*) FROM {cache}", names) == [(1,)]
 

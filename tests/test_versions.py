@@ -253,6 +253,19 @@ async def test_who_fills_a_version_is_named_to_the_next_one_while_its_connection
         assert await a_version(connection, names, by="rebuild by bob") == 2  # a pooler's connection outlives its client
 
 
+async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_version(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    newer = RuleSet(user=1, rules=(rules.first,))
+    version = await filled(connection, names, newer)
+    async with connections(dsn, 1) as (other,):
+        await turn(other, connection, names, version, newer, cause="newer", folder="test", keep_s=60)
+
+    with pytest.raises(AlreadyRunning, match=r"version 2 has rules 1\.1 and is live already"):
+        await make_version(connection, names, newer, EVERYTHING, by="slower", again=False)
+    assert (await make_version(connection, names, newer, EVERYTHING, by="asked")).version == 3
+
+
 async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connection, names: Tables) -> None:
     async with connections(dsn, 1) as (other,):
         await other.execute("SET application_name = 'rebuild by ann'")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
 
@@ -63,8 +63,9 @@ class Rebuilding:
         os.kill(self.process.pid, number)
 
     async def kill(self) -> None:
-        """SIGKILL it; in `phase` is then what it said last."""
-        self.send(signal.SIGKILL)
+        """SIGKILL it, unless it has just ended; in `phase` is then what it said last."""
+        with suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)
         while await self.next() is not None:
             pass
         await to_thread.run_sync(self.process.join, 20)
