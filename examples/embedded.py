@@ -49,7 +49,9 @@ class Server:
     """
 
     def __init__(self, binaries: Path | None = None, *, prefix: str = "pg-", **settings: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+        # A socket's path may have 107 bytes, and some systems' folders for temporary files are longer than that.
+        short = len(tempfile.gettempdir()) <= 60
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=tempfile.gettempdir() if short else "/tmp"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self._user: str | None = None
