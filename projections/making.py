@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
@@ -138,7 +139,9 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
         {"version": version, "by": by, "silent": SILENT_S},
     )
     if row := await cursor.fetchone():
-        raise AlreadyRunning(f"version {version} is being filled by {row[0]!r} since {row[1]:%Y-%m-%d %H:%M:%S %Z}")
+        raise AlreadyRunning(
+            f"version {version} is being filled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}"
+        )
     await cursor.execute(
         sql.SQL(
             """

@@ -22,7 +22,7 @@ from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 from chancy_metrics.projections.turning import turn
 from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
 from tests import rules
-from tests.factories import NOON_US, LogWriter, a_row, a_run, connections, fetch, order, order_and_fold
+from tests.factories import NOON_US, LogWriter, a_row, a_run, connections, eventually, fetch, order, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
@@ -244,7 +244,7 @@ async def test_who_fills_a_version_is_named_to_the_next_one_while_its_connection
         await other.execute("SET application_name = 'rebuild by ann'")
         await a_version(other, names, by="rebuild by ann")
 
-        with pytest.raises(AlreadyRunning, match=r"version 2 is being filled by 'rebuild by ann' since \d{4}-"):
+        with pytest.raises(AlreadyRunning, match=r"version 2 is being filled by 'rebuild by ann' since \d{4}-.* UTC"):
             await a_version(connection, names, by="rebuild by bob")
         assert await a_version(other, names, by="rebuild by ann") == 2
         await fetch(
@@ -271,4 +271,9 @@ async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connect
         await other.execute("SET application_name = 'rebuild by ann'")
         await a_version(other, names, by="rebuild by ann")
 
+    async def gone() -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rebuild by ann'"
+        return await fetch(connection, query, names) == [(0,)]
+
+    await eventually(gone)  # the server needs a moment to notice
     assert await a_version(connection, names, by="rebuild by bob") == 2
