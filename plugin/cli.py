@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from .cli_app import FOUND_SOMETHING, load, run
+from .cli_audit import audit
 from .cli_retention import discard_command, prune_command
 from .cli_verify import completeness_command, counted, verify_command
 from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
@@ -104,6 +105,7 @@ def _size(count: int) -> str:
 for command in (
     *(rebuild_command, swap_command, undo_command, versions_command, prune_command, discard_command),
     *(verify_command, completeness_command),
+    audit,
 ):
     main.add_command(command)
 

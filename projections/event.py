@@ -55,7 +55,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     completed_at: datetime | None = None
     run_s: float | None = None
     wait_s: float | None = None
-    meta: dict[str, Any] = {}  # noqa: RUF012 # msgspec makes a new one each time
+    meta: dict[str, Any] = {}  # msgspec makes a new one each time
 
 
 def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
