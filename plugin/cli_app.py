@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -60,15 +58,6 @@ def load(app: str) -> tuple[Chancy, Metrics]:
             param_hint="--app",
         )
     return chancy, metrics
-
-
-def who() -> str:
-    """Who gives a command, for the records."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

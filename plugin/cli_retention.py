@@ -7,7 +7,8 @@ import sys
 import click
 import msgspec
 
-from .cli_app import FOUND_SOMETHING, load, run, who
+from .cli_app import FOUND_SOMETHING, load, run
+from .connection import who
 from .discarding import discard
 from .retention import PrunedDay, prune_all
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import math
+import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +43,15 @@ async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
         connect_timeout=CONNECT_TIMEOUT_S,
         application_name=shown,
     )
+
+
+def who() -> str:
+    """Who works here, for the records: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this uid, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:

@@ -9,10 +9,10 @@ from typing import Literal
 import anyio
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, advance
@@ -23,6 +23,7 @@ from chancy_metrics.projections.turning import Cause, turn
 from chancy_metrics.projections.versions import Version, live_version
 
 from .announcing import announce_by
+from .connection import database_now_us
 from .options import DAY_S, Options
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
@@ -86,22 +87,32 @@ class Filling:
         async with short_transaction(self._connection) as cursor:
             return await live_version(cursor, self.names)
 
-    async def begin(self, *, swaps: bool, again: bool = True) -> Version:
+    async def begin(self, *, swaps: bool, again: bool = True, patience_s: float = 0) -> Version:
         """Make the version, or go on with the one that is there, and copy the opening into it.
 
         Args:
             again: Also where the live version has these rules already.
+            patience_s: How long to wait for somebody else who fills it: of one that was killed, the server
+                notices the end only when it has done with what it was doing.
 
         Raises:
             AlreadyRunning: Somebody else fills it, or was faster.
         """
         live = await self.live()
         async with short_transaction(self._connection) as cursor:
-            now_us = await _now_us(cursor)
+            now_us = await database_now_us(cursor)
         kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-        made = await make_version(
-            self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps, again=again
-        )
+        impatient = time.monotonic() + patience_s
+        while True:
+            try:
+                made = await make_version(
+                    self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps, again=again
+                )
+                break
+            except AlreadyRunning:
+                if time.monotonic() >= impatient:
+                    raise
+            await anyio.sleep(_GIVE_WAY_S)
         self.version = made.version
         self._total_events = await self._events_past(made.position)
         self.tell("copying", made.position, live.position)
@@ -198,9 +209,3 @@ class Filling:
             row = await cursor.fetchone()
         return row[0] if row else 0
 
-
-async def _now_us(cursor: AsyncCursor[TupleRow]) -> int:
-    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -30,10 +28,13 @@ from chancy_metrics.projections.versions import (
     read_versions,
 )
 
-from .connection import own_connection
+from .connection import own_connection, who
 from .filling import Filling, Progress
 from .metrics import metrics_of
 from .options import DAY_S
+
+#: Seconds to wait for another rebuild that may have been killed a moment ago.
+_PATIENCE_S = 5
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -92,7 +93,7 @@ async def rebuild(
         working, holding, looking = [await stack.enter_async_context(own_connection(chancy, folder)) for _ in range(3)]
         filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
         await _check_wins(filling, working)
-        await filling.begin(swaps=swap)
+        await filling.begin(swaps=swap, patience_s=_PATIENCE_S)
         await filling.fill()
         live, position, compared = await _compare(filling, working, holding, looking, folder)
         if swap:
@@ -209,12 +210,4 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
 
 
 def _folder(what: str, by: str | None) -> str:
-    return f"{what} {uuid4().hex[:8]} by {by or _who()}"
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} ({os.getpid()})"
+    return f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 
+import anyio
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import VersionRefused
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.filling import Progress
-from chancy_metrics.plugin.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
+from chancy_metrics.projections.making import make_version
 from chancy_metrics.projections.replay import diff, replay, stored
-from tests.factories import LogWriter, a_row, a_run, an_app, fetch, order_and_fold
+from chancy_metrics.projections.rules import BUILT_IN
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, eventually, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 
@@ -100,3 +103,28 @@ async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
         with pytest.raises(VersionRefused, match="nothing to go back to"):
             await undo(chancy)
         assert await swap(chancy, 2) == 2
+
+
+async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_noticed_yet(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_history(connection, names)
+    done: list[Rebuilt] = []
+
+    async def go_on() -> None:
+        async with an_app(dsn) as (chancy, _):
+            done.append(await rebuild(chancy))
+
+    async def asks_for_the_version() -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rebuild ________ by %%'"
+        return await fetch(connection, query, names) != [(0,)]
+
+    async with connections(dsn, 1) as (killed,), anyio.create_task_group() as tasks:
+        await killed.execute("SET application_name = 'rebuild by ann'")
+        await make_version(killed, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        tasks.start_soon(go_on)
+        await eventually(asks_for_the_version)
+        assert not done
+        await killed.close()
+
+    assert [(one.version, one.swapped) for one in done] == [(2, True)]
