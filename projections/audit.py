@@ -1,4 +1,4 @@
-"""The order, its chain and its producers against the log: set operations and pieces, without a payload."""
+"""The order, its chain and its producers against the log: set operations and pieces."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
+from anyio import to_thread
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
 from chancy_metrics.events.log import BatchId
+from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import LogRow, link
+from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
+from chancy_metrics.events.stretch import read_whole_rows
 
 from .findings import Findings
 from .span import read_days
@@ -37,6 +42,13 @@ class _Entry(NamedTuple):
     last_before: int | None
 
 
+class _Days(NamedTuple):
+    """Days whose batches are to be read from the log, and days whose batches have left it."""
+
+    raw: set[date]
+    gone: set[date]
+
+
 async def check_places(
     cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
 ) -> None:
@@ -48,12 +60,38 @@ async def check_places(
     entries = await _entries(cursor, tables, [row.position for row in rows])
     in_log = await read_log_rows(cursor, tables, [entry.batch_id for entry in entries])
     # Read after the rows: a day whose rows have left meanwhile is none of these any more.
-    days = set(await read_days(cursor, tables))
+    days = await _days(cursor, tables)
     given_up = await _given_up(cursor, tables, version, rows)
     for entry in entries:
-        _check_gap(entry, days, found)
-        if entry.batch_id.day in days:
-            _check_row(entry, in_log.get(entry.batch_id), entry.position in given_up, found)
+        _check_entry(entry, in_log.get(entry.batch_id), days, entry.position in given_up, found)
+
+
+async def check_batches(
+    cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LedgerRow], found: Findings
+) -> int:
+    """Check the same, and each batch's payload: its sha256, and how many events it holds.
+
+    What is given up is found here too.
+
+    Returns:
+        How many of the batches are in the log, and so were hashed again.
+    """
+    entries = await _entries(cursor, tables, [row.position for row in rows])
+    in_log = await read_whole_rows(cursor, tables, [entry.batch_id for entry in entries])
+    days = await _days(cursor, tables)
+
+    def check() -> int:
+        hashed = 0
+        for entry in entries:
+            row, payload = in_log.get(entry.batch_id, (None, b""))
+            _check_entry(entry, row, days, False, found)
+            if row is not None and entry.batch_id.day in days.raw:
+                hashed += 1
+                if fault := _payload_fault(row, payload):
+                    found.add("payload", f"position {entry.position}", fault)
+        return hashed
+
+    return await to_thread.run_sync(check)
 
 
 async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, found: Findings) -> None:
@@ -142,26 +180,49 @@ async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: 
     found.count += broken[0][5] - len(broken) if broken else 0
 
 
-def _check_gap(entry: _Entry, days: set[date], found: Findings) -> None:
+def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bool, found: Findings) -> None:
+    where, day = f"position {entry.position}", entry.batch_id.day
+    _check_gap(entry, days, found)
+    if day in days.gone:
+        return
+    if day not in days.raw:
+        found.add("log", where, f"its day {day} is neither in the log nor one that retention let go")
+    elif row is None:
+        if not is_given_up:
+            found.add("log", where, f"its row of {day} is not in the log")
+    else:
+        if row.events != entry.events:
+            found.add("ledger", where, f"it says {entry.events} events, the log {row.events}")
+        before = b"" if entry.position == 1 else entry.before
+        if before is not None and (fault := chain_fault(before, entry.position, row, entry.chain)):
+            found.add("chain", where, fault)
+
+
+def _check_gap(entry: _Entry, days: _Days, found: Findings) -> None:
     if entry.before is not None or entry.position == 1:
         return
-    if entry.last_before is None and entry.batch_id.day not in days:
+    if entry.last_before is None and entry.batch_id.day in days.gone:
         return  # retention has taken what was before it
-    first = (entry.last_before or 0) + 1
-    found.add("ledger", f"positions {first} to {entry.position - 1}", "they are missing")
+    first, last = (entry.last_before or 0) + 1, entry.position - 1
+    if first == last:
+        found.add("ledger", f"position {first}", "it is missing")
+    else:
+        found.add("ledger", f"positions {first} to {last}", "they are missing")
 
 
-def _check_row(entry: _Entry, row: LogRow | None, is_given_up: bool, found: Findings) -> None:
-    where = f"position {entry.position}"
-    if row is None:
-        if not is_given_up:
-            found.add("log", where, f"its row of {entry.batch_id.day} is not in the log")
-        return
-    if row.events != entry.events:
-        found.add("ledger", where, f"it says {entry.events} events, the log {row.events}")
-    before = b"" if entry.position == 1 else entry.before
-    if before is not None and link(before, entry.position, row) != entry.chain:
-        found.add("chain", where, "its hash does not cover its row in the log and the hash before it")
+def _payload_fault(row: LogRow, payload: bytes) -> str:
+    try:
+        decode(row.codec, payload, row.sha256, row.events)
+    except UnknownCodec:
+        return payload_fault(row, payload)
+    except DamagedBatch as error:
+        return str(error)
+    return ""
+
+
+async def _days(cursor: AsyncCursor[TupleRow], tables: Tables) -> _Days:
+    gone = await gone_days(cursor, tables)
+    return _Days(set(await read_days(cursor, tables)), gone | await gone_days(cursor, tables))
 
 
 async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Sequence[int]) -> list[_Entry]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.errors import RuleFailed
 
 from .rules import Derived, RuleSet, name_of
+
+
+class Made(NamedTuple):
+    """Observations that a rule made, and of which job update each."""
+
+    rows: NDArray[np.int64]
+    columns: ObservationColumns
 
 
 def derive(batch: DecodedBatch, rules: RuleSet) -> DecodedBatch:
@@ -21,13 +30,20 @@ def derive(batch: DecodedBatch, rules: RuleSet) -> DecodedBatch:
     if batch.jobs is None or not rules.rules:
         return batch
     parts = [] if batch.observations is None else [batch.observations]
+    parts += [made.columns for made in made_of(batch.jobs, rules)]
+    return batch._replace(observations=_together(parts)) if parts else batch
+
+
+def made_of(jobs: JobColumns, rules: RuleSet) -> list[Made]:
+    """Return what *rules* make of job updates, rule after rule; raises as `derive` does."""
+    found: list[Made] = []
     for rule in rules.rules:
         try:
-            made = [_observations(derived, batch.jobs) for derived in _made(rule(batch.jobs))]
-            parts += [one for one in made if len(one.values)]
+            made = [_observations(derived, jobs) for derived in _made(rule(jobs))]
+            found += [one for one in made if len(one.rows)]
         except Exception as error:  # whatever the user's code raises is this batch's misfortune, not the fold's
             raise RuleFailed(f"rule {name_of(rule)!r} failed: {type(error).__name__}: {error}") from error
-    return batch._replace(observations=_together(parts)) if parts else batch
+    return found
 
 
 def _made(result: object) -> Iterator[Derived]:
@@ -37,7 +53,7 @@ def _made(result: object) -> Iterator[Derived]:
         yield derived
 
 
-def _observations(derived: Derived, jobs: JobColumns) -> ObservationColumns:
+def _observations(derived: Derived, jobs: JobColumns) -> Made:
     rows, values = np.broadcast_arrays(np.atleast_1d(derived.rows), np.asarray(derived.values, np.float64))
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueError(f"rows of {derived.series.key!r} must be whole numbers of job updates, got {rows!r:.80}")
@@ -45,7 +61,8 @@ def _observations(derived: Derived, jobs: JobColumns) -> ObservationColumns:
         raise ValueError(f"rows of {derived.series.key!r} must be within 0 and {len(jobs.at_us) - 1}")
     if not np.isfinite(values).all():
         raise ValueError(f"values of {derived.series.key!r} must be finite")
-    return ObservationColumns([derived.series], np.array([rows.size]), jobs.at_us[rows.astype(np.int64)], values)
+    rows = rows.astype(np.int64)
+    return Made(rows, ObservationColumns([derived.series], np.array([rows.size]), jobs.at_us[rows], values))
 
 
 def _together(parts: list[ObservationColumns]) -> ObservationColumns:

@@ -14,7 +14,7 @@ from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationC
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 
-from .job_series import has_wait_time
+from .job_times import JobTimes, shown_us, times_of
 
 #: "job" is a job update, the others are observations.
 EventKind = Literal["job", "counter", "gauge", "histogram"]
@@ -65,24 +65,24 @@ def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) ->
         decoded: What `decode` makes of *batch*. What user rules add lies behind it and is no event.
     """
     jobs = 0 if decoded.jobs is None else len(decoded.jobs.at_us)
+    times = None if decoded.jobs is None else times_of(decoded.jobs)
     return [
-        _job(batch, decoded.jobs, index)
-        if decoded.jobs is not None and index < jobs
+        _job(batch, decoded.jobs, times, index)
+        if decoded.jobs is not None and times is not None and index < jobs
         else _observation(batch, _known(decoded.observations), index, index - jobs)
         for index in indexes
     ]
 
 
-def _job(batch: LogBatch, jobs: JobColumns, row: int) -> Event:
+def _job(batch: LogBatch, jobs: JobColumns, times: JobTimes, row: int) -> Event:
     func, queue, state, attempt, error = jobs.combos[jobs.combo[row]]
     started_us = int(jobs.started_us[row]) if jobs.has_started[row] else None
     completed_us = int(jobs.completed_us[row]) if jobs.has_completed[row] else None
     created_us, scheduled_us = int(jobs.created_us[row]), int(jobs.scheduled_us[row])
-    run_s = wait_s = None
-    if started_us is not None and completed_us is not None:
-        run_s = max(completed_us - started_us, 0) / 1e6
-    if started_us is not None and has_wait_time(state):
-        wait_s = max(started_us - max(created_us, scheduled_us), 0) / 1e6
+    run_s, wait_s = (
+        us / 1e6 if known else None
+        for us, known in zip(shown_us(times.took_us[:, row]).tolist(), times.known[:, row], strict=True)
+    )
     return Event(
         batch.position,
         row,

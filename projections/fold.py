@@ -36,14 +36,13 @@ from .cells import (
 )
 from .derive import derive
 from .job_series import has_wait_time, job_series
+from .job_times import MAX_DURATION_US, job_times, shown_us
 from .rules import BUILT_IN, RuleSet
 from .sketch import codes
 from .sums import exact_sums
 
 _MINUTE_US = 60_000_000
 _ONE_US = _SKEW_US = 1_000_000
-#: Longest duration kept, 142 years: beyond it float64 can't hold every microsecond.
-_MAX_DURATION_US = 2**52
 
 # glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
 np.empty(31 << 17)
@@ -137,10 +136,10 @@ def _job_cells(
 ) -> Cells:
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
     kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
-    created, scheduled, started, completed, has_started, has_completed = (
+    times = [
         np.concatenate([getattr(columns, name) for _, columns in jobs])
         for name in ("created_us", "scheduled_us", "started_us", "completed_us", "has_started", "has_completed")
-    )
+    ]
     worker, at_us = _who_and_when(jobs, workers, counts)
     # Group by (worker, kind, minute) first: everything after works on groups, which are few.
     minute = at_us // _MINUTE_US
@@ -150,13 +149,12 @@ def _job_cells(
     last_us = np.maximum.reduceat(at_us, starts)
     # The two times of each update, one below the other, without those it does not have.
     may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
-    known = np.stack((has_started & has_completed, has_started & may_wait)).take(order, axis=1)
-    took_us = np.stack((completed - started, started - np.maximum(created, scheduled))).take(order, axis=1)
-    places = np.flatnonzero(known)
-    took_us = took_us.ravel()[places]
-    micro = np.clip(took_us, 0, _MAX_DURATION_US)
+    known, took_us = job_times(*times, may_wait)
+    places = np.flatnonzero(known.take(order, axis=1))
+    took_us = took_us.take(order, axis=1).ravel()[places]
+    micro = shown_us(took_us)
     # A little below zero is ordinary: a claim may have begun before the job it then claims was there.
-    counts["skewed"] += int(np.count_nonzero((took_us < -_SKEW_US) | (took_us > _MAX_DURATION_US)))
+    counts["skewed"] += int(np.count_nonzero((took_us < -_SKEW_US) | (took_us > MAX_DURATION_US)))
     timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(tally, 2))[places]
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)

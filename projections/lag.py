@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
@@ -17,6 +18,11 @@ class Lag(NamedTuple):
 
     waiting_s: float
     silent_s: float
+
+    @property
+    def standstill_s(self) -> float:
+        """Seconds for which nobody has folded, though events waited."""
+        return min(self.waiting_s, self.silent_s)
 
 
 async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
@@ -45,14 +51,15 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
     now, folded_at, *places = row
-    appended = [await _appended_at(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
+    appended = [await appended_at(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
     oldest = min((moment for moment in appended if moment is not None), default=now)
     return Lag(max(0.0, (now - oldest).total_seconds()), (now - folded_at).total_seconds())
 
 
-async def _appended_at(
-    cursor: AsyncCursor[TupleRow], tables: Tables, day: date, producer: object, sequence: int
+async def appended_at(
+    cursor: AsyncCursor[TupleRow], tables: Tables, day: date, producer: UUID, sequence: int
 ) -> datetime | None:
+    """When a batch was appended; None if it is not in the log any more."""
     await cursor.execute(
         sql.SQL(
             "SELECT appended_at FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s"

@@ -19,6 +19,18 @@ from .versions import OPENING, UNFINISHED, Version, lock_head, lock_version, rea
 COPY_ROWS = 20_000
 #: Seconds after which a filler is taken for gone, even if its connection seems to live, as behind a pooler.
 SILENT_S = 60
+#: Whether somebody fills the version *v*: who said so last has a connection, and it moves.
+FILLED = sql.SQL(
+    """
+    coalesce(v.folded_at > clock_timestamp() - make_interval(secs => {silent}), false)
+        AND EXISTS (
+            SELECT 1
+            FROM pg_stat_activity a
+            WHERE a.datname = current_database()
+                AND a.application_name = left(v.folded_by, 63)
+        )
+    """
+).format(silent=SILENT_S)
 
 
 async def make_version(
@@ -123,20 +135,14 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
     await cursor.execute(
         sql.SQL(
             """
-            SELECT folded_by, folder_since
-            FROM {versions}
-            WHERE version = %(version)s
-                AND folded_by <> %(by)s
-                AND folded_at > clock_timestamp() - make_interval(secs => %(silent)s)
-                AND EXISTS (
-                    SELECT 1
-                    FROM pg_stat_activity a
-                    WHERE a.datname = current_database()
-                        AND a.application_name = left(folded_by, 63)
-                )
+            SELECT v.folded_by, v.folder_since
+            FROM {versions} v
+            WHERE v.version = %(version)s
+                AND v.folded_by <> %(by)s
+                AND {filled}
             """
-        ).format(versions=tables.versions),
-        {"version": version, "by": by, "silent": SILENT_S},
+        ).format(versions=tables.versions, filled=FILLED),
+        {"version": version, "by": by},
     )
     if row := await cursor.fetchone():
         raise AlreadyRunning(

@@ -22,6 +22,7 @@ from .sums import canonical
 
 #: Rows read at once.
 _PIECE = 20_000
+_ONLY = sql.SQL("AND worker = %(worker)s AND series = %(series)s")
 #: Whether a sum is a number of millionths that 64 bits hold.
 _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
 
@@ -32,12 +33,14 @@ async def read_cells(
     version: int,
     since: Mapping[str, int],
     until: Mapping[str, int] | None = None,
+    only: tuple[int, int] | None = None,
 ) -> Fold:
     """Return what *version* has stored, in the caller's snapshot.
 
     Args:
         since: Resolution -> start of the first bucket, seconds; a resolution that is not in it is not read.
         until: The same of the first bucket past the end; all there is by default.
+        only: Ids of a worker (0: all together) and of a series, whose points alone are read.
     """
     series: dict[int, int] = {}
     workers: dict[int, int] = {}
@@ -56,12 +59,15 @@ async def read_cells(
                     WHERE version = %(version)s
                         AND bucket >= %(since)s
                         AND bucket < %(until)s
+                        {only}
                     """
-                ).format(rollup=tables.rollup(resolution), whole=_WHOLE_MICRO),
+                ).format(rollup=tables.rollup(resolution), whole=_WHOLE_MICRO, only=_ONLY if only else sql.SQL("")),
                 {
                     "version": version,
                     "since": since[resolution],
                     "until": 2**63 - 1 if until is None else until[resolution],
+                    "worker": only[0] if only else None,
+                    "series": only[1] if only else None,
                 },
                 binary=True,
             )

@@ -1,0 +1,247 @@
+"""The log read in its order, a page at a time: what a selection matches, and what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.columns import DecodedBatch
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.ledger import LedgerRow, read_ledger, read_log_rows
+from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.summaries import Stretch, read_stretches
+
+from .event import Event, spell_out
+from .gaps import Gap, concerns, may_have_matched, read_pruned, unreadable
+from .matching import matching, may_match
+from .replay import pieces
+from .selection import Place, Selection
+
+#: Stretches looked at in one statement, and ledger rows read in one.
+_STRETCHES = 2_000
+_ROWS = 512
+#: Events of a page at the most.
+PAGE_EVENTS = 1_000
+
+
+class Page(NamedTuple):
+    """A piece of the order that was looked through; events and gaps may both be empty.
+
+    Attributes:
+        place: Where to go on: everything up to there has been looked at.
+    """
+
+    place: Place
+    events: list[Event]
+    gaps: list[Gap]
+
+
+class _Found(NamedTuple):
+    """Events of a batch that match, by their indexes."""
+
+    batch: LogBatch
+    decoded: DecodedBatch
+    indexes: list[int]
+
+
+class _Rows(NamedTuple):
+    """Places whose batches are to be read, up to position *until*."""
+
+    until: int
+    rows: list[LedgerRow]
+    gaps: list[Gap]
+
+
+async def select(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    selection: Selection,
+    *,
+    on_gap: Callable[[Gap], None],
+    limit: int | None = None,
+) -> AsyncIterator[Event]:
+    """Yield up to *limit* events that match, in order; tell *on_gap* what could not be looked at."""
+    found = 0
+    if limit == 0:
+        return
+    async for page in read_pages(connection, tables, selection):
+        for gap in page.gaps:
+            on_gap(gap)
+        for event in page.events:
+            yield event
+            found += 1
+            if found == limit:
+                return
+
+
+async def read_end(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+    """Return the last position of the order."""
+    await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def read_pages(
+    connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection, *, until: int | None = None
+) -> AsyncIterator[Page]:
+    """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
+
+    No transaction is open while somebody works with a page, and none is open for longer than a read takes.
+
+    Args:
+        connection: An autocommit one outside a transaction.
+    """
+    reader = _Reader(connection, tables, selection)
+    async with short_transaction(connection) as cursor:
+        end = min(await read_end(cursor, tables), 2**63 - 1 if until is None else until)
+        if selection.last_position is not None:
+            end = min(end, selection.last_position)
+        pruned = await read_pruned(cursor, tables, after=selection.start)
+    reader.said = {one.day for one in pruned if one.day is not None}
+    place = Place(selection.start)
+    gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
+    if gaps:
+        yield Page(place, [], gaps)
+    floor = max((one.last_position for one in pruned), default=0)
+    while place.position < end:
+        async with short_transaction(connection) as cursor:
+            stretches = await read_stretches(
+                cursor, tables, selection.wanted(), after=place.position, until=end, limit=_STRETCHES
+            )
+        until_here = stretches[-1].last if len(stretches) == _STRETCHES else end
+        for first, last in _to_read(stretches, place.position + 1, min(until_here, end), floor):
+            async for page in reader.read(first, last):
+                yield page
+        place = Place(min(until_here, end))
+        yield Page(place, [], [])
+
+
+def _to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> Iterator[tuple[int, int]]:
+    """Yield what of the positions from *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
+
+    What lies between stretches has to be read, except up to *floor*, the last position that has left the log: there
+    the summaries have gone because all of their days have.
+    """
+    start: int | None = None
+    for stretch in stretches:
+        if stretch.first > max(first, floor + 1) and start is None:
+            start = max(first, floor + 1)
+        if stretch.skips:
+            if start is not None and start < stretch.first:
+                yield start, stretch.first - 1
+            start = None
+        elif start is None:
+            start = max(first, stretch.first)
+        first = max(first, stretch.last + 1)
+    if start is None:
+        start = first
+    if start <= end:
+        yield start, end
+
+
+class _Reader:
+    """Reads ranges of positions; remembers which days were said to be gone."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._selection = selection
+        self.said: set[date] = set()
+
+    async def read(self, first: int, last: int) -> AsyncIterator[Page]:
+        """Yield the pages of positions *first* to *last*, both inclusive."""
+        after = first - 1
+        while found := await self._rows(after, last):
+            if found.gaps:
+                yield Page(Place(after), [], found.gaps)
+            for rows in pieces(found.rows):
+                batches, gaps = await self._batches(rows)
+                matches, damaged = await to_thread.run_sync(_decode, self._selection, batches)
+                by_position = {row.position: row for row in rows}
+                gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
+                if gaps:
+                    yield Page(Place(rows[0].position - 1), [], gaps)
+                for part in _page_by_page(matches):
+                    yield await to_thread.run_sync(_spell_out, part)
+            after = found.until
+            yield Page(Place(after), [], [])
+
+    async def _rows(self, after: int, last: int) -> _Rows | None:
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
+            if not rows:
+                return None
+            gone = await gone_days(cursor, self._tables)
+            in_log = await read_log_rows(
+                cursor, self._tables, [row.batch_id for row in rows if row.batch_id.day not in gone]
+            )
+            missing = [row for row in rows if row.batch_id not in in_log]
+            gaps = await self._gaps(cursor, missing) if missing else []
+        kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
+        return _Rows(rows[-1].position, kept, gaps)
+
+    async def _batches(self, rows: list[LedgerRow]) -> tuple[list[LogBatch], list[Gap]]:
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
+            found = {batch.position for batch in batches}
+            missing = [row for row in rows if row.position not in found]
+            return batches, await self._gaps(cursor, missing) if missing else []
+
+    async def _gaps(self, cursor: AsyncCursor[TupleRow], missing: Sequence[LedgerRow]) -> list[Gap]:
+        """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
+        gone = await gone_days(cursor, self._tables)
+        left = {row.batch_id.day for row in missing} & gone - self.said
+        gaps: list[Gap] = []
+        if left:
+            self.said |= left
+            pruned = await read_pruned(cursor, self._tables, after=0)
+            gaps += [one for one in pruned if one.day in left and concerns(self._selection, one)]
+        gaps += [
+            unreadable(row, "its row is not in the log")
+            for row in missing
+            if row.batch_id.day not in gone and may_have_matched(self._selection, row)
+        ]
+        return gaps
+
+
+def _decode(selection: Selection, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
+    """Return what matches, batch by batch, and which batches can't be read: position -> why."""
+    found, damaged = [], {}
+    for batch in batches:
+        try:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec) as error:
+            damaged[batch.position] = str(error)
+            continue
+        indexes = matching(selection, batch, decoded).tolist()
+        if indexes:
+            found.append(_Found(batch, decoded, indexes))
+    return found, damaged
+
+
+def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
+    """Cut what matches into pages."""
+    page: list[_Found] = []
+    room = PAGE_EVENTS
+    for batch, decoded, indexes in matches:
+        while indexes:
+            page.append(_Found(batch, decoded, indexes[:room]))
+            room, indexes = room - len(page[-1].indexes), indexes[room:]
+            if not room:
+                yield page
+                page, room = [], PAGE_EVENTS
+    if page:
+        yield page
+
+
+def _spell_out(part: Sequence[_Found]) -> Page:
+    events = [event for found in part for event in spell_out(*found)]
+    return Page(Place(events[-1].position, events[-1].index), events, [])
