@@ -25,11 +25,11 @@ class Fed(NamedTuple):
     """Observations of one series in one batch.
 
     Attributes:
-        index: Of the event each was made of.
+        indexes: Of the event each was made of.
         at_us: When that event happened by its own clock, microseconds since 1970.
     """
 
-    index: NDArray[np.int64]
+    indexes: NDArray[np.int64]
     at_us: NDArray[np.int64]
     values: NDArray[np.float64]
 

@@ -136,10 +136,10 @@ def _job_cells(
 ) -> Cells:
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
     kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
-    times = [
+    created, scheduled, started, completed, has_started, has_completed = (
         np.concatenate([getattr(columns, name) for _, columns in jobs])
         for name in ("created_us", "scheduled_us", "started_us", "completed_us", "has_started", "has_completed")
-    ]
+    )
     worker, at_us = _who_and_when(jobs, workers, counts)
     # Group by (worker, kind, minute) first: everything after works on groups, which are few.
     minute = at_us // _MINUTE_US
@@ -149,7 +149,7 @@ def _job_cells(
     last_us = np.maximum.reduceat(at_us, starts)
     # The two times of each update, one below the other, without those it does not have.
     may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
-    known, took_us = job_times(*times, may_wait)
+    known, took_us = job_times(created, scheduled, started, completed, has_started, has_completed, may_wait)
     places = np.flatnonzero(known.take(order, axis=1))
     took_us = took_us.take(order, axis=1).ravel()[places]
     micro = shown_us(took_us)

@@ -1,0 +1,211 @@
+"""One point, made again from the events behind it: what they are, and whether they come to what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+
+from .cells import ALL_WORKERS, select
+from .crowd import Crowd
+from .fold import Fold, fold
+from .replay import PAGE, Difference, Point, Sum, log_snapshot, pieces, points_of, read_alive
+from .rules import RuleSet
+from .span import Span, find_batches, read_days
+from .stored import read_cells
+from .versions import OPENING, Version, live_version
+
+#: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
+_TRIES = 5
+_US = 1_000_000
+
+
+class Place(NamedTuple):
+    """Which point: a bucket of a series, of one worker or (None) of all together.
+
+    Attributes:
+        bucket: Its start, seconds since 1970.
+    """
+
+    series: Series
+    resolution: str
+    bucket: int
+    worker: str | None
+
+    @property
+    def span(self) -> Span:
+        return Span(self.bucket * _US, (self.bucket + RESOLUTIONS[self.resolution]) * _US)
+
+
+class Remade(NamedTuple):
+    """A point as it is stored and as it is made again.
+
+    Attributes:
+        position: Of the live version; events past it are in neither.
+        is_kept: Whether the live version still keeps its bucket at its resolution.
+        stored: None where it is not.
+        opening: What events that have left the log added to it; None where none did.
+        again: The opening and the events in the log together; None where there is nothing.
+        crowd: The events in the log.
+    """
+
+    version: int
+    position: int
+    is_kept: bool
+    stored: Point | None
+    opening: Point | None
+    again: Point | None
+    crowd: Crowd
+
+    @property
+    def difference(self) -> str:
+        """In what stored and made again differ, in words; "" if in nothing."""
+        stored, again = self.stored, self.again
+        if again is not None and again.worker is not None:
+            again = again._replace(sketch=b"")  # the rollups keep none of a single worker
+        known = stored or again
+        if not self.is_kept or known is None or stored == again:
+            return ""
+        return Difference(*known[:4], stored, again).change
+
+
+async def remake(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: Place, *, most: int
+) -> Remade:
+    """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
+
+    Reads the log in short transactions and the rest in one snapshot; nobody waits for it. Memory does not grow
+    with the events.
+
+    Args:
+        most: How many events each list of the crowd keeps.
+
+    Raises:
+        VersionRefused: The live version has other rules than *rules*.
+        MetricsLogError: Days left the log, or versions were swapped, faster than this read them.
+    """
+    for _ in range(_TRIES):
+        done = await _Attempt(connection, tables, rules, place, most).run()
+        if done is not None:
+            return done
+    raise MetricsLogError(
+        f"the live version or its opening changed {_TRIES} times while a point was explained: try again"
+    )
+
+
+class _Attempt:
+    def __init__(
+        self, connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: Place, most: int
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._rules = rules
+        self._place = place
+        self._crowd = Crowd(place.series, place.span, rules, most)
+        self._since = {place.resolution: place.bucket}
+        self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
+        self._total = Sum()
+
+    async def run(self) -> Remade | None:
+        """Return None where what it stood on has changed meanwhile."""
+        async with short_transaction(self._connection) as cursor:
+            version, gone = await self._base(cursor)
+            days = await read_days(cursor, self._tables)
+        for day in days:
+            async with short_transaction(self._connection) as cursor:
+                rows = await find_batches(cursor, self._tables, self._place.span, day, until=version.position)
+            await self._add(version, rows)
+        async with log_snapshot(self._connection, self._tables) as cursor:
+            now, gone_now = await self._base(cursor)
+            if (now.version, gone_now) != (version.version, gone):
+                return None
+            after = version.position
+            while page := await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=now.position):
+                for piece in pieces([row for row in page if row.batch_id.day not in gone]):
+                    await self._take(await read_alive(cursor, self._tables, now, piece))
+                after = page[-1].position
+            worker, series = await self._ids(cursor)
+            stored = await self._read(cursor, now.version, worker, series)
+            opening = await self._read(cursor, OPENING, worker, series)
+        before = self._point(opening)
+        self._total.add(opening)
+        return Remade(
+            now.version,
+            now.position,
+            self._place.bucket >= now.horizons[self._place.resolution],
+            self._point(stored),
+            before,
+            self._point(await to_thread.run_sync(self._total.fold)),
+            self._crowd,
+        )
+
+    async def _base(self, cursor: AsyncCursor[TupleRow]) -> tuple[Version, set[date]]:
+        version = await live_version(cursor, self._tables)
+        if reason := version.refuses(self._rules):
+            raise VersionRefused(f"can't explain: {reason}")
+        return version, await gone_days(cursor, self._tables)
+
+    async def _add(self, version: Version, rows: Sequence[LedgerRow]) -> None:
+        for piece in pieces(rows):
+            async with short_transaction(self._connection) as cursor:
+                batches = await read_alive(cursor, self._tables, version, piece)
+            await self._take(batches)
+
+    async def _take(self, batches: Sequence[LogBatch]) -> None:
+        mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]
+        await to_thread.run_sync(self._fold, mine)
+
+    def _fold(self, batches: Sequence[LogBatch]) -> None:
+        self._crowd.add(batches)
+        self._total.add(self._only(fold(batches, self._rules)))
+
+    def _only(self, folded: Fold) -> Fold:
+        """Keep the one point: of one worker's batches the row of all together is that worker's, with its sketch."""
+        levels = {}
+        if self._place.series in folded.series:
+            number = folded.series.index(self._place.series)
+            cells = folded.levels[self._place.resolution]
+            is_it = (cells.worker == ALL_WORKERS) & (cells.series == number) & (cells.bucket == self._place.bucket)
+            if is_it.any():
+                levels[self._place.resolution] = select(cells, is_it)
+        return folded._replace(levels=levels)
+
+    async def _ids(self, cursor: AsyncCursor[TupleRow]) -> tuple[int, int]:
+        """Numbers of the worker and the series; -1 for one that has no points."""
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT CASE WHEN %(worker)s::text IS NULL THEN 0
+                        ELSE coalesce((SELECT id FROM {workers} WHERE name = %(worker)s), -1) END,
+                    coalesce(
+                        (SELECT id FROM {series} WHERE key = %(key)s AND kind = %(kind)s AND unit = %(unit)s), -1
+                    )
+                """
+            ).format(workers=self._tables.workers, series=self._tables.series),
+            {"worker": self._place.worker, **self._place.series._asdict()},
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    async def _read(self, cursor: AsyncCursor[TupleRow], version: int, worker: int, series: int) -> Fold:
+        """The stored point, as that of all workers together."""
+        found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
+        return found._replace(
+            levels={name: cells._replace(worker=cells.worker * ALL_WORKERS) for name, cells in found.levels.items()}
+        )
+
+    def _point(self, folded: Fold) -> Point | None:
+        points = points_of(folded, self._since)
+        return points[0]._replace(worker=self._place.worker) if points else None

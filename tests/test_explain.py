@@ -1,0 +1,293 @@
+"""A point is explained by exactly the events behind it, and they come to what is stored."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.connection import database_now_us
+from chancy_metrics.plugin.explain import UnknownSeries, explain
+from chancy_metrics.plugin.marks import mark, marks
+from chancy_metrics.plugin.retention import prune
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.expiry import expire
+from chancy_metrics.projections.explain import Place, remake
+from chancy_metrics.projections.replay import stored
+from chancy_metrics.projections.rules import BUILT_IN
+from examples.embedded import Server
+from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
+from tests.test_opening import a_database
+
+Connection = AsyncConnection[TupleRow]
+DAY_S = 86_400
+DAY_US = DAY_S * 1_000_000
+RETENTION = {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
+
+
+def moment(at_us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=at_us)
+
+
+async def test_a_counter_of_job_updates_is_explained_down_to_the_jobs(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    at_us = now_us() - 60_000_000
+    slow = a_row(at_us, state="failed", started_us=at_us - 9_000_000)._replace(
+        combo=Combo("app.work", "default", "failed", 2, "ValueError")
+    )
+    await LogWriter(connection, names, "w1").append(jobs=[a_row(at_us, state="failed"), slow, a_row(at_us)])
+    await LogWriter(connection, names, "w2").append(jobs=[a_row(at_us, state="failed", func="app.other")])
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "global:status:failed", moment(at_us), resolution="1hour", most=2)
+
+    assert found.equal and found.stored == found.recomputed and found.stored is not None
+    assert (found.stored.count, found.events, found.pruned, found.source) == (3, 3, 0, "raw")
+    assert found.by_func == [("app.work", 2), ("app.other", 1)]
+    assert found.by_worker == [("w1", 2), ("w2", 1)]
+    assert (found.by_state, found.by_error) == ([("failed", 3)], [("ValueError", 1)])
+    assert [str(event.job_id) for event in found.largest][:1] == [str(found.failed[-1].job_id)]
+    assert found.largest[0].run_s == 9.0 and found.largest[0].attempt == 2
+    assert len(found.largest) == len(found.failed) == len(found.first) == 2
+    assert "3 events in the log; recomputed: equal" in found.sentence
+
+
+async def test_a_workers_point_has_the_quantiles_that_the_rollups_do_not_keep(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    at_us = now_us() - 60_000_000
+    run = a_run("app:size", [float(n) for n in range(1, 101)], kind="histogram", unit="MB", at_us=at_us)
+    await LogWriter(connection, names, "w1").append(runs=[run])
+    await LogWriter(connection, names, "w2").append(
+        runs=[a_run("app:size", [1e9], kind="histogram", unit="MB", at_us=at_us)]
+    )
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "app:size", moment(at_us), worker_id="w1")
+        nobody = await explain(chancy, "app:size", moment(at_us), worker_id="w3")
+
+    assert found.equal and found.stored is not None and found.stored.count == 100
+    assert found.stored.p95 == pytest.approx(95, rel=0.0055)
+    assert [event.value for event in found.largest[:2]] == [100.0, 99.0]
+    assert (nobody.stored, nobody.recomputed, nobody.equal, nobody.source) == (None, None, True, "nothing")
+
+
+async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    at_us = now_us() - 60_000_000
+    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0], at_us=at_us)])
+    await order_and_fold(connection, names)
+    await fetch(connection, "UPDATE {r1day} SET count = 7 WHERE worker = 0", names)
+
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "app:n", moment(at_us), resolution="1day")
+        fine = await explain(chancy, "app:n", moment(at_us), resolution="1hour")
+
+    assert (found.equal, found.difference) == (False, "tally 7 -> 2")
+    assert "DIFFERENT: tally 7 -> 2" in found.sentence
+    assert fine.equal
+
+
+async def test_what_is_not_folded_yet_is_in_neither(dsn: str, connection: Connection, names: Tables) -> None:
+    at_us = now_us() - 60_000_000
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:n", [1.0], at_us=at_us)])
+    await order_and_fold(connection, names)
+    await writer.append(runs=[a_run("app:n", [5.0], at_us=at_us)])
+    await order(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "app:n", moment(at_us))
+
+    assert found.equal and found.events == 1 and found.stored is not None and found.stored.sum == 1.0
+
+
+async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    def failures(jobs: JobColumns) -> Any:
+        rows = [row for row, combo in enumerate(jobs.combo.tolist()) if jobs.combos[combo].state == "failed"]
+        yield Derived.counter("app:failures", rows)
+
+    metrics = Metrics(rules=[failures], rules_version=1)
+    at_us = now_us() - 60_000_000
+    await fetch(
+        connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{failures}}' WHERE version = 1", names
+    )
+    bad = a_row(at_us, state="failed")
+    await LogWriter(connection, names).append(jobs=[a_row(at_us), bad])
+    await order_and_fold(connection, names, metrics.options.rules)
+
+    async with an_app(dsn, metrics) as (chancy, _):
+        found = await explain(chancy, "app:failures", moment(at_us))
+    async with an_app(dsn) as (chancy, _):
+        with pytest.raises(VersionRefused, match=r"can't explain: version 1 has rules 1\.1"):
+            await explain(chancy, "app:failures", moment(at_us))
+
+    assert found.equal and [event.job_id.bytes for event in found.first if event.job_id] == [bad.job_id]
+
+
+async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("orders:placed"), a_run("orders:placed", kind="gauge")])
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        with pytest.raises(UnknownSeries, match="nothing was recorded under 'order:placed'; near are 'orders:placed'"):
+            await explain(chancy, "order:placed", datetime.now(UTC))
+        with pytest.raises(UnknownSeries, match="there is counter in count, gauge in count"):
+            await explain(chancy, "orders:placed", datetime.now(UTC), unit="EUR")
+        with pytest.raises(MetricsLogError, match="take one of 1min, 5min, 1hour, 1day"):
+            await explain(chancy, "orders:placed", datetime.now(UTC), resolution="1week")
+        with pytest.raises(MetricsLogError, match="has no zone"):
+            await explain(chancy, "orders:placed", datetime(2026, 3, 10))
+        shown = await explain(chancy, "orders:placed:gauge:count", datetime.now(UTC))
+        hostile = "a'b%(x)s\x00<b>‮"
+        with pytest.raises(UnknownSeries):
+            await explain(chancy, hostile, datetime.now(UTC))
+
+    assert shown.kind == "gauge"
+
+
+async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connection, names: Tables) -> None:
+    await old_days(connection, names, 3)
+    writer = LogWriter(connection, names)
+    base_us = (now_us() // DAY_US - 3) * DAY_US
+    await writer.append(runs=[a_run("app:n", [1.0] * 4, at_us=base_us)], day=moment(base_us).date())
+    await order_and_fold(connection, names)
+    await writer.append(runs=[a_run("app:n", [10.0], at_us=base_us + 5)])  # late, in a day that stays
+    await order_and_fold(connection, names)
+    await expire(connection, names, horizons(now_us(), RETENTION, 90 * DAY_S))
+    await pruned(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "app:n", moment(base_us), resolution="1day")
+        gone = await explain(chancy, "app:n", moment(base_us), resolution="1min")
+
+    assert found.equal and found.stored is not None
+    assert (found.stored.count, found.events, found.pruned, found.source) == (5, 1, 4, "opening and raw")
+    assert "4 observations of days that have left it, which the opening vouches for" in found.sentence
+    assert gone.stored is None and "at 1min its bucket is not kept any more" in gone.sentence
+
+
+async def old_days(connection: Connection, names: Tables, days: int) -> None:
+    await make_days(connection, names, today=moment(now_us() - days * DAY_US).date(), ahead=days)
+
+
+async def pruned(connection: Connection, names: Tables) -> None:
+    async with connection.cursor() as cursor:
+        now = await database_now_us(cursor)
+    while True:
+        done = await prune(connection, names, BUILT_IN, now_us=now, log_retention_s=86_400)
+        if not done:
+            return
+        assert not done[0].blocker, done
+
+
+class Batch(NamedTuple):
+    """A batch of w1 or w2 in a day of the log; its events may lie in another one, microseconds from the first."""
+
+    day: int
+    writer: int
+    jobs: list[tuple[int, str]]
+    runs: list[tuple[Kind, int, list[float]]]
+
+
+at = st.integers(0, 3 * DAY_US - 1)
+values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4)
+batches = st.builds(
+    Batch,
+    st.integers(0, 2),
+    st.integers(0, 1),
+    st.lists(st.tuples(at, st.sampled_from(["failed", "succeeded", "retrying"])), max_size=4),
+    st.lists(st.tuples(st.sampled_from(KINDS), at, values), max_size=3),
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(batches, min_size=1, max_size=4))
+async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(
+    drawn: list[Batch], server: Server, template: str, names: Tables
+) -> None:
+    first_us = (now_us() // DAY_US - 3) * DAY_US
+    async with a_database(server, template) as connection:
+        await old_days(connection, names, 3)
+        writers = [LogWriter(connection, names, name) for name in ("w1", "w2")]
+        for batch in drawn:
+            jobs = [a_row(first_us + at_us, state=state) for at_us, state in batch.jobs]
+            runs = [a_run("app:a", some, kind=kind, at_us=first_us + at_us) for kind, at_us, some in batch.runs]
+            day = moment(first_us + batch.day * DAY_US).date()
+            await writers[batch.writer].append(jobs=jobs, runs=runs, day=day)
+        await order_and_fold(connection, names)
+        await explain_stored(connection, names)
+        await pruned(connection, names)
+        await explain_stored(connection, names)
+
+
+async def explain_stored(connection: Connection, names: Tables) -> None:
+    points = await stored(connection, names)
+    for point in points[:: max(1, len(points) // 10)]:
+        place = Place(point.series, point.resolution, point.bucket, point.worker)
+        made = await remake(connection, names, BUILT_IN, place, most=3)
+        assert made.difference == "", place
+        assert made.stored == point
+        assert made.crowd.events + (made.opening.tally if made.opening else 0) == point.tally
+        assert sum(made.crowd.by["worker"].values()) == made.crowd.events
+
+
+async def test_marks_are_events_like_any_other(dsn: str, connection: Connection, names: Tables) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=10)
+
+    async with an_app(dsn) as (chancy, _):
+        await mark(chancy, "deploy 1.42", by="ann")
+        await mark(chancy, "rollback", at=before)
+        with pytest.raises(MetricsLogError, match="lies ahead"):
+            await mark(chancy, "later", at=datetime.now(UTC) + timedelta(hours=1))
+        with pytest.raises(MetricsLogError, match="needs a text"):
+            await mark(chancy, "  ")
+        with pytest.raises(MetricsLogError, match="at most 1024 are kept"):
+            await mark(chancy, "x" * 1_100)
+        await order_and_fold(connection, names)
+        found = await marks(chancy)
+        recent = await marks(chancy, before + timedelta(seconds=1))
+        explained = await explain(chancy, "mark:rollback", before)
+
+    assert [(one.text, one.count) for one in found] == [("rollback", 1), ("deploy 1.42", 1)]
+    assert abs(found[0].at - before) < timedelta(microseconds=2)
+    assert [one.text for one in recent] == ["deploy 1.42"]
+    assert explained.equal and [one.text for one in explained.marks] == ["rollback"]
+
+
+def test_the_commands_explain_a_point_and_mark_a_moment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chancy_metrics.plugin.cli import main
+
+    monkeypatch.setenv("DSN", dsn)
+    at = datetime.now(UTC) - timedelta(minutes=2)
+    marked = CliRunner().invoke(main, ["--app", "tests.app.chancy", "mark", "deploy\x1b[31m 1", "--at", at.isoformat()])
+    assert marked.exit_code == 0, marked.output
+    assert "\x1b" not in marked.output and "deploy\\x1b[31m 1" in marked.output
+    assert CliRunner().invoke(main, ["--app", "tests.app.chancy", "fold"]).exit_code == 0
+
+    command = ["--app", "tests.app.chancy", "audit", "explain", "mark:deploy\x1b[31m 1", "--at", at.isoformat()]
+    text = CliRunner().invoke(main, command)
+    spoken = CliRunner().invoke(main, [*command, "--json"])
+
+    assert text.exit_code == spoken.exit_code == 0, text.output
+    assert "recomputed: equal" in text.output and "\x1b" not in text.output
+    assert json.loads(spoken.output)["stored"]["count"] == 1
+    assert CliRunner().invoke(main, [*command[:4], "nothing:here", "--at", "1h"]).exit_code == 1
