@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is made here from a Python 3.11 or newer:
 #
-#   make demo [SECONDS=30] [PORT=8000] [ARGS=--stay]   a real cluster, its dashboard, and a proof at the end
+#   make demo [SECONDS=30] [PORT=8000] [ARGS=--stay]   a real cluster, a rebuild under load, and a proof
 #   make test [ARGS="-k fold"]                         the tests, on a PostgreSQL of their own
 #   make bench [ARGS=--smoke]                          the benchmarks
 #   make lint                                          ruff and mypy

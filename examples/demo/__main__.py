@@ -16,15 +16,16 @@ from rich.console import Console
 
 from examples.embedded import Server
 
+from .browser import HOST
 from .processes import Processes, ProcessFailed
-from .story import HOST, Options, tell
+from .story import Options, tell
 
 COULD_NOT_RUN, INTERRUPTED = 1, 130
 
 
 def main() -> int:
     """Run the demo: 0 if the proof holds, 1 if it could not run, 3 if something differs or there was too little."""
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 100
     options = _options()

@@ -44,9 +44,10 @@ async def import_file() -> None:
 
 
 @job(queue="payments", max_attempts=3, meta=_RETRY_SOON)
-def charge_card() -> None:
-    """Fail often, and be tried again twice."""
+def charge_card(broken: bool = False) -> None:
+    """Fail often, always if it is broken, and be tried again twice."""
     time.sleep(random.uniform(0.01, 0.05))
+    _fail(float(broken), KeyError("currency"))
     _fail(0.3, ConnectionError("the bank did not answer"))
 
 
@@ -77,7 +78,8 @@ class Kind(NamedTuple):
 
 
 def _queue(name: str, executor: str, concurrency: int) -> Queue:
-    return Queue(name, executor=executor, concurrency=concurrency, polling_interval=1)
+    # Eager: where few jobs run at once, a queue that only looks each second can't keep up.
+    return Queue(name, executor=executor, concurrency=concurrency, polling_interval=1, eager_polling=concurrency < 10)
 
 
 #: With retries and workflows about 170 updates a second, which two cores bear easily.
@@ -91,9 +93,13 @@ KINDS = (
 )
 
 
-def due(since_s: float, until_s: float) -> list[Job]:
-    """The jobs to push between two moments, in seconds since the demo began."""
-    return [kind.job for kind in KINDS for _ in range(int(kind.per_s * since_s), int(kind.per_s * until_s))]
+def due(since_s: float, until_s: float, *, broken: bool = False) -> list[Job]:
+    """The jobs to push between two moments, in seconds since the demo began; payments may be *broken*."""
+    return [
+        kind.job.with_kwargs(broken=True) if broken and kind.name == "charge_card" else kind.job
+        for kind in KINDS
+        for _ in range(int(kind.per_s * since_s), int(kind.per_s * until_s))
+    ]
 
 
 def checkout() -> Workflow:

@@ -29,6 +29,7 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: set[str] = set()
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
 
@@ -45,9 +46,9 @@ class Processes:
             )
 
     def check(self) -> None:
-        """Raise `ProcessFailed` if one has ended on its own."""
+        """Raise `ProcessFailed` if one has ended that should not have."""
         for name, process in self._running.items():
-            if process.poll() is not None:
+            if name not in self._ending and process.poll() is not None:
                 raise self._failure(name, process.returncode)
 
     def kill(self, name: str) -> None:
@@ -61,14 +62,15 @@ class Processes:
         for name in names:
             await self._end(name, timeout_s=20)
 
-    async def run(self, name: str, module: str, *arguments: str) -> str:
-        """Run a module to its end and return what it printed; `ProcessFailed` if it did not end well within 20 s."""
+    async def run(self, name: str, module: str, *arguments: str, timeout_s: float = 20) -> str:
+        """Run a module to its end and return what it printed; `ProcessFailed` if it did not end well in time."""
         self.start(name, module, *arguments)
-        await self._end(name, timeout_s=20)
+        await self._end(name, timeout_s=timeout_s)
         return self._log(name).read_text()
 
     async def _end(self, name: str, *, timeout_s: float) -> None:
         process = self._running[name]
+        self._ending.add(name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while process.poll() is None:  # noqa: ASYNC110  # a child's end sets no event

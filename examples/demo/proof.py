@@ -42,6 +42,13 @@ class Witness(NamedTuple):
         return {tally.get(key, Decimal()) for tally in self.tallies for key in saved.keys}
 
 
+class Live(NamedTuple):
+    """The version that readers see, and where it stands in the order."""
+
+    version: int
+    position: int
+
+
 class Proof(NamedTuple):
     """All of it.
 
@@ -60,10 +67,9 @@ class Proof(NamedTuple):
         return sum(row.updates for row in self.saved if row.func == "all")
 
     @property
-    def holds(self) -> bool:
-        return not self.differences and all(
-            witness.counts(row) == {row.updates} for row in self.saved for witness in self.witnesses
-        )
+    def counted(self) -> bool:
+        """Whether every witness counted what was saved."""
+        return all(witness.counts(row) == {row.updates} for row in self.saved for witness in self.witnesses)
 
 
 async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
@@ -107,13 +113,40 @@ async def gather(connection: AsyncConnection[TupleRow], tables: Tables, cache: s
     saved = await read_truth(connection)
     rollups = [Witness(name, await _read_rollup(connection, tables, name)) for name in RESOLUTIONS]
     cached = json.loads(cache.splitlines()[-1], parse_int=Decimal, parse_float=Decimal)
-    replayed = await replay(connection, tables)
+    points, position = await _read_standing(connection, tables)
+    replayed = await replay(connection, tables, until=position)
     return Proof(
         saved,
         [*rollups, Witness("cache", list(cached.values())), Witness("replay", _tallies(replayed))],
         len(replayed),
-        diff(await stored(connection, tables), replayed),
+        diff(points, replayed),
     )
+
+
+async def _read_standing(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[list[Point], int]:
+    """Return the stored points and their position: the dashboard goes on to measure tables, and to fold that."""
+    while True:
+        before = await read_live(connection, tables)
+        points = await stored(connection, tables)
+        if before == await read_live(connection, tables):
+            return points, before.position
+
+
+async def read_live(connection: AsyncConnection[TupleRow], tables: Tables) -> Live:
+    """Return what readers see now."""
+    cursor = await connection.execute(
+        sql.SQL(
+            """
+            SELECT v.version, v.position
+            FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
+            """
+        ).format(head=tables.head, versions=tables.versions)
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Live(*row)
 
 
 async def _read_rollup(connection: AsyncConnection[TupleRow], tables: Tables, resolution: str) -> list[Tally]:
@@ -149,13 +182,15 @@ def _tallies(points: Iterable[Point]) -> list[Tally]:
 
 def verdict(proof: Proof, minimum: int) -> tuple[bool, str]:
     """Whether all is equal and at least *minimum* updates were compared, and a sentence that says so."""
-    if not proof.holds:
-        return False, f"DIFFERENT: of {proof.updates} saved job updates, not every one is counted once."
+    if not proof.counted:
+        return False, f"DIFFERENT: of {proof.updates:,} saved job updates, not every one is counted once."
+    if proof.differences:
+        return False, f"DIFFERENT: {len(proof.differences):,} of {proof.points:,} points differ in a replay of the log."
     if proof.updates < minimum:
-        return False, f"TOO LITTLE: {proof.updates} job updates are equal; the proof asks for {minimum}."
+        return False, f"TOO LITTLE: {proof.updates:,} job updates are equal; the proof asks for {minimum:,}."
     return True, (
-        f"EQUAL: {proof.updates} saved job updates, each counted once, in four rollups, in the cache and in a replay "
-        f"of the log; all {proof.points} points of the replay equal the stored ones."
+        f"EQUAL: {proof.updates:,} saved job updates, each counted once in four rollups, the cache and a replay;\n"
+        f"       all {proof.points:,} points of that replay of the log equal the stored ones, at all four resolutions."
     )
 
 
@@ -169,18 +204,16 @@ def render(proof: Proof) -> Table:
     for number, row in enumerate(proof.saved):
         cells = [_cell(witness.counts(row), row.updates) for witness in proof.witnesses]
         table.add_row(
-            row.func.rpartition(".")[2],
-            row.queue,
+            *(("", "") if number % len(STATES) else (row.func.rpartition(".")[2], row.queue)),
             row.state,
-            str(row.updates),
+            f"{row.updates:,}",
             *cells,
-            end_section=number % len(STATES) == len(STATES) - 1,
         )
     return table
 
 
 def _cell(counts: set[Decimal], expected: int) -> str:
-    text = " / ".join(f"{count.normalize():f}" for count in sorted(counts))
+    text = " / ".join(f"{count.normalize():,f}" for count in sorted(counts))
     return f"[green]{text}[/green]" if counts == {expected} else f"[bold red]{text}[/bold red]"
 
 

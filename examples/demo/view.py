@@ -68,8 +68,8 @@ def _summary(pulse: Pulse) -> tuple[str, str]:
     run_s = max((line.run_p95_s or 0.0 for line in pulse.lines), default=0.0)
     wait_s = max((line.wait_p95_s or 0.0 for line in pulse.lines), default=0.0)
     return (
-        f"{pulse.elapsed_s:4.0f} s   {pulse.per_s:4.0f} updates/s   {pulse.updates} updates   "
-        f"{pulse.total('failed')} failed   {pulse.total('retrying')} retried",
+        f"{pulse.elapsed_s:4.0f} s   {pulse.per_s:4.0f} updates/s   {pulse.updates:,} updates   "
+        f"{pulse.total('failed'):,} failed   {pulse.total('retrying'):,} retried",
         f"p95 run {_duration(run_s)}, wait {_duration(wait_s)}   projector {pulse.lag_s:.1f} s behind",
     )
 
