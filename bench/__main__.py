@@ -23,9 +23,11 @@ SUBJECTS = (
     "verify",
     "rebuild",
     "prune",
+    "proof",
     "read",
     "delay",
     "freshness",
+    "audit",
     "disk",
     "start",
 )

@@ -20,6 +20,7 @@ TABLES = (
     "metrics_head",
     "metrics_producers",
     "metrics_days",
+    "metrics_summaries",
     "metrics_versions",
     "metrics_dead_letters",
     "metrics_series",
@@ -49,6 +50,7 @@ class Tables(NamedTuple):
     head: sql.Identifier
     producers: sql.Identifier
     days: sql.Identifier
+    summaries: sql.Identifier
     versions: sql.Identifier
     dead_letters: sql.Identifier
     series: sql.Identifier
@@ -99,6 +101,7 @@ def tables(prefix: str) -> Tables:
         head=name("head"),
         producers=name("producers"),
         days=name("days"),
+        summaries=name("summaries"),
         versions=name("versions"),
         dead_letters=name("dead_letters"),
         series=name("series"),

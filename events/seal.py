@@ -1,15 +1,22 @@
-"""The chain: each position's hash covers the one before it and every column of its batch."""
+"""The chain: each position's hash covers the one before it and every column of its batch; and seals of it."""
 
 from __future__ import annotations
 
-from datetime import date
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from .errors import MetricsLogError
+
 _encoder = msgspec.msgpack.Encoder()
+
+_WORD = "chancy-metrics-seal"
+_LINE = re.compile(rf"{_WORD} 1 position=(\d{{1,19}}) hash=([0-9a-f]{{64}}|-) at=(\S+)")
 
 
 class LogRow(NamedTuple):
@@ -28,6 +35,69 @@ class LogRow(NamedTuple):
     sha256: bytes
 
 
+class Seal(msgspec.Struct, frozen=True, order=True):
+    """The end of the order at one moment: it tells whether the history up to there is still the same.
+
+    Attributes:
+        chain: Hash at *position*; b"" at position 0.
+        at: When it was read, by the database's clock, UTC.
+    """
+
+    position: int
+    chain: bytes
+    at: datetime
+
+    def __str__(self) -> str:
+        """The one line to keep; `read_seals` reads it."""
+        at = self.at.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()
+        return f"{_WORD} 1 position={self.position} hash={self.chain.hex() or '-'} at={at}Z"
+
+
 def link(previous: bytes, position: int, row: LogRow) -> bytes:
     """Return the hash at *position*: sha256 over the MessagePack array of the previous hash and every column."""
     return sha256(_encoder.encode((previous, position, row.day.isoformat(), row.producer.bytes, *row[2:]))).digest()
+
+
+def chain_fault(before: bytes, position: int, row: LogRow, chain: bytes) -> str:
+    """What is wrong with the hash at *position*, in words; "" if it covers the row and the hash *before* it."""
+    if link(before, position, row) == chain:
+        return ""
+    return "its hash does not cover its row in the log and the hash before it"
+
+
+def payload_fault(row: LogRow, payload: bytes) -> str:
+    """What is wrong with a payload, in words; "" if it is the one its producer hashed."""
+    if sha256(payload).digest() == row.sha256:
+        return ""
+    return "the payload does not match its sha256: it was changed after it was appended"
+
+
+def read_seals(lines: Iterable[str], source: str) -> list[Seal]:
+    """Return the seals in *lines*, one a line, in order of their positions; other text may stand before each.
+
+    Args:
+        source: Where the lines are from, for the messages.
+
+    Raises:
+        MetricsLogError: A line has no seal in it, or one of a format this code does not know; or there is none.
+    """
+    seals = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LINE.search(line)
+        if found is None:
+            raise MetricsLogError(
+                f"line {number} of {source} is no seal this code can read: {line.strip()[:100]!r}; "
+                f"`chancy-metrics audit seal` prints lines that begin with `{_WORD} 1`"
+            )
+        position, chain, at = found.groups()
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError as error:
+            raise MetricsLogError(f"line {number} of {source} has no time: {at!r}") from error
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        seals.append(Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment))
+    if not seals:
+        raise MetricsLogError(f"{source} holds no seal; `chancy-metrics audit seal` prints one")
+    return sorted(seals)

@@ -18,9 +18,12 @@ _SHORT_LIVED = sql.SQL(
 _UP = """
 CREATE FUNCTION {refuse_change}() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
-    RAISE EXCEPTION '% refused: the metrics log is append-only', TG_OP
+    RAISE EXCEPTION '% of % refused: %', TG_OP, TG_TABLE_NAME,
+            coalesce(TG_ARGV[0], 'the metrics log and its order are append-only')
         USING ERRCODE = 'object_not_in_prerequisite_state',
-              HINT = 'Correct a number by appending another event; old days leave the log by retention.';
+              HINT = CASE WHEN TG_ARGV[0] IS NULL THEN
+                  'Correct a number by appending another event; days past log_retention leave by '
+                  '`chancy-metrics prune`; `chancy misc migrate -t 0` drops everything.' ELSE '' END;
 END
 $fn$;
 
@@ -71,6 +74,9 @@ CREATE TABLE {ledger} (
     chain bytea NOT NULL,
     UNIQUE (producer, sequence)
 );
+-- Clean-up deletes from its beginning; nobody has a reason for anything else.
+CREATE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON {ledger}
+    FOR EACH STATEMENT EXECUTE FUNCTION {refuse_change}();
 -- Only retention asks for a day; positions are nearly in the order of days, so a few bytes find one.
 CREATE INDEX {ledger_days} ON {ledger} USING brin (day) WITH (pages_per_range = 16, autosummarize = on);
 
@@ -90,6 +96,18 @@ CREATE TABLE {days} (
     last_position bigint,
     last_us bigint
 );
+
+CREATE TABLE {summaries} (
+    first_position bigint PRIMARY KEY,
+    last_position bigint NOT NULL,
+    day date NOT NULL,
+    first_us bigint,
+    last_us bigint,
+    events bigint NOT NULL,
+    filter bytea
+);
+-- Not compressed, so that a few bytes can be read without the rest: half of its bits are set, at random.
+ALTER TABLE {summaries} ALTER COLUMN filter SET STORAGE EXTERNAL;
 
 CREATE TABLE {versions} (
     version integer PRIMARY KEY,

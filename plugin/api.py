@@ -19,11 +19,12 @@ from chancy_metrics.projections.buckets import retention_s
 
 from .completeness import recent_completeness
 from .metrics import Metrics, metrics_of
+from .web import page_routes
 from .window import MAX_BUCKETS
 
 
 class MetricsApiPlugin(ApiPlugin):
-    """Serves 0.26's routes, with its JSON and its status codes."""
+    """Serves 0.26's routes, with its JSON and its status codes, and our page."""
 
     def name(self) -> str:
         return "metrics"
@@ -44,6 +45,7 @@ class MetricsApiPlugin(ApiPlugin):
                 "name": "get_metric_detail",
                 "is_websocket": False,
             },
+            *page_routes(),
         ]
 
     @staticmethod

@@ -13,12 +13,15 @@ import msgspec
 
 from .cli_app import FOUND_SOMETHING, load, run
 from .cli_audit import audit
+from .cli_explain import mark_command
 from .cli_retention import discard_command, prune_command
 from .cli_verify import completeness_command, counted, verify_command
 from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
 from .projector import fold_all
+from .retention import DueDay
 from .status import Status, read_status
 from .verify import LastVerified
+from .versions import Unfinished
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,9 +67,11 @@ def _text(status: Status) -> str:
         else "never"
     )
     lines = {
+        **_versions(status),
         "log": f"{_size(status.log_bytes)}, {status.events_per_s:,.1f} events/s, kept {status.log_retention_days:g} d",
         "rollups, cache": f"{_size(status.rollup_bytes)}, {status.series:,} series",
         "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
+        "retention": _due(status.due_day),
         "pending": f"{status.pending_batches:,} batches",
         "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
         "lag": lag,
@@ -80,6 +85,30 @@ def _text(status: Status) -> str:
     text = "\n".join(f"{name:<15} {value}" for name, value in lines.items())
     verdict = "\n".join(f"UNHEALTHY: {reason}" for reason in status.unhealthy) or "healthy"
     return f"{text}\n{verdict}"
+
+
+def _versions(status: Status) -> dict[str, str]:
+    """Whose rules readers see, and what is on its way to be seen."""
+    lines = {"version": f"{status.version}, rules {status.rules}"}
+    if status.rules_note:
+        lines["this app"] = f"rules {status.app_rules}; {status.rules_note}"
+    for one in status.unfinished:
+        place = f"position {one.position:,}, {one.remaining:,} batches to go"
+        lines[f"version {one.version}"] = f"{one.status}, rules {one.rules}, {place}"
+        lines[f"  of {one.version}"] = _filler(one)
+    return lines
+
+
+def _filler(version: Unfinished) -> str:
+    if version.status == "ready":
+        return f"kept until {_moment(version.kept_until)} for `swap`"
+    if version.is_filled:
+        return f"filled by {version.filled_by}, last step {_moment(version.moved_at)}"
+    return f"filled by nobody since {_moment(version.moved_at)}: `rebuild` goes on, `rebuild --abort` ends it"
+
+
+def _due(due: DueDay | None) -> str:
+    return "no day is past its time" if due is None else str(due)
 
 
 def _verified(last: LastVerified | None) -> str:
@@ -105,7 +134,7 @@ def _size(count: int) -> str:
 for command in (
     *(rebuild_command, swap_command, undo_command, versions_command, prune_command, discard_command),
     *(verify_command, completeness_command),
-    audit,
+    *(audit, mark_command),
 ):
     main.add_command(command)
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import click
 
+from .cli_events import events_command, job_command
+from .cli_explain import explain_command
+from .cli_proof import check_command, export_command, import_command, seal_command
+
 
 @click.group("audit")
 def audit() -> None:
     """Read the raw events, explain a number by them, and prove that they are what was written."""
+
+
+audit.add_command(events_command)
+audit.add_command(job_command)
+audit.add_command(explain_command)
+for command in (seal_command, check_command, export_command, import_command):
+    audit.add_command(command)

@@ -128,7 +128,7 @@ async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DA
         ready = [one.version for one in await read_versions(cursor, tables(chancy.prefix)) if one.status == "ready"]
     if version is None and not ready:
         raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
-    return await _take(chancy, version or ready[-1], cause="asked", keep_s=keep_s, by=by)
+    return await _take(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
 
 
 async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) -> int:
@@ -210,4 +210,5 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
 
 
 def _folder(what: str, by: str | None) -> str:
-    return f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"
+    name = f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"
+    return name.encode("ascii", "replace").decode()  # PostgreSQL takes nothing else in an application_name

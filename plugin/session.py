@@ -89,6 +89,7 @@ class Session:
                     name="metrics_project",
                 )
                 tasks.create_task(self._every(MAINTENANCE_S, self._maintain()), name="metrics_maintenance")
+                tasks.create_task(self._every(MAINTENANCE_S, self._summarise), name="metrics_summaries")
                 # Never at the same moment on all of the workers that a deploy starts.
                 looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
                 tasks.create_task(self._every(looking_s, self._look_at_rules), name="metrics_rules")
@@ -155,6 +156,14 @@ class Session:
                     )
 
         return maintain
+
+    async def _summarise(self) -> None:
+        if not self.turns.mine:
+            return
+        from chancy_metrics.projections.summarising import summarise
+
+        async with own_connection(self.chancy) as connection:
+            await summarise(connection, tables(self.chancy.prefix))
 
     async def _measure_tables(self) -> None:
         if not self.turns.mine:

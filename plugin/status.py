@@ -15,12 +15,17 @@ from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.projections.lag import appended_at, live_lag
+from chancy_metrics.projections.rules import label
 
 from .completeness import Completeness, complete, read_facts
 from .connection import own_connection
 from .maintenance import SERIES_ALARM, series_count
-from .options import Options
+from .options import DAY_S, Options
+from .retention import DueDay, oldest_due
+from .succession import Task, read_task, standstill_after_s
 from .verify import LastVerified
+from .versions import Unfinished, read_unfinished
 
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
 CADENCES = 3
@@ -30,7 +35,16 @@ _RATE_POSITIONS = 1_000
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The state of the pipeline; times are UTC, sizes bytes, durations seconds."""
+    """The state of the pipeline; times are UTC, sizes bytes, durations seconds.
+
+    Attributes:
+        oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
+            step.
+        rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
+        unfinished: Versions on their way to become the live one.
+        due_day: The oldest day that is to leave the log, and what keeps it.
+        unhealthy: What is wrong and what to do, a sentence each.
+    """
 
     at: datetime
     log_bytes: int
@@ -38,6 +52,12 @@ class Status(msgspec.Struct, frozen=True):
     events_per_s: float
     pending_batches: int
     oldest_waiting_s: float
+    silent_s: float
+    version: int
+    rules: str
+    app_rules: str
+    rules_note: str
+    unfinished: list[Unfinished]
     position: int
     ordered_position: int
     folded_by: str | None
@@ -54,6 +74,7 @@ class Status(msgspec.Struct, frozen=True):
     last_day: date | None
     days_ahead: int
     log_retention_days: float
+    due_day: DueDay | None
     unhealthy: list[str]
 
 
@@ -79,12 +100,20 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
 
 
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options, prefix: str) -> Status:
-    series = await series_count(connection, names)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, names)
-        pending, oldest = await _pending(cursor, names)
-        unfolded = await _appended_at(cursor, names, await _ledger_place(cursor, names, head["position"] + 1))
-        waiting = [moment for moment in (oldest, unfolded) if moment is not None]
+        pending = await _pending(cursor, names)
+        lag = await live_lag(cursor, names)
+        task = await read_task(cursor, names, options)
+        unfinished = await read_unfinished(cursor, names)
+        due_day = await oldest_due(
+            cursor,
+            names,
+            options.rules,
+            now_us=int(head["now"].timestamp() * 1_000_000),
+            log_retention_s=options.log_retention,
+        )
+        series = await series_count(connection, names)
         days = await attached_days(cursor, names)
         completeness = complete(await read_facts(cursor, names, prefix), options.append_interval)
         sizes = await _sizes(cursor, names)
@@ -97,7 +126,13 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         rollup_bytes=sizes["rollups"],
         events_per_s=rate,
         pending_batches=pending,
-        oldest_waiting_s=max(0.0, (head["now"] - min(waiting)).total_seconds()) if waiting else 0.0,
+        oldest_waiting_s=lag.waiting_s,
+        silent_s=lag.silent_s,
+        version=head["version"],
+        rules=label((head["rules"], head["user_rules"])),
+        app_rules=label(options.rules.pair),
+        rules_note=_rules_note(task, options),
+        unfinished=unfinished,
         position=head["position"],
         ordered_position=head["ordered"],
         folded_by=head["folded_by"],
@@ -113,7 +148,8 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         first_day=min(days, default=None),
         last_day=max(days, default=None),
         days_ahead=len([day for day in days if day > today]),
-        log_retention_days=options.log_retention / 86_400,
+        log_retention_days=options.log_retention / DAY_S,
+        due_day=due_day,
         unhealthy=[],
     )
     missing = [day for day in (today, today + timedelta(days=1)) if day not in days]
@@ -126,8 +162,10 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
     if status.oldest_waiting_s > patience:
         reasons.append(
             f"events have been waiting for {status.oldest_waiting_s:.0f} s (more than {patience:.0f}): "
-            "no worker folds; start one or run `chancy-metrics fold`"
+            f"{_why_waiting(status, patience)}"
         )
+    if status.rules_note and status.rules == status.app_rules:
+        reasons.append(f"this app can't fold: {status.rules_note}")
     if status.completeness.holes:
         reasons.append(
             f"{status.completeness.holes} batches are missing from their producers' sequences: the log is damaged"
@@ -139,6 +177,8 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
             f"verify found {status.verified.different} differences and {status.verified.found} other faults at "
             f"{status.verified.at:%Y-%m-%d %H:%M:%S %Z}: {'; '.join(status.verified.sentences)}"
         )
+    if status.due_day is not None and status.due_day.hangs(status.at):
+        reasons.append(f"{status.due_day}: {status.due_day.reason}")
     if missing_days:
         days = ", ".join(str(day) for day in missing_days)
         reasons.append(f"the log has no partition for {days}: run `chancy misc migrate`, or let a worker make it")
@@ -147,14 +187,32 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
     return reasons
 
 
+def _why_waiting(status: Status, patience_s: float) -> str:
+    if status.silent_s <= patience_s and status.folded_by is not None:
+        return f"{status.folded_by} folds, and does not keep up"
+    if status.rules == status.app_rules:
+        or_fold = "" if status.rules_note else " or run `chancy-metrics fold`"
+        return f"no worker has folded for {status.silent_s:.0f} s; start one{or_fold}"
+    if status.silent_s <= standstill_after_s(status.sync_interval_s):
+        return f"no worker with rules {status.rules} folds, and this app has {status.app_rules}; start one"
+    return f"{status.rules_note}; start a worker with rules {status.rules}, or one of this app, which takes over"
+
+
+def _rules_note(task: Task, options: Options) -> str:
+    if task.cause is None or task.reason:
+        return task.reason
+    takes = "fills a version of its own" if task.version is None else f"takes version {task.version}"
+    return f"rules {label(options.rules.pair)} are newer: a worker of this app {takes}, and lets readers see it"
+
+
 async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
     async with cursor.connection.cursor(row_factory=dict_row) as own:
         await own.execute(
             sql.SQL(
                 """
                 SELECT clock_timestamp() AS now, (clock_timestamp() AT TIME ZONE 'UTC')::date AS today,
-                    h.position AS ordered, v.position, v.verified, v.folded_by, v.folder_since, v.folded_at,
-                    v.fold_events, v.fold_us
+                    h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.verified, v.folded_by,
+                    v.folder_since, v.folded_at, v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v
                     ON v.version = h.live
@@ -167,41 +225,20 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
     return row
 
 
-async def _pending(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, datetime | None]:
+async def _pending(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
     await cursor.execute(sql.SQL("SELECT count(*) FROM {pending}").format(pending=names.pending))
     row = await cursor.fetchone()
-    await cursor.execute(
-        sql.SQL("SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT 1").format(pending=names.pending)
-    )
-    return int(row[0]) if row else 0, await _appended_at(cursor, names, await cursor.fetchone())
-
-
-async def _ledger_place(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> TupleRow | None:
-    await cursor.execute(
-        sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(position)s").format(
-            ledger=names.ledger
-        ),
-        {"position": position},
-    )
-    return await cursor.fetchone()
-
-
-async def _appended_at(cursor: AsyncCursor[TupleRow], names: Tables, place: TupleRow | None) -> datetime | None:
-    if place is None:
-        return None
-    await cursor.execute(
-        sql.SQL(
-            "SELECT appended_at FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s"
-        ).format(log=names.log),
-        dict(zip(("day", "producer", "sequence"), place, strict=True)),
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else None
+    return int(row[0]) if row else 0
 
 
 async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:
     first = max(1, head["ordered"] - _RATE_POSITIONS)
-    started = await _appended_at(cursor, names, await _ledger_place(cursor, names, first))
+    await cursor.execute(
+        sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=names.ledger),
+        {"first": first},
+    )
+    place = await cursor.fetchone()
+    started = place and await appended_at(cursor, names, *place)
     await cursor.execute(
         sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(first)s").format(
             ledger=names.ledger

@@ -26,8 +26,13 @@ from .options import Options
 if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
     from chancy_metrics.projections.versions import Version
 
-#: Seconds after which a live version that nobody folds, though events wait, is left to whoever is there.
+#: Seconds after which a live version that nobody folds, though events wait, is left to whoever is there, at the least.
 STANDSTILL_S = 600
+
+
+def standstill_after_s(sync_interval_s: float) -> float:
+    """Seconds without a fold after which nobody folds: where folds are rare, three of them must have been missed."""
+    return max(STANDSTILL_S, 3 * sync_interval_s)
 
 
 class Task(NamedTuple):
@@ -79,11 +84,36 @@ def find_task(
     return Task("newer", again)
 
 
+async def read_task(
+    cursor: AsyncCursor[TupleRow], names: Tables, options: Options, *, standstill_s: float | None = None
+) -> Task:
+    """Find what a worker with these options has to do.
+
+    Args:
+        standstill_s: Seconds without a fold after which nobody folds; `standstill_after_s` by default.
+    """
+    from chancy_metrics.projections.lag import live_lag
+    from chancy_metrics.projections.versions import live_version, read_head, read_versions
+
+    live = await live_version(cursor, names)
+    if not live.refuses(options.rules):
+        return Task()
+    patience_s = standstill_after_s(options.sync_interval) if standstill_s is None else standstill_s
+    return find_task(
+        options.rules,
+        live,
+        await read_versions(cursor, names),
+        (await read_head(cursor, names)).barred,
+        auto=options.auto_rebuild,
+        stands_still=(await live_lag(cursor, names)).standstill_s > patience_s,
+    )
+
+
 class Succession:
     """Looks, for one worker, whether a version of its rules is to become the live one, and makes it so."""
 
     def __init__(
-        self, chancy: Chancy, folder: str, options: Options, log: Logger, *, standstill_s: float = STANDSTILL_S
+        self, chancy: Chancy, folder: str, options: Options, log: Logger, *, standstill_s: float | None = None
     ) -> None:
         self._chancy = chancy
         self._folder = folder
@@ -99,7 +129,7 @@ class Succession:
         """
         names = tables(self._chancy.prefix)
         async with self._chancy.pool.connection(timeout=2) as connection, short_transaction(connection) as cursor:
-            task = await self._find(cursor, names)
+            task = await read_task(cursor, names, self._options, standstill_s=self._standstill_s)
         if task.reason:
             self._warnings.warn("rules", f"metrics: {task.reason}")
         if task.cause is not None:
@@ -108,22 +138,6 @@ class Succession:
             except AlreadyRunning:
                 return Task()
         return task
-
-    async def _find(self, cursor: AsyncCursor[TupleRow], names: Tables) -> Task:
-        from chancy_metrics.projections.lag import live_lag
-        from chancy_metrics.projections.versions import live_version, read_head, read_versions
-
-        rules = self._options.rules
-        live = await live_version(cursor, names)
-        if not live.refuses(rules):
-            return Task()
-        head, versions, lag = (
-            await read_head(cursor, names),
-            await read_versions(cursor, names),
-            await live_lag(cursor, names),
-        )
-        stands_still = min(lag.waiting_s, lag.silent_s) > self._standstill_s
-        return find_task(rules, live, versions, head.barred, auto=self._options.auto_rebuild, stands_still=stands_still)
 
     async def _do(self, task: Task) -> None:
         from .filling import Filling

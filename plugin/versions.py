@@ -11,7 +11,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.making import FILLED
 from chancy_metrics.projections.rules import label
+from chancy_metrics.projections.versions import UNFINISHED
 
 from .connection import own_connection
 
@@ -45,6 +47,51 @@ class VersionInfo(msgspec.Struct, frozen=True):
     kept_until: datetime | None
 
 
+class Unfinished(msgspec.Struct, frozen=True):
+    """A version on its way to become the live one; times are UTC.
+
+    Attributes:
+        status: "copying" (the opening), "filling", or "ready" for `chancy-metrics swap`.
+        remaining: Batches between it and the live version.
+        filled_by: Who fills it, or did last, at *moved_at*.
+        is_filled: Whether that one is still at it.
+        kept_until: When it may be dropped, where it waits for a swap.
+    """
+
+    version: int
+    status: str
+    rules: str
+    position: int
+    remaining: int
+    filled_by: str | None
+    is_filled: bool
+    moved_at: datetime | None
+    kept_until: datetime | None
+
+
+async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Unfinished]:
+    """Return the versions on their way to become the live one, oldest first."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT v.version, v.status, ARRAY[v.rules, v.user_rules], v.position,
+                greatest(0, live.position - v.position), v.folded_by, {filled}, v.folded_at, v.kept_until
+            FROM {versions} v
+            CROSS JOIN {head} h
+            JOIN {versions} live
+                ON live.version = h.live
+            WHERE v.status = ANY(%(unfinished)s)
+            ORDER BY v.version
+            """
+        ).format(versions=names.versions, head=names.head, filled=FILLED),
+        {"unfinished": list(UNFINISHED)},
+    )
+    return [
+        Unfinished(version, status, label(pair), position, remaining, by, is_filled, _utc(moved_at), _utc(kept_until))
+        for version, status, pair, position, remaining, by, is_filled, moved_at, kept_until in await cursor.fetchall()
+    ]
+
+
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
     """Return every version but the opening, oldest first. Counts all rows of the rollups."""
     names = tables(chancy.prefix)
@@ -69,9 +116,13 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
         return [_info(row, rows, sizes) for row in await cursor.fetchall()]
 
 
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
 def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int]) -> VersionInfo:
     version, status, built_in, user, rule_names, position, ordered, dead, made_by, made_at, moved_by, *moments = row
-    moved_at, live_since, kept_until = (None if moment is None else moment.astimezone(UTC) for moment in moments)
+    moved_at, live_since, kept_until = map(_utc, moments)
     return VersionInfo(
         version=version,
         status=status,

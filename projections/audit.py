@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
-from anyio import to_thread
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
@@ -14,13 +13,11 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
 from chancy_metrics.events.log import BatchId
-from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.stretch import read_whole_rows
 
 from .findings import Findings
-from .span import read_days
 
 #: Places or producers one statement spells out.
 _SHOWN = 100
@@ -66,32 +63,38 @@ async def check_places(
         _check_entry(entry, in_log.get(entry.batch_id), days, entry.position in given_up, found)
 
 
-async def check_batches(
-    cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LedgerRow], found: Findings
-) -> int:
-    """Check the same, and each batch's payload: its sha256, and how many events it holds.
+class Unchecked(NamedTuple):
+    """A stretch of the order as it was read, with its rows and their payloads."""
+
+    entries: list[_Entry]
+    in_log: dict[BatchId, tuple[LogRow, bytes]]
+    days: _Days
+
+
+async def read_unchecked(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LedgerRow]) -> Unchecked:
+    """Read these places for `check_batches`."""
+    entries = await _entries(cursor, tables, [row.position for row in rows])
+    in_log = await read_whole_rows(cursor, tables, [entry.batch_id for entry in entries])
+    return Unchecked(entries, in_log, await _days(cursor, tables))
+
+
+def check_batches(unchecked: Unchecked, found: Findings) -> int:
+    """Check what `check_places` does, and each batch's payload: its sha256, and how many events it holds.
 
     What is given up is found here too.
 
     Returns:
         How many of the batches are in the log, and so were hashed again.
     """
-    entries = await _entries(cursor, tables, [row.position for row in rows])
-    in_log = await read_whole_rows(cursor, tables, [entry.batch_id for entry in entries])
-    days = await _days(cursor, tables)
-
-    def check() -> int:
-        hashed = 0
-        for entry in entries:
-            row, payload = in_log.get(entry.batch_id, (None, b""))
-            _check_entry(entry, row, days, False, found)
-            if row is not None and entry.batch_id.day in days.raw:
-                hashed += 1
-                if fault := _payload_fault(row, payload):
-                    found.add("payload", f"position {entry.position}", fault)
-        return hashed
-
-    return await to_thread.run_sync(check)
+    hashed = 0
+    for entry in unchecked.entries:
+        row, payload = unchecked.in_log.get(entry.batch_id, (None, b""))
+        _check_entry(entry, row, unchecked.days, False, found)
+        if row is not None and entry.batch_id.day in unchecked.days.raw:
+            hashed += 1
+            if fault := _payload_fault(row, payload):
+                found.add("payload", f"position {entry.position}", fault)
+    return hashed
 
 
 async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, found: Findings) -> None:
@@ -221,8 +224,9 @@ def _payload_fault(row: LogRow, payload: bytes) -> str:
 
 
 async def _days(cursor: AsyncCursor[TupleRow], tables: Tables) -> _Days:
-    gone = await gone_days(cursor, tables)
-    return _Days(set(await read_days(cursor, tables)), gone | await gone_days(cursor, tables))
+    await cursor.execute(sql.SQL("SELECT day, state IN ('opening', 'gone') FROM {days}").format(days=tables.days))
+    rows = await cursor.fetchall()
+    return _Days({day for day, is_gone in rows if not is_gone}, {day for day, is_gone in rows if is_gone})
 
 
 async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Sequence[int]) -> list[_Entry]:
@@ -236,11 +240,12 @@ async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Seq
             FROM {ledger} o
             LEFT JOIN {ledger} b
                 ON b.position = o.position - 1
+                AND b.position BETWEEN %(first)s - 1 AND %(last)s -- lest the whole ledger is read for a page
             WHERE o.position = ANY(%(positions)s)
             ORDER BY o.position
             """
         ).format(ledger=tables.ledger),
-        {"positions": list(positions)},
+        {"positions": list(positions), "first": min(positions), "last": max(positions)},
     )
     return [_Entry(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
 

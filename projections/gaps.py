@@ -9,7 +9,6 @@ import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.schema import Tables
 
@@ -61,6 +60,11 @@ Gap = Unreadable | Pruned
 
 def unreadable(row: LedgerRow, error: str) -> Unreadable:
     return Unreadable(row.position, *row.batch_id, row.events, error)
+
+
+def position_of(gap: Gap) -> int:
+    """Where it is in the order; a day where it ends."""
+    return gap.position if isinstance(gap, Unreadable) else gap.last_position
 
 
 async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int) -> list[Pruned]:

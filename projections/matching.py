@@ -36,7 +36,9 @@ def matching(selection: Selection, batch: LogBatch, decoded: DecodedBatch) -> ND
     if decoded.jobs is not None:
         parts.append(_jobs(selection, decoded.jobs) & _in_time(selection, batch, decoded.jobs.at_us))
     if decoded.observations is not None:
-        parts.append(_observations(selection, decoded.observations) & _in_time(selection, batch, decoded.observations.at_us))
+        parts.append(
+            _observations(selection, decoded.observations) & _in_time(selection, batch, decoded.observations.at_us)
+        )
     if not parts or selection.worker not in (None, batch.worker) or selection.producer not in (None, batch.producer):
         return np.empty(0, np.int64)
     found = np.flatnonzero(np.concatenate(parts))
@@ -77,9 +79,9 @@ def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
 
 def _feeds(matches: Callable[[str], bool], jobs: JobColumns) -> _Mask:
     """Whether an update feeds a built-in series whose key matches; those of times only where it has the time."""
-    fed = np.array(
-        [[matches(series.key) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_
-    )[jobs.combo]
+    fed = np.array([[matches(series.key) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)[
+        jobs.combo
+    ]
     ran, waited = times_of(jobs).known
     found: _Mask = fed[:, :4].any(axis=1) | (fed[:, 4:6].any(axis=1) & ran) | (fed[:, 6:].any(axis=1) & waited)
     return found

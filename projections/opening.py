@@ -15,13 +15,16 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .advance import bury
 from .buckets import bucket_of
-from .cells import kept_of
+from .cells import ALL_WORKERS, kept_of
+from .fold import Fold
 from .numbers import number, still_numbered
 from .replay import Sum, replay_into
 from .rules import RuleSet
 from .store import store
 from .versions import OPENING, Version, live_version, lock_version, read_versions
 
+#: The resolution that is kept longest.
+_COARSEST = list(RESOLUTIONS)[-1]
 _BUSY = "another process works on the opening; the next call tries again"
 
 
@@ -47,7 +50,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         span = await _span(cursor, tables, day)
         dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
         kept = await _kept(cursor, tables)
-        total = Sum(kept)
+        total = Sum(kept | {_COARSEST: 0})  # what came too late for every resolution is counted
         if span.last and not dead:
             await replay_into(total, cursor, tables, rules, live, after=span.first - 1, until=span.last, day=day)
     folded = total.fold()
@@ -56,6 +59,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         async with short_transaction(connection) as cursor:
             await bury(cursor, tables, live.version, dead)
             return await refusal(cursor, tables, rules, day)
+    expired = _too_late(folded, kept)
     numbered = await number(connection, tables, folded)
     async with short_transaction(connection) as cursor:
         if await lock_version(cursor, tables, OPENING) is None:
@@ -71,7 +75,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         ):
             return _BUSY
         await store(cursor, tables, OPENING, kept_of(numbered.levels, keeps))
-        await _count(cursor, tables, folded.counts)
+        await _count(cursor, tables, folded.counts + Counter({"expired": expired}))
         await raise_horizons(cursor, tables)
     return ""
 
@@ -143,6 +147,14 @@ async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]
     """Start of the oldest bucket that any version keeps."""
     versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
+
+
+def _too_late(folded: Fold, kept: dict[str, int]) -> int:
+    """How many observations lie below everything that is kept."""
+    if _COARSEST not in folded.levels:
+        return 0
+    cells = folded.levels[_COARSEST]
+    return int(cells.tally[(cells.worker == ALL_WORKERS) & (cells.bucket < kept[_COARSEST])].sum())
 
 
 def _way_past(version: Version) -> str:

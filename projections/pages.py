@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import DecodedBatch
-from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
@@ -20,7 +20,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Stretch, read_stretches
 
 from .event import Event, spell_out
-from .gaps import Gap, concerns, may_have_matched, read_pruned, unreadable
+from .gaps import Gap, concerns, may_have_matched, position_of, read_pruned, unreadable
 from .matching import matching, may_match
 from .replay import pieces
 from .selection import Place, Selection
@@ -53,10 +53,11 @@ class _Found(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Places whose batches are to be read, up to position *until*."""
+    """Places up to position *until* whose batches are to be read, in pieces, and the batches of the first piece."""
 
     until: int
-    rows: list[LedgerRow]
+    pieces: list[list[LedgerRow]]
+    batches: list[LogBatch]
     gaps: list[Gap]
 
 
@@ -98,83 +99,105 @@ async def read_pages(
 
     Args:
         connection: An autocommit one outside a transaction.
+
+    Raises:
+        MetricsLogError: The place behind which to begin is past the end of the order.
     """
     reader = _Reader(connection, tables, selection)
     async with short_transaction(connection) as cursor:
-        end = min(await read_end(cursor, tables), 2**63 - 1 if until is None else until)
-        if selection.last_position is not None:
-            end = min(end, selection.last_position)
+        end = await read_end(cursor, tables)
+        if selection.after is not None and selection.after.position > end:
+            raise MetricsLogError(
+                f"place {selection.after} lies past the end of the order, {end}: it is from another database, or this "
+                "one was restored from before; begin again without it"
+            )
+        end = min(one for one in (end, until, selection.last_position) if one is not None)
         pruned = await read_pruned(cursor, tables, after=selection.start)
     reader.said = {one.day for one in pruned if one.day is not None}
-    place = Place(selection.start)
     gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
     if gaps:
-        yield Page(place, [], gaps)
+        yield Page(reader.place, [], gaps)
     floor = max((one.last_position for one in pruned), default=0)
-    while place.position < end:
+    start = selection.start
+    while start < end:
         async with short_transaction(connection) as cursor:
             stretches = await read_stretches(
-                cursor, tables, selection.wanted(), after=place.position, until=end, limit=_STRETCHES
+                cursor, tables, selection.wanted(), after=start, until=end, limit=_STRETCHES
             )
         until_here = stretches[-1].last if len(stretches) == _STRETCHES else end
-        for first, last in _to_read(stretches, place.position + 1, min(until_here, end), floor):
+        until_here = min(until_here, end)
+        for first, last in _to_read(stretches, start + 1, until_here, floor):
             async for page in reader.read(first, last):
                 yield page
-        place = Place(min(until_here, end))
-        yield Page(place, [], [])
+        start = until_here
+        yield reader.page(Place(start))
 
 
-def _to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> Iterator[tuple[int, int]]:
-    """Yield what of the positions from *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
+def _to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:
+    """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
 
     What lies between stretches has to be read, except up to *floor*, the last position that has left the log: there
     the summaries have gone because all of their days have.
     """
-    start: int | None = None
+    ranges: list[tuple[int, int]] = []
     for stretch in stretches:
-        if stretch.first > max(first, floor + 1) and start is None:
-            start = max(first, floor + 1)
-        if stretch.skips:
-            if start is not None and start < stretch.first:
-                yield start, stretch.first - 1
-            start = None
-        elif start is None:
-            start = max(first, stretch.first)
+        ranges.append((max(first, floor + 1), stretch.first - 1))
+        if not stretch.skips:
+            ranges.append((max(first, stretch.first), min(stretch.last, end)))
         first = max(first, stretch.last + 1)
-    if start is None:
-        start = first
-    if start <= end:
-        yield start, end
+    ranges.append((first, end))
+    joined: list[tuple[int, int]] = []
+    for start, last in ranges:
+        if start > last:
+            continue
+        if joined and joined[-1][1] == start - 1:
+            joined[-1] = joined[-1][0], last
+        else:
+            joined.append((start, last))
+    return joined
 
 
 class _Reader:
-    """Reads ranges of positions; remembers which days were said to be gone."""
+    """Reads ranges of positions.
+
+    Attributes:
+        place: Up to where pages were yielded.
+        said: Days of which it was said that they are gone.
+    """
 
     def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection) -> None:
         self._connection = connection
         self._tables = tables
         self._selection = selection
+        self.place = selection.place
         self.said: set[date] = set()
+
+    def page(self, place: Place, events: list[Event] | None = None) -> Page:
+        """A page that takes the reader to *place*."""
+        self.place = place
+        return Page(place, events or [], [])
 
     async def read(self, first: int, last: int) -> AsyncIterator[Page]:
         """Yield the pages of positions *first* to *last*, both inclusive."""
         after = first - 1
-        while found := await self._rows(after, last):
-            if found.gaps:
-                yield Page(Place(after), [], found.gaps)
-            for rows in pieces(found.rows):
-                batches, gaps = await self._batches(rows)
+        while after < last and (found := await self._rows(after, last)):
+            gaps = found.gaps
+            for number, rows in enumerate(found.pieces):
+                batches = found.batches if not number else await self._batches(rows, gaps)
                 matches, damaged = await to_thread.run_sync(_decode, self._selection, batches)
                 by_position = {row.position: row for row in rows}
                 gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
                 if gaps:
-                    yield Page(Place(rows[0].position - 1), [], gaps)
+                    yield Page(self.place, [], sorted(gaps, key=position_of))
+                    gaps = []
                 for part in _page_by_page(matches):
-                    yield await to_thread.run_sync(_spell_out, part)
+                    events = await to_thread.run_sync(_spell_out, part)
+                    yield self.page(Place(events[-1].position, events[-1].index), events)
             after = found.until
-            yield Page(Place(after), [], [])
+            yield self.page(Place(after))._replace(gaps=gaps)
 
     async def _rows(self, after: int, last: int) -> _Rows | None:
+        """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a stretch."""
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
             if not rows:
@@ -183,20 +206,27 @@ class _Reader:
             in_log = await read_log_rows(
                 cursor, self._tables, [row.batch_id for row in rows if row.batch_id.day not in gone]
             )
-            missing = [row for row in rows if row.batch_id not in in_log]
-            gaps = await self._gaps(cursor, missing) if missing else []
-        kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
-        return _Rows(rows[-1].position, kept, gaps)
+            gaps = await self._gaps(cursor, [row for row in rows if row.batch_id not in in_log])
+            kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
+            several = list(pieces(kept))
+            batches = await self._read(cursor, several[0], gaps) if several else []
+        return _Rows(rows[-1].position, several, batches, gaps)
 
-    async def _batches(self, rows: list[LedgerRow]) -> tuple[list[LogBatch], list[Gap]]:
+    async def _batches(self, rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
         async with short_transaction(self._connection, index_only=True) as cursor:
-            batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
-            found = {batch.position for batch in batches}
-            missing = [row for row in rows if row.position not in found]
-            return batches, await self._gaps(cursor, missing) if missing else []
+            return await self._read(cursor, rows, gaps)
+
+    async def _read(self, cursor: AsyncCursor[TupleRow], rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
+        """Read the batches at *rows*; what is missing is added to *gaps*."""
+        batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
+        found = {batch.position for batch in batches}
+        gaps += await self._gaps(cursor, [row for row in rows if row.position not in found])
+        return batches
 
     async def _gaps(self, cursor: AsyncCursor[TupleRow], missing: Sequence[LedgerRow]) -> list[Gap]:
         """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
+        if not missing:
+            return []
         gone = await gone_days(cursor, self._tables)
         left = {row.batch_id.day for row in missing} & gone - self.said
         gaps: list[Gap] = []
@@ -242,6 +272,5 @@ def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
         yield page
 
 
-def _spell_out(part: Sequence[_Found]) -> Page:
-    events = [event for found in part for event in spell_out(*found)]
-    return Page(Place(events[-1].position, events[-1].index), events, [])
+def _spell_out(part: Sequence[_Found]) -> list[Event]:
+    return [event for found in part for event in spell_out(*found)]

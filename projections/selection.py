@@ -71,11 +71,19 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(0, behind, (self.first_position or 1) - 1)
 
     @property
+    def place(self) -> Place:
+        """Behind which everything begins that is looked at."""
+        after = self.after
+        return (
+            after
+            if after is not None and after.index is not None and after.position > self.start
+            else Place(self.start)
+        )
+
+    @property
     def of_jobs(self) -> bool:
         """Whether something is looked for that only job updates have."""
-        return any(
-            value is not None for value in (self.func, self.queue, self.state, self.job_id, self.error)
-        )
+        return any(value is not None for value in (self.func, self.queue, self.state, self.job_id, self.error))
 
     def wanted(self) -> Wanted:
         """What a stretch must have that may hold such events."""

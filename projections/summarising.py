@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from anyio import to_thread
@@ -99,18 +100,28 @@ def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: b
 def tokens_of(batch: LogBatch, decoded: DecodedBatch) -> set[bytes]:
     """Return the tokens by which the events of a batch may be looked for; those of job ids are joined into one."""
     found = {text_token("worker", batch.worker), text_token("producer", str(batch.producer))}
-    keys: set[str] = set()
     if decoded.jobs is not None:
         found |= {decoded.jobs.ids, text_token("kind", "job")}
-        for func, queue, state, _, error in decoded.jobs.combos:
-            found |= {text_token("func", func), text_token("queue", queue), text_token("state", state)}
-            found |= {text_token("error", one) for one in (error, type_of(error))}
-            keys.update(series.key for series in job_series(func, queue, state))
+        found = found.union(*{_job_tokens(*combo[:3]) for combo in decoded.jobs.combos})
+        for error in {combo.error for combo in decoded.jobs.combos}:
+            found |= {text_token("error", error), text_token("error", type_of(error))}
     if decoded.observations is not None:
-        found |= {text_token("kind", series.kind) for series in decoded.observations.series}
-        keys.update(series.key for series in decoded.observations.series)
-    found |= {text_token("key", prefix) for prefix in {prefix for key in keys for prefix in prefixes_of(key)}}
+        for key, kind, _ in decoded.observations.series:
+            found.add(text_token("kind", kind))
+            found |= _key_tokens(key)
     return found
+
+
+@lru_cache(maxsize=10_000)
+def _job_tokens(func: str, queue: str, state: str) -> frozenset[bytes]:
+    """Tokens of updates of jobs of *func* on *queue*, and of the keys they feed."""
+    own = {text_token("func", func), text_token("queue", queue), text_token("state", state)}
+    return frozenset(own.union(*(_key_tokens(series.key) for series in job_series(func, queue, state))))
+
+
+@lru_cache(maxsize=10_000)
+def _key_tokens(key: str) -> frozenset[bytes]:
+    return frozenset(text_token("key", prefix) for prefix in prefixes_of(key))
 
 
 def prefixes_of(key: str) -> list[str]:

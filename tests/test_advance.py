@@ -11,12 +11,13 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.facts import KINDS, Series
 from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.advance import STEP_EVENTS, advance
 from chancy_metrics.projections.replay import diff, replay, stored
@@ -207,6 +208,33 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, names: Tabl
             done = await advance(connection, names, folder="f")
 
         assert (done.events, done.reason) == (0, "somebody else folds")
+
+
+@pytest.mark.parametrize(
+    ("state", "folded"), [("attached", 0b111111), ("closed", 0b111111), ("opening", 0b101010), ("gone", 0b101010)]
+)
+@pytest.mark.parametrize("step_events", [20, STEP_EVENTS])
+async def test_batches_of_days_in_the_opening_are_passed_over_wherever_they_lie_and_no_others(
+    connection: Connection, names: Tables, state: str, folded: int, step_events: int
+) -> None:
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    await make_days(connection, names, today=yesterday, ahead=0)
+    for place, day in enumerate([yesterday, today] * 3):  # late ones of yesterday lie behind some of today
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [float(1 << place)])], day=day)
+    await order(connection, names)
+    await fetch(connection, f"UPDATE {{days}} SET state = '{state}' WHERE day = %(day)s", names, day=yesterday)
+    if state == "gone":
+        await connection.execute(sql.SQL("DROP TABLE {}").format(names.partition(yesterday)))
+
+    events = 0
+    while not (done := await advance(connection, names, folder="f", step_events=step_events)).caught_up:
+        assert not done.reason
+        events += done.events
+
+    assert await total(connection, names, "app:n") == [folded] * 4
+    assert (events, done.position) == (folded.bit_count(), 6)
+    assert await fetch(connection, "SELECT position FROM {dead_letters}", names) == []
 
 
 async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Connection, names: Tables) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import anyio
+import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import VersionRefused
@@ -128,3 +129,37 @@ async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_not
         await killed.close()
 
     assert [(one.version, one.swapped) for one in done] == [(2, True)]
+
+
+async def test_version_0_and_unknown_ones_can_not_be_swapped_to(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_history(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        for number in (0, 7):
+            with pytest.raises(VersionRefused, match=str(number)):
+                await swap(chancy, number)
+
+    assert await statuses(connection, names) == {1: "live"}
+
+
+async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_history(connection, names)
+    alive: list[tuple[str, bool]] = []
+    query = (
+        "SELECT v.folded_by, EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = left(v.folded_by, 63))"
+        " FROM {versions} v WHERE v.version = 2"
+    )
+
+    async with an_app(dsn) as (chancy, _):
+
+        def look(progress: Progress) -> None:
+            with psycopg.connect(dsn) as own:
+                alive.extend(own.execute(sql.SQL(query).format(versions=names.versions)).fetchall())
+
+        await rebuild(chancy, by="Jürgen 中", on_progress=look)
+
+    assert alive and all(lives for _, lives in alive), alive

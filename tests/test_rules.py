@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from chancy_metrics.events.codec import encode
+from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.projections.cells import Cells
+from chancy_metrics.projections.derive import derive
 from chancy_metrics.projections.fold import Fold, fold
 from chancy_metrics.projections.rules import RuleSet, is_above
 from tests import rules
@@ -122,6 +123,31 @@ def test_what_is_no_observation_of_these_updates_is_refused(derived: object, say
 
     assert says in folded.dead[1]
     assert not folded.levels
+
+
+def test_a_batch_s_own_observations_come_first_and_those_of_each_rule_behind_them_in_order() -> None:
+    jobs = [a_row(NOON_US + second * 1_000_000) for second in range(2)]
+    runs = [a_run("app:n", [5.0, 6.0]), a_run("app:level", [7.0], kind="gauge", unit="x")]
+    encoded = encode(jobs, runs)
+    own = decode(1, encoded.payload, encoded.sha256, encoded.events)
+
+    with_made = derive(own, RuleSet(user=1, rules=(rules.second, rules.later))).observations
+
+    assert with_made is not None
+    assert [series.key for series in with_made.series] == ["app:n", "app:level", "made:by:second", "made:by:last"]
+    assert with_made.lengths.tolist() == [2, 1, 2, 2]
+    assert with_made.values.tolist() == [5, 6, 7, 1, 1, 2, 2]
+    assert with_made.at_us.tolist() == [NOON_US] * 3 + [NOON_US, NOON_US + 1_000_000] * 2
+
+
+def test_where_rules_make_nothing_a_batch_keeps_what_is_its_own() -> None:
+    encoded = encode([a_row()], [a_run("app:n", [5.0])])
+    own = decode(1, encoded.payload, encoded.sha256, encoded.events)
+
+    kept = derive(own, RuleSet(user=1, rules=(made(),))).observations
+
+    assert kept is not None and own.observations is not None
+    assert (kept.series, kept.values.tolist()) == (own.observations.series, [5.0])
 
 
 def test_a_key_that_breaks_a_rule_is_refused_where_it_is_made() -> None:

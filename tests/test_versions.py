@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,16 +14,31 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin.retention import prune
 from chancy_metrics.projections import making
 from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.compare import Comparison, compare
+from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.making import copy_opening, drop_version, finish_version, make_version
 from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 from chancy_metrics.projections.turning import turn
 from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
 from tests import rules
-from tests.factories import NOON_US, LogWriter, a_row, a_run, connections, eventually, fetch, order, order_and_fold
+from tests.factories import (
+    NOON_US,
+    LogWriter,
+    a_row,
+    a_run,
+    connections,
+    eventually,
+    fetch,
+    now_us,
+    order,
+    order_and_fold,
+)
 
 Connection = AsyncConnection[TupleRow]
 EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
@@ -129,6 +145,62 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
     assert (await compared(connection, names, OPENING, made.version)).points > 60
     done = await advance(connection, names, folder="test", version=made.version)
     assert (done.events, done.caught_up) == (0, True)  # what is in the opening is not folded again
+
+
+async def test_a_version_begins_with_nothing_below_its_horizons(connection: Connection, names: Tables) -> None:
+    hours = [NOON_US + hour * 3_600_000_000 for hour in range(30)]
+    await LogWriter(connection, names).append(jobs=[a_row(at_us) for at_us in hours], runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    for resolution in RESOLUTIONS:  # as if all of it had been pruned
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", names)
+    await fetch(connection, "UPDATE {days} SET state = 'gone'", names)
+    noon = NOON_US // 1_000_000
+    kept_from = {"1min": noon + 7_200, "5min": noon + 3_600, "1hour": noon + 3_600, "1day": noon + 43_200}
+
+    made = await make_version(connection, names, BUILT_IN, kept_from, by="test")
+    while await copy_opening(connection, names, made.version):
+        pass
+
+    for resolution, horizon in kept_from.items():
+        of = f"SELECT worker, series, bucket FROM {{r{resolution}}} WHERE version ="
+        kept = await fetch(connection, f"{of} 0 AND bucket >= %(at)s ORDER BY 1, 2, 3", names, at=horizon)
+        assert await fetch(connection, f"{of} {made.version} ORDER BY 1, 2, 3", names) == kept != []
+        assert await fetch(connection, f"{of} 0 AND bucket < %(at)s", names, at=horizon)
+
+
+async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_is_pruned(
+    connection: Connection, names: Tables
+) -> None:
+    day = datetime.now(UTC).date() - timedelta(days=3)
+    await make_days(connection, names, today=day, ahead=0)
+    kept = horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400)
+    await expire(connection, names, kept)
+    for at_us in (now_us(), now_us() - 100 * 86_400_000_000):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 3, at_us=at_us)], day=day)
+    await order_and_fold(connection, names)
+
+    async def expired(version: int) -> int:
+        query = "SELECT coalesce((counts ->> 'expired')::int, 0) FROM {versions} WHERE version = %(version)s"
+        return int((await fetch(connection, query, names, version=version))[0][0])
+
+    async def made_again() -> int:
+        made = await make_version(connection, names, BUILT_IN, kept, by="test")
+        while await copy_opening(connection, names, made.version):
+            pass
+        while not (await advance(connection, names, folder="test", version=made.version)).caught_up:
+            pass
+        return made.version
+
+    raw = await made_again()
+    counted = [await expired(version) for version in (1, raw)]
+    assert await drop_version(connection, names, raw)
+    [pruned] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
+    after = await made_again()
+
+    assert pruned.state == "gone" and after != raw
+    assert (*counted, await expired(OPENING), await expired(after)) == (3, 3, 3, 3)
+    assert (await compared(connection, names, 1, after)).different == 0
+    assert await fetch(connection, "SELECT key FROM {series}", names) == [("app:n",)]
 
 
 async def test_a_new_version_goes_back_as_far_as_the_opening_allows(connection: Connection, names: Tables) -> None:

@@ -1,0 +1,212 @@
+"""One job found in a log of ten million job updates, against decoding all of it; summaries made, events listed as JSON
+and written as Parquet, against decoding the same; and how soon an event that got its place is seen by who follows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from chancy import Chancy
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import EncodedBatch, decode, encode
+from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.audit import events, job_life, pages
+from chancy_metrics.plugin.parquet import Export
+from chancy_metrics.plugin.terminal import json_line
+from chancy_metrics.projections.selection import Selection
+from chancy_metrics.projections.summarising import summarise
+
+from .database import Databases, Producer, an_app, ask, connections, order
+from .facts import batches_of, job_rows, log_batches
+from .harness import Row, Size, Target, Turn, by_turns, check, middle, percentile
+
+_BATCH = 1_000
+#: Batches that are really encoded; the others are these with other job ids.
+_DISTINCT = 200
+_PER_SECOND = 120
+
+
+async def run(pool: Databases, size: Size) -> list[Row]:
+    rows = []
+    with pool.database() as dsn:
+        async with connections(dsn, 1, prepared=False) as (connection,), an_app(dsn, Metrics()) as chancy:
+            rows += await _one_job(connection, chancy, size)
+    with pool.database() as dsn:
+        async with connections(dsn, 1, prepared=False) as (connection,), an_app(dsn, Metrics()) as chancy:
+            rows += await _all_events(connection, chancy, size)
+            rows += await _followed(connection, chancy, size)
+    return rows
+
+
+async def _one_job(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+    names = tables("chancy_")
+    batches = size.of(10_000, 30)
+    encoded = batches_of(job_rows(min(batches, _DISTINCT) * _BATCH, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
+    ids = await _fill(connection, names, encoded, batches)
+    check("batches ordered", await order(connection, names), batches)
+    await connection.execute("ANALYZE")
+    without = await _found(chancy, ids[0])
+    started = time.perf_counter()
+    made = 0
+    while some := await summarise(connection, names):
+        made += some
+    took = time.perf_counter() - started
+    check("stretches", made, batches // 10)
+    found = [await _found(chancy, job_id) for job_id in ids]
+    nothing = [await _found(chancy, uuid4(), updates=0) for _ in ids]
+    count = batches * _BATCH
+    work = f"audit job, one of {count:,} job updates"
+    return [
+        Row("audit", work, percentile(found, 0.5), "s", "median", without, "without summaries: decoding all"),
+        Row("audit", work, percentile(found, 0.99), "s", "p99", target=Target("ours", "<=", 0.5, "<= 0.5 s")),
+        Row("audit", "audit job, an id that is not there", percentile(nothing, 0.99), "s", "p99"),
+        Row("audit", "summarise, read and written", count / took, "events/s", "min"),
+        Row("audit", "summaries on disk, a job update", await _summary_bytes(connection) / count, "B", "min"),
+    ]
+
+
+async def _found(chancy: Chancy, job_id: UUID, *, updates: int = 1) -> float:
+    started = time.perf_counter()
+    life = await job_life(chancy, job_id)
+    took = time.perf_counter() - started
+    check("updates of the job", (len(life.updates), life.unreadable), (updates, []))
+    return took
+
+
+async def _fill(
+    connection: AsyncConnection[TupleRow], names: Tables, encoded: Sequence[EncodedBatch], count: int
+) -> list[UUID]:
+    """Append *count* batches by COPY, each with job ids of its own; return some of the ids."""
+    chance = random.Random(1)
+    async with short_transaction(connection) as cursor:
+        day = (await attached_days(cursor, names))[0]
+    producer, kept = uuid4(), []
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        async with connection.transaction(), connection.cursor() as cursor:
+            statement = sql.SQL(
+                "COPY {} (day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256)"
+                " FROM STDIN (FORMAT BINARY)"
+            ).format(names.log)
+            async with cursor.copy(statement) as copy:
+                copy.set_types(
+                    ["date", "uuid", "int8", "text", "int8", "int8", "int4", "bool", "int2", "bytea", "bytea"]
+                )
+                for number in numbers:
+                    batch = encoded[number % len(encoded)]
+                    ids = chance.randbytes(16 * _BATCH)
+                    payload = batch.payload.replace(_ids_of(batch), ids)
+                    kept.append(UUID(bytes=ids[:16]))
+                    head = (day, producer, number + 1, "bench", batch.first_us, batch.last_us, batch.events, False)
+                    await copy.write_row((*head, batch.codec, payload, sha256(payload).digest()))
+            await cursor.execute(
+                sql.SQL(
+                    "INSERT INTO {} (day, producer, sequence) SELECT %s, %s, n FROM generate_series(%s::bigint, %s::bigint) AS n"
+                ).format(names.pending),
+                (day, producer, numbers.start + 1, numbers.stop),
+            )
+    return kept[:: max(1, count // 100)]
+
+
+def _ids_of(batch: EncodedBatch) -> bytes:
+    jobs = decode(batch.codec, batch.payload, batch.sha256, batch.events).jobs
+    assert jobs is not None
+    return jobs.ids
+
+
+async def _all_events(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+    count = size.of(300_000, 2_000)
+    encoded = batches_of(job_rows(count, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
+    await Producer(connection).append(encoded)
+    check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+    in_memory = log_batches(encoded)
+    turns = {"json": _as_json(chancy, count), "parquet": _as_parquet(chancy, count), "decode": _decoded(in_memory)}
+    took = middle(await by_turns(size.of(3, 1), turns))
+    rates = {name: count / seconds for name, seconds in took.items()}
+    floor = (rates["decode"], "decoding the same in memory")
+    return [
+        Row("audit", f"audit events --json, {count:,} job updates", rates["json"], "events/s", "median", *floor),
+        Row("audit", f"audit events --parquet, {count:,} job updates", rates["parquet"], "events/s", "median", *floor),
+    ]
+
+
+def _as_json(chancy: Chancy, count: int) -> Turn:
+    async def turn() -> float:
+        lines = 0
+        started = time.perf_counter()
+        with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230 # it never waits
+            async for page in pages(chancy):
+                for event in page.events:
+                    nowhere.write(json_line(event) + "\n")
+                lines += len(page.events)
+        took = time.perf_counter() - started
+        check("lines", lines, count)
+        return took
+
+    return turn
+
+
+def _as_parquet(chancy: Chancy, count: int) -> Turn:
+    async def turn() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            with Export(Path(folder), Selection()) as export:
+                async for page in pages(chancy):
+                    export.write(page)
+                export.finish()
+            took = time.perf_counter() - started
+            check("rows", export.events, count)
+        return took
+
+    return turn
+
+
+def _decoded(batches: Sequence[LogBatch]) -> Turn:
+    async def turn() -> float:
+        started = time.perf_counter()
+        for batch in batches:
+            decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        return time.perf_counter() - started
+
+    return turn
+
+
+async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+    """How long after its batch got a place an event is there."""
+    names, producer, ages = tables("chancy_"), Producer(connection), []
+    async with aclosing(events(chancy, follow=True)) as found:
+        for number in range(size.of(40, 3)):
+            following = asyncio.ensure_future(anext(found))
+            await asyncio.sleep(0.3 + 0.01 * (number % 25))  # at every phase of its looks
+            await producer.append([encode(job_rows(1, until_us=_now_us(), per_second=1, seed=number))])
+            check("batches ordered", await order(connection, names), 1)
+            placed = time.perf_counter()
+            event = await following
+            ages.append(time.perf_counter() - placed)
+            check("position", event.position, await ask(connection, "SELECT position FROM chancy_metrics_head"))
+    work = "audit events --follow: from its place to its reader"
+    return [
+        Row("audit", work, percentile(ages, 0.5), "s", "median"),
+        Row("audit", work, percentile(ages, 0.99), "s", "p99", target=Target("ours", "<=", 1, "<= 1 s")),
+    ]
+
+
+async def _summary_bytes(connection: AsyncConnection[TupleRow]) -> int:
+    return int(await ask(connection, "SELECT pg_total_relation_size('chancy_metrics_summaries')"))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,58 @@
+"""The mark that an import has begun and not ended: until then nothing else gets a place in the order.
+
+It is a trigger on the ledger, so it outlives the process that made it. Appends go on and wait in pending.
+"""
+
+from __future__ import annotations
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from .schema import Tables
+
+_TRIGGER = "importing"
+_SETTING = "chancy_metrics.importing"
+_REFUSAL = (
+    "an import into the metrics log has not ended, and what was appended meanwhile waits for that: "
+    "let `chancy-metrics audit import` come to its end, or run it again with the same file"
+)
+
+
+async def is_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> bool:
+    await cursor.execute(
+        "SELECT 1 FROM pg_trigger WHERE tgrelid = %(ledger)s::regclass AND tgname = %(trigger)s",
+        {"ledger": tables.ledger.as_string(cursor), "trigger": _TRIGGER},
+    )
+    return await cursor.fetchone() is not None
+
+
+async def begin_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Refuse places to whoever does not call `allow`, from the commit of this transaction on."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            CREATE TRIGGER {trigger} BEFORE INSERT ON {ledger}
+                FOR EACH STATEMENT WHEN (current_setting({setting}, true) IS DISTINCT FROM 'on')
+                EXECUTE FUNCTION {refuse_change}({refusal})
+            """
+        ).format(
+            trigger=sql.Identifier(_TRIGGER),
+            ledger=tables.ledger,
+            setting=sql.Literal(_SETTING),
+            refuse_change=tables.refuse_change,
+            refusal=sql.Literal(_REFUSAL),
+        )
+    )
+
+
+async def allow(cursor: AsyncCursor[TupleRow]) -> None:
+    """Give places in this transaction nevertheless."""
+    await cursor.execute("SELECT set_config(%(setting)s, 'on', true)", {"setting": _SETTING})
+
+
+async def end_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    await cursor.execute(
+        sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {ledger}").format(
+            trigger=sql.Identifier(_TRIGGER), ledger=tables.ledger
+        )
+    )

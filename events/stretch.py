@@ -1,0 +1,156 @@
+"""A stretch of the order together with its batches, every column and byte of them: out of the database and into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from .errors import MetricsLogError
+from .facts import EPOCH
+from .log import BatchId
+from .schema import Tables
+from .seal import LogRow
+
+#: Places one statement reads.
+PAGE = 2_000
+#: Events (or one batch) whose payloads are held at once.
+PIECE_EVENTS = 50_000
+
+
+class Place(NamedTuple):
+    """A place in the order, and its batch where that is in the log.
+
+    Attributes:
+        chain: The hash there.
+        row: None where the batch has left the log, or is lost.
+        payload: b"" without a row.
+    """
+
+    position: int
+    batch_id: BatchId
+    events: int
+    chain: bytes
+    row: LogRow | None = None
+    payload: bytes = b""
+
+
+async def read_places(
+    cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int, until: int, limit: int = PAGE
+) -> list[Place]:
+    """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position, day, producer, sequence, events, chain
+            FROM {ledger}
+            WHERE position > %(after)s
+                AND position <= %(until)s
+            ORDER BY position
+            LIMIT %(limit)s
+            """
+        ).format(ledger=tables.ledger),
+        {"after": after, "until": until, "limit": limit},
+        binary=True,
+    )
+    return [Place(row[0], BatchId(*row[1:4]), row[4], row[5]) for row in await cursor.fetchall()]
+
+
+def cut(places: Sequence[Place]) -> Iterator[list[Place]]:
+    """Cut *places* into stretches of a bounded number of events, none of them empty."""
+    piece: list[Place] = []
+    events = 0
+    for place in places:
+        if piece and events + place.events > PIECE_EVENTS:
+            yield piece
+            piece, events = [], 0
+        piece.append(place)
+        events += place.events
+    if piece:
+        yield piece
+
+
+async def read_whole_rows(
+    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
+) -> dict[BatchId, tuple[LogRow, bytes]]:
+    """Return the rows of these batches that are in the log, and their payloads. One index scan a day."""
+    found: dict[BatchId, tuple[LogRow, bytes]] = {}
+    for day in sorted({batch_id.day for batch_id in batch_ids}):
+        wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us,
+                    (extract(epoch FROM l.appended_at) * 1000000)::bigint, l.events, l.closes, l.codec, l.sha256,
+                    l.payload
+                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
+                JOIN {log} l
+                    ON l.producer = wanted.producer
+                    AND l.sequence = wanted.sequence
+                WHERE l.day = %(day)s
+                """
+            ).format(log=tables.log),
+            {
+                "day": day,
+                "producers": [batch_id.producer for batch_id in wanted],
+                "sequences": [batch_id.sequence for batch_id in wanted],
+            },
+            binary=True,
+        )
+        for *values, payload in await cursor.fetchall():
+            row = LogRow(*values)
+            found[BatchId(*row[:3])] = row, payload
+    return found
+
+
+async def write_places(
+    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[Place], *, after: int, chain: bytes
+) -> None:
+    """Put *places* and their batches behind position *after*, and the head at the last of them.
+
+    Raises:
+        MetricsLogError: The head is not at *after* with hash *chain*; nothing may be committed then.
+    """
+    last = places[-1]
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {head}
+            SET position = %(position)s,
+                chain = %(chain)s
+            WHERE position = %(after)s
+                AND chain = %(before)s
+            """
+        ).format(head=tables.head),
+        {"position": last.position, "chain": last.chain, "after": after, "before": chain},
+    )
+    if cursor.rowcount != 1:
+        raise MetricsLogError(f"the order of this database has moved on from position {after} by itself")
+    async with cursor.copy(
+        sql.SQL(
+            """
+            COPY {log} (
+                day, producer, sequence, worker, first_us, last_us, appended_at, events, closes, codec, payload, sha256
+            )
+            FROM STDIN (FORMAT BINARY)
+            """
+        ).format(log=tables.log)
+    ) as copy:
+        copy.set_types(
+            ["date", "uuid", "int8", "text", "int8", "int8", "timestamptz", "int4", "bool", "int2", "bytea", "bytea"]
+        )
+        for place in places:
+            if (row := place.row) is not None:
+                appended_at = EPOCH + timedelta(microseconds=row.appended_us)
+                await copy.write_row((*row[:6], appended_at, *row[7:10], place.payload, row.sha256))
+    async with cursor.copy(
+        sql.SQL("COPY {ledger} (position, day, producer, sequence, events, chain) FROM STDIN (FORMAT BINARY)").format(
+            ledger=tables.ledger
+        )
+    ) as copy:
+        copy.set_types(["int8", "date", "uuid", "int8", "int4", "bytea"])
+        for place in places:
+            await copy.write_row((place.position, *place.batch_id, place.events, place.chain))

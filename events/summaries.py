@@ -1,0 +1,156 @@
+"""Summaries of stretches of the order: what surely is not in them, so that a search can leave them out.
+
+Never an authority: where there is no summary, or one that says nothing, the batches themselves are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from .filter import places_of
+from .schema import Tables
+
+
+class Summary(NamedTuple):
+    """What is known of the batches from one position to another, both inclusive.
+
+    Attributes:
+        day: The latest of their log days.
+        first_us: Earliest event in them, microseconds since 1970; None without any.
+        filter: Tokens of what is in them; None where one of them can't be read, which may hold anything.
+    """
+
+    first_position: int
+    last_position: int
+    day: date
+    first_us: int | None
+    last_us: int | None
+    events: int
+    filter: bytes | None
+
+
+class Wanted(NamedTuple):
+    """What is looked for: events in a time, whose stretch has a token of each clause.
+
+    Attributes:
+        since_us: Inclusive, as *until_us* is exclusive; microseconds since 1970.
+        clauses: Sets of tokens of which a stretch must have one at least.
+    """
+
+    since_us: int
+    until_us: int
+    clauses: Sequence[Sequence[bytes]] = ()
+
+
+class Stretch(NamedTuple):
+    """Positions from *first* to *last*, inclusive; *skips* where surely nothing wanted is in them."""
+
+    first: int
+    last: int
+    skips: bool
+
+
+async def last_summarised(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+    """Return the position up to which there are summaries, 0 where there is none."""
+    await cursor.execute(
+        sql.SQL("SELECT last_position FROM {summaries} ORDER BY first_position DESC LIMIT 1").format(
+            summaries=tables.summaries
+        )
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: Summary) -> bool:
+    """Write a summary that begins behind the last one; False if somebody else has written that stretch."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {summaries} (first_position, last_position, day, first_us, last_us, events, filter)
+            VALUES (
+                %(first_position)s, %(last_position)s, %(day)s, %(first_us)s, %(last_us)s, %(events)s, %(filter)b
+            )
+            ON CONFLICT (first_position) DO NOTHING
+            """
+        ).format(summaries=tables.summaries),
+        summary._asdict(),
+    )
+    return cursor.rowcount == 1
+
+
+async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, piece: int) -> int:
+    """Delete up to *piece* summaries whose days have all left the log; the last one stays, to go on from."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {summaries}
+            WHERE first_position = ANY(ARRAY(
+                SELECT first_position
+                FROM {summaries}
+                WHERE day < (SELECT min(day) FROM {days} WHERE state <> 'gone')
+                    AND first_position < (SELECT max(first_position) FROM {summaries})
+                ORDER BY first_position
+                LIMIT %(piece)s
+                FOR UPDATE SKIP LOCKED
+            ))
+            """
+        ).format(summaries=tables.summaries, days=tables.days),
+        {"piece": piece},
+    )
+    return cursor.rowcount
+
+
+async def read_stretches(
+    cursor: AsyncCursor[TupleRow], tables: Tables, wanted: Wanted, *, after: int, until: int, limit: int
+) -> list[Stretch]:
+    """Return up to *limit* stretches that reach past position *after*, in order, none that begins past *until*.
+
+    Looks at single bytes of the filters where they lie, so hardly anything of them is read.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT first_position, last_position, filter IS NOT NULL AND NOT ({holds})
+            FROM {summaries}
+            WHERE first_position >= coalesce(
+                    (SELECT max(first_position) FROM {summaries} WHERE first_position <= %(after)s + 1), 0
+                )
+                AND first_position <= %(until)s
+                AND last_position > %(after)s
+            ORDER BY first_position
+            LIMIT %(limit)s
+            """
+        ).format(summaries=tables.summaries, holds=_holds(wanted)),
+        {
+            "after": after,
+            "until": until,
+            "limit": limit,
+            "since_us": wanted.since_us,
+            "until_us": wanted.until_us,
+        },
+    )
+    return [Stretch(*row) for row in await cursor.fetchall()]
+
+
+def _holds(wanted: Wanted) -> sql.Composed:
+    """Whether a summary's stretch may hold what is wanted; evaluated from left to right until one says no."""
+    in_time = sql.SQL("coalesce(first_us < %(until_us)s AND last_us >= %(since_us)s, false)")
+    clauses = [
+        sql.SQL("({})").format(sql.SQL(" OR ").join([_has(token) for token in clause])) for clause in wanted.clauses
+    ]
+    return sql.SQL(" AND ").join([in_time, *clauses])
+
+
+def _has(token: bytes) -> sql.Composed:
+    bits = [
+        sql.SQL(
+            "get_bit(substring(filter FROM ({stride} %% octet_length(filter) + 1)::integer FOR 1), {bit}) = 1"
+        ).format(stride=sql.Literal(place.stride), bit=sql.Literal(place.bit))
+        for place in places_of(token)
+    ]
+    return sql.SQL("({})").format(sql.SQL(" AND ").join(bits))

@@ -1,0 +1,151 @@
+"""The raw events of an app: those that match a selection, live ones too, and the life of one job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import date
+from uuid import UUID
+
+import msgspec
+from chancy import Chancy
+from psycopg import sql
+from psycopg.errors import UndefinedTable
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.event import Event
+from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.pages import Page, read_end, read_pages
+from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.span import read_days
+
+from .completeness import check_aware
+from .connection import own_connection
+from .tail import follow_pages
+
+#: Waiting batches are counted up to this.
+_MOST_WAITING = 10_000
+
+
+class JobLife(msgspec.Struct, frozen=True):
+    """What the log tells of a job.
+
+    Attributes:
+        updates: Each time its row was saved after an attempt, in order.
+        position: Up to where the order was looked through.
+        first_day: The log's first day; None without any.
+        pruned: Days that have left the log, in which it may have had updates too.
+        unreadable: Batches that can't be read, in which it may have had updates too.
+        waiting: Batches that are recorded and not in the order yet, up to 10,000.
+    """
+
+    job_id: UUID
+    updates: list[Event]
+    position: int
+    first_day: date | None
+    pruned: list[Pruned]
+    unreadable: list[Unreadable]
+    waiting: int
+
+
+async def events(
+    chancy: Chancy,
+    selection: Selection = Selection(),  # noqa: B008 # frozen
+    *,
+    limit: int | None = None,
+    follow: bool = False,
+    on_gap: Callable[[Gap], None] | None = None,
+) -> AsyncGenerator[Event]:
+    """Yield up to *limit* events that match, in the order of the log, in constant memory.
+
+    An event is there once a worker's fold has given its batch a place in the order. To go on later, and miss and
+    repeat nothing, give the last event's place: `Selection(after=Place(event.position, event.index))`.
+
+    Args:
+        follow: Go on with what comes; from the end of the order where the selection names no beginning.
+        on_gap: Told what could not be looked at; by default it is a warning in the app's log.
+
+    Raises:
+        MetricsLogError: A moment is not aware, a place lies past the end of the order, or there is no metrics log.
+    """
+    left = limit
+    if left is not None and left <= 0:
+        return
+    async with aclosing(pages(chancy, selection, follow=follow)) as found:
+        async for page in found:
+            for gap in page.gaps:
+                if on_gap is None:
+                    chancy.log.warning(f"metrics: {gap}")
+                else:
+                    on_gap(gap)
+            for event in page.events[:left]:
+                yield event
+            if left is not None:
+                left -= len(page.events[:left])
+                if not left:
+                    return
+
+
+async def pages(
+    chancy: Chancy,
+    selection: Selection = Selection(),  # noqa: B008 # frozen
+    *,
+    follow: bool = False,
+) -> AsyncGenerator[Page]:
+    """Yield the same in pages, each with what could not be looked at and the place from which to go on."""
+    check_aware(selection.since, selection.until)
+    names = tables(chancy.prefix)
+    async with _known_schema(names), own_connection(chancy) as connection:
+        if follow and selection.after is selection.since is selection.first_position is None:
+            async with short_transaction(connection) as cursor:
+                selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
+        async for page in read_pages(connection, names, selection):
+            yield page
+            selection = msgspec.structs.replace(selection, after=page.place)
+    if follow:
+        async for page in follow_pages(chancy, selection):
+            yield page
+
+
+async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
+    """Return what the log tells of a job, and what it can't tell any more. Decodes the few stretches it may be in."""
+    names = tables(chancy.prefix)
+    updates: list[Event] = []
+    gaps: list[Gap] = []
+    position = 0
+    async with _known_schema(names), own_connection(chancy) as connection:
+        async for page in read_pages(connection, names, Selection(job_id=job_id)):
+            updates += page.events
+            gaps += page.gaps
+            position = page.place.position
+        async with short_transaction(connection) as cursor:
+            days = await read_days(cursor, names)
+            await cursor.execute(
+                sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT %(most)s) AS p").format(
+                    pending=names.pending
+                ),
+                {"most": _MOST_WAITING},
+            )
+            row = await cursor.fetchone()
+    return JobLife(
+        job_id,
+        updates,
+        position,
+        days[0] if days else None,
+        [gap for gap in gaps if isinstance(gap, Pruned)],
+        [gap for gap in gaps if isinstance(gap, Unreadable)],
+        int(row[0]) if row else 0,
+    )
+
+
+@asynccontextmanager
+async def _known_schema(names: Tables) -> AsyncIterator[None]:
+    """Say what is to be done where there is no log."""
+    try:
+        yield
+    except UndefinedTable as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
+        ) from error

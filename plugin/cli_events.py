@@ -1,0 +1,255 @@
+"""`chancy-metrics audit events` and `audit job`: the raw events, and what became of one job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+from chancy import Chancy
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.pages import Page
+from chancy_metrics.projections.selection import Place, Selection
+
+from .audit import JobLife, job_life, pages
+from .cli_app import FOUND_SOMETHING, load, run
+from .cli_verify import Moment
+from .cursor_file import CursorFile, parse_place
+from .event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
+from .terminal import json_line, safe
+
+_KINDS = ("job", "counter", "gauge", "histogram")
+
+
+class PlaceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
+    """A place in the order: POSITION, behind a whole batch, or POSITION:INDEX, behind one event of it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        try:
+            return value if isinstance(value, Place) else parse_place(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_FILTERS: list[Callable[[Any], Any]] = [
+    click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago."),
+    click.option("--until", type=Moment(), help="Up to this moment, exclusive."),
+    click.option("--after", type=PlaceType(), help="Only what comes behind this place in the order."),
+    click.option("--worker", help="Recorded by this worker."),
+    click.option("--producer", type=click.UUID, help="Recorded by this producer."),
+    click.option("--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Of this kind; may be repeated."),
+    click.option("--key", help="Observations of this key, and job updates that feed it."),
+    click.option("--prefix", help="The same for a key's first segments."),
+    click.option("--func", help="Updates of jobs of this function."),
+    click.option("--queue", help="Updates of jobs on this queue."),
+    click.option("--state", help="Updates to this state: succeeded, failed, retrying."),
+    click.option("--job-id", type=click.UUID, help="Updates of this job."),
+    click.option("--error", help="Updates with this type of exception."),
+]
+
+
+def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+@click.command("events")
+@_with_filters
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; from now on, unless told where to begin.")
+@click.option(
+    "--cursor",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the place in this file, and go on from there the next time.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option(
+    "--parquet",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write Parquet files, a folder a day; the same command again adds what is new.",
+)
+@click.pass_obj
+def events_command(
+    app: str,
+    limit: int | None,
+    follow: bool,
+    cursor: Path | None,
+    as_json: bool,
+    parquet: Path | None,
+    **filters: Any,
+) -> None:
+    """List the raw events in the order in which they were counted: job updates and observations.
+
+    Exits with 3 when a batch could not be read that may hold what was asked for; stderr says which.
+    """
+    chancy, _ = load(app)
+    _check(filters["since"], filters["until"], filters["after"], follow, cursor, as_json, parquet)
+    listing = Listing(Selection(**filters), limit, None if cursor is None else CursorFile(cursor), as_json)
+    try:
+        if parquet is None:
+            run(listing.print(chancy, follow=follow))
+        else:
+            run(listing.export(chancy, parquet))
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    if listing.unreadable:
+        sys.exit(FOUND_SOMETHING)
+
+
+@click.command("job")
+@click.argument("job_id", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def job_command(app: str, job_id: UUID, as_json: bool) -> None:
+    """Show what became of a job: each time it was saved after an attempt.
+
+    Exits with 3 when a batch could not be read, in which there may be more; stderr says which.
+    """
+    chancy, _ = load(app)
+    life = run(job_life(chancy, job_id))
+    if as_json:
+        click.echo(json_line(life))
+    else:
+        _show_life(life)
+    if life.unreadable:
+        sys.exit(FOUND_SOMETHING)
+
+
+class Listing:
+    """One run of `audit events`.
+
+    Attributes:
+        unreadable: How many batches could not be read.
+    """
+
+    def __init__(self, selection: Selection, limit: int | None, cursor: CursorFile | None, as_json: bool) -> None:
+        self._selection = selection
+        self._left = limit
+        self._cursor = cursor
+        self._as_json = as_json
+        self.unreadable = 0
+
+    async def print(self, chancy: Chancy, *, follow: bool) -> None:
+        """Print what matches, a page at a time; the cursor is kept once its page is out."""
+        selection = self._selection
+        kept = None if self._cursor is None else self._cursor.read()
+        if kept is not None:
+            selection = msgspec.structs.replace(selection, after=kept)
+        printer = None if self._as_json else LinePrinter(EVENTS)
+        async with aclosing(self._pages(chancy, selection, follow)) as found:
+            async for page in found:
+                if printer is None:
+                    for event in page.events:
+                        click.echo(json_line(event))
+                else:
+                    printer.print([event_row(event) for event in page.events])
+                sys.stdout.flush()
+                if self._cursor is not None:
+                    self._cursor.write(page.place)
+
+    async def export(self, chancy: Chancy, folder: Path) -> None:
+        """Write what matches into Parquet files, behind what is in the folder."""
+        from .parquet import Export
+
+        try:
+            with Export(folder, self._selection) as export:
+                selection = msgspec.structs.replace(self._selection, after=export.place)
+                async with aclosing(self._pages(chancy, selection, False)) as found:
+                    async for page in found:
+                        export.write(page)
+                export.finish()
+        except OSError as error:
+            raise MetricsLogError(f"{str(folder)!r} can't be written: {error}") from error
+        click.echo(f"wrote {export.events:,} events into {export.files:,} files; {folder} ends at {export.place}")
+
+    async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
+        """Yield pages up to the limit; says on stderr what could not be looked at."""
+        async with aclosing(pages(chancy, selection, follow=follow)) as found:
+            async for page in found:
+                self._tell(page.gaps)
+                if self._left is not None and len(page.events) >= self._left:
+                    events = page.events[: self._left]
+                    yield Page(Place(events[-1].position, events[-1].index), events, [])
+                    return
+                if self._left is not None:
+                    self._left -= len(page.events)
+                yield page
+
+    def _tell(self, gaps: Sequence[Gap]) -> None:
+        unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]
+        self.unreadable += len(unreadable)
+        for sentence in [*map(str, unreadable), *pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])]:
+            click.echo(safe(sentence), err=True)
+
+
+def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
+    """Say which days have left the log, in one sentence for all of them; [] for none."""
+    if len(pruned) < 2:
+        return [str(one) for one in pruned]
+    days = [one.day for one in pruned if one.day is not None]
+    before = "" if len(days) == len(pruned) else "the days before, and "
+    last = max(one.last_position for one in pruned)
+    return [
+        f"{before}{len(days)} days from {days[0]} to {days[-1]} have left the log: what was recorded there up to "
+        f"position {last} is in the numbers and can't be listed"
+    ]
+
+
+def _show_life(life: JobLife) -> None:
+    updates = life.updates
+    if updates:
+        first = updates[0]
+        lines = {
+            "job": f"{life.job_id}, {first.func}",
+            "created": "-" if first.created_at is None else moment(first.created_at),
+            "due": "-" if first.scheduled_at is None else moment(first.scheduled_at),
+        }
+        for name, value in lines.items():
+            click.echo(f"{name:<9} {safe(value)}")
+        LinePrinter(UPDATES).print([update_row(event) for event in updates])
+    else:
+        click.echo(f"the log has no update of job {life.job_id} up to position {life.position:,}")
+    notes = [str(gap) for gap in life.unreadable] + pruned_days(life.pruned)
+    if life.waiting:
+        notes.append(f"{life.waiting:,} batches wait for their place in the order: the next fold gives it to them")
+    for note in notes:
+        click.echo(safe(note), err=True)
+
+
+def _check(
+    since: datetime | None,
+    until: datetime | None,
+    after: Place | None,
+    follow: bool,
+    cursor: Path | None,
+    as_json: bool,
+    parquet: Path | None,
+) -> None:
+    """Refuse what can't be meant.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    if since is not None and until is not None and since >= until:
+        raise click.BadParameter(f"{until.isoformat()} is not after --since", param_hint="--until")
+    for refused, sentence in (
+        (follow and until is not None, "--follow goes on for ever, and --until ends: leave one of them out"),
+        (after is not None and cursor is not None, "--after and --cursor both say where to go on: leave one out"),
+        (parquet is not None and as_json, "--parquet writes files and --json lines: leave one of them out"),
+        (parquet is not None and follow, "--parquet ends with whole files: run it again for what is new"),
+        (parquet is not None and cursor is not None, "--parquet keeps its place in its folder: leave --cursor out"),
+    ):
+        if refused:
+            raise click.UsageError(sentence)

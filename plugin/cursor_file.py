@@ -1,0 +1,70 @@
+"""A place in the order, kept in a file, so that who follows the log goes on there after a restart."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.projections.selection import Place
+
+_PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?")
+
+
+def parse_place(text: str) -> Place:
+    """Return the place that *text* says: POSITION, or POSITION:INDEX.
+
+    Raises:
+        ValueError: It says none.
+    """
+    found = _PLACE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5")
+    return Place(int(found[1]), None if found[2] is None else int(found[2]))
+
+
+class CursorFile:
+    """The file; it always holds a whole place, whenever its writer is killed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: Place | None = None
+
+    def read(self) -> Place | None:
+        """Return the place that is kept; None where there is no file yet.
+
+        Raises:
+            MetricsLogError: It can't be read, or holds something else.
+        """
+        try:
+            self._kept = parse_place(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise MetricsLogError(f"the cursor in {str(self._path)!r} can't be used: {error}") from error
+        return self._kept
+
+    def write(self, place: Place) -> None:
+        """Keep *place* in the stead of the one before.
+
+        Raises:
+            MetricsLogError: The file can't be written.
+        """
+        if place == self._kept:
+            return
+        try:
+            replace_file(self._path, f"{place}\n")
+        except OSError as error:
+            raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: {error}") from error
+        self._kept = place
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file as a whole: whoever reads it, at any time, finds the old or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

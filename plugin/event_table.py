@@ -1,0 +1,137 @@
+"""Events as lines for people: a table where rich is installed, columns of text where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from chancy_metrics.projections.event import Event
+from chancy_metrics.projections.selection import Place
+
+from .terminal import json_line, safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Narrowest table that is made; a narrower terminal breaks the lines.
+_LEAST_WIDTH = 60
+
+
+class Column(NamedTuple):
+    """A column of a table; the one without a width takes what is left, in as many lines as it needs."""
+
+    name: str
+    width: int | None = None
+
+
+EVENTS = (Column("at (UTC)", 19), Column("place", 9), Column("worker", 8), Column("event"))
+UPDATES = (
+    *(Column("at (UTC)", 19), Column("state", 9), Column("no.", 3), Column("waited", 8), Column("ran", 8)),
+    Column("queue, worker, error"),
+)
+
+
+class LinePrinter:
+    """Prints rows as they come, so that their number does not matter; the head once."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._has_head = False
+        self._console = _console()
+
+    def print(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print a page of rows; their texts are made safe here."""
+        if not rows:
+            return
+        shown = [[safe(cell) for cell in row] for row in rows]
+        if self._console is None:
+            self._print_plain(shown)
+        else:
+            self._print_rich(self._console, shown)
+        self._has_head = True
+
+    def _print_plain(self, rows: list[list[str]]) -> None:
+        head = [] if self._has_head else [[column.name for column in self._columns]]
+        for row in head + rows:
+            click.echo(
+                "  ".join(
+                    cell if column.width is None else cell.ljust(column.width)
+                    for column, cell in zip(self._columns, row, strict=True)
+                ).rstrip()
+            )
+
+    def _print_rich(self, console: Console, rows: list[list[str]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        width = max(console.width, _LEAST_WIDTH)
+        table = Table(box=None, pad_edge=False, show_header=not self._has_head, padding=(0, 2, 0, 0))
+        taken = sum((column.width or 0) + 2 for column in self._columns) - 2
+        for column in self._columns:
+            if column.width is None:
+                table.add_column(column.name, width=width - taken, overflow="fold")
+            else:
+                table.add_column(column.name, width=column.width, no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*map(Text, row))  # as text: as markup, a key could change what is shown
+        console.print(table, width=width)
+
+
+def event_row(event: Event) -> list[str]:
+    """An event under `EVENTS`."""
+    return [
+        moment(event.at),
+        str(Place(event.position, event.index)),
+        event.worker,
+        _update(event) if event.kind == "job" else _observation(event),
+    ]
+
+
+def update_row(event: Event) -> list[str]:
+    """A job update under `UPDATES`."""
+    where = f"{event.queue} on {event.worker}"
+    return [
+        moment(event.at),
+        event.state or "",
+        str(event.attempt),
+        seconds(event.wait_s),
+        seconds(event.run_s),
+        f"{where}: {event.error}" if event.error else where,
+    ]
+
+
+def moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def seconds(took_s: float | None) -> str:
+    return "-" if took_s is None else f"{took_s:,.3f} s" if took_s < 100 else f"{took_s:,.0f} s"
+
+
+def _update(event: Event) -> str:
+    parts = [f"{event.func} {event.state}", f"queue {event.queue}", f"attempt {event.attempt}"]
+    if event.run_s is not None:
+        parts.append(f"ran {seconds(event.run_s)}")
+    if event.wait_s is not None:
+        parts.append(f"waited {seconds(event.wait_s)}")
+    if event.error:
+        parts.append(event.error)
+    if event.meta:
+        parts.append(json_line(event.meta))
+    parts.append(f"job {event.job_id}")
+    return ", ".join(parts)
+
+
+def _observation(event: Event) -> str:
+    return f"{event.kind} {event.key} {event.value:.15g} {event.unit}"
+
+
+def _console() -> Console | None:
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False, soft_wrap=False, emoji=False, markup=False)

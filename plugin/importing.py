@@ -1,0 +1,379 @@
+"""A file into a log that is empty, or is the beginning of the file's: positions, chain, days, producers, opening."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime
+from functools import partial
+from itertools import chain as chained
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import anyio
+import msgspec
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.importing import allow, begin_importing, end_importing, is_importing
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.seal import chain_fault, payload_fault
+from chancy_metrics.events.stretch import PAGE, Place, write_places
+from chancy_metrics.events.transfer import (
+    Batch,
+    Frame,
+    Gone,
+    GoneDay,
+    Header,
+    Opening,
+    Points,
+    Producer,
+    place_of,
+    read_frames,
+)
+from chancy_metrics.projections.carrying import Names, begin_with, write_points
+from chancy_metrics.projections.versions import OPENING, Version, lock_version, read_versions
+
+from .connection import database_now_us
+from .sealing import Progress
+
+#: Seconds to go on trying for a lock that somebody holds.
+PATIENCE_S = 30
+_AGAIN_S = 0.1
+#: Bytes of payloads, or one batch, that one transaction brings.
+PIECE_BYTES = 4 << 20
+
+T = TypeVar("T")
+
+
+class ImportRefused(MetricsLogError):
+    """A file does not fit this database, or what is in it is not what was written."""
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What came out of a file.
+
+    Attributes:
+        since: Position from which this run went on; 0 if it began.
+        position: Where the order ends now.
+        batches: How many came with this run, with their *events*.
+    """
+
+    since: int
+    position: int
+    batches: int
+    events: int
+    seconds: float
+
+
+class _State(NamedTuple):
+    """The end of the order, and whether an import has begun and not ended."""
+
+    position: int
+    chain: bytes
+    importing: bool
+
+
+class Import:
+    """One run. *beside* gives numbers to names while *connection* holds a transaction.
+
+    Attributes:
+        position: Where the order ends, as far as this run has brought it.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        beside: AsyncConnection[TupleRow],
+        names: Tables,
+        path: Path,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.position = 0
+        self._started = time.monotonic()
+        self._until = 0
+        self._connection = connection
+        self._beside = beside
+        self._names = names
+        self._path = path
+        self._on_progress = on_progress
+        self._frames = read_frames(path)
+        self._gone: list[GoneDay] = []
+        self._days: set[date] = set()
+        self._chain = b""
+        self._batches = 0
+        self._events = 0
+
+    async def run(self) -> Imported:
+        """Take everything that is in the file and not in the log yet.
+
+        Raises:
+            ImportRefused: The log has batches of its own, or the file is not what was written; the message says what
+                stays.
+        """
+        header = await self._next()
+        if not isinstance(header, Header):
+            raise ImportRefused(f"{self._path} does not begin as an export does")
+        self._until = header.position
+        frame = await self._read_days()
+        await to_thread.run_sync(self._check_file, header)
+        async with short_transaction(self._connection) as cursor:
+            state = await self._lock_head(cursor)
+        if not state.importing:
+            if state.position and (state.position, state.chain) == (header.position, header.chain):
+                return Imported(state.position, state.position, 0, 0, 0.0)
+            if state.position:
+                raise ImportRefused(
+                    f"the log of this database has {state.position} positions of its own: {self._path} can only be "
+                    "taken into a database whose log is empty"
+                )
+            await self._close_gone()
+            frame = await self._begin(frame)
+            for one in self._gone:
+                await remove_day(self._connection, self._names, one.day)  # or a later clean-up does
+        while isinstance(frame, Opening | Points | Producer):  # of an earlier run: it came with the mark
+            frame = await self._next()
+        self.position, self._chain = state.position, state.chain
+        await self._take(frame)
+        await self._patiently(self._end)
+        took_s = round(time.monotonic() - self._started, 3)
+        return Imported(state.position, self.position, self._batches, self._events, took_s)
+
+    async def _next(self) -> Frame | None:
+        return await to_thread.run_sync(next, self._frames, None)
+
+    def _check_file(self, header: Header) -> None:
+        """Check every place before the first one is taken: half a forged log is nothing anybody wants to keep."""
+        position, chain = 0, b""
+        for piece in verified(read_frames(self._path), 0, b"", {one.day for one in self._gone}, self._path):
+            position, chain = piece[-1].position, piece[-1].chain
+        if (position, chain) != (header.position, header.chain):
+            raise ImportRefused(
+                f"{self._path} ends at position {position}, not at {header.position} with the hash it names"
+            )
+
+    async def _read_days(self) -> Frame | None:
+        """Read the days that are gone; return the frame behind them."""
+        while isinstance(frame := await self._next(), GoneDay):
+            self._gone.append(frame)
+        return frame
+
+    async def _lock_head(self, cursor: AsyncCursor[TupleRow]) -> _State:
+        await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=self._names.head))
+        row = await cursor.fetchone()
+        if row is None:
+            raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        return _State(row[0], bytes(row[1]), await is_importing(cursor, self._names))
+
+    async def _close_gone(self) -> None:
+        """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
+        async with short_transaction(self._connection) as cursor:
+            attached = set(await attached_days(cursor, self._names))
+            today = datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC).date()
+        for one in self._gone:
+            if one.day >= today:
+                raise ImportRefused(
+                    f"{self._path} is without the batches of {one.day}, and that day is not over in this database, "
+                    "where it would be closed: import it after that day"
+                )
+            if one.day in attached:
+                await self._patiently(partial(self._close, one.day))
+
+    async def _close(self, day: date) -> None:
+        if await close_day(self._connection, self._names, day):
+            raise errors.LockNotAvailable
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT 1 FROM {log} WHERE day = %(day)s LIMIT 1").format(log=self._names.log), {"day": day}
+            )
+            if await cursor.fetchone():
+                raise ImportRefused(f"this database has batches of {day}, a day that has left the log in {self._path}")
+
+    async def _begin(self, frame: Frame | None) -> Frame | None:
+        """Mark the import as begun, and bring all that comes before the places; return the first frame behind that.
+
+        One transaction: with the mark it is all there.
+        """
+        async with AsyncExitStack() as stack:
+            cursor, versions = await self._patiently(partial(self._hold, stack))
+            await self._write_days(cursor)
+            opening: Opening | None = None
+            names = Names(self._beside, self._names)
+            while isinstance(frame, Opening | Points | Producer):
+                if isinstance(frame, Points):
+                    await write_points(cursor, self._names, frame, names)
+                elif isinstance(frame, Opening):
+                    opening = frame
+                frame = await self._next()
+            if opening is not None:
+                await begin_with(cursor, self._names, opening, versions)
+            return frame
+
+    async def _hold(self, stack: AsyncExitStack) -> tuple[AsyncCursor[TupleRow], list[Version]]:
+        """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
+        async with AsyncExitStack() as mine:
+            cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
+            state = await self._lock_head(cursor)
+            if state.position or state.importing:
+                raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
+            await lock_version(cursor, self._names, OPENING, wait=True)
+            versions = [one for one in await read_versions(cursor, self._names) if one.status != "dropped"]
+            for one in versions:
+                await lock_version(cursor, self._names, one.version, wait=True)
+            await begin_importing(cursor, self._names)
+            await cursor.execute("SET LOCAL lock_timeout = 0")
+            stack.push_async_exit(mine.pop_all())
+            return cursor, versions
+
+    async def _write_days(self, cursor: AsyncCursor[TupleRow]) -> None:
+        await cursor.executemany(
+            sql.SQL(
+                """
+                INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
+                VALUES (%s, 'gone', clock_timestamp(), %s, %s)
+                ON CONFLICT (day) DO UPDATE
+                SET state = CASE d.state WHEN 'closed' THEN 'opening' ELSE 'gone' END,
+                    changed_at = excluded.changed_at,
+                    last_position = excluded.last_position,
+                    last_us = excluded.last_us
+                """
+            ).format(days=self._names.days),
+            [(one.day, one.last_position, one.last_us) for one in self._gone],
+        )
+
+    async def _take(self, frame: Frame | None) -> None:
+        """Bring the places past the end of the order, piece by piece, each in a transaction."""
+        gone = {one.day for one in self._gone}
+        frames = chained([] if frame is None else [frame], self._frames)
+        pieces = verified(frames, self.position, self._chain, gone, self._path)
+        while piece := await to_thread.run_sync(next, pieces, None):
+            await self._take_piece(piece)
+            if self._on_progress is not None:
+                rate = self._events / max(time.monotonic() - self._started, 1e-9)
+                self._on_progress(Progress(self.position, self._until, self._events, rate))
+
+    async def _take_piece(self, piece: Sequence[Place]) -> None:
+        wanted = {place.batch_id.day for place in piece if place.row is not None}
+        for day in sorted(wanted - self._days):
+            await self._patiently(partial(self._make_day, day))
+        self._days |= wanted
+        try:
+            async with short_transaction(self._connection) as cursor:
+                await allow(cursor)
+                await write_places(cursor, self._names, piece, after=self.position, chain=self._chain)
+        except (errors.IntegrityError, errors.DataError) as error:
+            raise ImportRefused(
+                f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
+                f"them stay: {error}"
+            ) from error
+        self.position, self._chain = piece[-1].position, piece[-1].chain
+        self._batches += sum(place.row is not None for place in piece)
+        self._events += sum(place.events for place in piece if place.row is not None)
+
+    async def _make_day(self, day: date) -> None:
+        await make_days(self._connection, self._names, today=day, ahead=0)
+        async with short_transaction(self._connection) as cursor:
+            if day in await attached_days(cursor, self._names):
+                return
+            await cursor.execute(
+                sql.SQL("SELECT 1 FROM {days} WHERE day = %(day)s").format(days=self._names.days), {"day": day}
+            )
+            if await cursor.fetchone():
+                raise ImportRefused(f"{day} has left the log of this database: it can't take that day's batches")
+        raise errors.LockNotAvailable
+
+    async def _end(self) -> None:
+        """Bring the producers, who stand where the order ends only now, and take the mark away."""
+        prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
+        frames = (frame for frame in prologue if isinstance(frame, Producer))
+        async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+            await self._lock_head(cursor)
+            while some := await to_thread.run_sync(list, islice(frames, PAGE)):
+                await self._write_producers(cursor, some)
+            await end_importing(cursor, self._names)
+
+    async def _write_producers(self, cursor: AsyncCursor[TupleRow], producers: Sequence[Producer]) -> None:
+        await cursor.executemany(
+            sql.SQL(
+                """
+                INSERT INTO {producers} (producer, worker, last_sequence, closed, holes, seen_at)
+                VALUES (
+                    %(producer)s, %(worker)s, %(last_sequence)s, %(closed)s, %(holes)s,
+                    timestamptz 'epoch' + %(seen_us)s * interval '1 microsecond'
+                )
+                ON CONFLICT (producer) DO NOTHING
+                """
+            ).format(producers=self._names.producers),
+            [msgspec.structs.asdict(one) for one in producers],
+        )
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do *work* again while somebody holds a lock that it needs, for a while."""
+        started = time.monotonic()
+        while True:
+            try:
+                return await work()
+            except errors.LockNotAvailable:
+                if time.monotonic() - started >= PATIENCE_S:
+                    raise
+            await anyio.sleep(_AGAIN_S)
+
+
+def verified(frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path) -> Iterator[list[Place]]:
+    """Yield the places past position *after* in pieces of bounded size, each one checked against the hash before it.
+
+    Raises:
+        ImportRefused: At the first place that is not what was written, when all before it have been handed out.
+    """
+    piece: list[Place] = []
+    size = 0
+    last = 0
+    for frame in frames:
+        if not isinstance(frame, Gone | Batch):
+            continue
+        place = place_of(frame)
+        if place.position <= after:
+            if place.position == after and place.chain != chain:
+                raise ImportRefused(
+                    f"the log of this database is not the beginning of {path}: at position {after} they differ"
+                )
+            last = place.position
+            continue
+        if last < after or (fault := _fault(place, last, chain, gone)):
+            if piece:
+                yield piece
+            raise ImportRefused(
+                f"position {place.position} of {path} is not what was written: "
+                f"{fault if last >= after else f'it has no position {after}'}; nothing is taken from there on"
+            )
+        piece.append(place)
+        size += len(place.payload)
+        last, chain = place.position, place.chain
+        if len(piece) == PAGE or size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+    if last < after:
+        raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
+
+
+def _fault(place: Place, last: int, chain: bytes, gone: set[date]) -> str:
+    """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
+    if last and place.position != last + 1:
+        return f"position {last + 1} is missing before it"
+    if place.row is None:
+        return "" if place.batch_id.day in gone else "its batch is missing"
+    if place.batch_id.day in gone:
+        return f"it has a batch of {place.batch_id.day}, which the file says is gone"
+    if place.position > 1 and not last:
+        return "the hash before it is missing"
+    if place.events != place.row.events:
+        return f"its place says {place.events} events, its batch {place.row.events}"
+    return chain_fault(chain, place.position, place.row, place.chain) or payload_fault(place.row, place.payload)

@@ -1,0 +1,196 @@
+// One series: its chart, the values at the cursor, and the same numbers as a table.
+
+import { el, name, table, visible } from "./dom.js";
+import { number, hasScale } from "./numbers.js";
+import { draw, MARGIN } from "./plotly.js";
+import { clock, moment, span } from "./times.js";
+import { color } from "./theme.js";
+import { lines } from "./traces.js";
+import { followPointer } from "./pointer.js";
+
+/** Pixels below which a mark's text is left out; the list of marks has it. */
+const LEAST_LABEL = 36;
+let numbers = 0;
+
+export class Chart {
+  /** Make an empty chart; *actions* are remove(key), cursor(at or null), zoom(from, to) and explain(key, at, width_s). */
+  constructor(key, actions) {
+    this.key = key;
+    this.points = null;
+    this.place = null;
+    const id = `chart-${++numbers}`;
+    this.canvas = el("div", { class: "canvas" });
+    this.marks = el("div", { class: "marks" });
+    this.cursor = el("div", { class: "cursor", hidden: true });
+    this.selection = el("div", { class: "selection", hidden: true });
+    this.chosen = el("div", { class: "chosen", hidden: true });
+    this.plot = el(
+      "div",
+      { class: "plot", role: "slider", tabindex: 0, "aria-labelledby": id, "aria-valuemin": 0, "aria-valuenow": 0 },
+      this.canvas,
+      el("div", { class: "over" }, this.chosen, this.marks, this.cursor, this.selection),
+    );
+    this.readout = el("dl", { class: "readout" });
+    this.problem = el("p", { class: "problem", hidden: true });
+    this.values = el("details", { class: "values", ontoggle: () => this.#fillTable() }, el("summary", { text: "Table" }));
+    this.unit = el("span", { class: "quiet" });
+    this.element = el(
+      "section",
+      { class: "chart card", "aria-labelledby": id },
+      el("header", {}, el("h2", { id }, name(key)), this.unit, this.readout,
+        el("button", { type: "button", class: "remove", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => actions.remove(key) })),
+      this.plot,
+      this.problem,
+      this.values,
+    );
+    followPointer(this, actions);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.plot);
+  }
+
+  /** Take it off the page, with all that plotly keeps of it. */
+  remove() {
+    this.resized.disconnect();
+    globalThis.Plotly?.purge(this.canvas);
+    this.element.remove();
+  }
+
+  /** Show points as chosen; the cursor stays where it was. */
+  show(points, choice) {
+    this.points = points;
+    this.lines = lines(points, choice);
+    this.starts = points.buckets.map((bucket) => Date.parse(bucket.at));
+    this.unit.textContent = `${points.type}, ${visible(points.unit)}`;
+    this.problem.hidden = true;
+    this.plot.setAttribute("aria-valuemax", Math.max(0, points.buckets.length - 1));
+    this.element.classList.toggle("empty", points.buckets.every((bucket) => bucket.missing));
+    this.draw();
+    this.showCursor(this.at ?? null);
+    this.#fillTable();
+  }
+
+  fail(message) {
+    this.problem.textContent = message;
+    this.problem.hidden = false;
+  }
+
+  async draw() {
+    const width = this.plot.clientWidth;
+    if (!this.points || !width) return;
+    try {
+      await draw(this.canvas, this.points, this.lines, width);
+    } catch (error) {
+      this.fail(error.message);
+      this.values.open = true;
+    }
+  }
+
+  /** Put the marks of the window over the chart. */
+  showMarks(marks) {
+    const shares = marks.map((mark) => this.#share(Date.parse(mark.at)));
+    this.marks.replaceChildren(
+      ...marks.map((mark, index) => {
+        const text = el("span", { text: visible(mark.text) });
+        const line = el("div", { class: "mark", title: visible(mark.text) }, text);
+        line.style.left = `${100 * shares[index]}%`;
+        const room = ((shares[index + 1] ?? 1) - shares[index]) * (this.plot.clientWidth - MARGIN.l - MARGIN.r) - 6;
+        text.style.maxWidth = `${room}px`;
+        text.hidden = room < LEAST_LABEL;
+        return line;
+      }),
+    );
+  }
+
+  /** Point out the bucket that is explained, if it is one of these. */
+  showChosen(at) {
+    const index = at === null ? -1 : this.indexOf(at);
+    this.chosen.hidden = index < 0;
+    if (index < 0) return;
+    this.chosen.style.left = `${100 * this.#share(this.starts[index])}%`;
+    this.chosen.style.width = `${100 / this.starts.length}%`;
+  }
+
+  /** Show the values of the bucket that holds a moment; the sum or the latest ones for null. */
+  showCursor(at) {
+    this.at = at;
+    const index = at === null ? -1 : this.indexOf(at);
+    this.cursor.hidden = index < 0;
+    this.place = index < 0 ? null : index;
+    if (!this.points) return;
+    if (index >= 0) {
+      const middle = this.starts[index] + this.points.width_s * 500;
+      this.cursor.style.left = `${100 * this.#share(middle)}%`;
+      this.plot.setAttribute("aria-valuenow", index);
+    }
+    this.plot.setAttribute("aria-valuetext", index < 0 ? "no bucket chosen" : this.describe(index));
+    this.readout.replaceChildren(...this.#readout(index));
+  }
+
+  /** The number of the bucket that holds a moment; -1 if none does. */
+  indexOf(at) {
+    if (!this.points) return -1;
+    const index = Math.floor((at - this.starts[0]) / (this.points.width_s * 1_000));
+    return index >= 0 && index < this.starts.length ? index : -1;
+  }
+
+  /** A bucket in words. */
+  describe(index) {
+    const bucket = this.points.buckets[index];
+    const when = span(this.starts[index], this.starts[index] + this.points.width_s * 1_000);
+    const what = bucket.missing ? "nothing observed" : this.lines.map((line) => this.#value(line, index)).join(", ");
+    return `${when}: ${what}${bucket.partial ? ", still filling" : ""}`;
+  }
+
+  /** The moment under a place on the page. */
+  momentAt(clientX) {
+    const box = this.plot.getBoundingClientRect();
+    const share = (clientX - box.left - MARGIN.l) / (box.width - MARGIN.l - MARGIN.r);
+    const [from, to] = [Date.parse(this.points.since), Date.parse(this.points.until)];
+    return from + Math.min(Math.max(share, 0), 1 - 1e-9) * (to - from);
+  }
+
+  #share(at) {
+    const [from, to] = [Date.parse(this.points.since), Date.parse(this.points.until)];
+    return (at - from) / (to - from);
+  }
+
+  #unit(line) {
+    return line.plain ? "count" : this.points.unit;
+  }
+
+  #value(line, index) {
+    return `${line.name} ${number(line.values[index], this.#unit(line))}`;
+  }
+
+  #readout(index) {
+    if (index >= 0 && this.points.buckets[index].missing) {
+      return [el("div", {}, el("dt", { class: "quiet", text: clock(this.starts[index]) }), el("dd", { text: "nothing observed" }))];
+    }
+    const shown = index >= 0 ? index : this.points.buckets.findLastIndex((bucket) => !bucket.missing);
+    if (shown < 0) return [el("div", {}, el("dt", { class: "quiet", text: "no observation in this window" }))];
+    const total = index < 0 && this.lines[0].name === "count";
+    const items = this.lines.map((line) => {
+      const value = total ? line.values.reduce((sum, one) => sum + (one ?? 0), 0) : line.values[shown];
+      const swatch = el("span", { class: "swatch" });
+      if (line.hue) swatch.style.background = color(line.hue);
+      return el("div", {}, el("dt", {}, line.hue ? swatch : null, total ? "total" : line.name),
+        el("dd", { text: number(value, this.#unit(line)) }));
+    });
+    const when = total ? null : el("div", {}, el("dt", { class: "quiet", text: index < 0 ? `latest, ${clock(this.starts[shown])}` : clock(this.starts[shown]) }));
+    return when ? [when, ...items] : items;
+  }
+
+  #fillTable() {
+    if (!this.values.open || !this.points) return;
+    const heads = ["Bucket (UTC)", ...this.lines.map((line) => (line.plain || !hasScale(this.points.unit) ? line.name : `${line.name}, ${this.points.unit}`)), ""];
+    const rows = this.points.buckets.map((bucket, index) => [
+      moment(this.starts[index], 0),
+      ...this.lines.map((line) => (line.values[index] === null ? "" : String(Number(line.values[index].toPrecision(6))))),
+      [bucket.missing ? "nothing observed" : "", bucket.partial ? "still filling" : ""].filter(Boolean).join(", "),
+    ]).reverse();
+    this.values.querySelector(".scrolled")?.remove();
+    const caption = `${visible(this.key)} by ${this.points.resolution}, newest first`;
+    this.values.append(el("div", { class: "scrolled", tabindex: 0, role: "region", "aria-label": `Values of ${visible(this.key)}` },
+      table(caption, heads, rows, this.lines.map((_, index) => index + 1))));
+  }
+}

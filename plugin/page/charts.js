@@ -1,0 +1,145 @@
+// The charts of the series chosen: loaded together, with one cursor, and loaded again while their range ends now.
+
+import { ask, SignedOut } from "./api.js";
+import { byId, el, name } from "./dom.js";
+import { Chart } from "./chart.js";
+import { clockWithSeconds, length, moment, RANGES, span } from "./times.js";
+
+export const MOST_CHARTS = 12;
+const REFRESH_MS = 5_000;
+const MOST_MARKS = 30;
+
+export class Charts {
+  /** *page* has view, resolutions, change(changes, push) and explain(chart, index). */
+  constructor(page) {
+    this.page = page;
+    this.shown = new Map();
+    this.loading = null;
+    setInterval(() => this.#isLive() && this.load(), REFRESH_MS);
+    this.actions = {
+      remove: (key) => page.change({ keys: page.view.keys.filter((one) => one !== key) }, true),
+      cursor: (at) => this.shown.forEach((chart) => chart.showCursor(at)),
+      zoom: (from, to) => this.zoom(from, to),
+      explain: (chart, index) => index >= 0 && page.explain(chart, index),
+    };
+  }
+
+  /** Make the charts those of the view, in its order, and load them. */
+  async show() {
+    const keys = this.page.view.keys.slice(0, MOST_CHARTS);
+    for (const [key, chart] of this.shown) {
+      if (!keys.includes(key)) {
+        chart.remove();
+        this.shown.delete(key);
+      }
+    }
+    for (const key of keys) if (!this.shown.has(key)) this.shown.set(key, new Chart(key, this.actions));
+    byId("charts").replaceChildren(...keys.map((key) => this.shown.get(key).element));
+    byId("legend").hidden = !keys.length;
+    await this.load();
+  }
+
+  /** Ask for the points of all charts; whoever asks later wins. */
+  async load() {
+    this.loading?.abort();
+    const { signal } = (this.loading = new AbortController());
+    const { view } = this.page;
+    const asked = this.#window();
+    byId("charts").setAttribute("aria-busy", "true");
+    try {
+      await Promise.all([...this.shown.values()].map(async (chart) => {
+        try {
+          const points = await ask("points", { key: chart.key, worker_id: view.worker, ...asked }, signal);
+          if (signal.aborted) return;
+          chart.show(points, view);
+          this.showChosen();
+        } catch (error) {
+          if (error.name === "AbortError" || error instanceof SignedOut) throw error;
+          chart.fail(error.message);
+        }
+      }));
+      this.#tellWindow();
+      await this.#loadMarks(signal);
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof SignedOut)) byId("charts-problem").textContent = error.message;
+    } finally {
+      if (!signal.aborted) byId("charts").removeAttribute("aria-busy");
+    }
+  }
+
+  /** Show the points there are in another way. */
+  redraw() {
+    for (const chart of this.shown.values()) if (chart.points) chart.show(chart.points, this.page.view);
+  }
+
+  /** Point out the bucket that is explained, in the chart it is of. */
+  showChosen() {
+    const { of, at } = this.page.view;
+    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? Date.parse(at) : null));
+  }
+
+  /** Show a window of whole minutes. */
+  zoom(from, to) {
+    const since = Math.floor(from / 60_000) * 60_000;
+    this.page.change({ since, until: Math.max(since + 60_000, Math.ceil(to / 60_000) * 60_000) }, true);
+  }
+
+  /** Show twice the time, as far as it has passed. */
+  zoomOut() {
+    const [first] = this.shown.values();
+    if (!first?.points) return;
+    const [since, until] = [Date.parse(first.points.since), Date.parse(first.points.until)];
+    const half = (until - since) / 2;
+    const end = Math.min(until + half, Date.parse(first.points.generated_at));
+    this.zoom(end - 4 * half, end);
+  }
+
+  #isLive() {
+    const { view } = this.page;
+    return view.view === "charts" && view.since === null && !document.hidden && this.shown.size && this.page.signedIn;
+  }
+
+  /** The window to ask for; the finest resolution that has it and keeps it readable, unless one is chosen. */
+  #window() {
+    const { view, resolutions } = this.page;
+    const [length_ms] = RANGES[view.range];
+    const now = Date.now();
+    const [since, until] = view.since === null ? [now - length_ms, now] : [view.since, view.until];
+    const readable = resolutions.filter((one) => (until - since) / 1_000 / one.width_s <= 400);
+    const kept = readable.filter((one) => since >= now - (one.kept_s + 2 * one.width_s) * 1_000);
+    const fitting = kept[0] ?? readable.at(-1) ?? resolutions.at(-1);
+    const resolution = view.resolution === "auto" ? fitting.name : view.resolution;
+    if (view.since === null) return { resolution, range: length_ms / 1_000 };
+    return { resolution, since: new Date(since).toISOString(), until: new Date(until).toISOString() };
+  }
+
+  #tellWindow() {
+    const loaded = [...this.shown.values()].find((chart) => chart.points)?.points;
+    const note = byId("window");
+    if (!loaded) return note.replaceChildren();
+    const [since, until] = [Date.parse(loaded.since), Date.parse(loaded.until)];
+    const { view } = this.page;
+    const asked = view.since ?? Date.now() - RANGES[view.range][0];
+    const kept = Date.parse(loaded.kept_since);
+    const cut = asked + loaded.width_s * 1_000 < kept ? ` ${loaded.resolution} buckets are kept since ${moment(kept)}.` : "";
+    const worker = view.worker ? [" Only of ", name(view.worker), ", whose points have no percentiles."] : [];
+    note.replaceChildren(
+      `${span(since, until)}, ${loaded.buckets.length} buckets of ${loaded.resolution} (${length(until - since)}).${cut}`,
+      ...worker,
+      view.since === null ? ` As of ${clockWithSeconds(Date.parse(loaded.generated_at))} UTC.` : "",
+    );
+  }
+
+  async #loadMarks(signal) {
+    const loaded = [...this.shown.values()].filter((chart) => chart.points);
+    if (!loaded.length) return;
+    const { since, until } = loaded[0].points;
+    const { marks } = await ask("marks", { since, until, limit: MOST_MARKS }, signal);
+    for (const chart of loaded) chart.showMarks(marks);
+    byId("marks").hidden = !marks.length;
+    byId("marks-list").replaceChildren(
+      ...marks.map((mark) => el("li", {}, el("time", { datetime: mark.at, text: moment(Date.parse(mark.at)) }), " ", name(mark.text))),
+    );
+    byId("charts-problem").textContent = "";
+  }
+}

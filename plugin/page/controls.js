@@ -1,0 +1,49 @@
+// The fields over the charts: range, resolution, worker, and how values are shown.
+
+import { ask } from "./api.js";
+import { byId, el, visible } from "./dom.js";
+import { RANGES } from "./times.js";
+
+const option = (value, text = value) => el("option", { value, text: visible(text) });
+
+export class Controls {
+  /** *page* has view, resolutions and change(changes, push). */
+  constructor(page, charts) {
+    this.page = page;
+    byId("range").append(...Object.entries(RANGES).map(([value, [, text]]) => option(value, text)));
+    byId("resolution").append(option("auto", "Fitting"), ...["1min", "5min", "1hour", "1day"].map((one) => option(one)));
+    byId("worker").append(option("", "All together"));
+    byId("range").addEventListener("change", (event) => {
+      if (event.target.value) page.change({ range: event.target.value, since: null, until: null }, true);
+    });
+    for (const id of ["resolution", "worker"]) {
+      byId(id).addEventListener("change", (event) => page.change({ [id]: event.target.value }, true));
+    }
+    for (const id of ["counters", "histograms"]) {
+      byId(id).addEventListener("change", (event) => page.change({ [id]: event.target.value }, false));
+    }
+    byId("now").addEventListener("click", () => page.change({ since: null, until: null }, true));
+    byId("zoom-out").addEventListener("click", () => charts.zoomOut());
+  }
+
+  /** Ask which workers there are. */
+  async load() {
+    const { workers } = await ask("workers", { limit: 1_000 });
+    byId("worker").replaceChildren(option("", "All together"), ...workers.map((worker) => option(worker)));
+    this.show();
+  }
+
+  /** Show the view's values. */
+  show() {
+    const { view } = this.page;
+    const range = byId("range");
+    range.querySelector('[value=""]')?.remove();
+    if (view.since !== null) range.prepend(option("", "Chosen window"));
+    range.value = view.since === null ? view.range : "";
+    for (const id of ["resolution", "counters", "histograms"]) byId(id).value = view[id];
+    const worker = byId("worker");
+    if (![...worker.options].some((one) => one.value === view.worker)) worker.append(option(view.worker));
+    worker.value = view.worker;
+    byId("now").disabled = view.since === null;
+  }
+}

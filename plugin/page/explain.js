@@ -1,0 +1,139 @@
+// The panel: what a bucket is made of, made again from its events; or all that the log has of one job.
+
+import { ask, SignedOut } from "./api.js";
+import { announce, byId, el, name, table, visible } from "./dom.js";
+import { cells, HEADS, jobLink } from "./events.js";
+import { number, whole } from "./numbers.js";
+import { moment, span } from "./times.js";
+
+const VALUES = [["count", "count"], ["sum", "sum"], ["last", "last"], ["minimum", "min"], ["average", "avg"], ["maximum", "max"], ["p50", "p50"], ["p95", "p95"], ["p99", "p99"]];
+const GROUPS = [["by_func", "Function"], ["by_queue", "Queue"], ["by_state", "State"], ["by_error", "Error"], ["by_worker", "Worker"]];
+const GROUP_ROWS = 6;
+
+export class Explanation {
+  /** *page* has view and change(changes, push). */
+  constructor(page) {
+    this.page = page;
+    this.panel = byId("panel");
+    this.opener = null;
+    this.shown = "";
+    addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && !this.panel.hidden && this.#close());
+  }
+
+  /** Show what the view says: a bucket, a job, or nothing. */
+  show() {
+    const { of, at, width, job, worker } = this.page.view;
+    const wanted = job ? `job ${job}` : of && at ? JSON.stringify([of, at, width, worker]) : "";
+    if (wanted === this.shown) return;
+    this.shown = wanted;
+    this.asked?.abort();
+    this.panel.hidden = !wanted;
+    document.body.classList.toggle("with-panel", Boolean(wanted));
+    if (!wanted) return;
+    this.asked = new AbortController();
+    if (job) this.#load(name(job), `jobs/${encodeURIComponent(job)}`, {}, (life) => this.#life(life));
+    else this.#load(name(of), "explain", { key: of, at, resolution: width || "1min", worker_id: worker }, (found) => this.#bucket(found));
+  }
+
+  async #load(title, path, parameters, render) {
+    const { signal } = this.asked;
+    const heading = el("h2", { id: "panel-title", tabindex: -1 }, title);
+    const body = el("div", { class: "body", "aria-live": "off" }, el("p", { class: "quiet", text: "Looking it up …" }));
+    this.panel.replaceChildren(
+      el("header", {}, heading, el("button", { type: "button", class: "close", "aria-label": "Close", text: "×", onclick: () => this.#close() })),
+      body,
+    );
+    this.panel.scrollTop = 0;
+    heading.focus();
+    try {
+      body.replaceChildren(...render(await ask(path, parameters, signal)).filter(Boolean));
+    } catch (error) {
+      if (error.name === "AbortError" || error instanceof SignedOut) return;
+      body.replaceChildren(el("p", { class: "problem", role: "alert", text: error.message }));
+    }
+  }
+
+  #bucket(found) {
+    const [since, until] = [Date.parse(found.since), Date.parse(found.until)];
+    announce(visible(found.sentence));
+    return [
+      el("p", { class: "quiet" }, `${span(since, until)}, ${found.resolution}, `, found.worker_id ? name(found.worker_id) : "all workers"),
+      this.#verdict(found),
+      this.#values(found),
+      found.marks.length ? this.#section("Marks nearby", el("ul", {}, found.marks.map((mark) => el("li", {}, `${moment(Date.parse(mark.at))} `, name(mark.text))))) : null,
+      ...GROUPS.map(([field, title]) => this.#group(title, found[field], found.events)),
+      this.#events(found.failed, "Failed or to be tried again, latest first"),
+      this.#events(found.largest, found.largest.some((event) => event.kind === "job") ? "Slowest" : "Largest"),
+      this.#events(found.first, "First"),
+      found.events ? this.#allButton(found, since, until) : null,
+      el("p", { class: "quiet", text: `Version ${found.version} up to position ${whole(found.position)}; took ${number(found.took_s, "seconds")}.` }),
+    ];
+  }
+
+  #verdict(found) {
+    if (!found.recomputed && !found.stored) return el("p", { class: "verdict", text: found.sentence });
+    return el("p", { class: `verdict ${found.equal ? "good" : "bad"}` }, el("span", { "aria-hidden": "true", text: found.equal ? "✓ " : "≠ " }), found.sentence);
+  }
+
+  #values(found) {
+    const { stored, recomputed, unit, kind } = found;
+    if (!stored && !recomputed) return null;
+    const show = (value, field) => (value ? number(value[field], field === "count" || (kind === "counter" && unit === "count") ? "count" : unit) : "–");
+    const rows = VALUES.filter(([field]) => (stored?.[field] ?? recomputed?.[field] ?? null) !== null)
+      .map(([field, label]) => [label, show(stored, field), show(recomputed, field)]);
+    return table(`${kind} in ${visible(unit)}`, ["", "Stored", "Recomputed"], rows, [1, 2]);
+  }
+
+  #group(title, shares, events) {
+    if (shares.length < 1 || (shares.length === 1 && shares[0][0] === "")) return null;
+    const rows = shares.slice(0, GROUP_ROWS).map(([what, count]) => {
+      const bar = el("span", { class: "bar", "aria-hidden": "true" });
+      bar.style.width = `${(100 * count) / Math.max(events, 1)}%`;
+      return el("li", {}, bar, what === "" ? el("span", { class: "quiet", text: "none" }) : name(what), el("b", { text: whole(count) }));
+    });
+    const rest = shares.length - rows.length;
+    return this.#section(title, el("ul", { class: "shares" }, rows), rest > 0 ? el("p", { class: "quiet", text: `and ${whole(rest)} more` }) : null);
+  }
+
+  #events(events, title) {
+    if (!events.length) return null;
+    const rows = events.map((event) => cells(event, this.page).slice(0, 4));
+    return this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(`${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
+  }
+
+  #allButton(found, since, until) {
+    const filters = { key: found.key, ...(found.worker_id ? { worker_id: found.worker_id } : {}) };
+    return el("button", { type: "button", text: `List all ${whole(found.events)} events`, onclick: () =>
+      this.page.change({ view: "events", since, until, filters, of: "", at: "", width: "" }, true) });
+  }
+
+  #life(life) {
+    announce(`${life.updates.length} updates of this job`);
+    const gaps = [
+      ...life.pruned.map((gap) => `${gap.day ?? "Older days"} left the log, and may have had updates of it too.`),
+      ...life.unreadable.map((gap) => `The batch at position ${gap.position} can't be read: ${gap.error}`),
+      life.waiting ? `${whole(life.waiting)} batches wait for their place in the order.` : null,
+    ].filter(Boolean);
+    return [
+      el("p", {}, jobLink(life.job_id, "Its page in the dashboard")),
+      life.updates.length
+        ? el("div", { class: "scrolled events" }, table("Each time it was saved after an attempt", HEADS.slice(0, 3), life.updates.map((event) => cells(event, this.page).slice(0, 3))))
+        : el("p", { text: "The log has no update of it: it has not ended an attempt, or its days have left the log." }),
+      gaps.length ? el("ul", { class: "quiet" }, gaps.map((text) => el("li", { text }))) : null,
+      el("p", { class: "quiet", text: `Looked through up to position ${whole(life.position)}${life.first_day ? `, from ${life.first_day} on` : ""}.` }),
+      this.page.view.of ? el("button", { type: "button", text: "Back to the bucket", onclick: () => this.page.change({ job: "" }, true) }) : null,
+    ];
+  }
+
+  #section(title, ...content) {
+    return el("section", {}, el("h3", { text: title }), ...content);
+  }
+
+  /** Close, and give the focus back to where it was opened. */
+  #close() {
+    this.page.change({ of: "", at: "", width: "", job: "" }, true);
+    if (this.opener?.isConnected) this.opener.focus();
+    else byId("main").focus();
+    this.opener = null;
+  }
+}

@@ -1,0 +1,140 @@
+// The page: who is signed in, what the address says is shown, and the parts that show it.
+
+import { ask, forgetToken, onTokenChange, signIn, signedOut, SignedOut, token } from "./api.js";
+import { byId } from "./dom.js";
+import { Charts } from "./charts.js";
+import { Controls } from "./controls.js";
+import { Explanation } from "./explain.js";
+import { Picker } from "./picker.js";
+import { StatusStrip } from "./status.js";
+import { Tail } from "./tail.js";
+import { followTheme } from "./theme.js";
+import { parse, write } from "./view.js";
+
+/** What is shown where the address names no series, of what there is. */
+const FIRST = ["global:status:succeeded", "global:status:failed"];
+
+class Page {
+  constructor() {
+    this.view = parse(location.search);
+    this.resolutions = [];
+    this.signedIn = false;
+    this.charts = new Charts(this);
+    this.picker = new Picker(this);
+    this.controls = new Controls(this, this.charts);
+    this.status = new StatusStrip(this);
+    this.explanation = new Explanation(this);
+    this.tail = new Tail(this, byId("events-view"));
+    followTheme(byId("theme"), () => this.charts.redraw());
+    addEventListener("popstate", () => this.#open(parse(location.search)));
+    signedOut.addEventListener("refused", () => this.#askToSignIn());
+    onTokenChange(() => (token() ? this.start() : this.#askToSignIn()));
+    byId("sign-in").addEventListener("submit", (event) => this.#signIn(event));
+    byId("sign-out").addEventListener("click", () => {
+      forgetToken();
+      this.#askToSignIn();
+    });
+    for (const link of document.querySelectorAll("[data-view]")) {
+      link.addEventListener("click", (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+        event.preventDefault();
+        this.change({ view: link.dataset.view }, true);
+      });
+    }
+  }
+
+  /** Show everything, or ask to sign in. */
+  async start() {
+    try {
+      this.resolutions = (await ask("resolutions")).resolutions;
+      this.signedIn = true;
+      for (const id of ["status", "views", "sign-out"]) byId(id).hidden = false;
+      byId("sign-in").hidden = true;
+      if (!this.view.keys.length && !location.search) this.view.keys = await this.#firstKeys();
+      this.status.load();
+      this.controls.load().catch((error) => this.#fail(error));
+      await this.#open(this.view);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Change what is shown, and the address; *push* makes a step that Back goes back on. */
+  change(changes, push) {
+    const before = this.view;
+    const view = { ...before, ...changes };
+    const query = write(view);
+    history[push && query !== write(before) ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
+    return this.#open(view, before);
+  }
+
+  /** Explain a bucket of a chart. */
+  explain(chart, index) {
+    const at = chart.points.buckets[index].at;
+    this.explanation.opener = chart.plot;
+    this.change({ of: chart.key, at, width: chart.points.resolution, job: "" }, true);
+  }
+
+  /** Show all that the log has of a job. */
+  showJob(id, opener) {
+    this.explanation.opener ??= opener;
+    this.change({ job: id }, true);
+  }
+
+  async #open(view, before = {}) {
+    this.view = view;
+    byId("charts-view").hidden = view.view !== "charts";
+    byId("events-view").hidden = view.view !== "events";
+    for (const link of document.querySelectorAll("[data-view]")) {
+      if (link.dataset.view === view.view) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    this.controls.show();
+    this.picker.showChosen();
+    this.explanation.show();
+    this.charts.showChosen();
+    this.tail.show();
+    const changed = (...names) => names.some((name) => view[name] !== before[name]);
+    if (view.view !== "charts") return;
+    if (changed("keys", "range", "since", "until", "resolution", "worker", "view")) await this.charts.show();
+    else if (changed("counters", "histograms")) this.charts.redraw();
+  }
+
+  async #firstKeys() {
+    const { series } = await ask("series", { prefix: "global:status", limit: 20 });
+    const times = await ask("series", { prefix: "queue:", limit: 50 });
+    const known = series.map((one) => one.key);
+    const waits = times.series.filter((one) => one.type === "histogram").map((one) => one.key);
+    return [...FIRST.filter((key) => known.includes(key)), ...waits.slice(0, 2)];
+  }
+
+  async #signIn(event) {
+    event.preventDefault();
+    const form = event.target;
+    byId("sign-in-problem").textContent = "";
+    try {
+      await signIn(form.elements.username.value, form.elements.password.value);
+      form.reset();
+      await this.start();
+      byId("main").focus();
+    } catch (error) {
+      byId("sign-in-problem").textContent = error.message;
+    }
+  }
+
+  #askToSignIn() {
+    if (!byId("sign-in").hidden) return;
+    this.signedIn = false;
+    for (const id of ["status", "views", "sign-out", "charts-view", "events-view", "panel"]) byId(id).hidden = true;
+    byId("sign-in").hidden = false;
+    byId("username").focus();
+  }
+
+  #fail(error) {
+    if (error instanceof SignedOut) return;
+    byId("charts-view").hidden = false;
+    byId("charts-problem").textContent = error.message;
+  }
+}
+
+new Page().start();

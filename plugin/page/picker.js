@@ -1,0 +1,138 @@
+// Choosing series: a combobox that searches as you type, and the list of those chosen.
+
+import { ask } from "./api.js";
+import { announce, byId, debounced, el, name, visible } from "./dom.js";
+import { MOST_CHARTS } from "./charts.js";
+import { whole } from "./numbers.js";
+
+const LISTED = 50;
+
+export class Picker {
+  /** *page* has view and change(changes, push). */
+  constructor(page) {
+    this.page = page;
+    this.input = byId("search");
+    this.list = byId("found");
+    this.active = -1;
+    this.asked = null;
+    const search = debounced(() => this.search(), 120);
+    this.input.addEventListener("input", search);
+    this.input.addEventListener("focus", () => this.search());
+    this.input.addEventListener("keydown", (event) => this.#press(event));
+    this.input.addEventListener("blur", () => this.close());
+    this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // the input keeps the focus
+  }
+
+  /** List the series whose key begins with what was typed. */
+  async search() {
+    this.asked?.abort();
+    this.asked = new AbortController();
+    const prefix = this.input.value.trim();
+    try {
+      const page = await ask("series", { prefix, limit: LISTED }, this.asked.signal);
+      if (document.activeElement === this.input) this.#list(page, prefix);
+    } catch (error) {
+      if (error.name !== "AbortError") this.#say(error.message);
+    }
+  }
+
+  close() {
+    this.asked?.abort();
+    this.list.hidden = true;
+    this.active = -1;
+    this.input.setAttribute("aria-expanded", "false");
+    this.input.removeAttribute("aria-activedescendant");
+  }
+
+  /** Show the chosen ones as a list from which each can be taken. */
+  showChosen() {
+    const { keys } = this.page.view;
+    const over = keys.length > MOST_CHARTS ? [el("li", { class: "problem", text: `only the first ${MOST_CHARTS} are drawn` })] : [];
+    byId("chosen").replaceChildren(
+      ...keys.map((key) => el("li", {}, name(key), el("button", {
+        type: "button", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => this.#toggle(key),
+      }))),
+      ...over,
+      ...(keys.length > 1 ? [el("li", { class: "all" }, el("button", { type: "button", text: "Remove all", onclick: () => this.page.change({ keys: [] }, true) }))] : []),
+    );
+  }
+
+  #list(page, prefix) {
+    const { keys } = this.page.view;
+    this.options = page.series.map((one) => ({ ...one, keys: [one.key] }));
+    const free = page.series.map((one) => one.key).filter((key) => !keys.includes(key));
+    const most = Math.min(free.length, MOST_CHARTS - keys.length);
+    if (most > 1) this.options.unshift({ all: `Add ${most === page.matching ? "all" : "the first"} ${most}`, keys: free.slice(0, most) });
+    const rest = page.matching - page.series.length;
+    this.list.replaceChildren(
+      ...this.options.map((option, index) => el(
+        "div",
+        { role: "option", id: `found-${index}`, "aria-selected": String(!option.all && keys.includes(option.key)), onclick: () => this.#take(index) },
+        option.all ? el("span", { text: option.all }) : name(option.key),
+        el("span", { class: "quiet", text: option.all ? "" : `${option.type} · ${visible(option.unit)}` }),
+      )),
+    );
+    if (!this.options.length) this.#say(prefix ? "No series begins with that" : "There are no series yet");
+    else if (rest > 0) this.list.append(el("div", { class: "quiet more", role: "presentation", text: `… and ${whole(rest)} more: type on` }));
+    this.#open();
+    announce(`${whole(page.matching)} series`);
+  }
+
+  #say(text) {
+    this.options = [];
+    this.list.replaceChildren(el("div", { role: "option", "aria-disabled": "true", "aria-selected": "false", class: "quiet", text }));
+    this.#open();
+  }
+
+  #open() {
+    this.active = -1;
+    this.list.hidden = false;
+    this.input.setAttribute("aria-expanded", "true");
+    this.input.removeAttribute("aria-activedescendant");
+  }
+
+  #press(event) {
+    const last = (this.options?.length ?? 0) - 1;
+    if (event.key === "Escape") return this.close();
+    if (event.key === "Enter") {
+      event.preventDefault();
+      const exact = this.options?.findIndex((option) => option.key === this.input.value.trim()) ?? -1;
+      const index = this.active >= 0 ? this.active : exact >= 0 ? exact : last === 0 ? 0 : -1;
+      return index >= 0 && this.#take(index);
+    }
+    if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return undefined;
+    event.preventDefault();
+    if (this.list.hidden) return this.search();
+    const step = event.key === "ArrowDown" ? 1 : -1;
+    return this.#activate(Math.min(Math.max(this.active + step, 0), last));
+  }
+
+  #activate(index) {
+    if (index < 0) return;
+    this.list.children[this.active]?.classList.remove("active");
+    this.active = index;
+    const option = this.list.children[index];
+    option.classList.add("active");
+    option.scrollIntoView({ block: "nearest" });
+    this.input.setAttribute("aria-activedescendant", option.id);
+  }
+
+  #take(index) {
+    const option = this.options[index];
+    if (option.all) {
+      this.page.change({ keys: [...this.page.view.keys, ...option.keys] }, true);
+      this.close();
+    } else {
+      this.#toggle(option.key);
+      this.list.children[index].setAttribute("aria-selected", String(this.page.view.keys.includes(option.key)));
+    }
+  }
+
+  #toggle(key) {
+    const { keys } = this.page.view;
+    const has = keys.includes(key);
+    if (!has && keys.length >= MOST_CHARTS) return announce(`No more than ${MOST_CHARTS} series are shown at once`);
+    announce(`${visible(key)} ${has ? "removed" : "added"}`);
+    return this.page.change({ keys: has ? keys.filter((one) => one !== key) : [...keys, key] }, true);
+  }
+}

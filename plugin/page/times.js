@@ -1,0 +1,68 @@
+// Times are UTC everywhere: buckets are, and so is everything else that tells of them.
+
+export const SECOND = 1_000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
+
+/** Ranges that end now, by their name in the address. */
+export const RANGES = {
+  "15m": [15 * MINUTE, "Last 15 minutes"],
+  "1h": [HOUR, "Last hour"],
+  "6h": [6 * HOUR, "Last 6 hours"],
+  "24h": [DAY, "Last 24 hours"],
+  "7d": [7 * DAY, "Last 7 days"],
+  "30d": [30 * DAY, "Last 30 days"],
+  "90d": [90 * DAY, "Last 90 days"],
+};
+
+const format = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...options });
+const CLOCK = format({ hour: "2-digit", minute: "2-digit" });
+const CLOCK_S = format({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const DATE = format({ day: "numeric", month: "short" });
+const YEAR = format({ day: "numeric", month: "short", year: "numeric" });
+
+export const clock = (ms) => CLOCK.format(ms);
+export const clockWithSeconds = (ms) => CLOCK_S.format(ms);
+export const date = (ms) => DATE.format(ms);
+
+/** Day and time; the time alone if it is today. */
+export function moment(ms, now_ms = Date.now()) {
+  const today = Math.floor(ms / DAY) === Math.floor(now_ms / DAY);
+  return today ? `${CLOCK_S.format(ms)} UTC` : `${YEAR.format(ms)}, ${CLOCK_S.format(ms)} UTC`;
+}
+
+/** A bucket or a window, with its day. */
+export function span(from_ms, to_ms) {
+  const sameDay = Math.floor(from_ms / DAY) === Math.floor((to_ms - 1) / DAY);
+  if (from_ms % DAY === 0 && to_ms % DAY === 0) {
+    return sameDay ? YEAR.format(from_ms) : `${DATE.format(from_ms)} – ${YEAR.format(to_ms - 1)}`;
+  }
+  const end = sameDay ? CLOCK.format(to_ms) : `${DATE.format(to_ms)} ${CLOCK.format(to_ms)}`;
+  return `${DATE.format(from_ms)} ${CLOCK.format(from_ms)} – ${end} UTC`;
+}
+
+/** How long ago, roughly. */
+export function ago(ms, now_ms = Date.now()) {
+  const past = Math.max(0, now_ms - ms);
+  return past < SECOND ? "just now" : `${length(past)} ago`;
+}
+
+/** A length of time, in its largest unit or two. */
+export function length(ms) {
+  if (ms < MINUTE) return `${Math.round(ms / SECOND)} s`;
+  if (ms < HOUR) return `${Math.round(ms / MINUTE)} min`;
+  if (ms < DAY) return `${Math.floor(ms / HOUR)} h ${Math.round((ms % HOUR) / MINUTE)} min`;
+  return `${Math.floor(ms / DAY)} d ${Math.round((ms % DAY) / HOUR)} h`;
+}
+
+const STEPS = [1, 2, 5, 10, 15, 30].map((n) => n * MINUTE)
+  .concat([1, 2, 3, 6, 12].map((n) => n * HOUR))
+  .concat([1, 2, 5, 7, 14, 30, 60].map((n) => n * DAY));
+
+/** Where the time axis is labelled, at most *most* times: [ms, text]. */
+export function timeTicks(from_ms, to_ms, most) {
+  const step = STEPS.find((one) => (to_ms - from_ms) / one <= most) ?? STEPS.at(-1);
+  const ticks = [];
+  for (let at = Math.ceil(from_ms / step) * step; at <= to_ms; at += step) {
+    ticks.push([at, at % DAY === 0 ? date(at) : clock(at)]);
+  }
+  return ticks;
+}

@@ -1,0 +1,161 @@
+// What of a series' points is drawn, and how: pure functions from buckets to lines, and from lines to plotly's traces.
+
+import { color } from "./theme.js";
+
+const MOST_MARKED = 90;
+const STATES = [["succeeded", "good"], ["completed", "good"], ["failed", "bad"], ["retrying", "warn"]];
+
+/** The lines of a series: what the readout, the table and the chart show of it. */
+export function lines(points, choice) {
+  const { buckets, type } = points;
+  const of = (field) => buckets.map((bucket) => bucket[field] ?? null);
+  if (type === "gauge") return [{ name: "last", values: of("last"), style: "line", hue: "gauge" }];
+  const counted = type === "counter" ? "sum" : "count";
+  const how = type === "counter" ? choice.counters : choice.histograms;
+  if (how === "count") return [{ name: "count", values: of(counted), style: "bar", hue: hueOf(points), plain: true }];
+  if (how === "rate") {
+    return [{ name: "per second", values: rates(points, counted), style: "bar", hue: hueOf(points), plain: true }];
+  }
+  const hasQuantiles = buckets.some((bucket) => bucket.p50 !== undefined);
+  if (how === "percentiles" && (hasQuantiles || !points.worker_id)) {
+    return [
+      { name: "p50", values: of("p50"), style: "line", hue: "p50" },
+      { name: "p95", values: of("p95"), style: "band", above: of("p50"), hue: "p95" },
+      { name: "p99", values: of("p99"), style: "band", above: of("p95"), hue: "p99" },
+      { name: "count", values: of("count"), style: "none", plain: true },
+    ];
+  }
+  return [
+    { name: "avg", values: of("avg"), style: "line", hue: "p50" },
+    { name: "min", values: of("min"), style: "none" },
+    { name: "max", values: of("max"), style: "band", above: of("min"), hue: "p99" },
+    { name: "count", values: of("count"), style: "none", plain: true },
+  ];
+}
+
+/** Values per second; of the bucket that is still filling, per second of it that has passed. */
+function rates(points, field) {
+  const now = Date.parse(points.generated_at);
+  return points.buckets.map((bucket) => {
+    const value = bucket[field];
+    if (value === undefined) return null;
+    const passed_s = bucket.partial ? Math.max(1, (now - Date.parse(bucket.at)) / 1_000) : points.width_s;
+    return value / Math.min(passed_s, points.width_s);
+  });
+}
+
+const hueOf = (points) => STATES.find(([state]) => points.key.endsWith(`:${state}`))?.[1] ?? "counter";
+
+/** Lowest and highest value on the axis, with some room; from 0 where nothing lies below it. */
+export function reach(shown) {
+  const values = shown.filter((line) => line.style !== "none").flatMap((line) => line.values.concat(line.above ?? []))
+    .filter((value) => value !== null);
+  if (!values.length) return [0, 1];
+  const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+  if (low >= 0) return [0, high * 1.08 || 1];
+  const room = (high - low) * 0.08 || Math.abs(high) * 0.08 || 1;
+  return [low - room, Math.max(high + room, 0)];
+}
+
+/** Plotly's traces: hatched stretches without observations first, then the lines over them. */
+export function traces(points, shown) {
+  const width = points.width_s * 1_000;
+  const starts = points.buckets.map((bucket) => Date.parse(bucket.at));
+  const partial = points.buckets.map((bucket) => Boolean(bucket.partial));
+  const drawn = shown.filter((line) => line.style !== "none");
+  return [
+    missing(points.buckets, starts, width),
+    ...drawn.toReversed().flatMap((line) =>
+      line.style === "bar" ? [bars(line, starts, width, partial)]
+      : line.style === "band" ? [band(line, starts, width), ...edge(line, starts, width, partial)]
+      : edge(line, starts, width, partial)),
+    zeros(drawn[0], starts, width),
+  ];
+}
+
+const base = { showlegend: false, hoverinfo: "skip", yaxis: "y2" };
+
+/** One hatched bar for each run of buckets that ended without an observation, from top to bottom. */
+function missing(buckets, starts, width) {
+  const runs = [];
+  buckets.forEach((bucket, index) => {
+    if (!bucket.missing || bucket.partial) return;
+    const last = runs.at(-1);
+    if (last && last[0] + last[1] === starts[index]) last[1] += width;
+    else runs.push([starts[index], width]);
+  });
+  return {
+    ...base, type: "bar", yaxis: "y", x: runs.map(([at]) => at), y: runs.map(() => 1), offset: 0,
+    width: runs.map(([, length]) => length),
+    marker: {
+      color: "rgba(0,0,0,0)", line: { width: 0 },
+      pattern: { shape: "/", size: 6, solidity: 0.18, fgcolor: color("hatch"), bgcolor: "rgba(0,0,0,0)" },
+    },
+  };
+}
+
+function bars(line, starts, width, partial) {
+  return {
+    ...base, type: "bar", x: starts, y: line.values, offset: width * 0.06, width: width * 0.88,
+    marker: { color: color(line.hue), opacity: partial.map((is) => (is ? 0.45 : 0.9)), line: { width: 0 } },
+  };
+}
+
+/** The area between two lines, run by run: where nothing was observed there is none. */
+function band(line, starts, width) {
+  const x = [], y = [];
+  for (const run of runsOf(line.values)) {
+    const at = run.map((index) => starts[index] + width / 2);
+    const [up, down] = [run.map((index) => line.values[index]), run.map((index) => line.above[index])];
+    if (run.length === 1) {
+      at.splice(0, 1, at[0] - width * 0.3, at[0] + width * 0.3);
+      up.push(up[0]);
+      down.push(down[0]);
+    }
+    x.push(...at, ...at.toReversed(), null);
+    y.push(...up, ...down.toReversed(), null);
+  }
+  return { ...base, type: "scatter", mode: "none", x, y, fill: "toself", fillcolor: color(`${line.hue}-fill`) };
+}
+
+/** A line through the middle of each bucket; to the bucket that is still filling it is dotted. */
+function edge(line, starts, width, partial) {
+  const runs = runsOf(line.values);
+  const alone = new Set(runs.filter((run) => run.length === 1).map(([index]) => index));
+  const marked = (index) => starts.length <= MOST_MARKED || alone.has(index);
+  const x = starts.map((at) => at + width / 2);
+  const stroke = { color: color(line.hue), width: line.style === "band" ? 1 : 1.8 };
+  const solid = {
+    ...base, type: "scatter", mode: "lines+markers", connectgaps: false, x,
+    y: line.values.map((value, index) => (partial[index] ? null : value)), line: stroke,
+    marker: { color: stroke.color, size: x.map((_, index) => (line.style === "line" && marked(index) ? 5 : 0)) },
+  };
+  const last = partial.indexOf(true);
+  if (last < 0 || line.values[last] === null) return [solid];
+  const from = line.values[last - 1] === undefined || line.values[last - 1] === null ? last : last - 1;
+  const dotted = {
+    ...base, type: "scatter", mode: "lines+markers", x: x.slice(from, last + 1), y: line.values.slice(from, last + 1),
+    line: { ...stroke, dash: "dot" },
+    marker: { symbol: "circle-open", color: stroke.color, size: [...Array(last - from).fill(0), 7] },
+  };
+  return [solid, dotted];
+}
+
+/** A ring at each value that is 0: observed, and not missing. */
+function zeros(line, starts, width) {
+  const at = line.values.flatMap((value, index) => (value === 0 ? [starts[index] + width / 2] : []));
+  return {
+    ...base, type: "scatter", mode: "markers", x: at, y: at.map(() => 0), cliponaxis: false,
+    marker: { symbol: "circle-open", size: 6, color: color(line.hue), line: { width: 1.4 } },
+  };
+}
+
+function runsOf(values) {
+  const runs = [];
+  values.forEach((value, index) => {
+    if (value === null) return;
+    if (index && values[index - 1] !== null && runs.length) runs.at(-1).push(index);
+    else runs.push([index]);
+  });
+  return runs;
+}

@@ -1,0 +1,43 @@
+// What is shown, as the address bar keeps it: whoever opens the address sees the same.
+
+import { RANGES } from "./times.js";
+
+const ONE_OF = {
+  view: ["charts", "events"],
+  range: Object.keys(RANGES),
+  resolution: ["auto", "1min", "5min", "1hour", "1day"],
+  counters: ["count", "rate"],
+  histograms: ["percentiles", "spread", "count", "rate"],
+};
+const DEFAULTS = { view: "charts", range: "24h", resolution: "auto", counters: "count", histograms: "percentiles" };
+const TEXTS = ["worker", "of", "at", "width", "job"];
+export const FILTERS = ["kind", "prefix", "key", "func", "queue", "state", "worker_id", "error"];
+const MOMENTS = ["since", "until"];
+
+/** Read a view from the query of an address; what is not allowed there is left at its default. */
+export function parse(query) {
+  const given = new URLSearchParams(query);
+  const view = { ...DEFAULTS, keys: [...new Set(given.getAll("key"))], filters: {} };
+  for (const [name, allowed] of Object.entries(ONE_OF)) {
+    if (allowed.includes(given.get(name))) view[name] = given.get(name);
+  }
+  for (const name of TEXTS) view[name] = given.get(name) ?? "";
+  for (const name of FILTERS) if (given.get(`event_${name}`)) view.filters[name] = given.get(`event_${name}`);
+  for (const name of MOMENTS) {
+    const at = Date.parse(given.get(name) ?? "");
+    view[name] = Number.isFinite(at) ? at : null;
+  }
+  if (view.since === null || view.until === null || view.since >= view.until) view.since = view.until = null;
+  return view;
+}
+
+/** Write a view as the query of an address; defaults are left out. */
+export function write(view) {
+  const query = new URLSearchParams();
+  for (const key of view.keys) query.append("key", key);
+  for (const name of Object.keys(ONE_OF)) if (view[name] !== DEFAULTS[name]) query.set(name, view[name]);
+  for (const name of TEXTS) if (view[name]) query.set(name, view[name]);
+  for (const name of FILTERS) if (view.filters[name]) query.set(`event_${name}`, view.filters[name]);
+  if (view.since !== null) for (const name of MOMENTS) query.set(name, new Date(view[name]).toISOString());
+  return query.toString();
+}

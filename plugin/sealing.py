@@ -1,0 +1,272 @@
+"""Seals, and the check of the whole log against its own hashes and against seals that were kept elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from anyio import to_thread
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.importing import is_importing
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.seal import Seal
+from chancy_metrics.projections.audit import (
+    Unchecked,
+    check_batches,
+    check_day,
+    check_head,
+    check_producers,
+    read_unchecked,
+)
+from chancy_metrics.projections.findings import Finding, Findings
+from chancy_metrics.projections.replay import PAGE, pieces
+from chancy_metrics.projections.span import read_days
+
+from .connection import own_connection
+
+#: Findings that are spelled out; past these they are only counted.
+SHOWN = 100
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a walk through the order is: at *position* of *until*, past so many events since it began."""
+
+    position: int
+    until: int
+    events: int
+    events_per_s: float
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was looked at, and what is not as it was written.
+
+    Attributes:
+        at: When it began, UTC.
+        first: Where the ledger begins: past 1 where clean-up has taken its beginning. 0 if it is empty.
+        position: Where it ended when the check began.
+        batches: How many were hashed again, with their *events*.
+        carried: Places whose batches left the log by retention: their hashes carry the chain on.
+        seals: How many seals hold.
+        found: What is wrong; `findings` spells out the first ones, by position.
+        notes: What could not be checked, in sentences.
+    """
+
+    at: datetime
+    took_s: float
+    first: int
+    position: int
+    batches: int
+    events: int
+    carried: int
+    seals: int
+    found: int
+    findings: list[Finding]
+    notes: list[str]
+
+
+async def seal(chancy: Chancy) -> Seal:
+    """Return the end of the order. What has no place in it yet is not under the seal.
+
+    Raises:
+        MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
+    """
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        return await read_seal(cursor, names)
+
+
+async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
+    """Return the end of the order in the caller's transaction; raises like `seal`."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT h.position, h.chain, clock_timestamp(), o.chain, (SELECT max(position) FROM {ledger})
+            FROM {head} h
+            LEFT JOIN {ledger} o
+                ON o.position = h.position
+            """
+        ).format(head=names.head, ledger=names.ledger)
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    position, chain, at, in_ledger, last = row
+    if (last or 0) != position or (position and in_ledger != chain):
+        raise MetricsLogError(
+            f"the head says that the order ends at position {position}, its ledger says otherwise: it is not "
+            "sealed before `chancy-metrics audit check` finds nothing"
+        )
+    return Seal(position, bytes(chain), at.astimezone(UTC))
+
+
+async def check(
+    chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[Progress], None] | None = None
+) -> Checked:
+    """Hash the whole log again and compare it with its ledger, and that with *seals*.
+
+    Reads in short transactions, in pieces of bounded size: nobody waits for it, and memory stays flat. What is
+    appended meanwhile is left for the next one.
+
+    Raises:
+        SchemaMissing: There is no metrics log.
+    """
+    names, started = tables(chancy.prefix), time.monotonic()
+    found = Findings(SHOWN)
+    async with own_connection(chancy) as connection:
+        async with short_transaction(connection) as cursor:
+            at, until, first = await _ends(cursor, names)
+            importing = await is_importing(cursor, names)
+        notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
+        if first > 1:
+            notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
+        walk = _Walk(connection, names, found, until, on_progress, started)
+        await walk.run()
+        async with short_transaction(connection) as cursor:
+            holding = await _check_seals(cursor, names, sorted(seals), first, found, notes)
+            days = await read_days(cursor, names)
+        for day in days:
+            async with short_transaction(connection) as cursor:
+                await check_day(cursor, names, day, found)
+        async with short_transaction(connection) as cursor:
+            await check_head(cursor, names, found)
+        async with short_transaction(connection) as cursor:
+            await check_producers(cursor, names, found)
+    return Checked(
+        at=at,
+        took_s=round(time.monotonic() - started, 3),
+        first=first,
+        position=until,
+        batches=walk.batches,
+        events=walk.events,
+        carried=walk.places - walk.batches,
+        seals=holding,
+        found=found.count,
+        findings=found.kept,
+        notes=notes,
+    )
+
+
+class _Walk:
+    """One way through the order, from its beginning to position *until*."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        names: Tables,
+        found: Findings,
+        until: int,
+        on_progress: Callable[[Progress], None] | None,
+        started: float,
+    ) -> None:
+        self.places = 0
+        self.batches = 0
+        self.events = 0
+        self._connection = connection
+        self._names = names
+        self._page: list[list[LedgerRow]] = []
+        self._found = found
+        self._until = until
+        self._on_progress = on_progress
+        self._started = started
+
+    async def run(self) -> None:
+        reading = asyncio.create_task(self._read(0))
+        try:
+            while (piece := await reading) is not None:
+                rows, unchecked = piece
+                # The next piece is read while this one is hashed: two of them are held at once.
+                reading = asyncio.create_task(self._read(rows[-1].position))
+                self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
+                self.places += len(rows)
+                self.events += sum(row.events for row in rows)
+                self._tell(rows[-1].position)
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+    async def _read(self, after: int) -> tuple[Sequence[LedgerRow], Unchecked] | None:
+        """Read the next piece; None at the end."""
+        if not self._page:
+            async with short_transaction(self._connection) as cursor:
+                page = await read_ledger(cursor, self._names, after=after, limit=PAGE, until=self._until)
+            self._page = list(pieces(page))
+            if not page:
+                return None
+        rows = self._page.pop(0)
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            return rows, await read_unchecked(cursor, self._names, rows)
+
+    def _tell(self, position: int) -> None:
+        if self._on_progress is not None:
+            rate = self.events / max(time.monotonic() - self._started, 1e-9)
+            self._on_progress(Progress(position, self._until, self.events, rate))
+
+
+async def _ends(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[datetime, int, int]:
+    """Return the database's time, where the order ends and where the ledger begins."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
+                (SELECT coalesce(min(position), 0) FROM {ledger})
+            FROM {head} h
+            """
+        ).format(head=names.head, ledger=names.ledger)
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return row[0].astimezone(UTC), row[1], row[2]
+
+
+async def _check_seals(
+    cursor: AsyncCursor[TupleRow],
+    names: Tables,
+    seals: Sequence[Seal],
+    first: int,
+    found: Findings,
+    notes: list[str],
+) -> int:
+    """Compare the ledger with *seals*, which come by position; return how many hold."""
+    await cursor.execute(
+        sql.SQL("SELECT position, chain FROM {ledger} WHERE position = ANY(%(positions)s)").format(ledger=names.ledger),
+        {"positions": [one.position for one in seals]},
+    )
+    chains = {position: bytes(chain) for position, chain in await cursor.fetchall()}
+    await cursor.execute(sql.SQL("SELECT coalesce(max(position), 0) FROM {ledger}").format(ledger=names.ledger))
+    row = await cursor.fetchone()
+    last = row[0] if row else 0
+    holds = 0
+    held = 0
+    for one in seals:
+        where = f"position {one.position}"
+        if one.position == 0 or chains.get(one.position) == one.chain:
+            holds += 1
+            held = one.position
+        elif one.position > last:
+            found.add(
+                "head",
+                where,
+                f"the seal of {one.at:%Y-%m-%d %H:%M:%S %Z} was made there, and the order ends at {last}: its end "
+                "was cut off, or this is an older copy or another log",
+            )
+        elif one.position in chains:
+            since = f"after position {held}, where a seal holds" if held else "at any position up to there"
+            found.add(
+                "chain",
+                where,
+                f"it has another hash than the seal of {one.at:%Y-%m-%d %H:%M:%S %Z}: the history was written anew "
+                f"{since}, or this is another log",
+            )
+        elif one.position < first:
+            notes.append(f"the seal of position {one.position} lies before the ledger's beginning at {first}")
+    return holds

@@ -1,0 +1,150 @@
+"""The log taken elsewhere: exported to a file that is complete or not there, imported, and archived by the day."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from anyio import to_thread
+from chancy import Chancy
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.transfer import DamagedExport, check_whole
+
+from .connection import own_connection
+from .exporting import Export, Exported, Moved
+from .importing import Import, Imported
+from .sealing import Progress
+
+#: Times to begin again before giving up.
+_TRIES = 5
+
+
+async def export_log(
+    chancy: Chancy,
+    path: Path | None,
+    *,
+    day: date | None = None,
+    stream: BinaryIO | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Exported:
+    """Write the whole log, or one day of it, to a new file, which appears under its name when it is complete.
+
+    Nobody waits for it, and memory stays flat. Where retention takes a day meanwhile it begins again.
+
+    Args:
+        path: None to write to *stream*, where nothing can begin again.
+
+    Raises:
+        MetricsLogError: The file is there already, the log has no such day, or head and ledger do not agree.
+        OSError: It can't be written.
+    """
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection:
+
+        async def write(file: BinaryIO) -> Exported:
+            export = Export(connection, names, file, on_progress)
+            return await (export.write_log() if day is None else export.write_day(day))
+
+        if path is not None:
+            return await _write_file(path, write)
+        assert stream is not None
+        try:
+            return await write(stream)
+        except Moved:
+            raise MetricsLogError("a day left the log meanwhile: throw away what was written, and try again") from None
+
+
+async def import_log(chancy: Chancy, path: Path, *, on_progress: Callable[[Progress], None] | None = None) -> Imported:
+    """Take an export into a database whose log is empty; stopped at any moment, the next call goes on there.
+
+    Each batch is checked against the chain before it is kept. What others append meanwhile waits in pending for the
+    end of the import, and is ordered behind it; so it does when an import is stopped, until another run ends it.
+
+    Raises:
+        DamagedExport: The file is no export, or not as it was written; nothing was taken from it.
+        ImportRefused: The log is not empty, or a batch in the file is not what was written.
+        OSError: The file can't be read.
+    """
+    await to_thread.run_sync(check_whole, path)
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection, own_connection(chancy) as beside:
+        return await Import(connection, beside, names, path, on_progress).run()
+
+
+def archive_path(folder: Path, names: Tables, day: date) -> Path:
+    """Where a day is archived: prefixes share a folder."""
+    return folder / f"{names.prefix}metrics_log-{day}.export"
+
+
+async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day: date, folder: Path) -> str:
+    """Write out a day that takes no batches any more; return why that was not possible, in words, or "".
+
+    An archive that is there, complete and with the same content, will do.
+    """
+    path = archive_path(folder, names, day)
+
+    async def write(file: BinaryIO) -> Exported:
+        return await Export(connection, names, file).write_day(day, archives=True)
+
+    try:
+        await _write_file(path, write, accepts_same=True)
+    except (MetricsLogError, OSError) as error:
+        return f"its archive {path} can't be written: {error}"
+    return ""
+
+
+async def _write_file(
+    path: Path, write: Callable[[BinaryIO], Awaitable[Exported]], *, accepts_same: bool = False
+) -> Exported:
+    if not accepts_same and await to_thread.run_sync(path.exists):
+        raise MetricsLogError(f"{path} is there already: choose another name, or remove it first")
+    for _ in range(_TRIES):
+        try:
+            with _temporary(path) as (file, temporary):
+                exported = await write(file)
+                await to_thread.run_sync(_publish, file, temporary, path, exported.content)
+                return exported
+        except Moved:
+            continue
+    raise MetricsLogError(f"days left the log {_TRIES} times while it was written: try again")
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(file: BinaryIO, temporary: Path, path: Path, content: str) -> None:
+    """Make the file durable and give it its name, unless one with the same content has it."""
+    file.flush()
+    os.fsync(file.fileno())
+    if not path.exists():
+        temporary.rename(path)
+    elif not _holds(path, content):
+        raise MetricsLogError(f"{path} is there already, with other content or damaged: move it away")
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _holds(path: Path, content: str) -> bool:
+    try:
+        return check_whole(path).content.hex() == content
+    except DamagedExport:
+        return False

@@ -1,0 +1,111 @@
+"""What each JSON route answers: the parameters it takes, and whom it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import msgspec
+from chancy import Chancy
+
+from .audit import JobLife, job_life
+from .explain import Explained, explain
+from .marks import Mark
+from .marks import marks as read_marks
+from .metrics import metrics_of
+from .status import Status, read_status
+from .web_events import read_events
+from .web_parameters import Parameters, WrongParameter
+from .web_points import NAMES, KeptResolution, Points, kept_resolutions, read_points
+from .web_series import SeriesPage, WorkersPage, list_series, list_workers
+
+MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
+MAX_RANGE_S = 10 * 365 * 86_400
+
+#: Raises `WrongParameter` and what it asks raises; the result is made JSON.
+Answer = Callable[[Chancy, Parameters], Awaitable[object]]
+
+
+class MarksPage(msgspec.Struct, frozen=True):
+    """Some marks, in order of time.
+
+    Attributes:
+        next: What `since` must be for the next page; None on the last one.
+    """
+
+    marks: list[Mark]
+    next: datetime | None
+
+
+async def series(chancy: Chancy, given: Parameters) -> SeriesPage:
+    prefix, after = given.text("prefix"), given.text("after")
+    limit = given.whole("limit", least=1, most=MAX_SERIES, default=100)
+    given.finish()
+    return await list_series(chancy, prefix, after=after, limit=limit)
+
+
+async def workers(chancy: Chancy, given: Parameters) -> WorkersPage:
+    after = given.text("after")
+    limit = given.whole("limit", least=1, most=MAX_WORKERS, default=100)
+    given.finish()
+    return await list_workers(chancy, after=after, limit=limit)
+
+
+async def points(chancy: Chancy, given: Parameters) -> Points:
+    key, worker = given.key(), given.text("worker_id")
+    resolution = given.choice("resolution", NAMES, "5min")
+    since, until = given.span()
+    range_s = given.whole("range", least=60, most=MAX_RANGE_S)
+    given.finish()
+    if range_s is not None and (since or until):
+        raise WrongParameter("range", str(range_s), "a value only where neither since nor until has one")
+    return await read_points(chancy, key, resolution, since, until, worker, range_s=range_s)
+
+
+async def resolutions(chancy: Chancy, given: Parameters) -> dict[str, list[KeptResolution]]:
+    given.finish()
+    return {"resolutions": kept_resolutions(chancy)}
+
+
+async def job(chancy: Chancy, given: Parameters) -> JobLife:
+    job_id = given.identifier("job_id")
+    given.finish()
+    assert job_id is not None
+    return await job_life(chancy, job_id)
+
+
+async def explanation(chancy: Chancy, given: Parameters) -> Explained:
+    key, at, worker = given.key(), given.moment("at"), given.text("worker_id")
+    resolution = given.choice("resolution", NAMES, "1min")
+    most = given.whole("most", least=1, most=MAX_LISTED, default=20)
+    given.finish()
+    if at is None:
+        raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
+    return await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
+
+
+async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
+    since, until = given.span()
+    limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
+    given.finish()
+    found = await read_marks(chancy, since, until)
+    return MarksPage(found[:limit], found[limit].at if len(found) > limit else None)
+
+
+async def status(chancy: Chancy, given: Parameters) -> Status:
+    given.finish()
+    return await read_status(chancy, metrics_of(chancy).options)
+
+
+#: By path under /api/v1/metrics-log.
+ANSWERS: dict[str, Answer] = {
+    "series": series,
+    "points": points,
+    "resolutions": resolutions,
+    "explain": explanation,
+    "events": read_events,
+    "jobs/{job_id}": job,
+    "marks": marks,
+    "workers": workers,
+    "status": status,
+}

@@ -1,0 +1,106 @@
+"""Events page by page, for who comes back again and again: each answer says where the next one goes on."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import aclosing
+from typing import get_args
+
+import msgspec
+from chancy import Chancy
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.event import Event, EventKind
+from chancy_metrics.projections.pages import read_end
+from chancy_metrics.projections.selection import Place, Selection
+
+from .audit import pages
+from .web_parameters import Parameters, WrongParameter
+
+#: Seconds after which a search that finds too little answers with what it has.
+SEARCH_S = 2.0
+MAX_EVENTS = 1_000
+_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+_PLACE = re.compile(r"(?P<back>-?)(?P<position>\d{1,18})(:(?P<index>\d{1,9}))?", re.ASCII)
+_PLACES = (
+    "a place, position or position:index, as in the last answer's next; or -N for N batches before the end of the order"
+)
+
+
+class EventsPage(msgspec.Struct, frozen=True):
+    """Some events, in the order of the log.
+
+    Attributes:
+        next: The place up to which was looked: what `after` must be to go on, without a gap and without a repetition.
+        more: There is something behind it now; otherwise ask again later.
+        gaps: What could not be looked at, in sentences.
+    """
+
+    events: list[Event]
+    next: str
+    more: bool
+    gaps: list[str]
+
+
+async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
+    """Return up to `limit` events behind `after`; fewer, or none, where the search took too long.
+
+    Raises:
+        WrongParameter: One is not allowed.
+    """
+    since, until = given.span()
+    asked = given.text("after")
+    selection = Selection(
+        since=since,
+        until=until,
+        worker=given.text("worker_id"),
+        producer=given.identifier("producer"),
+        kinds=given.choices("kind", _KINDS),
+        key=given.text("key"),
+        prefix=given.text("prefix"),
+        func=given.text("func"),
+        queue=given.text("queue"),
+        state=given.text("state"),
+        job_id=given.identifier("job_id"),
+        error=given.text("error"),
+    )
+    limit = given.whole("limit", least=1, most=MAX_EVENTS, default=100)
+    given.finish()
+    if asked is not None:
+        selection = msgspec.structs.replace(selection, after=await _place(chancy, asked))
+    return await _search(chancy, selection, limit)
+
+
+async def _search(chancy: Chancy, selection: Selection, limit: int) -> EventsPage:
+    found: list[Event] = []
+    gaps: list[str] = []
+    place, more = selection.place, False
+    ends = time.monotonic() + SEARCH_S
+    async with aclosing(pages(chancy, selection)) as searched:
+        async for page in searched:
+            gaps += map(str, page.gaps)
+            room = limit - len(found)
+            found += page.events[:room]
+            place = page.place
+            if len(page.events) > room:
+                place = Place(found[-1].position, found[-1].index)
+            if more := len(found) == limit or time.monotonic() > ends:
+                break
+    return EventsPage(found, str(place), more, gaps)
+
+
+async def _place(chancy: Chancy, text: str) -> Place:
+    match = _PLACE.fullmatch(text)
+    if match is None or (match["back"] and match["index"]):
+        raise WrongParameter("after", text, _PLACES)
+    await chancy.pool.open()
+    async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
+        end = await read_end(cursor, tables(chancy.prefix))
+    position = int(match["position"])
+    if match["back"]:
+        return Place(max(0, end - position))
+    if position > end:
+        raise WrongParameter("after", text, f"{_PLACES}; the order ends at {end}")
+    return Place(position, None if match["index"] is None else int(match["index"]))

@@ -1,0 +1,97 @@
+"""The files of the page: the ones beside this module, and plotly's script out of its own package."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+
+PAGE = Path(__file__).parent / "page"
+SHELL = "index.html"
+PLOTLY = "plotly.min.js"
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+#: Of styles inline ones are allowed, since plotly makes its own; of scripts none is, nor is eval.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+#: Small files are asked for again each time and mostly answered with 304; plotly's script once a day.
+_CACHED = {PLOTLY: "public, max-age=86400"}
+_LEAST_BYTES = 1_000
+NO_PLOTLY = "charts need plotly, which is not installed here: pip install 'chancy-metrics[page]', then start again"
+
+
+class File(NamedTuple):
+    """A file as it is sent."""
+
+    body: bytes
+    zipped: bytes
+    tag: str
+    media_type: str
+
+
+async def send_file(request: Request, name: str) -> Response:
+    """Answer with one of the page's files, compressed where the browser takes that; 304 if it has it, 404 if none."""
+    path = plotly_script() if name == PLOTLY else files().get(name)
+    if path is None:
+        missing = NO_PLOTLY if name == PLOTLY else "Not Found"
+        return Response(missing, 404, _HEADERS | {"Cache-Control": "no-store"}, "text/plain; charset=utf-8")
+    file = await anyio.to_thread.run_sync(read_file, path, path.stat().st_mtime_ns)
+    headers = _HEADERS | {
+        "ETag": file.tag,
+        "Cache-Control": _CACHED.get(name, "no-cache"),
+        "Vary": "Accept-Encoding",
+    }
+    if file.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if len(file.body) >= _LEAST_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.zipped, headers=headers | {"Content-Encoding": "gzip"}, media_type=file.media_type)
+    return Response(file.body, headers=headers, media_type=file.media_type)
+
+
+@lru_cache
+def files() -> dict[str, Path]:
+    """The page's own files by name; nothing else in the folder, and nothing outside of it, is sent."""
+    return {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
+
+
+@lru_cache
+def read_file(path: Path, modified_ns: int) -> File:
+    """Read a file and compress it, once for each time it was modified; plotly's takes a few tenths of a second."""
+    body = path.read_bytes()
+    return File(body, gzip.compress(body, 6), f'"{sha256(body).hexdigest()[:32]}"', _TYPES[path.suffix])
+
+
+def plotly_script() -> Path | None:
+    """Where plotly's script lies; None if plotly is not installed. Its Python code is not imported."""
+    spec = importlib.util.find_spec("plotly")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        if (path := Path(folder) / "package_data" / PLOTLY).is_file():
+            return path
+    return None

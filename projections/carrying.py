@@ -1,0 +1,156 @@
+"""The opening, by names and not by numbers, out of one database and into another one's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from uuid import uuid4
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.transfer import Opening, Point, Points
+
+from .numbers import number_series, number_workers
+from .ring import pack_points
+from .versions import OPENING, Version
+
+#: Rows in one frame.
+_ROWS = 1_000
+
+_COLUMNS = sql.SQL(
+    "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
+)
+
+
+async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening:
+    """Return what the opening counted, and from where on it is complete."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT counts, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            FROM {versions}
+            WHERE version = %(opening)s
+            """
+        ).format(versions=tables.versions),
+        {"opening": OPENING},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    counts, *horizons = row
+    return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), counts)
+
+
+async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:
+    """Yield the opening's rows in the caller's transaction, in pieces."""
+    for resolution in RESOLUTIONS:
+        async with cursor.connection.cursor("metrics_opening", row_factory=tuple_row) as rollup:
+            await rollup.execute(
+                sql.SQL(
+                    """
+                    SELECT w.name, s.key, s.kind, s.unit, r.bucket, r.count, r.last_us, r.sum::text, r.min, r.max,
+                        r.last, r.last_position, r.last_index, r.p50, r.p95, r.p99, r.sketch
+                    FROM {rollup} r
+                    JOIN {series} s
+                        ON s.id = r.series
+                    LEFT JOIN {workers} w
+                        ON w.id = r.worker
+                    WHERE r.version = %(opening)s
+                    ORDER BY s.key, s.kind, s.unit, w.name NULLS FIRST, r.bucket
+                    """
+                ).format(rollup=tables.rollup(resolution), series=tables.series, workers=tables.workers),
+                {"opening": OPENING},
+                binary=True,
+            )
+            while rows := await rollup.fetchmany(_ROWS):
+                yield Points(resolution, [Point(*row) for row in rows])
+
+
+class Names:
+    """The database's numbers of names, asked for on a connection of their own: they are given at once."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._series: dict[Series, int] = {}
+        self._workers: dict[str, int] = {}
+
+    async def of(self, points: Sequence[Point]) -> tuple[Mapping[Series, int], Mapping[str, int]]:
+        series = {Series(one.key, one.kind, one.unit) for one in points}  # type: ignore[arg-type] # the table checks it
+        workers = {one.worker for one in points if one.worker is not None}
+        if new := sorted(series - self._series.keys()):
+            self._series |= await number_series(self._connection, self._tables, new)
+        if added := sorted(workers - self._workers.keys()):
+            self._workers |= await number_workers(self._connection, self._tables, added)
+        return self._series, self._workers
+
+
+async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Points, names: Names) -> None:
+    """Put rows into the opening, which is empty and whose lock the caller holds."""
+    series, workers = await names.of(points.points)
+    async with cursor.copy(
+        sql.SQL("COPY {rollup} (version, {columns}) FROM STDIN").format(
+            rollup=tables.rollup(points.resolution), columns=_COLUMNS
+        )
+    ) as copy:
+        for one in points.points:
+            worker = 0 if one.worker is None else workers[one.worker]
+            number = series[one.key, one.kind, one.unit]  # type: ignore[index] # a Series is this tuple
+            await copy.write_row((OPENING, worker, number, *_values(one)))
+
+
+async def begin_with(
+    cursor: AsyncCursor[TupleRow], tables: Tables, opening: Opening, versions: Sequence[Version]
+) -> None:
+    """Let *versions*, which have folded nothing, begin with the opening; the caller holds the locks of all of them."""
+    numbers = [one.version for one in versions]
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET counts = %(counts)s,
+                horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = ANY(%(numbers)s)
+            """
+        ).format(versions=tables.versions),
+        {"counts": Jsonb(opening.counts), "numbers": [OPENING, *numbers], **opening.horizons},
+    )
+    for resolution in RESOLUTIONS:
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {rollup} (version, {columns})
+                SELECT v.version, {columns}
+                FROM {rollup} r
+                CROSS JOIN unnest(%(numbers)s::integer[]) AS v (version)
+                WHERE r.version = %(opening)s
+                """
+            ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
+            {"numbers": numbers, "opening": OPENING},
+        )
+    # Who follows the cache finds nothing to go on from, and loads again.
+    await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {cache} (fold, version, position, token, points)
+            SELECT folds, version, position, %(token)s, %(points)b
+            FROM {versions}
+            WHERE version = (SELECT live FROM {head})
+            """
+        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
+        {"token": uuid4(), "points": pack_points({})},
+    )
+
+
+def _values(point: Point) -> tuple[object, ...]:
+    """The values of a row of the opening past its names."""
+    return (
+        *(point.bucket, point.count, point.last_us, point.sum, point.min, point.max),
+        *(point.last, point.last_position, point.last_index, point.p50, point.p95, point.p99, point.sketch),
+    )

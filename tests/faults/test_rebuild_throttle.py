@@ -1,0 +1,200 @@
+"""A rebuild gives way to a live version that is behind for longer than it may be, and to nobody who does not fold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from chancy import Chancy
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics, filling
+from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
+from chancy_metrics.projections.advance import advance
+from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
+from tests.faults.history import assert_equals_replay
+
+Connection = AsyncConnection[TupleRow]
+#: So long that no test lasts as long: only the times that it sets itself count.
+INTERVAL_S = 10_000
+BATCHES = 6
+
+
+class Throttled:
+    """A rebuild in the background, in steps of one batch, and what it tells."""
+
+    def __init__(self, chancy: Chancy, *, throttle_s: float | None) -> None:
+        self.told: list[Progress] = []
+        self.done: Rebuilt | None = None
+        self._chancy = chancy
+        self._throttle_s = throttle_s
+        self._news = anyio.Event()
+
+    async def run(self) -> None:
+        self.done = await rebuild(self._chancy, throttle_s=self._throttle_s, on_progress=self._hear)
+
+    async def waits(self, times: int = 3) -> list[Progress]:
+        """Let it look at the live version that often more, and wait each time; return what it told meanwhile."""
+        first = len(self.told)
+        while sum(one.waits for one in self.told[first:]) < times:
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self.told[first:]
+
+    @property
+    def has_waited(self) -> bool:
+        return any(one.waits for one in self.told)
+
+    def _hear(self, progress: Progress) -> None:
+        self.told.append(progress)
+        self._news.set()
+
+
+@asynccontextmanager
+async def throttled(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, *, throttle_s: float | None = None
+) -> AsyncIterator[Throttled]:
+    """Rebuild through a block and to its end."""
+    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)  # a row of the ledger
+    monkeypatch.setattr(filling, "_GIVE_WAY_S", 0.001)
+    async with an_app(dsn, Metrics(sync_interval=INTERVAL_S)) as (chancy, _):
+        running = Throttled(chancy, throttle_s=throttle_s)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(running.run)
+                yield running
+
+
+async def make_ledger(connection: Connection, names: Tables) -> None:
+    """Some batches that are in the live version, which has just folded them."""
+    for _ in range(BATCHES):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
+    await order_and_fold(connection, names)
+
+
+async def let_wait(connection: Connection, names: Tables, waiting_s: float, *, silent_s: float = 0) -> None:
+    """Append an event that has been waiting for so long, and let the last fold be *silent_s* ago."""
+    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
+    await damage(
+        connection,
+        names,
+        f"UPDATE {{log}} SET appended_at = clock_timestamp() - interval '{waiting_s} s'"
+        " WHERE (producer, sequence) IN (SELECT producer, sequence FROM {pending})",
+    )
+    await fetch(
+        connection,
+        f"UPDATE {{versions}} SET folded_at = clock_timestamp() - interval '{silent_s} s' WHERE status = 'live'",
+        names,
+    )
+
+
+async def steps(connection: Connection, names: Tables) -> tuple[int, int]:
+    """How many steps the version that is filled has taken, and where it stands."""
+    [row] = await fetch(connection, "SELECT folds, position FROM {versions} WHERE version = 2", names)
+    return row[0], row[1]
+
+
+async def test_no_step_is_taken_while_the_live_version_is_behind_and_all_are_when_it_has_caught_up(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_ledger(connection, names)
+    await let_wait(connection, names, 1.6 * INTERVAL_S)
+
+    async with throttled(dsn, monkeypatch) as running:
+        await running.waits()
+        before = await steps(connection, names)
+        meanwhile = await running.waits(20)
+        after = await steps(connection, names)
+        await order_and_fold(connection, names)
+
+    assert before == after == (1, 1)
+    assert {(one.phase, one.position, one.events, one.waits) for one in meanwhile} == {("filling", 1, 30, True)}
+    assert running.done is not None
+    assert (running.done.differences, running.done.position) == ([], BATCHES + 1)
+    await assert_equals_replay(connection, names)
+
+
+async def test_a_live_version_that_catches_up_in_part_is_given_way_to_until_it_has(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_ledger(connection, names)
+    for waiting_s in (1.9 * INTERVAL_S, 1.6 * INTERVAL_S):
+        await let_wait(connection, names, waiting_s)
+    await order(connection, names)
+
+    async with throttled(dsn, monkeypatch) as running:
+        await running.waits()
+        assert (await advance(connection, names, folder="live", step_events=20)).position == BATCHES + 1
+        await running.waits()
+        between = await steps(connection, names)
+        await order_and_fold(connection, names)
+
+    assert between == (1, 1)
+    assert running.done is not None and running.done.swapped
+
+
+@pytest.mark.parametrize(
+    ("throttle_s", "waiting", "gives_way"),
+    [
+        (None, 1.45, False),  # half an interval by default
+        (None, 1.55, True),
+        (0, 0.95, False),
+        (0, 1.05, True),
+        (INTERVAL_S, 1.95, False),
+        (INTERVAL_S, 2.05, True),
+    ],
+)
+async def test_events_may_wait_for_a_sync_interval_and_the_throttle_and_no_longer(
+    dsn: str,
+    connection: Connection,
+    names: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    throttle_s: float | None,
+    waiting: float,
+    gives_way: bool,
+) -> None:
+    await make_ledger(connection, names)
+    await let_wait(connection, names, waiting * INTERVAL_S)
+
+    async with throttled(dsn, monkeypatch, throttle_s=throttle_s) as running:
+        if gives_way:
+            await running.waits()
+            await order_and_fold(connection, names)
+
+    assert running.has_waited is gives_way
+    assert running.done is not None and running.done.swapped
+
+
+async def test_it_does_not_wait_for_a_live_version_that_nobody_folds(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_ledger(connection, names)
+    await let_wait(connection, names, 4 * INTERVAL_S, silent_s=3.1 * INTERVAL_S)
+
+    async with throttled(dsn, monkeypatch) as running:
+        pass
+
+    assert not running.has_waited
+    assert running.done is not None
+    assert (running.done.swapped, running.done.position) == (True, BATCHES)  # what has no place yet waits on
+
+
+async def test_it_stops_waiting_where_the_folder_falls_silent(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_ledger(connection, names)
+    await let_wait(connection, names, 4 * INTERVAL_S, silent_s=2.9 * INTERVAL_S)
+
+    async with throttled(dsn, monkeypatch) as running:
+        await running.waits()
+        before = await steps(connection, names)
+        silent = f"UPDATE {{versions}} SET folded_at = folded_at - interval '{INTERVAL_S / 5} s' WHERE status = 'live'"
+        await fetch(connection, silent, names)
+
+    assert before == (1, 1)
+    assert running.done is not None and running.done.swapped

@@ -1,0 +1,119 @@
+"""Two versions compared: of many workers' rows it finds the one that differs, and says whose it is."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections import compare
+from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.compare import Comparison
+from chancy_metrics.projections.making import copy_opening, make_version
+from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.versions import read_version
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+WORKERS = ("ann", "bob", "cid", "dan", "eve")
+
+
+async def two_versions(connection: Connection, names: Tables) -> None:
+    """Versions 1 and 2 of what five workers recorded, at one position."""
+    for worker in WORKERS:
+        writer = LogWriter(connection, names, worker)
+        await writer.append(jobs=[a_row(NOON_US)] * 2, runs=[a_run("app:n", [1.5, 2.5]), a_run("app:m")])
+    await order_and_fold(connection, names)
+    made = await make_version(connection, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="test")
+    while await copy_opening(connection, names, made.version):
+        pass
+    while not (await advance(connection, names, folder="test", version=made.version)).caught_up:
+        pass
+
+
+async def compared(connection: Connection, names: Tables) -> Comparison:
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        old, new = await read_version(cursor, names, 1), await read_version(cursor, names, 2)
+        assert old is not None and new is not None
+        return await compare.compare(cursor, names, old, new)
+
+
+OF = "version = %(version)s AND worker = (SELECT id FROM {workers} WHERE name = %(worker)s)"
+AND_KEY = " AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+@pytest.mark.parametrize("worker", [WORKERS[0], WORKERS[2], WORKERS[-1]])
+async def test_a_difference_in_one_worker_s_row_is_found_and_names_the_worker(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch, worker: str, at_once: int
+) -> None:
+    monkeypatch.setattr(compare, "_WORKERS", at_once)
+    await two_versions(connection, names)
+    assert (await compared(connection, names)).different == 0
+    change = f"UPDATE {{r1hour}} SET sum = sum + 1 WHERE {OF}{AND_KEY}"
+    await fetch(connection, change, names, version=2, worker=worker)
+
+    found = await compared(connection, names)
+
+    assert found.different == 1
+    assert [str(one) for one in found.differences] == [
+        f"app:n 1hour {NOON_US // 1_000_000} worker {worker}: sum Decimal('4') -> Decimal('5')"
+    ]
+    assert [one.worker for one in found.differences] == [worker]
+
+
+@pytest.mark.parametrize(("gone_from", "says"), [(1, "only in the new"), (2, "only in the old")])
+async def test_a_worker_that_one_of_them_lacks_altogether_is_named_row_by_row(
+    connection: Connection, names: Tables, gone_from: int, says: str
+) -> None:
+    await two_versions(connection, names)
+    rows = len(await fetch(connection, f"SELECT 1 FROM {{r1day}} WHERE {OF}", names, version=1, worker="dan"))
+    await fetch(connection, f"DELETE FROM {{r1day}} WHERE {OF}", names, version=gone_from, worker="dan")
+
+    found = await compared(connection, names)
+
+    assert found.different == len(found.differences) == rows > 2
+    assert {(one.resolution, one.worker, one.change) for one in found.differences} == {("1day", "dan", says)}
+
+
+async def test_points_are_counted_once_however_many_workers_one_statement_compares(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_versions(connection, names)
+    rows = [
+        (await fetch(connection, f"SELECT count(*) FROM {{r{resolution}}} WHERE version = 2", names))[0][0]
+        for resolution in RESOLUTIONS
+    ]
+
+    for at_once in (1, 2, 3, 100):
+        monkeypatch.setattr(compare, "_WORKERS", at_once)
+        assert (await compared(connection, names)).points == sum(rows)
+
+
+async def test_past_the_most_that_is_spelled_out_differences_are_only_counted(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_WORKERS", 1)
+    monkeypatch.setattr(compare, "SHOWN", 3)
+    await two_versions(connection, names)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 2", names)
+    [(rows,)] = await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 2", names)
+
+    found = await compared(connection, names)
+
+    assert (found.different, len(found.differences)) == (rows, 3)
+
+
+async def test_what_one_of_them_does_not_keep_any_more_is_no_difference(connection: Connection, names: Tables) -> None:
+    await two_versions(connection, names)
+    kept = (await compared(connection, names)).points
+    later = NOON_US // 1_000_000 + 60
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", names, at=later)
+    await fetch(connection, "DELETE FROM {r1min} WHERE version = 1", names)
+    [(minutes,)] = await fetch(connection, "SELECT count(*) FROM {r1min} WHERE version = 2", names)
+
+    found = await compared(connection, names)
+
+    assert (found.points, found.different) == (kept - minutes, 0)

@@ -1,0 +1,628 @@
+"""Our page in a real browser: what it shows, that it needs no mouse, and that nothing of what it shows is ever run.
+
+Needs Chromium and its driver, as the dashboard's tests do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+import uuid
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.facts import Combo, Series
+from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.marks import mark
+from examples.embedded import Server
+from tests.dashboard_app import chancy, metrics
+from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually
+from tests.processes import web
+from tests.test_dashboard import CHROMIUM, DRIVER, FLAGS, Page
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+MINUTE_US = 60_000_000
+JOB = uuid.UUID("019e2b7c-0000-7000-8000-0000000000aa")
+EVIL = "<img src=x onerror=\"window.pwned='yes'\">'%s \u202e"
+SUCCEEDED, FAILED, RUN = "global:status:succeeded", "global:status:failed", "queue:mail:execution_time"
+STORED = "recomputed: equal"
+
+
+class MetricsLog(Page):
+    """Our page in one browser."""
+
+    def show(self, *keys: str, **view: str) -> None:
+        """Open the page at an address, and wait until every chart is drawn."""
+        query = urlencode([("key", key) for key in keys] + list(view.items()))
+        self.browser.get(f"{self.url}/metrics-log?{query}")
+        self.drawn(len(keys))
+
+    def drawn(self, charts: int) -> None:
+        self.wait(lambda: self.one("#charts-view").is_displayed())
+        self.wait(lambda: len(self.all(".chart .canvas .main-svg:first-of-type")) == charts)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds; an element that is replaced while it is looked at is looked at again."""
+
+        def holds() -> object:
+            try:
+                return condition()
+            except StaleElementReferenceException:
+                return False
+
+        super().wait(holds)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def plot(self, key: str) -> WebElement:
+        return self.one(f'.plot[aria-labelledby="{self.chart(key)}"]')
+
+    def chart(self, key: str) -> str:
+        """The id of the chart's heading."""
+        [found] = [h.get_attribute("id") for h in self.all(".chart h2") if h.text == key]
+        return str(found)
+
+    def traces(self, key: str) -> list[dict[str, Any]]:
+        """What plotly was given to draw."""
+        return list(self.browser.execute_script("return arguments[0].querySelector('.canvas').data", self.plot(key)))
+
+    def values(self, key: str) -> dict[str, str]:
+        """The readout of a chart."""
+        return dict(
+            self.browser.execute_script(
+                "return [...arguments[0].closest('.chart').querySelectorAll('.readout div')]"
+                ".map(d => [d.children[0].textContent, d.children[1]?.textContent ?? ''])",
+                self.plot(key),
+            )
+        )
+
+    def address(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.browser.current_url).query)
+
+    def announced(self) -> str:
+        return self.one("#announcer").get_attribute("textContent") or ""
+
+    def focused(self) -> WebElement:
+        return self.browser.switch_to.active_element
+
+    def choose(self, id_: str, value: str) -> None:
+        Select(self.one(f"#{id_}")).select_by_value(value)
+
+    def emulate(self, *, theme: str = "light", width: int = 1400, height: int = 1000) -> None:
+        run: Callable[..., Any] = self.browser.execute_cdp_cmd
+        run("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]})
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        run("Emulation.setDeviceMetricsOverride", size)
+
+    def sideways(self) -> int:
+        """Pixels the page is wider than the window."""
+        return int(self.browser.execute_script("return document.documentElement.scrollWidth - innerWidth"))
+
+    def sign_out(self) -> None:
+        self.browser.get(f"{self.url}/metrics-log")
+        self.browser.execute_script("localStorage.clear()")
+
+
+class Site:
+    """What the browser looks at: an API server, its database, and a producer."""
+
+    def __init__(self, page: MetricsLog, dsn: str, now_us: int) -> None:
+        self.page = page
+        self.dsn = dsn
+        self.now_us = now_us
+
+
+@pytest.fixture(scope="module")
+async def site(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """The web process, which folds too, and a browser that is signed in."""
+    name = f"page_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+    dsn = server.dsn(name)
+    now_us = time.time_ns() // 1_000
+    await write(dsn, now_us)
+    with web(dsn) as url:
+        await folded(dsn)
+        options = ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        browser = Chrome(options, ChromeService(DRIVER))
+        try:
+            page = MetricsLog(browser, url)
+            page.emulate()
+            page.log_in()
+            yield Site(page, dsn, now_us)
+        finally:
+            browser.quit()
+
+
+async def write(dsn: str, now_us: int) -> None:
+    """Two hours of job updates with a hole of 20 minutes in them, a zero, a gauge, hostile names and marks."""
+    minutes = [minute for minute in range(120, -1, -1) if not 40 <= minute < 60]
+    ago = [now_us - minute * MINUTE_US for minute in minutes]
+    good, bad = (
+        Combo("app.mail", "mail", state, 1, error) for state, error in (("succeeded", ""), ("failed", "OSError"))
+    )
+    evil = Combo(EVIL, EVIL, "failed", 1, EVIL)
+    job = a_job(id=JOB, func="app.mail", queue="mail")
+    async with connections(dsn, 1) as (connection,):
+        await claimed(connection, job)
+        await LogWriter(connection, tables("chancy_"), "worker-1").append(
+            jobs=[
+                *(a_row(at_us, combo=good) for at_us in ago for _ in range(3)),
+                *(a_row(at_us, combo=bad) for at_us in ago[::10]),
+                a_row(ago[5], combo=bad, job_id=JOB.bytes, started_us=ago[5] - 9_000_000),
+            ],
+            runs=[
+                ObservationRun(Series("app:stock", "gauge", "items"), ago, array("d", range(len(ago)))),
+                a_run("app:zero", [0.0], at_us=now_us - 90 * MINUTE_US),
+                a_run("app:zero", [3.0], at_us=now_us - 30 * MINUTE_US),
+            ],
+        )
+        await LogWriter(connection, tables("chancy_"), EVIL).append(
+            jobs=[a_row(now_us - 30 * MINUTE_US, combo=evil)],
+            runs=[a_run(f"evil:{EVIL}", [1.0], unit="<b>&amp;", at_us=now_us - 30 * MINUTE_US)],
+        )
+    async with chancy(dsn) as app:
+        await mark(app, f"deploy {EVIL}")
+
+
+async def folded(dsn: str) -> None:
+    """Wait until the web process has folded everything."""
+
+    async def readable() -> bool:
+        async with chancy(dsn) as app:
+            return f"mark:deploy {EVIL}" in await metrics.list_metrics(app)
+
+    await eventually(readable, within_s=60)
+
+
+@pytest.fixture(autouse=True)
+def page(site: Site) -> Iterator[MetricsLog]:
+    """The page as a signed-in desktop with light colors has it; afterwards the console must have no complaint."""
+    yield site.page
+    complaints = site.page.console()
+    site.page.emulate()
+    assert complaints == []
+
+
+# -- signing in -------------------------------------------------------------------------------------------
+
+
+async def test_who_signed_in_to_the_dashboard_is_signed_in_here_and_the_other_way_round(page: MetricsLog) -> None:
+    page.sign_out()
+    page.log_in()
+    page.show(SUCCEEDED)
+    assert not page.one("#sign-in").is_displayed()
+
+    page.one("#sign-out").click()
+    page.wait(lambda: page.one("#sign-in").is_displayed())
+    assert not page.one("#charts-view").is_displayed() and not page.one("#status").is_displayed()
+    assert page.focused() == page.one("#username")
+    page.focused().send_keys("ann", Keys.TAB, "secret", Keys.ENTER)
+    page.drawn(1)
+    page.open("/queues", "Manage job queues")
+
+
+async def test_a_token_that_is_no_good_leads_to_the_form_and_a_wrong_password_is_told(page: MetricsLog) -> None:
+    page.show(SUCCEEDED)
+    page.browser.execute_script(
+        "for (const key of Object.keys(localStorage)) if (key.startsWith('auth')) localStorage[key] += 'x'"
+    )
+    page.browser.refresh()
+    page.wait(lambda: page.one("#sign-in").is_displayed())
+    page.one("#username").send_keys("ann", Keys.TAB, "wrong", Keys.ENTER)
+    page.wait(lambda: "Invalid" in page.one("#sign-in-problem").text)
+    page.one("#password").clear()
+    page.one("#password").send_keys("secret", Keys.ENTER)
+    page.drawn(1)
+
+    refusals = [entry for entry in page.console() if "403" not in entry["message"] and "401" not in entry["message"]]
+    assert refusals == []
+
+
+# -- charts -----------------------------------------------------------------------------------------------
+
+
+async def test_a_first_look_shows_what_the_jobs_do(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log")
+
+    page.wait(lambda: {SUCCEEDED, FAILED} <= {heading.text for heading in page.all(".chart h2")})
+    page.wait(lambda: "Healthy" in page.one("#status").text)
+    for fact in ("Lag", "Position", "Folded by", "Holes", "Dead letters", "Drift", "Last verify"):
+        assert fact in page.one("#status").text
+
+
+async def test_series_are_found_while_typing_and_chosen_by_key(page: MetricsLog) -> None:
+    page.show(range="6h")
+    search = page.one("#search")
+    search.send_keys("queue:ma")
+    page.wait(lambda: len(page.all("#found [role=option] .name")) == 5)
+
+    search.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    active = search.get_attribute("aria-activedescendant")
+    assert page.one(f"#{active}").text.startswith(RUN)
+    search.send_keys(Keys.ENTER)
+    page.drawn(1)
+    assert page.address()["key"] == [RUN]
+    assert page.one(f"#{active}").get_attribute("aria-selected") == "true"
+    search.send_keys(Keys.ESCAPE)
+    assert search.get_attribute("aria-expanded") == "false"
+
+    page.browser.refresh()
+    page.drawn(1)
+    page.one("#chosen button").click()
+    page.drawn(0)
+    page.browser.back()
+    page.drawn(1)
+
+
+async def test_all_series_under_a_prefix_are_added_at_once(page: MetricsLog) -> None:
+    page.show(range="6h")
+    page.one("#search").send_keys("queue:mail:")
+    page.wait(lambda: page.all("#found-0") and page.one("#found-0").text == "Add all 5")
+
+    page.one("#found-0").click()
+
+    page.drawn(5)
+
+
+async def test_what_is_missing_zero_and_unfinished_is_drawn_differently(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, "app:zero", range="6h", resolution="5min")
+
+    missing, bars, zeros = page.traces(SUCCEEDED)
+    assert len(missing["x"]) == 2 and missing["marker"]["pattern"]["shape"] == "/"  # before the log, and the hole
+    assert min(missing["width"]) >= 3 * 300_000
+    assert bars["marker"]["opacity"][-1] < bars["marker"]["opacity"][0]
+    assert zeros["x"] == []
+    missing, bars, zeros = page.traces("app:zero")
+    assert len(zeros["x"]) == 1 and zeros["marker"]["symbol"] == "circle-open"
+    assert [value for value in bars["y"] if value is not None] == [0, 3]
+
+
+async def test_counters_are_shown_as_count_or_rate_and_histograms_in_four_ways(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, RUN, range="6h", resolution="1hour")
+    assert set(page.values(SUCCEEDED)) == {"total"}
+    assert {"p50", "p95", "p99", "count"} <= set(page.values(RUN))
+
+    page.choose("counters", "rate")
+    page.choose("histograms", "spread")
+    assert "per second" in page.values(SUCCEEDED)
+    assert {"avg", "min", "max"} <= set(page.values(RUN))
+    assert page.address()["counters"] == ["rate"]
+
+    page.choose("histograms", "count")
+    assert set(page.values(RUN)) == {"total"}
+
+
+async def test_one_worker_can_be_chosen(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, RUN, range="6h", resolution="1hour")
+    page.wait(lambda: len(page.all("#worker option")) >= 3)
+
+    page.choose("worker", "worker-1")
+
+    page.wait(lambda: "avg" in page.values(RUN))  # one worker's points have no percentiles
+    assert "no percentiles" in page.one("#window").text
+    assert page.address()["worker"] == ["worker-1"]
+
+
+async def test_dragging_zooms_and_back_goes_back(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, FAILED, range="6h", resolution="auto")
+    before = len(page.traces(SUCCEEDED)[1]["x"])
+    plot = page.plot(SUCCEEDED)
+
+    ActionChains(page.browser).move_to_element_with_offset(plot, 60, 0).click_and_hold().move_by_offset(
+        90, 0
+    ).release().perform()
+
+    page.wait(lambda: len(page.traces(FAILED)[1]["x"]) < before / 2)
+    assert {"since", "until"} <= set(page.address())
+    assert page.one("#range").get_attribute("value") == ""
+    zoomed = page.one("#window").text
+    page.one("#zoom-out").click()
+    page.wait(lambda: page.one("#window").text != zoomed)
+    page.browser.back()
+    page.browser.back()
+    page.wait(lambda: len(page.traces(SUCCEEDED)[1]["x"]) == before)
+
+
+async def test_the_cursor_is_shared(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, "app:stock", range="6h", resolution="5min")
+
+    ActionChains(page.browser).move_to_element_with_offset(page.plot(SUCCEEDED), 100, 0).perform()
+
+    page.wait(lambda: [cursor.is_displayed() for cursor in page.all(".cursor")] == [True, True])
+    times = [next(iter(page.values(key))) for key in (SUCCEEDED, "app:stock")]
+    assert times[0] == times[1] and ":" in times[0]
+
+
+async def test_marks_are_lines_over_every_chart_and_listed_in_words(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, FAILED)
+
+    page.wait(lambda: len(page.all(".mark")) == 2)
+    assert page.one("#marks").is_displayed()
+    page.one("#marks summary").click()
+    assert "deploy <img" in page.one("#marks-list").text
+
+
+async def test_a_chart_has_its_numbers_as_a_table(page: MetricsLog) -> None:
+    page.show(RUN, range="6h", resolution="1hour")
+
+    page.one(".values summary").click()
+
+    rows = page.all(".values tbody tr")
+    assert len(rows) == 7
+    assert "still filling" in rows[0].text and "nothing observed" in rows[-1].text
+
+
+async def test_without_plotly_the_numbers_are_there(page: MetricsLog) -> None:
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*plotly.min.js*"]})
+    try:
+        page.browser.get(f"{page.url}/metrics-log?key={RUN}&range=6h&resolution=1hour")
+        page.wait(lambda: page.all(".values tbody tr"))
+        assert "could not be loaded" in page.one(".chart .problem").text
+    finally:
+        page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.console()
+
+
+async def test_everything_comes_from_the_server_itself(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, RUN)
+
+    loaded = page.browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert any("plotly.min.js" in url for url in loaded)
+    assert [url for url in loaded if not url.startswith(page.url)] == []
+
+
+# -- explanations -----------------------------------------------------------------------------------------
+
+
+async def test_a_click_explains_a_bucket_down_to_its_jobs(page: MetricsLog) -> None:
+    page.show(FAILED, range="24h", resolution="1hour")
+    failures = page.traces(FAILED)[1]["y"]
+    place = max(index for index, value in enumerate(failures[:-1]) if value)
+
+    click_bucket(page, FAILED, place, len(failures))
+
+    page.wait(lambda: STORED in page.one("#panel").text)
+    assert page.focused() == page.one("#panel-title")
+    for text in ("Function", "app.mail", "Queue", "OSError", "worker-1", "Failed or to be tried again", "Slowest"):
+        assert text in page.one("#panel").text
+    assert page.one(".chosen").is_displayed()
+    page.focused().send_keys(Keys.ESCAPE)
+    page.wait(lambda: not page.one("#panel").is_displayed())
+    assert page.focused() == page.plot(FAILED)
+
+
+def click_bucket(page: MetricsLog, key: str, place: int, buckets: int) -> None:
+    plot = page.plot(key)
+    left, right = 54, 10  # plotly.js: MARGIN
+    width = plot.size["width"]
+    x = left + (place + 0.5) / buckets * (width - left - right)
+    ActionChains(page.browser).move_to_element_with_offset(plot, round(x - width / 2), 0).click().perform()
+
+
+async def test_a_job_of_a_bucket_leads_to_its_page_in_the_dashboard_and_to_its_life(
+    site: Site, page: MetricsLog
+) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 115 * 60))
+    page.show(FAILED, of=FAILED, at=at, width="1hour")
+    page.wait(lambda: page.all(f'#panel a[href$="{JOB}"]'))
+    link = page.one(f'#panel a[href$="{JOB}"]')
+    address = str(link.get_attribute("href"))
+
+    page.one(f'#panel button[aria-label="Life of job {JOB}"]').click()
+    page.wait(lambda: "Each time it was saved after an attempt" in page.one("#panel").text)
+    assert page.address()["job"] == [str(JOB)]
+    page.browser.back()
+    page.wait(lambda: STORED in page.one("#panel").text)
+
+    page.open(address.removeprefix(page.url), "app.mail", str(JOB))
+
+
+async def test_the_keyboard_does_all_of_it(page: MetricsLog) -> None:
+    page.show(SUCCEEDED, range="6h", resolution="1hour")
+    plot = page.plot(SUCCEEDED)
+    while page.focused() != plot:
+        page.focused().send_keys(Keys.TAB)
+
+    plot.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    said = str(plot.get_attribute("aria-valuetext"))
+    assert "UTC: count" in said and plot.get_attribute("aria-valuenow") == "5"
+    plot.send_keys(Keys.ENTER)
+    page.wait(lambda: STORED in page.one("#panel").text)
+    assert STORED in page.announced()
+    page.focused().send_keys(Keys.ESCAPE)
+    page.wait(lambda: page.focused() == plot)
+    plot.send_keys("+")
+    page.wait(lambda: "since" in page.address())
+
+
+# -- the tail ---------------------------------------------------------------------------------------------
+
+
+async def test_events_come_as_they_are_recorded_and_can_be_filtered(site: Site, page: MetricsLog) -> None:
+    async with connections(site.dsn, 1) as (connection,):
+        writer = LogWriter(connection, tables("chancy_"), "tail-worker")
+        page.browser.get(f"{page.url}/metrics-log?view=events")
+        page.wait(lambda: "Live" in page.text and page.all("#events-view tbody tr"))
+
+        at_us = time.time_ns() // 1_000
+        await writer.append(jobs=[a_row(at_us, func="app.tailed")], runs=[a_run("tail:n", [41.5], at_us=at_us)])
+        page.wait(lambda: "tail:n = 41.5" in page.text and "app.tailed" in page.text)
+
+        page.choose("filter-kind", "job")
+        page.one("#filter-worker_id").send_keys("tail-worker")
+        page.wait(lambda: "tail:n" not in page.text and "app.tailed" in page.text)
+        assert page.address()["event_worker_id"] == ["tail-worker"]
+
+        at_us = time.time_ns() // 1_000
+        await writer.append(jobs=[a_row(at_us, func="app.later")], runs=[a_run("tail:n", [42.5], at_us=at_us)])
+        page.wait(lambda: "app.later" in page.text)
+        assert "app.later" in page.one("#events-view tbody tr").text
+        assert "42.5" not in page.text
+
+
+async def test_a_paused_tail_goes_on_without_a_gap(site: Site, page: MetricsLog) -> None:
+    async with connections(site.dsn, 1) as (connection,):
+        writer = LogWriter(connection, tables("chancy_"), "pause-worker")
+        page.browser.get(f"{page.url}/metrics-log?view=events&event_prefix=pause")
+        page.wait(lambda: "Live" in page.text)
+        pause(page).click()
+        for number in range(3):
+            await writer.append(runs=[a_run("pause:n", [100.5 + number], at_us=time.time_ns() // 1_000)])
+        pause(page).click()
+
+        page.wait(lambda: len(page.all("#events-view tbody tr")) == 3)
+        assert [f"{100.5 + number}".rstrip("0") in page.text for number in range(3)]
+
+
+def pause(page: MetricsLog) -> WebElement:
+    return page.one("#events-view button[aria-pressed]")
+
+
+async def test_the_events_of_a_window_come_in_the_order_of_the_log(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log?view=events&event_key={FAILED}")
+    page.wait(lambda: page.all("#when"))
+    page.choose("when", "6h")
+
+    page.wait(lambda: "In the order of the log" in page.text and page.all("#events-view tbody tr"))
+    places = [row.text for row in page.all("#events-view tbody td:last-child")]
+    assert places == sorted(places, key=lambda place: [int(part) for part in place.split(":")])
+    assert len(places) >= 12
+    assert {"since", "until"} <= set(page.address())
+
+
+# -- for everybody ----------------------------------------------------------------------------------------
+
+
+async def test_nothing_that_is_shown_is_run_or_taken_for_markup(page: MetricsLog, site: Site) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 30 * 60))
+    evil = f"evil:{EVIL}"
+    shown = "<img src=x onerror"
+    page.show(evil, f"job:{EVIL}:failed", of=f"job:{EVIL}:failed", at=at, width="1hour")
+    page.wait(lambda: STORED in page.one("#panel").text and page.all(".mark"))
+    assert shown in page.one("#panel").text and shown in page.one("#chosen").text
+    assert "⟨U+202E⟩" in page.one("#chosen").text
+    assert unharmed(page)
+
+    page.one("#search").send_keys("evil:<img")
+    page.wait(lambda: shown in page.one("#found").text)
+    assert unharmed(page)
+
+    page.browser.get(f"{page.url}/metrics-log?{urlencode({'view': 'events', 'event_worker_id': EVIL})}")
+    page.wait(lambda: len(page.all("#events-view tbody tr")) == 2)
+    assert shown in page.one("#events-view tbody").text
+    assert unharmed(page)
+
+    page.browser.get(f"{page.url}/metrics-log?{urlencode({'key': '<script>window.pwned=1</script>', 'job': EVIL})}")
+    page.wait(lambda: "there is no series" in page.text and "it takes a UUID" in page.text)
+    assert unharmed(page)
+    page.console()  # 404 and 422 are noted there
+
+
+def unharmed(page: MetricsLog) -> bool:
+    return bool(
+        page.browser.execute_script(
+            "return window.pwned === undefined && !document.querySelector('main img, #panel img')"
+        )
+    )
+
+
+async def test_dark_and_light_follow_the_system_unless_one_is_chosen(page: MetricsLog) -> None:
+    def background() -> str:
+        return str(page.browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+
+    page.emulate(theme="dark")
+    page.show(SUCCEEDED)
+    dark, ticks = background(), page.one(".xtick text").value_of_css_property("fill")
+    page.emulate(theme="light")
+    page.wait(lambda: background() != dark)
+    page.wait(lambda: page.one(".xtick text").value_of_css_property("fill") != ticks)
+
+    page.choose("theme", "dark")
+    assert background() == dark
+    page.browser.refresh()
+    page.drawn(1)
+    assert background() == dark
+    page.choose("theme", "auto")
+
+
+async def test_it_fits_a_phone(page: MetricsLog, site: Site) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 30 * 60))
+    page.emulate(width=390, height=844)
+    page.show(SUCCEEDED, RUN, f"job:{EVIL}:failed")
+    assert page.sideways() <= 0
+    assert page.one(".plot").size["width"] > 300
+
+    page.show(FAILED, of=FAILED, at=at, width="1hour")
+    page.wait(lambda: STORED in page.one("#panel").text)
+    assert page.sideways() <= 0 and page.one("#panel").size["width"] <= 390
+
+    page.browser.get(f"{page.url}/metrics-log?view=events")
+    page.wait(lambda: page.all("#events-view tbody tr"))
+    assert page.sideways() <= 0
+
+
+AXE = Path(str((importlib.util.find_spec("axe_core_python") or pytest.fail("axe-core-python is missing")).origin))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_nothing_serious(page: MetricsLog, site: Site, theme: str) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 30 * 60))
+    page.emulate(theme=theme)
+    page.show(FAILED, RUN, of=FAILED, at=at, width="1hour")
+    page.wait(lambda: STORED in page.one("#panel").text and "Healthy" in page.one("#status").text)
+    for summary in page.all(".values summary"):
+        summary.click()
+    assert findings(page) == []
+
+    page.browser.get(f"{page.url}/metrics-log?view=events")
+    page.wait(lambda: page.all("#events-view tbody tr"))
+    assert findings(page) == []
+
+    page.browser.get(f"{page.url}/metrics-log?key={FAILED}")
+    page.one("#search").send_keys("queue:")
+    page.wait(lambda: page.all("#found [role=option] .name"))
+    assert findings(page) == []
+
+    page.sign_out()
+    page.browser.refresh()
+    page.wait(lambda: page.one("#sign-in").is_displayed())
+    assert findings(page) == []
+    page.log_in()
+
+
+def findings(page: MetricsLog) -> list[tuple[str, str]]:
+    """What axe calls serious or critical: rule and element."""
+    page.browser.execute_script((AXE.parent / "axe.min.js").read_text())
+    result = page.browser.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run().then(done, done)"
+    )
+    return [
+        (violation["id"], node["html"][:200])
+        for violation in result["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]

@@ -1,0 +1,207 @@
+"""Exported events are read back by Parquet's own readers, each once, whatever ends an export."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import parquet
+from chancy_metrics.plugin.audit import pages
+from chancy_metrics.plugin.parquet import SCHEMA, Export
+from chancy_metrics.projections.event import Event
+from chancy_metrics.projections.pages import Page
+from chancy_metrics.projections.selection import Place, Selection
+from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, order
+from tests.test_audit_events import run
+from tests.test_selection import chosen
+
+Connection = AsyncConnection[TupleRow]
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def an_event(number: int, at: datetime = NOON, **changes: Any) -> Event:
+    fields: dict[str, Any] = {"key": "app:n", "unit": "count", "value": float(number)} | changes
+    return Event(number, 0, at, "counter", "w1", uuid.UUID(int=1), **fields)
+
+
+def a_page(*events: Event) -> Page:
+    return Page(Place(events[-1].position), list(events), [])
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    table = ds.dataset(folder, partitioning="hive").to_table()
+    return sorted(table.to_pylist(), key=lambda row: (row["position"], row["index"]))
+
+
+def positions(folder: Path) -> list[int]:
+    return [row["position"] for row in read(folder)]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+async def test_what_is_read_back_is_what_was_recorded(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+) -> None:
+    meta = {"customer": 4, "plan": "gold\u202e"}
+    writer = LogWriter(connection, names, "w1")
+    await writer.append(
+        jobs=[
+            a_row(NOON_US, meta=msgspec.msgpack.encode(meta)),
+            a_row(NOON_US + 86_400_000_000, state="failed", started_us=None, completed_us=None),
+        ],
+        runs=[a_run("app:n", [1.5, -2.0]), a_run("app:level", [1e300], kind="gauge", unit="slots")],
+    )
+    await order(connection, names)
+    everything, _ = await chosen(connection, names)
+
+    done = run(dsn, "events", "--parquet", str(tmp_path / "log"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"wrote 5 events into 2 files; {tmp_path / 'log'} ends at 1\n"
+    rows = read(tmp_path / "log")
+    for event, row in zip(everything, rows, strict=True):
+        expected = {name: getattr(event, name) for name in SCHEMA.names}
+        expected |= {"producer": str(event.producer), "job_id": event.job_id and str(event.job_id)}
+        expected |= {"error": event.error or None, "meta": row["meta"], "day": f"{event.at:%Y-%m-%d}"}
+        assert row == expected
+    assert [row["meta"] and json.loads(row["meta"]) for row in rows] == [meta, None, None, None, None]
+    schema = ds.dataset(tmp_path / "log", partitioning="hive").schema
+    assert schema.field("at").type == pa.timestamp("us", tz="UTC")
+    assert schema.remove(schema.get_field_index("day")).equals(SCHEMA)
+
+
+async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:n")])
+    await order(connection, names)
+    first = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
+    await writer.append(runs=[a_run("app:n")])
+    await writer.append(runs=[a_run("app:m")])
+    await order(connection, names)
+
+    second = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
+    third = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
+    other = run(dsn, "events", "--parquet", str(tmp_path))
+
+    assert [one.stdout.split(";")[0] for one in (first, second, third)] == [
+        "wrote 1 events into 1 files",
+        "wrote 1 events into 1 files",
+        "wrote 0 events into 0 files",
+    ]
+    assert positions(tmp_path) == [1, 2]
+    assert other.returncode == 1
+    assert "holds the events of another selection" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(parquet, "replace_file", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
+        with Export(tmp_path, Selection()) as export:
+            export.write(a_page(an_event(1), an_event(2, NOON + DAY)))
+            export.finish()
+    assert positions(tmp_path) == [1, 2]
+
+    with Export(tmp_path, Selection()) as export:
+        assert export.place == Place(0)
+        export.write(a_page(an_event(1), an_event(2, NOON + DAY), an_event(3)))
+        export.finish()
+
+    assert positions(tmp_path) == [1, 2, 3]
+    assert len(files(tmp_path)) == 3
+
+
+def test_what_is_not_whole_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 1)
+    with pytest.raises(ZeroDivisionError), Export(tmp_path, Selection()) as export:
+        export.write(a_page(an_event(1)))
+        assert len(files(tmp_path)) == 1
+        assert positions(tmp_path) == []
+        raise ZeroDivisionError
+
+    assert files(tmp_path) == []
+
+
+def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 2)
+    monkeypatch.setattr(parquet, "PART_EVENTS", 6)
+    monkeypatch.setattr(parquet, "PART_DAYS", 3)
+    with Export(tmp_path, Selection()) as export:
+        for number in range(1, 31):
+            export.write(a_page(an_event(number, NOON + (number % 10) * DAY)))
+            assert len(list(tmp_path.rglob("*.unfinished"))) <= 4
+        export.finish()
+
+    assert positions(tmp_path) == list(range(1, 31))
+    assert export.events == 30
+    assert len(list(tmp_path.glob("day=*"))) == 10
+    again = Export(tmp_path, Selection())
+    assert again.place == Place(30)
+
+
+async def test_an_export_in_small_parts_holds_each_event_once(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chancy_metrics.projections.pages.PAGE_EVENTS", 3)
+    monkeypatch.setattr(parquet, "PART_EVENTS", 4)
+    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 20)])
+    await order(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        for _ in range(8):  # each run is ended in the midst of things
+            with Export(tmp_path, Selection()) as export:
+                taken = 0
+                async for page in pages(chancy, Selection(after=export.place)):
+                    export.write(page)
+                    taken += 1
+                    if taken == 3:
+                        break
+    with Export(tmp_path, Selection()) as export:
+        async with an_app(dsn) as (chancy, _):
+            async for page in pages(chancy, Selection(after=export.place)):
+                export.write(page)
+        export.finish()
+
+    assert [(row["position"], row["index"]) for row in read(tmp_path)] == [(1, index) for index in range(20)]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"selection": {}, "place": "x"}', "[1]"])
+def test_a_folder_whose_place_is_broken_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "_place.json").write_text(content)
+
+    with pytest.raises(MetricsLogError, match="does not say up to where"):
+        Export(tmp_path, Selection())
+
+
+async def test_a_folder_that_can_not_be_written_is_one_sentence(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file")
+
+    done = run(dsn, "events", "--parquet", str(tmp_path / "log" / "below"))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+async def test_without_pyarrow_it_says_what_to_install(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError")
+
+    done = run(dsn, "events", "--parquet", str(tmp_path / "log"), PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 1
+    assert "pip install 'chancy-metrics[parquet]'" in done.stderr and done.stderr.count("\n") == 1

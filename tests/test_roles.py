@@ -1,0 +1,202 @@
+"""The log is append-only for its owner, and what the README grants is enough for its purpose and no more."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.ledger import is_recorded
+from chancy_metrics.events.log import BatchId, append, check_same, short_transaction
+from chancy_metrics.events.schema import TABLES, Tables
+from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.sealing import check, seal
+from chancy_metrics.plugin.transfer import export_log
+from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
+from tests.faults.truth import logged_updates, read_log
+from tests.test_job_hook import flush, updates
+
+Connection = AsyncConnection[TupleRow]
+README = Path(__file__).parent.parent / "README.md"
+APPEND_ONLY = "refused: the metrics log and its order are append-only"
+
+
+@pytest.fixture
+def grants() -> str:
+    [block] = re.findall(r"<!-- tests/test_roles.py runs these -->\n```sql\n(.*?)```", README.read_text(), re.S)
+    return str(block)
+
+
+@pytest.fixture
+def roles(dsn: str, grants: str) -> Iterator[tuple[str, str]]:
+    """The names of a role that appends and one that reads, of this test's own: roles belong to the whole server."""
+    names = f"recorder_{uuid.uuid4().hex[:8]}", f"auditor_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        for name in names:
+            owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        owner.execute(grants.replace("TO recorder", f"TO {names[0]}").replace("TO auditor", f"TO {names[1]}").encode())
+        yield names
+        for name in names:
+            owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def as_role(dsn: str, role: str) -> str:
+    return dsn.replace("postgres@", f"{role}@")
+
+
+@pytest.fixture
+async def recorder(dsn: str, roles: tuple[str, str]) -> AsyncIterator[Connection]:
+    async with await AsyncConnection.connect(as_role(dsn, roles[0]), autocommit=True) as connection:
+        yield connection
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE {log} SET worker = 'x'",
+        "DELETE FROM {log}",
+        "TRUNCATE {log}",
+        "UPDATE {day} SET worker = 'x'",
+        "DELETE FROM {day}",
+        "TRUNCATE {day}",
+        "UPDATE {ledger} SET chain = ''",
+        "TRUNCATE {ledger}",
+    ],
+)
+async def test_even_the_owner_is_refused_with_a_sentence_that_says_what_to_do(
+    change: str, connection: Connection, names: Tables
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    statement = sql.SQL(change).format(log=names.log, day=names.partition(today()), ledger=names.ledger)
+
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=APPEND_ONLY) as refused:
+        await connection.execute(statement)
+
+    assert "by appending another event" in (refused.value.diag.message_hint or "")
+    assert "`chancy-metrics prune`" in (refused.value.diag.message_hint or "")
+
+
+async def test_who_may_append_appends_and_what_it_appends_counts(
+    recorder: Connection, connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(recorder, names)
+    batch = encode((), [a_run("app:n", [2.0])])
+
+    batch_id = await writer.append(batch=batch)
+    async with short_transaction(recorder) as cursor:
+        again = await append(cursor, names, batch_id, batch, worker="w")
+        await check_same(cursor, names, batch_id, batch)
+        known = (
+            await is_recorded(cursor, names, batch_id),
+            await is_recorded(cursor, names, BatchId(today(), uuid.uuid4(), 1)),
+        )
+    await order_and_fold(connection, names)
+
+    assert again is None
+    assert known == (True, False)
+    assert await total(connection, names, "app:n") == [2] * 4
+
+
+async def test_an_application_under_that_role_records(
+    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables
+) -> None:
+    async with an_app(as_role(dsn, roles[0])) as (chancy, metrics), metrics.recording(chancy):
+        await metrics.increment_counter("app:n", 3)
+    await order_and_fold(connection, names)
+
+    assert await total(connection, names, "app:n") == [3] * 4
+
+
+async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survives_that_it_may_not_fold(
+    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables
+) -> None:
+    await connection.execute(
+        sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(
+            sql.SQL(", ").join(sql.Identifier(f"chancy_{name}") for name in ("jobs", "queues", "workers", "leader")),
+            sql.Identifier(roles[0]),
+        )
+    )
+    jobs = [a_job() for _ in range(3)]
+    await claimed(connection, *jobs)
+
+    async with a_host(as_role(dsn, roles[0])) as (worker, _):
+        worker.is_leader.set()
+        await flush(worker, *jobs)
+    logged = logged_updates(await read_log(connection, names))
+    await order_and_fold(connection, names)
+
+    assert logged == updates(*jobs)
+    assert await total(connection, names, "global:status:succeeded") == [3] * 4
+    [(ended,)] = await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", names)
+    assert ended == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE {log} SET worker = 'x'",
+        "DELETE FROM {log}",
+        "TRUNCATE {log}",
+        "TRUNCATE {day}",
+        "DELETE FROM {day}",
+        "INSERT INTO {log} (day, producer, sequence, worker, events, closes, codec, payload, sha256, appended_at)"
+        " VALUES (current_date, gen_random_uuid(), 1, 'w', 0, true, 1, '', '', '2020-01-01')",
+        "SELECT payload FROM {log}",
+        "DELETE FROM {pending}",
+        "DELETE FROM {ledger}",
+        "UPDATE {head} SET position = 0",
+        "INSERT INTO {days} VALUES (current_date - 99, 'attached', now())",
+        "ALTER TABLE {log} DISABLE TRIGGER ALL",
+        "DROP TABLE {day}",
+        "ALTER TABLE {log} DETACH PARTITION {day}",
+        "CREATE TABLE mine (id int)",
+        "SET session_replication_role = replica",
+    ],
+)
+async def test_who_may_append_can_change_nothing(change: str, recorder: Connection, names: Tables) -> None:
+    await LogWriter(recorder, names).append(runs=[a_run("app:n")])
+    identifiers = {name: value for name, value in names._asdict().items() if isinstance(value, sql.Identifier)}
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await recorder.execute(sql.SQL(change).format(day=names.partition(today()), **identifiers))
+
+
+async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
+    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables, tmp_path: Path
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, names)
+
+    async with an_app(as_role(dsn, roles[1])) as (chancy, metrics):
+        kept = await seal(chancy)
+        found = await check(chancy, seals=[kept])
+        out = await export_log(chancy, tmp_path / "log")
+        complete = await completeness(chancy)
+        shown = await metrics.get_metrics(chancy, "app:n")
+        async with await AsyncConnection.connect(chancy.dsn, autocommit=True) as auditor:
+            for table in TABLES:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await auditor.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(f"chancy_{table}")))
+
+    assert (found.found, found.batches, found.seals) == (0, 1, 1)
+    assert out.batches == 1
+    assert complete.position == 1
+    assert shown.keys() == {"app:n"}
+
+
+async def test_the_grants_name_every_table(grants: str, connection: Connection, names: Tables) -> None:
+    assert [table for table in TABLES if f"chancy_{table}" not in grants] == []
+    assert await fetch(connection, "SELECT count(*) FROM {log}", names) == [(0,)]

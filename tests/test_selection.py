@@ -1,0 +1,172 @@
+"""A selection yields exactly the events that match, in order, with summaries and without, and says what it could not read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.facts import EPOCH, Combo, JobRow
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections import summarising
+from chancy_metrics.projections.event import Event
+from chancy_metrics.projections.gaps import Gap
+from chancy_metrics.projections.job_series import job_series
+from chancy_metrics.projections.pages import select
+from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.summarising import summarise
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
+
+Connection = AsyncConnection[TupleRow]
+SECOND_US = 1_000_000
+IDS = [uuid.UUID(int=number) for number in range(1, 9)]
+KEYS = ["app", "app:n", "app:n:x", "apple", "job:app.work", "queue:default:succeeded", "a::b"]
+
+job_rows = st.builds(
+    lambda number, second, func, queue, state, error, started: a_row(
+        NOON_US + second * SECOND_US,
+        job_id=IDS[number].bytes,
+        combo=Combo(func, queue, state, 1, error),
+        **({} if started else {"started_us": None, "completed_us": None}),
+    ),
+    st.integers(0, 7),
+    st.integers(0, 9),
+    st.sampled_from(["app.work", "app.rest"]),
+    st.sampled_from(["default", "slow"]),
+    st.sampled_from(["succeeded", "failed", "retrying"]),
+    st.sampled_from(["", "ValueError", "app.Declined: card: declined"]),
+    st.booleans(),
+)
+runs = st.builds(
+    lambda key, kind, values, second: a_run(key, values, kind=kind, at_us=NOON_US + second * SECOND_US),
+    st.sampled_from(KEYS),
+    st.sampled_from(["counter", "gauge", "histogram"]),
+    st.lists(st.just(1.0), min_size=1, max_size=3),
+    st.integers(0, 9),
+)
+batches = st.tuples(st.lists(job_rows, max_size=4), st.lists(runs, max_size=3), st.integers(0, 1))
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+moments = st.integers(0, 10).map(lambda second: EPOCH + timedelta(microseconds=NOON_US + second * SECOND_US))
+selections = st.builds(
+    Selection,
+    since=maybe(moments),
+    until=maybe(moments),
+    after=maybe(st.builds(Place, st.integers(0, 12), maybe(st.integers(0, 5)))),
+    first_position=maybe(st.integers(1, 12)),
+    last_position=maybe(st.integers(1, 12)),
+    worker=maybe(st.sampled_from(["w0", "w1"])),
+    kinds=st.lists(st.sampled_from(["job", "counter", "gauge", "histogram"]), unique=True, max_size=2).map(tuple),
+    key=maybe(st.sampled_from([*KEYS, "job:app.work:succeeded", "queue:slow:wait_time"])),
+    prefix=maybe(
+        st.sampled_from(["", "app", "app:n", "a", "a:", "job", "queue:default", "job:app.rest:execution_time"])
+    ),
+    func=maybe(st.just("app.work")),
+    queue=maybe(st.just("slow")),
+    state=maybe(st.sampled_from(["failed", "retrying"])),
+    job_id=maybe(st.sampled_from([*IDS, uuid.UUID(int=99)])),
+    error=maybe(st.sampled_from(["", "ValueError", "app.Declined", "app.Declined: card: declined", "app.Decl"])),
+)
+
+
+def fits(wanted: Selection, event: Event) -> bool:
+    """The oracle: one event, in plain Python."""
+    if wanted.after is not None:
+        place = (event.position, event.index)
+        index = 10**9 if wanted.after.index is None else wanted.after.index
+        if place <= (wanted.after.position, index):
+            return False
+    keys = [event.key]
+    if event.kind == "job":
+        assert event.func is not None and event.queue is not None and event.state is not None
+        keys = [series.key for series in job_series(event.func, event.queue, event.state)]
+        keys = [key for key in keys if not key.endswith(":execution_time") or event.run_s is not None]
+        keys = [key for key in keys if not key.endswith(":wait_time") or event.wait_s is not None]
+
+    def is_under(key: str) -> bool:
+        return not wanted.prefix or key == wanted.prefix or key.startswith(wanted.prefix + ":")
+
+    return (
+        (wanted.since is None or event.at >= wanted.since)
+        and (wanted.until is None or event.at < wanted.until)
+        and (wanted.first_position is None or event.position >= wanted.first_position)
+        and (wanted.last_position is None or event.position <= wanted.last_position)
+        and wanted.worker in (None, event.worker)
+        and wanted.producer in (None, event.producer)
+        and (not wanted.kinds or event.kind in wanted.kinds)
+        and any(wanted.key in (None, key) and is_under(key) for key in keys if key is not None)
+        and wanted.func in (None, event.func)
+        and wanted.queue in (None, event.queue)
+        and wanted.state in (None, event.state)
+        and wanted.job_id in (None, event.job_id)
+        and (wanted.error is None or (event.kind == "job" and wanted.error in (event.error, event.error.split(":")[0])))
+    )
+
+
+async def chosen(
+    connection: Connection, names: Tables, wanted: Selection = Selection(), **options: Any
+) -> tuple[list[Event], list[Gap]]:
+    gaps: list[Gap] = []
+    return [event async for event in select(connection, names, wanted, on_gap=gaps.append, **options)], gaps
+
+
+async def write(
+    connection: Connection, names: Tables, history: Sequence[tuple[list[JobRow], list[ObservationRun], int]]
+) -> None:
+    writers = [LogWriter(connection, names, f"w{number}") for number in range(2)]
+    for jobs, observed, number in history:
+        merged = {run.series: run for run in observed}
+        await writers[number].append(jobs=jobs, runs=list(merged.values()))
+    await order(connection, names)
+
+
+async def begin_anew(connection: Connection, names: Tables) -> None:
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(connection, "DELETE FROM {log}", names)
+    await fetch(connection, "TRUNCATE {ledger}, {pending}, {summaries}, {producers}", names)
+    await fetch(connection, "UPDATE {head} SET position = 0, chain = ''", names)
+    await connection.execute("SET session_replication_role = origin")
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    history=st.lists(batches, max_size=12), wanted=st.lists(selections, min_size=1, max_size=4), full=st.integers(1, 6)
+)
+async def test_a_selection_is_what_matches_of_all_events_with_and_without_summaries(
+    history: Any, wanted: list[Selection], full: int, connection: Connection, names: Tables
+) -> None:
+    await begin_anew(connection, names)
+    await write(connection, names, history)
+    everything, _ = await chosen(connection, names)
+    wanted = [
+        msgspec.structs.replace(one, after=None) if one.after is not None and one.after.position > len(history) else one
+        for one in wanted
+    ]
+
+    without = [await chosen(connection, names, one) for one in wanted]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summarising, "STRETCH_EVENTS", full)
+        patch.setattr(summarising, "STRETCH_BATCHES", 3)
+        await summarise(connection, names)
+    behind = [await chosen(connection, names, one) for one in wanted]
+
+    assert len(everything) == sum(
+        len(jobs) + sum(len(run.values) for run in {run.series: run for run in observed}.values())
+        for jobs, observed, _ in history
+    )
+    expected = [([event for event in everything if fits(one, event)], []) for one in wanted]
+    assert without == expected
+    assert behind == expected

@@ -1,0 +1,297 @@
+"""What `status` says of versions, of folding and of days that should have left the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.partitions import close_day, make_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.cli import _text
+from chancy_metrics.plugin.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.retention import DueDay
+from chancy_metrics.plugin.status import Status, read_status
+from chancy_metrics.plugin.succession import STANDSTILL_S, Succession, standstill_after_s
+from chancy_metrics.projections.making import make_version
+from chancy_metrics.projections.rules import RuleSet
+from tests import rules
+from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, order, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+TODAY = datetime.now(UTC).date()
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+async def status(dsn: str, *made_by: Callable[..., Any], version: int = 0, **options: Any) -> Status:
+    async with an_app(dsn, Metrics(rules=made_by, rules_version=version, **options)) as (chancy, metrics):
+        return await read_status(chancy, metrics.options)
+
+
+def line(found: Status, name: str) -> str:
+    """What the text says beside *name*."""
+    return next(line[15:].strip() for line in _text(found).splitlines() if line.startswith(f"{name} "))
+
+
+async def let_wait(connection: Connection, names: Tables, seconds: int, *, silent_s: int | None = None) -> None:
+    """Let an ordered event wait for so long already, and the last fold be as long ago (or *silent_s*)."""
+    await LogWriter(connection, names).append(runs=[a_run()])
+    await order(connection, names)
+    await damage(connection, names, f"UPDATE {{log}} SET appended_at = appended_at - interval '{seconds} s'")
+    silent = seconds if silent_s is None else silent_s
+    await fetch(
+        connection,
+        f"UPDATE {{versions}} SET folded_by = 'ann', folded_at = clock_timestamp() - interval '{silent} s'"
+        " WHERE status = 'live'",
+        names,
+    )
+
+
+async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) -> None:
+    found = await status(dsn)
+
+    assert (found.version, found.rules, found.app_rules, found.rules_note) == (1, "1.0", "1.0", "")
+    assert (found.unfinished, found.due_day, found.unhealthy) == ([], None, [])
+    assert line(found, "version") == "1, rules 1.0"
+    assert line(found, "retention") == "no day is past its time"
+    assert _text(found).splitlines()[-1] == "healthy"
+
+
+async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection: Connection, names: Tables) -> None:
+    by_itself = await status(dsn, rules.first, version=4)
+    asked = await status(dsn, rules.first, version=4, auto_rebuild=False)
+
+    assert (by_itself.rules, by_itself.app_rules) == ("1.0", "1.4")
+    assert by_itself.rules_note == (
+        "rules 1.4 are newer: a worker of this app fills a version of its own, and lets readers see it"
+    )
+    assert asked.rules_note == (
+        "version 1 has rules 1.0, this code has 1.4: a rebuild is due, run `chancy-metrics rebuild`"
+    )
+    assert line(asked, "this app") == f"rules 1.4; {asked.rules_note}"
+    assert by_itself.unhealthy == asked.unhealthy == []
+
+
+async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (old, _):
+        await rebuild(old)
+        async with an_app(dsn, Metrics(rules=[rules.second], rules_version=2)) as (new, _):
+            await rebuild(new)
+            assert await undo(old) == 2
+            barred = await status(dsn, rules.second, version=2)
+            await swap(new, 3)
+    older = await status(dsn, rules.first, version=1)
+
+    assert barred.rules_note == (
+        "version 2 has rules 1.1, this code has 1.2, which an undo has left: "
+        "`chancy-metrics swap` or `rebuild` takes them again"
+    )
+    assert older.rules_note == (
+        "version 3 has rules 1.2, this code has 1.1: this worker records and reads, and leaves folding to newer code"
+    )
+    assert barred.unhealthy == older.unhealthy == []
+
+
+async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection: Connection, names: Tables) -> None:
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
+        await rebuild(chancy)
+
+    found = await status(dsn, rules.second, version=1)
+
+    assert found.unhealthy == [
+        "this app can't fold: version 2 was made by rules 1.1 named first, this code's 1.1 are named second: "
+        "raise rules_version where rules change"
+    ]
+    await let_wait(connection, names, 660)
+    waits, _ = (await status(dsn, rules.second, version=1, sync_interval=1)).unhealthy
+    assert waits.endswith(": no worker has folded for 660 s; start one")
+
+
+@pytest.mark.parametrize(
+    ("waits", "silent", "says"),
+    [
+        (660, 660, "no worker has folded for 660 s; start one or run `chancy-metrics fold`"),
+        (120, 120, "no worker has folded for 120 s; start one or run `chancy-metrics fold`"),
+        (120, 1, "ann folds, and does not keep up"),
+    ],
+)
+async def test_where_events_wait_it_says_since_when_nobody_folds_or_who_is_too_slow(
+    dsn: str, connection: Connection, names: Tables, waits: int, silent: int, says: str
+) -> None:
+    await let_wait(connection, names, waits, silent_s=silent)
+
+    found = await status(dsn, sync_interval=1)
+
+    [reason] = found.unhealthy
+    assert reason.startswith(f"events have been waiting for {waits}")
+    assert reason.endswith(says)
+
+
+async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection: Connection, names: Tables) -> None:
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
+        await rebuild(chancy)
+    await let_wait(connection, names, 120)
+    soon = await status(dsn, sync_interval=1)
+    await let_wait(connection, names, STANDSTILL_S + 60)
+    late = await status(dsn, sync_interval=1)
+
+    [waits], [stands_still] = soon.unhealthy, late.unhealthy
+    assert waits.endswith(": no worker with rules 1.1 folds, and this app has 1.0; start one")
+    assert stands_still.endswith(
+        ": nobody folds the live version: version 2 has rules 1.1, this code has 1.0; "
+        "start a worker with rules 1.1, or one of this app, which takes over"
+    )
+
+
+async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_folds(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
+        await rebuild(chancy)
+    await let_wait(connection, names, 3_700)
+
+    async with an_app(dsn, Metrics(sync_interval=1_800)) as (chancy, metrics):
+        seldom = await Succession(chancy, "w", metrics.options, chancy.log).look()
+        found = await read_status(chancy, metrics.options)
+
+    assert (standstill_after_s(1), standstill_after_s(1_800)) == (STANDSTILL_S, 5_400)
+    assert (seldom.cause, found.version, found.unhealthy) == (None, 2, [])
+
+
+async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    for _ in range(3):
+        await LogWriter(connection, names).append(runs=[a_run()])
+    await order_and_fold(connection, names)
+    newer = RuleSet(user=4, rules=(rules.first,))
+    async with connections(dsn, 1) as (filler,):
+        await filler.execute("SET application_name = 'rebuild by ann'")
+        await make_version(filler, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        await fetch(connection, "UPDATE {versions} SET status = 'filling', position = 1 WHERE version = 2", names)
+
+        [one] = (found := await status(dsn)).unfinished
+
+    assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "filling", "1.4", 1, 2)
+    assert (one.filled_by, one.is_filled) == ("rebuild by ann", True)
+    assert line(found, "version 2") == "filling, rules 1.4, position 1, 2 batches to go"
+    assert line(found, "  of 2").startswith("filled by rebuild by ann, last step 20")
+
+
+async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_waits_for_a_swap(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    newer = RuleSet(user=4, rules=(rules.first,))
+    await make_version(connection, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+
+    left = await status(dsn)
+    await fetch(connection, "UPDATE {versions} SET status = 'ready', kept_until = '2026-03-10 12:00Z'", names)
+    await fetch(connection, "UPDATE {versions} SET status = 'live' WHERE version = 1", names)
+    ready = await status(dsn)
+
+    assert (left.unfinished[0].is_filled, left.unhealthy) == (False, [])
+    said = line(left, "  of 2")
+    assert said.startswith("filled by nobody since 20")
+    assert said.endswith("UTC: `rebuild` goes on, `rebuild --abort` ends it")
+    assert [one.kept_until for one in ready.unfinished if one.version == 2] == [NOON]
+    assert line(ready, "version 2") == "ready, rules 1.4, position 0, 0 batches to go"
+    assert line(ready, "  of 2") == "kept until 2026-03-10 12:00:00 UTC for `swap`"
+
+
+async def a_day(connection: Connection, names: Tables, days_ago: int) -> date:
+    """A day of the log with a batch that is in the numbers."""
+    day = TODAY - timedelta(days=days_ago)
+    await make_days(connection, names, today=day, ahead=0)
+    await LogWriter(connection, names).append(runs=[a_run()], day=day)
+    await order_and_fold(connection, names)
+    return day
+
+
+async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    day = await a_day(connection, names, 4)
+    assert await close_day(connection, names, day) == ""
+    newer = RuleSet(user=4, rules=(rules.first,))
+    await make_version(connection, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+
+    due = await status(dsn, log_retention=3 * 86_400)
+    hangs = await status(dsn, log_retention=86_400)
+
+    blocker = (
+        f"version 2 (copying) stands at position 0, and {day} ends at 1: "
+        "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
+    )
+    assert due.due_day is not None and hangs.due_day is not None
+    assert (due.due_day.state, due.due_day.blocker, due.unhealthy) == ("closed", blocker, [])
+    assert due.due_day.due_at == datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
+    assert line(due, "retention") == str(due.due_day)
+    assert hangs.unhealthy == [f"{hangs.due_day}: {blocker}"]
+    assert _text(hangs).splitlines()[-1] == f"UNHEALTHY: {hangs.unhealthy[0]}"
+
+
+async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    for days_ago in (5, 4):
+        await a_day(connection, names, days_ago)
+
+    nobody = await status(dsn, log_retention=86_400)
+    await fetch(
+        connection,
+        "INSERT INTO {days} (day, state, changed_at) VALUES ('2020-01-01', 'gone', clock_timestamp())",
+        names,
+    )
+    one_by_one = await status(dsn, log_retention=86_400)
+
+    [reason] = nobody.unhealthy
+    assert reason.startswith(f"2 days, the oldest {TODAY - timedelta(days=5)}, are due to leave the log since ")
+    assert reason.endswith(
+        "and still attached: no worker cleans up, or an open transaction holds it: `chancy-metrics prune` says which"
+    )
+    assert one_by_one.due_day is not None and one_by_one.due_day.days == 2
+    assert one_by_one.unhealthy == []
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("late", "blocker", "last_gone", "hangs"),
+    [
+        (24 * HOUR, "a reason", None, False),
+        (25 * HOUR, "a reason", None, True),
+        (25 * HOUR, "a reason", 0 * HOUR, True),
+        (25 * HOUR, "", None, True),
+        (25 * HOUR, "", 2 * HOUR, True),
+        (25 * HOUR, "", 1 * HOUR, False),
+    ],
+)
+def test_a_day_hangs_a_day_after_its_time_unless_days_go_one_by_one(
+    late: timedelta, blocker: str, last_gone: timedelta | None, hangs: bool
+) -> None:
+    gone_at = None if last_gone is None else NOON - last_gone
+    due = DueDay(date(2026, 3, 1), "closed", NOON, NOON - late, 1, gone_at, blocker)
+
+    assert due.hangs(NOON) is hangs
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("attached", "still attached"),
+        ("closed", "closed since 2026-03-10 12:00 UTC"),
+        ("opening", "in the opening since 2026-03-10 12:00 UTC"),
+    ],
+)
+def test_a_due_day_says_where_it_is_and_since_when(state: str, says: str) -> None:
+    due = DueDay(date(2026, 3, 1), state, NOON, NOON - 48 * HOUR, 1, None, "")
+
+    assert str(due) == f"2026-03-01 is due to leave the log since 2026-03-08 12:00 UTC, and {says}"

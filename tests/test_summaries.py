@@ -1,0 +1,205 @@
+"""Stretches are summarised once each, by any number of processes, and their summaries go with their days."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import anyio
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.filter import may_hold
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.summaries import Wanted, read_stretches
+from chancy_metrics.plugin.retention import prune
+from chancy_metrics.projections import summarising
+from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.selection import Selection, start_of, text_token
+from chancy_metrics.projections.summarising import summarise
+from tests.factories import (
+    NOON_US,
+    LogWriter,
+    a_host,
+    a_row,
+    a_run,
+    connections,
+    damage,
+    eventually,
+    fetch,
+    order,
+    order_and_fold,
+)
+
+Connection = AsyncConnection[TupleRow]
+OLD = datetime.now(UTC).date() - timedelta(days=40)
+OLD_US = start_of(OLD) + 43_200_000_000
+SPANS = "SELECT first_position, last_position, events FROM {summaries} ORDER BY 1"
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summarising, "STRETCH_EVENTS", 10)
+    monkeypatch.setattr(summarising, "STRETCH_BATCHES", 4)
+
+
+async def let_go(connection: Connection, names: Tables) -> None:
+    """Let the old day leave the log."""
+    [day] = await prune(connection, names, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
+    assert (day.day, day.state, day.blocker) == (OLD, "gone", "")
+
+
+async def write(connection: Connection, names: Tables, sizes: Sequence[int], **options: date) -> None:
+    writer = LogWriter(connection, names)
+    for number, size in enumerate(sizes):
+        await writer.append(jobs=[a_row(NOON_US + number) for _ in range(size)], **options)
+    await order(connection, names)
+
+
+async def test_a_stretch_ends_when_it_is_full_and_the_last_one_waits_until_it_is(
+    connection: Connection, names: Tables
+) -> None:
+    await write(connection, names, [4, 4, 4, 12, 1, 0, 1, 1, 9])
+
+    assert await summarise(connection, names) == 3
+
+    assert await fetch(connection, SPANS, names) == [(1, 3, 12), (4, 4, 12), (5, 8, 3)]
+    assert await fetch(connection, "SELECT first_us, last_us, day FROM {summaries} LIMIT 1", names) == [
+        (NOON_US, NOON_US + 2, datetime.now(UTC).date())
+    ]
+    assert await summarise(connection, names) == 0
+    await write(connection, names, [1])
+    assert await summarise(connection, names) == 1
+    assert (await fetch(connection, SPANS, names))[-1] == (9, 10, 10)
+
+
+async def test_a_call_is_bounded_and_the_next_one_goes_on(connection: Connection, names: Tables) -> None:
+    await write(connection, names, [10] * 5)
+
+    assert [await summarise(connection, names, most=2) for _ in range(4)] == [2, 2, 1, 0]
+
+    assert [row[:2] for row in await fetch(connection, SPANS, names)] == [(n, n) for n in range(1, 6)]
+
+
+async def test_two_at_once_write_each_stretch_once(dsn: str, connection: Connection, names: Tables) -> None:
+    await write(connection, names, [5] * 40)
+
+    async with connections(dsn, 3) as several, anyio.create_task_group() as tasks:
+        for one in several:
+            tasks.start_soon(summarise, one, names)
+    while await summarise(connection, names):
+        pass
+
+    assert await fetch(connection, SPANS, names) == [(n, n + 1, 10) for n in range(1, 41, 2)]
+
+
+async def test_what_can_not_be_read_or_is_lost_makes_its_stretch_one_that_is_always_read(
+    connection: Connection, names: Tables
+) -> None:
+    await write(connection, names, [10, 10, 10])
+    await damage(connection, names, "UPDATE {log} SET payload = 'x' WHERE sequence = 1")
+    await damage(connection, names, "DELETE FROM {log} WHERE sequence = 2")
+
+    assert await summarise(connection, names) == 3
+
+    assert await fetch(connection, "SELECT first_position FROM {summaries} WHERE filter IS NULL", names) == [(1,), (2,)]
+    wanted = Selection(key="nowhere", since=datetime(1999, 1, 1, tzinfo=UTC)).wanted()
+    async with short_transaction(connection) as cursor:
+        found = await read_stretches(cursor, names, wanted, after=0, until=9, limit=9)
+    assert [stretch.skips for stretch in found] == [False, False, True]
+
+
+async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names, "w1")
+    rows = [a_row(NOON_US, state="failed") for _ in range(10)]
+    rows[0] = rows[0]._replace(combo=rows[0].combo._replace(error="app.Declined: no"))
+    await writer.append(jobs=rows, runs=[a_run("a:b:c", kind="gauge")])
+    await order(connection, names)
+    await summarise(connection, names)
+
+    [(bits,)] = await fetch(connection, "SELECT filter FROM {summaries}", names)
+
+    there = {
+        "worker": ["w1"],
+        "producer": [str(writer.producer)],
+        "kind": ["job", "gauge"],
+        "func": ["app.work"],
+        "queue": ["default"],
+        "state": ["failed"],
+        "error": ["", "app.Declined", "app.Declined: no"],
+        "key": ["a:b:c", "a:b", "a", "queue:default:wait_time", "queue", "global:status", "job:app.work:failed"],
+    }
+    assert all(may_hold(bits, row.job_id) for row in rows)
+    assert all(may_hold(bits, text_token(field, text)) for field, texts in there.items() for text in texts)
+    assert not any(may_hold(bits, text_token(field, "nothing")) for field in there)
+
+
+async def test_stretches_are_left_out_by_their_time_too(connection: Connection, names: Tables) -> None:
+    await write(connection, names, [10, 10, 10])  # a microsecond apart
+    await LogWriter(connection, names).append()
+    await LogWriter(connection, names).append(batch=encode())
+    await order(connection, names)
+    await summarise(connection, names)
+
+    async def skipped(since_us: int, until_us: int) -> list[bool]:
+        async with short_transaction(connection) as cursor:
+            wanted = Wanted(since_us, until_us)
+            return [one.skips for one in await read_stretches(cursor, names, wanted, after=0, until=9, limit=9)]
+
+    assert await skipped(NOON_US + 1, NOON_US + 2) == [True, False, True]
+    assert await skipped(NOON_US, NOON_US + 3) == [False] * 3
+    assert await skipped(NOON_US + 3, NOON_US + 9) == [True] * 3
+
+
+async def test_summaries_go_with_their_days_and_the_last_stays_to_go_on_from(
+    connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=OLD, ahead=0)
+    await write(connection, names, [10, 10, 10], day=OLD)
+    await order_and_fold(connection, names)
+    await summarise(connection, names)
+    await let_go(connection, names)
+
+    assert await summarise(connection, names) == 0
+
+    assert await fetch(connection, SPANS, names) == [(3, 3, 10)]
+    await write(connection, names, [10])
+    assert await summarise(connection, names) == 1
+    await summarise(connection, names)
+    assert await fetch(connection, SPANS, names) == [(4, 4, 10)]
+
+
+async def test_days_that_left_before_they_were_summarised_are_passed_over(
+    connection: Connection, names: Tables
+) -> None:
+    await make_days(connection, names, today=OLD, ahead=0)
+    await write(connection, names, [10, 10], day=OLD)
+    await order_and_fold(connection, names)
+    await let_go(connection, names)
+    await write(connection, names, [10])
+
+    assert await summarise(connection, names) == 3
+
+    assert await fetch(connection, SPANS, names) == [(3, 3, 10)]
+
+
+async def test_the_worker_whose_turn_it_is_summarises(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chancy_metrics.plugin.session.MAINTENANCE_S", 0.05)
+    await write(connection, names, [10, 10])
+    async with a_host(dsn) as (worker, metrics):
+        session = metrics._session(worker)
+        session.turns.hear(worker.worker_id)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.run)
+
+            await eventually(lambda: fetch(connection, SPANS, names))
+
+            tasks.cancel_scope.cancel()
+    assert (await fetch(connection, SPANS, names))[0] == (1, 1, 10)

@@ -1,0 +1,644 @@
+"""A log taken elsewhere is the same log: its bytes, its order, its chain, and the numbers that are made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from chancy import Chancy
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.importing import is_importing
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.seal import Seal, link
+from chancy_metrics.events.stretch import Place
+from chancy_metrics.events.transfer import (
+    Batch,
+    DamagedExport,
+    Frame,
+    Header,
+    Writer,
+    check_whole,
+    place_of,
+    read_frames,
+)
+from chancy_metrics.plugin import Metrics, exporting
+from chancy_metrics.plugin.exporting import Exported
+from chancy_metrics.plugin.importing import Import, Imported, ImportRefused
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.sealing import check, seal
+from chancy_metrics.plugin.transfer import export_log, import_log
+from chancy_metrics.plugin.verify import verify
+from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.versions import live_version
+from examples.embedded import Server
+from tests.conftest import TEMPLATE
+from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold, total
+from tests.faults.history import make_history, some_facts
+from tests.test_cli import run
+
+Connection = AsyncConnection[TupleRow]
+DAY_S = 86_400
+LOG = "SELECT (l.*)::text FROM {log} l ORDER BY day, producer, sequence"
+ORDER = "SELECT (o.*)::text FROM {ledger} o ORDER BY position"
+PRODUCERS = "SELECT (p.*)::text FROM {producers} p ORDER BY producer"
+HEAD = "SELECT position, chain FROM {head}"
+
+
+@asynccontextmanager
+async def another(server: Server, name: str) -> AsyncIterator[tuple[str, Connection]]:
+    """An empty migrated database beside the test's own."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        identifiers = [sql.Identifier(one) for one in (name, TEMPLATE)]
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*identifiers))
+        try:
+            async with await AsyncConnection.connect(server.dsn(name), autocommit=True) as connection:
+                yield server.dsn(name), connection
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifiers[0]))
+
+
+@pytest.fixture
+async def target(server: Server, template: str, dsn: str) -> AsyncIterator[tuple[str, Connection]]:
+    async with another(server, f"target_{dsn.partition('test_')[2].split()[0].split('?')[0]}") as made:
+        yield made
+
+
+async def some_log(connection: Connection, names: Tables, *, batches: int = 6, seed: int = 1) -> None:
+    """Batches of facts of every kind from three workers, folded; and one of an application's own producer."""
+    chance = random.Random(seed)
+    writers = [LogWriter(connection, names, f"w{number}") for number in range(3)]
+    for number in range(batches):
+        jobs, runs = some_facts(chance, 20)
+        await writers[number % 3].append(jobs=jobs, runs=runs)
+        await order(connection, names)
+    async with short_transaction(connection) as cursor:
+        batch_id = LogWriter(connection, names).next_id()
+        await append(cursor, names, batch_id, encode((), [a_run()]), worker="app", closes=True)
+    await order_and_fold(connection, names)
+
+
+async def exported(dsn: str, path: Path, **options: object) -> Exported:
+    async with an_app(dsn) as (chancy, _):
+        return await export_log(chancy, path, **options)  # type: ignore[arg-type]
+
+
+async def imported(dsn: str, path: Path, **options: object) -> Imported:
+    async with an_app(dsn) as (chancy, _):
+        return await import_log(chancy, path, **options)  # type: ignore[arg-type]
+
+
+async def folded(dsn: str) -> None:
+    async with an_app(dsn) as (chancy, _):
+        assert not (await fold_all(chancy)).reason
+
+
+async def numbers(
+    connection: Connection, names: Tables, horizons: dict[str, int] | None = None
+) -> dict[str, list[str]]:
+    """Every row of the live version, by names instead of numbers and as text, which tells 1.0 from 1.00."""
+    return {
+        resolution: [
+            row[0]
+            for row in await fetch(
+                connection,
+                "SELECT ROW(w.name, s.key, s.kind, s.unit, bucket, count, last_us, sum, min, max, last, last_position,"
+                " last_index, p50, p95, p99, sketch)::text"
+                f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series LEFT JOIN {{workers}} w"
+                " ON w.id = r.worker WHERE version = (SELECT live FROM {head}) AND bucket >= %(horizon)s"
+                " ORDER BY key, kind, unit, name NULLS FIRST, bucket",
+                names,
+                horizon=(horizons or {}).get(resolution, 0),
+            )
+        ]
+        for resolution in RESOLUTIONS
+    }
+
+
+async def shown(chancy: Chancy, metrics: Metrics) -> dict[str, object]:
+    """What a reader of the shared cache gets."""
+    found = await metrics.get_metrics(chancy, "app")
+    return {key: (metric.metric_type, metric.values_1day, metric.values_1hour) for key, metric in found.items()}
+
+
+async def assert_same_log(names: Tables, source: Connection, target: Connection) -> None:
+    for query in (LOG, ORDER, HEAD):
+        assert await fetch(source, query, names) == await fetch(target, query, names)
+
+
+async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_numbers(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    path = tmp_path / "log.export"
+
+    out = await exported(dsn, path)
+    back = await imported(target[0], path)
+    await folded(target[0])
+
+    assert (out.places, out.batches, out.events, out.lost) == (7, 7, back.events, 0)
+    assert (back.since, back.position, back.batches) == (0, 7, 7)
+    assert out.size_bytes == path.stat().st_size
+    await assert_same_log(names, connection, target[1])
+    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
+    there = await numbers(target[1], names)
+    assert there == await numbers(connection, names)
+    assert all(there.values())
+    async with an_app(target[0]) as (chancy, _):
+        assert (await check(chancy, seals=[out.seal])).found == 0
+        assert str(await seal(chancy)).split()[:4] == str(out.seal).split()[:4]
+        assert (await verify(chancy)).drift == 0
+
+
+async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=12)
+    path = tmp_path / "log.export"
+
+    out = await exported(dsn, path)
+    back = await imported(target[0], path)
+    await folded(target[0])
+
+    assert (out.places, out.batches, back.batches) == (24, 12, 12)
+    await assert_same_log(names, connection, target[1])
+    source = await numbers(connection, names)
+    assert await numbers(target[1], names) == source
+    async with an_app(target[0]) as (chancy, _):
+        again = await rebuild(chancy)
+        assert (again.swapped, again.differences) == (True, [])
+        found = await check(chancy, seals=[out.seal])
+        assert (found.found, found.carried, found.batches) == (0, 12, 12)
+        assert (await verify(chancy)).drift == 0
+    async with short_transaction(target[1]) as cursor:
+        horizons = (await live_version(cursor, names)).horizons
+    kept = await numbers(target[1], names)
+    assert kept == await numbers(connection, names, horizons)
+    assert all(kept.values())
+
+
+async def test_an_import_of_an_import_is_the_same_file(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=4)
+
+    first = await exported(dsn, tmp_path / "first")
+    await imported(target[0], tmp_path / "first")
+    second = await exported(target[0], tmp_path / "second")
+
+    assert second.content == first.content
+
+
+async def test_who_reads_the_cache_meanwhile_sees_the_opening_too(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=4)
+    await exported(dsn, tmp_path / "log")
+
+    async with an_app(target[0]) as (chancy, metrics), an_app(dsn) as (other, theirs):
+        assert await shown(chancy, metrics) == {}
+        await import_log(chancy, tmp_path / "log")
+        await fold_all(chancy)
+        await metrics._reader(chancy).refresh()
+        after, source = await shown(chancy, metrics), await shown(other, theirs)
+
+    assert after == source
+    assert after.keys() == {"app:n", "app:level", "app:size"}
+
+
+async def test_one_day_is_a_log_of_its_own(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).date()
+    yesterday, before = today - timedelta(days=1), today - timedelta(days=2)
+    await make_days(connection, names, today=before, ahead=1)
+    writer = LogWriter(connection, names)
+    for day in (before, before, yesterday, before, yesterday):  # one came late
+        await writer.append(runs=[a_run("app:n", [1.5], at_us=now_us())], day=day)
+        await order(connection, names)
+    await writer.append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+
+    out = await exported(dsn, tmp_path / "day", day=yesterday)
+    await imported(target[0], tmp_path / "day")
+    await folded(target[0])
+
+    assert (out.places, out.batches, out.seal.position) == (4, 2, 5)
+    places = "SELECT position, chain FROM {ledger} WHERE position BETWEEN 2 AND 5 ORDER BY 1"
+    assert await fetch(target[1], places.replace("WHERE position BETWEEN 2 AND 5 ", ""), names) == await fetch(
+        connection, places, names
+    )
+    of_day = LOG.replace("ORDER", f"WHERE day = '{yesterday}' ORDER")
+    assert await fetch(target[1], LOG, names) == await fetch(connection, of_day, names)
+    assert await total(target[1], names, "app:n") == [3] * 4
+    async with an_app(target[0]) as (chancy, _):
+        found = await check(chancy)
+        assert (found.found, found.first, found.batches, found.carried) == (0, 2, 2, 2)
+
+
+async def test_a_day_that_is_not_there_is_refused(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=1)
+    gone = datetime.now(UTC).date() - timedelta(days=3)
+
+    with pytest.raises(MetricsLogError, match="the log has no day 2001-01-01"):
+        await exported(dsn, tmp_path / "day", day=date(2001, 1, 1))
+    with pytest.raises(MetricsLogError, match=f"{gone} has left the log"):
+        await exported(dsn, tmp_path / "day", day=gone)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = datetime.now(UTC).date() - timedelta(days=3)
+    await make_days(connection, names, today=old, ahead=0)
+    await LogWriter(connection, names).append(runs=[a_run()], day=old)
+    await some_log(connection, names)
+    began = 0
+    snapshot = exporting.Export.write_log
+
+    async def write_log(export: exporting.Export) -> Exported:
+        nonlocal began
+        began += 1
+        return await snapshot(export)
+
+    opened = exporting.Export._put_places
+
+    async def put_places(export: exporting.Export, *arguments: object) -> None:
+        if began == 1:
+            [gone] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            assert gone.state == "gone", gone.blocker
+        await opened(export, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exporting.Export, "write_log", write_log)
+    monkeypatch.setattr(exporting.Export, "_put_places", put_places)
+
+    out = await exported(dsn, tmp_path / "log")
+
+    assert began == 2
+    assert (out.places, out.batches) == (8, 7)
+
+
+async def test_an_export_never_writes_over_a_file_and_leaves_none_that_is_not_complete(
+    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    path = tmp_path / "log"
+    path.write_text("mine")
+    await damage(connection, names, "UPDATE {head} SET chain = sha256(chain)")
+
+    with pytest.raises(MetricsLogError, match="is there already"):
+        await exported(dsn, path)
+    with pytest.raises(MetricsLogError, match="audit check"):
+        await exported(dsn, tmp_path / "other")
+
+    assert os.listdir(tmp_path) == ["log"]
+    assert path.read_text() == "mine"
+
+
+async def test_a_log_of_its_own_is_never_mixed_with_another(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    await some_log(target[1], names, batches=1)
+
+    with pytest.raises(ImportRefused, match="has 2 positions of its own"):
+        await imported(target[0], tmp_path / "log")
+
+    assert not await importing(target[1], names)
+
+
+async def test_an_import_that_is_there_already_is_done_at_once(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    await imported(target[0], tmp_path / "log")
+
+    again = await imported(target[0], tmp_path / "log")
+
+    assert (again.since, again.position, again.batches) == (7, 7, 0)
+    await assert_same_log(names, connection, target[1])
+
+
+async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
+    dsn: str,
+    connection: Connection,
+    names: Tables,
+    target: tuple[str, Connection],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    writer = LogWriter(target[1], names)
+    refused = 0
+    take_piece = Import._take_piece
+
+    async def take(run: Import, piece: Sequence[Place]) -> None:
+        nonlocal refused
+        await writer.append(runs=[a_run("app:own")])
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="an import into the metrics log has not"):
+            await sequence(target[1], names)
+        refused += 1
+        await take_piece(run, piece)
+
+    monkeypatch.setattr(Import, "_take_piece", take)
+    monkeypatch.setattr("chancy_metrics.plugin.importing.PAGE", 2)
+
+    await imported(target[0], tmp_path / "log")
+    await folded(target[0])
+
+    assert refused == 4
+    assert await fetch(target[1], "SELECT count(*) FROM {pending}", names) == [(0,)]
+    async with an_app(target[0]) as (chancy, _):
+        found = await check(chancy)
+    assert (found.found, found.position) == (0, 7 + 4)
+
+
+async def importing(connection: Connection, names: Tables) -> bool:
+    async with short_transaction(connection) as cursor:
+        return await is_importing(cursor, names)
+
+
+def forge(path: Path, change: Callable[[Frame], Frame | None]) -> Path:
+    """Write the file again as somebody would who knows its format."""
+    forged = path.with_name("forged")
+    with forged.open("wb") as file:
+        writer = Writer(file)
+        for frame in read_frames(path):
+            if (changed := change(frame)) is None or type(changed).__name__ == "Trailer":
+                continue
+            writer.put_place(place_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
+        writer.finish(0)
+    return forged
+
+
+def at(position: int, **changes: object) -> Callable[[Frame], Frame | None]:
+    def change(frame: Frame) -> Frame | None:
+        if isinstance(frame, Batch) and frame.position == position:
+            return msgspec.structs.replace(frame, **changes)
+        return frame
+
+    return change
+
+
+def rehashed(position: int) -> Callable[[Frame], Frame | None]:
+    """Another payload, with its own sha256 and a hash that covers it."""
+    before = [b""]
+
+    def change(frame: Frame) -> Frame | None:
+        if isinstance(frame, Batch):
+            if frame.position == position:
+                payload = encode((), [a_run("app:forged")]).payload
+                frame = msgspec.structs.replace(frame, payload=payload, sha256=sha256(payload).digest())
+                row = place_of(frame).row
+                assert row is not None
+                frame = msgspec.structs.replace(frame, chain=link(before[0], position, row))
+            before[0] = frame.chain
+        return frame
+
+    return change
+
+
+def without(position: int) -> Callable[[Frame], Frame | None]:
+    return lambda frame: None if isinstance(frame, Batch) and frame.position == position else frame
+
+
+@pytest.mark.parametrize(
+    ("change", "position", "why"),
+    [
+        (at(4, payload=b"forged"), 4, "the payload does not match its sha256"),
+        (at(4, payload=b"f", sha256=sha256(b"f").digest()), 4, "its hash does not cover its row"),
+        (at(4, worker="somebody"), 4, "its hash does not cover its row"),
+        (at(4, appended_us=0), 4, "its hash does not cover its row"),
+        (at(4, chain=b"\1" * 32), 4, "its hash does not cover its row"),
+        (at(4, placed_events=1), 4, "its place says 1 events"),
+        (rehashed(4), 5, "its hash does not cover its row"),
+        (without(4), 5, "position 4 is missing before it"),
+        (without(1), 2, "the hash before it is missing"),
+    ],
+)
+async def test_a_forged_batch_is_refused_at_its_position_before_anything_is_taken(
+    change: Callable[[Frame], Frame | None],
+    position: int,
+    why: str,
+    dsn: str,
+    connection: Connection,
+    names: Tables,
+    target: tuple[str, Connection],
+    tmp_path: Path,
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+
+    with pytest.raises(ImportRefused, match=f"position {position} of .* is not what was written: {why}"):
+        await imported(target[0], forge(tmp_path / "log", change))
+
+    assert await fetch(target[1], HEAD, names) == [(0, b"")]
+    assert await fetch(target[1], "SELECT count(*) FROM {log}", names) == [(0,)]
+    assert not await importing(target[1], names)
+
+
+async def test_the_last_hash_of_the_header_is_checked_at_the_end(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+
+    def longer(frame: Frame) -> Frame:
+        return msgspec.structs.replace(frame, position=9) if isinstance(frame, Header) else frame
+
+    with pytest.raises(ImportRefused, match="ends at position 7, not at 9"):
+        await imported(target[0], forge(tmp_path / "log", longer))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 24, 30, 60, 0.5, -1, -40])
+async def test_a_file_that_was_cut_short_or_changed_is_refused_before_anything_is_taken(
+    cut: float, dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names, batches=3)
+    path = tmp_path / "log"
+    await exported(dsn, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * cut) if 0 < cut < 1 else int(cut)])
+    flipped = tmp_path / "flipped"
+    flipped.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+
+    for damaged in (path, flipped):
+        with pytest.raises(DamagedExport):
+            await imported(target[0], damaged)
+
+    assert await fetch(target[1], HEAD, names) == [(0, b"")]
+    assert not await importing(target[1], names)
+
+
+def test_a_file_of_a_newer_format_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "newer"
+    path.write_bytes(b"chancy-metrics export 2\n" + bytes(100))
+
+    with pytest.raises(DamagedExport, match="use newer code"):
+        check_whole(path)
+
+
+async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await damage(
+        connection,
+        names,
+        "DELETE FROM {log} WHERE (producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 3)",
+    )
+
+    out = await exported(dsn, tmp_path / "log")
+
+    assert (out.places, out.batches, out.lost) == (7, 6, 1)
+    with pytest.raises(ImportRefused, match=r"position 3 of .* its batch is missing"):
+        await imported(target[0], tmp_path / "log")
+
+
+async def stopped_after(dsn: str, path: Path, pieces: int) -> None:
+    """Import, two places at a time, and stop after so many pieces as if the process had ended."""
+    taken = 0
+    take_piece = Import._take_piece
+
+    async def take(run: Import, piece: Sequence[Place]) -> None:
+        nonlocal taken
+        if taken == pieces:
+            raise Stopped
+        taken += 1
+        await take_piece(run, piece)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Import, "_take_piece", take)
+        patch.setattr("chancy_metrics.plugin.importing.PAGE", 2)
+        await imported(dsn, path)
+
+
+class Stopped(Exception):
+    """An import ends here."""
+
+
+async def test_a_stopped_import_goes_on_with_its_own_file_only(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], server: Server, tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    async with another(server, f"other_{target[1].info.dbname}") as (other, theirs):
+        await some_log(theirs, names, seed=2)
+        await exported(other, tmp_path / "other")
+    await stopped_after(target[0], tmp_path / "log", 2)
+    ended = Seal(0, b"", datetime.now(UTC))
+
+    with pytest.raises(ImportRefused, match=r"is not the beginning of .*other: at position 4 they differ"):
+        await imported(target[0], tmp_path / "other")
+    async with an_app(target[0]) as (chancy, _):
+        half = await check(chancy, seals=[ended])
+    back = await imported(target[0], tmp_path / "log")
+
+    assert (half.found, half.position) == (0, 4)
+    assert half.notes == ["an import has not ended: what it has brought so far was checked"]
+    assert (back.since, back.position, back.batches) == (4, 7, 3)
+    await assert_same_log(names, connection, target[1])
+    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
+
+
+async def test_a_longer_export_of_the_same_log_goes_on_too(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    await stopped_after(target[0], tmp_path / "log", 1)
+    await some_log(connection, names, seed=2)
+    await exported(dsn, tmp_path / "longer")
+
+    back = await imported(target[0], tmp_path / "longer")
+
+    assert (back.since, back.position) == (2, 14)
+    await assert_same_log(names, connection, target[1])
+    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
+
+
+async def test_no_day_goes_while_an_import_has_not_ended(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    old = datetime.now(UTC).date() - timedelta(days=40)
+    await make_days(connection, names, today=old, ahead=0)
+    writer = LogWriter(connection, names)
+    for _ in range(3):
+        await writer.append(runs=[a_run()], day=old)
+        await order(connection, names)
+    await order_and_fold(connection, names)
+    await exported(dsn, tmp_path / "log")
+    await stopped_after(target[0], tmp_path / "log", 1)
+
+    [kept] = await prune(target[1], names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    await imported(target[0], tmp_path / "log")
+    await folded(target[0])
+    [gone] = await prune(target[1], names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+
+    assert (kept.day, kept.state) == (old, "attached")
+    assert kept.blocker.startswith("an import has not ended")
+    assert (gone.day, gone.state) == (old, "gone")
+
+
+async def test_the_commands_take_a_log_from_one_database_to_another(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    path = tmp_path / "log"
+
+    out = run(dsn, "audit", "export", str(path))
+    twice = run(dsn, "audit", "export", str(path))
+    back = run(target[0], "audit", "import", str(path), "--json")
+    fold = run(target[0], "fold")
+    other = run(target[0], "audit", "import", str(path))
+
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines()[-1].startswith("chancy-metrics-seal 1 position=7 hash=")
+    assert (twice.returncode, "is there already" in twice.stderr) == (1, True)
+    assert back.returncode == 0, back.stderr
+    assert json.loads(back.stdout)["batches"] == 7
+    assert fold.stdout.startswith("ordered 0 batches, folded ")
+    assert (other.returncode, "0 batches" in other.stdout) == (0, True), other.stderr
+
+
+async def test_an_export_to_stdout_is_the_file(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    path = tmp_path / "log"
+
+    command = [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", "audit", "export", "-"]
+    with path.open("wb") as file:
+        done = subprocess.run(  # noqa: ASYNC221
+            command, env=os.environ | {"DSN": dsn}, stdout=file, stderr=subprocess.PIPE
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert b"chancy-metrics-seal 1 position=7" in done.stderr
+    await imported(target[0], path)
+    await assert_same_log(names, connection, target[1])
