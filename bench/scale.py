@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid4
@@ -194,7 +195,7 @@ def _moved(batch: EncodedBatch, ids: bytes, ends_us: int) -> EncodedBatch:
     at = msgspec.structs.replace(jobs.at, base=jobs.at.base + by_us)
     data = codec._encoder.encode(msgspec.structs.replace(payload, jobs=msgspec.structs.replace(jobs, at=at, ids=ids)))
     return batch._replace(
-        first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=codec.sha256(data).digest()
+        first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=sha256(data).digest()
     )
 
 
