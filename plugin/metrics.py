@@ -56,7 +56,7 @@ class Metrics(Plugin):
         max_points_per_resolution: Mapping[Resolution, int] | None = None,
         maximum_metric_age: int = 90 * DAY_S,
         collection_interval: float = 30,
-        append_interval: float = 1.0,
+        append_interval: float | None = None,
         max_buffered_points: int = 1_000_000,
         lock_timeout: float = 0.1,
         log_retention: float = _LOG_RETENTION_S,
@@ -73,7 +73,8 @@ class Metrics(Plugin):
             max_points_per_resolution: Buckets kept; 60 / 288 / 168 / 90 of 1min / 5min / 1hour / 1day by default.
             maximum_metric_age: Seconds any bucket is kept at the most.
             collection_interval: Seconds between measurements of table sizes.
-            append_interval: Seconds an observation may wait in memory: what a killed process can lose.
+            append_interval: Seconds an observation may wait in memory: what a killed process can lose. One second by
+                default, or a quarter of *sync_interval* if that is less.
             max_buffered_points: Observations kept while the database is away; past it the oldest go, counted.
             lock_timeout: Seconds recording may wait for a lock in a job's transaction.
             log_retention: Seconds raw events are kept.

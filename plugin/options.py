@@ -13,6 +13,8 @@ Resolution = Literal["1min", "5min", "1hour", "1day"]
 
 DEFAULT_POINTS = {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
 DAY_S = 86_400
+#: The default of append_interval, where a quarter of the sync interval is not shorter.
+_LONGEST_APPEND_S = 1.0
 
 
 class Options(NamedTuple):
@@ -38,7 +40,7 @@ def check_options(
     max_points_per_resolution: Mapping[Resolution, int] | None,
     maximum_metric_age: int,
     collection_interval: float,
-    append_interval: float,
+    append_interval: float | None,
     max_buffered_points: int,
     lock_timeout: float,
     log_retention: float,
@@ -53,16 +55,17 @@ def check_options(
     Raises:
         ValueError: One is wrong; the message names it, its value and the rule.
     """
+    _seconds("sync_interval", sync_interval)
+    if append_interval is None:
+        append_interval = min(_LONGEST_APPEND_S, sync_interval / 4)
     for name, value in {
-        "sync_interval": sync_interval,
         "maximum_metric_age": maximum_metric_age,
         "collection_interval": collection_interval,
         "append_interval": append_interval,
         "lock_timeout": lock_timeout,
         "log_retention": log_retention,
     }.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"{name}={value!r} must be a number of seconds above 0")
+        _seconds(name, value)
     if lock_timeout < 0.001:
         raise ValueError(f"lock_timeout={lock_timeout!r} must be at least 0.001 seconds: 0 would wait for ever")
     if maximum_metric_age != int(maximum_metric_age):
@@ -110,6 +113,11 @@ def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:
         if names.count(name) > 1:
             raise ValueError(f"rules has two rules named {name!r}; their names tell them apart")
     return RuleSet(user=version, rules=rules)
+
+
+def _seconds(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0")
 
 
 def _whole(name: str, value: int) -> None:

@@ -21,6 +21,7 @@ def test_defaults_are_those_of_the_built_in_and_ours() -> None:
     assert metrics.max_points == {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
     assert metrics.max_buffered_points == 1_000_000
     assert metrics.options.append_interval == 1.0
+    assert Metrics(sync_interval=1).options.append_interval == 0.25
     assert metrics.options.lock_timeout == 0.1
     assert metrics.options.log_retention == 30 * 86_400
     assert metrics.options.strict is False
