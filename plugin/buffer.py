@@ -6,7 +6,6 @@ import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable
-from itertools import count
 from time import time_ns
 from typing import NamedTuple
 
@@ -52,17 +51,23 @@ class Buffer:
     its columns, one atomic call each, and only `_close_tracks` takes from their other end. A thread that comes
     between another one's two calls swaps the times of two observations, microseconds apart.
 
+    Args:
+        reject: Does what is to be done about an observation that breaks a rule; raises the error by default.
+
     Attributes:
         counts: What is to be said in the next batch's header: "rejected:value", "dropped", "buffered", ...
     """
 
-    def __init__(self, max_points: int) -> None:
+    def __init__(self, max_points: int, reject: Callable[[InvalidObservation], None] | None = None) -> None:
         self._max_points = max_points
+        self._reject = reject
         self._chunk_points = max(1, min(CHUNK_POINTS, max_points // 10))
         self._tracks: list[_Track] = []
-        self._appends: dict[tuple[object, Kind, object], tuple[Callable[[int], None], Callable[[float], None]]] = {}
-        self._tickets = count(1)  # one a point: next() is atomic, += 1 is not
-        self._close_at = self._chunk_points
+        # By key alone, the first kind and unit it had: a third less work than a tuple of the three.
+        self._appends: dict[str, tuple[Kind, str | None, Callable[[int], None], Callable[[float], None]]] = {}
+        self._others: dict[tuple[object, Kind, object], tuple[Callable[[int], None], Callable[[float], None]]] = {}
+        # One a point until that which fills the chunk: next() is atomic, += 1 is not.
+        self._tickets = iter(range(self._chunk_points - 1))
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
         self._lock = threading.Lock()
@@ -72,25 +77,26 @@ class Buffer:
         return self._held + sum(len(track.values) for track in tuple(self._tracks))
 
     def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
-        """Record one observation, now.
-
-        Raises:
-            InvalidObservation: It breaks a rule; it is counted.
-        """
+        """Record one observation, now; one that breaks a rule is counted and rejected."""
         try:
-            append_at, append_value = self._appends[key, kind, unit]
+            known_kind, known_unit, append_at, append_value = self._appends[key]  # type: ignore[index] # in the try
+            if kind != known_kind or unit != known_unit:
+                append_at, append_value = self._others[key, kind, unit]
         except Exception:  # it is new, or can't be hashed, for whatever reason a foreign __hash__ has
             self._record_new(kind, key, value, unit)
             return
-        if type(value) is float or (type(value) is int and -_EXACT <= value <= _EXACT):
+        if (type(value) is float and value - value == 0) or (type(value) is int and -_EXACT <= value <= _EXACT):
             number = value + 0.0  # no -0.0: it would make min and max depend on order
-            if number - number:  # NaN for NaN and the infinities
-                self._checked(value, key)
         else:
-            number = self._checked(value, key)
+            checked = self._checked(value, key)
+            if checked is None:
+                return
+            number = checked
         append_at(time_ns())
         append_value(number)
-        if next(self._tickets) >= self._close_at:
+        try:
+            next(self._tickets)
+        except StopIteration:
             self._close_tracks()
 
     def record_job(self, row: JobRow) -> None:
@@ -98,7 +104,7 @@ class Buffer:
         with self._lock:
             self._open_chunk().jobs.append(row)
             self._added(1)
-            next(self._tickets)
+            next(self._tickets, None)
             self.counts["buffered"] += 1
 
     def count(self, reason: str, how_many: int = 1) -> None:
@@ -131,29 +137,40 @@ class Buffer:
     def _record_new(self, kind: Kind, key: object, value: object, unit: object) -> None:
         try:
             series = check_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
-            number = check_value(value, key)
         except InvalidObservation as error:
-            self.count(f"rejected:{error.rule}")
-            raise
+            self._refuse(error)
+            return
+        number = self._checked(value, key)
+        if number is None:
+            return
         # Not key and unit themselves: they may be strings of a foreign kind, with a __hash__ of its own.
-        known_as = series.key, kind, None if unit is None else series.unit
+        plain_unit = None if unit is None else series.unit
         with self._lock:
             at_ns, values = self._open_chunk().run(series)
             at_ns.append(time_ns())
             values.append(number)
             self._added(1)
-            next(self._tickets)
-            if len(self._tracks) < _TRACKS and known_as not in self._appends:
+            next(self._tickets, None)
+            if len(self._tracks) < _TRACKS and (series.key, kind, plain_unit) not in self._others:
                 track = _Track(series, array("q"), array("d"))
                 self._tracks.append(track)
-                self._appends[known_as] = track.at_ns.append, track.values.append
+                columns = track.at_ns.append, track.values.append
+                self._others[series.key, kind, plain_unit] = columns
+                self._appends.setdefault(series.key, (kind, plain_unit, *columns))
 
-    def _checked(self, value: object, key: object) -> float:
+    def _checked(self, value: object, key: object) -> float | None:
+        """Return the value as it is kept; None if it broke a rule and was refused."""
         try:
             return check_value(value, key)
         except InvalidObservation as error:
-            self.count(f"rejected:{error.rule}")
-            raise
+            self._refuse(error)
+            return None
+
+    def _refuse(self, error: InvalidObservation) -> None:
+        self.count(f"rejected:{error.rule}")
+        if self._reject is None:
+            raise error
+        self._reject(error)
 
     def _close_tracks(self) -> None:
         """Move what is in the tracks into the open chunk."""
@@ -169,7 +186,7 @@ class Buffer:
             if taken:
                 self._added(taken)
             room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
-            self._close_at = next(self._tickets) + (room if room > 0 else self._chunk_points)
+            self._tickets = iter(range((room if room > 0 else self._chunk_points) - 1))
 
     def _open_chunk(self) -> _Chunk:
         if not self._chunks or self._chunks[-1].points >= self._chunk_points:

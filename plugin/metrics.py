@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import socket
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, SupportsFloat, overload
@@ -105,10 +105,10 @@ class Metrics(Plugin):
         )
         self.session_id = uuid4()
         self._clock = DatabaseClock()
-        self._unclaimed = Buffer(self._options.max_buffered_points)
+        self._unclaimed = self._new_buffer()
         self._sessions: dict[Worker, Session] = {}
         self._blocks: list[Buffer] = []
-        self._direct: Buffer | None = None  # where direct calls record; None while nobody appends
+        self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
         self._warned_nobody = False
         self._warnings: RateLimited | None = None
@@ -448,25 +448,25 @@ class Metrics(Plugin):
     def _claim(self) -> Buffer:
         """Hand out a buffer: the first one takes what was recorded before anybody was there to append it."""
         if self._sessions or self._blocks:
-            return Buffer(self._options.max_buffered_points)
-        claimed, self._unclaimed = self._unclaimed, Buffer(self._options.max_buffered_points)
+            return self._new_buffer()
+        claimed, self._unclaimed = self._unclaimed, self._new_buffer()
         return claimed
+
+    def _new_buffer(self) -> Buffer:
+        return Buffer(self._options.max_buffered_points, self._reject)
 
     def _point(self) -> None:
         """Point direct calls at the first worker's buffer, or the first block's."""
         buffers = [session.buffer for session in self._sessions.values()] + self._blocks
-        self._direct = buffers[0] if buffers else None
+        self._record = buffers[0].record if buffers else self._record_for_nobody
 
-    def _record(self, kind: Kind, key: object, value: object, unit: object) -> None:
-        buffer = self._direct  # read once: another thread may end the worker meanwhile
-        if buffer is None:
-            buffer = self._nobodys_buffer()
-        try:
-            buffer.record(kind, key, value, unit)
-        except InvalidObservation as error:
-            if self._options.strict:
-                raise
-            self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
+    def _record_for_nobody(self, kind: Kind, key: object, value: object, unit: object) -> None:
+        self._nobodys_buffer().record(kind, key, value, unit)
+
+    def _reject(self, error: InvalidObservation) -> None:
+        if self._options.strict:
+            raise error
+        self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
 
     def _nobodys_buffer(self) -> Buffer:
         """Keep what is recorded for who comes, and say so once.
@@ -565,6 +565,7 @@ def _forget_parent(reference: weakref.ref[Metrics]) -> None:
     plugin = reference()
     if plugin is None:
         return
-    plugin._sessions, plugin._blocks, plugin._direct, plugin._warned_nobody = {}, [], None, False
+    plugin._sessions, plugin._blocks, plugin._warned_nobody = {}, [], False
+    plugin._point()
     plugin._readers = weakref.WeakKeyDictionary()
-    plugin._unclaimed = Buffer(plugin._options.max_buffered_points)
+    plugin._unclaimed = plugin._new_buffer()

@@ -233,7 +233,7 @@ async def test_invalid_observations_never_raise_and_warn_once_with_key_value_and
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = Metrics()
-    metrics._blocks.append(Buffer(1000))
+    metrics._blocks.append(metrics._new_buffer())
     metrics._point()
 
     with caplog.at_level(logging.WARNING):
@@ -248,7 +248,7 @@ async def test_invalid_observations_never_raise_and_warn_once_with_key_value_and
 
 async def test_a_strict_plugin_raises_what_is_wrong_and_counts_it_too() -> None:
     metrics = Metrics(strict=True)
-    metrics._blocks.append(Buffer(1000))
+    metrics._blocks.append(metrics._new_buffer())
     metrics._point()
 
     with pytest.raises(InvalidObservation, match="value nan of key 'app:x' must be finite"):
