@@ -38,6 +38,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 MINUTE_US = 60_000_000
 JOB = uuid.UUID("019e2b7c-0000-7000-8000-0000000000aa")
 EVIL = "<img src=x onerror=\"window.pwned='yes'\">'%s \u202e"
+LONG = "k" * 1_024
 SUCCEEDED, FAILED, RUN = "global:status:succeeded", "global:status:failed", "queue:mail:execution_time"
 STORED = "recomputed: equal"
 
@@ -148,6 +149,7 @@ async def site(server: Server, template: str, tmp_path_factory: pytest.TempPathF
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         browser = Chrome(options, ChromeService(DRIVER))
         try:
+            browser.set_script_timeout(120)  # axe looks at every row, and the machine may be busy
             page = MetricsLog(browser, url)
             page.emulate()
             page.log_in()
@@ -177,6 +179,7 @@ async def write(dsn: str, now_us: int) -> None:
                 ObservationRun(Series("app:stock", "gauge", "items"), ago, array("d", range(len(ago)))),
                 a_run("app:zero", [0.0], at_us=now_us - 90 * MINUTE_US),
                 a_run("app:zero", [3.0], at_us=now_us - 30 * MINUTE_US),
+                a_run(LONG, [1.0], at_us=now_us - 30 * MINUTE_US),
             ],
         )
         await LogWriter(connection, tables("chancy_"), EVIL).append(
@@ -572,7 +575,7 @@ async def test_dark_and_light_follow_the_system_unless_one_is_chosen(page: Metri
 async def test_it_fits_a_phone(page: MetricsLog, site: Site) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 30 * 60))
     page.emulate(width=390, height=844)
-    page.show(SUCCEEDED, RUN, f"job:{EVIL}:failed")
+    page.show(SUCCEEDED, RUN, f"job:{EVIL}:failed", LONG)
     assert page.sideways() <= 0
     assert page.one(".plot").size["width"] > 300
 
@@ -592,7 +595,7 @@ AXE = Path(str((importlib.util.find_spec("axe_core_python") or pytest.fail("axe-
 async def test_axe_finds_nothing_serious(page: MetricsLog, site: Site, theme: str) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 30 * 60))
     page.emulate(theme=theme)
-    page.show(FAILED, RUN, of=FAILED, at=at, width="1hour")
+    page.show(FAILED, RUN, of=FAILED, at=at, width="1hour", range="6h", resolution="1hour")
     page.wait(lambda: STORED in page.one("#panel").text and "Healthy" in page.one("#status").text)
     for summary in page.all(".values summary"):
         summary.click()

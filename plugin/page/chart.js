@@ -1,6 +1,7 @@
 // One series: its chart, the values at the cursor, and the same numbers as a table.
 
 import { el, name, table, visible } from "./dom.js";
+import { markLines } from "./marks.js";
 import { number, hasScale } from "./numbers.js";
 import { draw, MARGIN } from "./plotly.js";
 import { clock, moment, span } from "./times.js";
@@ -8,8 +9,6 @@ import { color } from "./theme.js";
 import { lines } from "./traces.js";
 import { followPointer } from "./pointer.js";
 
-/** Pixels below which a mark's text is left out; the list of marks has it. */
-const LEAST_LABEL = 36;
 let numbers = 0;
 
 export class Chart {
@@ -88,17 +87,7 @@ export class Chart {
   /** Put the marks of the window over the chart. */
   showMarks(marks) {
     const shares = marks.map((mark) => this.#share(Date.parse(mark.at)));
-    this.marks.replaceChildren(
-      ...marks.map((mark, index) => {
-        const text = el("span", { text: visible(mark.text) });
-        const line = el("div", { class: "mark", title: visible(mark.text) }, text);
-        line.style.left = `${100 * shares[index]}%`;
-        const room = ((shares[index + 1] ?? 1) - shares[index]) * (this.plot.clientWidth - MARGIN.l - MARGIN.r) - 6;
-        text.style.maxWidth = `${room}px`;
-        text.hidden = room < LEAST_LABEL;
-        return line;
-      }),
-    );
+    this.marks.replaceChildren(...markLines(marks, shares, this.plot.clientWidth - MARGIN.l - MARGIN.r));
   }
 
   /** Point out the bucket that is explained, if it is one of these. */

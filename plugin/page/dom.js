@@ -1,5 +1,8 @@
 // Elements made of text, never of markup: whatever a key or an error says, it is shown and not parsed.
 
+/** Characters from which a name may be cut where there is little room; then it has its whole as a title. */
+const LONG = 60;
+
 /** Make an element: properties, `data-`/`aria-` attributes and listeners (`onclick`), then children or text. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -15,7 +18,7 @@ export function el(tag, properties = {}, ...children) {
 }
 
 /** Show a name of the user's as it is, also when it is written from right to left or has marks that turn the text. */
-export const name = (text, properties = {}) => el("bdi", { class: "name", ...properties, text: visible(text) });
+export const name = (text) => el("bdi", { class: "name", title: text.length > LONG ? visible(text) : null, text: visible(text) });
 
 /** Make what can't be seen visible: controls, zero-width and turning marks become their code points. */
 export const visible = (text) =>

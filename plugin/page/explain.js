@@ -98,12 +98,12 @@ export class Explanation {
   #events(events, title) {
     if (!events.length) return null;
     const rows = events.map((event) => cells(event, this.page).slice(0, 4));
-    return this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(`${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
+    return this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(events.length === 1 ? "1 event" : `${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
   }
 
   #allButton(found, since, until) {
     const filters = { key: found.key, ...(found.worker_id ? { worker_id: found.worker_id } : {}) };
-    return el("button", { type: "button", text: `List all ${whole(found.events)} events`, onclick: () =>
+    return el("button", { type: "button", text: found.events === 1 ? "List the event" : `List all ${whole(found.events)} events`, onclick: () =>
       this.page.change({ view: "events", since, until, filters, of: "", at: "", width: "" }, true) });
   }
 

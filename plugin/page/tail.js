@@ -10,8 +10,9 @@ const POLL_MS = 1_500;
 const PAGE = 200;
 /** Full pages in a row after which a live view leaves out what it can't keep up with. */
 const FULL_PAGES = 5;
-/** Rows kept of a live view, and batches before the end at which it begins. */
-const MOST_ROWS = 300, BACK = 20, BACK_FILTERED = 500;
+const MOST_ROWS = 300;
+/** A live view begins so many batches before the end; from further back, at the most so many, while it has so few rows. */
+const BACK = 20, MOST_BACK = 20_000, FEW = 20;
 
 const NARROW = matchMedia("(max-width: 640px)");
 
@@ -64,6 +65,7 @@ export class Tail {
       this.full = page.events.length === PAGE ? this.full + 1 : 0;
       if (this.#isLive() && this.full === FULL_PAGES) this.#skip();
       this.problem.textContent = "";
+      if (!page.more && this.#looksFurtherBack()) return await this.load();
       if (page.more && (this.#isLive() ? !this.paused : !page.events.length)) return await this.load();
     } catch (error) {
       if (error.name === "AbortError" || error instanceof SignedOut) return undefined;
@@ -83,7 +85,8 @@ export class Tail {
     this.asked?.abort();
     this.asked = new AbortController();
     const live = this.page.view.since === null;
-    this.next = live ? `-${Object.keys(this.page.view.filters).length ? BACK_FILTERED : BACK}` : "";
+    this.back = live ? BACK : MOST_BACK;
+    this.next = live ? `-${BACK}` : "";
     this.total = this.full = 0;
     this.gaps.replaceChildren();
     this.busy = false;
@@ -92,6 +95,20 @@ export class Tail {
     this.body.replaceChildren();
     this.#tell();
     this.load();
+  }
+
+  /** Begin again further back, where a filter has found little so far; whether that is worth it. */
+  #looksFurtherBack() {
+    const enough = this.total >= FEW || this.back >= MOST_BACK || this.paused;
+    if (enough) {
+      this.back = MOST_BACK;
+      return false;
+    }
+    this.back *= 10;
+    this.next = `-${this.back}`;
+    this.total = 0;
+    this.body.replaceChildren();
+    return true;
   }
 
   /** Go on near the end: more comes than anybody reads. */
