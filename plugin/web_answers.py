@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+import anyio
 import msgspec
 from chancy import Chancy
 
@@ -21,6 +22,9 @@ from .web_series import SeriesPage, WorkersPage, list_series, list_workers
 
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
 MAX_RANGE_S = 10 * 365 * 86_400
+
+#: Points explained at once: this process may work on jobs, too.
+_EXPLAINING = anyio.CapacityLimiter(2)
 
 #: Raises `WrongParameter` and what it asks raises; the result is made JSON.
 Answer = Callable[[Chancy, Parameters], Awaitable[object]]
@@ -81,7 +85,8 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
     given.finish()
     if at is None:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
-    return await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
+    async with _EXPLAINING:
+        return await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
 
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
