@@ -114,7 +114,8 @@ async def _fill(
                     await copy.write_row((*head, batch.codec, payload, sha256(payload).digest()))
             await cursor.execute(
                 sql.SQL(
-                    "INSERT INTO {} (day, producer, sequence) SELECT %s, %s, n FROM generate_series(%s::bigint, %s::bigint) AS n"
+                    "INSERT INTO {} (day, producer, sequence)"
+                    " SELECT %s, %s, n FROM generate_series(%s::bigint, %s::bigint) AS n"
                 ).format(names.pending),
                 (day, producer, numbers.start + 1, numbers.stop),
             )

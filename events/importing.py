@@ -1,14 +1,19 @@
-"""The mark that an import has begun and not ended: until then nothing else gets a place in the order.
+"""The mark that an import has begun and not ended, and what an import brings besides the places.
 
-It is a trigger on the ledger, so it outlives the process that made it. Appends go on and wait in pending.
+The mark is a trigger on the ledger, so it outlives the process that made it: until it is taken away nothing else gets a
+place in the order. Appends go on and wait in pending.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from .schema import Tables
+from .transfer import GoneDay, Producer
 
 _TRIGGER = "importing"
 _SETTING = "chancy_metrics.importing"
@@ -55,4 +60,38 @@ async def end_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
         sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {ledger}").format(
             trigger=sql.Identifier(_TRIGGER), ledger=tables.ledger
         )
+    )
+
+
+async def write_gone_days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Sequence[GoneDay]) -> None:
+    """Say of these days that they left the log; one that is closed here is on its way out with that."""
+    await cursor.executemany(
+        sql.SQL(
+            """
+            INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
+            VALUES (%(day)s, 'gone', clock_timestamp(), %(last_position)s, %(last_us)s)
+            ON CONFLICT (day) DO UPDATE
+            SET state = CASE d.state WHEN 'closed' THEN 'opening' ELSE 'gone' END,
+                changed_at = excluded.changed_at,
+                last_position = excluded.last_position,
+                last_us = excluded.last_us
+            """
+        ).format(days=tables.days),
+        [msgspec.structs.asdict(one) for one in gone],
+    )
+
+
+async def write_producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Sequence[Producer]) -> None:
+    await cursor.executemany(
+        sql.SQL(
+            """
+            INSERT INTO {producers} (producer, worker, last_sequence, closed, holes, seen_at)
+            VALUES (
+                %(producer)s, %(worker)s, %(last_sequence)s, %(closed)s, %(holes)s,
+                timestamptz 'epoch' + %(seen_us)s * interval '1 microsecond'
+            )
+            ON CONFLICT (producer) DO NOTHING
+            """
+        ).format(producers=tables.producers),
+        [msgspec.structs.asdict(one) for one in producers],
     )

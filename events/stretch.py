@@ -128,7 +128,10 @@ async def write_places(
         {"position": last.position, "chain": last.chain, "after": after, "before": chain},
     )
     if cursor.rowcount != 1:
-        raise MetricsLogError(f"the order of this database has moved on from position {after} by itself")
+        raise MetricsLogError(
+            f"the order of this database does not end at position {after} any more: another import runs, or batches "
+            "got places of their own"
+        )
     async with cursor.copy(
         sql.SQL(
             """

@@ -15,6 +15,10 @@ from psycopg.rows import TupleRow
 from .filter import places_of
 from .schema import Tables
 
+#: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
+#: `projections/summarising.py` makes): filters of another format are not looked at.
+FORMAT = 1
+
 
 class Summary(NamedTuple):
     """What is known of the batches from one position to another, both inclusive.
@@ -71,14 +75,15 @@ async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: 
     await cursor.execute(
         sql.SQL(
             """
-            INSERT INTO {summaries} (first_position, last_position, day, first_us, last_us, events, filter)
+            INSERT INTO {summaries} (first_position, last_position, day, first_us, last_us, events, format, filter)
             VALUES (
-                %(first_position)s, %(last_position)s, %(day)s, %(first_us)s, %(last_us)s, %(events)s, %(filter)b
+                %(first_position)s, %(last_position)s, %(day)s, %(first_us)s, %(last_us)s, %(events)s, %(format)s,
+                %(filter)b
             )
             ON CONFLICT (first_position) DO NOTHING
             """
         ).format(summaries=tables.summaries),
-        summary._asdict(),
+        summary._asdict() | {"format": FORMAT},
     )
     return cursor.rowcount == 1
 
@@ -115,7 +120,7 @@ async def read_stretches(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT first_position, last_position, filter IS NOT NULL AND NOT ({holds})
+            SELECT first_position, last_position, filter IS NOT NULL AND format = %(format)s AND NOT ({holds})
             FROM {summaries}
             WHERE first_position >= coalesce(
                     (SELECT max(first_position) FROM {summaries} WHERE first_position <= %(after)s + 1), 0
@@ -130,6 +135,7 @@ async def read_stretches(
             "after": after,
             "until": until,
             "limit": limit,
+            "format": FORMAT,
             "since_us": wanted.since_us,
             "until_us": wanted.until_us,
         },

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from uuid import UUID
 
 import msgspec
 
 from .errors import MetricsLogError
+from .facts import Kind
 from .log import BatchId
 from .seal import LogRow
 from .stretch import Place
@@ -67,7 +68,7 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
     worker: str | None
     key: str
-    kind: str
+    kind: Kind
     unit: str
     bucket: int
     count: int
@@ -87,7 +88,7 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 class Points(msgspec.Struct, frozen=True, array_like=True, tag="points"):
     """Some rows of the opening, of one resolution."""
 
-    resolution: str
+    resolution: Literal["1min", "5min", "1hour", "1day"]
     points: list[Point]
 
 

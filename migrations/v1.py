@@ -23,7 +23,7 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = CASE WHEN TG_ARGV[0] IS NULL THEN
                   'Correct a number by appending another event; days past log_retention leave by '
-                  '`chancy-metrics prune`; `chancy misc migrate -t 0` drops everything.' ELSE '' END;
+                  '`chancy-metrics prune`, everything by `chancy misc migrate --plugin Metrics -t 0`.' ELSE '' END;
 END
 $fn$;
 
@@ -104,6 +104,7 @@ CREATE TABLE {summaries} (
     first_us bigint,
     last_us bigint,
     events bigint NOT NULL,
+    format smallint NOT NULL,
     filter bytea
 );
 -- Not compressed, so that a few bytes can be read without the rest: half of its bits are set, at random.

@@ -93,20 +93,26 @@ async def pages(
     selection: Selection = Selection(),  # noqa: B008 # frozen
     *,
     follow: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> AsyncGenerator[Page]:
-    """Yield the same in pages, each with what could not be looked at and the place from which to go on."""
+    """Yield the same in pages, each with what could not be looked at and the place from which to go on.
+
+    Args:
+        warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
+    """
     check_aware(selection.since, selection.until)
     names = tables(chancy.prefix)
     async with _known_schema(names), own_connection(chancy) as connection:
-        if follow and selection.after is selection.since is selection.first_position is None:
+        if follow and (selection.after, selection.since, selection.first_position) == (None, None, None):
             async with short_transaction(connection) as cursor:
                 selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
-        async for page in read_pages(connection, names, selection):
-            yield page
-            selection = msgspec.structs.replace(selection, after=page.place)
+        elif not follow:
+            async for page in read_pages(connection, names, selection):
+                yield page
     if follow:
-        async for page in follow_pages(chancy, selection):
-            yield page
+        async with _known_schema(names):
+            async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
+                yield page
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:

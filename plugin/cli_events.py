@@ -82,6 +82,7 @@ def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
 @click.pass_obj
 def events_command(
     app: str,
+    /,
     limit: int | None,
     follow: bool,
     cursor: Path | None,
@@ -151,8 +152,8 @@ class Listing:
         async with aclosing(self._pages(chancy, selection, follow)) as found:
             async for page in found:
                 if printer is None:
-                    for event in page.events:
-                        click.echo(json_line(event))
+                    if page.events:
+                        click.echo("\n".join(map(json_line, page.events)))
                 else:
                     printer.print([event_row(event) for event in page.events])
                 sys.stdout.flush()
@@ -176,7 +177,7 @@ class Listing:
 
     async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
         """Yield pages up to the limit; says on stderr what could not be looked at."""
-        async with aclosing(pages(chancy, selection, follow=follow)) as found:
+        async with aclosing(pages(chancy, selection, follow=follow, warn=_warn)) as found:
             async for page in found:
                 self._tell(page.gaps)
                 if self._left is not None and len(page.events) >= self._left:
@@ -191,7 +192,11 @@ class Listing:
         unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]
         self.unreadable += len(unreadable)
         for sentence in [*map(str, unreadable), *pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])]:
-            click.echo(safe(sentence), err=True)
+            _warn(sentence)
+
+
+def _warn(sentence: str) -> None:
+    click.echo(safe(sentence), err=True)
 
 
 def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
@@ -223,9 +228,10 @@ def _show_life(life: JobLife) -> None:
         click.echo(f"the log has no update of job {life.job_id} up to position {life.position:,}")
     notes = [str(gap) for gap in life.unreadable] + pruned_days(life.pruned)
     if life.waiting:
-        notes.append(f"{life.waiting:,} batches wait for their place in the order: the next fold gives it to them")
+        waiting = "1 batch waits" if life.waiting == 1 else f"{life.waiting:,} batches wait"
+        notes.append(f"{waiting} for a place in the order, which the next fold gives: there may be more soon")
     for note in notes:
-        click.echo(safe(note), err=True)
+        _warn(note)
 
 
 def _check(

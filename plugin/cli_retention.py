@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from .cli_app import FOUND_SOMETHING, load, run
+from .cli_app import FOUND_SOMETHING, Duration, load, run
 from .connection import who
 from .discarding import discard
 from .retention import PrunedDay, prune_all
@@ -21,16 +21,22 @@ from .retention import PrunedDay, prune_all
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder to write each day out to before it goes; one that can't be written stays.",
 )
+@click.option(
+    "--keep",
+    "keep_s",
+    type=Duration(),
+    help="How long the log is kept, instead of log_retention: less, to archive a day before a worker prunes it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
-def prune_command(app: str, dry_run: bool, archive: Path | None, as_json: bool) -> None:
+def prune_command(app: str, dry_run: bool, archive: Path | None, keep_s: float | None, as_json: bool) -> None:
     """Let the days of the log go that are older than log_retention.
 
     What a day added stays in the numbers, and every rebuild has it. Workers do this by themselves; stopped at any
     moment, the next call goes on. Exits with 3 when a day that is due can't go, and says why.
     """
     chancy, metrics = load(app)
-    pruned = run(prune_all(chancy, metrics.options, dry_run=dry_run, archive=archive))
+    pruned = run(prune_all(chancy, metrics.options, dry_run=dry_run, archive=archive, keep_s=keep_s))
     click.echo(msgspec.json.encode(pruned).decode() if as_json else _text(pruned, dry_run))
     if any(day.blocker for day in pruned):
         sys.exit(FOUND_SOMETHING)

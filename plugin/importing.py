@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from functools import partial
@@ -19,11 +19,18 @@ from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
-from chancy_metrics.events.importing import allow, begin_importing, end_importing, is_importing
+from chancy_metrics.events.genuine import ImportRefused, genuine_places
+from chancy_metrics.events.importing import (
+    allow,
+    begin_importing,
+    end_importing,
+    is_importing,
+    write_gone_days,
+    write_producers,
+)
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import chain_fault, payload_fault
 from chancy_metrics.events.stretch import PAGE, Place, write_places
 from chancy_metrics.events.transfer import (
     Batch,
@@ -34,7 +41,6 @@ from chancy_metrics.events.transfer import (
     Opening,
     Points,
     Producer,
-    place_of,
     read_frames,
 )
 from chancy_metrics.projections.carrying import Names, begin_with, write_points
@@ -46,14 +52,8 @@ from .sealing import Progress
 #: Seconds to go on trying for a lock that somebody holds.
 PATIENCE_S = 30
 _AGAIN_S = 0.1
-#: Bytes of payloads, or one batch, that one transaction brings.
-PIECE_BYTES = 4 << 20
 
 T = TypeVar("T")
-
-
-class ImportRefused(MetricsLogError):
-    """A file does not fit this database, or what is in it is not what was written."""
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ class Import:
     def _check_file(self, header: Header) -> None:
         """Check every place before the first one is taken: half a forged log is nothing anybody wants to keep."""
         position, chain = 0, b""
-        for piece in verified(read_frames(self._path), 0, b"", {one.day for one in self._gone}, self._path):
+        for piece in genuine_places(read_frames(self._path), 0, b"", {one.day for one in self._gone}, self._path):
             position, chain = piece[-1].position, piece[-1].chain
         if (position, chain) != (header.position, header.chain):
             raise ImportRefused(
@@ -202,7 +202,7 @@ class Import:
         """
         async with AsyncExitStack() as stack:
             cursor, versions = await self._patiently(partial(self._hold, stack))
-            await self._write_days(cursor)
+            await write_gone_days(cursor, self._names, self._gone)
             opening: Opening | None = None
             names = Names(self._beside, self._names)
             while isinstance(frame, Opening | Points | Producer):
@@ -231,27 +231,11 @@ class Import:
             stack.push_async_exit(mine.pop_all())
             return cursor, versions
 
-    async def _write_days(self, cursor: AsyncCursor[TupleRow]) -> None:
-        await cursor.executemany(
-            sql.SQL(
-                """
-                INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
-                VALUES (%s, 'gone', clock_timestamp(), %s, %s)
-                ON CONFLICT (day) DO UPDATE
-                SET state = CASE d.state WHEN 'closed' THEN 'opening' ELSE 'gone' END,
-                    changed_at = excluded.changed_at,
-                    last_position = excluded.last_position,
-                    last_us = excluded.last_us
-                """
-            ).format(days=self._names.days),
-            [(one.day, one.last_position, one.last_us) for one in self._gone],
-        )
-
     async def _take(self, frame: Frame | None) -> None:
         """Bring the places past the end of the order, piece by piece, each in a transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
-        pieces = verified(frames, self.position, self._chain, gone, self._path)
+        pieces = genuine_places(frames, self.position, self._chain, gone, self._path)
         while piece := await to_thread.run_sync(next, pieces, None):
             await self._take_piece(piece)
             if self._on_progress is not None:
@@ -267,7 +251,7 @@ class Import:
             async with short_transaction(self._connection) as cursor:
                 await allow(cursor)
                 await write_places(cursor, self._names, piece, after=self.position, chain=self._chain)
-        except (errors.IntegrityError, errors.DataError) as error:
+        except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(
                 f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
                 f"them stay: {error}"
@@ -295,23 +279,8 @@ class Import:
         async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
             await self._lock_head(cursor)
             while some := await to_thread.run_sync(list, islice(frames, PAGE)):
-                await self._write_producers(cursor, some)
+                await write_producers(cursor, self._names, some)
             await end_importing(cursor, self._names)
-
-    async def _write_producers(self, cursor: AsyncCursor[TupleRow], producers: Sequence[Producer]) -> None:
-        await cursor.executemany(
-            sql.SQL(
-                """
-                INSERT INTO {producers} (producer, worker, last_sequence, closed, holes, seen_at)
-                VALUES (
-                    %(producer)s, %(worker)s, %(last_sequence)s, %(closed)s, %(holes)s,
-                    timestamptz 'epoch' + %(seen_us)s * interval '1 microsecond'
-                )
-                ON CONFLICT (producer) DO NOTHING
-                """
-            ).format(producers=self._names.producers),
-            [msgspec.structs.asdict(one) for one in producers],
-        )
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work* again while somebody holds a lock that it needs, for a while."""
@@ -321,59 +290,7 @@ class Import:
                 return await work()
             except errors.LockNotAvailable:
                 if time.monotonic() - started >= PATIENCE_S:
-                    raise
+                    raise MetricsLogError(
+                        f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
+                    ) from None
             await anyio.sleep(_AGAIN_S)
-
-
-def verified(frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path) -> Iterator[list[Place]]:
-    """Yield the places past position *after* in pieces of bounded size, each one checked against the hash before it.
-
-    Raises:
-        ImportRefused: At the first place that is not what was written, when all before it have been handed out.
-    """
-    piece: list[Place] = []
-    size = 0
-    last = 0
-    for frame in frames:
-        if not isinstance(frame, Gone | Batch):
-            continue
-        place = place_of(frame)
-        if place.position <= after:
-            if place.position == after and place.chain != chain:
-                raise ImportRefused(
-                    f"the log of this database is not the beginning of {path}: at position {after} they differ"
-                )
-            last = place.position
-            continue
-        if last < after or (fault := _fault(place, last, chain, gone)):
-            if piece:
-                yield piece
-            raise ImportRefused(
-                f"position {place.position} of {path} is not what was written: "
-                f"{fault if last >= after else f'it has no position {after}'}; nothing is taken from there on"
-            )
-        piece.append(place)
-        size += len(place.payload)
-        last, chain = place.position, place.chain
-        if len(piece) == PAGE or size >= PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
-    if last < after:
-        raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
-
-
-def _fault(place: Place, last: int, chain: bytes, gone: set[date]) -> str:
-    """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
-    if last and place.position != last + 1:
-        return f"position {last + 1} is missing before it"
-    if place.row is None:
-        return "" if place.batch_id.day in gone else "its batch is missing"
-    if place.batch_id.day in gone:
-        return f"it has a batch of {place.batch_id.day}, which the file says is gone"
-    if place.position > 1 and not last:
-        return "the hash before it is missing"
-    if place.events != place.row.events:
-        return f"its place says {place.events} events, its batch {place.row.events}"
-    return chain_fault(chain, place.position, place.row, place.chain) or payload_fault(place.row, place.payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from datetime import date
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
@@ -27,8 +28,9 @@ except ImportError as error:
         "Parquet files are written by pyarrow, which is not installed: pip install 'chancy-metrics[parquet]'"
     ) from error
 
-#: Rows held in memory until they are written together.
+#: Rows held in memory until they are written together, and events that are made columns together.
 GROUP_ROWS = 50_000
+COLUMN_ROWS = 1_000
 #: Events and days after which the files are ended and the place is kept; what a kill can cost in work.
 PART_EVENTS = 1_000_000
 PART_DAYS = 16
@@ -83,18 +85,32 @@ class Export:
     """
 
     def __init__(self, folder: Path, selection: Selection) -> None:
-        """Raises `MetricsLogError` if the folder can't be used, or holds what another selection matched."""
         self._folder = folder
-        self._selection: dict[str, Any] = msgspec.to_builtins(selection)
-        self.place = self._read_state() or selection.place
+        self._selection: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(selection))
+        self.place = selection.place
         self.events = 0
         self.files = 0
         self._begun = self._seen = self.place
         self._waiting: dict[date, list[Event]] = {}
+        self._tables: dict[date, list[pa.Table]] = {}
         self._rows = self._part_events = 0
         self._writers: dict[date, pq.ParquetWriter] = {}
+        self._lock: int | None = None
 
     def __enter__(self) -> Export:
+        """Take the folder.
+
+        Raises:
+            AlreadyRunning: Another process writes into it.
+            MetricsLogError: It holds what another selection matched, or its place can't be read.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._folder)
+        try:
+            self.place = self._begun = self._seen = self._read_state() or self.place
+        except MetricsLogError:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(
@@ -104,24 +120,29 @@ class Export:
             writer.close()
             self._unfinished(day).unlink(missing_ok=True)
         self._writers.clear()
+        if self._lock is not None:
+            os.close(self._lock)
 
     def write(self, page: Page) -> None:
         """Take a page; ends the files now and then."""
         for event in page.events:
-            self._waiting.setdefault(event.at.date(), []).append(event)
+            waiting = self._waiting.setdefault(event.at.date(), [])
+            waiting.append(event)
+            if len(waiting) == COLUMN_ROWS:
+                self._make_columns(event.at.date())
         self._seen = page.place
         self._rows += len(page.events)
         self._part_events += len(page.events)
-        if self._part_events >= PART_EVENTS or len(self._waiting) > PART_DAYS or len(self._writers) > PART_DAYS:
+        if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:
             self.finish()
         elif self._rows >= GROUP_ROWS:
-            for day in list(self._waiting):
+            for day in self._days:
                 self._write_group(day)
             self._rows = 0
 
     def finish(self) -> None:
         """Make the files whole and keep the place."""
-        for day in sorted({*self._waiting, *self._writers}):
+        for day in sorted(self._days):
             self._write_group(day)
             self._writers.pop(day).close()
             unfinished = self._unfinished(day)
@@ -132,19 +153,27 @@ class Export:
         self.events += self._part_events
         self._rows = self._part_events = 0
         if self._seen != self.place or not (self._folder / _STATE).exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
             state = _State(self._selection, str(self._seen))
             replace_file(self._folder / _STATE, json_line(state) + "\n")
         self.place = self._begun = self._seen
 
+    @property
+    def _days(self) -> set[date]:
+        return {*self._waiting, *self._tables, *self._writers}
+
+    def _make_columns(self, day: date) -> None:
+        """Events take many times the memory of their columns."""
+        self._tables.setdefault(day, []).append(as_table(self._waiting.pop(day)))
+
     def _write_group(self, day: date) -> None:
-        events = self._waiting.pop(day, None)
-        if events is None:
+        if day in self._waiting:
+            self._make_columns(day)
+        if day not in self._tables:
             return
         if day not in self._writers:
             self._folder_of(day).mkdir(parents=True, exist_ok=True)
             self._writers[day] = pq.ParquetWriter(self._unfinished(day), SCHEMA, compression="zstd")
-        self._writers[day].write_table(as_table(events))
+        self._writers[day].write_table(pa.concat_tables(self._tables.pop(day)))
 
     def _folder_of(self, day: date) -> Path:
         return self._folder / f"day={day.isoformat()}"
@@ -183,6 +212,21 @@ def as_table(events: Sequence[Event]) -> pa.Table:
     columns["error"] = [event.error or None for event in events]
     columns["meta"] = [json_line(event.meta) if event.meta else None for event in events]
     return pa.table(columns, schema=SCHEMA)
+
+
+def _lock(folder: Path) -> int:
+    """Hold *folder* until the descriptor that is returned is closed, or its process ends.
+
+    Raises:
+        AlreadyRunning: Another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another process writes into {str(folder)!r}: let it end first") from error
+    return descriptor
 
 
 def _sync(path: Path) -> None:

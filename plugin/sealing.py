@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
@@ -80,8 +81,20 @@ async def seal(chancy: Chancy) -> Seal:
         MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
     """
     names = tables(chancy.prefix)
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        return await read_seal(cursor, names)
+    with needs_schema(names):
+        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+            return await read_seal(cursor, names)
+
+
+@contextmanager
+def needs_schema(names: Tables) -> Iterator[None]:
+    """Say which tables are missing, and what makes them, where a statement in the block finds none."""
+    try:
+        yield
+    except errors.UndefinedTable as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
+        ) from error
 
 
 async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
@@ -122,9 +135,8 @@ async def check(
     names, started = tables(chancy.prefix), time.monotonic()
     found = Findings(SHOWN)
     async with own_connection(chancy) as connection:
-        async with short_transaction(connection) as cursor:
-            at, until, first = await _ends(cursor, names)
-            importing = await is_importing(cursor, names)
+        with needs_schema(names):
+            at, until, first, importing = await _begin(connection, names)
         notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
         if first > 1:
             notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
@@ -211,21 +223,22 @@ class _Walk:
             self._on_progress(Progress(position, self._until, self.events, rate))
 
 
-async def _ends(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[datetime, int, int]:
-    """Return the database's time, where the order ends and where the ledger begins."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
-                (SELECT coalesce(min(position), 0) FROM {ledger})
-            FROM {head} h
-            """
-        ).format(head=names.head, ledger=names.ledger)
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-    return row[0].astimezone(UTC), row[1], row[2]
+async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, bool]:
+    """Return the database's time, where the order ends, where the ledger begins, and whether an import goes on."""
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
+                    (SELECT coalesce(min(position), 0) FROM {ledger})
+                FROM {head} h
+                """
+            ).format(head=names.head, ledger=names.ledger)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        return row[0].astimezone(UTC), row[1], row[2], await is_importing(cursor, names)
 
 
 async def _check_seals(

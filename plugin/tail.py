@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 from chancy import Chancy
@@ -12,7 +12,7 @@ from psycopg.errors import IdleInTransactionSessionTimeout
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.pages import Page, read_end, read_pages
+from chancy_metrics.projections.pages import Page, check_place, read_end, read_pages
 from chancy_metrics.projections.selection import Selection
 
 from .connection import own_connection
@@ -23,23 +23,31 @@ POLL_S = 0.25
 RETRY_S = 2.0
 
 
-async def follow_pages(chancy: Chancy, selection: Selection) -> AsyncIterator[Page]:
+async def follow_pages(chancy: Chancy, selection: Selection, warn: Callable[[str], None]) -> AsyncIterator[Page]:
     """Yield pages for ever, from the selection's beginning on; in the order, so what came late is not missed.
 
     Where the server goes away it goes on from the last page as soon as it is back.
+
+    Args:
+        warn: Told when the server goes away.
+
+    Raises:
+        MetricsLogError: The place to go on from is past the end of the order.
     """
     names = tables(chancy.prefix)
+    yield Page(selection.place, [], [])  # so that who keeps places has one before there is anything
     while True:
         try:
             async with own_connection(chancy, "metrics audit") as connection:
                 while True:
                     async with short_transaction(connection) as cursor:
                         end = await read_end(cursor, names)
+                    check_place(selection, end)
                     if end > selection.start:
                         async for page in read_pages(connection, names, selection, until=end):
                             yield page
                             selection = msgspec.structs.replace(selection, after=page.place)
                     await asyncio.sleep(POLL_S)
         except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout) as error:
-            chancy.log.warning(f"metrics: the log can't be followed for now: {type(error).__name__}: {error}")
+            warn(f"the log can't be followed for now, and is tried again: {' '.join(str(error).split())}")
             await asyncio.sleep(RETRY_S)

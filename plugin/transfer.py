@@ -22,7 +22,7 @@ from chancy_metrics.events.transfer import DamagedExport, check_whole
 from .connection import own_connection
 from .exporting import Export, Exported, Moved
 from .importing import Import, Imported
-from .sealing import Progress
+from .sealing import Progress, needs_schema
 
 #: Times to begin again before giving up.
 _TRIES = 5
@@ -52,7 +52,8 @@ async def export_log(
 
         async def write(file: BinaryIO) -> Exported:
             export = Export(connection, names, file, on_progress)
-            return await (export.write_log() if day is None else export.write_day(day))
+            with needs_schema(names):
+                return await (export.write_log() if day is None else export.write_day(day))
 
         if path is not None:
             return await _write_file(path, write)
@@ -77,12 +78,13 @@ async def import_log(chancy: Chancy, path: Path, *, on_progress: Callable[[Progr
     await to_thread.run_sync(check_whole, path)
     names = tables(chancy.prefix)
     async with own_connection(chancy) as connection, own_connection(chancy) as beside:
-        return await Import(connection, beside, names, path, on_progress).run()
+        with needs_schema(names):
+            return await Import(connection, beside, names, path, on_progress).run()
 
 
-def archive_path(folder: Path, names: Tables, day: date) -> Path:
-    """Where a day is archived: prefixes share a folder."""
-    return folder / f"{names.prefix}metrics_log-{day}.export"
+def archive_path(folder: Path, day: date) -> Path:
+    """Where a day is archived; a folder is for one log."""
+    return folder / f"metrics_log-{day}.export"
 
 
 async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day: date, folder: Path) -> str:
@@ -90,7 +92,7 @@ async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day:
 
     An archive that is there, complete and with the same content, will do.
     """
-    path = archive_path(folder, names, day)
+    path = archive_path(folder, day)
 
     async def write(file: BinaryIO) -> Exported:
         return await Export(connection, names, file).write_day(day, archives=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import date
 from typing import NamedTuple
 
@@ -54,10 +54,10 @@ async def check_places(
     What left the log by retention can't be hashed again: the chain goes on from what the ledger says there. A lost
     row is no finding any more once its dead letter in *version* is given up.
     """
+    known = await _days(cursor, tables)
     entries = await _entries(cursor, tables, [row.position for row in rows])
     in_log = await read_log_rows(cursor, tables, [entry.batch_id for entry in entries])
-    # Read after the rows: a day whose rows have left meanwhile is none of these any more.
-    days = await _days(cursor, tables)
+    days = await _days(cursor, tables, known.gone)
     given_up = await _given_up(cursor, tables, version, rows)
     for entry in entries:
         _check_entry(entry, in_log.get(entry.batch_id), days, entry.position in given_up, found)
@@ -73,9 +73,10 @@ class Unchecked(NamedTuple):
 
 async def read_unchecked(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LedgerRow]) -> Unchecked:
     """Read these places for `check_batches`."""
+    known = await _days(cursor, tables)
     entries = await _entries(cursor, tables, [row.position for row in rows])
     in_log = await read_whole_rows(cursor, tables, [entry.batch_id for entry in entries])
-    return Unchecked(entries, in_log, await _days(cursor, tables))
+    return Unchecked(entries, in_log, await _days(cursor, tables, known.gone))
 
 
 def check_batches(unchecked: Unchecked, found: Findings) -> int:
@@ -223,10 +224,14 @@ def _payload_fault(row: LogRow, payload: bytes) -> str:
     return ""
 
 
-async def _days(cursor: AsyncCursor[TupleRow], tables: Tables) -> _Days:
+async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] = frozenset()) -> _Days:
+    """Return what days are now; those that were *gone* before stay so, also where clean-up has forgotten them.
+
+    Asked after the rows are read, it leaves out days whose rows have left meanwhile.
+    """
     await cursor.execute(sql.SQL("SELECT day, state IN ('opening', 'gone') FROM {days}").format(days=tables.days))
     rows = await cursor.fetchall()
-    return _Days({day for day, is_gone in rows if not is_gone}, {day for day, is_gone in rows if is_gone})
+    return _Days({day for day, is_gone in rows if not is_gone}, {day for day, is_gone in rows if is_gone} | gone)
 
 
 async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Sequence[int]) -> list[_Entry]:

@@ -65,7 +65,7 @@ async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIte
                 binary=True,
             )
             while rows := await rollup.fetchmany(_ROWS):
-                yield Points(resolution, [Point(*row) for row in rows])
+                yield Points(resolution, [Point(*row) for row in rows])  # type: ignore[arg-type] # one of those four
 
 
 class Names:
@@ -78,7 +78,7 @@ class Names:
         self._workers: dict[str, int] = {}
 
     async def of(self, points: Sequence[Point]) -> tuple[Mapping[Series, int], Mapping[str, int]]:
-        series = {Series(one.key, one.kind, one.unit) for one in points}  # type: ignore[arg-type] # the table checks it
+        series = {Series(one.key, one.kind, one.unit) for one in points}
         workers = {one.worker for one in points if one.worker is not None}
         if new := sorted(series - self._series.keys()):
             self._series |= await number_series(self._connection, self._tables, new)
@@ -97,7 +97,7 @@ async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Po
     ) as copy:
         for one in points.points:
             worker = 0 if one.worker is None else workers[one.worker]
-            number = series[one.key, one.kind, one.unit]  # type: ignore[index] # a Series is this tuple
+            number = series[Series(one.key, one.kind, one.unit)]
             await copy.write_row((OPENING, worker, number, *_values(one)))
 
 

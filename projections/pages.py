@@ -90,6 +90,15 @@ async def read_end(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     return int(row[0]) if row else 0
 
 
+def check_place(selection: Selection, end: int) -> None:
+    """Raise `MetricsLogError` if the place to go on from is past the end of the order: it is none of this log's."""
+    if selection.after is not None and selection.after.position > end:
+        raise MetricsLogError(
+            f"place {selection.after} lies past the end of the order, {end}: it is from another database, or this "
+            "one was restored from before; begin again without it"
+        )
+
+
 async def read_pages(
     connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection, *, until: int | None = None
 ) -> AsyncIterator[Page]:
@@ -106,11 +115,7 @@ async def read_pages(
     reader = _Reader(connection, tables, selection)
     async with short_transaction(connection) as cursor:
         end = await read_end(cursor, tables)
-        if selection.after is not None and selection.after.position > end:
-            raise MetricsLogError(
-                f"place {selection.after} lies past the end of the order, {end}: it is from another database, or this "
-                "one was restored from before; begin again without it"
-            )
+        check_place(selection, end)
         end = min(one for one in (end, until, selection.last_position) if one is not None)
         pruned = await read_pruned(cursor, tables, after=selection.start)
     reader.said = {one.day for one in pruned if one.day is not None}
@@ -126,14 +131,14 @@ async def read_pages(
             )
         until_here = stretches[-1].last if len(stretches) == _STRETCHES else end
         until_here = min(until_here, end)
-        for first, last in _to_read(stretches, start + 1, until_here, floor):
+        for first, last in ranges_to_read(stretches, start + 1, until_here, floor):
             async for page in reader.read(first, last):
                 yield page
         start = until_here
         yield reader.page(Place(start))
 
 
-def _to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:
+def ranges_to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:
     """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
 
     What lies between stretches has to be read, except up to *floor*, the last position that has left the log: there

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -17,7 +16,7 @@ from .event import EventKind
 _LEAST_US, _MOST_US = -(2**63), 2**63 - 1
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """Where a reader stands: behind event *index* of the batch at *position*, or behind all of it for None."""
 
     position: int

@@ -47,7 +47,7 @@ async def let_go(connection: Connection, names: Tables, archive: Path | None) ->
 
 
 def archive_of(folder: Path, day: date) -> Path:
-    return folder / f"chancy_metrics_log-{day}.export"
+    return folder / f"metrics_log-{day}.export"
 
 
 async def test_every_day_is_there_before_it_goes_and_holds_what_was_in_it(
@@ -120,7 +120,8 @@ async def test_a_prune_that_ended_in_between_accepts_the_archive_it_finds(
     pruned = await let_go(connection, names, tmp_path)
 
     assert (kept.state, kept.blocker) == ("closed", "another process works on the opening")
-    assert archive_of(tmp_path, OLD[0]).stat() == first
+    again = archive_of(tmp_path, OLD[0]).stat()
+    assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
     assert [day.state for day in pruned] == ["gone"] * 3
     assert len(os.listdir(tmp_path)) == 3
 
@@ -182,9 +183,11 @@ async def test_the_command_archives_and_ends_with_3_where_it_cant(
 
     done = run(dsn, "prune", "--archive", str(tmp_path))
     nowhere = run(dsn, "prune", "--archive", str(tmp_path / "none"))
+    kept = run(dsn, "prune", "--keep", "41d", "--dry-run")
 
     assert done.returncode == 3
     assert f"{OLD[0]}  " in done.stdout
     assert "gone" in done.stdout.splitlines()[0]
     assert "stays (closed): its archive" in done.stdout.splitlines()[1]
     assert nowhere.returncode == 2
+    assert kept.stdout == "no day of the log is past its time\n"

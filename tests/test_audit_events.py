@@ -22,6 +22,8 @@ from click.testing import CliRunner
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
@@ -173,7 +175,7 @@ async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connectio
     await LogWriter(connection, names, "w\x1b[31m").append(runs=[a_run(EVIL)])
     await order(connection, names)
 
-    shown = [run(dsn, "events", COLUMNS=str(columns)) for columns in (80, 200)]
+    shown = [run(dsn, "events", COLUMNS=str(columns), FORCE_COLOR="1") for columns in (80, 200)]
     told = run(dsn, "events", "--json")
 
     for done in shown:
@@ -187,13 +189,15 @@ async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connectio
     assert json.loads(told.stdout.splitlines()[-1])["key"] == EVIL
 
 
-async def test_without_rich_the_same_is_plain_text(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+@pytest.mark.parametrize("rich", ["installed", "missing"])
+async def test_without_rich_or_a_terminal_an_event_is_a_line_of_text(
+    rich: str, dsn: str, connection: Connection, names: Tables, tmp_path: Path
 ) -> None:
     await a_log(connection, names)
     (tmp_path / "rich.py").write_text("raise ImportError")
+    environment = {} if rich == "installed" else {"PYTHONPATH": str(tmp_path), "FORCE_COLOR": "1"}
 
-    done = run(dsn, "events", "--limit", "2", PYTHONPATH=str(tmp_path))
+    done = run(dsn, "events", "--limit", "2", **environment)
 
     assert done.stdout.splitlines() == [
         "at (UTC)             place      worker    event",
@@ -206,12 +210,12 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
     await a_log(connection, names)
     await LogWriter(connection, names).append()
 
-    shown, told = run(dsn, "job", str(JOB), COLUMNS="80"), run(dsn, "job", str(JOB), "--json")
+    shown, told = run(dsn, "job", str(JOB), COLUMNS="80", FORCE_COLOR="1"), run(dsn, "job", str(JOB), "--json")
 
     assert shown.returncode == told.returncode == 0
     assert f"job       {JOB}, app.work\n" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) == 80
-    assert shown.stderr == "1 batches wait for their place in the order: the next fold gives it to them\n"
+    assert shown.stderr == "1 batch waits for a place in the order, which the next fold gives: there may be more soon\n"
     life = json.loads(told.stdout)
     assert [(one["state"], one["attempt"], one["worker"]) for one in life["updates"]] == [
         ("retrying", 1, "w1"),
@@ -223,6 +227,30 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
     ]
     assert (life["pruned"], life["unreadable"], life["position"]) == ([], [], 2)
     assert life["first_day"] == f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summarising, "STRETCH_EVENTS", 50)
+    for number in range(100):
+        ids = [JOB] if number == 40 else []
+        jobs = [a_row(job_id=one.bytes) for one in ids] + [a_row() for _ in range(5 - len(ids))]
+        await LogWriter(connection, names).append(jobs=jobs)
+    await order(connection, names)
+    assert await summarise(connection, names) == 10
+    decoded: list[int] = []
+
+    def counted(*arguments: Any) -> DecodedBatch:
+        decoded.append(1)
+        return decode(*arguments)
+
+    monkeypatch.setattr("chancy_metrics.projections.pages.decode", counted)
+    async with an_app(dsn) as (chancy, _):
+        life = await job_life(chancy, JOB)
+
+    assert [event.position for event in life.updates] == [41]
+    assert 10 <= len(decoded) <= 20  # its stretch, and one in three hundred others
 
 
 async def test_a_job_without_updates_is_no_error(dsn: str, connection: Connection, names: Tables) -> None:
@@ -443,9 +471,11 @@ async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(
     ending: signal.Signals, dsn: str, connection: Connection, names: Tables, tmp_path: Path
 ) -> None:
     cursor = tmp_path / "cursor"
-    cursor.write_text("0\n")
     seen: list[int] = []
     with anyio.fail_after(60):
+        async with a_follower(dsn, "--cursor", str(cursor)) as (process, _):
+            await eventually(lambda: anyio.to_thread.run_sync(cursor.exists))
+            process.send_signal(ending)
         for upto in (2, 4, 6):
             await batches(connection, names, 2)
             async with a_follower(dsn, "--cursor", str(cursor)) as (process, shown):

@@ -15,7 +15,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import parquet
 from chancy_metrics.plugin.audit import pages
@@ -91,13 +91,14 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     writer = LogWriter(connection, names)
     await writer.append(runs=[a_run("app:n")])
     await order(connection, names)
-    first = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
+    asked = ("--key", "app:n", "--kind", "counter", "--since", "2026-01-01", "--after", "0")
+    first = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     await writer.append(runs=[a_run("app:n")])
     await writer.append(runs=[a_run("app:m")])
     await order(connection, names)
 
-    second = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
-    third = run(dsn, "events", "--key", "app:n", "--parquet", str(tmp_path))
+    second = run(dsn, "events", *asked, "--parquet", str(tmp_path))
+    third = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     other = run(dsn, "events", "--parquet", str(tmp_path))
 
     assert [one.stdout.split(";")[0] for one in (first, second, third)] == [
@@ -151,8 +152,8 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
     assert positions(tmp_path) == list(range(1, 31))
     assert export.events == 30
     assert len(list(tmp_path.glob("day=*"))) == 10
-    again = Export(tmp_path, Selection())
-    assert again.place == Place(30)
+    with Export(tmp_path, Selection()) as again:
+        assert again.place == Place(30)
 
 
 async def test_an_export_in_small_parts_holds_each_event_once(
@@ -185,8 +186,22 @@ async def test_an_export_in_small_parts_holds_each_event_once(
 def test_a_folder_whose_place_is_broken_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "_place.json").write_text(content)
 
-    with pytest.raises(MetricsLogError, match="does not say up to where"):
-        Export(tmp_path, Selection())
+    with pytest.raises(MetricsLogError, match="does not say up to where"), Export(tmp_path, Selection()):
+        pass
+
+
+def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with (
+        Export(tmp_path, Selection()),
+        pytest.raises(AlreadyRunning, match="another process writes"),
+        Export(tmp_path, Selection()),
+    ):
+        pass
+    with Export(tmp_path, Selection()) as export:
+        export.write(a_page(an_event(1)))
+        export.finish()
+
+    assert positions(tmp_path) == [1]
 
 
 async def test_a_folder_that_can_not_be_written_is_one_sentence(dsn: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chancy import Chancy, QueuedJob, Worker
@@ -20,9 +21,11 @@ from chancy_metrics.events.log import BatchId, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import Seal, link, read_seals
+from chancy_metrics.plugin import sealing
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.sealing import Checked, Progress, check, seal
+from chancy_metrics.projections import audit
 from chancy_metrics.projections.rules import BUILT_IN
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
 from tests.test_cli import run
@@ -307,6 +310,23 @@ async def test_where_clean_up_has_taken_the_ledgers_beginning_it_begins_there_an
     ]
 
 
+async def test_a_beginning_that_is_cleaned_up_during_a_check_is_no_finding(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await pruned_history(connection, names)
+    read = audit.read_whole_rows
+
+    async def clean_first(*arguments: Any) -> Any:
+        await fetch(connection, "DELETE FROM {ledger} WHERE position < 5", names)
+        await fetch(connection, "DELETE FROM {days} WHERE day = %(old)s", names, old=old)
+        return await read(*arguments)
+
+    monkeypatch.setattr(audit, "read_whole_rows", clean_first)
+    found = await checked(dsn)
+
+    assert (found.found, found.batches) == (0, 4)
+
+
 async def test_a_seal_is_refused_while_head_and_ledger_do_not_agree(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
@@ -339,6 +359,29 @@ async def test_what_is_appended_and_folded_during_a_check_is_no_finding(dsn: str
             found.append((await check(chancy)).found)
 
     assert found == [0] * 5
+
+
+async def test_a_day_that_leaves_during_a_check_is_no_finding(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = datetime.now(UTC).date() - timedelta(days=3)
+    read = sealing.read_unchecked
+    async with connections(dsn, 2) as (connection, other), an_app(dsn) as (chancy, _):
+        await make_days(connection, names, today=old, ahead=0)
+        writer = LogWriter(connection, names)
+        for day in (old, None, old):
+            await writer.append(runs=[a_run()], day=day)
+            await order_and_fold(connection, names)
+
+        async def prune_first(*arguments: Any) -> Any:
+            gone = await prune(other, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            assert [day.blocker for day in gone] in ([""], [])
+            return await read(*arguments)
+
+        monkeypatch.setattr(sealing, "read_unchecked", prune_first)
+        found = await check(chancy)
+
+    assert (found.found, found.batches, found.carried) == (0, 1, 2)
 
 
 @given(
@@ -408,7 +451,7 @@ async def test_without_a_metrics_log_the_check_says_what_to_run(empty_dsn: str) 
     done = run(empty_dsn, "audit", "check")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr == "Error: the metrics tables under prefix 'chancy_' are missing: run `chancy misc migrate`\n"
 
 
 async def test_the_documented_job_posts_a_seal_that_holds(

@@ -1,10 +1,11 @@
-"""A selection yields exactly the events that match, in order, with summaries and without, and says what it could not read."""
+"""A selection yields exactly the events that match, in order, with summaries and without."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -17,11 +18,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.summaries import Stretch
 from chancy_metrics.projections import summarising
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.gaps import Gap
 from chancy_metrics.projections.job_series import job_series
-from chancy_metrics.projections.pages import select
+from chancy_metrics.projections.pages import ranges_to_read, select
 from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.summarising import summarise
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
@@ -117,10 +119,12 @@ def fits(wanted: Selection, event: Event) -> bool:
 
 
 async def chosen(
-    connection: Connection, names: Tables, wanted: Selection = Selection(), **options: Any
+    connection: Connection, names: Tables, wanted: Selection | None = None, **options: Any
 ) -> tuple[list[Event], list[Gap]]:
     gaps: list[Gap] = []
-    return [event async for event in select(connection, names, wanted, on_gap=gaps.append, **options)], gaps
+    return [
+        event async for event in select(connection, names, wanted or Selection(), on_gap=gaps.append, **options)
+    ], gaps
 
 
 async def write(
@@ -170,3 +174,49 @@ async def test_a_selection_is_what_matches_of_all_events_with_and_without_summar
     expected = [([event for event in everything if fits(one, event)], []) for one in wanted]
     assert without == expected
     assert behind == expected
+
+
+@st.composite
+def summarised(draw: st.DrawFn) -> tuple[list[Stretch], int]:
+    """Stretches in order, with holes between some; and the last position that has left the log."""
+    stretches, position = [], 1
+    for hole, length, skips in draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.booleans()))):
+        stretches.append(Stretch(position + hole, position + hole + length - 1, skips))
+        position += hole + length
+    return stretches, draw(st.integers(0, position))
+
+
+@given(summarised(), st.integers(1, 20), st.integers(0, 60))
+def test_what_is_read_is_what_no_summary_denies_and_what_has_not_left(
+    history: tuple[list[Stretch], int], first: int, end: int
+) -> None:
+    stretches, floor = history
+    known = {position: one.skips for one in stretches for position in range(one.first, one.last + 1)}
+    last = max(known, default=0)
+    reaching = [one for one in stretches if one.last >= first and one.first <= end]
+
+    found = ranges_to_read(reaching, first, end, floor)
+
+    read = [position for start, stop in found for position in range(start, stop + 1)]
+    assert read == sorted(set(read))
+    assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(found))
+    for position in range(first, end + 1):
+        if position in known:
+            assert (position in read) == (not known[position])
+        elif position > floor or position > last:
+            assert position in read
+
+
+async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, names: Tables) -> None:
+    history = [([a_row(), a_row()], [a_run("app", [1.0, 2.0])], 0), ([], [a_run("app")], 1), ([a_row()], [], 0)]
+    await write(connection, names, history)
+    everything, _ = await chosen(connection, names)
+
+    for number, event in enumerate(everything, 1):
+        behind, _ = await chosen(connection, names, Selection(after=Place(event.position, event.index)))
+        batch, _ = await chosen(connection, names, Selection(after=Place(event.position)))
+        limited, _ = await chosen(connection, names, limit=number)
+
+        assert behind == everything[number:]
+        assert batch == [one for one in everything if one.position > event.position]
+        assert limited == everything[:number]

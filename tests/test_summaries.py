@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from uuid import UUID
 
 import anyio
 import pytest
@@ -13,15 +15,16 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.filter import may_hold
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.ledger import LedgerRow
+from chancy_metrics.events.log import BatchId, LogBatch, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.summaries import Wanted, read_stretches
+from chancy_metrics.events.summaries import FORMAT, Wanted, read_stretches
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.projections import summarising
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.selection import Selection, start_of, text_token
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.summarising import describe, summarise
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -203,3 +206,28 @@ async def test_the_worker_whose_turn_it_is_summarises(
 
             tasks.cancel_scope.cancel()
     assert (await fetch(connection, SPANS, names))[0] == (1, 1, 10)
+
+
+def test_filters_of_this_format_are_made_of_these_tokens() -> None:
+    """Where this fails, old filters deny what is there: raise `FORMAT`, then put the new hash here."""
+    jobs = [a_row(job_id=bytes(range(16)))]
+    jobs[0] = jobs[0]._replace(combo=jobs[0].combo._replace(error="app.Declined: no"))
+    made = encode(jobs, [a_run("a:b", kind="gauge")])
+    batch = LogBatch(1, UUID(int=1), 1, "w1", NOON_US, made.events, made.codec, made.payload, made.sha256)
+
+    summary = describe([LedgerRow(1, BatchId(OLD, UUID(int=1), 1), 2)], [batch])
+
+    assert FORMAT == 1
+    assert summary.filter is not None
+    assert sha256(summary.filter).hexdigest()[:16] == "884182d039fc0b08"
+
+
+async def test_a_summary_of_another_format_says_nothing(connection: Connection, names: Tables) -> None:
+    await write(connection, names, [10])
+    await summarise(connection, names)
+    await fetch(connection, "UPDATE {summaries} SET format = 2", names)
+
+    async with short_transaction(connection) as cursor:
+        found = await read_stretches(cursor, names, Wanted(0, 1), after=0, until=9, limit=9)
+
+    assert [stretch.skips for stretch in found] == [False]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 import psycopg
 import pytest
 from chancy import Chancy
@@ -22,30 +22,23 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.genuine import ImportRefused
 from chancy_metrics.events.importing import is_importing
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.seal import Seal, link
+from chancy_metrics.events.seal import Seal
 from chancy_metrics.events.stretch import Place
-from chancy_metrics.events.transfer import (
-    Batch,
-    DamagedExport,
-    Frame,
-    Header,
-    Writer,
-    check_whole,
-    place_of,
-    read_frames,
-)
 from chancy_metrics.plugin import Metrics, exporting
+from chancy_metrics.plugin.discarding import discard
 from chancy_metrics.plugin.exporting import Exported
-from chancy_metrics.plugin.importing import Import, Imported, ImportRefused
+from chancy_metrics.plugin.importing import Import, Imported
+from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.rebuild import rebuild, undo
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import check, seal
+from chancy_metrics.plugin.sealing import Progress, check, seal
 from chancy_metrics.plugin.transfer import export_log, import_log
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.rules import BUILT_IN
@@ -55,6 +48,7 @@ from tests.conftest import TEMPLATE
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold, total
 from tests.faults.history import make_history, some_facts
 from tests.test_cli import run
+from tests.test_seal_and_check import pruned_history
 
 Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
@@ -112,9 +106,7 @@ async def folded(dsn: str) -> None:
         assert not (await fold_all(chancy)).reason
 
 
-async def numbers(
-    connection: Connection, names: Tables, horizons: dict[str, int] | None = None
-) -> dict[str, list[str]]:
+async def numbers(connection: Connection, names: Tables, since: dict[str, int] | None = None) -> dict[str, list[str]]:
     """Every row of the live version, by names instead of numbers and as text, which tells 1.0 from 1.00."""
     return {
         resolution: [
@@ -127,11 +119,17 @@ async def numbers(
                 " ON w.id = r.worker WHERE version = (SELECT live FROM {head}) AND bucket >= %(horizon)s"
                 " ORDER BY key, kind, unit, name NULLS FIRST, bucket",
                 names,
-                horizon=(horizons or {}).get(resolution, 0),
+                horizon=(since or {}).get(resolution, 0),
             )
         ]
         for resolution in RESOLUTIONS
     }
+
+
+async def horizons(connection: Connection, names: Tables) -> dict[str, int]:
+    """From where on the live version keeps its points."""
+    async with short_transaction(connection) as cursor:
+        return (await live_version(cursor, names)).horizons
 
 
 async def shown(chancy: Chancy, metrics: Metrics) -> dict[str, object]:
@@ -189,10 +187,8 @@ async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
         found = await check(chancy, seals=[out.seal])
         assert (found.found, found.carried, found.batches) == (0, 12, 12)
         assert (await verify(chancy)).drift == 0
-    async with short_transaction(target[1]) as cursor:
-        horizons = (await live_version(cursor, names)).horizons
     kept = await numbers(target[1], names)
-    assert kept == await numbers(connection, names, horizons)
+    assert kept == await numbers(connection, names, await horizons(target[1], names))
     assert all(kept.values())
 
 
@@ -366,7 +362,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
         await take_piece(run, piece)
 
     monkeypatch.setattr(Import, "_take_piece", take)
-    monkeypatch.setattr("chancy_metrics.plugin.importing.PAGE", 2)
+    monkeypatch.setattr("chancy_metrics.events.genuine.PAGE", 2)
 
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
@@ -381,126 +377,6 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
 async def importing(connection: Connection, names: Tables) -> bool:
     async with short_transaction(connection) as cursor:
         return await is_importing(cursor, names)
-
-
-def forge(path: Path, change: Callable[[Frame], Frame | None]) -> Path:
-    """Write the file again as somebody would who knows its format."""
-    forged = path.with_name("forged")
-    with forged.open("wb") as file:
-        writer = Writer(file)
-        for frame in read_frames(path):
-            if (changed := change(frame)) is None or type(changed).__name__ == "Trailer":
-                continue
-            writer.put_place(place_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
-        writer.finish(0)
-    return forged
-
-
-def at(position: int, **changes: object) -> Callable[[Frame], Frame | None]:
-    def change(frame: Frame) -> Frame | None:
-        if isinstance(frame, Batch) and frame.position == position:
-            return msgspec.structs.replace(frame, **changes)
-        return frame
-
-    return change
-
-
-def rehashed(position: int) -> Callable[[Frame], Frame | None]:
-    """Another payload, with its own sha256 and a hash that covers it."""
-    before = [b""]
-
-    def change(frame: Frame) -> Frame | None:
-        if isinstance(frame, Batch):
-            if frame.position == position:
-                payload = encode((), [a_run("app:forged")]).payload
-                frame = msgspec.structs.replace(frame, payload=payload, sha256=sha256(payload).digest())
-                row = place_of(frame).row
-                assert row is not None
-                frame = msgspec.structs.replace(frame, chain=link(before[0], position, row))
-            before[0] = frame.chain
-        return frame
-
-    return change
-
-
-def without(position: int) -> Callable[[Frame], Frame | None]:
-    return lambda frame: None if isinstance(frame, Batch) and frame.position == position else frame
-
-
-@pytest.mark.parametrize(
-    ("change", "position", "why"),
-    [
-        (at(4, payload=b"forged"), 4, "the payload does not match its sha256"),
-        (at(4, payload=b"f", sha256=sha256(b"f").digest()), 4, "its hash does not cover its row"),
-        (at(4, worker="somebody"), 4, "its hash does not cover its row"),
-        (at(4, appended_us=0), 4, "its hash does not cover its row"),
-        (at(4, chain=b"\1" * 32), 4, "its hash does not cover its row"),
-        (at(4, placed_events=1), 4, "its place says 1 events"),
-        (rehashed(4), 5, "its hash does not cover its row"),
-        (without(4), 5, "position 4 is missing before it"),
-        (without(1), 2, "the hash before it is missing"),
-    ],
-)
-async def test_a_forged_batch_is_refused_at_its_position_before_anything_is_taken(
-    change: Callable[[Frame], Frame | None],
-    position: int,
-    why: str,
-    dsn: str,
-    connection: Connection,
-    names: Tables,
-    target: tuple[str, Connection],
-    tmp_path: Path,
-) -> None:
-    await some_log(connection, names)
-    await exported(dsn, tmp_path / "log")
-
-    with pytest.raises(ImportRefused, match=f"position {position} of .* is not what was written: {why}"):
-        await imported(target[0], forge(tmp_path / "log", change))
-
-    assert await fetch(target[1], HEAD, names) == [(0, b"")]
-    assert await fetch(target[1], "SELECT count(*) FROM {log}", names) == [(0,)]
-    assert not await importing(target[1], names)
-
-
-async def test_the_last_hash_of_the_header_is_checked_at_the_end(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
-) -> None:
-    await some_log(connection, names)
-    await exported(dsn, tmp_path / "log")
-
-    def longer(frame: Frame) -> Frame:
-        return msgspec.structs.replace(frame, position=9) if isinstance(frame, Header) else frame
-
-    with pytest.raises(ImportRefused, match="ends at position 7, not at 9"):
-        await imported(target[0], forge(tmp_path / "log", longer))
-
-
-@pytest.mark.parametrize("cut", [0, 10, 24, 30, 60, 0.5, -1, -40])
-async def test_a_file_that_was_cut_short_or_changed_is_refused_before_anything_is_taken(
-    cut: float, dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
-) -> None:
-    await some_log(connection, names, batches=3)
-    path = tmp_path / "log"
-    await exported(dsn, path)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * cut) if 0 < cut < 1 else int(cut)])
-    flipped = tmp_path / "flipped"
-    flipped.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
-
-    for damaged in (path, flipped):
-        with pytest.raises(DamagedExport):
-            await imported(target[0], damaged)
-
-    assert await fetch(target[1], HEAD, names) == [(0, b"")]
-    assert not await importing(target[1], names)
-
-
-def test_a_file_of_a_newer_format_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "newer"
-    path.write_bytes(b"chancy-metrics export 2\n" + bytes(100))
-
-    with pytest.raises(DamagedExport, match="use newer code"):
-        check_whole(path)
 
 
 async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
@@ -534,7 +410,7 @@ async def stopped_after(dsn: str, path: Path, pieces: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(Import, "_take_piece", take)
-        patch.setattr("chancy_metrics.plugin.importing.PAGE", 2)
+        patch.setattr("chancy_metrics.events.genuine.PAGE", 2)
         await imported(dsn, path)
 
 
@@ -642,3 +518,153 @@ async def test_an_export_to_stdout_is_the_file(
     assert b"chancy-metrics-seal 1 position=7" in done.stderr
     await imported(target[0], path)
     await assert_same_log(names, connection, target[1])
+
+
+async def test_an_empty_log_can_be_taken_elsewhere(dsn: str, target: tuple[str, Connection], tmp_path: Path) -> None:
+    out = await exported(dsn, tmp_path / "log")
+    back = await imported(target[0], tmp_path / "log")
+
+    assert (out.places, back.position, back.batches) == (0, 0, 0)
+
+
+async def test_where_the_ledgers_beginning_was_cleaned_up_the_copy_begins_there_too(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await pruned_history(connection, names)
+    async with an_app(dsn) as (chancy, metrics):
+        await Maintenance(metrics.options).clean(connection, names)
+
+    out = await exported(dsn, tmp_path / "log")
+    await imported(target[0], tmp_path / "log")
+    await folded(target[0])
+
+    assert (out.places, out.batches) == (5, 4)
+    await assert_same_log(names, connection, target[1])
+    async with an_app(target[0]) as (chancy, _):
+        found = await check(chancy, seals=[out.seal])
+        assert (found.found, found.first, found.seals) == (0, 4, 1)
+        assert (await verify(chancy)).drift == 0
+
+
+async def test_days_of_the_target_that_left_the_log_at_the_source_go_there_too(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=2)
+    gone = datetime.now(UTC).date() - timedelta(days=3)
+    await exported(dsn, tmp_path / "log")
+    await make_days(target[1], names, today=gone, ahead=0)
+
+    await imported(target[0], tmp_path / "log")
+
+    assert await fetch(target[1], f"SELECT state FROM {{days}} WHERE day = '{gone}'", names) == [("gone",)]
+    assert await fetch(target[1], f"SELECT to_regclass('{names.partition_name(gone)}')", names) == [(None,)]
+
+
+async def test_a_target_with_batches_of_a_day_that_left_the_log_is_refused(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=2)
+    gone = datetime.now(UTC).date() - timedelta(days=3)
+    await exported(dsn, tmp_path / "log")
+    await make_days(target[1], names, today=gone, ahead=0)
+    await LogWriter(target[1], names).append(runs=[a_run()], day=gone)
+
+    with pytest.raises(ImportRefused, match=f"this database has batches of {gone}"):
+        await imported(target[0], tmp_path / "log")
+    assert not await importing(target[1], names)
+
+
+async def test_every_version_that_is_there_begins_with_the_opening(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, names, batches=4)
+    await exported(dsn, tmp_path / "log")
+    async with an_app(target[0]) as (chancy, _):
+        await rebuild(chancy)  # of nothing, so that two versions are there
+        await import_log(chancy, tmp_path / "log")
+        await fold_all(chancy)
+        kept = await horizons(target[1], names)
+        newer = await numbers(target[1], names, kept)
+        await undo(chancy)
+
+    assert await numbers(target[1], names, kept) == newer
+    assert await numbers(connection, names, kept) == newer
+    assert all(newer.values())
+
+
+async def test_two_imports_at_once_bring_one_log(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+    await stopped_after(target[0], tmp_path / "log", 1)
+
+    ended = await asyncio.gather(*[imported(target[0], tmp_path / "log") for _ in range(2)], return_exceptions=True)
+    await imported(target[0], tmp_path / "log")
+
+    assert all(isinstance(one, Imported | MetricsLogError) for one in ended), ended
+    assert not await importing(target[1], names)
+    await assert_same_log(names, connection, target[1])
+
+
+async def test_an_import_that_gets_no_lock_says_so_and_goes_on_later(
+    dsn: str,
+    connection: Connection,
+    names: Tables,
+    target: tuple[str, Connection],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chancy_metrics.plugin.importing.PATIENCE_S", 0)
+    await some_log(connection, names)
+    await exported(dsn, tmp_path / "log")
+
+    async with target[1].transaction():
+        await fetch(target[1], "SELECT count(*) FROM {versions} v WHERE version = 1", names)
+        await target[1].execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names.ledger))
+        with pytest.raises(MetricsLogError, match="a transaction has held a lock that the import needs for 0 s"):
+            await imported(target[0], tmp_path / "log")
+
+    assert (await imported(target[0], tmp_path / "log")).position == 7
+
+
+async def test_a_day_without_batches_is_an_empty_file(dsn: str, tmp_path: Path) -> None:
+    out = await exported(dsn, tmp_path / "day", day=datetime.now(UTC).date())
+
+    assert (out.places, out.seal.position) == (0, 0)
+
+
+async def test_what_nobody_can_read_travels_and_is_a_dead_letter_there_too(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    good = encode((), [a_run("app:n", at_us=now_us())])
+    for batch in (good, good._replace(payload=b"garbage", sha256=sha256(b"garbage").digest()), good):
+        await LogWriter(connection, names).append(batch=batch)
+    await order_and_fold(connection, names)
+    async with an_app(dsn) as (chancy, _):
+        await discard(chancy, 2, why="garbage", by="me")
+
+    await exported(dsn, tmp_path / "log")
+    await imported(target[0], tmp_path / "log")
+    await folded(target[0])
+
+    letters = "SELECT position, discarded_at IS NULL FROM {dead_letters}"
+    assert await fetch(connection, letters, names) == [(2, False)]
+    assert await fetch(target[1], letters, names) == [(2, True)]
+    assert await total(target[1], names, "app:n") == [2] * 4
+    await assert_same_log(names, connection, target[1])
+
+
+async def test_progress_is_told_up_to_the_end(
+    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, names)
+    out: list[Progress] = []
+    back: list[Progress] = []
+
+    await exported(dsn, tmp_path / "log", on_progress=out.append)
+    await imported(target[0], tmp_path / "log", on_progress=back.append)
+
+    for told in (out, back):
+        assert (told[-1].position, told[-1].until) == (7, 7)
+        assert told[-1].events > 0

@@ -17,10 +17,11 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events import genuine
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, importing
+from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.importing import Imported
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.transfer import import_log
@@ -37,7 +38,7 @@ KILLS = 12
 
 
 def _run(dsn: str, path: Path, pipe: Pipe) -> None:
-    importing.PAGE = 3
+    genuine.PAGE = 3
     try:
         pipe.send(asyncio.run(_work(dsn, path, pipe)))
     except (MetricsLogError, psycopg.Error) as error:
@@ -45,22 +46,27 @@ def _run(dsn: str, path: Path, pipe: Pipe) -> None:
 
 
 async def _work(dsn: str, path: Path, pipe: Pipe) -> Imported:
+    def tell(position: int) -> None:
+        pipe.send(position)
+        pipe.recv()  # may go on
+
     async with Chancy(dsn, plugins=[Metrics()]) as chancy:
-        pipe.send(0)
-        return await import_log(chancy, path, on_progress=lambda progress: pipe.send(progress.position))
+        tell(0)
+        return await import_log(chancy, path, on_progress=lambda progress: tell(progress.position))
 
 
 async def run_import(dsn: str, path: Path, *, kill_at: int | None, after_s: float = 0) -> Imported | str | None:
-    """Import in a process of its own; SIGKILL it so long after it told position *kill_at* or a later one."""
-    ours, theirs = spawner.Pipe(duplex=False)
+    """Import in a process of its own; SIGKILL it so long after it goes on from *kill_at*, or a later position."""
+    ours, theirs = spawner.Pipe()
     process = spawner.Process(target=_run, args=(dsn, path, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, ConnectionResetError, BrokenPipeError):
             while isinstance(told := await to_thread.run_sync(ours.recv), int):
+                ours.send(None)
                 if kill_at is not None and told >= kill_at:
-                    await anyio.sleep(after_s)
+                    await anyio.sleep(after_s)  # it gets as far as the next piece at the most
                     assert process.pid is not None
                     os.kill(process.pid, signal.SIGKILL)
                     kill_at = None

@@ -1,0 +1,75 @@
+"""The places in an export, each checked against the hash before it: what was written, or the first that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+
+from .errors import MetricsLogError
+from .seal import chain_fault, payload_fault
+from .stretch import PAGE, Place
+from .transfer import Batch, Frame, Gone, place_of
+
+#: Bytes of payloads, or one batch, that are held at once.
+PIECE_BYTES = 4 << 20
+
+
+class ImportRefused(MetricsLogError):
+    """A file does not fit this database, or what is in it is not what was written."""
+
+
+def genuine_places(
+    frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path
+) -> Iterator[list[Place]]:
+    """Yield the places past position *after* in pieces of bounded size, each one checked against the hash before it.
+
+    Raises:
+        ImportRefused: At the first place that is not what was written, when all before it have been handed out.
+    """
+    piece: list[Place] = []
+    size = 0
+    last = 0
+    for frame in frames:
+        if not isinstance(frame, Gone | Batch):
+            continue
+        place = place_of(frame)
+        if place.position <= after:
+            if place.position == after and place.chain != chain:
+                raise ImportRefused(
+                    f"the log of this database is not the beginning of {path}: at position {after} they differ"
+                )
+            last = place.position
+            continue
+        if last < after or (fault := _fault(place, last, chain, gone)):
+            if piece:
+                yield piece
+            raise ImportRefused(
+                f"position {place.position} of {path} is not what was written: "
+                f"{fault if last >= after else f'it has no position {after}'}; nothing is taken from there on"
+            )
+        piece.append(place)
+        size += len(place.payload)
+        last, chain = place.position, place.chain
+        if len(piece) == PAGE or size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+    if last < after:
+        raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
+
+
+def _fault(place: Place, last: int, chain: bytes, gone: set[date]) -> str:
+    """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
+    if last and place.position != last + 1:
+        return f"position {last + 1} is missing before it"
+    if place.row is None:
+        return "" if place.batch_id.day in gone else "its batch is missing"
+    if place.batch_id.day in gone:
+        return f"it has a batch of {place.batch_id.day}, which the file says is gone"
+    if place.position > 1 and not last:
+        return "the hash before it is missing"
+    if place.events != place.row.events:
+        return f"its place says {place.events} events, its batch {place.row.events}"
+    return chain_fault(chain, place.position, place.row, place.chain) or payload_fault(place.row, place.payload)
