@@ -9,12 +9,13 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import tables
+from chancy_metrics.projections.summarising import summarise
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows
 from .harness import Row, Size, Target, check
 
-_TABLES = ("metrics_log", "metrics_pending", "metrics_ledger", "metrics_producers", "metrics_head")
+_TABLES = ("metrics_log", "metrics_pending", "metrics_ledger", "metrics_producers", "metrics_head", "metrics_summaries")
 
 
 async def run(pool: Databases, size: Size) -> list[Row]:
@@ -38,6 +39,8 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                     await producer.append(encoded[start : start + piece])
                     await order(connection, names)
                     await connection.execute("VACUUM chancy_metrics_pending, chancy_metrics_producers")
+                while await summarise(connection, names):
+                    pass
                 check("batches ordered", await ask(connection, "SELECT count(*) FROM chancy_metrics_ledger"), batches)
                 check("events", await ask(connection, "SELECT sum(events) FROM chancy_metrics_log"), events)
                 grown = await _bytes(connection) - before

@@ -97,11 +97,8 @@ async def measure(pool: Databases, updates: int) -> list[Figure]:
             note("summarise", updates / took, "updates/s")
             await connection.execute("VACUUM ANALYZE")
             await _flat(connection, chancy, ids, note)
+            await _note_sizes(connection, note)
             await _linear(connection, chancy, updates, today - timedelta(days=days), note)
-            for name, pattern in _SIZES.items():
-                cursor = await connection.execute(_SIZE, (pattern,))
-                row = await cursor.fetchone()
-                note(f"{name} on disk", float(row[0]) / 1e6 if row else 0, "MB")
     note("memory at its most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
     return found
 
@@ -131,6 +128,13 @@ async def _flat(connection: Connection, chancy: Chancy, ids: Sequence[UUID], not
         ]
         assert all(one.equal for _, one in made)
         note(f"explain {resolution}", _middle([took for took, _ in made]))
+
+
+async def _note_sizes(connection: Connection, note: Callable[..., None]) -> None:
+    for name, pattern in _SIZES.items():
+        cursor = await connection.execute(_SIZE, (pattern,))
+        row = await cursor.fetchone()
+        note(f"{name} on disk", float(row[0]) / 1e6 if row else 0, "MB")
 
 
 async def _linear(connection: Connection, chancy: Chancy, updates: int, first: date, note: Callable[..., None]) -> None:
@@ -194,9 +198,7 @@ def _moved(batch: EncodedBatch, ids: bytes, ends_us: int) -> EncodedBatch:
     by_us = ends_us - batch.last_us
     at = msgspec.structs.replace(jobs.at, base=jobs.at.base + by_us)
     data = codec._encoder.encode(msgspec.structs.replace(payload, jobs=msgspec.structs.replace(jobs, at=at, ids=ids)))
-    return batch._replace(
-        first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=sha256(data).digest()
-    )
+    return batch._replace(first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=sha256(data).digest())
 
 
 async def _advance(connection: Connection) -> tuple[float, Advanced]:

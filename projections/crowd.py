@@ -90,7 +90,7 @@ class Crowd:
 
     def _sort(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
         if len(values) > self._most:
-            top = np.argpartition(values, -self._most)[-self._most :]
+            top = np.sort(np.argpartition(values, -self._most)[-self._most :])
             index, values = index[top], values[top]
         if len(self._largest) >= self._most:
             above = values > self._largest[0][0]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 
-from .job_times import JobTimes, shown_us, times_of
+from .job_times import shown_us, times_of
 
 #: "job" is a job update, the others are observations.
 EventKind = Literal["job", "counter", "gauge", "histogram"]
@@ -59,72 +60,78 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
-    """Return the events at *indexes* of a batch, in that order.
+    """Return the events at *indexes* of a batch, in that order: job updates below, observations above.
 
     Args:
+        indexes: Ascending.
         decoded: What `decode` makes of *batch*. What user rules add lies behind it and is no event.
     """
+    wanted = np.fromiter(indexes, np.int64)
     jobs = 0 if decoded.jobs is None else len(decoded.jobs.at_us)
-    times = None if decoded.jobs is None else times_of(decoded.jobs)
-    return [
-        _job(batch, decoded.jobs, times, index)
-        if decoded.jobs is not None and times is not None and index < jobs
-        else _observation(batch, _known(decoded.observations), index, index - jobs)
-        for index in indexes
-    ]
+    events: list[Event] = []
+    if decoded.jobs is not None:
+        events += _jobs(batch, decoded.jobs, wanted[wanted < jobs])
+    if decoded.observations is not None:
+        events += _observations(batch, decoded.observations, wanted[wanted >= jobs], jobs)
+    return events
 
 
-def _job(batch: LogBatch, jobs: JobColumns, times: JobTimes, row: int) -> Event:
-    func, queue, state, attempt, error = jobs.combos[jobs.combo[row]]
-    started_us = int(jobs.started_us[row]) if jobs.has_started[row] else None
-    completed_us = int(jobs.completed_us[row]) if jobs.has_completed[row] else None
-    created_us, scheduled_us = int(jobs.created_us[row]), int(jobs.scheduled_us[row])
-    run_s, wait_s = (
-        us / 1e6 if known else None
-        for us, known in zip(shown_us(times.took_us[:, row]).tolist(), times.known[:, row], strict=True)
-    )
-    return Event(
-        batch.position,
-        row,
-        _moment(min(int(jobs.at_us[row]), batch.appended_us)),
-        "job",
-        batch.worker,
-        batch.producer,
-        job_id=UUID(bytes=jobs.ids[16 * row : 16 * row + 16]),
-        func=func,
-        queue=queue,
-        state=state,
-        attempt=attempt,
-        error=error,
-        created_at=_moment(created_us),
-        scheduled_at=_moment(scheduled_us),
-        started_at=None if started_us is None else _moment(started_us),
-        completed_at=None if completed_us is None else _moment(completed_us),
-        run_s=run_s,
-        wait_s=wait_s,
-        meta=msgspec.msgpack.decode(jobs.meta[row]) if row in jobs.meta else {},
-    )
+def _jobs(batch: LogBatch, jobs: JobColumns, rows: NDArray[np.int64]) -> Iterator[Event]:
+    times = times_of(jobs)
+    took_s, known = (shown_us(times.took_us[:, rows]) / 1e6).tolist(), times.known[:, rows].tolist()
+    columns = (jobs.at_us, jobs.combo, jobs.created_us, jobs.scheduled_us, jobs.started_us, jobs.completed_us)
+    flags = (jobs.has_started, jobs.has_completed)
+    # As Python's own values at once: numpy's, one by one, take ten times as long.
+    plain = [column[rows].tolist() for column in (*columns, *flags)]
+    for row, at_us, combo, created_us, scheduled_us, started_us, completed_us, has_started, has_completed, *took in zip(
+        rows.tolist(), *plain, *took_s, *known, strict=True
+    ):
+        func, queue, state, attempt, error = jobs.combos[combo]
+        run_s, wait_s, has_run, has_wait = took
+        yield Event(
+            batch.position,
+            row,
+            _moment(min(at_us, batch.appended_us)),
+            "job",
+            batch.worker,
+            batch.producer,
+            job_id=UUID(bytes=jobs.ids[16 * row : 16 * row + 16]),
+            func=func,
+            queue=queue,
+            state=state,
+            attempt=attempt,
+            error=error,
+            created_at=_moment(created_us),
+            scheduled_at=_moment(scheduled_us),
+            started_at=_moment(started_us) if has_started else None,
+            completed_at=_moment(completed_us) if has_completed else None,
+            run_s=run_s if has_run else None,
+            wait_s=wait_s if has_wait else None,
+            meta=msgspec.msgpack.decode(jobs.meta[row]) if row in jobs.meta else {},
+        )
 
 
-def _observation(batch: LogBatch, columns: ObservationColumns, index: int, row: int) -> Event:
-    run = int(np.searchsorted(np.cumsum(columns.lengths), row, side="right"))
-    series = columns.series[run]
-    return Event(
-        batch.position,
-        index,
-        _moment(min(int(columns.at_us[row]), batch.appended_us)),
-        series.kind,
-        batch.worker,
-        batch.producer,
-        key=series.key,
-        unit=series.unit,
-        value=float(columns.values[row]),
-    )
-
-
-def _known(columns: ObservationColumns | None) -> ObservationColumns:
-    assert columns is not None
-    return columns
+def _observations(
+    batch: LogBatch, columns: ObservationColumns, indexes: NDArray[np.int64], jobs: int
+) -> Iterator[Event]:
+    rows = indexes - jobs
+    runs = np.searchsorted(np.cumsum(columns.lengths), rows, side="right")
+    at_us = np.minimum(columns.at_us[rows], batch.appended_us)
+    for index, run, moment_us, value in zip(
+        indexes.tolist(), runs.tolist(), at_us.tolist(), columns.values[rows].tolist(), strict=True
+    ):
+        key, kind, unit = columns.series[run]
+        yield Event(
+            batch.position,
+            index,
+            _moment(moment_us),
+            kind,
+            batch.worker,
+            batch.producer,
+            key=key,
+            unit=unit,
+            value=value,
+        )
 
 
 def _moment(us: int) -> datetime:

@@ -17,5 +17,6 @@ def test_every_figure_is_there(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
 
     found = json.loads(figures.read_text())
-    assert {"append a batch", "fold", "rebuild", "audit job", "explain 5min", "prune a day"} <= {one["work"] for one in found}
+    works = {one["work"] for one in found}
+    assert {"append a batch", "fold", "rebuild", "audit job", "explain 5min", "prune a day"} <= works
     assert all(one["figure"] > 0 for one in found)
