@@ -208,4 +208,3 @@ class Filling:
             )
             row = await cursor.fetchone()
         return row[0] if row else 0
-
