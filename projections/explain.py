@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -11,23 +11,30 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
-from chancy_metrics.events.facts import Series
-from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.facts import EPOCH, Series
+from chancy_metrics.events.ledger import read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.summaries import read_stretches
 
 from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
+from .gaps import read_pruned
+from .matching import may_match
+from .pages import ranges_to_read
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, pieces, points_of, read_alive
 from .rules import RuleSet
-from .span import Span, find_batches, read_days
+from .selection import Selection
+from .span import Span
 from .stored import read_cells
 from .versions import OPENING, Version, live_version
 
 #: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
 _TRIES = 5
+#: Stretches looked at in one statement.
+_STRETCHES = 2_000
 _US = 1_000_000
 
 
@@ -112,6 +119,8 @@ class _Attempt:
         self._tables = tables
         self._rules = rules
         self._place = place
+        since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
+        self._wanted = Selection(since=since, until=until, worker=place.worker)
         self._crowd = Crowd(place.series, place.span, rules, most)
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
@@ -121,11 +130,7 @@ class _Attempt:
         """Return None where what it stood on has changed meanwhile."""
         async with short_transaction(self._connection) as cursor:
             version, gone = await self._base(cursor)
-            days = await read_days(cursor, self._tables)
-        for day in days:
-            async with short_transaction(self._connection) as cursor:
-                rows = await find_batches(cursor, self._tables, self._place.span, day, until=version.position)
-            await self._add(version, rows)
+        await self._replay(version, gone)
         async with log_snapshot(self._connection, self._tables) as cursor:
             now, gone_now = await self._base(cursor)
             if (now.version, gone_now) != (version.version, gone):
@@ -156,11 +161,41 @@ class _Attempt:
             raise VersionRefused(f"can't explain: {reason}")
         return version, await gone_days(cursor, self._tables)
 
-    async def _add(self, version: Version, rows: Sequence[LedgerRow]) -> None:
-        for piece in pieces(rows):
+    async def _replay(self, version: Version, gone: set[date]) -> None:
+        """Take the batches that may have events in the bucket, leaving out stretches that surely have none."""
+        async with short_transaction(self._connection) as cursor:
+            floor = max((one.last_position for one in await read_pruned(cursor, self._tables, after=0)), default=0)
+        start = 0
+        while start < version.position:
             async with short_transaction(self._connection) as cursor:
-                batches = await read_alive(cursor, self._tables, version, piece)
-            await self._take(batches)
+                stretches = await read_stretches(
+                    cursor,
+                    self._tables,
+                    self._wanted.wanted(),
+                    after=start,
+                    until=version.position,
+                    limit=_STRETCHES,
+                )
+            end = stretches[-1].last if len(stretches) == _STRETCHES else version.position
+            for first, last in ranges_to_read(stretches, start + 1, min(end, version.position), floor):
+                await self._replay_range(version, gone, first, last)
+            start = end
+
+    async def _replay_range(self, version: Version, gone: set[date], first: int, last: int) -> None:
+        after = first - 1
+        while after < last:
+            async with short_transaction(self._connection, index_only=True) as cursor:
+                rows = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=last)
+                rows_here = [row for row in rows if row.batch_id.day not in gone]
+                in_log = await read_log_rows(cursor, self._tables, [row.batch_id for row in rows_here])
+            wanted = [
+                row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
+            ]
+            for piece in pieces(wanted):
+                async with short_transaction(self._connection) as cursor:
+                    batches = await read_alive(cursor, self._tables, version, piece)
+                await self._take(batches)
+            after = rows[-1].position if rows else last
 
     async def _take(self, batches: Sequence[LogBatch]) -> None:
         mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]

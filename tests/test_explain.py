@@ -22,11 +22,13 @@ from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.explain import UnknownSeries, explain
 from chancy_metrics.plugin.marks import mark, marks
 from chancy_metrics.plugin.retention import prune
+from chancy_metrics.projections import summarising
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.explain import Place, remake
 from chancy_metrics.projections.replay import stored
 from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.summarising import summarise
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
 from tests.test_opening import a_database
@@ -222,8 +224,9 @@ batches = st.builds(
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(batches, min_size=1, max_size=4))
 async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(
-    drawn: list[Batch], server: Server, template: str, names: Tables
+    drawn: list[Batch], server: Server, template: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(summarising, "STRETCH_BATCHES", 1)
     first_us = (now_us() // DAY_US - 3) * DAY_US
     async with a_database(server, template) as connection:
         await old_days(connection, names, 3)
@@ -235,13 +238,16 @@ async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_
             await writers[batch.writer].append(jobs=jobs, runs=runs, day=day)
         await order_and_fold(connection, names)
         await explain_stored(connection, names)
+        while await summarise(connection, names):
+            pass
+        await explain_stored(connection, names)
         await pruned(connection, names)
         await explain_stored(connection, names)
 
 
 async def explain_stored(connection: Connection, names: Tables) -> None:
     points = await stored(connection, names)
-    for point in points[:: max(1, len(points) // 10)]:
+    for point in points[:: max(1, len(points) // 6)]:
         place = Place(point.series, point.resolution, point.bucket, point.worker)
         made = await remake(connection, names, BUILT_IN, place, most=3)
         assert made.difference == "", place
