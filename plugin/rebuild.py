@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import VersionRefused
@@ -21,6 +21,7 @@ from chancy_metrics.projections.making import drop_version, finish_version
 from chancy_metrics.projections.turning import Cause, catch_up, obstacle
 from chancy_metrics.projections.versions import (
     UNFINISHED,
+    Version,
     live_version,
     lock_version,
     read_head,
@@ -184,8 +185,7 @@ async def _compare(
     names = filling.names
     async with AsyncExitStack() as stack:
         async with short_transaction(holding) as cursor:
-            live = await lock_version(cursor, names, (await filling.live()).version, wait=True)
-            assert live is not None
+            live = await _lock_live(cursor, filling)
             filling.events += await catch_up(
                 working, names, filling.version, filling.rules, until=live.position, folder=folder
             )
@@ -194,6 +194,15 @@ async def _compare(
         assert filled is not None
         filling.tell("comparing", live.position, live.position)
         return live.version, live.position, await compare(snapshot, names, live, filled)
+
+
+async def _lock_live(cursor: AsyncCursor[TupleRow], filling: Filling) -> Version:
+    """Lock the live version until the transaction ends: no pointer turns from it meanwhile."""
+    while True:
+        locked = await lock_version(cursor, filling.names, (await filling.live()).version, wait=True)
+        # Another one may have taken its place before the lock was there, and it may be on its way out.
+        if locked is not None and locked.version == (await read_head(cursor, filling.names)).live:
+            return locked
 
 
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:

@@ -377,9 +377,11 @@ async def test_gaps_nobody_asks_for_are_in_the_log_of_the_app(
     await damage(connection, names, "UPDATE {log} SET payload = '' WHERE worker = 'w1'")
     async with an_app(dsn) as (chancy, _):
         chancy.log.addHandler(caplog.handler)
-
-        found = [event async for event in events(chancy, limit=1)]
-        life = await job_life(chancy, JOB)
+        try:
+            found = [event async for event in events(chancy, limit=1)]
+            life = await job_life(chancy, JOB)
+        finally:
+            chancy.log.removeHandler(caplog.handler)
 
     assert [event.position for event in found] == [2]
     assert "the batch at position 1" in caplog.text
