@@ -6,18 +6,25 @@ given only to what is committed, so every reader after this one needs nothing bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import LiteralString, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from .log import BatchId, short_transaction
+from .log import APPENDED_US, BatchId, read_columns, short_transaction
 from .schema import Tables
 from .seal import LogRow, link
 
 SEQUENCE_LIMIT = 2_000
+#: Events (or one batch) that are decoded or held at once.
+PIECE_EVENTS = 50_000
+#: The columns of a `LogRow`, in `read_columns`.
+LOG_ROW: LiteralString = (
+    f"l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us, {APPENDED_US}, l.events, l.closes, l.codec, "
+    "l.sha256"
+)
 
 
 class Sequenced(NamedTuple):
@@ -123,6 +130,28 @@ async def read_ledger(
         {"after": after, "limit": limit, "until": until if until is not None else 2**63 - 1},
     )
     return [LedgerRow(row[0], BatchId(*row[1:4]), row[4]) for row in await cursor.fetchall()]
+
+
+class _WithEvents(Protocol):
+    @property
+    def events(self) -> int: ...
+
+
+_Row = TypeVar("_Row", bound=_WithEvents)
+
+
+def pieces(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    """Cut *rows* into runs of at most PIECE_EVENTS events, or of one batch, none of them empty."""
+    piece: list[_Row] = []
+    events = 0
+    for row in rows:
+        if piece and events + row.events > PIECE_EVENTS:
+            yield piece
+            piece, events = [], 0
+        piece.append(row)
+        events += row.events
+    if piece:
+        yield piece
 
 
 async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> bool:
@@ -237,32 +266,8 @@ async def read_log_rows(
     cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
 ) -> dict[BatchId, LogRow]:
     """Return the rows of these batches that are in the log, without their payloads."""
-    rows: dict[BatchId, LogRow] = {}
-    for day in sorted({batch_id.day for batch_id in batch_ids}):
-        wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]
-        await cursor.execute(
-            sql.SQL(
-                """
-                SELECT l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us,
-                    (extract(epoch FROM l.appended_at) * 1000000)::bigint, l.events, l.closes, l.codec, l.sha256
-                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
-                JOIN {log} l
-                    ON l.producer = wanted.producer
-                    AND l.sequence = wanted.sequence
-                WHERE l.day = %(day)s
-                """
-            ).format(log=tables.log),
-            {
-                "day": day,
-                "producers": [batch_id.producer for batch_id in wanted],
-                "sequences": [batch_id.sequence for batch_id in wanted],
-            },
-            binary=True,
-        )
-        for values in await cursor.fetchall():
-            row = LogRow(*values)
-            rows[BatchId(*row[:3])] = row
-    return rows
+    rows = [LogRow(*row) for row in await read_columns(cursor, tables, batch_ids, LOG_ROW)]
+    return {BatchId(*row[:3]): row for row in rows}
 
 
 def _removed(batch_id: BatchId) -> LogRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection, AsyncCursor, Cursor, errors, sql
@@ -15,6 +15,8 @@ from .codec import EncodedBatch
 from .errors import SequenceConflict
 from .schema import Tables
 
+#: `appended_at` as an integer, in `read_columns`.
+APPENDED_US: LiteralString = "(extract(epoch FROM l.appended_at) * 1000000)::bigint"
 #: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
 _IDLE_MS = 5_000
 
@@ -154,26 +156,34 @@ async def check_same(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: Ba
 async def read_batches(
     cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[tuple[int, BatchId]]
 ) -> list[LogBatch]:
-    """Return the batches at *places* (position, id), in that order; one that is not in the log is left out.
+    """Return the batches at *places* (position, id), in that order; one that is not in the log is left out."""
+    positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
+    columns = f"l.producer, l.sequence, l.worker, {APPENDED_US}, l.events, l.codec, l.payload, l.sha256"
+    rows = await read_columns(cursor, tables, [batch_id for _, batch_id in places], columns)
+    return sorted(LogBatch(positions[row[0], row[1]], *row) for row in rows)
+
+
+async def read_columns(
+    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId], columns: LiteralString
+) -> list[TupleRow]:
+    """Return *columns* of `l`, the log, of those of *batch_ids* that are in it, by day.
 
     One index scan a day: the day goes in as a value, so that other days are not even locked.
     """
-    positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
-    found: list[LogBatch] = []
-    for day in sorted({batch_id.day for _, batch_id in places}):
-        wanted = [batch_id for _, batch_id in places if batch_id.day == day]
+    found: list[TupleRow] = []
+    for day in sorted({batch_id.day for batch_id in batch_ids}):
+        wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]
         await cursor.execute(
             sql.SQL(
                 """
-                SELECT l.producer, l.sequence, l.worker, (extract(epoch FROM l.appended_at) * 1000000)::bigint,
-                    l.events, l.codec, l.payload, l.sha256
+                SELECT {columns}
                 FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
                 JOIN {log} l
                     ON l.producer = wanted.producer
                     AND l.sequence = wanted.sequence
                 WHERE l.day = %(day)s
                 """
-            ).format(log=tables.log),
+            ).format(columns=sql.SQL(columns), log=tables.log),
             {
                 "day": day,
                 "producers": [batch_id.producer for batch_id in wanted],
@@ -181,8 +191,8 @@ async def read_batches(
             },
             binary=True,
         )
-        found += [LogBatch(positions[row[0], row[1]], *row) for row in await cursor.fetchall()]
-    return sorted(found)
+        found += await cursor.fetchall()
+    return found
 
 
 def _append_statement(tables: Tables) -> sql.Composed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -11,14 +11,13 @@ from psycopg.rows import TupleRow
 
 from .errors import MetricsLogError
 from .facts import EPOCH
-from .log import BatchId
+from .ledger import LOG_ROW
+from .log import BatchId, read_columns
 from .schema import Tables
 from .seal import LogRow
 
 #: Places one statement reads.
 PAGE = 2_000
-#: Events (or one batch) whose payloads are held at once.
-PIECE_EVENTS = 50_000
 
 
 class Place(NamedTuple):
@@ -59,51 +58,12 @@ async def read_places(
     return [Place(row[0], BatchId(*row[1:4]), row[4], row[5]) for row in await cursor.fetchall()]
 
 
-def cut(places: Sequence[Place]) -> Iterator[list[Place]]:
-    """Cut *places* into stretches of a bounded number of events, none of them empty."""
-    piece: list[Place] = []
-    events = 0
-    for place in places:
-        if piece and events + place.events > PIECE_EVENTS:
-            yield piece
-            piece, events = [], 0
-        piece.append(place)
-        events += place.events
-    if piece:
-        yield piece
-
-
 async def read_whole_rows(
     cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
 ) -> dict[BatchId, tuple[LogRow, bytes]]:
-    """Return the rows of these batches that are in the log, and their payloads. One index scan a day."""
-    found: dict[BatchId, tuple[LogRow, bytes]] = {}
-    for day in sorted({batch_id.day for batch_id in batch_ids}):
-        wanted = [batch_id for batch_id in batch_ids if batch_id.day == day]
-        await cursor.execute(
-            sql.SQL(
-                """
-                SELECT l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us,
-                    (extract(epoch FROM l.appended_at) * 1000000)::bigint, l.events, l.closes, l.codec, l.sha256,
-                    l.payload
-                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
-                JOIN {log} l
-                    ON l.producer = wanted.producer
-                    AND l.sequence = wanted.sequence
-                WHERE l.day = %(day)s
-                """
-            ).format(log=tables.log),
-            {
-                "day": day,
-                "producers": [batch_id.producer for batch_id in wanted],
-                "sequences": [batch_id.sequence for batch_id in wanted],
-            },
-            binary=True,
-        )
-        for *values, payload in await cursor.fetchall():
-            row = LogRow(*values)
-            found[BatchId(*row[:3])] = row, payload
-    return found
+    """Return the rows of these batches that are in the log, and their payloads."""
+    rows = await read_columns(cursor, tables, batch_ids, f"{LOG_ROW}, l.payload")
+    return {BatchId(*values[:3]): (LogRow(*values), payload) for *values, payload in rows}
 
 
 async def write_places(

@@ -14,11 +14,12 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.ledger import pieces
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import Seal
-from chancy_metrics.events.stretch import Place, cut, read_places, read_whole_rows
+from chancy_metrics.events.stretch import Place, read_places, read_whole_rows
 from chancy_metrics.events.transfer import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.projections.carrying import read_opening, read_points
 
@@ -153,7 +154,7 @@ class Export:
                 page = await read_places(cursor, self._names, after=after, until=until)
             if not page:
                 return
-            for piece in cut(page):
+            for piece in pieces(page):
                 whole = await self._with_rows(piece, gone)
                 await to_thread.run_sync(self._put_all, whole)
                 self._lost += sum(place.row is None and place.batch_id.day not in gone for place in whole)

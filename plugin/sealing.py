@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.importing import is_importing
-from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.seal import Seal
@@ -29,7 +29,7 @@ from chancy_metrics.projections.audit import (
     read_unchecked,
 )
 from chancy_metrics.projections.findings import Finding, Findings
-from chancy_metrics.projections.replay import PAGE, pieces
+from chancy_metrics.projections.replay import PAGE
 from chancy_metrics.projections.span import read_days
 
 from .connection import own_connection

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
-from chancy_metrics.events.ledger import read_ledger, read_log_rows
+from chancy_metrics.events.ledger import pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -24,7 +24,7 @@ from .fold import Fold, fold
 from .gaps import read_pruned
 from .matching import may_match
 from .pages import ranges_to_read
-from .replay import PAGE, Difference, Point, Sum, log_snapshot, pieces, points_of, read_alive
+from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
 from .rules import RuleSet
 from .selection import Selection
 from .span import Span

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, UnknownCodec
-from chancy_metrics.events.ledger import LedgerRow, read_ledger, read_log_rows
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -22,7 +22,6 @@ from chancy_metrics.events.summaries import Stretch, read_stretches
 from .event import Event, spell_out
 from .gaps import Gap, concerns, may_have_matched, position_of, read_pruned, unreadable
 from .matching import matching, may_match
-from .replay import pieces
 from .selection import Place, Selection
 
 #: Stretches looked at in one statement, and ledger rows read in one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -27,9 +27,8 @@ from .sketch import encode_many, starts_of
 from .stored import read_cells
 from .versions import OPENING, Version, live_version
 
-#: Ledger rows read at once, and events folded at once (or one batch): what a replay holds beside its points.
+#: Ledger rows read at once: with a piece of them what a replay holds beside its points.
 PAGE = 2_000
-_PIECE_EVENTS = 50_000
 #: Rows that wait until they are merged: merging each piece at once would sort all points again every time.
 _WAITING_ROWS = 50_000
 
@@ -159,20 +158,6 @@ async def read_alive(
     dead = {row[0] for row in await cursor.fetchall()}
     places = [(row.position, row.batch_id) for row in rows if row.position not in dead]
     return await read_batches(cursor, tables, places) if places else []
-
-
-def pieces(rows: Sequence[LedgerRow]) -> Iterator[list[LedgerRow]]:
-    """Cut *rows* into stretches of a bounded number of events, none of them empty."""
-    piece: list[LedgerRow] = []
-    events = 0
-    for row in rows:
-        if piece and events + row.events > _PIECE_EVENTS:
-            yield piece
-            piece, events = [], 0
-        piece.append(row)
-        events += row.events
-    if piece:
-        yield piece
 
 
 async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:

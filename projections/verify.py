@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
-from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -22,7 +22,7 @@ from .consistency import check_resolutions, check_workers
 from .contrast import Contrast, contrast
 from .findings import Findings
 from .fold import Fold
-from .replay import PAGE, Sum, log_snapshot, pieces, read_alive, within
+from .replay import PAGE, Sum, log_snapshot, read_alive, within
 from .rules import RuleSet
 from .span import Span, find_batches, read_days
 from .stored import read_cells
