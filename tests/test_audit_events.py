@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -468,6 +468,15 @@ async def by_lines(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
             yield line
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let processes that are started obey SIGINT: what a shell runs in the background ignores it, and so do they."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(
     ending: signal.Signals, dsn: str, connection: Connection, names: Tables, tmp_path: Path
