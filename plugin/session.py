@@ -26,6 +26,7 @@ from .projector import Projector, Turns, fold_all, project
 from .recorder import Recorder
 
 if TYPE_CHECKING:
+    from .maintenance import Maintenance
     from .succession import Succession
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
@@ -58,6 +59,8 @@ class Session:
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
         self._succession: Succession | None = None
+        self._maintenance: Maintenance | None = None
+        self._days_at = -math.inf
         self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log)
         self.hook = JobHook(
             worker.worker_id,
@@ -88,7 +91,7 @@ class Session:
                     project(self.chancy, self.turns, projector, self._options.sync_interval, self.chancy.log),
                     name="metrics_project",
                 )
-                tasks.create_task(self._every(MAINTENANCE_S, self._maintain()), name="metrics_maintenance")
+                tasks.create_task(self._every(MAINTENANCE_S, self._maintain), name="metrics_maintenance")
                 tasks.create_task(self._every(MAINTENANCE_S, self._summarise), name="metrics_summaries")
                 # Never at the same moment on all of the workers that a deploy starts.
                 looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
@@ -131,31 +134,26 @@ class Session:
             self._succession = Succession(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
         await self._succession.look()
 
-    def _maintain(self) -> Callable[[], Awaitable[None]]:
-        # numpy comes with these: a worker that only records starts without it.
+    async def _maintain(self) -> None:
+        if not self.turns.mine:
+            return
+        # numpy comes with these: a worker that only records does without it.
         from .maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
 
-        maintenance = Maintenance(self._options)
-        days_at = -math.inf
-
-        async def maintain() -> None:
-            nonlocal days_at
-            if not self.turns.mine:
-                return
-            names = tables(self.chancy.prefix)
-            async with own_connection(self.chancy) as connection:
-                if time.monotonic() - days_at >= DAYS_S:
-                    await make_days_ahead(connection, names, self._clock)
-                    days_at = time.monotonic()
-                await maintenance.clean(connection, names)
-                if await series_count(connection, names) > SERIES_ALARM:
-                    self._warnings.warn(
-                        "series",
-                        f"there are more than {SERIES_ALARM:,} series of metrics: does an id or a name that changes "
-                        "with every job stand in a key? Each one costs memory in every process that reads",
-                    )
-
-        return maintain
+        if self._maintenance is None:
+            self._maintenance = Maintenance(self._options)
+        names = tables(self.chancy.prefix)
+        async with own_connection(self.chancy) as connection:
+            if time.monotonic() - self._days_at >= DAYS_S:
+                await make_days_ahead(connection, names, self._clock)
+                self._days_at = time.monotonic()
+            await self._maintenance.clean(connection, names)
+            if await series_count(connection, names) > SERIES_ALARM:
+                self._warnings.warn(
+                    "series",
+                    f"there are more than {SERIES_ALARM:,} series of metrics: does an id or a name that changes "
+                    "with every job stand in a key? Each one costs memory in every process that reads",
+                )
 
     async def _summarise(self) -> None:
         if not self.turns.mine:
