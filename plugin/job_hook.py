@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -99,6 +100,7 @@ class JobHook:
         *,
         lock_timeout_s: float,
         keep_meta: tuple[str, ...],
+        error_messages: bool = False,
     ) -> None:
         self.worker_id = worker_id
         self.producer: UUID = uuid4()
@@ -113,7 +115,7 @@ class JobHook:
         self._buffer = buffer
         self._clock = clock
         self._lock_timeout_ms = max(1, round(lock_timeout_s * 1000))
-        self._keep_meta = keep_meta
+        self._row = partial(job_row, keep_meta=keep_meta, error_messages=error_messages)
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -147,7 +149,7 @@ class JobHook:
         if self._unconfirmed is None and time.monotonic() < self._muted_until:
             return
         try:
-            rows = {id(job): job_row(job, self._keep_meta) for job in jobs}
+            rows = {id(job): self._row(job) for job in jobs}
         except Exception as error:  # a job we can't read must not keep the others from being saved
             self._warnings.warn("job", f"job updates could not be read and go through the buffer: {error!r}")
             return
@@ -176,7 +178,7 @@ class JobHook:
             self._owed.add(job)
         else:
             try:
-                self._buffer.record_job(job_row(job, self._keep_meta))
+                self._buffer.record_job(self._row(job))
             except Exception as error:  # on_job_updated must not raise into the host
                 self._buffer.count("rejected:job")
                 self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
@@ -192,7 +194,7 @@ class JobHook:
                     attempt = await self._placed(cursor, names)
                     if attempt is None and self._sequence == 1:
                         return  # it never began
-                    rows = [job_row(job, self._keep_meta) for job in self._owed.jobs()]
+                    rows = [self._row(job) for job in self._owed.jobs()]
                     batch_id = attempt.batch_id if attempt else self._next_id()
                     now = await append(cursor, names, batch_id, encode(rows), worker=self.worker_id, closes=True)
                     if now is None:
@@ -214,7 +216,7 @@ class JobHook:
             self._recorded = _Bag(_without(jobs, _Bag(new)))
         batch_id = attempt.batch_id if attempt else self._next_id()
         owed = self._owed.jobs()
-        rows |= {id(job): job_row(job, self._keep_meta) for job in owed}
+        rows |= {id(job): self._row(job) for job in owed}
         candidates = owed + new
         if not candidates and attempt is None:
             return

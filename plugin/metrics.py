@@ -62,6 +62,7 @@ class Metrics(Plugin):
         log_retention: float = _LOG_RETENTION_S,
         strict: bool = False,
         keep_meta: Iterable[str] = (),
+        error_messages: bool = False,
         rules: Iterable[Rule] = (),
         rules_version: int = 0,
         auto_rebuild: bool = True,
@@ -80,6 +81,7 @@ class Metrics(Plugin):
             log_retention: Seconds raw events are kept.
             strict: Direct calls raise on invalid observations instead of logging and counting them.
             keep_meta: Keys of a job's `meta` that go into the log.
+            error_messages: The first line of an error goes into the log, not only its type; it may say too much.
             rules: Pure functions that make more metrics of job updates, also of those in the log already.
             rules_version: Number of these rules, raised whenever they change.
             auto_rebuild: Fill and take a version with this code's rules as soon as they are newer than the live one's.
@@ -99,6 +101,7 @@ class Metrics(Plugin):
             log_retention=log_retention,
             strict=strict,
             keep_meta=keep_meta,
+            error_messages=error_messages,
             rules=rules,
             rules_version=rules_version,
             auto_rebuild=auto_rebuild,

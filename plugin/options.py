@@ -30,6 +30,7 @@ class Options(NamedTuple):
     log_retention: float
     strict: bool
     keep_meta: tuple[str, ...]
+    error_messages: bool
     rules: RuleSet
     auto_rebuild: bool
 
@@ -46,6 +47,7 @@ def check_options(
     log_retention: float,
     strict: bool,
     keep_meta: Iterable[str],
+    error_messages: bool,
     rules: Iterable[Rule],
     rules_version: int,
     auto_rebuild: bool,
@@ -76,7 +78,7 @@ def check_options(
         if resolution not in RESOLUTIONS:
             raise ValueError(f"max_points_per_resolution has {resolution!r}; resolutions are {', '.join(RESOLUTIONS)}")
         _whole(f"max_points_per_resolution[{resolution!r}]", count)
-    for name, flag in {"strict": strict, "auto_rebuild": auto_rebuild}.items():
+    for name, flag in {"strict": strict, "error_messages": error_messages, "auto_rebuild": auto_rebuild}.items():
         if not isinstance(flag, bool):
             raise ValueError(f"{name}={flag!r} must be True or False")
     if isinstance(keep_meta, str):
@@ -96,6 +98,7 @@ def check_options(
         log_retention,
         strict,
         kept,
+        error_messages,
         _rule_set(tuple(rules), rules_version),
         auto_rebuild,
     )

@@ -69,6 +69,7 @@ class Session:
             chancy.log,
             lock_timeout_s=options.lock_timeout,
             keep_meta=options.keep_meta,
+            error_messages=options.error_messages,
         )
         self.turns = Turns(worker.worker_id, options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}

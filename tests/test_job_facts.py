@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from chancy import QueuedJob
 
+from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Combo, microseconds
 from chancy_metrics.plugin.job_facts import job_row
 from tests.factories import a_job
@@ -105,3 +106,21 @@ def test_meta_that_messagepack_has_no_number_for_is_kept_as_json() -> None:
     row = job_row(a_job(meta={"n": 2**70, "s": "x"}), ("n", "s"))
 
     assert msgspec.msgpack.decode(row.meta) == {"n": str(2**70), "s": '"x"'}
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (ValueError("no such customer: 7\nand more"), "ValueError: no such customer: 7"),
+        (ValueError(), "ValueError"),
+        (ValueError("a\x00b\ud800"), "ValueError: a\ufffdb?"),
+        (ValueError("x" * 500), f"ValueError: {'x' * 188}"),
+    ],
+)
+def test_what_an_error_says_is_kept_only_where_it_was_asked_for(error: BaseException, kept: str) -> None:
+    row = job_row(failed(raised(error)), (), error_messages=True)
+
+    assert row.combo.error == kept
+    assert job_row(failed(raised(error)), ()).combo.error == "ValueError"
+    encoded = encode([row])
+    assert decode(encoded.codec, encoded.payload, encoded.sha256, 1).jobs is not None
