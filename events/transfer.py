@@ -201,19 +201,7 @@ def place_of(frame: Gone | Batch) -> Place:
     """The place in the order that a frame holds."""
     if isinstance(frame, Gone):
         return Place(frame.position, BatchId(frame.day, frame.producer, frame.sequence), frame.events, frame.chain)
-    row = LogRow(
-        frame.day,
-        frame.producer,
-        frame.sequence,
-        frame.worker,
-        frame.first_us,
-        frame.last_us,
-        frame.appended_us,
-        frame.events,
-        frame.closes,
-        frame.codec,
-        frame.sha256,
-    )
+    row = LogRow(*(getattr(frame, name) for name in LogRow._fields))
     return Place(frame.position, BatchId(*row[:3]), frame.placed_events, frame.chain, row, frame.payload)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import date
 from uuid import UUID
 
 import msgspec
 from chancy import Chancy
-from psycopg import sql
-from psycopg.errors import UndefinedTable
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.event import Event
@@ -22,7 +21,7 @@ from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.span import read_days
 
 from .completeness import check_aware
-from .connection import own_connection
+from .connection import needs_schema, own_connection
 from .tail import follow_pages
 
 #: Waiting batches are counted up to this.
@@ -102,17 +101,17 @@ async def pages(
     """
     check_aware(selection.since, selection.until)
     names = tables(chancy.prefix)
-    async with _known_schema(names), own_connection(chancy) as connection:
-        if follow and (selection.after, selection.since, selection.first_position) == (None, None, None):
-            async with short_transaction(connection) as cursor:
-                selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
-        elif not follow:
-            async for page in read_pages(connection, names, selection):
-                yield page
-    if follow:
-        async with _known_schema(names):
-            async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
-                yield page
+    with needs_schema(names):
+        async with own_connection(chancy) as connection:
+            if not follow:
+                async for page in read_pages(connection, names, selection):
+                    yield page
+                return
+            if (selection.after, selection.since, selection.first_position) == (None, None, None):
+                async with short_transaction(connection) as cursor:
+                    selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
+        async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
+            yield page
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
@@ -121,20 +120,15 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     updates: list[Event] = []
     gaps: list[Gap] = []
     position = 0
-    async with _known_schema(names), own_connection(chancy) as connection:
-        async for page in read_pages(connection, names, Selection(job_id=job_id)):
-            updates += page.events
-            gaps += page.gaps
-            position = page.place.position
-        async with short_transaction(connection) as cursor:
-            days = await read_days(cursor, names)
-            await cursor.execute(
-                sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT %(most)s) AS p").format(
-                    pending=names.pending
-                ),
-                {"most": _MOST_WAITING},
-            )
-            row = await cursor.fetchone()
+    with needs_schema(names):
+        async with own_connection(chancy) as connection:
+            async for page in read_pages(connection, names, Selection(job_id=job_id)):
+                updates += page.events
+                gaps += page.gaps
+                position = page.place.position
+            async with short_transaction(connection) as cursor:
+                days = await read_days(cursor, names)
+                waiting = await _waiting(cursor, names)
     return JobLife(
         job_id,
         updates,
@@ -142,16 +136,14 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
         days[0] if days else None,
         [gap for gap in gaps if isinstance(gap, Pruned)],
         [gap for gap in gaps if isinstance(gap, Unreadable)],
-        int(row[0]) if row else 0,
+        waiting,
     )
 
 
-@asynccontextmanager
-async def _known_schema(names: Tables) -> AsyncIterator[None]:
-    """Say what is to be done where there is no log."""
-    try:
-        yield
-    except UndefinedTable as error:
-        raise SchemaMissing(
-            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
-        ) from error
+async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
+    await cursor.execute(
+        sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT %(most)s) AS p").format(pending=names.pending),
+        {"most": _MOST_WAITING},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

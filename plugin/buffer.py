@@ -63,7 +63,7 @@ class Buffer:
         self._reject = reject
         self._chunk_points = max(1, min(CHUNK_POINTS, max_points // 10))
         self._tracks: list[_Track] = []
-        # By key alone, the first kind and unit it had: a third less work than a tuple of the three.
+        # By key alone, the first kind and unit it had: no tuple is made and hashed.
         self._appends: dict[str, tuple[Kind, str | None, Callable[[int], None], Callable[[float], None]]] = {}
         self._others: dict[tuple[object, Kind, object], tuple[Callable[[int], None], Callable[[float], None]]] = {}
         # One a point until that which fills the chunk: next() is atomic, += 1 is not.

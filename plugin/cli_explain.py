@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import click
-import msgspec
 
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.event import Event
 
 from .cli_app import FOUND_SOMETHING, load, run
 from .cli_verify import Moment
+from .event_table import seconds
 from .explain import Explained, Share, Value, explain
 from .marks import mark
+from .terminal import json_line, safe
 
 #: Names printed of each list.
 _NAMES = 5
@@ -61,7 +62,7 @@ def explain_command(
             most=most,
         )
     )
-    click.echo(msgspec.json.encode(found).decode() if as_json else _text(found))
+    click.echo(json_line(found) if as_json else _text(found))
     if not found.equal:
         sys.exit(FOUND_SOMETHING)
 
@@ -74,24 +75,25 @@ def mark_command(app: str, text: str, at: datetime | None) -> None:
     """Mark a moment, such as a deploy: charts and explanations show it."""
     chancy, metrics = load(app)
     made = run(mark(chancy, text, at=at))
-    click.echo(f"marked {made.at:%Y-%m-%d %H:%M:%S %Z}: {_plain(text)}; shown within {metrics.sync_interval:g} s")
+    click.echo(f"marked {made.at:%Y-%m-%d %H:%M:%S %Z}: {safe(text)}; shown within {metrics.sync_interval:g} s")
 
 
 def _text(found: Explained) -> str:
     where = found.worker_id or "all workers"
     lines = [
-        f"{_plain(found.key)}   {found.kind} in {_plain(found.unit)}   {_plain(where)}",
+        f"{safe(found.key)}   {found.kind} in {safe(found.unit)}   {safe(where)}",
         f"{found.since:%Y-%m-%d %H:%M:%S} to {found.until:%H:%M:%S %Z}   ({found.resolution})",
         "",
         _line("shown", _value(found.stored)),
         _line("recomputed", _value(found.recomputed)),
         _line("", found.sentence),
+        _line("position", f"{found.position:,} of version {found.version}"),
     ]
     for name in ("func", "queue", "state", "error", "worker"):
         if shares := getattr(found, f"by_{name}"):
             lines.append(_line(f"by {name}", _shares(shares)))
     for made in found.marks:
-        lines.append(_line("mark", f"{made.at:%H:%M:%S}  {_plain(made.text)}"))
+        lines.append(_line("mark", f"{made.at:%H:%M:%S}  {safe(made.text)}"))
     lists = {"largest": found.largest, "failed": found.failed, "first": found.first}
     if found.by_func:
         lists["slowest"] = lists.pop("largest")
@@ -118,7 +120,7 @@ def _value(value: Value | None) -> str:
 
 
 def _shares(shares: list[Share]) -> str:
-    shown = "   ".join(f"{_plain(name)} {count:,}" for name, count in shares[:_NAMES])
+    shown = "   ".join(f"{safe(name)} {count:,}" for name, count in shares[:_NAMES])
     return shown + (f"   and {len(shares) - _NAMES:,} more" if len(shares) > _NAMES else "")
 
 
@@ -126,20 +128,11 @@ def _events(title: str, events: Iterable[Event]) -> list[str]:
     lines = []
     for event in events:
         what = (
-            f"{event.job_id}  {event.state}  {_plain(event.func or '')}  run {_seconds(event.run_s)}"
-            f"  wait {_seconds(event.wait_s)}  {_plain(event.error)}".rstrip()
+            f"{event.job_id}  {event.state}  {safe(event.func or '')}  run {seconds(event.run_s)}"
+            f"  wait {seconds(event.wait_s)}  {safe(event.error)}".rstrip()
             if event.kind == "job"
             else f"{event.value!r}"
         )
         place = f"{event.position}:{event.index}"
-        lines.append(f"  {event.at:%H:%M:%S.%f}  {place:>10}  {_plain(event.worker)}  {what}")
+        lines.append(f"  {event.at:%H:%M:%S.%f}  {place:>10}  {safe(event.worker)}  {what}")
     return ["", title, *lines] if lines else []
-
-
-def _seconds(seconds: float | None) -> str:
-    return "?" if seconds is None else f"{seconds:,.3f} s"
-
-
-def _plain(text: str) -> str:
-    """Text without what a terminal would obey."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -1,4 +1,4 @@
-"""Connections of our own: never the pool's for long work, whose one or two connections jobs need."""
+"""Connections of our own, never the pool's for long work, whose one or two connections jobs need; and their errors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor, errors
 from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.schema import Tables
 
 #: Seconds to wait for the server when a connection is made.
 CONNECT_TIMEOUT_S = 5
@@ -52,6 +55,26 @@ def who() -> str:
     except (KeyError, OSError):  # no name for this uid, as in many containers
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
+
+
+@contextmanager
+def needs_schema(names: Tables) -> Iterator[None]:
+    """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
+
+    Raises:
+        SchemaMissing: In the stead of what psycopg raised.
+    """
+    try:
+        yield
+    except errors.UndefinedTable as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
+        ) from error
+    except errors.UndefinedColumn as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are older than this code: run `chancy misc migrate` "
+            f"({error.diag.message_primary})"
+        ) from error
 
 
 async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.compare import Comparison, compare
 from chancy_metrics.projections.making import drop_version, finish_version
 from chancy_metrics.projections.turning import Cause, catch_up, obstacle
@@ -183,26 +183,29 @@ async def _compare(
 ) -> tuple[int, int, Comparison]:
     """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
     names = filling.names
-    async with AsyncExitStack() as stack:
-        async with short_transaction(holding) as cursor:
-            live = await _lock_live(cursor, filling)
-            filling.events += await catch_up(
-                working, names, filling.version, filling.rules, until=live.position, folder=folder
-            )
-            snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
-            filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
-        assert filled is not None
-        filling.tell("comparing", live.position, live.position)
-        return live.version, live.position, await compare(snapshot, names, live, filled)
-
-
-async def _lock_live(cursor: AsyncCursor[TupleRow], filling: Filling) -> Version:
-    """Lock the live version until the transaction ends: no pointer turns from it meanwhile."""
     while True:
-        locked = await lock_version(cursor, filling.names, (await filling.live()).version, wait=True)
-        # Another one may have taken its place before the lock was there, and it may be on its way out.
-        if locked is not None and locked.version == (await read_head(cursor, filling.names)).live:
-            return locked
+        async with AsyncExitStack() as stack:
+            async with short_transaction(holding) as cursor:
+                live = await _lock_live(cursor, names, (await filling.live()).version)
+                if live is None:
+                    continue
+                filling.events += await catch_up(
+                    working, names, filling.version, filling.rules, until=live.position, folder=folder
+                )
+                snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
+                filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
+            assert filled is not None
+            filling.tell("comparing", live.position, live.position)
+            return live.version, live.position, await compare(snapshot, names, live, filled)
+
+
+async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> Version | None:
+    """Lock *version* until the transaction ends: no pointer turns from it meanwhile; None if it is not the live one.
+
+    Another one may have taken its place before the lock was there, and it may be on its way out.
+    """
+    locked = await lock_version(cursor, names, version, wait=True)
+    return locked if locked is not None and version == (await read_head(cursor, names)).live else None
 
 
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
@@ -32,7 +31,7 @@ from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.replay import PAGE
 from chancy_metrics.projections.span import read_days
 
-from .connection import own_connection
+from .connection import needs_schema, own_connection
 
 #: Findings that are spelled out; past these they are only counted.
 SHOWN = 100
@@ -84,17 +83,6 @@ async def seal(chancy: Chancy) -> Seal:
     with needs_schema(names):
         async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
             return await read_seal(cursor, names)
-
-
-@contextmanager
-def needs_schema(names: Tables) -> Iterator[None]:
-    """Say which tables are missing, and what makes them, where a statement in the block finds none."""
-    try:
-        yield
-    except errors.UndefinedTable as error:
-        raise SchemaMissing(
-            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
-        ) from error
 
 
 async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:

@@ -19,7 +19,7 @@ from chancy_metrics.projections.lag import appended_at, live_lag
 from chancy_metrics.projections.rules import label
 
 from .completeness import Completeness, complete, read_facts
-from .connection import own_connection
+from .connection import needs_schema, own_connection
 from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
 from .retention import DueDay, oldest_due
@@ -84,17 +84,11 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
     Raises:
         MetricsLogError: The tables are missing or older than this code, or the database can't be reached.
     """
+    names = tables(chancy.prefix)
     try:
-        async with own_connection(chancy) as connection:
-            return await _read(connection, tables(chancy.prefix), options, chancy.prefix)
-    except psycopg.errors.UndefinedTable as error:
-        raise SchemaMissing(
-            f"the metrics tables under prefix {chancy.prefix!r} are missing: run `chancy misc migrate` ({_line(error)})"
-        ) from error
-    except psycopg.errors.UndefinedColumn as error:
-        raise SchemaMissing(
-            f"the metrics tables are older than this code: run `chancy misc migrate` ({_line(error)})"
-        ) from error
+        with needs_schema(names):
+            async with own_connection(chancy) as connection:
+                return await _read(connection, names, options, chancy.prefix)
     except psycopg.OperationalError as error:
         raise MetricsLogError(f"the database can't be reached: {_line(error)}") from error
 

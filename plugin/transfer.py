@@ -19,10 +19,10 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.transfer import DamagedExport, check_whole
 
-from .connection import own_connection
+from .connection import needs_schema, own_connection
 from .exporting import Export, Exported, Moved
 from .importing import Import, Imported
-from .sealing import Progress, needs_schema
+from .sealing import Progress
 
 #: Times to begin again before giving up.
 _TRIES = 5

@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.schema import tables
 
+from .connection import needs_schema
 from .explain import UnknownSeries
 from .web_answers import ANSWERS, Answer
 from .web_files import SHELL, send_file
@@ -47,7 +49,8 @@ def _answering(answer: Answer) -> Endpoint:
     async def endpoint(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         try:
             given = Parameters(request.query_params.multi_items(), request.path_params)
-            return _json(await answer(chancy, given))
+            with needs_schema(tables(chancy.prefix)):
+                return _json(await answer(chancy, given))
         except WrongParameter as error:
             return _json({"title": str(error), "parameter": error.parameter, "allowed": error.allowed}, 422)
         except UnknownSeries as error:
@@ -56,11 +59,6 @@ def _answering(answer: Answer) -> Endpoint:
             return _json({"title": str(error)}, 409)
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            title = (
-                f"the metrics tables are missing or older than this code: run `chancy misc migrate` ({_line(error)})"
-            )
-            return _json({"title": title}, 503)
         except psycopg.OperationalError as error:
             return _json({"title": f"the database did not answer: {_line(error)}"}, 503)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from uuid import uuid4
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
@@ -14,7 +13,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer import Opening, Point, Points
 
 from .numbers import number_series, number_workers
-from .ring import pack_points
+from .turning import empty_ring
 from .versions import OPENING, Version
 
 #: Rows in one frame.
@@ -133,19 +132,7 @@ async def begin_with(
             ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
             {"numbers": numbers, "opening": OPENING},
         )
-    # Who follows the cache finds nothing to go on from, and loads again.
-    await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
-    await cursor.execute(
-        sql.SQL(
-            """
-            INSERT INTO {cache} (fold, version, position, token, points)
-            SELECT folds, version, position, %(token)s, %(points)b
-            FROM {versions}
-            WHERE version = (SELECT live FROM {head})
-            """
-        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
-        {"token": uuid4(), "points": pack_points({})},
-    )
+    await empty_ring(cursor, tables)
 
 
 def _values(point: Point) -> tuple[object, ...]:

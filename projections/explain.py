@@ -16,14 +16,13 @@ from chancy_metrics.events.ledger import pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.summaries import read_stretches
 
 from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
 from .gaps import read_pruned
 from .matching import may_match
-from .pages import ranges_to_read
+from .pages import read_ranges
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
 from .rules import RuleSet
 from .selection import Selection
@@ -33,8 +32,6 @@ from .versions import OPENING, Version, live_version
 
 #: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
 _TRIES = 5
-#: Stretches looked at in one statement.
-_STRETCHES = 2_000
 _US = 1_000_000
 
 
@@ -143,14 +140,14 @@ class _Attempt:
             worker, series = await self._ids(cursor)
             stored = await self._read(cursor, now.version, worker, series)
             opening = await self._read(cursor, OPENING, worker, series)
-        before = self._point(opening)
+        is_kept = self._place.bucket >= now.horizons[self._place.resolution]
         self._total.add(opening)
         return Remade(
             now.version,
             now.position,
-            self._place.bucket >= now.horizons[self._place.resolution],
-            self._point(stored),
-            before,
+            is_kept,
+            self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
+            self._point(opening),
             self._point(await to_thread.run_sync(self._total.fold)),
             self._crowd,
         )
@@ -164,22 +161,11 @@ class _Attempt:
     async def _replay(self, version: Version, gone: set[date]) -> None:
         """Take the batches that may have events in the bucket, leaving out stretches that surely have none."""
         async with short_transaction(self._connection) as cursor:
-            floor = max((one.last_position for one in await read_pruned(cursor, self._tables, after=0)), default=0)
-        start = 0
-        while start < version.position:
-            async with short_transaction(self._connection) as cursor:
-                stretches = await read_stretches(
-                    cursor,
-                    self._tables,
-                    self._wanted.wanted(),
-                    after=start,
-                    until=version.position,
-                    limit=_STRETCHES,
-                )
-            end = stretches[-1].last if len(stretches) == _STRETCHES else version.position
-            for first, last in ranges_to_read(stretches, start + 1, min(end, version.position), floor):
+            pruned = await read_pruned(cursor, self._tables, after=0)
+        chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)
+        async for _, ranges in chunks:
+            for first, last in ranges:
                 await self._replay_range(version, gone, first, last)
-            start = end
 
     async def _replay_range(self, version: Version, gone: set[date], first: int, last: int) -> None:
         after = first - 1

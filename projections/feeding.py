@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -17,8 +17,9 @@ from .job_series import job_series
 from .job_times import shown_us, times_of
 from .rules import RuleSet
 
-#: How many of a job update's series count it; two of its run time and two of its wait time come behind them.
-_COUNTERS = 4
+#: Of a job update's series those that count it, those of its run time, and those of its wait time.
+_COLUMNS = slice(4), slice(4, 6), slice(6, 8)
+_Mask = NDArray[np.bool_]
 
 
 class Fed(NamedTuple):
@@ -35,7 +36,7 @@ class Fed(NamedTuple):
 
 
 def fed(batch: DecodedBatch, series: Series, rules: RuleSet) -> Fed:
-    """Return what *batch* feeds *series* with.
+    """Return what *batch* feeds *series* with, by event.
 
     Raises:
         RuleFailed: A rule raised.
@@ -49,26 +50,28 @@ def fed(batch: DecodedBatch, series: Series, rules: RuleSet) -> Fed:
                 parts.append(Fed(made.rows, made.columns.at_us, made.columns.values))
     if batch.observations is not None:
         parts += _recorded(batch.observations, series, 0 if jobs is None else len(jobs.at_us))
-    return Fed(*map(np.concatenate, zip(*parts, strict=True)))
+    together = Fed(*map(np.concatenate, zip(*parts, strict=True)))
+    order = np.argsort(together.indexes, kind="stable")  # a rule may name its rows in any order
+    return Fed(together.indexes[order], together.at_us[order], together.values[order])
 
 
 def _updates(jobs: JobColumns, series: Series) -> Iterator[Fed]:
-    places = np.array([_places(job_series(*combo[:3]), series) for combo in jobs.combos])
-    if not places.any():
-        return
-    counts, runs, waits = places[jobs.combo].T
+    counted, ran, waited = updates_that_feed(jobs, series.__eq__)
     times = times_of(jobs)
-    rows = np.flatnonzero(counts)
-    yield Fed(rows, jobs.at_us[rows], np.ones(len(rows)))
-    for takes, known, took_us in zip((runs, waits), times.known, times.took_us, strict=True):
-        rows = np.flatnonzero(takes & known)
-        yield Fed(rows, jobs.at_us[rows], shown_us(took_us[rows]) / 1e6)
+    for mask, took_us in ((counted, None), (ran, times.took_us[0]), (waited, times.took_us[1])):
+        rows = np.flatnonzero(mask)
+        yield Fed(rows, jobs.at_us[rows], np.ones(len(rows)) if took_us is None else shown_us(took_us[rows]) / 1e6)
 
 
-def _places(names: tuple[Series, ...], series: Series) -> tuple[bool, bool, bool]:
-    """Whether *series* counts the update, takes its run time, takes its wait time."""
-    run, wait = names[_COUNTERS : _COUNTERS + 2], names[_COUNTERS + 2 :]
-    return series in names[:_COUNTERS], series in run, series in wait
+def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tuple[_Mask, _Mask, _Mask]:
+    """Which updates feed a built-in series that *matches*: as one more, with their run time, with their wait time."""
+    fed = np.array([[matches(series) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)
+    if not fed.any():
+        nothing = np.zeros(len(jobs.at_us), np.bool_)
+        return nothing, nothing, nothing
+    counts, runs, waits = (np.logical_or.reduce(fed[:, columns], axis=1)[jobs.combo] for columns in _COLUMNS)
+    has_run, has_wait = times_of(jobs).known
+    return counts, runs & has_run, waits & has_wait
 
 
 def _recorded(columns: ObservationColumns, series: Series, first: int) -> Iterator[Fed]:

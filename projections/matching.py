@@ -11,8 +11,7 @@ from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationC
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.seal import LogRow
 
-from .job_series import job_series
-from .job_times import times_of
+from .feeding import updates_that_feed
 from .selection import Selection, type_of
 
 _Mask = NDArray[np.bool_]
@@ -73,17 +72,9 @@ def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
         ids = np.frombuffer(jobs.ids, "<u8").reshape(-1, 2)
         found &= (ids == np.frombuffer(selection.job_id.bytes, "<u8")).all(axis=1)
     if selection.key is not None or selection.prefix:
-        found &= _feeds(_key_test(selection), jobs)
-    return found
-
-
-def _feeds(matches: Callable[[str], bool], jobs: JobColumns) -> _Mask:
-    """Whether an update feeds a built-in series whose key matches; those of times only where it has the time."""
-    fed = np.array([[matches(series.key) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)[
-        jobs.combo
-    ]
-    ran, waited = times_of(jobs).known
-    found: _Mask = fed[:, :4].any(axis=1) | (fed[:, 4:6].any(axis=1) & ran) | (fed[:, 6:].any(axis=1) & waited)
+        matches = _key_test(selection)
+        counted, ran, waited = updates_that_feed(jobs, lambda series: matches(series.key))
+        found &= counted | ran | waited
     return found
 
 

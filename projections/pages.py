@@ -20,7 +20,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Stretch, read_stretches
 
 from .event import Event, spell_out
-from .gaps import Gap, concerns, may_have_matched, position_of, read_pruned, unreadable
+from .gaps import Gap, Pruned, concerns, may_have_matched, position_of, read_pruned, unreadable
 from .matching import matching, may_match
 from .selection import Place, Selection
 
@@ -121,20 +121,38 @@ async def read_pages(
     gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
     if gaps:
         yield Page(reader.place, [], gaps)
-    floor = max((one.last_position for one in pruned), default=0)
-    start = selection.start
-    while start < end:
-        async with short_transaction(connection) as cursor:
-            stretches = await read_stretches(
-                cursor, tables, selection.wanted(), after=start, until=end, limit=_STRETCHES
-            )
-        until_here = stretches[-1].last if len(stretches) == _STRETCHES else end
-        until_here = min(until_here, end)
-        for first, last in ranges_to_read(stretches, start + 1, until_here, floor):
+    async for until_here, ranges in read_ranges(connection, tables, selection, pruned, selection.start, end):
+        for first, last in ranges:
             async for page in reader.read(first, last):
                 yield page
-        start = until_here
-        yield reader.page(Place(start))
+        yield reader.page(Place(until_here))
+
+
+async def read_ranges(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    selection: Selection,
+    pruned: Sequence[Pruned],
+    after: int,
+    end: int,
+) -> AsyncIterator[tuple[int, list[tuple[int, int]]]]:
+    """Yield what of the positions past *after* up to *end* may hold what is selected, some stretches at a time.
+
+    Args:
+        pruned: What has left the log of these positions.
+
+    Yields:
+        A position, and the ranges up to there that are to be read, both ends inclusive.
+    """
+    floor = max((one.last_position for one in pruned), default=0)
+    while after < end:
+        async with short_transaction(connection) as cursor:
+            stretches = await read_stretches(
+                cursor, tables, selection.wanted(), after=after, until=end, limit=_STRETCHES
+            )
+        until = min(stretches[-1].last, end) if len(stretches) == _STRETCHES else end
+        yield until, ranges_to_read(stretches, after + 1, until, floor)
+        after = until
 
 
 def ranges_to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:

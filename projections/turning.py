@@ -147,7 +147,14 @@ async def _point(
         sql.SQL("UPDATE {head} SET live = %(version)s, barred = %(barred)s").format(head=tables.head),
         {"version": version, "barred": barred},
     )
-    # The row that is left tells a follower of the old version, and of this one at an earlier time, to load again.
+    await empty_ring(cursor, tables)
+
+
+async def empty_ring(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Let everybody who follows the shared cache load it again.
+
+    The row that is left tells a follower of another version, and of this one at an earlier time, to do so.
+    """
     await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
     await cursor.execute(
         sql.SQL(
@@ -155,8 +162,8 @@ async def _point(
             INSERT INTO {cache} (fold, version, position, token, points)
             SELECT folds, version, position, %(token)s, %(points)b
             FROM {versions}
-            WHERE version = %(version)s
+            WHERE version = (SELECT live FROM {head})
             """
-        ).format(cache=tables.cache, versions=tables.versions),
-        {"version": version, "token": uuid4(), "points": pack_points({})},
+        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
+        {"token": uuid4(), "points": pack_points({})},
     )

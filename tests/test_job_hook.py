@@ -21,7 +21,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import a_host, a_job, claimed, fetch, order
+from chancy_metrics.plugin.audit import job_life
+from tests.factories import a_host, a_job, an_app, claimed, fetch, order, order_and_fold
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
@@ -323,3 +324,21 @@ async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_
     log = await read_log(connection, names)
     assert logged_values(log, "app:thread") == [1]
     assert logged_values(log, "app:process") == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [({}, "ValueError"), ({"error_messages": True}, "ValueError: no such card")]
+)
+async def test_a_worker_keeps_what_an_error_says_only_where_it_was_asked_to(
+    options: dict[str, bool], kept: str, dsn: str, connection: Connection, names: Tables
+) -> None:
+    text = "Traceback (most recent call last):\n  File x\nValueError: no such card\n"
+    failed = a_job(state=QueuedJob.State.FAILED, errors=[{"attempt": 0, "traceback": text}])
+
+    async with a_host(dsn, Metrics(sync_interval=1, **options)) as (worker, _metrics):
+        await flush(worker, *await claimed(connection, failed))
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        life = await job_life(chancy, failed.id)
+    assert [update.error for update in life.updates] == [kept]

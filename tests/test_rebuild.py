@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import anyio
 import psycopg
@@ -10,14 +11,17 @@ import pytest
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin import filling
+from chancy_metrics.plugin import rebuild as module
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
 from chancy_metrics.projections.making import make_version
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, eventually, fetch, order_and_fold
+from chancy_metrics.projections.versions import Version
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 
@@ -107,7 +111,7 @@ async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
 
 
 async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_noticed_yet(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await some_history(connection, names)
     done: list[Rebuilt] = []
@@ -116,16 +120,22 @@ async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_not
         async with an_app(dsn) as (chancy, _):
             done.append(await rebuild(chancy))
 
-    async def asks_for_the_version() -> bool:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rebuild ________ by %%'"
-        return await fetch(connection, query, names) != [(0,)]
+    refused = anyio.Event()
 
+    async def make(*arguments: Any, **options: Any) -> Version:
+        try:
+            return await make_version(*arguments, **options)
+        except AlreadyRunning:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(filling, "make_version", make)
     async with connections(dsn, 1) as (killed,), anyio.create_task_group() as tasks:
         await killed.execute("SET application_name = 'rebuild by ann'")
         await make_version(killed, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
         tasks.start_soon(go_on)
-        await eventually(asks_for_the_version)
-        assert not done
+        with anyio.fail_after(20):
+            await refused.wait()
         await killed.close()
 
     assert [(one.version, one.swapped) for one in done] == [(2, True)]
@@ -163,3 +173,24 @@ async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
         await rebuild(chancy, by="Jürgen 中", on_progress=look)
 
     assert alive and all(lives for _, lives in alive), alive
+
+
+async def test_a_rebuild_compares_with_the_version_that_is_live_once_it_holds_its_lock(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_history(connection, names)
+    lock = module._lock_live
+    locked: list[int] = []
+
+    async def lock_the_former_one_first(cursor: Any, names: Tables, version: int) -> Version | None:
+        locked.append(version if locked else 1)
+        return await lock(cursor, names, locked[-1])
+
+    async with an_app(dsn) as (chancy, _):
+        await rebuild(chancy)
+        await fetch(connection, "DELETE FROM {r1day} WHERE version = 1", names)  # as clean-up takes it away
+        monkeypatch.setattr(module, "_lock_live", lock_the_former_one_first)
+        done = await rebuild(chancy)
+
+    assert locked == [1, 2]
+    assert (done.version, done.replaced, done.different) == (3, 2, 0)

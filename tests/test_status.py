@@ -10,6 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
@@ -295,3 +296,10 @@ def test_a_due_day_says_where_it_is_and_since_when(state: str, says: str) -> Non
     due = DueDay(date(2026, 3, 1), state, NOON, NOON - 48 * HOUR, 1, None, "")
 
     assert str(due) == f"2026-03-01 is due to leave the log since 2026-03-08 12:00 UTC, and {says}"
+
+
+async def test_tables_of_another_release_are_refused_with_what_to_do(dsn: str, connection: Connection) -> None:
+    await connection.execute("ALTER TABLE chancy_metrics_versions RENAME COLUMN verified TO something_else")
+
+    with pytest.raises(SchemaMissing, match=r"are older than this code: run `chancy misc migrate` \(column .*verified"):
+        await status(dsn)
