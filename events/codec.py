@@ -97,7 +97,7 @@ class ObservationRun(NamedTuple):
 
     series: Series
     at_us: Sequence[int]
-    values: array[float]
+    values: Sequence[float]
 
 
 _encoder = msgspec.msgpack.Encoder()

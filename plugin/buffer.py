@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat, starmap
 from time import time_ns
 from typing import NamedTuple
 
@@ -20,13 +21,19 @@ _TRACKS = 10_000
 #: Integers a float64 holds exactly.
 _EXACT = 2**53
 
+Extend = Callable[[tuple[int, float]], None]
+
+
+def _times(most: int) -> Iterator[int]:
+    """Now, in ns, *most* times: each look is one atomic call that counts as well, which += 1 would not be."""
+    return starmap(time_ns, repeat((), most))
+
 
 class _Track(NamedTuple):
-    """The observations of one series since the last chunk was closed; the first ones of both columns are a pair."""
+    """The observations of one series since the last chunk was closed, flat: time in ns, value, time, value, ..."""
 
     series: Series
-    at_ns: array[int]
-    values: array[float]
+    pairs: list[int | float]
 
 
 class _Chunk:
@@ -47,9 +54,8 @@ class _Chunk:
 class Buffer:
     """Holds observations, and job updates the log could not take, until they are appended.
 
-    `record` may be called from any thread, and takes no lock: a track stays for ever, threads only append to
-    its columns, one atomic call each, and only `_close_tracks` takes from their other end. A thread that comes
-    between another one's two calls swaps the times of two observations, microseconds apart.
+    `record` may be called from any thread, and takes no lock: a track stays for ever, threads only extend it,
+    one atomic call for time and value, and only `_close_tracks` takes from its other end.
 
     Args:
         reject: Does what is to be done about an observation that breaks a rule; raises the error by default.
@@ -64,47 +70,43 @@ class Buffer:
         self._chunk_points = max(1, min(CHUNK_POINTS, max_points // 10))
         self._tracks: list[_Track] = []
         # By key alone, the first kind and unit it had: no tuple is made and hashed.
-        self._appends: dict[str, tuple[Kind, str | None, Callable[[int], None], Callable[[float], None]]] = {}
-        self._others: dict[tuple[object, Kind, object], tuple[Callable[[int], None], Callable[[float], None]]] = {}
-        # One a point until that which fills the chunk: next() is atomic, += 1 is not.
-        self._tickets = iter(range(self._chunk_points - 1))
+        self._firsts: dict[str, tuple[Kind, str | None, Extend]] = {}
+        self._others: dict[tuple[object, Kind, object], Extend] = {}
+        self._times = _times(self._chunk_points - 1)
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return self._held + sum(len(track.values) for track in tuple(self._tracks))
+        return self._held + sum(len(track.pairs) for track in tuple(self._tracks)) // 2
 
     def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
         """Record one observation, now; one that breaks a rule is counted and rejected."""
         try:
-            known_kind, known_unit, append_at, append_value = self._appends[key]  # type: ignore[index] # in the try
-            if kind != known_kind or unit != known_unit:
-                append_at, append_value = self._others[key, kind, unit]
-        except Exception:  # it is new, or can't be hashed, for whatever reason a foreign __hash__ has
-            self._record_new(kind, key, value, unit)
-            return
-        if (type(value) is float and value - value == 0) or (type(value) is int and -_EXACT <= value <= _EXACT):
-            number = value + 0.0  # no -0.0: it would make min and max depend on order
-        else:
-            checked = self._checked(value, key)
-            if checked is None:
+            known_kind, known_unit, extend = self._firsts[key]  # type: ignore[index] # in the try
+            if (
+                kind is known_kind
+                and unit is known_unit
+                and (
+                    (type(value) is float and value - value == 0.0)
+                    or (type(value) is int and -_EXACT <= value <= _EXACT)
+                )
+            ):
+                extend((next(self._times), value))
                 return
-            number = checked
-        append_at(time_ns())
-        append_value(number)
-        try:
-            next(self._tickets)
-        except StopIteration:
-            self._close_tracks()
+        except (
+            Exception
+        ):  # it is new, or can't be hashed, for whatever reason a foreign __hash__ has, or the chunk is full
+            pass
+        self._record_checked(kind, key, value, unit)
 
     def record_job(self, row: JobRow) -> None:
         """Keep a job update that did not get into the log with its job."""
         with self._lock:
             self._open_chunk().jobs.append(row)
             self._added(1)
-            next(self._tickets, None)
+            next(self._times, None)
             self.counts["buffered"] += 1
 
     def count(self, reason: str, how_many: int = 1) -> None:
@@ -125,7 +127,8 @@ class Buffer:
             counts, self.counts = self.counts, Counter()
         try:
             runs = [
-                ObservationRun(series, [ns // 1000 for ns in at_ns], values)
+                # No -0.0: it would make min and max depend on order.
+                ObservationRun(series, [ns // 1000 for ns in at_ns], [value + 0.0 for value in values])
                 for series, (at_ns, values) in chunk.runs.items()
             ]
             return encode(chunk.jobs, runs, counts)
@@ -134,37 +137,41 @@ class Buffer:
                 self.counts += counts + Counter(dropped=chunk.points)
             raise
 
-    def _record_new(self, kind: Kind, key: object, value: object, unit: object) -> None:
+    def _record_checked(self, kind: Kind, key: object, value: object, unit: object) -> None:
         try:
-            series = check_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
+            extend = self._others.get((key, kind, unit))
+        except Exception:  # see above
+            extend = None
+        try:
+            if extend is None:
+                series = check_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
+            number = check_value(value, key)
         except InvalidObservation as error:
             self._refuse(error)
             return
-        number = self._checked(value, key)
-        if number is None:
-            return
-        # Not key and unit themselves: they may be strings of a foreign kind, with a __hash__ of its own.
-        plain_unit = None if unit is None else series.unit
-        with self._lock:
-            at_ns, values = self._open_chunk().run(series)
-            at_ns.append(time_ns())
-            values.append(number)
-            self._added(1)
-            next(self._tickets, None)
-            if len(self._tracks) < _TRACKS and (series.key, kind, plain_unit) not in self._others:
-                track = _Track(series, array("q"), array("d"))
-                self._tracks.append(track)
-                columns = track.at_ns.append, track.values.append
-                self._others[series.key, kind, plain_unit] = columns
-                self._appends.setdefault(series.key, (kind, plain_unit, *columns))
+        at_ns = next(self._times, None)
+        point = (time_ns() if at_ns is None else at_ns), number
+        if extend is None:
+            # Not key and unit themselves: they may be strings of a foreign kind, with a __hash__ of its own.
+            self._record_new(series, None if unit is None else series.unit, point)
+        else:
+            extend(point)
+        if at_ns is None:  # this one has filled the chunk
+            self._close_tracks()
 
-    def _checked(self, value: object, key: object) -> float | None:
-        """Return the value as it is kept; None if it broke a rule and was refused."""
-        try:
-            return check_value(value, key)
-        except InvalidObservation as error:
-            self._refuse(error)
-            return None
+    def _record_new(self, series: Series, unit: str | None, point: tuple[int, float]) -> None:
+        known = series.key, series.kind, unit
+        with self._lock:
+            if len(self._tracks) < _TRACKS and known not in self._others:
+                track = _Track(series, [*point])
+                self._tracks.append(track)
+                extend = self._others[known] = track.pairs.extend
+                self._firsts.setdefault(series.key, (series.kind, unit, extend))
+                return
+            at_ns, values = self._open_chunk().run(series)
+            at_ns.append(point[0])
+            values.append(point[1])
+            self._added(1)
 
     def _refuse(self, error: InvalidObservation) -> None:
         self.count(f"rejected:{error.rule}")
@@ -176,17 +183,18 @@ class Buffer:
         """Move what is in the tracks into the open chunk."""
         with self._lock:
             taken = 0
-            for series, at_ns, values in self._tracks:
-                if points := min(len(at_ns), len(values)):
+            for series, pairs in self._tracks:
+                if pairs:
                     run = self._open_chunk().run(series) if not taken else self._chunks[-1].run(series)
-                    run[0].extend(at_ns[:points])
-                    run[1].extend(values[:points])
-                    del at_ns[:points], values[:points]
-                    taken += points
+                    full = len(pairs)
+                    run[0].fromlist(pairs[:full:2])  # type: ignore[arg-type] # every other one is an int
+                    run[1].fromlist(pairs[1:full:2])
+                    del pairs[:full]
+                    taken += full // 2
             if taken:
                 self._added(taken)
             room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
-            self._tickets = iter(range((room if room > 0 else self._chunk_points) - 1))
+            self._times = _times((room if room > 0 else self._chunk_points) - 1)
 
     def _open_chunk(self) -> _Chunk:
         if not self._chunks or self._chunks[-1].points >= self._chunk_points:
