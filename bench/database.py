@@ -33,6 +33,7 @@ SETTINGS = {
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
     "wal_compression": "off",
+    "timezone": "Etc/UTC",  # as most servers have it
 }
 _TEMPLATE = "bench_template"
 #: Chancy's own logger writes to stdout, where the table goes.

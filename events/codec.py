@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from operator import sub
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
@@ -158,9 +159,10 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
 
 
 def _pack_jobs(rows: Sequence[JobRow]) -> _Jobs:
+    ids, row_combos, at, created, scheduled, started, completed, meta = zip(*rows, strict=True)
     strings: dict[str, int] = {}
     combos: dict[Combo, int] = {}
-    index = [combos.setdefault(row.combo, len(combos)) for row in rows]
+    index = [combos.setdefault(combo, len(combos)) for combo in row_combos]
 
     def string(text: str) -> int:
         return strings.setdefault(text, len(strings))
@@ -169,24 +171,23 @@ def _pack_jobs(rows: Sequence[JobRow]) -> _Jobs:
         (string(combo.func), string(combo.queue), string(combo.state), combo.attempt, string(combo.error))
         for combo in combos
     ]
-    at = [row.at_us for row in rows]
     return _Jobs(
         strings=list(strings),
         combos=packed,
         combo=_pack(index),
         flags=_pack(
             [
-                (_STARTED if row.started_us is not None else 0) | (_COMPLETED if row.completed_us is not None else 0)
-                for row in rows
+                (0 if start is None else _STARTED) | (0 if end is None else _COMPLETED)
+                for start, end in zip(started, completed, strict=True)
             ]
         ),
-        ids=b"".join([row.job_id for row in rows]),
+        ids=b"".join(ids),
         at=_pack(at),
-        completed=_pack([0 if row.completed_us is None else row.completed_us - row.at_us for row in rows]),
-        started=_pack([0 if row.started_us is None else row.at_us - row.started_us for row in rows]),
-        created=_pack([row.at_us - row.created_us for row in rows]),
-        scheduled=_pack([row.scheduled_us - row.created_us for row in rows]),
-        meta={i: row.meta for i, row in enumerate(rows) if row.meta},
+        completed=_pack([0 if end is None else end - now for now, end in zip(at, completed, strict=True)]),
+        started=_pack([0 if start is None else now - start for now, start in zip(at, started, strict=True)]),
+        created=_pack(list(map(sub, at, created))),
+        scheduled=_pack(list(map(sub, scheduled, created))),
+        meta={row: kept for row, kept in enumerate(meta) if kept},
     )
 
 
@@ -204,7 +205,7 @@ def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
     )
 
 
-def _pack(column: list[int]) -> _Ints:
+def _pack(column: Sequence[int]) -> _Ints:
     base = min(column)
     span = max(column) - base
     if not span:

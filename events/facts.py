@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from itertools import repeat
 from numbers import Complex, Real
+from operator import sub
 from typing import Literal, NamedTuple, SupportsFloat
 
 import msgspec
@@ -18,7 +22,6 @@ DEFAULT_UNITS: dict[Kind, str] = {"counter": "count", "gauge": "number", "histog
 MAX_KEY_BYTES = 1_024
 MAX_UNIT_CHARS = 64
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Series(NamedTuple):
@@ -81,7 +84,29 @@ class JobRow(NamedTuple):
 
 def microseconds(instant: datetime) -> int:
     """Microseconds since 1970 (UTC) of an aware datetime, exact."""
-    return (instant - EPOCH) // _MICROSECOND
+    return all_microseconds([instant])[0]
+
+
+def all_microseconds(instants: Sequence[datetime]) -> list[int]:
+    """`microseconds` of several instants: quickest where they are in one zone."""
+    try:
+        epoch = _epoch(instants[0].tzinfo)
+    except TypeError:  # dateutil's zones can't be hashed
+        epoch = EPOCH
+    return [
+        (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        for since in map(sub, instants, repeat(epoch))
+    ]
+
+
+@lru_cache(64)
+def _epoch(zone: tzinfo | None) -> datetime:
+    """1970 (UTC) in *zone*, if its offset never changes: between two times in one zone no offset is asked for.
+
+    That is what takes longest otherwise, also for zoneinfo's UTC, in which psycopg returns every time.
+    """
+    offset = None if zone is None else zone.utcoffset(None)
+    return EPOCH if offset is None else (EPOCH + offset).replace(tzinfo=zone)
 
 
 def check_series(key: object, kind: Kind, unit: object) -> Series:

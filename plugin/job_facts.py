@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import msgspec
 from chancy import QueuedJob
 
-from chancy_metrics.events.facts import Combo, JobRow, microseconds
+from chancy_metrics.events.facts import Combo, JobRow, all_microseconds, microseconds
 
 _CHAINED = re.compile(
     "^(?:The above exception was the direct cause of the following exception"
@@ -21,27 +25,58 @@ _TRACEBACK = "Traceback (most recent call last):"
 #: The first line that is not part of the stack; "| " begins it where the error is a group.
 _ERROR_TYPE = re.compile(r"^(?:  \| )?([^\W\d][\w.<>]*)(:.*|$)", re.MULTILINE)
 _MAX_ERROR = 200
+# What JobRow() and Combo() call, at half the time.
+_new_row: Callable[[tuple[Any, ...]], JobRow] = partial(tuple.__new__, JobRow)
+_new_combo: Callable[[tuple[Any, ...]], Combo] = partial(tuple.__new__, Combo)
 
 
 def job_row(job: QueuedJob, keep_meta: tuple[str, ...], error_messages: bool = False) -> JobRow:
-    """Take the facts of a job update; never its arguments, result or traceback.
+    """Take the facts of one job update, as `job_rows` does."""
+    return job_rows([job], keep_meta, error_messages)[0]
+
+
+def job_rows(jobs: Sequence[QueuedJob], keep_meta: tuple[str, ...], error_messages: bool = False) -> list[JobRow]:
+    """Take the facts of job updates; never their arguments, results or tracebacks.
+
+    Column by column, because this runs in the transaction that saves the jobs: half the time of one job by another.
 
     Args:
         error_messages: Keep what the error says too, up to the end of its first line.
     """
-    completed = None if job.completed_at is None else microseconds(job.completed_at)
-    created = microseconds(job.created_at)
-    # By place, not by name: this runs for every job, and takes a quarter less so.
-    return JobRow(
-        job.id.bytes,
-        Combo(job.func, job.queue, job.state.value, job.attempts, _error(job, error_messages) if job.errors else ""),
-        time.time_ns() // 1000 if completed is None else completed,
-        created,
-        created if job.scheduled_at is None else microseconds(job.scheduled_at),
-        None if job.started_at is None else microseconds(job.started_at),
-        completed,
-        _kept(job.meta, keep_meta) if keep_meta else b"",
+    if not jobs:
+        return []
+    created = all_microseconds([job.created_at for job in jobs])
+    completed = _known_microseconds([job.completed_at for job in jobs])
+    combos = zip(
+        [job.func for job in jobs],
+        [job.queue for job in jobs],
+        [job.state._value_ for job in jobs],  # .value at a tenth of the time
+        [job.attempts for job in jobs],
+        [_error(job, error_messages) if job.errors else "" for job in jobs],
+        strict=True,
     )
+    rows = zip(
+        [job.id.bytes for job in jobs],
+        map(_new_combo, combos),
+        [time.time_ns() // 1000 if end is None else end for end in completed],
+        created,
+        [
+            now if at is None else at
+            for at, now in zip(_known_microseconds([job.scheduled_at for job in jobs]), created, strict=True)
+        ],
+        _known_microseconds([job.started_at for job in jobs]),
+        completed,
+        [_kept(job.meta, keep_meta) for job in jobs] if keep_meta else repeat(b"", len(jobs)),
+        strict=True,
+    )
+    return list(map(_new_row, rows))
+
+
+def _known_microseconds(instants: list[datetime | None]) -> list[int | None]:
+    known = [instant for instant in instants if instant is not None]
+    if len(known) == len(instants):
+        return [*all_microseconds(known)]
+    return [None if instant is None else microseconds(instant) for instant in instants]
 
 
 def _error(job: QueuedJob, with_message: bool) -> str:

@@ -18,7 +18,6 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.ledger import is_recorded
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.partitions import takes_no_batch
@@ -26,7 +25,7 @@ from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
-from .job_facts import job_row
+from .job_facts import job_rows
 from .limited_log import RateLimited
 from .recorder import CLOSE_WAIT_S
 
@@ -53,16 +52,12 @@ class _Bag:
 
     def take(self, job: QueuedJob) -> bool:
         """Take *job* out once; False if it is not in here."""
-        times = self._times.get(id(job))
-        if times is None:
-            return False
+        times = self._times.pop(id(job), 0)
         if times > 1:
             self._times[id(job)] = times - 1
-        else:
-            del self._times[id(job)]
-            if not self._times:
-                self._jobs.clear()
-        return True
+        elif times and not self._times:
+            self._jobs.clear()
+        return times > 0
 
     def jobs(self) -> list[QueuedJob]:
         left = self._times.copy()
@@ -115,7 +110,7 @@ class JobHook:
         self._buffer = buffer
         self._clock = clock
         self._lock_timeout_ms = max(1, round(lock_timeout_s * 1000))
-        self._row = partial(job_row, keep_meta=keep_meta, error_messages=error_messages)
+        self._rows = partial(job_rows, keep_meta=keep_meta, error_messages=error_messages)
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -148,15 +143,10 @@ class JobHook:
         self._written = False
         if self._unconfirmed is None and time.monotonic() < self._muted_until:
             return
-        try:
-            rows = {id(job): self._row(job) for job in jobs}
-        except Exception as error:  # a job we can't read must not keep the others from being saved
-            self._warnings.warn("job", f"job updates could not be read and go through the buffer: {error!r}")
-            return
         async with cursor.connection.cursor(row_factory=tuple_row) as own:
             lock_timeout = await self._savepoint(own)
             try:
-                await self._write(own, tables(prefix), list(jobs), rows)
+                await self._write(own, tables(prefix), list(jobs))
                 await own.execute(
                     sql.SQL("SET LOCAL lock_timeout = {}; RELEASE SAVEPOINT metrics_log").format(
                         sql.Literal(lock_timeout)
@@ -178,7 +168,7 @@ class JobHook:
             self._owed.add(job)
         else:
             try:
-                self._buffer.record_job(self._row(job))
+                self._buffer.record_job(self._rows([job])[0])
             except Exception as error:  # on_job_updated must not raise into the host
                 self._buffer.count("rejected:job")
                 self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
@@ -194,7 +184,7 @@ class JobHook:
                     attempt = await self._placed(cursor, names)
                     if attempt is None and self._sequence == 1:
                         return  # it never began
-                    rows = [self._row(job) for job in self._owed.jobs()]
+                    rows = self._rows(self._owed.jobs())
                     batch_id = attempt.batch_id if attempt else self._next_id()
                     now = await append(cursor, names, batch_id, encode(rows), worker=self.worker_id, closes=True)
                     if now is None:
@@ -206,21 +196,17 @@ class JobHook:
                     "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
                 )
 
-    async def _write(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob], rows: dict[int, JobRow]
-    ) -> None:
+    async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
         attempt = await self._placed(cursor, names)
         new = _without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
             self._recorded = _Bag(_without(jobs, _Bag(new)))
         batch_id = attempt.batch_id if attempt else self._next_id()
-        owed = self._owed.jobs()
-        rows |= {id(job): self._row(job) for job in owed}
-        candidates = owed + new
+        candidates = self._owed.jobs() + new
         if not candidates and attempt is None:
             return
-        if await self._append(cursor, names, batch_id, candidates, rows):
+        if await self._append(cursor, names, batch_id, candidates):
             self._unconfirmed = _Attempt(batch_id, _Bag(new))
             return
         if attempt is None:
@@ -232,7 +218,7 @@ class JobHook:
         self._settle(attempt)
         if left := _without(new, attempt.bag):
             batch_id = self._next_id()
-            if await self._append(cursor, names, batch_id, left, rows):
+            if await self._append(cursor, names, batch_id, left):
                 self._unconfirmed = _Attempt(batch_id, _Bag(left))
 
     async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
@@ -249,14 +235,9 @@ class JobHook:
         return self._unconfirmed
 
     async def _append(
-        self,
-        cursor: AsyncCursor[TupleRow],
-        names: Tables,
-        batch_id: BatchId,
-        jobs: list[QueuedJob],
-        rows: dict[int, JobRow],
+        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob]
     ) -> bool:
-        batch = encode([rows[id(job)] for job in jobs])
+        batch = encode(self._rows(jobs))
         now = await append(cursor, names, batch_id, batch, worker=self.worker_id)
         if now is not None:
             self._clock.see(now)
