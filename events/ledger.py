@@ -165,24 +165,6 @@ async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUI
     return await cursor.fetchone() is not None
 
 
-async def is_recorded(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> bool:
-    """Whether this batch is in the log or was: final where its day takes no more."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT EXISTS (
-                SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s
-            ) OR EXISTS (
-                SELECT 1 FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s
-            )
-            """
-        ).format(ledger=tables.ledger, log=tables.log),
-        batch_id._asdict(),
-    )
-    row = await cursor.fetchone()
-    return bool(row and row[0])
-
-
 async def _position(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
     row = await cursor.fetchone()

@@ -153,6 +153,24 @@ async def check_same(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: Ba
         )
 
 
+async def is_recorded(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> bool:
+    """Whether this batch is in the log or was: final where its day takes no more."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT EXISTS (
+                SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s
+            ) OR EXISTS (
+                SELECT 1 FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s
+            )
+            """
+        ).format(ledger=tables.ledger, log=tables.log),
+        batch_id._asdict(),
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def read_batches(
     cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[tuple[int, BatchId]]
 ) -> list[LogBatch]:

@@ -18,8 +18,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.ledger import is_recorded
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.log import BatchId, append, is_recorded, short_transaction
 from chancy_metrics.events.partitions import takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 

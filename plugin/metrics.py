@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import socket
 import weakref
@@ -30,7 +29,6 @@ from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
 from .limited_log import RateLimited
 from .options import DAY_S, Options, Resolution, check_options
-from .projector import fold_all
 from .recorder import ALIVE_S, Recorder
 from .session import Session
 
@@ -318,6 +316,8 @@ class Metrics(Plugin):
         Raises:
             psycopg.Error: The database is away; nothing is lost.
         """
+        from .projector import fold_all
+
         await chancy.pool.open()
         for session in list(self._sessions.values()):
             await session.recorder.append(session.chancy)
@@ -481,7 +481,9 @@ class Metrics(Plugin):
         Raises:
             NotRecording: In a child process, where nobody ever comes.
         """
-        if multiprocessing.parent_process() is not None:
+        from multiprocessing import parent_process
+
+        if parent_process() is not None:
             raise NotRecording(
                 "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
                 "or inside `async with metrics.recording(chancy)`"

@@ -1,13 +1,10 @@
-"""Who folds, and when: the leader every sync interval, anybody if nobody does; two row locks make each of them safe."""
+"""One round of ordering and folding; two row locks make it safe beside another one."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
-from collections.abc import Callable
-from logging import Logger
 from typing import NamedTuple
 
 from chancy import Chancy
@@ -21,16 +18,9 @@ from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
 from .announcing import announce_by
 from .connection import connect
-from .limited_log import RateLimited
 
 #: Seconds between looks at all of the pending table: what committed late lies below where the others look.
 SWEEP_S = 10
-#: Folds are heard of within this many intervals, or somebody else folds.
-PATIENCE = 1.5
-#: Longest pause after failures, in seconds: how soon folding goes on when the database is back.
-BACKOFF_S = 5
-
-
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
 BUSY_S = 10
 
@@ -104,67 +94,6 @@ class Projector:
         return self._connection
 
 
-class Turns:
-    """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else."""
-
-    def __init__(
-        self,
-        folder: str,
-        sync_interval: float,
-        leader: asyncio.Event,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock = clock
-        self._folder = folder
-        self._interval = sync_interval
-        self._leader = leader
-        self._took_over = False
-        self._heard = self._clock()
-        self.wakeup = asyncio.Event()
-
-    @property
-    def mine(self) -> bool:
-        return self._leader.is_set() or self._took_over
-
-    def hear(self, folder: str) -> None:
-        """Somebody has folded."""
-        self._heard = self._clock()
-        if folder != self._folder:
-            self._took_over = False
-
-    def take_over(self) -> None:
-        self._took_over = True
-
-    def patience_s(self) -> float:
-        """Seconds of silence after which this worker looks whether anybody folds; never the same for two."""
-        return PATIENCE * self._interval + random.uniform(0, 0.5 * self._interval)
-
-    def silence_s(self) -> float:
-        return self._clock() - self._heard
-
-
-async def project(chancy: Chancy, turns: Turns, projector: Projector, interval_s: float, log: Logger) -> None:
-    """Fold for ever, when it is this worker's turn; outlives every error."""
-    warnings = RateLimited(log)
-    pause = min(interval_s, PATIENCE)
-    while True:
-        await _wait(turns.wakeup, pause)
-        started = time.monotonic()
-        try:
-            pause = await _turn(chancy, turns, projector, interval_s)
-            # Folding takes half of the time at the most, however long a round lasts.
-            pause = max(pause, time.monotonic() - started)
-        except Exception as error:  # the host ends with a task that raises
-            pause = min(BACKOFF_S, 2 * pause) * random.uniform(0.5, 1)
-            warnings.warn(
-                "fold",
-                f"folding metrics failed, tried again in {pause:.0f} s, nothing is lost: "
-                f"{type(error).__name__}: {error}",
-            )
-            await _close_quietly(projector)
-
-
 async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules: RuleSet = BUILT_IN) -> Round:
     """Order and fold what is there, and return; for a cluster whose workers are down.
 
@@ -186,23 +115,6 @@ async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules
         await projector.close()
 
 
-async def _turn(chancy: Chancy, turns: Turns, projector: Projector, interval_s: float) -> float:
-    """Do what there is to do now and return the seconds until the next look."""
-    if not turns.mine:
-        patience = turns.patience_s()
-        if turns.silence_s() < patience:
-            return patience - turns.silence_s()
-        if await projector.somebody_folds(patience):
-            await projector.close()
-            turns.hear("")
-            return patience
-        turns.take_over()
-    done = await projector.run_once()
-    if not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
-        await projector.heartbeat()
-    return interval_s
-
-
 async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float) -> bool:
     await cursor.execute(
         sql.SQL(
@@ -218,19 +130,3 @@ async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: fl
     )
     row = await cursor.fetchone()
     return bool(row and row[0])
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
-    event.clear()
-
-
-async def _close_quietly(projector: Projector) -> None:
-    try:
-        await projector.close()
-    except Exception:  # the connection is broken already
-        return

@@ -17,8 +17,7 @@ from psycopg_pool import PoolTimeout
 
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.ledger import is_recorded
-from chancy_metrics.events.log import BatchId, append, check_same, short_transaction
+from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
 from chancy_metrics.events.partitions import make_days, takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 

@@ -22,8 +22,8 @@ from .connection import DatabaseClock, own_connection
 from .job_hook import JobHook
 from .limited_log import RateLimited
 from .options import Options
-from .projector import Projector, Turns, fold_all, project
 from .recorder import Recorder
+from .turns import Turns, project
 
 if TYPE_CHECKING:
     from .maintenance import Maintenance
@@ -84,12 +84,15 @@ class Session:
 
     async def run(self) -> None:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
+        # This and what it needs is not for a process that only hands jobs in.
+        from .projector import Projector
+
         projector = Projector(self.chancy, self.worker.worker_id, rules=self._options.rules)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
                 tasks.create_task(
-                    project(self.chancy, self.turns, projector, self._options.sync_interval, self.chancy.log),
+                    project(self.turns, projector, self._options.sync_interval, self.chancy.log),
                     name="metrics_project",
                 )
                 tasks.create_task(self._every(MAINTENANCE_S, self._maintain), name="metrics_maintenance")
@@ -112,6 +115,8 @@ class Session:
         if self.turns.mine:
             with anyio.move_on_after(LAST_FOLD_S, shield=True):
                 try:
+                    from .projector import fold_all
+
                     await fold_all(self.chancy, self.worker.worker_id, rules=self._options.rules)
                 except Exception as error:  # a worker must stop whatever the database does
                     self._warnings.warn("last fold", f"the last fold failed: {type(error).__name__}: {error}")

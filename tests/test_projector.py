@@ -10,9 +10,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import projector as module
-from chancy_metrics.plugin.projector import PATIENCE, Projector, Turns, fold_all, project
+from chancy_metrics.plugin.projector import Projector, fold_all
+from chancy_metrics.plugin.turns import PATIENCE, Turns, _turn, project
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, total
 
 Connection = AsyncConnection[TupleRow]
@@ -54,15 +55,15 @@ async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, co
 async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(dsn: str, names: Tables) -> None:
     async with connections(dsn, 2) as (holder, connection), an_app(dsn) as (chancy, _):
         async with connection.transaction(), connection.cursor() as cursor:
-            for _ in range(module.SEQUENCE_LIMIT + 1):
+            for _ in range(SEQUENCE_LIMIT + 1):
                 await append_as(cursor, names, a_run("app:n"))
         async with holder.transaction():
             await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
             ordered = await fold_all(chancy)
         folded = await fold_all(chancy)
 
-    assert (ordered.batches, ordered.events) == (module.SEQUENCE_LIMIT + 1, 0)
-    assert (folded.batches, folded.events) == (0, module.SEQUENCE_LIMIT + 1)
+    assert (ordered.batches, ordered.events) == (SEQUENCE_LIMIT + 1, 0)
+    assert (folded.batches, folded.events) == (0, SEQUENCE_LIMIT + 1)
 
 
 async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
@@ -75,7 +76,7 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
             await LogWriter(quick, names).append(runs=[a_run("app:n")])
             await projector.run_once()
         before = await projector.run_once()
-        monkeypatch.setattr(module, "SWEEP_S", 0)
+        monkeypatch.setattr("chancy_metrics.plugin.projector.SWEEP_S", 0)
         after = await projector.run_once()
         await projector.close()
 
@@ -92,10 +93,10 @@ async def test_the_leader_folds_and_others_wait_for_its_silence(
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += PATIENCE * INTERVAL_S - 1
-        pause = await module._turn(chancy, turns, projector, INTERVAL_S)
+        pause = await _turn(turns, projector, INTERVAL_S)
         waited = await total(connection, names, "app:n")
         leader.set()
-        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await _turn(turns, projector, INTERVAL_S)
         await projector.close()
 
     assert 0 < pause <= 1 + 0.5 * INTERVAL_S
@@ -114,7 +115,7 @@ async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
         assert not turns.mine
-        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await _turn(turns, projector, INTERVAL_S)
         took_over = turns.mine
         turns.hear("w2")
         still = turns.mine
@@ -137,11 +138,11 @@ async def test_silence_is_no_reason_where_the_database_shows_a_fold(
         await LogWriter(connection, names).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await _turn(turns, projector, INTERVAL_S)
         current = turns.mine
         await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", names)
         clock.now_s += 2 * INTERVAL_S + 1
-        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await _turn(turns, projector, INTERVAL_S)
         await projector.close()
 
     assert (current, turns.mine) == (False, True)
@@ -154,7 +155,7 @@ async def test_an_idle_log_needs_nobody(dsn: str, names: Tables) -> None:
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await module._turn(chancy, turns, projector, INTERVAL_S)
+        await _turn(turns, projector, INTERVAL_S)
         await projector.close()
 
     assert not turns.mine
@@ -169,7 +170,7 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
         projector = Projector(chancy, "p")
         log = logging.getLogger("test.projector")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(project, chancy, Turns("p", 0.05, leader), projector, 0.05, log)
+            tasks.start_soon(project, Turns("p", 0.05, leader), projector, 0.05, log)
             await LogWriter(connection, names).append(runs=[a_run("app:n")])
             await all_say(connection, names, "app:n", 1)
             await connection.execute(

@@ -14,8 +14,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.ledger import is_recorded
-from chancy_metrics.events.log import BatchId, append, check_same, short_transaction
+from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.sealing import check, seal

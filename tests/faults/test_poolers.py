@@ -23,7 +23,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import Projector, Turns, project
+from chancy_metrics.plugin.projector import Projector
+from chancy_metrics.plugin.turns import Turns, project
 from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
 from tests.faults.places import everywhere
@@ -192,7 +193,7 @@ async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: st
     async with connections(dsn, 1) as (admin,), an_app(dsn, metrics, max_connection_pool_size=1) as (chancy, _):
         projector = Projector(chancy, "p")
         async with anyio.create_task_group() as tasks, metrics.recording(chancy):
-            tasks.start_soon(project, chancy, Turns("p", 0.2, leader), projector, 0.2, chancy.log)
+            tasks.start_soon(project, Turns("p", 0.2, leader), projector, 0.2, chancy.log)
             await metrics.increment_counter("app:n", 1)
             await eventually(lambda: all_say(admin, names, "app:n", 1))
             await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
