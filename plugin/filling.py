@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
 
 import anyio
 import msgspec
@@ -15,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, advance
+from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, Advanced, Stretch, read, write
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.lag import live_lag
 from chancy_metrics.projections.making import copy_opening, make_version
@@ -23,12 +24,14 @@ from chancy_metrics.projections.turning import Cause, turn
 from chancy_metrics.projections.versions import Version, live_version
 
 from .announcing import announce_by
-from .connection import database_now_us
+from .connection import database_now_us, own_connection
 from .options import DAY_S, Options
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
 _GIVE_WAY_S = 0.1
 
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 Phase = Literal["copying", "filling", "comparing", "swapping"]
 
 
@@ -123,27 +126,32 @@ class Filling:
     async def fill(self) -> None:
         """Fold up to where the live version stands.
 
+        While one stretch is written the next one is read and folded: the database and this process work at a time.
+
         Raises:
             VersionRefused: This code can't fold it that far.
         """
-        while True:
-            target = (await self.live()).position
-            done = await advance(
-                self._connection,
-                self.names,
-                folder=self._folder,
-                rules=self.rules,
-                version=self.version,
-                until=target,
-                step_events=REBUILD_STEP_EVENTS,
-            )
-            self.events += done.events
-            if done.caught_up:
-                return
-            if done.reason and done.reason != BUSY:
-                raise VersionRefused(f"version {self.version} stops at position {done.position}: {done.reason}")
-            self.tell("filling", done.position, target)
-            await self._give_way(done.position, target)
+        async with own_connection(self._chancy, self._folder) as reading:
+            following: Stretch | Advanced | None = None
+            while True:
+                target = (await self.live()).position
+                stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
+                if isinstance(stretch, Stretch):
+                    done, following = await _both(
+                        write(self._connection, self.names, stretch, folder=self._folder),
+                        self._read(reading, target, after=stretch.position),
+                    )
+                else:
+                    done = stretch
+                if done.reason:
+                    following = None
+                self.events += done.events
+                if done.caught_up:
+                    return
+                if done.reason and done.reason != BUSY:
+                    raise VersionRefused(f"version {self.version} stops at position {done.position}: {done.reason}")
+                self.tell("filling", done.position, target)
+                await self._give_way(done.position, target)
 
     async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
         """Let readers see the version from here on; return the one they saw."""
@@ -188,6 +196,19 @@ class Filling:
             )
         )
 
+    async def _read(
+        self, connection: AsyncConnection[TupleRow], until: int, *, after: int | None = None
+    ) -> Stretch | Advanced:
+        return await read(
+            connection,
+            self.names,
+            rules=self.rules,
+            version=self.version,
+            after=after,
+            until=until,
+            step_events=REBUILD_STEP_EVENTS,
+        )
+
     async def _give_way(self, position: int, target: int) -> None:
         """Wait while the live version is behind, unless nobody folds it."""
         while True:
@@ -208,3 +229,13 @@ class Filling:
             )
             row = await cursor.fetchone()
         return row[0] if row else 0
+
+
+async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other]:
+    """Wait for both also where one raises, so that neither is left at work on its connection."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second

@@ -1,4 +1,4 @@
-"""One step of a version: live folding, rebuild, resume and catching up are this one function."""
+"""One step of a version, in two halves: live folding, rebuild, resume and catching up are these."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .cells import ALL_WORKERS, Cells, kept_of
 from .fold import fold
-from .numbers import number, still_numbered
+from .numbers import Numbered, number, still_numbered
 from .ring import RING_SIZE, pack_points
 from .rules import BUILT_IN, RuleSet
 from .store import store
@@ -60,6 +60,25 @@ class Advanced(NamedTuple):
     reason: str = ""
 
 
+class Stretch(NamedTuple):
+    """A stretch of the ledger, read and folded: what `write` adds to a version.
+
+    Attributes:
+        before: Position at which the version must still stand.
+        position: Of the stretch's last batch.
+        dead: Position -> why its batch is not in here.
+    """
+
+    version: int
+    before: int
+    position: int
+    events: int
+    numbered: Numbered
+    counts: Counter[str]
+    dead: dict[int, str]
+    started_ns: int
+
+
 _limiter: CapacityLimiter | None = None
 
 
@@ -84,51 +103,88 @@ async def advance(
         version: Its number; the live one by default.
         until: Position past which nothing is folded; the end of the ledger by default.
     """
+    stretch = await read(connection, tables, rules=rules, version=version, until=until, step_events=step_events)
+    if isinstance(stretch, Advanced):
+        return stretch
+    return await write(connection, tables, stretch, folder=folder, announce=announce)
+
+
+async def read(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    *,
+    rules: RuleSet = BUILT_IN,
+    version: int | None = None,
+    after: int | None = None,
+    until: int | None = None,
+    step_events: int = STEP_EVENTS,
+) -> Stretch | Advanced:
+    """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
+
+    Args:
+        after: Where the version will stand when the stretch is written; where it stands by default.
+    """
     async with short_transaction(connection, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
             return Advanced(0, 0, False, f"there is no version {version}")
         if reason := mine.refuses(rules):
             return Advanced(0, mine.position, False, reason)
+        before = mine.position if after is None else after
         limit = step_events // _EVENTS_A_ROW
-        rows = _bounded(await read_ledger(cursor, tables, after=mine.position, limit=limit, until=until), step_events)
+        rows = _bounded(await read_ledger(cursor, tables, after=before, limit=limit, until=until), step_events)
         gone = await gone_days(cursor, tables)
         places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
         batches = await read_batches(cursor, tables, places)
         await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         now = await cursor.fetchone()
     if not rows:
-        return Advanced(0, mine.position, True)
+        return Advanced(0, before, True)
     waiting = _unreadable(batches, now[0] if now else 0)
     if waiting is not None:
         rows = [row for row in rows if row.position < waiting]
         batches = [batch for batch in batches if batch.position < waiting]
         if not rows:
-            return Advanced(0, mine.position, False, f"position {waiting} waits for newer code")
-    started = time.monotonic_ns()
+            return Advanced(0, before, False, f"position {waiting} waits for newer code")
+    position = rows[-1].position
+    started_ns = time.monotonic_ns()
     folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
     numbered = await number(connection, tables, folded)
-    lost = {position: "its row is not in the log" for position, _ in places if position <= rows[-1].position}
+    lost = {place: "its row is not in the log" for place, _ in places if place <= position}
     for batch in batches:
         del lost[batch.position]
+    dead = folded.dead | lost
+    return Stretch(mine.version, before, position, folded.events, numbered, folded.counts, dead, started_ns)
+
+
+async def write(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    stretch: Stretch,
+    *,
+    folder: str,
+    announce: Announce | None = None,
+) -> Advanced:
+    """The second half of `advance`: add *stretch* to its version, if that still stands where it begins."""
     async with short_transaction(connection) as cursor:
-        locked = await lock_version(cursor, tables, mine.version)
-        if locked is None or locked.position != mine.position:
-            return Advanced(0, mine.position, False, BUSY)
+        locked = await lock_version(cursor, tables, stretch.version)
+        if locked is None or locked.position != stretch.before:
+            return Advanced(0, stretch.before, False, BUSY)
         if locked.status not in ADVANCING:
-            return Advanced(0, mine.position, False, f"it is {locked.status}")
+            return Advanced(0, stretch.before, False, f"it is {locked.status}")
+        numbered = stretch.numbered
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
-            return Advanced(0, mine.position, False, BUSY)  # names were cleaned up meanwhile
+            return Advanced(0, stretch.before, False, BUSY)  # names were cleaned up meanwhile
         kept = kept_of(numbered.levels, locked.horizons)
-        counts = folded.counts + Counter({"expired": _expired(numbered.levels, kept)})
-        changed = await store(cursor, tables, mine.version, kept)
-        await bury(cursor, tables, mine.version, folded.dead | lost)
+        counts = stretch.counts + Counter({"expired": _expired(numbered.levels, kept)})
+        changed = await store(cursor, tables, stretch.version, kept)
+        await bury(cursor, tables, stretch.version, stretch.dead)
         if locked.status == "live":
-            await _write_ring(cursor, tables, locked, rows[-1].position, pack_points(changed))
-        await _move(cursor, tables, mine.version, rows[-1].position, counts, folder, folded.events, started)
+            await _write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
+        await _move(cursor, tables, stretch, counts, folder)
         if announce is not None and locked.status == "live":
             await announce(cursor)
-    return Advanced(folded.events, rows[-1].position, False)
+    return Advanced(stretch.events, stretch.position, False)
 
 
 def _bounded(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
@@ -198,18 +254,11 @@ async def _write_ring(
 
 
 async def _move(
-    cursor: AsyncCursor[TupleRow],
-    tables: Tables,
-    version: int,
-    position: int,
-    counts: Counter[str],
-    folder: str,
-    events: int,
-    started_ns: int,
+    cursor: AsyncCursor[TupleRow], tables: Tables, stretch: Stretch, counts: Counter[str], folder: str
 ) -> None:
     await cursor.execute(
         sql.SQL("SELECT counts FROM {versions} WHERE version = %(version)s").format(versions=tables.versions),
-        {"version": version},
+        {"version": stretch.version},
     )
     row = await cursor.fetchone()
     total = Counter(row[0] if row else {}) + counts
@@ -229,11 +278,11 @@ async def _move(
             """
         ).format(versions=tables.versions),
         {
-            "version": version,
-            "position": position,
+            "version": stretch.version,
+            "position": stretch.position,
             "counts": Jsonb(dict(total)),
             "folder": folder,
-            "events": events,
-            "fold_us": (time.monotonic_ns() - started_ns) // 1000,
+            "events": stretch.events,
+            "fold_us": (time.monotonic_ns() - stretch.started_ns) // 1000,
         },
     )

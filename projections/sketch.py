@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import msgspec
 import numpy as np
@@ -113,6 +113,24 @@ def decode(data: bytes) -> tuple[list[int], list[int]]:
     """
     flat = _decoder.decode(data)
     return list(accumulate(flat[::2])), flat[1::2]
+
+
+def decode_many(sketches: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Return decode() of several, one run after the other, and whose each code is: the number of its sketch.
+
+    Raises:
+        msgspec.DecodeError: If the bytes of one are no sketch.
+        ValueError: If one has a code without a count.
+    """
+    runs = [_decoder.decode(data) for data in sketches]
+    if any(len(run) % 2 for run in runs):
+        raise ValueError("a sketch ends with a code that has no count")
+    lengths = np.array([len(run) // 2 for run in runs], np.int64)
+    flat = np.fromiter(chain.from_iterable(runs), np.int64, 2 * int(lengths.sum()))
+    owner = np.repeat(np.arange(len(runs)), lengths)
+    steps = np.cumsum(flat[::2])
+    before = np.concatenate(([0], steps))[np.cumsum(lengths) - lengths]
+    return owner, (steps - before[owner]).astype(np.int32), flat[1::2]
 
 
 def encode_many(

@@ -15,7 +15,7 @@ from chancy_metrics.events.schema import Tables
 from .arrays import bigints, blobs, doubles, integers, take_arrays
 from .cells import ALL_WORKERS, Cells, Sketches, select
 from .ring import COLUMNS, ChangedPoints
-from .sketch import decode, encode_many, merge_runs, quantile_many, starts_of
+from .sketch import decode_many, encode_many, merge_runs, quantile_many, starts_of
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
 
@@ -137,15 +137,16 @@ async def _with_stored_sketches(
 
 
 def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
-    owner, codes, counts = [cells.sketches.owner], [cells.sketches.codes], [cells.sketches.counts]
+    rows, least, most, sketches = zip(*stored, strict=True)
+    row = np.array(rows, np.int64)
     minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
-    for row, least, most, sketch in stored:
-        minimum[row], maximum[row] = min(minimum[row], least), max(maximum[row], most)
-        mine, how_many = decode(sketch)
-        owner.append(np.full(len(mine), row, np.int64))
-        codes.append(np.array(mine, np.int32))
-        counts.append(np.array(how_many, np.int64))
-    runs = merge_runs(np.concatenate(owner), np.concatenate(codes), np.concatenate(counts))
+    minimum[row], maximum[row] = np.minimum(minimum[row], least), np.maximum(maximum[row], most)
+    owner, codes, counts = decode_many(sketches)
+    runs = merge_runs(
+        np.concatenate((cells.sketches.owner, row[owner])),
+        np.concatenate((cells.sketches.codes, codes)),
+        np.concatenate((cells.sketches.counts, counts)),
+    )
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs))
 
 

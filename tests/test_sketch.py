@@ -17,6 +17,7 @@ from chancy_metrics.projections.sketch import (
     OFFSET,
     codes,
     decode,
+    decode_many,
     encode,
     encode_many,
     merge_runs,
@@ -159,6 +160,18 @@ def test_encoding_many_is_encoding_each(pairs: list[tuple[int, int, int]]) -> No
     together = encode_many(starts_of(owner, 4), merged, counts)
 
     assert together == [encode(merged[owner == each], counts[owner == each]) for each in range(4)]
+
+
+@given(RUNS)
+def test_decoding_many_is_decoding_each(pairs: list[tuple[int, int, int]]) -> None:
+    owner, merged, counts = merge_runs(*runs_of(pairs))
+    sketches = encode_many(starts_of(owner, 4), merged, counts)
+
+    whose, found, how_many = decode_many(sketches)
+
+    assert [(found[whose == each].tolist(), how_many[whose == each].tolist()) for each in range(4)] == [
+        decode(data) for data in sketches
+    ]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", msgspec.msgpack.encode({"a": 1}), b"\x92\x01"])

@@ -72,10 +72,16 @@ class Rebuilding:
 
 
 @contextmanager
-def rebuilding(dsn: str, *, swaps_to: int | None = None, step_events: int = STEP_EVENTS) -> Iterator[Rebuilding]:
-    """Start a rebuild, or a swap to a version that is there; it is gone at the end of the block."""
+def rebuilding(
+    dsn: str, *, swaps_to: int | None = None, step_events: int = STEP_EVENTS, freezes_at: str = ""
+) -> Iterator[Rebuilding]:
+    """Start a rebuild, or a swap to a version that is there; it is gone at the end of the block.
+
+    Args:
+        freezes_at: A phase in which it stops itself, between two transactions, until it gets SIGCONT.
+    """
     ours, theirs = spawner.Pipe(duplex=False)
-    process = spawner.Process(target=_run, args=(dsn, swaps_to, step_events, theirs), daemon=True)
+    process = spawner.Process(target=_run, args=(dsn, swaps_to, step_events, freezes_at, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -85,18 +91,25 @@ def rebuilding(dsn: str, *, swaps_to: int | None = None, step_events: int = STEP
         process.join()
 
 
-def _run(dsn: str, swaps_to: int | None, step_events: int, pipe: Pipe) -> None:
+def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, pipe: Pipe) -> None:
     making.COPY_ROWS = COPY_ROWS
     filling.REBUILD_STEP_EVENTS = turning.REBUILD_STEP_EVENTS = step_events
     try:
-        pipe.send(asyncio.run(_work(dsn, swaps_to, pipe)))
+        pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, pipe)))
     except (MetricsLogError, psycopg.Error) as error:  # what ends the command, too
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-async def _work(dsn: str, swaps_to: int | None, pipe: Pipe) -> Rebuilt | int:
+async def _work(dsn: str, swaps_to: int | None, freezes_at: str, pipe: Pipe) -> Rebuilt | int:
+    def tell(progress: Progress) -> None:
+        nonlocal freezes_at
+        pipe.send(progress)
+        if progress.phase == freezes_at:
+            freezes_at = ""
+            os.kill(os.getpid(), signal.SIGSTOP)
+
     async with Chancy(dsn, plugins=[Metrics(sync_interval=1)]) as chancy:
         if swaps_to is None:
-            return await rebuild(chancy, on_progress=pipe.send)
+            return await rebuild(chancy, on_progress=tell)
         pipe.send(Progress("swapping", swaps_to, 0, 0, 0, 0, 0.0, None))
         return await swap(chancy, swaps_to)

@@ -106,9 +106,8 @@ async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_n
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     await make_history(connection, names, batches=10)
-    with rebuilding(dsn) as first:
+    with rebuilding(dsn, freezes_at="filling") as first:
         assert await first.reach("filling")
-        first.send(signal.SIGSTOP)
         before = await versions_of(connection, names)
 
         second = await command(dsn, "rebuild")
