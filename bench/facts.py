@@ -6,10 +6,13 @@ import random
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import accumulate
 
+import msgspec
 from chancy import QueuedJob
 
+from chancy_metrics.events import codec
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.facts import Combo, JobRow
 from chancy_metrics.events.log import LogBatch
@@ -17,8 +20,6 @@ from chancy_metrics.events.log import LogBatch
 FUNCTIONS = 50
 QUEUES = 10
 _STATES = {"succeeded": 95, "retrying": 3, "failed": 2}
-#: Function number n is called 1/n as often as the first.
-_SHARES = list(accumulate(1 / (number + 1) for number in range(FUNCTIONS)))
 _TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/jobs.py", line 41, in work
     return await charge(order)
@@ -28,23 +29,30 @@ app.billing.Declined: card declined
 """
 
 
-def combos() -> list[Combo]:
+def combos(functions: int = FUNCTIONS, queues: int = QUEUES) -> list[Combo]:
     """Every function on its queue in every state."""
     return [
-        Combo(f"app.jobs.function_{number}", f"queue_{number % QUEUES}", state, 1, _error(state))
-        for number in range(FUNCTIONS)
+        Combo(f"app.jobs.function_{number}", f"queue_{number % queues}", state, 1, _error(state))
+        for number in range(functions)
         for state in _STATES
     ]
 
 
-def job_rows(count: int, *, until_us: int, per_second: int, seed: int = 1) -> list[JobRow]:
-    """Facts of *count* job updates that ended at *per_second*, the last one at *until_us*."""
+def job_rows(
+    count: int, *, until_us: int, per_second: int, seed: int = 1, functions: int = FUNCTIONS, queues: int = QUEUES
+) -> list[JobRow]:
+    """Facts of *count* job updates that ended at *per_second*, the last one at *until_us*.
+
+    Function number n is called 1/n as often as the first.
+    """
     chance = random.Random(seed)
-    kinds = [combos()[place : place + len(_STATES)] for place in range(0, FUNCTIONS * len(_STATES), len(_STATES))]
-    functions = chance.choices(kinds, cum_weights=_SHARES, k=count)
+    known = combos(functions, queues)
+    kinds = [known[place : place + len(_STATES)] for place in range(0, len(known), len(_STATES))]
+    shares = list(accumulate(1 / (number + 1) for number in range(functions)))
+    called = chance.choices(kinds, cum_weights=shares, k=count)
     states = chance.choices(range(len(_STATES)), list(_STATES.values()), k=count)
     rows = []
-    for number, (states_of_function, state) in enumerate(zip(functions, states, strict=True)):
+    for number, (states_of_function, state) in enumerate(zip(called, states, strict=True)):
         combo = states_of_function[state]
         at_us = until_us - (count - 1 - number) * 1_000_000 // per_second
         run_us = int(chance.lognormvariate(11, 1))  # 60 ms in the middle
@@ -67,6 +75,17 @@ def job_rows(count: int, *, until_us: int, per_second: int, seed: int = 1) -> li
 
 def batches_of(rows: Sequence[JobRow], size: int) -> list[EncodedBatch]:
     return [encode(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def moved(batch: EncodedBatch, ids: bytes, ends_us: int) -> EncodedBatch:
+    """The same updates of other jobs, at another time: the other columns are relative to it."""
+    payload = codec._decoder.decode(batch.payload)
+    jobs = payload.jobs
+    assert jobs is not None and batch.last_us is not None and batch.first_us is not None
+    by_us = ends_us - batch.last_us
+    at = msgspec.structs.replace(jobs.at, base=jobs.at.base + by_us)
+    data = codec._encoder.encode(msgspec.structs.replace(payload, jobs=msgspec.structs.replace(jobs, at=at, ids=ids)))
+    return batch._replace(first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=sha256(data).digest())
 
 
 def log_batches(batches: Sequence[EncodedBatch], *, workers: int = 4) -> list[LogBatch]:

@@ -15,18 +15,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
-import msgspec
 from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events import codec
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables
@@ -45,7 +42,7 @@ from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.summarising import summarise
 
 from .database import Databases, Producer, an_app, connections, databases, order
-from .facts import batches_of, job_rows
+from .facts import batches_of, job_rows, moved
 
 _BATCH = 1_000
 _A_DAY = 1_000_000
@@ -171,7 +168,7 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
                     ends_us = until_us - int((count - 1 - number) * _BATCH / rate * 1e6)
                     ids = chance.randbytes(16 * _BATCH)
                     kept.append(UUID(bytes=ids[:16]))
-                    batch = _moved(templates[number % len(templates)], ids, ends_us)
+                    batch = moved(templates[number % len(templates)], ids, ends_us)
                     days.append(datetime.fromtimestamp(ends_us / 1e6, UTC).date())
                     place = days[-1], producer, number + 1, f"worker-{number % 4}"
                     times = batch.first_us, batch.last_us, batch.events, False
@@ -188,17 +185,6 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
             )
     chance.shuffle(kept)
     return kept[:100]
-
-
-def _moved(batch: EncodedBatch, ids: bytes, ends_us: int) -> EncodedBatch:
-    """The same updates of other jobs, at another time: the other columns are relative to it."""
-    payload = codec._decoder.decode(batch.payload)
-    jobs = payload.jobs
-    assert jobs is not None and batch.last_us is not None and batch.first_us is not None
-    by_us = ends_us - batch.last_us
-    at = msgspec.structs.replace(jobs.at, base=jobs.at.base + by_us)
-    data = codec._encoder.encode(msgspec.structs.replace(payload, jobs=msgspec.structs.replace(jobs, at=at, ids=ids)))
-    return batch._replace(first_us=batch.first_us + by_us, last_us=ends_us, payload=data, sha256=sha256(data).digest())
 
 
 async def _advance(connection: Connection) -> tuple[float, Advanced]:

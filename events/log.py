@@ -186,7 +186,8 @@ async def read_columns(
 ) -> list[TupleRow]:
     """Return *columns* of `l`, the log, of those of *batch_ids* that are in it, by day.
 
-    One index scan a day: the day goes in as a value, so that other days are not even locked.
+    One look-up a batch: as a join it may be planned as a scan of a day that has no statistics yet. The day goes in as
+    a value, so that other days are not even locked.
     """
     found: list[TupleRow] = []
     for day in sorted({batch_id.day for batch_id in batch_ids}):
@@ -194,12 +195,16 @@ async def read_columns(
         await cursor.execute(
             sql.SQL(
                 """
-                SELECT {columns}
+                SELECT found.*
                 FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS wanted (producer, sequence)
-                JOIN {log} l
-                    ON l.producer = wanted.producer
-                    AND l.sequence = wanted.sequence
-                WHERE l.day = %(day)s
+                CROSS JOIN LATERAL (
+                    SELECT {columns}
+                    FROM {log} l
+                    WHERE l.day = %(day)s
+                        AND l.producer = wanted.producer
+                        AND l.sequence = wanted.sequence
+                    LIMIT 1
+                ) AS found
                 """
             ).format(columns=sql.SQL(columns), log=tables.log),
             {

@@ -46,10 +46,11 @@ class Projector:
         self._after = 0
         self._swept = 0.0
 
-    async def run_once(self) -> Round:
+    async def run_once(self, *, within_s: float = math.inf) -> Round:
         """Give every committed batch its position and fold up to the last of them, in bounded transactions.
 
-        Another process may do the same at the same time. Raises what the database raises.
+        Takes no further step once *within_s* seconds have passed. Another process may do the same at the same time.
+        Raises what the database raises.
         """
         # numpy comes with this: a process that never folds starts without it.
         from chancy_metrics.projections.advance import advance
@@ -70,7 +71,8 @@ class Projector:
         while True:
             advanced = await advance(connection, names, folder=self._folder, rules=self._rules, announce=self._announce)
             events += advanced.events
-            if advanced.caught_up or advanced.reason or advanced.position >= target:
+            enough = advanced.position >= target or time.monotonic() - now >= within_s
+            if advanced.caught_up or advanced.reason or enough:
                 return Round(batches, events, advanced.position, advanced.reason)
 
     async def somebody_folds(self, within_s: float) -> bool:

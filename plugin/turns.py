@@ -92,7 +92,8 @@ async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
             turns.hear("")
             return patience
         turns.take_over()
-    done = await projector.run_once()
+    # A longer round would be followed by as long a pause, in which nobody sees anything new.
+    done = await projector.run_once(within_s=interval_s)
     if not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
     return interval_s

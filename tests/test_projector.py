@@ -14,6 +14,7 @@ from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.projector import Projector, fold_all
 from chancy_metrics.plugin.turns import PATIENCE, Turns, _turn, project
+from chancy_metrics.projections.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, total
 
 Connection = AsyncConnection[TupleRow]
@@ -50,6 +51,21 @@ async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, co
     assert first == (3, 6, 3, "")
     assert second == (0, 0, 3, "")
     assert await total(connection, names, "app:n") == [9] * 4
+
+
+async def test_a_round_whose_time_is_up_leaves_the_rest_to_the_next_one(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    most_of_a_step = [1.0] * (STEP_EVENTS // 2 + 1)
+    for _ in range(3):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", most_of_a_step)])
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "p")
+        rounds = [await projector.run_once(within_s=0), await projector.run_once()]
+        await projector.close()
+
+    each = len(most_of_a_step)
+    assert [(one.batches, one.events, one.position) for one in rounds] == [(3, each, 1), (0, 2 * each, 3)]
 
 
 async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(dsn: str, names: Tables) -> None:
