@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import Sequenced, sequence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, projector, session
+from chancy_metrics.plugin import Metrics, projector
 from chancy_metrics.plugin.projector import Projector, Round
 from chancy_metrics.projections import advance as steps
 from chancy_metrics.projections.advance import Advanced, advance
@@ -56,7 +56,7 @@ async def _lead(dsn: str) -> None:
     leadership = ImmediateLeadership()  # type: ignore[no-untyped-call] # Chancy's has no types
     async with an_app(dsn, leadership, Metrics(sync_interval=1)) as chancy:
         worker = Worker(chancy, register_signal_handlers=False)
-        watched = {(session, "Projector"): _Watched, (projector, "sequence"): _sequence, (steps, "advance"): _advance}
+        watched = {(projector, "Projector"): _Watched, (projector, "sequence"): _sequence, (steps, "advance"): _advance}
         with ExitStack() as stack:
             for place, stand_in in watched.items():
                 stack.enter_context(patch.object(*place, stand_in))
