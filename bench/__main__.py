@@ -29,6 +29,8 @@ SUBJECTS = (
     "freshness",
     "audit",
     "disk",
+    "upkeep",
+    "memory",
     "start",
 )
 FINE = 0

@@ -1,5 +1,6 @@
 """One job found in a log of ten million job updates, against decoding all of it; summaries made, events listed as JSON
-and written as Parquet, against decoding the same; and how soon an event that got its place is seen by who follows."""
+and written as Parquet, against decoding the same; how soon an event that got its place is seen by who follows; and a
+point of an hour explained."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -24,8 +26,10 @@ from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit import events, job_life, pages
+from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.parquet import Export
 from chancy_metrics.plugin.terminal import json_line
+from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.selection import Selection
 from chancy_metrics.projections.summarising import summarise
 
@@ -48,6 +52,9 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         async with connections(dsn, 1, prepared=False) as (connection,), an_app(dsn, Metrics()) as chancy:
             rows += await _all_events(connection, chancy, size)
             rows += await _followed(connection, chancy, size)
+    with pool.database() as dsn:
+        async with connections(dsn, 1, prepared=False) as (connection,), an_app(dsn, Metrics()) as chancy:
+            rows += await _explained(connection, chancy, size)
     return rows
 
 
@@ -202,6 +209,46 @@ async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size:
     return [
         Row("audit", work, percentile(ages, 0.5), "s", "median"),
         Row("audit", work, percentile(ages, 0.99), "s", "p99", target=Target("ours", "<=", 1, "<= 1 s")),
+    ]
+
+
+async def _explained(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+    """A bucket of an hour with all its events explained: read, folded again, told apart."""
+    names, count = tables("chancy_"), size.of(105_300, 1_000)  # 95 % of them succeed
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    until_us = (int(hour.timestamp()) + 3_599) * 1_000_000
+    encoded = batches_of(job_rows(count, until_us=until_us, per_second=max(1, count // 3_000)), _BATCH)
+    await Producer(connection).append(encoded)
+    check("batches ordered", await order(connection, names), len(encoded))
+    while not (await advance(connection, names, folder="bench")).caught_up:
+        pass
+    while await summarise(connection, names):
+        pass
+    key = "global:status:succeeded"
+    expected = await ask(
+        connection,
+        """
+        SELECT r.count
+        FROM chancy_metrics_1hour r
+        JOIN chancy_metrics_series s
+            ON s.id = r.series
+        WHERE r.worker = 0
+            AND s.key = %(key)s
+            AND r.bucket = %(bucket)s
+        """,
+        key=key,
+        bucket=int(hour.timestamp()),
+    )
+    took = []
+    for _ in range(size.of(20, 2)):
+        started = time.perf_counter()
+        explained = await explain(chancy, key, hour, resolution="1hour")
+        took.append(time.perf_counter() - started)
+        check("explained", (explained.events, explained.equal), (expected, True))
+    work = f"explain of a 1hour point with {expected:,} events"
+    return [
+        Row("audit", work, percentile(took, 0.5), "s", "median"),
+        Row("audit", work, percentile(took, 0.99), "s", "p99"),
     ]
 
 
