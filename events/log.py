@@ -49,6 +49,7 @@ async def short_transaction(
     *,
     isolation: Literal["READ COMMITTED", "REPEATABLE READ"] = "READ COMMITTED",
     lock_timeout_ms: int = 0,
+    idle_timeout_ms: int = _IDLE_MS,
     index_only: bool = False,
 ) -> AsyncIterator[AsyncCursor[TupleRow]]:
     """Open a transaction whose isolation and time-outs are ours, whatever the server's defaults are.
@@ -63,7 +64,9 @@ async def short_transaction(
                     "SET TRANSACTION ISOLATION LEVEL {isolation};"
                     "SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL lock_timeout = {lock}"
                     + ("; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off" if index_only else "")
-                ).format(isolation=sql.SQL(isolation), idle=sql.Literal(_IDLE_MS), lock=sql.Literal(lock_timeout_ms))
+                ).format(
+                    isolation=sql.SQL(isolation), idle=sql.Literal(idle_timeout_ms), lock=sql.Literal(lock_timeout_ms)
+                )
             )
             yield cursor
     except errors.ReadOnlySqlTransaction:

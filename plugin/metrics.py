@@ -33,6 +33,7 @@ from .recorder import ALIVE_S, Recorder
 from .session import Session
 
 if TYPE_CHECKING:
+    from .maintenance import Maintenance
     from .reader import Reader
     from .window import Metric, Window
 
@@ -112,6 +113,7 @@ class Metrics(Plugin):
         # Read into a local before it is called: a function found on an instance is slower to call as a method.
         self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
+        self._maintenance: Maintenance | None = None
         self._warned_nobody = False
         self._warnings: RateLimited | None = None
         if hasattr(os, "register_at_fork"):
@@ -229,9 +231,11 @@ class Metrics(Plugin):
         """Delete what expired, in bounded pieces; return how many rows went, None if none. Never raises."""
         from .maintenance import Maintenance
 
+        if self._maintenance is None:
+            self._maintenance = Maintenance(self._options)
         try:
             async with own_connection(chancy) as connection:
-                return await Maintenance(self._options).clean(connection, tables(chancy.prefix))
+                return await self._maintenance.clean(connection, tables(chancy.prefix))
         except Exception as error:  # Chancy's Pruner ends with a plugin that raises
             self._warn(chancy, "cleanup", f"expired metrics could not be deleted: {type(error).__name__}: {error}")
             return None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from anyio import to_thread
 from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
@@ -27,6 +28,8 @@ from .tracks import Rows, put, rows_of, without_before
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300
+#: How long the server lets a load think between two levels; its snapshot holds no lock.
+_LOADING_MS = 60_000
 
 #: Resolution -> rows, for one series.
 Tracks = dict[str, Rows]
@@ -132,7 +135,7 @@ class Reader:
         names = tables(self._chancy.prefix)
         async with (
             self._chancy.pool.connection() as connection,
-            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+            short_transaction(connection, isolation="REPEATABLE READ", idle_timeout_ms=_LOADING_MS) as cursor,
         ):
             if self._copy is None or not await _follow(cursor, names, self._copy):
                 self._copy = await _load(cursor, names)
@@ -206,7 +209,9 @@ async def _read_levels(
 ) -> None:
     for resolution in RESOLUTIONS:
         values |= {"version": copy.place.version, "horizon": copy.horizons[resolution]}
-        copy.put({resolution: await read_points(cursor, names, resolution, where, values)}, known)
+        points = await read_points(cursor, names, resolution, where, values)
+        # In a thread: of a hundred thousand series this takes seconds.
+        await to_thread.run_sync(copy.put, {resolution: points}, known)
 
 
 async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:

@@ -16,7 +16,7 @@ from .versions import OPENING, lock_version, read_versions
 #: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
 PIECE = 10_000
 PIECES = 20
-#: Names looked at in one call.
+#: Names looked at in one transaction.
 NAMES = 2_000
 #: Seconds without progress after which an unfinished version is given up.
 PROGRESS_S = 86_400
@@ -76,7 +76,16 @@ class UnusedNames:
         self._workers_seen = 0
 
     async def delete(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
-        """Look through the next names; return how many went.
+        """Look through the next names, or all of them where there are few; return how many went."""
+        removed = 0
+        for _ in range(PIECES):
+            removed += await self._delete_piece(connection, tables)
+            if not self._series_seen and not self._workers_seen:
+                break
+        return removed
+
+    async def _delete_piece(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+        """Look through one piece of each.
 
         Under the locks of all versions, which folds take too, so that none stores a point of a name meanwhile. If
         somebody holds one of them it is left for the next call.

@@ -121,10 +121,12 @@ async def test_names_without_points_go_and_come_again_under_another_number(
     assert diff(await stored(connection, names), await replay(connection, names)) == []
 
 
-async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("pieces", "expected"), [(1, [None, 2, 1, None, 2, 1]), (20, [3, None, None, 3, None, None])])
+async def test_names_are_looked_through_some_stretches_a_call_and_then_from_the_start(
+    pieces: int, expected: list[int | None], connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "NAMES", 4)
+    monkeypatch.setattr(expiry, "PIECES", pieces)
     for worker in range(6):
         await LogWriter(connection, names, f"used {worker}").append(runs=[a_run("app:n")])
     await order_and_fold(connection, names)
@@ -136,7 +138,7 @@ async def test_names_are_looked_through_a_stretch_a_call_and_then_from_the_start
     await fetch(connection, unused, names, stem="later ")
     removed += [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
 
-    assert removed == [None, 2, 1, None, 2, 1]
+    assert removed == expected
 
 
 async def make_version(
