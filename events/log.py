@@ -90,7 +90,8 @@ WITH batch AS (
 INSERT INTO {pending} (day, producer, sequence)
 SELECT day, producer, sequence
 FROM batch
-RETURNING clock_timestamp()
+RETURNING clock_timestamp(),
+    set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
 """
 
 
@@ -102,14 +103,19 @@ async def append(
     *,
     worker: str,
     closes: bool = False,
+    lock_timeout: str | None = None,
 ) -> datetime | None:
     """Append one batch in the caller's transaction.
+
+    Args:
+        lock_timeout: What it is from then on, if the batch was written: saves a statement that puts it back.
 
     Returns:
         The database's clock, or None if a batch with this id is there already, in which case nothing was
         written and every earlier transaction that wrote it has ended.
     """
-    await cursor.execute(_append_statement(tables), _append_values(batch_id, batch, worker, closes))
+    values = batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes, "lock_timeout": lock_timeout}
+    await cursor.execute(_append_statement(tables), values)
     row = await cursor.fetchone()
     return row[0] if row else None
 
@@ -225,9 +231,6 @@ def _append_statement(tables: Tables) -> sql.Composed:
     return sql.SQL(_APPEND).format(log=tables.log, pending=tables.pending)
 
 
-def _append_values(batch_id: BatchId, batch: EncodedBatch, worker: str, closes: bool) -> dict[str, Any]:
-    return batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes}
-
-
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str) -> dict[str, Any]:
-    return batch._asdict() | {"day": None, "producer": producer, "sequence": 1, "worker": worker, "closes": True}
+    place = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
+    return batch._asdict() | place | {"closes": True, "lock_timeout": None}

@@ -130,7 +130,7 @@ class JobHook:
         self._confirm()
 
     async def record(self, cursor: AsyncCursor[Any], prefix: str, jobs: Sequence[QueuedJob]) -> None:
-        """Write *jobs* in the caller's transaction, inside a savepoint.
+        """Write *jobs* in the caller's transaction, after a savepoint, which ends with it.
 
         On any failure of ours the savepoint is rolled back and the jobs are saved all the same:
         `take_saved` then buffers them.
@@ -145,12 +145,8 @@ class JobHook:
         async with cursor.connection.cursor(row_factory=tuple_row) as own:
             lock_timeout = await self._savepoint(own)
             try:
-                await self._write(own, tables(prefix), list(jobs))
-                await own.execute(
-                    sql.SQL("SET LOCAL lock_timeout = {}; RELEASE SAVEPOINT metrics_log").format(
-                        sql.Literal(lock_timeout)
-                    )
-                )
+                if not await self._write(own, tables(prefix), list(jobs), lock_timeout):
+                    await own.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(lock_timeout)))
             except Exception as error:  # our failure must not become the job's
                 await self._rollback(own, error)
             else:
@@ -195,7 +191,10 @@ class JobHook:
                     "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
                 )
 
-    async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
+    async def _write(
+        self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob], lock_timeout: str
+    ) -> bool:
+        """Write *jobs*; return whether a batch went in, and put *lock_timeout* back with it."""
         attempt = await self._placed(cursor, names)
         new = _without(jobs, self._recorded)
         if self._recorded:
@@ -204,10 +203,10 @@ class JobHook:
         batch_id = attempt.batch_id if attempt else self._next_id()
         candidates = self._owed.jobs() + new
         if not candidates and attempt is None:
-            return
-        if await self._append(cursor, names, batch_id, candidates):
+            return False
+        if await self._append(cursor, names, batch_id, candidates, lock_timeout):
             self._unconfirmed = _Attempt(batch_id, _Bag(new))
-            return
+            return True
         if attempt is None:
             self.producer, self._sequence = uuid4(), 1
             raise SequenceConflict(
@@ -217,8 +216,10 @@ class JobHook:
         self._settle(attempt)
         if left := _without(new, attempt.bag):
             batch_id = self._next_id()
-            if await self._append(cursor, names, batch_id, left):
+            if await self._append(cursor, names, batch_id, left, lock_timeout):
                 self._unconfirmed = _Attempt(batch_id, _Bag(left))
+                return True
+        return False
 
     async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
         """Return the unconfirmed attempt; where its day is gone, look up what became of it, or give it another day."""
@@ -234,10 +235,10 @@ class JobHook:
         return self._unconfirmed
 
     async def _append(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob]
+        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob], lock_timeout: str
     ) -> bool:
         batch = encode(self._rows(jobs))
-        now = await append(cursor, names, batch_id, batch, worker=self.worker_id)
+        now = await append(cursor, names, batch_id, batch, worker=self.worker_id, lock_timeout=lock_timeout)
         if now is not None:
             self._clock.see(now)
         return now is not None

@@ -199,6 +199,23 @@ async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
     assert observer.lock_timeouts == ["1234ms"] * 2
 
 
+async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_already(dsn: str, names: Tables) -> None:
+    found = []
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
+        await other.set_autocommit(True)
+        await cursor.execute("SET lock_timeout = '1234ms'")
+        jobs = [a_job()]
+        for _ in range(2):  # the host was not told that the first one had committed
+            async with other.transaction():
+                await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=jobs, cursor=cursor)
+                await cursor.execute("SHOW lock_timeout")
+                found.append(await cursor.fetchone())
+        batches = await fetch(other, "SELECT sum(events) FROM {log}", names)
+
+    assert found == [("1234ms",)] * 2
+    assert batches == [(1,)]
+
+
 async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
