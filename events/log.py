@@ -91,7 +91,7 @@ INSERT INTO {pending} (day, producer, sequence)
 SELECT day, producer, sequence
 FROM batch
 RETURNING clock_timestamp(),
-    set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
+    CASE WHEN %(lock_timeout)s::text IS NOT NULL THEN set_config('lock_timeout', %(lock_timeout)s::text, true) END
 """
 
 
