@@ -68,7 +68,10 @@ async def test_a_round_whose_time_is_up_leaves_the_rest_to_the_next_one(
     assert [(one.batches, one.events, one.position) for one in rounds] == [(3, each, 1), (0, 2 * each, 3)]
 
 
-async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(dsn: str, names: Tables) -> None:
+async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chancy_metrics.plugin.projector.BUSY_S", 0)
     async with connections(dsn, 2) as (holder, connection), an_app(dsn) as (chancy, _):
         async with connection.transaction(), connection.cursor() as cursor:
             for _ in range(SEQUENCE_LIMIT + 1):
