@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 _FLAT = ("append a batch", "poll", "fold a batch", "status", "explain 5min", "explain 1hour", "audit job")
 _RATES = ("fold", "summarise", "audit check", "rebuild")
-_SIZES = ("log on disk", "rollups on disk", "memory at its most")
+_SIZES = ("log on disk", "rollups on disk")
 _MEMORY = ("recorder: memory, all of it buffered", "projector: memory at its most", "reader: memory of the copy")
 _TIMES = (
     "projector: all series new, all steps",
