@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.facts import Kind, Series
+from chancy_metrics.events.facts import Kind, Series, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS, tables
 from chancy_metrics.projections.advance import advance
 from examples.embedded import wheel_binaries
@@ -127,7 +127,7 @@ class _Folds:
 
     async def begin(self) -> None:
         """Give the day its values before, and each bucket its row."""
-        hours = [_microseconds(self._start) - hour * 3_600_000_000 - 900_000_000 for hour in range(12)]
+        hours = [microseconds(self._start) - hour * 3_600_000_000 - 900_000_000 for hour in range(12)]
         at_us = [at_us for at_us in hours for _ in range(_AN_HOUR)]
         for start in range(0, len(self._series), 10):
             runs = [ObservationRun(one, at_us, self._values(len(at_us))) for one in self._series[start : start + 10]]
@@ -154,7 +154,7 @@ class _Folds:
         return float(sum(one.size for one in written))
 
     def _runs(self) -> list[ObservationRun]:
-        at_us = _microseconds(self._start) + self._number * _STEP_S * 1_000_000
+        at_us = microseconds(self._start) + self._number * _STEP_S * 1_000_000
         self._number += 1
         return [ObservationRun(one, [at_us] * _VALUES, self._values(_VALUES)) for one in self._series]
 
@@ -237,7 +237,3 @@ async def _between(connection: AsyncConnection[TupleRow], start: str, end: str) 
 
 async def _filenode(connection: AsyncConnection[TupleRow], table: str) -> int:
     return int(await ask(connection, "SELECT pg_relation_filenode(%(table)s::regclass)", table=table))
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)

@@ -105,7 +105,10 @@ def _epoch(zone: tzinfo | None) -> datetime:
 
     That is what takes longest otherwise, also for zoneinfo's UTC, in which psycopg returns every time.
     """
-    offset = None if zone is None else zone.utcoffset(None)
+    try:
+        offset = None if zone is None else zone.utcoffset(None)
+    except Exception:  # a zone of somebody's own may not know that there may be no time
+        offset = None
     return EPOCH if offset is None else (EPOCH + offset).replace(tzinfo=zone)
 
 

@@ -30,11 +30,6 @@ _new_row: Callable[[tuple[Any, ...]], JobRow] = partial(tuple.__new__, JobRow)
 _new_combo: Callable[[tuple[Any, ...]], Combo] = partial(tuple.__new__, Combo)
 
 
-def job_row(job: QueuedJob, keep_meta: tuple[str, ...], error_messages: bool = False) -> JobRow:
-    """Take the facts of one job update, as `job_rows` does."""
-    return job_rows([job], keep_meta, error_messages)[0]
-
-
 def job_rows(jobs: Sequence[QueuedJob], keep_meta: tuple[str, ...], error_messages: bool = False) -> list[JobRow]:
     """Take the facts of job updates; never their arguments, results or tracebacks.
 

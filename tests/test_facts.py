@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chancy_metrics.events.errors import InvalidObservation
-from chancy_metrics.events.facts import Series, check_series, check_value, microseconds
+from chancy_metrics.events.facts import Series, all_microseconds, check_series, check_value, microseconds
 
 
 class Mute:
@@ -167,6 +168,41 @@ def test_a_string_of_a_foreign_kind_becomes_a_plain_one() -> None:
     assert (type(series.key), type(series.unit)) == (str, str)
 
 
-@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), timezone.min])))
-def test_microseconds_are_exact_in_every_zone_and_century(instant: datetime) -> None:
-    assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds(instant)) == instant
+class Unhashable(tzinfo):
+    """As dateutil's are."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def utcoffset(self, dt: datetime | None) -> timedelta:
+        return timedelta(hours=2)
+
+    def dst(self, dt: datetime | None) -> timedelta:
+        return timedelta(0)
+
+
+class NeedsATime(tzinfo):
+    """An offset that depends on the time, and no answer without one."""
+
+    def utcoffset(self, dt: datetime | None) -> timedelta:
+        assert dt is not None
+        return timedelta(hours=1 if dt.month < 6 else 2)
+
+    def dst(self, dt: datetime | None) -> timedelta:
+        return timedelta(0)
+
+
+ZONES = st.sampled_from(
+    [
+        *(UTC, timezone(timedelta(hours=5, minutes=30)), timezone.min, Unhashable(), NeedsATime()),
+        *map(ZoneInfo, ("UTC", "Europe/Berlin", "Asia/Kolkata")),
+    ]
+)
+
+
+@given(st.lists(st.datetimes(timezones=ZONES), min_size=1))
+def test_microseconds_are_exact_in_every_zone_and_century(instants: list[datetime]) -> None:
+    since = all_microseconds(instants)
+
+    assert since == [microseconds(instant) for instant in instants]
+    for instant, us in zip(instants, since, strict=True):
+        assert timedelta(microseconds=us) == instant - datetime(1970, 1, 1, tzinfo=UTC)

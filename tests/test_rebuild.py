@@ -17,6 +17,7 @@ from chancy_metrics.plugin import filling
 from chancy_metrics.plugin import rebuild as module
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
+from chancy_metrics.projections.advance import BUSY, Advanced, write
 from chancy_metrics.projections.making import make_version
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
@@ -194,3 +195,24 @@ async def test_a_rebuild_compares_with_the_version_that_is_live_once_it_holds_it
 
     assert locked == [1, 2]
     assert (done.version, done.replaced, done.different) == (3, 2, 0)
+
+
+async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_follow(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 10)])
+    await order_and_fold(connection, names)
+    written: list[int] = []
+
+    async def is_busy_at_first(*arguments: Any, **options: Any) -> Advanced:
+        written.append(arguments[2].before)
+        return Advanced(0, 0, False, BUSY) if len(written) == 2 else await write(*arguments, **options)
+
+    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)
+    monkeypatch.setattr(filling, "write", is_busy_at_first)
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy)
+
+    assert (done.events, done.different) == (60, 0)
+    assert len(written) == len(set(written)) + 1, written
