@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from operator import sub
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
 from .columns import DecodedBatch, JobColumns, ObservationColumns
 from .errors import DamagedBatch, UnknownCodec
-from .facts import KINDS, Combo, JobRow, Series, check_series, microseconds
+from .facts import KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series, microseconds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,26 +107,26 @@ _decoder = msgspec.msgpack.Decoder(_Payload)
 
 
 def encode(
-    jobs: Sequence[JobRow] = (),
+    jobs: JobFacts | Sequence[JobRow] = (),
     observations: Sequence[ObservationRun] = (),
     counts: Mapping[str, int] | None = None,
 ) -> EncodedBatch:
-    """Encode one batch. About 1.5 us a job, 34 bytes; 12 bytes an observation."""
+    """Encode one batch. About 0.6 us a job, 34 bytes; 12 bytes an observation."""
+    facts = jobs if isinstance(jobs, JobFacts) else JobFacts.of(jobs) if jobs else None
     times: list[int] = []
-    if jobs:
-        at = [row.at_us for row in jobs]
-        times += (min(at), max(at))
+    if facts:
+        times += (facts.at.origin_us + min(facts.at.offsets), facts.at.origin_us + max(facts.at.offsets))
     for run in observations:
         times += (min(run.at_us), max(run.at_us))
     payload = _encoder.encode(
         _Payload(
             dict(counts or {}),
-            _pack_jobs(jobs) if jobs else None,
+            _pack_jobs(facts) if facts else None,
             _pack_observations(observations) if observations else None,
         )
     )
     return EncodedBatch(
-        events=len(jobs) + sum(len(run.values) for run in observations),
+        events=(len(facts.job_ids) if facts else 0) + sum(len(run.values) for run in observations),
         first_us=min(times, default=None),
         last_us=max(times, default=None),
         codec=CODEC,
@@ -158,37 +159,43 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
     return DecodedBatch(raw.counts, jobs, observations)
 
 
-def _pack_jobs(rows: Sequence[JobRow]) -> _Jobs:
-    ids, row_combos, at, created, scheduled, started, completed, meta = zip(*rows, strict=True)
-    strings: dict[str, int] = {}
-    combos: dict[Combo, int] = {}
-    index = [combos.setdefault(combo, len(combos)) for combo in row_combos]
-
-    def string(text: str) -> int:
-        return strings.setdefault(text, len(strings))
-
-    packed = [
-        (string(combo.func), string(combo.queue), string(combo.state), combo.attempt, string(combo.error))
-        for combo in combos
-    ]
+def _pack_jobs(facts: JobFacts) -> _Jobs:
+    combos, strings = _numbers(), _numbers()
+    index = [combos[combo] for combo in facts.combos]
+    flags = [_STARTED | _COMPLETED] * len(index)
+    for number in facts.not_started:
+        flags[number] -= _STARTED
+    for number in facts.not_completed:
+        flags[number] -= _COMPLETED
     return _Jobs(
+        combos=[
+            (strings[func], strings[queue], strings[state], attempt, strings[error])
+            for func, queue, state, attempt, error in combos
+        ],
         strings=list(strings),
-        combos=packed,
         combo=_pack(index),
-        flags=_pack(
-            [
-                (0 if start is None else _STARTED) | (0 if end is None else _COMPLETED)
-                for start, end in zip(started, completed, strict=True)
-            ]
-        ),
-        ids=b"".join(ids),
-        at=_pack(at),
-        completed=_pack([0 if end is None else end - now for now, end in zip(at, completed, strict=True)]),
-        started=_pack([0 if start is None else now - start for now, start in zip(at, started, strict=True)]),
-        created=_pack(list(map(sub, at, created))),
-        scheduled=_pack(list(map(sub, scheduled, created))),
-        meta={row: kept for row, kept in enumerate(meta) if kept},
+        flags=_pack(flags),
+        ids=b"".join(facts.job_ids),
+        at=_pack(facts.at.offsets, facts.at.origin_us),
+        completed=_pack_difference(facts.completed, facts.at),
+        started=_pack_difference(facts.at, facts.started),
+        created=_pack_difference(facts.at, facts.created),
+        scheduled=_pack_difference(facts.scheduled, facts.created),
+        meta=dict(facts.meta),
     )
+
+
+def _numbers() -> defaultdict[Any, int]:
+    """A dictionary that gives whatever it is asked for the next number, from 0."""
+    numbers: defaultdict[Any, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    return numbers
+
+
+def _pack_difference(later: Instants, earlier: Instants) -> _Ints:
+    if later is earlier:
+        return _Ints(0, b"")
+    return _pack(list(map(sub, later.offsets, earlier.offsets)), later.origin_us - earlier.origin_us)
 
 
 def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
@@ -205,14 +212,14 @@ def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
     )
 
 
-def _pack(column: Sequence[int]) -> _Ints:
+def _pack(column: Sequence[int], origin: int = 0) -> _Ints:
     base = min(column)
     span = max(column) - base
     if not span:
-        return _Ints(base, b"")
+        return _Ints(origin + base, b"")
     for code, _, limit in _WIDTHS:
         if span < limit:
-            return _Ints(base, _bytes(array(code, [value - base for value in column])))
+            return _Ints(origin + base, _bytes(array(code, [value - base for value in column])))
     raise OverflowError(f"a column spans {span}, more than 64 bits")
 
 

@@ -24,7 +24,7 @@ from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
-from .job_facts import job_rows
+from .job_facts import job_facts
 from .limited_log import RateLimited
 from .recorder import CLOSE_WAIT_S
 
@@ -109,7 +109,7 @@ class JobHook:
         self._buffer = buffer
         self._clock = clock
         self._lock_timeout_ms = max(1, round(lock_timeout_s * 1000))
-        self._rows = partial(job_rows, keep_meta=keep_meta, error_messages=error_messages)
+        self._facts = partial(job_facts, keep_meta=keep_meta, error_messages=error_messages)
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -163,7 +163,7 @@ class JobHook:
             self._owed.add(job)
         else:
             try:
-                self._buffer.record_job(self._rows([job])[0])
+                self._buffer.record_job(self._facts([job]).rows()[0])
             except Exception as error:  # on_job_updated must not raise into the host
                 self._buffer.count("rejected:job")
                 self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
@@ -179,9 +179,9 @@ class JobHook:
                     attempt = await self._placed(cursor, names)
                     if attempt is None and self._sequence == 1:
                         return  # it never began
-                    rows = self._rows(self._owed.jobs())
+                    owed = self._owed.jobs()
                     batch_id = attempt.batch_id if attempt else self._next_id()
-                    now = await append(cursor, names, batch_id, encode(rows), worker=self.worker_id, closes=True)
+                    now = await append(cursor, names, batch_id, encode(self._facts(owed) if owed else ()), worker=self.worker_id, closes=True)
                     if now is None:
                         following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
                         await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
@@ -237,7 +237,7 @@ class JobHook:
     async def _append(
         self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob], lock_timeout: str
     ) -> bool:
-        batch = encode(self._rows(jobs))
+        batch = encode(self._facts(jobs) if jobs else ())
         now = await append(cursor, names, batch_id, batch, worker=self.worker_id, lock_timeout=lock_timeout)
         if now is not None:
             self._clock.see(now)

@@ -13,14 +13,14 @@ from chancy import QueuedJob
 
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
-from chancy_metrics.plugin.job_facts import job_rows
+from chancy_metrics.plugin.job_facts import job_facts
 from tests.factories import a_job
 
 State = QueuedJob.State
 
 
 def job_row(job: QueuedJob, keep_meta: tuple[str, ...], error_messages: bool = False) -> JobRow:
-    (row,) = job_rows([job], keep_meta, error_messages)
+    (row,) = job_facts([job], keep_meta, error_messages).rows()
     return row
 
 
