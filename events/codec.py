@@ -161,18 +161,19 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
 
 def _pack_jobs(facts: JobFacts) -> _Jobs:
     combos, strings = _numbers(), _numbers()
-    index = [combos[combo] for combo in facts.combos]
+    index = list(map(combos.__getitem__, facts.combos))
     flags = [_STARTED | _COMPLETED] * len(index)
     for number in facts.not_started:
         flags[number] -= _STARTED
     for number in facts.not_completed:
         flags[number] -= _COMPLETED
+    packed = [
+        (strings[func], strings[queue], strings[state], attempt, strings[error])
+        for func, queue, state, attempt, error in combos
+    ]
     return _Jobs(
-        combos=[
-            (strings[func], strings[queue], strings[state], attempt, strings[error])
-            for func, queue, state, attempt, error in combos
-        ],
         strings=list(strings),
+        combos=packed,
         combo=_pack(index),
         flags=_pack(flags),
         ids=b"".join(facts.job_ids),

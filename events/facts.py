@@ -124,11 +124,10 @@ class JobFacts(NamedTuple):
             Instants(0, at),
             Instants(0, created),
             Instants(0, scheduled),
-            *(
-                Instants(0, [now if known is None else known for now, known in zip(at, column, strict=True)])
-                for column in (started, completed)
-            ),
-            *([number for number, known in enumerate(column) if known is None] for column in (started, completed)),
+            Instants(0, [now if start is None else start for now, start in zip(at, started, strict=True)]),
+            Instants(0, [now if end is None else end for now, end in zip(at, completed, strict=True)]),
+            [number for number, start in enumerate(started) if start is None],
+            [number for number, end in enumerate(completed) if end is None],
             {number: kept for number, kept in enumerate(meta) if kept},
         )
 
@@ -161,17 +160,20 @@ def microseconds(instant: datetime) -> int:
 def instants(times: Sequence[datetime]) -> Instants:
     """`microseconds` of aware datetimes, at least one: quickest where they are near each other, and in one zone.
 
-    Between two times in a zone whose offset never changes no offset is asked for, which is what takes longest otherwise,
-    also for zoneinfo's UTC, in which psycopg returns every time; and small numbers are added up in half the time.
+    Between two times in a zone whose offset never changes no offset is asked for, which is what takes longest
+    otherwise, also for zoneinfo's UTC, in which psycopg returns every time. Small numbers add up in half the time.
     """
     try:
         origin = times[0] if _never_changes(times[0].tzinfo) else EPOCH
     except TypeError:  # dateutil's zones can't be hashed
         origin = EPOCH
-    return Instants(microseconds(origin), [
-        (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-        for since in map(sub, times, repeat(origin))
-    ])
+    return Instants(
+        microseconds(origin),
+        [
+            (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+            for since in map(sub, times, repeat(origin))
+        ],
+    )
 
 
 def _whole(span: timedelta) -> int:

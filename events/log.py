@@ -90,8 +90,7 @@ WITH batch AS (
 INSERT INTO {pending} (day, producer, sequence)
 SELECT day, producer, sequence
 FROM batch
-RETURNING clock_timestamp(),
-    CASE WHEN %(lock_timeout)s::text IS NOT NULL THEN set_config('lock_timeout', %(lock_timeout)s::text, true) END
+RETURNING clock_timestamp()
 """
 
 
@@ -103,19 +102,32 @@ async def append(
     *,
     worker: str,
     closes: bool = False,
-    lock_timeout: str | None = None,
 ) -> datetime | None:
     """Append one batch in the caller's transaction.
-
-    Args:
-        lock_timeout: What it is from then on, if the batch was written: saves a statement that puts it back.
 
     Returns:
         The database's clock, or None if a batch with this id is there already, in which case nothing was
         written and every earlier transaction that wrote it has ended.
     """
-    values = batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes, "lock_timeout": lock_timeout}
+    await send(cursor, tables, batch_id, batch, worker=worker, closes=closes)
+    return await appended(cursor)
+
+
+async def send(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    batch_id: BatchId,
+    batch: EncodedBatch,
+    *,
+    worker: str,
+    closes: bool = False,
+) -> None:
+    """The first half of `append`, which in a pipeline waits for nothing; `appended` is the other."""
+    values = batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes}
     await cursor.execute(_append_statement(tables), values)
+
+
+async def appended(cursor: AsyncCursor[TupleRow]) -> datetime | None:
     row = await cursor.fetchone()
     return row[0] if row else None
 
@@ -233,4 +245,4 @@ def _append_statement(tables: Tables) -> sql.Composed:
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str) -> dict[str, Any]:
     place = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
-    return batch._asdict() | place | {"closes": True, "lock_timeout": None}
+    return batch._asdict() | place | {"closes": True}

@@ -28,7 +28,8 @@ _MAX_ERROR = 200
 def job_facts(jobs: Sequence[QueuedJob], keep_meta: tuple[str, ...], error_messages: bool = False) -> JobFacts:
     """Take the facts of job updates, at least one; never their arguments, results or tracebacks.
 
-    Column by column, because this runs in the transaction that saves the jobs: a third of the time of one job by another.
+    Column by column, because this runs in the transaction that saves the jobs: a third of the time that one job by
+    another takes.
 
     Args:
         error_messages: Keep what the error says too, up to the end of its first line.

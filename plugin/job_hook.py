@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -13,12 +14,12 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 from chancy import Chancy, QueuedJob
-from psycopg import AsyncCursor, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, errors
 from psycopg.rows import TupleRow, tuple_row
 
-from chancy_metrics.events.codec import encode
+from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.log import BatchId, append, is_recorded, short_transaction
+from chancy_metrics.events.log import BatchId, append, appended, is_recorded, send, short_transaction
 from chancy_metrics.events.partitions import takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 
@@ -30,42 +31,41 @@ from .recorder import CLOSE_WAIT_S
 
 #: Seconds after a lock time-out in which job updates go straight to the buffer.
 MUTED_S = 30
+_LIMIT_LOCK_WAITS = """
+SELECT set_config('chancy_metrics.lock_timeout', current_setting('lock_timeout'), true),
+    set_config('lock_timeout', %s, true)
+"""
+_LIFT_LIMIT = "SELECT set_config('lock_timeout', current_setting('chancy_metrics.lock_timeout'), true)"
 
 
 class _Bag:
-    """Jobs by identity, each as often as it was put in."""
+    """Jobs by identity, each as often as it was put in; quickest if they are taken out in the order they came."""
 
     def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
-        self._jobs = list(jobs)  # holding them keeps their ids from being used again
-        self._times = Counter(map(id, self._jobs))
+        self._jobs = deque(jobs)
 
     def __bool__(self) -> bool:
-        return bool(self._times)
+        return bool(self._jobs)
 
     def __contains__(self, job: QueuedJob) -> bool:
-        return id(job) in self._times
+        return any(job is other for other in self._jobs)
 
     def add(self, job: QueuedJob) -> None:
         self._jobs.append(job)
-        self._times[id(job)] += 1
 
     def take(self, job: QueuedJob) -> bool:
         """Take *job* out once; False if it is not in here."""
-        times = self._times.pop(id(job), 0)
-        if times > 1:
-            self._times[id(job)] = times - 1
-        elif times and not self._times:
-            self._jobs.clear()
-        return times > 0
+        if self._jobs and self._jobs[0] is job:
+            self._jobs.popleft()
+            return True
+        for number, other in enumerate(self._jobs):
+            if job is other:
+                del self._jobs[number]
+                return True
+        return False
 
     def jobs(self) -> list[QueuedJob]:
-        left = self._times.copy()
-        jobs = []
-        for job in self._jobs:
-            if left[id(job)]:
-                left[id(job)] -= 1
-                jobs.append(job)
-        return jobs
+        return list(self._jobs)
 
 
 class _Attempt(NamedTuple):
@@ -143,10 +143,8 @@ class JobHook:
         if self._unconfirmed is None and time.monotonic() < self._muted_until:
             return
         async with cursor.connection.cursor(row_factory=tuple_row) as own:
-            lock_timeout = await self._savepoint(own)
             try:
-                if not await self._write(own, tables(prefix), list(jobs), lock_timeout):
-                    await own.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(lock_timeout)))
+                await self._write(own, tables(prefix), list(jobs))
             except Exception as error:  # our failure must not become the job's
                 await self._rollback(own, error)
             else:
@@ -179,9 +177,9 @@ class JobHook:
                     attempt = await self._placed(cursor, names)
                     if attempt is None and self._sequence == 1:
                         return  # it never began
-                    owed = self._owed.jobs()
+                    batch = self._encoded(self._owed.jobs())
                     batch_id = attempt.batch_id if attempt else self._next_id()
-                    now = await append(cursor, names, batch_id, encode(self._facts(owed) if owed else ()), worker=self.worker_id, closes=True)
+                    now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=True)
                     if now is None:
                         following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
                         await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
@@ -191,22 +189,27 @@ class JobHook:
                     "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
                 )
 
-    async def _write(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob], lock_timeout: str
-    ) -> bool:
-        """Write *jobs*; return whether a batch went in, and put *lock_timeout* back with it."""
-        attempt = await self._placed(cursor, names)
-        new = _without(jobs, self._recorded)
-        if self._recorded:
-            # What the host does not come back with now, it never will.
-            self._recorded = _Bag(_without(jobs, _Bag(new)))
-        batch_id = attempt.batch_id if attempt else self._next_id()
-        candidates = self._owed.jobs() + new
-        if not candidates and attempt is None:
-            return False
-        if await self._append(cursor, names, batch_id, candidates, lock_timeout):
+    async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
+        async with _one_trip(cursor.connection):
+            # The server is busy with these while the batch is made.
+            await cursor.execute("SAVEPOINT metrics_log")
+            await cursor.execute(_LIMIT_LOCK_WAITS, (f"{self._lock_timeout_ms}ms",))
+            attempt = await self._placed(cursor, names)
+            new = _without(jobs, self._recorded)
+            if self._recorded:
+                # What the host does not come back with now, it never will.
+                self._recorded = _Bag(_without(jobs, _Bag(new)))
+            batch_id = attempt.batch_id if attempt else self._next_id()
+            candidates = self._owed.jobs() + new
+            sent = bool(candidates or attempt)
+            if sent:
+                await self._send(cursor, names, batch_id, candidates)
+            await cursor.connection.execute(_LIFT_LIMIT)
+        if not sent:
+            return
+        if await self._appended(cursor):
             self._unconfirmed = _Attempt(batch_id, _Bag(new))
-            return True
+            return
         if attempt is None:
             self.producer, self._sequence = uuid4(), 1
             raise SequenceConflict(
@@ -216,10 +219,9 @@ class JobHook:
         self._settle(attempt)
         if left := _without(new, attempt.bag):
             batch_id = self._next_id()
-            if await self._append(cursor, names, batch_id, left, lock_timeout):
+            await self._send(cursor, names, batch_id, left)
+            if await self._appended(cursor):
                 self._unconfirmed = _Attempt(batch_id, _Bag(left))
-                return True
-        return False
 
     async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
         """Return the unconfirmed attempt; where its day is gone, look up what became of it, or give it another day."""
@@ -234,29 +236,19 @@ class JobHook:
         self._no_day = False
         return self._unconfirmed
 
-    async def _append(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob], lock_timeout: str
-    ) -> bool:
-        batch = encode(self._facts(jobs) if jobs else ())
-        now = await append(cursor, names, batch_id, batch, worker=self.worker_id, lock_timeout=lock_timeout)
+    async def _send(
+        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob]
+    ) -> None:
+        await send(cursor, names, batch_id, self._encoded(jobs), worker=self.worker_id)
+
+    def _encoded(self, jobs: list[QueuedJob]) -> EncodedBatch:
+        return encode(self._facts(jobs) if jobs else ())
+
+    async def _appended(self, cursor: AsyncCursor[TupleRow]) -> bool:
+        now = await appended(cursor)
         if now is not None:
             self._clock.see(now)
         return now is not None
-
-    async def _savepoint(self, cursor: AsyncCursor[TupleRow]) -> str:
-        """Open the savepoint and limit lock waits in it; return the limit to put back."""
-        try:
-            await cursor.execute(
-                sql.SQL(
-                    "SAVEPOINT metrics_log; SELECT current_setting('lock_timeout'); SET LOCAL lock_timeout = {}"
-                ).format(sql.Literal(self._lock_timeout_ms))
-            )
-        except psycopg.Error as error:
-            # The transaction is lost already: let the host try it again rather than commit nothing.
-            raise psycopg.OperationalError(f"the job update transaction is lost: {error}") from error
-        cursor.nextset()
-        row = await cursor.fetchone()
-        return str(row[0]) if row else "0"
 
     async def _rollback(self, cursor: AsyncCursor[TupleRow], error: Exception) -> None:
         try:
@@ -287,6 +279,11 @@ class JobHook:
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
+
+
+def _one_trip(connection: AsyncConnection[Any]) -> AbstractAsyncContextManager[object]:
+    """Send statements without waiting for the one before, where libpq can (14 or newer); one by one elsewhere."""
+    return connection.pipeline() if AsyncPipeline.is_supported() else nullcontext()
 
 
 def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:

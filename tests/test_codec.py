@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, decode, encode
 from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
-from chancy_metrics.events.facts import KINDS, Combo, JobRow, Series
+from chancy_metrics.events.facts import KINDS, Combo, JobFacts, JobRow, Series
 
 GOLDEN = Path(__file__).parent / "golden" / "codec_1.bin"
 YEAR_1, YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
@@ -117,6 +117,11 @@ def test_a_batch_decodes_to_what_was_encoded(jobs: list[JobRow], runs: list[Obse
     assert result.counts == counts
     assert batch.events == len(times)
     assert (batch.first_us, batch.last_us) == ((min(times), max(times)) if times else (None, None))
+
+
+@given(JOBS.filter(bool))
+def test_rows_turned_into_columns_and_back_are_the_same(jobs: list[JobRow]) -> None:
+    assert JobFacts.of(jobs).rows() == jobs
 
 
 def golden_batch() -> EncodedBatch:

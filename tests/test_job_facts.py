@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 import traceback
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import psycopg
 import pytest
 from chancy import QueuedJob
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
@@ -129,3 +133,38 @@ def test_what_an_error_says_is_kept_only_where_it_was_asked_for(error: BaseExcep
     assert job_row(failed(raised(error)), ()).combo.error == "ValueError"
     encoded = encode([row])
     assert decode(encoded.codec, encoded.payload, encoded.sha256, 1).jobs is not None
+
+
+def _times(missing: bool) -> st.SearchStrategy[datetime | None]:
+    known = st.datetimes(timezones=st.sampled_from([UTC, ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")]))
+    return st.none() | known if missing else known
+
+
+JOBS = st.lists(
+    st.builds(
+        a_job,
+        func=st.sampled_from(["app.a", "app.b"]),
+        state=st.sampled_from([State.SUCCEEDED, State.RETRYING]),
+        created_at=_times(missing=False),
+        scheduled_at=_times(missing=True),
+        started_at=_times(missing=True),
+        completed_at=_times(missing=True),
+        meta=st.sampled_from([{}, {"tenant": 7}]),
+    ),
+    min_size=1,
+)
+
+
+@given(JOBS)
+def test_many_jobs_at_once_have_the_facts_of_each_alone(jobs: list[QueuedJob]) -> None:
+    facts = job_facts(jobs, ("tenant",))
+
+    rows = facts.rows()
+    for job, row in zip(jobs, rows, strict=True):
+        alone = job_row(job, ("tenant",))
+        # An update without an end happens now.
+        assert row == (alone if job.completed_at else alone._replace(at_us=row.at_us))
+        assert row.started_us == (job.started_at and microseconds(job.started_at))
+        assert row.completed_us == (job.completed_at and microseconds(job.completed_at))
+        assert row.scheduled_us == microseconds(job.scheduled_at or job.created_at)
+    assert encode(facts) == encode(rows)
