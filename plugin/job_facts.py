@@ -64,6 +64,8 @@ def job_facts(jobs: Sequence[QueuedJob], keep_meta: tuple[str, ...], error_messa
 
 def _instead(times: list[datetime | None], others: Iterable[datetime]) -> list[datetime]:
     """Put the other in the place of each time that is not known."""
+    if all(times):
+        return times  # type: ignore[return-value] # none of them is None
     return [known or other for known, other in zip(times, others, strict=False)]
 
 
