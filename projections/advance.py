@@ -166,7 +166,7 @@ async def write(
     announce: Announce | None = None,
 ) -> Advanced:
     """The second half of `advance`: add *stretch* to its version, if that still stands where it begins."""
-    async with short_transaction(connection) as cursor:
+    async with short_transaction(connection, index_only=True) as cursor:
         locked = await lock_version(cursor, tables, stretch.version)
         if locked is None or locked.position != stretch.before:
             return Advanced(0, stretch.before, False, BUSY)

@@ -61,7 +61,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
             return await refusal(cursor, tables, rules, day)
     expired = _too_late(folded, kept)
     numbered = await number(connection, tables, folded)
-    async with short_transaction(connection) as cursor:
+    async with short_transaction(connection, index_only=True) as cursor:
         if await lock_version(cursor, tables, OPENING) is None:
             return _BUSY
         if reason := await refusal(cursor, tables, rules, day):
