@@ -15,6 +15,7 @@ import anyio
 import psycopg
 from chancy import Chancy, QueuedJob
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.codec import EncodedBatch, encode
@@ -136,12 +137,15 @@ class JobHook:
         `take_saved` then buffers them.
 
         Raises:
-            psycopg.OperationalError: The savepoint could not be rolled back, so the transaction is lost; the
+            psycopg.OperationalError: The transaction is lost, or the savepoint could not be rolled back; the
                 host tries the whole again.
         """
         self._written = False
         if self._unconfirmed is None and time.monotonic() < self._muted_until:
             return
+        if cursor.connection.info.transaction_status == TransactionStatus.INERROR:
+            # Let the host try it again rather than commit nothing.
+            raise psycopg.OperationalError("the job update transaction is lost: a statement in it failed")
         async with cursor.connection.cursor(row_factory=tuple_row) as own:
             try:
                 await self._write(own, tables(prefix), list(jobs))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import anyio
 import psycopg
@@ -216,11 +216,13 @@ async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_alread
     assert batches == [(1,)]
 
 
+@pytest.mark.parametrize("before", ["SELECT 1", "SAVEPOINT metrics_log"], ids=["first", "after a savepoint of ours"])
 async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, names: Tables, before: LiteralString
 ) -> None:
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
         job = a_job()
+        await cursor.execute(before)
         with pytest.raises(psycopg.errors.UndefinedTable):
             await cursor.execute("SELECT 1 FROM nothing")
         with pytest.raises(psycopg.OperationalError, match="is lost"):
