@@ -10,9 +10,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, errors
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, errors
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
@@ -107,3 +108,26 @@ class DatabaseClock:
         if self._seen is None:
             return datetime.now(UTC).date()
         return (self._seen + timedelta(seconds=time.monotonic() - self._at)).date()
+
+
+@asynccontextmanager
+async def one_trip(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Send statements without waiting for the one before, where libpq can (14 or newer); one by one elsewhere.
+
+    Raises:
+        psycopg.Error: The first of the errors: what failed. Those after it only say that something has.
+    """
+    if not AsyncPipeline.is_supported():
+        yield
+        return
+    failures: list[Error] = []
+    try:
+        async with connection.pipeline():
+            try:
+                yield
+            except Error as error:  # psycopg would warn of the errors after it
+                failures.append(error)
+    except Error as error:
+        failures.append(error)
+    if failures:
+        raise failures[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 from chancy import Chancy, QueuedJob
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, errors
+from psycopg import AsyncCursor, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
@@ -25,7 +24,7 @@ from chancy_metrics.events.partitions import takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
-from .connection import DatabaseClock, own_connection
+from .connection import DatabaseClock, one_trip, own_connection
 from .job_facts import job_facts
 from .limited_log import RateLimited
 from .recorder import CLOSE_WAIT_S
@@ -194,7 +193,7 @@ class JobHook:
                 )
 
     async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
-        async with _one_trip(cursor.connection):
+        async with one_trip(cursor.connection):
             # The server is busy with these while the batch is made.
             await cursor.execute("SAVEPOINT metrics_log")
             await cursor.execute(_LIMIT_LOCK_WAITS, (f"{self._lock_timeout_ms}ms",))
@@ -283,11 +282,6 @@ class JobHook:
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
-
-
-def _one_trip(connection: AsyncConnection[Any]) -> AbstractAsyncContextManager[object]:
-    """Send statements without waiting for the one before, where libpq can (14 or newer); one by one elsewhere."""
-    return connection.pipeline() if AsyncPipeline.is_supported() else nullcontext()
 
 
 def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:

@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit import job_life
+from chancy_metrics.plugin.connection import one_trip
 from tests.factories import a_host, a_job, an_app, claimed, fetch, order, order_and_fold
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
@@ -230,6 +231,19 @@ async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
         await other.rollback()
 
     assert logged_updates(await read_log(connection, names)) == Counter()
+
+
+async def test_what_fails_first_in_one_trip_is_what_is_raised_and_psycopg_says_nothing_of_the_rest(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connection.transaction(force_rollback=True):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with one_trip(connection):
+                await connection.execute("SELECT 1 / 0")
+                await anyio.wait_readable(connection.fileno())
+                await connection.execute("SELECT 1")
+
+    assert [record.name for record in caplog.records if record.name == "psycopg"] == []
 
 
 async def test_workers_of_a_serializable_database_record_beside_each_other(
