@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from chancy import Chancy, Queue, QueuedJob, Worker
 from chancy.plugin import Plugin
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
@@ -182,9 +182,11 @@ async def test_a_locked_log_costs_one_lock_timeout_and_then_nothing_until_it_was
     assert logged_counts(log) == {"buffered": 41}
 
 
+@pytest.mark.parametrize("pipelines", [True, False], ids=["in one trip", "with an old libpq"])
 async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, names: Tables, pipelines: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(AsyncPipeline, "is_supported", lambda: pipelines)
     observer = Observer()
     await connection.execute("ALTER ROLE postgres SET lock_timeout = '1234ms'")
     try:
@@ -198,6 +200,7 @@ async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
         await connection.execute("ALTER ROLE postgres RESET lock_timeout")
 
     assert observer.lock_timeouts == ["1234ms"] * 2
+    assert logged_counts(await read_log(connection, names)) == {"buffered": 1}
 
 
 async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_already(dsn: str, names: Tables) -> None:
