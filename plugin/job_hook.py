@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -196,18 +197,17 @@ class JobHook:
         async with one_trip(cursor.connection):
             # The server is busy with these while the batch is made.
             await cursor.execute("SAVEPOINT metrics_log")
-            await cursor.execute(_LIMIT_LOCK_WAITS, (f"{self._lock_timeout_ms}ms",))
-            attempt = await self._placed(cursor, names)
-            new = _without(jobs, self._recorded)
-            if self._recorded:
-                # What the host does not come back with now, it never will.
-                self._recorded = _Bag(_without(jobs, _Bag(new)))
-            batch_id = attempt.batch_id if attempt else self._next_id()
-            candidates = self._owed.jobs() + new
-            sent = bool(candidates or attempt)
-            if sent:
-                await self._send(cursor, names, batch_id, candidates)
-            await cursor.connection.execute(_LIFT_LIMIT)
+            async with self._limited(cursor):
+                attempt = await self._placed(cursor, names)
+                new = _without(jobs, self._recorded)
+                if self._recorded:
+                    # What the host does not come back with now, it never will.
+                    self._recorded = _Bag(_without(jobs, _Bag(new)))
+                batch_id = attempt.batch_id if attempt else self._next_id()
+                candidates = self._owed.jobs() + new
+                sent = bool(candidates or attempt)
+                if sent:
+                    await self._send(cursor, names, batch_id, candidates)
         if not sent:
             return
         if await self._appended(cursor):
@@ -222,9 +222,17 @@ class JobHook:
         self._settle(attempt)
         if left := _without(new, attempt.bag):
             batch_id = self._next_id()
-            await self._send(cursor, names, batch_id, left)
+            async with one_trip(cursor.connection), self._limited(cursor):
+                await self._send(cursor, names, batch_id, left)
             if await self._appended(cursor):
                 self._unconfirmed = _Attempt(batch_id, _Bag(left))
+
+    @asynccontextmanager
+    async def _limited(self, cursor: AsyncCursor[TupleRow]) -> AsyncIterator[None]:
+        """Limit lock waits for a block; what fails in it is rolled back, and the limit with it."""
+        await cursor.execute(_LIMIT_LOCK_WAITS, (f"{self._lock_timeout_ms}ms",))
+        yield
+        await cursor.connection.execute(_LIFT_LIMIT)
 
     async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
         """Return the unconfirmed attempt; where its day is gone, look up what became of it, or give it another day."""

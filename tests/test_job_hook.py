@@ -220,6 +220,28 @@ async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_alread
     assert batches == [(1,)]
 
 
+async def test_the_second_batch_of_an_attempt_that_had_committed_waits_no_longer_for_a_lock_either(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
+        jobs = [a_job(), a_job()]
+        await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=jobs[:1], cursor=cursor)
+        await other.commit()  # which the host is not told
+        metrics._session(worker).hook._clock.see(tomorrow)
+        async with connection.transaction():
+            await connection.execute(sql.SQL("LOCK TABLE {}").format(names.partition(tomorrow.date())))
+            with anyio.fail_after(20):
+                await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=jobs, cursor=cursor)
+            await other.commit()
+        for job in jobs:
+            await metrics.on_job_updated(worker=worker, job=job)
+
+    log = await read_log(connection, names)
+    assert logged_updates(log) == updates(*jobs)
+    assert logged_counts(log) == {"buffered": 1}
+
+
 @pytest.mark.parametrize("before", ["SELECT 1", "SAVEPOINT metrics_log"], ids=["first", "after a savepoint of ours"])
 async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
     dsn: str, connection: Connection, names: Tables, before: LiteralString
