@@ -154,7 +154,7 @@ class JobFacts(NamedTuple):
 
 def microseconds(instant: datetime) -> int:
     """Microseconds since 1970 (UTC) of an aware datetime, exact."""
-    return _whole(instant - EPOCH)
+    return (instant - EPOCH) // timedelta(microseconds=1)
 
 
 def instants(times: Sequence[datetime]) -> Instants:
@@ -174,10 +174,6 @@ def instants(times: Sequence[datetime]) -> Instants:
             for since in map(sub, times, repeat(origin))
         ],
     )
-
-
-def _whole(span: timedelta) -> int:
-    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
 
 
 @lru_cache(64)

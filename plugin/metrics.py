@@ -225,7 +225,7 @@ class Metrics(Plugin):
 
     async def on_job_updated(self, *, worker: Worker, job: QueuedJob) -> None:
         """Record *job* unless its transaction did. Never raises."""
-        (self._sessions.get(worker) or self._session(worker)).hook.take_saved(job)
+        self._session(worker).hook.take_saved(job)
 
     async def cleanup(self, chancy: Chancy) -> int | None:
         """Delete what expired, in bounded pieces; return how many rows went, None if none. Never raises."""

@@ -44,7 +44,7 @@ SET count = r.count + n.count,
 _NEWER = sql.SQL("(n.last_us, n.last_position, n.last_index) > (r.last_us, r.last_position, r.last_index)")
 
 # By ctid, since nobody else changes rows of a version whose lock is held: LIMIT keeps the look-up one for each row
-# whatever the statistics say, and no row is locked first, as ON CONFLICT DO UPDATE does, which costs half as much WAL.
+# whatever the statistics say, and no row is locked first, as ON CONFLICT DO UPDATE does, at half as much WAL again.
 _ADD = """
 WITH added AS MATERIALIZED (
     SELECT a.worker, a.series, a.bucket, a.count, a.last_us,
