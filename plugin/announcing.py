@@ -16,14 +16,22 @@ if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts wi
 FOLDED = "metrics.folded"
 
 
-def announce_by(chancy: Chancy, folder: str) -> Announce:
-    """Return what announces a fold by *folder*."""
+def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce:
+    """Return what announces a fold by *folder*.
+
+    Args:
+        projector_id: Tells the projectors apart: two live processes may have one worker id. "" for a promotion, which
+            is no fold.
+    """
 
     async def announce(cursor: AsyncCursor[TupleRow]) -> None:
         if chancy.notifications:
             await cursor.execute(
                 "SELECT pg_notify(%(channel)s, %(event)s::text)",
-                {"channel": f"{chancy.prefix}events", "event": Json({"t": FOLDED, "worker": folder})},
+                {
+                    "channel": f"{chancy.prefix}events",
+                    "event": Json({"t": FOLDED, "worker": folder, "projector": projector_id}),
+                },
             )
 
     return announce

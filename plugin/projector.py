@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from typing import NamedTuple
+from uuid import uuid4
 
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
@@ -35,13 +36,20 @@ class Round(NamedTuple):
 
 
 class Projector:
-    """Orders and folds for one process; keeps its connection and its place in the pending table between rounds."""
+    """Orders and folds for one process; keeps its connection and its place in the pending table between rounds.
 
-    def __init__(self, chancy: Chancy, folder: str, *, rules: RuleSet = BUILT_IN) -> None:
+    Args:
+        folder: The name people see.
+        projector_id: Its own in the announcements; a new one by default.
+    """
+
+    def __init__(
+        self, chancy: Chancy, folder: str, *, rules: RuleSet = BUILT_IN, projector_id: str | None = None
+    ) -> None:
         self._chancy = chancy
         self._folder = folder
         self._rules = rules
-        self._announce = announce_by(chancy, folder)
+        self._announce = announce_by(chancy, folder, projector_id or str(uuid4()))
         self._connection: AsyncConnection[TupleRow] | None = None
         self._after = 0
         self._swept = 0.0

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import anyio
 from chancy import Chancy, Worker
@@ -27,6 +28,7 @@ from .turns import Turns, project
 
 if TYPE_CHECKING:
     from .maintenance import Maintenance
+    from .projector import Projector
     from .succession import Succession
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
@@ -71,7 +73,8 @@ class Session:
             keep_meta=options.keep_meta,
             error_messages=options.error_messages,
         )
-        self.turns = Turns(worker.worker_id, options.sync_interval, worker.is_leader)
+        self.id = uuid4()
+        self.turns = Turns(str(self.id), options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
             worker.hub.on(event, handler)
@@ -84,10 +87,7 @@ class Session:
 
     async def run(self) -> None:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
-        # This and what it needs is not for a process that only hands jobs in.
-        from .projector import Projector
-
-        projector = Projector(self.chancy, self.worker.worker_id, rules=self._options.rules)
+        projector = self.projector()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
@@ -105,6 +105,13 @@ class Session:
                 )
         finally:
             await projector.close()
+
+    def projector(self) -> Projector:
+        """What folds for this session, whose announcements this session knows for its own."""
+        # This and what it needs is not for a process that only hands jobs in.
+        from .projector import Projector
+
+        return Projector(self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.id))
 
     async def close(self) -> None:
         """Append what is left and, if it is this worker's turn, fold it. Never raises."""
@@ -186,5 +193,6 @@ class Session:
 
     def _handle_fold(self, event: Event) -> None:
         body: dict[str, Any] = event.body if isinstance(event.body, dict) else {}
-        self.turns.hear(str(body.get("worker", "")))
+        if body.get("projector"):  # a promotion is announced too, and nobody's turn
+            self.turns.hear(str(body["projector"]))
         self._on_fold()

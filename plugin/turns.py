@@ -25,14 +25,14 @@ class Turns:
 
     def __init__(
         self,
-        folder: str,
+        projector_id: str,
         sync_interval: float,
         leader: asyncio.Event,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._folder = folder
+        self._projector_id = projector_id
         self._interval = sync_interval
         self._leader = leader
         self._took_over = False
@@ -43,10 +43,10 @@ class Turns:
     def mine(self) -> bool:
         return self._leader.is_set() or self._took_over
 
-    def hear(self, folder: str) -> None:
+    def hear(self, projector_id: str) -> None:
         """Somebody has folded."""
         self._heard = self._clock()
-        if folder != self._folder:
+        if projector_id != self._projector_id:
             self._took_over = False
 
     def take_over(self) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import anyio
 import pytest
-from psycopg import AsyncConnection
+from chancy import Worker
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.announcing import FOLDED
 from chancy_metrics.plugin.projector import Projector, fold_all
 from chancy_metrics.plugin.turns import PATIENCE, Turns, _turn, project
 from chancy_metrics.projections.advance import STEP_EVENTS
@@ -207,3 +210,27 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
 
             tasks.cancel_scope.cancel()
         await projector.close()
+
+
+async def test_of_two_live_workers_with_one_id_the_second_gives_its_turn_up(dsn: str) -> None:
+    """As in two pods of one StatefulSet, or two processes started with one `worker_id`."""
+    async with an_app(dsn) as (chancy, metrics), an_app(dsn) as (elsewhere, other):
+        workers = [Worker(app, worker_id="web-0", register_signal_handlers=False) for app in (chancy, elsewhere)]
+        for plugin, worker in zip((metrics, other), workers, strict=True):
+            await plugin.on_worker_started(worker=worker)
+        first, second = metrics._session(workers[0]), other._session(workers[1])
+        first.turns.take_over()
+        second.turns.take_over()
+        async with connections(dsn, 1) as (listener,):
+            await listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier("chancy_events")))
+            projector = first.projector()
+            await projector.heartbeat()
+            await projector.close()
+            [notice] = [notice async for notice in listener.notifies(timeout=5, stop_after=1)]
+        body = json.loads(notice.payload)
+        for worker in workers:
+            await worker.hub.emit(FOLDED, body)
+
+        assert (first.turns.mine, second.turns.mine) == (True, False)
+        for plugin, worker in zip((metrics, other), workers, strict=True):
+            await plugin.on_worker_stopped(worker=worker)

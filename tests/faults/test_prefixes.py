@@ -35,7 +35,8 @@ async def test_neighbours_with_awkward_prefixes_never_meet(empty_dsn: str) -> No
             await LogWriter(connection, tables(prefix)).append(runs=[a_run("app:old", at_us=0)])
 
     for count, prefix in enumerate(PREFIXES, 3):
-        assert await heard_of_a_fold(empty_dsn, prefix) == {"t": FOLDED, "worker": f"folder of {prefix}"}
+        heard = await heard_of_a_fold(empty_dsn, prefix)
+        assert heard.items() >= {"t": FOLDED, "worker": f"folder of {prefix}"}.items()
         found = await everywhere(empty_dsn, "app:n", prefix=prefix)
         assert found == dict.fromkeys(found, float(count)), prefix
         await refuses_truncate(empty_dsn, prefix)
@@ -55,7 +56,7 @@ async def test_neighbours_with_awkward_prefixes_never_meet(empty_dsn: str) -> No
     assert left == {f"{prefix}schema_version" for prefix in PREFIXES}
 
 
-async def heard_of_a_fold(dsn: str, prefix: str) -> object:
+async def heard_of_a_fold(dsn: str, prefix: str) -> dict[str, str]:
     """Fold, and return what somebody heard who listens on the prefix's channel."""
     async with connections(dsn, 1) as (listener,), an_app(dsn, prefix=prefix) as (chancy, _):
         await listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(f"{prefix}events")))
