@@ -181,7 +181,7 @@ CREATE TABLE {cache} (
 ALTER TABLE {cache} ALTER COLUMN points SET STORAGE EXTERNAL;
 
 INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)
-VALUES (0, 1, 0, '{{}}', 'opening', 0, 'migration'), (1, 1, 0, '{{}}', 'live', 0, 'migration');
+VALUES (0, 2, 0, '{{}}', 'opening', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0, 'migration');
 INSERT INTO {head} (position, chain, live) VALUES (0, '\\x', 1);
 """
 

@@ -38,7 +38,10 @@ class Completeness(msgspec.Struct, frozen=True):
     Attributes:
         rejected: Invalid observations, by the rule they broke.
         dropped: Observations that a full buffer let go.
-        skewed: Events from the future or with a negative duration; they are in, at the time they were appended.
+        skewed: Events whose clock contradicts the database's by more than a second, each once: observations made after
+            they were appended; updates that happened, started or completed after that, happened before their job was
+            created or started, completed before they started, started before they were due, or took more than 142
+            years. They are in: at the time they were appended if ahead, in the old bucket they name if behind.
         expired: Observations older than everything that is kept.
         buffered: Job updates that reached the log through a buffer, not with their job.
         dead_letters: Batches that could not be read and are not given up.

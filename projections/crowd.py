@@ -17,7 +17,7 @@ from chancy_metrics.events.log import LogBatch
 from .cells import Floats, Ints
 from .event import Event, spell_out
 from .feeding import fed
-from .job_times import shown_us, times_of
+from .job_times import believed_us, shown_us, times_of
 from .rules import RuleSet
 from .span import Span
 
@@ -59,10 +59,10 @@ class Crowd:
         for batch in batches:
             try:
                 decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
-                found = fed(decoded, self._series, self._rules)
+                found = fed(decoded, self._series, self._rules, batch.appended_us)
             except (DamagedBatch, UnknownCodec, RuleFailed):
                 continue
-            at_us = np.minimum(found.at_us, batch.appended_us)
+            at_us = believed_us(found.at_us, batch.appended_us)
             inside = (at_us >= self._since_us) & (at_us < self._until_us)
             if inside.any():
                 self._add(batch, decoded, found.indexes[inside], found.values[inside])
@@ -85,7 +85,8 @@ class Crowd:
             self.failed = (self.failed + spell_out(batch, decoded, last))[-self._most :]
             if self._series.kind == "counter":
                 values = values.copy()
-                values[index < len(decoded.jobs.at_us)] = shown_us(times_of(decoded.jobs).took_us[0][rows]) / 1e6
+                ran_us = times_of(decoded.jobs, batch.appended_us).took_us[0][rows]
+                values[index < len(decoded.jobs.at_us)] = shown_us(ran_us) / 1e6
         self._sort(batch, decoded, index, values)
 
     def _sort(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.errors import RuleFailed
 
+from .job_times import believed
 from .rules import Derived, RuleSet, name_of
 
 
@@ -21,8 +22,10 @@ class Made(NamedTuple):
     columns: ObservationColumns
 
 
-def derive(batch: DecodedBatch, rules: RuleSet) -> DecodedBatch:
+def derive(batch: DecodedBatch, rules: RuleSet, appended_us: int) -> DecodedBatch:
     """Return *batch* with what *rules* make of its job updates behind its own observations, rule after rule.
+
+    Rules see times that are never after *appended_us*, as the built-in ones do.
 
     Raises:
         RuleFailed: A rule raised, or made something that is no observation of these updates.
@@ -30,13 +33,14 @@ def derive(batch: DecodedBatch, rules: RuleSet) -> DecodedBatch:
     if batch.jobs is None or not rules.rules:
         return batch
     parts = [] if batch.observations is None else [batch.observations]
-    parts += [made.columns for made in made_of(batch.jobs, rules)]
+    parts += [made.columns for made in made_of(batch.jobs, rules, appended_us)]
     return batch._replace(observations=_together(parts)) if parts else batch
 
 
-def made_of(jobs: JobColumns, rules: RuleSet) -> list[Made]:
+def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int) -> list[Made]:
     """Return what *rules* make of job updates, rule after rule; raises as `derive` does."""
     found: list[Made] = []
+    jobs = believed(jobs, appended_us)
     for rule in rules.rules:
         try:
             made = [_observations(derived, jobs) for derived in _made(rule(jobs))]

@@ -15,7 +15,7 @@ from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationC
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 
-from .job_times import shown_us, times_of
+from .job_times import believed_us, shown_us, times_of
 
 #: "job" is a job update, the others are observations.
 EventKind = Literal["job", "counter", "gauge", "histogram"]
@@ -29,7 +29,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         index: Its place in the batch, from 0; job updates come before observations.
         at: When it happened, which is never after its batch was appended (UTC).
         key: Of an observation, with its *unit* and *value*; None of a job update.
-        run_s: Seconds the attempt ran; None if that is not known.
+        completed_at: What the worker's clock said, as in the log, even if that lies after the append.
+        run_s: Seconds the attempt ran, by the append at the latest; None if that is not known.
         wait_s: Seconds from when it was due until it started; None if that is not known, as after a retry.
         error: Type of the exception, or what `Metrics(error_messages=True)` kept; "" for none.
         meta: The keys of the job's `meta` that `Metrics(keep_meta=…)` names.
@@ -77,7 +78,7 @@ def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) ->
 
 
 def _jobs(batch: LogBatch, jobs: JobColumns, rows: NDArray[np.int64]) -> Iterator[Event]:
-    times = times_of(jobs)
+    times = times_of(jobs, batch.appended_us)
     took_s, known = (shown_us(times.took_us[:, rows]) / 1e6).tolist(), times.known[:, rows].tolist()
     columns = (jobs.at_us, jobs.combo, jobs.created_us, jobs.scheduled_us, jobs.started_us, jobs.completed_us)
     flags = (jobs.has_started, jobs.has_completed)
@@ -116,7 +117,7 @@ def _observations(
 ) -> Iterator[Event]:
     rows = indexes - jobs
     runs = np.searchsorted(np.cumsum(columns.lengths), rows, side="right")
-    at_us = np.minimum(columns.at_us[rows], batch.appended_us)
+    at_us = believed_us(columns.at_us[rows], batch.appended_us)
     for index, run, moment_us, value in zip(
         indexes.tolist(), runs.tolist(), at_us.tolist(), columns.values[rows].tolist(), strict=True
     ):

@@ -14,7 +14,7 @@ from chancy_metrics.events.facts import Series
 
 from .derive import made_of
 from .job_series import job_series
-from .job_times import shown_us, times_of
+from .job_times import has_times, shown_us, times_of
 from .rules import RuleSet
 
 #: Of a job update's series those that count it, those of its run time, and those of its wait time.
@@ -35,8 +35,8 @@ class Fed(NamedTuple):
     values: NDArray[np.float64]
 
 
-def fed(batch: DecodedBatch, series: Series, rules: RuleSet) -> Fed:
-    """Return what *batch* feeds *series* with, by event.
+def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int) -> Fed:
+    """Return what *batch*, which was appended then, feeds *series* with, by event.
 
     Raises:
         RuleFailed: A rule raised.
@@ -44,8 +44,8 @@ def fed(batch: DecodedBatch, series: Series, rules: RuleSet) -> Fed:
     parts = [Fed(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     jobs = batch.jobs
     if jobs is not None:
-        parts += _updates(jobs, series)
-        for made in made_of(jobs, rules):
+        parts += _updates(jobs, series, appended_us)
+        for made in made_of(jobs, rules, appended_us):
             if made.columns.series == [series]:
                 parts.append(Fed(made.rows, made.columns.at_us, made.columns.values))
     if batch.observations is not None:
@@ -55,9 +55,9 @@ def fed(batch: DecodedBatch, series: Series, rules: RuleSet) -> Fed:
     return Fed(together.indexes[order], together.at_us[order], together.values[order])
 
 
-def _updates(jobs: JobColumns, series: Series) -> Iterator[Fed]:
+def _updates(jobs: JobColumns, series: Series, appended_us: int) -> Iterator[Fed]:
     counted, ran, waited = updates_that_feed(jobs, series.__eq__)
-    times = times_of(jobs)
+    times = times_of(jobs, appended_us)
     for mask, took_us in ((counted, None), (ran, times.took_us[0]), (waited, times.took_us[1])):
         rows = np.flatnonzero(mask)
         yield Fed(rows, jobs.at_us[rows], np.ones(len(rows)) if took_us is None else shown_us(took_us[rows]) / 1e6)
@@ -70,7 +70,7 @@ def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tu
         nothing = np.zeros(len(jobs.at_us), np.bool_)
         return nothing, nothing, nothing
     counts, runs, waits = (np.logical_or.reduce(fed[:, columns], axis=1)[jobs.combo] for columns in _COLUMNS)
-    has_run, has_wait = times_of(jobs).known
+    has_run, has_wait = has_times(jobs)
     return counts, runs & has_run, waits & has_wait
 
 

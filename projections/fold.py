@@ -36,13 +36,13 @@ from .cells import (
 )
 from .derive import derive
 from .job_series import has_wait_time, job_series
-from .job_times import MAX_DURATION_US, job_times, shown_us
+from .job_times import SKEW_US, OwnTimes, believed_us, job_times, shown_us
 from .rules import BUILT_IN, RuleSet
 from .sketch import codes
 from .sums import exact_sums
 
 _MINUTE_US = 60_000_000
-_ONE_US = _SKEW_US = 1_000_000
+_ONE_US = 1_000_000
 
 # glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
 np.empty(31 << 17)
@@ -94,7 +94,7 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
     # By position, so that of two gauges in one instant the later row is the latest.
     for batch in sorted(batches, key=attrgetter("position")):
         try:
-            decoded = derive(decode(batch.codec, batch.payload, batch.sha256, batch.events), rules)
+            decoded = derive(decode(batch.codec, batch.payload, batch.sha256, batch.events), rules, batch.appended_us)
         except (DamagedBatch, UnknownCodec, RuleFailed) as error:
             dead[batch.position] = str(error)
             continue
@@ -136,11 +136,12 @@ def _job_cells(
 ) -> Cells:
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
     kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
-    created, scheduled, started, completed, has_started, has_completed = (
-        np.concatenate([getattr(columns, name) for _, columns in jobs])
-        for name in ("created_us", "scheduled_us", "started_us", "completed_us", "has_started", "has_completed")
-    )
-    worker, at_us = _who_and_when(jobs, workers, counts)
+    own = OwnTimes.of([columns for _, columns in jobs])
+    worker, appended_us = _who_and_when(jobs, workers)
+    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
+    known, took_us, skewed = job_times(own, may_wait, appended_us)
+    counts["skewed"] += int(np.count_nonzero(skewed))
+    at_us = believed_us(own.at_us, appended_us)
     # Group by (worker, kind, minute) first: everything after works on groups, which are few.
     minute = at_us // _MINUTE_US
     order, starts = group_rows(worker, kind, minute)
@@ -148,13 +149,8 @@ def _job_cells(
     tally, at_us = sizes_of(starts, len(order)), at_us[order]
     last_us = np.maximum.reduceat(at_us, starts)
     # The two times of each update, one below the other, without those it does not have.
-    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
-    known, took_us = job_times(created, scheduled, started, completed, has_started, has_completed, may_wait)
     places = np.flatnonzero(known.take(order, axis=1))
-    took_us = took_us.take(order, axis=1).ravel()[places]
-    micro = shown_us(took_us)
-    # A little below zero is ordinary: a claim may have begun before the job it then claims was there.
-    counts["skewed"] += int(np.count_nonzero((took_us < -_SKEW_US) | (took_us > MAX_DURATION_US)))
+    micro = shown_us(took_us.take(order, axis=1).ravel()[places])
     timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(tally, 2))[places]
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)
@@ -190,7 +186,10 @@ def _observation_cells(
     number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
     # A -0.0 would make minimum and maximum depend on the order.
     values = np.concatenate([columns.values for _, columns in observations]) + 0.0
-    worker, at_us = _who_and_when(observations, workers, counts)
+    worker, appended_us = _who_and_when(observations, workers)
+    at_us = np.concatenate([columns.at_us for _, columns in observations])
+    counts["skewed"] += int(np.count_nonzero(at_us > appended_us + SKEW_US))
+    at_us = believed_us(at_us, appended_us)
     minute = at_us // _MINUTE_US
     order, starts = group_rows(worker, number, minute)
     heads = order[starts]
@@ -224,15 +223,12 @@ def _observation_cells(
 
 
 def _who_and_when(
-    stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str], counts: Counter[str]
+    stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
 ) -> tuple[Ints, Ints]:
-    """Return each row's worker and its time, which is never after the append."""
+    """Return each row's worker and when it was appended."""
     sizes = [len(columns.at_us) for _, columns in stretch]
     worker = np.repeat(workers.of(batch.worker for batch, _ in stretch) + 1, sizes)
-    appended_us = np.repeat([batch.appended_us for batch, _ in stretch], sizes)
-    at_us = np.concatenate([columns.at_us for _, columns in stretch])
-    counts["skewed"] += int(np.count_nonzero(at_us > appended_us + _SKEW_US))
-    return worker, np.minimum(at_us, appended_us)
+    return worker, np.repeat([batch.appended_us for batch, _ in stretch], sizes)
 
 
 def _cells(

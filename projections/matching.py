@@ -12,6 +12,7 @@ from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.seal import LogRow
 
 from .feeding import updates_that_feed
+from .job_times import believed_us
 from .selection import Selection, type_of
 
 _Mask = NDArray[np.bool_]
@@ -50,7 +51,7 @@ def matching(selection: Selection, batch: LogBatch, decoded: DecodedBatch) -> ND
 
 
 def _in_time(selection: Selection, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
-    at_us = np.minimum(own_us, batch.appended_us)
+    at_us = believed_us(own_us, batch.appended_us)
     return (at_us >= selection.since_us) & (at_us < selection.until_us)
 
 

@@ -11,8 +11,8 @@ from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series, check_serie
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-#: Number of the rules in this code, which `job_series` holds.
-BUILT_IN_RULES = 1
+#: Number of the rules in this code, which `job_series` and `job_times` hold. 2: durations end at the append.
+BUILT_IN_RULES = 2
 
 
 class Derived(NamedTuple):

@@ -243,7 +243,7 @@ async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Conn
 
     done = await advance(connection, names, folder="f", rules=RuleSet(user=5))
 
-    assert done.reason == "version 1 has rules 1.0, this code has 1.5"
+    assert done.reason == "version 1 has rules 2.0, this code has 2.5"
     assert await position(connection, names) == 0
 
 

@@ -70,3 +70,12 @@ def test_an_event_from_the_future_happened_when_it_was_appended() -> None:
     [event] = events_of(jobs=[a_row(NOON_US + 60_000_000)], indexes=[0])
 
     assert event.at == NOON
+
+
+def test_an_attempt_ran_until_it_was_appended_at_the_latest_whatever_its_worker_s_clock_says() -> None:
+    late_us = NOON_US + 8 * 3_600_000_000
+    row = a_row(late_us, started_us=NOON_US - 250_000, created_us=NOON_US - 750_000, scheduled_us=0)
+
+    [event] = events_of(jobs=[row], indexes=[0])
+
+    assert (event.run_s, event.wait_s, event.completed_at) == (0.25, 0.5, NOON + timedelta(hours=8))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,11 +22,15 @@ from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.cells import Cells, concatenate, merge
+from chancy_metrics.projections.event import spell_out
+from chancy_metrics.projections.feeding import fed
 from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.sketch import codes, starts_of
 
 SECOND = 1_000_000
-DAY = 86_400 * SECOND
+HOUR = 3_600 * SECOND
+DAY = 24 * HOUR
 T = 1_773_144_000 * SECOND  # 2026-03-10 12:00:00 UTC
 LONGEST = 2**52
 LONG_NAME = "module." + "é" * 600
@@ -111,7 +115,19 @@ def key_of(stem: str, ending: str) -> str:
     return stem + tail
 
 
-def metrics_of(row: JobRow) -> list[tuple[Series, Fraction]]:
+def took_us(row: JobRow, appended_us: int) -> dict[str, int]:
+    """How long an update ran and waited, so far as it has these times: by the append at the latest."""
+    if row.started_us is None:
+        return {}
+    times = {}
+    if row.completed_us is not None:
+        times[EXECUTION] = min(row.completed_us, appended_us) - min(row.started_us, appended_us)
+    if row.combo.state != "retrying":
+        times[WAIT] = min(row.started_us, appended_us) - max(row.created_us, row.scheduled_us)
+    return times
+
+
+def metrics_of(row: JobRow, appended_us: int) -> list[tuple[Series, Fraction]]:
     func, queue, state = row.combo[:3]
     made = [
         (Series(key_of(f"job:{func}:", state), "counter", "count"), Fraction(1)),
@@ -119,34 +135,37 @@ def metrics_of(row: JobRow) -> list[tuple[Series, Fraction]]:
         (Series(key_of(f"queue:{queue}:", "throughput"), "counter", "count"), Fraction(1)),
         (Series(key_of(f"queue:{queue}:", state), "counter", "count"), Fraction(1)),
     ]
-    times = {}
-    if row.started_us is not None and row.completed_us is not None:
-        times[EXECUTION] = row.completed_us - row.started_us
-    if row.started_us is not None and state != "retrying":
-        times[WAIT] = row.started_us - max(row.created_us, row.scheduled_us)
-    for name, took_us in times.items():
-        seconds = Fraction(min(max(took_us, 0), LONGEST), SECOND)
+    for name, took in took_us(row, appended_us).items():
+        seconds = Fraction(min(max(took, 0), LONGEST), SECOND)
         made.append((Series(key_of(f"job:{func}:", name), "histogram", "seconds"), seconds))
         made.append((Series(key_of(f"queue:{queue}:", name), "histogram", "seconds"), seconds))
     return made
 
 
+def is_skewed(row: JobRow, appended_us: int) -> bool:
+    """Whether the update's clock and the database's contradict each other."""
+    own = [row.at_us, *(at for at in (row.started_us, row.completed_us) if at is not None)]
+    stamped = [row.created_us, *([] if row.started_us is None else [row.started_us])]
+    return (
+        max(own) > appended_us + SECOND
+        or row.at_us < max(stamped) - SECOND
+        or any(took < -SECOND or took > LONGEST for took in took_us(row, appended_us).values())
+    )
+
+
 def skewed_in(batch: Source) -> int:
-    ats = [row.at_us for row in batch.jobs] + [at for seen in batch.observations for at in seen.at_us]
-    ahead = sum(at > batch.appended_us + SECOND for at in ats)
-    runs = [r.completed_us - r.started_us for r in batch.jobs if None not in (r.completed_us, r.started_us)]  # type: ignore[operator]
-    waits = [
-        r.started_us - max(r.created_us, r.scheduled_us)
-        for r in batch.jobs
-        if r.started_us is not None and r.combo.state != "retrying"
-    ]
-    return ahead + sum(took < -SECOND or took > LONGEST for took in runs + waits)
+    observed = [at for seen in batch.observations for at in seen.at_us]
+    return sum(is_skewed(row, batch.appended_us) for row in batch.jobs) + sum(
+        at > batch.appended_us + SECOND for at in observed
+    )
 
 
 def oracle(batches: Sequence[Source]) -> Points:
     seen: dict[tuple[str, str | None, Series, int], list[tuple[int, int, int, Fraction]]] = {}
     for batch in batches:
-        facts = [(row.at_us, 0, series, value) for row in batch.jobs for series, value in metrics_of(row)]
+        facts = [
+            (row.at_us, 0, series, value) for row in batch.jobs for series, value in metrics_of(row, batch.appended_us)
+        ]
         index = 0
         for made in batch.observations:
             for at_us, value in zip(made.at_us, made.values, strict=True):
@@ -234,13 +253,13 @@ FAR = st.sampled_from([-40 * DAY, -DAY, -301 * SECOND, 2 * SECOND, DAY, -T - DAY
 INSTANT = st.builds(lambda offset: T + offset, NEAR | NEAR | FAR)
 DURATION = st.integers(-SECOND, 100 * SECOND) | st.sampled_from([0, 1, -1, LONGEST, LONGEST + 1, -DAY, 400 * DAY])
 JOB = st.builds(
-    lambda at, func, queue, state, ran, waited, early, started, completed: job(
-        at_us=at,
+    lambda at, func, queue, state, ran, waited, early, started, completed, ahead: job(
+        at_us=at + ahead,
         func=func,
         queue=queue,
         state=state,
         started_us=at - ran if started else None,
-        completed_us=at if completed else None,
+        completed_us=at + ahead if completed else None,
         scheduled_us=at - ran - waited,
         created_us=at - ran - waited - early,
     ),
@@ -253,6 +272,7 @@ JOB = st.builds(
     st.integers(-SECOND, SECOND),
     st.booleans() | st.just(True),
     st.booleans() | st.just(True),
+    st.just(0) | st.sampled_from([1, SECOND, SECOND + 1, 8 * HOUR, 7_973 * 366 * DAY, -8 * HOUR, -DAY]),
 )
 VALUE = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [0.0, -0.0, 0.1, 1.0, -1.0, 1e308, -1e308, 5e-324, 2.0**70]
@@ -314,6 +334,27 @@ def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piec
     assert result.events == whole.events
 
 
+@settings(deadline=None, max_examples=50)
+@given(SOURCES)
+def test_events_are_explained_with_the_durations_that_were_folded(sources: list[Source]) -> None:
+    for batch in sources:
+        made = log_batch(batch)
+        decoded = codec.decode(made.codec, made.payload, made.sha256, made.events)
+        jobs = [*enumerate(batch.jobs)]
+        events = spell_out(made, decoded, [index for index, _ in jobs])
+        for (index, row), event in zip(jobs, events, strict=True):
+            values = dict(metrics_of(row, batch.appended_us))
+            for series, value in values.items():
+                found = fed(decoded, series, BUILT_IN, made.appended_us)
+                assert found.values[found.indexes.tolist().index(index)] == float(value)
+            times = {
+                series.key.rsplit(":", 1)[1]: float(value)
+                for series, value in values.items()
+                if series.unit == "seconds"
+            }
+            assert (event.run_s, event.wait_s) == (times.get(EXECUTION), times.get(WAIT))
+
+
 @settings(deadline=None)
 @given(SOURCES)
 def test_rows_are_in_the_order_of_worker_series_and_bucket(sources: list[Source]) -> None:
@@ -347,12 +388,54 @@ def test_a_late_event_lands_in_its_own_bucket() -> None:
     assert points["1min", None, series, T // SECOND].count == 1
 
 
-@pytest.mark.parametrize(("ahead_us", "skewed"), [(1, 0), (SECOND, 0), (SECOND + 1, 2)])
-def test_a_negative_duration_counts_as_zero_and_past_a_second_as_skewed(ahead_us: int, skewed: int) -> None:
+@pytest.mark.parametrize("ahead_us", [8 * HOUR, 7_973 * 366 * DAY])
+def test_a_worker_whose_clock_is_ahead_makes_no_durations(ahead_us: int) -> None:
+    result = folded(source(job(at_us=T + ahead_us, started_us=T - 1, completed_us=T + ahead_us)))
+
+    [(_, ran)] = {
+        (s.key, p.sum) for (_, _, s, _), p in points_of(result).items() if s.key == "job:app.send:" + EXECUTION
+    }
+    assert ran == Fraction(1, SECOND)
+    assert result.counts["skewed"] == 1
+
+
+LATE = 10 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("skewed", "times"),
+    [
+        (0, {}),
+        (0, {"at_us": T + LATE + SECOND, "completed_us": T + LATE + SECOND}),
+        (1, {"at_us": T + LATE + SECOND + 1, "completed_us": T + LATE + SECOND + 1}),
+        (1, {"at_us": T + LATE + SECOND + 1, "completed_us": None, "state": "retrying"}),
+        (0, {"scheduled_us": T + DAY, "completed_us": None, "state": "retrying"}),  # due again tomorrow
+        (1, {"started_us": T + LATE + SECOND + 1}),
+        (0, {"started_us": T + SECOND, "created_us": T - 2 * SECOND}),
+        (1, {"started_us": T + SECOND + 1, "created_us": T - 2 * SECOND}),  # its worker's clock is behind
+        (1, {"started_us": T + SECOND + 1, "completed_us": None, "state": "retrying"}),
+        (0, {"started_us": None, "created_us": T + SECOND}),
+        (1, {"started_us": None, "created_us": T + SECOND + 1}),
+        (0, {"scheduled_us": T - SECOND}),
+        (1, {"scheduled_us": T - SECOND + 1}),
+        (0, {"started_us": T - LONGEST, "created_us": T - LONGEST, "scheduled_us": T - LONGEST}),
+        (1, {"started_us": T - LONGEST - 1, "created_us": T - LONGEST, "scheduled_us": T - LONGEST - 1}),
+        (1, {"at_us": T + DAY, "completed_us": T + DAY, "started_us": T + 2 * DAY, "created_us": T + 3 * DAY}),
+    ],
+)
+def test_an_update_whose_times_contradict_the_database_s_by_more_than_a_second_counts_once(
+    skewed: int, times: dict[str, Any]
+) -> None:
+    update = source(job(**times), appended_us=T + LATE)
+
+    assert folded(update).counts["skewed"] == skewed_in(update) == skewed
+
+
+@pytest.mark.parametrize("ahead_us", [1, SECOND, SECOND + 1])
+def test_a_negative_duration_counts_as_zero(ahead_us: int) -> None:
     result = folded(source(job(started_us=T + ahead_us, created_us=T + 2 * ahead_us, scheduled_us=T)))
 
     times = [point for (_, _, series, _), point in points_of(result).items() if series.kind == "histogram"]
-    assert result.counts["skewed"] == skewed
     assert {(point.count, point.sum, point.minimum, point.maximum) for point in times} == {(1, 0, 0.0, 0.0)}
 
 

@@ -325,7 +325,7 @@ async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Con
 
     assert await reason(connection, names) == (
         "the opening is made by the live version's rules, which this code does not have: "
-        "version 1 has rules 1.7, this code has 1.0"
+        "version 1 has rules 2.7, this code has 2.0"
     )
 
 

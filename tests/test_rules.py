@@ -69,6 +69,19 @@ def test_a_derived_observation_has_its_update_s_time_and_worker() -> None:
     }
 
 
+def test_a_rule_sees_no_time_after_the_append_and_an_update_ahead_of_it_counts_as_skewed_once() -> None:
+    def took(jobs: JobColumns) -> Iterator[Derived]:
+        yield Derived.histogram("made:took", [0], jobs.completed_us - jobs.started_us)
+
+    appended_us = NOON_US + 10**9  # see batch()
+    ahead = a_row(appended_us + 10**12, started_us=appended_us - 7)
+
+    folded = fold([batch(ahead)], RuleSet(user=1, rules=(took,)))
+
+    assert sums(folded)["made:took"] == 7
+    assert folded.counts["skewed"] == 1
+
+
 @pytest.mark.parametrize("order", [(rules.latest, rules.later), (rules.later, rules.latest)])
 def test_of_two_gauges_at_one_time_the_later_rule_s_is_the_latest(order: tuple[Any, ...]) -> None:
     folded = fold([batch(a_row())], RuleSet(user=1, rules=order))
@@ -131,7 +144,7 @@ def test_a_batch_s_own_observations_come_first_and_those_of_each_rule_behind_the
     encoded = encode(jobs, runs)
     own = decode(1, encoded.payload, encoded.sha256, encoded.events)
 
-    with_made = derive(own, RuleSet(user=1, rules=(rules.second, rules.later))).observations
+    with_made = derive(own, RuleSet(user=1, rules=(rules.second, rules.later)), NOON_US + 10**9).observations
 
     assert with_made is not None
     assert [series.key for series in with_made.series] == ["app:n", "app:level", "made:by:second", "made:by:last"]
@@ -144,7 +157,7 @@ def test_where_rules_make_nothing_a_batch_keeps_what_is_its_own() -> None:
     encoded = encode([a_row()], [a_run("app:n", [5.0])])
     own = decode(1, encoded.payload, encoded.sha256, encoded.events)
 
-    kept = derive(own, RuleSet(user=1, rules=(made(),))).observations
+    kept = derive(own, RuleSet(user=1, rules=(made(),)), NOON_US).observations
 
     assert kept is not None and own.observations is not None
     assert (kept.series, kept.values.tolist()) == (own.observations.series, [5.0])

@@ -12,11 +12,13 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.plugin.succession import Succession, Task
 from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.rules import RuleSet
 from tests import rules
 from tests.factories import LogWriter, a_row, an_app, fetch, now_us, order, order_and_fold
 
@@ -74,7 +76,7 @@ async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
         again = await new.look()
 
     assert (done.cause, again) == ("newer", Task())
-    assert await live(connection, names) == (2, "1.1")
+    assert await live(connection, names) == (2, "2.1")
     assert await counted(connection, names, "made:by:first") == 3
     assert await counted(connection, names, "global:status:succeeded") == 3
     assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
@@ -95,7 +97,7 @@ async def test_old_and_new_code_side_by_side_never_swap_back_and_forth(
             await old.look()
             seen.append(await live(connection, names))
 
-    assert seen == [(3, "1.2")] * 8
+    assert seen == [(3, "2.2")] * 8
     assert await counted(connection, names, "made:by:second") == 12
     assert await counted(connection, names, "made:by:first") == 0
 
@@ -113,7 +115,7 @@ async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_foldin
 
         read = await script.metrics.get_metrics(script.chancy, "app:n")
 
-    assert refused == "version 2 has rules 1.2, this code has 1.0"
+    assert refused == "version 2 has rules 2.2, this code has 2.0"
     assert task.cause is None and "leaves folding to newer code" in task.reason
     assert [value for _, value in read["app:n"].values_1day] == [4]
 
@@ -129,20 +131,20 @@ async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
 
         assert await undo(old.chancy) == 2
         barred = await new.look()
-        assert await live(connection, names) == (2, "1.1")
+        assert await live(connection, names) == (2, "2.1")
         assert await counted(connection, names, "made:by:first") == 3
 
         await swap(new.chancy, 3)
 
     assert barred.cause is None and "an undo has left" in barred.reason
-    assert await live(connection, names) == (3, "1.2")
+    assert await live(connection, names) == (3, "2.2")
     assert await fetch(connection, "SELECT barred FROM {head}", names) == [([],)]
 
 
 async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, names: Tables) -> None:
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
-        with pytest.raises(Exception, match=r"version 1 has rules 1.0, this code has 1.1"):
+        with pytest.raises(Exception, match=r"version 1 has rules 2.0, this code has 2.1"):
             await undo(new.chancy)
 
 
@@ -156,17 +158,17 @@ async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
         await order(connection, names)
 
         waits = await old.look(standstill_s=600)
-        assert await live(connection, names) == (3, "1.2")
+        assert await live(connection, names) == (3, "2.2")
         takes = await old.look(standstill_s=0)
         await old.fold()
 
         assert waits.cause is None
         assert (takes.cause, takes.version) == ("standstill", 2)
-        assert await live(connection, names) == (2, "1.1")
+        assert await live(connection, names) == (2, "2.1")
         assert await counted(connection, names, "made:by:first") == 3
 
         await new.look()  # deployed again: the version that rests is taken up again
-        assert await live(connection, names) == (3, "1.2")
+        assert await live(connection, names) == (3, "2.2")
         await new.fold()
         assert await counted(connection, names, "made:by:second") == 3
 
@@ -183,7 +185,7 @@ async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_fi
         await left.fold()
 
     assert takes.cause == "standstill"
-    assert await live(connection, names) == (3, "1.1")
+    assert await live(connection, names) == (3, "2.1")
     assert await counted(connection, names, "made:by:second") == 3
 
 
@@ -197,7 +199,26 @@ async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
 
     assert task.cause is None
     assert task.reason == refused
-    assert "made by rules 1.1 named first, this code's 1.1 are named second: raise rules_version" in refused
+    assert "made by rules 2.1 named first, this code's 2.1 are named second: raise rules_version" in refused
+
+
+async def test_durations_that_rules_1_made_of_a_clock_that_is_ahead_are_made_again(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await fetch(connection, "UPDATE {versions} SET rules = 1", names)
+    started_us = now_us() - 50_000
+    ahead = a_row(started_us + 8 * 3_600_000_000, started_us=started_us, created_us=started_us, scheduled_us=started_us)
+    await LogWriter(connection, names).append(jobs=[ahead])
+    await order_and_fold(connection, names, RuleSet(built_in=1))
+
+    async with code(dsn) as new:
+        done = await new.look()
+        answer = await new.metrics.get_metrics(new.chancy, "queue:default:execution_time", resolution="1day")
+        facts = await completeness(new.chancy)
+
+    assert (done.cause, await live(connection, names)) == ("newer", (2, "2.0"))
+    assert 0 < answer["series"]["queue:default:execution_time"].summary["max"] < 600
+    assert facts.skewed == 1
 
 
 async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
@@ -205,11 +226,11 @@ async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
 ) -> None:
     async with code(dsn, rules.first, version=1, auto_rebuild=False) as new:
         task = await new.look()
-        assert await live(connection, names) == (1, "1.0")
+        assert await live(connection, names) == (1, "2.0")
         await rebuild(new.chancy)
 
     assert task.cause is None and "a rebuild is due" in task.reason
-    assert await live(connection, names) == (2, "1.1")
+    assert await live(connection, names) == (2, "2.1")
 
 
 async def test_a_rule_that_raises_leaves_a_dead_letter_in_its_version_only(

@@ -440,7 +440,7 @@ async def test_code_with_other_rules_is_refused_with_the_sentence(dsn: str) -> N
         return []
 
     async with an_app(dsn, Metrics(rules=[cost], rules_version=2)) as (chancy, _):  # type: ignore[list-item]
-        with pytest.raises(VersionRefused, match=r"version 1 has rules 1\.0, this code has 1\.2"):
+        with pytest.raises(VersionRefused, match=r"version 1 has rules 2\.0, this code has 2\.2"):
             await verify(chancy)
 
 
