@@ -1,4 +1,8 @@
-"""Folds and swaps announced to every worker's hub, in the transaction that makes them."""
+"""Folds and swaps announced to every worker's hub, in the transaction that makes them.
+
+A NOTIFY reaches every session of the database, also those of another schema with tables of the same names: each one
+carries the oid of its head table, which no two installations of one database share, copies of each other included.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from chancy import Chancy
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 from psycopg.types.json import Json
+
+from chancy_metrics.events.schema import Tables, tables
 
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
     from chancy_metrics.projections.advance import Announce
@@ -26,12 +32,26 @@ def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce
 
     async def announce(cursor: AsyncCursor[TupleRow]) -> None:
         if chancy.notifications:
+            event = {"t": FOLDED, "worker": folder, "projector": projector_id}
             await cursor.execute(
-                "SELECT pg_notify(%(channel)s, %(event)s::text)",
+                """
+                SELECT pg_notify(
+                    %(channel)s,
+                    (%(event)s::jsonb || jsonb_build_object('installation', to_regclass(%(head)s)::oid::bigint))::text
+                )
+                """,
                 {
                     "channel": f"{chancy.prefix}events",
-                    "event": Json({"t": FOLDED, "worker": folder, "projector": projector_id}),
+                    "event": Json(event),
+                    "head": tables(chancy.prefix).head.as_string(cursor),
                 },
             )
 
     return announce
+
+
+async def read_installation(cursor: AsyncCursor[TupleRow], names: Tables) -> int | None:
+    """What tells this installation's announcements from others'; None where there are no tables."""
+    await cursor.execute("SELECT to_regclass(%(head)s)::oid::bigint", {"head": names.head.as_string(cursor)})
+    row = await cursor.fetchone()
+    return row[0] if row else None

@@ -17,7 +17,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
-from .announcing import announce_by
+from .announcing import announce_by, read_installation
 from .connection import connect
 
 #: Seconds between looks at all of the pending table: what committed late lies below where the others look.
@@ -41,6 +41,9 @@ class Projector:
     Args:
         folder: The name people see.
         projector_id: Its own in the announcements; a new one by default.
+
+    Attributes:
+        installation: Whose announcements concern it; None until it was first connected.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Projector:
         self._folder = folder
         self._rules = rules
         self._announce = announce_by(chancy, folder, projector_id or str(uuid4()))
+        self.installation: int | None = None
         self._connection: AsyncConnection[TupleRow] | None = None
         self._after = 0
         self._swept = 0.0
@@ -101,6 +105,8 @@ class Projector:
     async def _connected(self) -> AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._chancy, self._folder)
+            async with short_transaction(self._connection) as cursor:
+                self.installation = await read_installation(cursor, tables(self._chancy.prefix))
         return self._connection
 
 

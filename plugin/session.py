@@ -60,6 +60,7 @@ class Session:
         self._on_metric = on_metric
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
+        self._projector: Projector | None = None
         self._succession: Succession | None = None
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
@@ -87,7 +88,7 @@ class Session:
 
     async def run(self) -> None:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
-        projector = self.projector()
+        projector = self._projector = self.projector()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
@@ -193,6 +194,8 @@ class Session:
 
     def _handle_fold(self, event: Event) -> None:
         body: dict[str, Any] = event.body if isinstance(event.body, dict) else {}
+        if self._projector is not None and body.get("installation") != self._projector.installation:
+            return  # another schema's: its folds are no reason to wait for one of ours
         if body.get("projector"):  # a promotion is announced too, and nobody's turn
             self.turns.hear(str(body["projector"]))
         self._on_fold()
