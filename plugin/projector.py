@@ -35,6 +35,13 @@ class Round(NamedTuple):
     reason: str
 
 
+class Look(NamedTuple):
+    """Whether any series has numbers, and, if none has, whether an event waits to become the first."""
+
+    numbers: bool
+    events: bool
+
+
 class Projector:
     """Orders and folds for one process; keeps its connection and its place in the pending table between rounds.
 
@@ -87,6 +94,11 @@ class Projector:
             if advanced.caught_up or advanced.reason or enough:
                 return Round(batches, events, advanced.position, advanced.reason)
 
+    async def look(self) -> Look:
+        """Ask the database whether there are numbers, or events to make the first ones of."""
+        async with short_transaction(await self._connected(), index_only=True) as cursor:
+            return await _look(cursor, tables(self._chancy.prefix))
+
     async def somebody_folds(self, within_s: float) -> bool:
         """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
         async with short_transaction(await self._connected(), index_only=True) as cursor:
@@ -129,6 +141,32 @@ async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules
             await asyncio.sleep(0.05)
     finally:
         await projector.close()
+
+
+async def _look(cursor: AsyncCursor[TupleRow], names: Tables) -> Look:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT s.numbers, NOT s.numbers AND (
+                EXISTS (SELECT 1 FROM {pending} JOIN {log} USING (day, producer, sequence) WHERE events > 0)
+                OR EXISTS (SELECT 1 FROM {ledger} l WHERE l.position > v.position AND l.events > 0)
+            )
+            FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
+            CROSS JOIN (SELECT EXISTS (SELECT 1 FROM {series})) AS s (numbers)
+            """
+        ).format(
+            series=names.series,
+            pending=names.pending,
+            log=names.log,
+            ledger=names.ledger,
+            head=names.head,
+            versions=names.versions,
+        )
+    )
+    row = await cursor.fetchone()
+    return Look(*row) if row else Look(False, False)
 
 
 async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float) -> bool:

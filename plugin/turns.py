@@ -1,4 +1,4 @@
-"""Who folds, and when: the leader every sync interval, anybody if nobody does."""
+"""Who folds, and when: the leader every sync interval, anybody if nobody does, or ever has."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 PATIENCE = 1.5
 #: Longest pause after failures, in seconds: how soon folding goes on when the database is back.
 BACKOFF_S = 5
+#: Seconds between looks at an installation without numbers; later ones are further apart.
+NEW_S = 1
 
 
 class Turns:
-    """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else."""
+    """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else.
+
+    Attributes:
+        new: As far as is known, there are no numbers yet: Chancy elects its first leader after a minute, and the
+            first numbers should not wait for it.
+        wakeup: Set to end the pause between two looks.
+    """
 
     def __init__(
         self,
@@ -36,7 +44,8 @@ class Turns:
         self._interval = sync_interval
         self._leader = leader
         self._took_over = False
-        self._heard = self._clock()
+        self._started = self._heard = self._clock()
+        self.new = True
         self.wakeup = asyncio.Event()
 
     @property
@@ -56,16 +65,36 @@ class Turns:
         """Seconds of silence after which this worker looks whether anybody folds; never the same for two."""
         return PATIENCE * self._interval + random.uniform(0, 0.5 * self._interval)
 
+    def new_s(self) -> float:
+        """Seconds until the next look at a new installation: a second at first, a fifth of the time that passed later.
+
+        Never the same for two, so that of a thousand workers one folds and the others find that somebody has.
+        """
+        passed = max(NEW_S, (self._clock() - self._started) / 5)
+        return min(passed, PATIENCE * self._interval) * random.uniform(0.5, 1)
+
     def silence_s(self) -> float:
         return self._clock() - self._heard
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until this worker is woken or becomes the leader."""
+        waits = [asyncio.ensure_future(self.wakeup.wait())]
+        if not self._leader.is_set():
+            waits.append(asyncio.ensure_future(self._leader.wait()))
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        self.wakeup.clear()
 
 
 async def project(turns: Turns, projector: Projector, interval_s: float, log: Logger) -> None:
     """Fold for ever, when it is this worker's turn; outlives every error."""
     warnings = RateLimited(log)
-    pause = min(interval_s, PATIENCE)
+    pause = min(interval_s, turns.new_s())
     while True:
-        await _wait(turns.wakeup, pause)
+        await turns.wait(pause)
         started = time.monotonic()
         try:
             pause = await _turn(turns, projector, interval_s)
@@ -83,7 +112,16 @@ async def project(turns: Turns, projector: Projector, interval_s: float, log: Lo
 
 async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
     """Do what there is to do now and return the seconds until the next look."""
+    if turns.new:
+        found = await projector.look()
+        turns.new = not found.numbers
+        if turns.new and found.events:
+            turns.take_over()
+        elif not turns.mine:
+            await projector.close()
     if not turns.mine:
+        if turns.new:
+            return turns.new_s()
         patience = turns.patience_s()
         if turns.silence_s() < patience:
             return patience - turns.silence_s()
@@ -96,16 +134,8 @@ async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
     done = await projector.run_once(within_s=interval_s)
     if not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
-    return interval_s
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
-    event.clear()
+    turns.new = turns.new and not done.events
+    return min(interval_s, turns.new_s()) if turns.new else interval_s
 
 
 async def _close_quietly(projector: Projector) -> None:

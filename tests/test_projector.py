@@ -8,15 +8,16 @@ import logging
 
 import anyio
 import pytest
-from chancy import Worker
+from chancy import Chancy, Queue, Worker, job
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.announcing import FOLDED
 from chancy_metrics.plugin.projector import Projector, fold_all
-from chancy_metrics.plugin.turns import PATIENCE, Turns, _turn, project
+from chancy_metrics.plugin.turns import NEW_S, PATIENCE, Turns, _turn, project
 from chancy_metrics.projections.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, total
 
@@ -109,10 +110,12 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
 async def test_the_leader_folds_and_others_wait_for_its_silence(
     dsn: str, names: Tables, connection: Connection
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
     clock, leader = Clock(), asyncio.Event()
     turns = Turns("w2", INTERVAL_S, leader, clock=clock)
     async with an_app(dsn) as (chancy, _):
+        for _ in range(2):
+            await fold_all(chancy, "w1")
+            await LogWriter(connection, names).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += PATIENCE * INTERVAL_S - 1
         pause = await _turn(turns, projector, INTERVAL_S)
@@ -122,8 +125,42 @@ async def test_the_leader_folds_and_others_wait_for_its_silence(
         await projector.close()
 
     assert 0 < pause <= 1 + 0.5 * INTERVAL_S
-    assert waited == [0] * 4
+    assert waited == [1] * 4
+    assert await total(connection, names, "app:n") == [2] * 4
+
+
+async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    clock = Clock()
+    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    async with an_app(dsn) as (chancy, _):
+        projector = Projector(chancy, "w2")
+        writer = LogWriter(connection, names)
+        await writer.append()
+        turns.hear("w1")  # who has nothing but empty batches to fold is heard too
+        early = await _turn(turns, projector, INTERVAL_S)
+        clock.now_s += INTERVAL_S
+        later = await _turn(turns, projector, INTERVAL_S)
+        idle = turns.mine
+        await writer.append(runs=[a_run("app:n")])
+        pause = await _turn(turns, projector, INTERVAL_S)
+        await projector.close()
+
+    assert early <= NEW_S
+    assert NEW_S < later < INTERVAL_S
+    assert (idle, turns.mine, pause) == (False, True, INTERVAL_S)
     assert await total(connection, names, "app:n") == [1] * 4
+
+
+async def test_who_becomes_the_leader_is_awake_at_once() -> None:
+    leader = asyncio.Event()
+    turns = Turns("w2", INTERVAL_S, leader)
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(20):
+            tasks.start_soon(turns.wait, INTERVAL_S)
+            await anyio.lowlevel.checkpoint()
+            leader.set()
 
 
 async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
@@ -234,3 +271,21 @@ async def test_of_two_live_workers_with_one_id_the_second_gives_its_turn_up(dsn:
         assert (first.turns.mine, second.turns.mine) == (True, False)
         for plugin, worker in zip((metrics, other), workers, strict=True):
             await plugin.on_worker_stopped(worker=worker)
+
+
+@job(queue="default")
+async def work() -> None:
+    """Nothing: that it was saved is what counts."""
+
+
+async def test_a_new_installation_with_defaults_shows_its_first_numbers_at_once(dsn: str) -> None:
+    """Within five seconds; sixty without the look at a new installation, and as much again until a leader is there."""
+    async with an_app(dsn, Metrics()) as (chancy, metrics):
+        await chancy.declare(Queue("default", executor=Chancy.Executor.Async, polling_interval=1))
+        await chancy.push(work.job)
+        async with Worker(chancy, register_signal_handlers=False):
+
+            async def shown() -> bool:
+                return "queue:default:succeeded" in await metrics.get_metrics(chancy)
+
+            await eventually(shown)
