@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
@@ -14,15 +13,7 @@ from chancy import QueuedJob
 
 from chancy_metrics.events.facts import JobFacts, instants
 
-_CHAINED = re.compile(
-    "^(?:The above exception was the direct cause of the following exception"
-    "|During handling of the above exception, another exception occurred):$",
-    re.MULTILINE,
-)
-_TRACEBACK = "Traceback (most recent call last):"
-#: The first line that is not part of the stack; "| " begins it where the error is a group.
-_ERROR_TYPE = re.compile(r"^(?:  \| )?([^\W\d][\w.<>]*)(:.*|$)", re.MULTILINE)
-_MAX_ERROR = 200
+from .job_error import job_error
 
 
 def job_facts(jobs: Sequence[QueuedJob], keep_meta: tuple[str, ...], error_messages: bool = False) -> JobFacts:
@@ -79,19 +70,11 @@ def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...]) -> dict[int, bytes]:
 
 
 def _error(job: QueuedJob, with_message: bool) -> str:
-    """Name of the exception that ended this attempt, by its traceback, the last of a chain; "" if none did."""
     if job.state is QueuedJob.State.SUCCEEDED:
         return ""
     last: object = job.errors[-1]
-    text = str(last.get("traceback", "")) if isinstance(last, dict) else ""
-    found = _ERROR_TYPE.search(_CHAINED.split(text)[-1].partition(_TRACEBACK)[2])
-    if not found:
-        return ""
-    if not with_message:
-        return found[1][:_MAX_ERROR]
-    # What a batch can't hold would cost all of it.
-    line = (found[1] + found[2]).replace("\x00", "\ufffd").encode(errors="replace").decode()
-    return line.rstrip()[:_MAX_ERROR]
+    text = last.get("traceback") if isinstance(last, dict) else None
+    return job_error(text, with_message=with_message) if isinstance(text, str) else ""
 
 
 def _kept(meta: dict[str, Any], keep: tuple[str, ...]) -> bytes:
