@@ -65,10 +65,14 @@ class Server:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self._settings = _FAST | settings
         self._process: subprocess.Popen[bytes] | None = None
-        initdb = ["initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
-        if (done := self._run(*initdb)).returncode:
+        program, *arguments = self._make_data()
+        if (done := self._run(program, *arguments)).returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+    def _make_data(self) -> list[str]:
+        """The command that fills the data folder."""
+        return ["initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
 
     def dsn(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{quote(database)}?host={quote(str(self.folder), safe='')}"

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
+from tests.standby import Standby
 
 _numbers = itertools.count(1)
 TEMPLATE = "metrics_template"
@@ -48,6 +49,14 @@ def server() -> Iterator[Server]:
     """The server of the run: the wheel's PostgreSQL 18, or the one whose binaries `PG_BIN` names."""
     binaries = os.environ.get("PG_BIN")
     with Server(Path(binaries) if binaries else None) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def standby(server: Server) -> Iterator[Standby]:
+    """A hot standby of the run's server: `standby.dsn(database)`, once it has `arrived`."""
+    binaries = os.environ.get("PG_BIN")
+    with Standby(server, Path(binaries) if binaries else None) as instance:
         yield instance
 
 
