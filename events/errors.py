@@ -35,10 +35,6 @@ class UnknownCodec(MetricsLogError):
     """A batch was written by newer code than this."""
 
 
-class RuleFailed(MetricsLogError):
-    """A rule of the user's raised on a batch, or made something that is no observation."""
-
-
 class SequenceConflict(MetricsLogError):
     """A batch id is taken by a batch with other bytes; appending was refused, nothing was dropped."""
 

@@ -30,7 +30,11 @@ class BatchId(NamedTuple):
 
 
 class LogBatch(NamedTuple):
-    """A batch as it lies in the log, with its place in the order."""
+    """A batch as it lies in the log, with its place in the order.
+
+    Attributes:
+        without: Names of the user's rules that are not asked about it, since they failed on it before.
+    """
 
     position: int
     producer: UUID
@@ -41,6 +45,7 @@ class LogBatch(NamedTuple):
     codec: int
     payload: bytes
     sha256: bytes
+    without: frozenset[str] = frozenset()
 
 
 @asynccontextmanager

@@ -150,12 +150,16 @@ CREATE TABLE {head} (
 CREATE TABLE {dead_letters} (
     version integer NOT NULL REFERENCES {versions} (version) ON DELETE CASCADE,
     position bigint NOT NULL,
+    rule text NOT NULL DEFAULT '', -- the user's rule that failed on the batch; '' where all of it is left out
     error text NOT NULL,
+    events integer,
+    first_us bigint,
+    last_us bigint,
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     discarded_at timestamptz,
     discarded_by text,
     why text,
-    PRIMARY KEY (version, position)
+    PRIMARY KEY (version, position, rule)
 );
 
 CREATE TABLE {series} (

@@ -80,6 +80,7 @@ def counted(found: Completeness) -> dict[str, str]:
         "expired": f"{found.expired:,}",
         "buffered": f"{found.buffered:,} job updates",
         "dead letters": f"{found.dead_letters:,}" + (f", and {found.discarded:,} given up" if found.discarded else ""),
+        "failing rules": ", ".join(f"{rule.rule} on {rule.batches:,} batches" for rule in found.failing_rules) or "0",
         "holes": f"{found.holes:,}",
         "unclean ends": f"{found.ended_uncleanly:,} workers",
     }

@@ -116,8 +116,8 @@ def _text(done: Rebuilt) -> str:
     lines = [f"- {one}" for one in done.differences[:_SHOWN]]
     if done.different > _SHOWN:
         lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
-    if done.left_out:
-        lines.append(f"{done.left_out:,} batches could not be read and are not in it: see `chancy-metrics status`")
+    if done.leaves_out:
+        lines.append(f"{done.leaves_out}; the comparison is of the rest")
     rate = done.events / done.seconds if done.seconds else 0
     lines.append(
         f"compared {done.points:,} points at position {done.position:,}: "

@@ -15,8 +15,11 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
+from chancy_metrics.projections.span import Span
 
 from .connection import own_connection
 from .metrics import metrics_of
@@ -27,7 +30,7 @@ SILENT_S = 180
 RECENT_S = 5
 _WAIT_S = 0.5
 #: What no window is known of: it is counted, not dated.
-_UNDATED = ["rejected", "dropped", "skewed", "expired", "buffered", "dead_letters", "discarded", "holes"]
+_UNDATED = ["rejected", "dropped", "skewed", "expired", "buffered", "holes"]
 
 Source = Literal["raw", "opening", "opening and raw"]
 
@@ -44,8 +47,10 @@ class Completeness(msgspec.Struct, frozen=True):
             years. They are in: at the time they were appended if ahead, in the old bucket they name if behind.
         expired: Observations older than everything that is kept.
         buffered: Job updates that reached the log through a buffer, not with their job.
-        dead_letters: Batches that could not be read and are not given up.
-        discarded: Batches that could not be read and are given up.
+        dead_letters: Batches that may have events in the window, could not be read or stored, and are not given up.
+        discarded: The same, given up.
+        failing_rules: User rules that failed on batches of the window: their metrics of those are missing, no others.
+        left_out: Both in a sentence; "" where nothing is left out.
         holes: Batches missing from a producer's sequence: damage.
         ended_uncleanly: Workers that went silent without an end, with their last batch in the window: what was in
             their buffer is lost.
@@ -68,6 +73,8 @@ class Completeness(msgspec.Struct, frozen=True):
     buffered: int
     dead_letters: int
     discarded: int
+    failing_rules: list[FailingRule]
+    left_out: str
     holes: int
     ended_uncleanly: int
     uncertain_s: float
@@ -84,14 +91,14 @@ class Facts(NamedTuple):
 
     Attributes:
         counts: The live version's (reason -> how many).
+        left_out: What it leaves out of the window that was asked for.
         last_gone: Last day that has left the log.
         ended: Worker and last batch of each producer that ended uncleanly.
     """
 
     position: int
     counts: dict[str, int]
-    dead_letters: int
-    discarded: int
+    left_out: LeftOut
     holes: int
     last_gone: date | None
     ended: list[tuple[str, datetime]]
@@ -109,8 +116,13 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
     """
     check_aware(since, until)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        facts = await read_facts(cursor, tables(chancy.prefix), chancy.prefix)
+        facts = await read_facts(cursor, tables(chancy.prefix), chancy.prefix, span_of(since, until))
     return complete(facts, metrics_of(chancy).options.append_interval, since, until)
+
+
+def span_of(since: datetime | None, until: datetime | None) -> Span:
+    """Return the span between two aware moments."""
+    return Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
 
 
 def check_aware(*moments: datetime | None) -> None:
@@ -131,6 +143,12 @@ async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) 
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
                     facts = await read_facts(cursor, tables(chancy.prefix), chancy.prefix)
                 _recent[chancy] = now, facts
+        if facts and facts.left_out:  # what of it concerns this window is asked for only where there is any
+            with anyio.fail_after(_WAIT_S):
+                async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
+                    version, span = facts.left_out.version, span_of(since, until)
+                    found = await left_out(cursor, tables(chancy.prefix), version, span)
+            facts = facts._replace(left_out=found)
         return facts and complete(facts, metrics_of(chancy).options.append_interval, since, until)
     except Exception:  # the metrics themselves are answered without a database
         return None
@@ -163,8 +181,10 @@ def complete(
         skewed=counts.get("skewed", 0),
         expired=counts.get("expired", 0),
         buffered=counts.get("buffered", 0),
-        dead_letters=facts.dead_letters,
-        discarded=facts.discarded,
+        dead_letters=facts.left_out.batches - facts.left_out.discarded,
+        discarded=facts.left_out.discarded,
+        failing_rules=facts.left_out.rules,
+        left_out=facts.left_out.sentence,
         holes=facts.holes,
         ended_uncleanly=len(set(ended)),
         uncertain_s=len(ended) * append_interval_s,
@@ -177,8 +197,13 @@ def complete(
     )
 
 
-async def read_facts(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) -> Facts:
-    """Ask the database once.
+async def read_facts(
+    cursor: AsyncCursor[TupleRow],
+    names: Tables,
+    prefix: str,
+    span: Span = Span(),  # noqa: B008 # immutable
+) -> Facts:
+    """Ask the database once, of *span* what has dates.
 
     Raises:
         SchemaMissing: There is no live version.
@@ -186,9 +211,7 @@ async def read_facts(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) 
     await cursor.execute(
         sql.SQL(
             """
-            SELECT v.position, v.counts,
-                (SELECT count(*) FROM {dead} d WHERE d.version = v.version AND d.discarded_at IS NULL),
-                (SELECT count(*) FROM {dead} d WHERE d.version = v.version AND d.discarded_at IS NOT NULL),
+            SELECT v.version, v.position, v.counts,
                 (SELECT coalesce(sum(holes), 0)::bigint FROM {producers}),
                 (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone'))
             FROM {head} h
@@ -198,7 +221,6 @@ async def read_facts(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) 
         ).format(
             head=names.head,
             versions=names.versions,
-            dead=names.dead_letters,
             producers=names.producers,
             days=names.days,
         )
@@ -206,9 +228,9 @@ async def read_facts(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) 
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
-    position, counts, dead_letters, discarded, holes, last_gone = row
+    version, position, counts, holes, last_gone = row
     ended = await _ended_uncleanly(cursor, names, prefix)
-    return Facts(position, counts, dead_letters, discarded, holes, last_gone, ended)
+    return Facts(position, counts, await left_out(cursor, names, version, span), holes, last_gone, ended)
 
 
 async def _ended_uncleanly(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) -> list[tuple[str, datetime]]:

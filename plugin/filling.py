@@ -13,12 +13,14 @@ from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.classify import is_deterministic
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, Advanced, Stretch, read, write
+from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, Advanced, Stretch, narrow, read, write
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.lag import live_lag
+from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.making import copy_opening, make_version
 from chancy_metrics.projections.turning import Cause, turn
 from chancy_metrics.projections.versions import Version, live_version
@@ -135,14 +137,20 @@ class Filling:
             following: Stretch | Advanced | None = None
             while True:
                 target = (await self.live()).position
-                stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
-                if isinstance(stretch, Stretch):
-                    done, following = await _both(
-                        write(self._connection, self.names, stretch, folder=self._folder),
-                        self._read(reading, target, after=stretch.position),
-                    )
-                else:
-                    done = stretch
+                try:
+                    stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
+                    if isinstance(stretch, Stretch):
+                        done, following = await _both(
+                            write(self._connection, self.names, stretch, folder=self._folder),
+                            self._read(reading, target, after=stretch.position),
+                        )
+                    else:
+                        done = stretch
+                except Exception as error:
+                    if not is_deterministic(error):
+                        raise
+                    following = None
+                    done = await self._narrow(target)
                 if done.reason:
                     following = None
                 self.events += done.events
@@ -167,15 +175,10 @@ class Filling:
             announce=announce_by(self._chancy, self._folder),
         )
 
-    async def left_out(self) -> int:
-        """How many batches could not be read."""
+    async def left_out(self) -> LeftOut:
+        """What the version leaves out."""
         async with short_transaction(self._connection) as cursor:
-            await cursor.execute(
-                sql.SQL("SELECT count(*) FROM {dead} WHERE version = %(version)s").format(dead=self.names.dead_letters),
-                {"version": self.version},
-            )
-            row = await cursor.fetchone()
-        return int(row[0]) if row else 0
+            return await left_out(cursor, self.names, self.version)
 
     def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False) -> None:
         if self._on_progress is None:
@@ -205,6 +208,17 @@ class Filling:
             rules=self.rules,
             version=self.version,
             after=after,
+            until=until,
+            step_events=REBUILD_STEP_EVENTS,
+        )
+
+    async def _narrow(self, until: int) -> Advanced:
+        return await narrow(
+            self._connection,
+            self.names,
+            folder=self._folder,
+            rules=self.rules,
+            version=self.version,
             until=until,
             step_events=REBUILD_STEP_EVENTS,
         )

@@ -19,6 +19,7 @@ from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
 from .announcing import announce_by, read_installation
 from .connection import connect
+from .limited_log import RateLimited
 
 #: Seconds between looks at all of the pending table: what committed late lies below where the others look.
 SWEEP_S = 10
@@ -62,6 +63,7 @@ class Projector:
         self._announce = announce_by(chancy, folder, projector_id or str(uuid4()))
         self.installation: int | None = None
         self._connection: AsyncConnection[TupleRow] | None = None
+        self._warnings = RateLimited(chancy.log)
         self._after = 0
         self._swept = 0.0
 
@@ -90,6 +92,8 @@ class Projector:
         while True:
             advanced = await advance(connection, names, folder=self._folder, rules=self._rules, announce=self._announce)
             events += advanced.events
+            if advanced.left_out:
+                self._warnings.warn("left out", f"metrics: {advanced.left_out.sentence}; see `chancy-metrics status`")
             enough = advanced.position >= target or time.monotonic() - now >= within_s
             if advanced.caught_up or advanced.reason or enough:
                 return Round(batches, events, advanced.position, advanced.reason)

@@ -48,7 +48,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
         position: Where both stood when they were compared.
         points: How many the new one has where both keep them.
         different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
-        left_out: Batches that could not be read, and are not in the new one.
+        left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed.
         events: How many this run folded, in *seconds*.
     """
 
@@ -60,6 +60,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     different: int
     differences: list[str]
     left_out: int
+    leaves_out: str
     events: int
     seconds: float
 
@@ -102,6 +103,7 @@ async def rebuild(
             await filling.take_over(holding, cause="asked", keep_s=keep_s)
         else:
             await finish_version(working, filling.names, filling.version, keep_s=keep_s)
+        left_out = await filling.left_out()
         return Rebuilt(
             version=filling.version,
             replaced=live,
@@ -110,7 +112,8 @@ async def rebuild(
             points=compared.points,
             different=compared.different,
             differences=[str(one) for one in compared.differences],
-            left_out=await filling.left_out(),
+            left_out=left_out.batches,
+            leaves_out=left_out.sentence,
             events=filling.events,
             seconds=time.monotonic() - filling.started,
         )

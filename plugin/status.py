@@ -166,6 +166,12 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.completeness.dead_letters:
         reasons.append(f"{status.completeness.dead_letters} batches could not be read and are not in the numbers")
+    reasons += [
+        f"rule {rule.rule!r} failed on {rule.batches:,} batches, of which only its own metrics are missing (position "
+        f"{rule.position}: {rule.error[:200]}): mend it and raise rules_version"
+        for rule in status.completeness.failing_rules
+        if rule.batches > rule.discarded
+    ]
     if status.verified is not None and (status.verified.different or status.verified.found):
         reasons.append(
             f"verify found {status.verified.different} differences and {status.verified.found} other faults at "

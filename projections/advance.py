@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,14 +14,16 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.classify import in_words, is_deterministic
 from chancy_metrics.events.codec import CODEC
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .cells import ALL_WORKERS, Cells, kept_of
+from .cells import kept_of
 from .fold import fold
+from .left_out import LeftOut, summed_up, write_left_out
 from .numbers import Numbered, number, still_numbered
 from .ring import RING_SIZE, pack_points
 from .rules import BUILT_IN, RuleSet
@@ -52,12 +55,14 @@ class Advanced(NamedTuple):
         position: Where the version stands now.
         caught_up: Nothing was left in the ledger when it looked.
         reason: Why it did nothing, in words; "" if it did, or if nothing was there.
+        left_out: What of these events is not in the version; None where all of it is.
     """
 
     events: int
     position: int
     caught_up: bool
     reason: str = ""
+    left_out: LeftOut | None = None
 
 
 class Stretch(NamedTuple):
@@ -66,7 +71,9 @@ class Stretch(NamedTuple):
     Attributes:
         before: Position at which the version must still stand.
         position: Of the stretch's last batch.
+        days: Start of a day, seconds since 1970 -> how many recorded events are in it.
         dead: Position -> why its batch is not in here.
+        failed: Position and name of a rule -> why nothing of that rule is.
     """
 
     version: int
@@ -75,7 +82,9 @@ class Stretch(NamedTuple):
     events: int
     numbered: Numbered
     counts: Counter[str]
+    days: dict[int, int]
     dead: dict[int, str]
+    failed: dict[tuple[int, str], str]
     started_ns: int
 
 
@@ -97,16 +106,31 @@ async def advance(
 
     What is read lies in the ledger for ever, so it is read and folded before any lock is taken; under the lock
     the version must still stand where it stood. Rows, position and, of the live version, the ring row are one
-    transaction. Bounded by *step_events*: call again until `caught_up`.
+    transaction. Bounded by *step_events*: call again until `caught_up`. What can't be folded or stored is narrowed
+    down to its batch, which is left out; errors that may pass are raised.
 
     Args:
         version: Its number; the live one by default.
         until: Position past which nothing is folded; the end of the ledger by default.
     """
-    stretch = await read(connection, tables, rules=rules, version=version, until=until, step_events=step_events)
-    if isinstance(stretch, Advanced):
-        return stretch
-    return await write(connection, tables, stretch, folder=folder, announce=announce)
+    try:
+        stretch = await read(connection, tables, rules=rules, version=version, until=until, step_events=step_events)
+        if isinstance(stretch, Advanced):
+            return stretch
+        return await write(connection, tables, stretch, folder=folder, announce=announce)
+    except Exception as error:
+        if not is_deterministic(error):
+            raise
+    return await narrow(
+        connection,
+        tables,
+        folder=folder,
+        rules=rules,
+        version=version,
+        until=until,
+        step_events=step_events,
+        announce=announce,
+    )
 
 
 async def read(
@@ -118,10 +142,12 @@ async def read(
     after: int | None = None,
     until: int | None = None,
     step_events: int = STEP_EVENTS,
+    without: frozenset[str] = frozenset(),
 ) -> Stretch | Advanced:
     """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
 
     Args:
+        without: Names of rules that are not asked.
         after: Where the version will stand when the stretch is written; where it stands by default.
     """
     async with short_transaction(connection, index_only=True) as cursor:
@@ -135,7 +161,7 @@ async def read(
         rows = _bounded(await read_ledger(cursor, tables, after=before, limit=limit, until=until), step_events)
         gone = await gone_days(cursor, tables)
         places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
-        batches = await read_batches(cursor, tables, places)
+        batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, places)]
         await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         now = await cursor.fetchone()
     if not rows:
@@ -153,8 +179,18 @@ async def read(
     lost = {place: "its row is not in the log" for place, _ in places if place <= position}
     for batch in batches:
         del lost[batch.position]
-    dead = folded.dead | lost
-    return Stretch(mine.version, before, position, folded.events, numbered, folded.counts, dead, started_ns)
+    return Stretch(
+        version=mine.version,
+        before=before,
+        position=position,
+        events=folded.events,
+        numbered=numbered,
+        counts=folded.counts,
+        days=folded.days,
+        dead=folded.dead | lost,
+        failed=folded.failed,
+        started_ns=started_ns,
+    )
 
 
 async def write(
@@ -176,15 +212,126 @@ async def write(
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
             return Advanced(0, stretch.before, False, BUSY)  # names were cleaned up meanwhile
         kept = kept_of(numbered.levels, locked.horizons)
-        counts = stretch.counts + Counter({"expired": _expired(numbered.levels, kept)})
+        counts = stretch.counts + Counter({"expired": too_late(stretch.days, locked.horizons)})
         changed = await store(cursor, tables, stretch.version, kept)
-        await bury(cursor, tables, stretch.version, stretch.dead)
+        await write_left_out(cursor, tables, stretch.version, stretch.dead, stretch.failed)
         if locked.status == "live":
             await _write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
         await _move(cursor, tables, stretch, counts, folder)
         if announce is not None and locked.status == "live":
             await announce(cursor)
-    return Advanced(stretch.events, stretch.position, False)
+    left_out = summed_up(stretch.version, stretch.dead, stretch.failed)
+    return Advanced(stretch.events, stretch.position, False, left_out=left_out or None)
+
+
+async def narrow(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    *,
+    folder: str,
+    rules: RuleSet = BUILT_IN,
+    version: int | None = None,
+    until: int | None = None,
+    step_events: int = STEP_EVENTS,
+    announce: Announce | None = None,
+) -> Advanced:
+    """Do what `advance` does where its step has failed by its data: by halves, and halves of those that fail.
+
+    What fails alone is left out: of the user's rules those without which the batch can be stored, else the batch.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        if mine is None:
+            return Advanced(0, 0, False, f"there is no version {version}")
+        limit = step_events // _EVENTS_A_ROW
+        rows = await read_ledger(cursor, tables, after=mine.position, limit=limit, until=until)
+    positions = [row.position for row in _bounded(rows, step_events)]
+    if not positions:
+        return Advanced(0, mine.position, True)
+    halving = _Halving(connection, tables, mine.version, rules, folder, announce)
+    done = await halving.fold(mine.position, positions)
+    left_out = summed_up(mine.version, halving.dead, halving.failed)
+    return done._replace(events=halving.events, left_out=left_out or None)
+
+
+class _Halving:
+    """One narrowing down of a stretch that can't be folded, or stored, as a whole: what it has done so far."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        tables: Tables,
+        version: int,
+        rules: RuleSet,
+        folder: str,
+        announce: Announce | None,
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._version = version
+        self._rules = rules
+        self._folder = folder
+        self._announce = announce
+        self.events = 0
+        self.dead: dict[int, str] = {}
+        self.failed: dict[tuple[int, str], str] = {}
+
+    async def fold(self, before: int, positions: Sequence[int]) -> Advanced:
+        """Fold the batches at *positions*, the first of them next to *before*."""
+        try:
+            return await self._step(before, positions[-1])
+        except Exception as error:
+            if not is_deterministic(error):
+                raise
+            if len(positions) == 1:
+                return await self._leave_out(before, positions[0], error)
+        middle = len(positions) // 2
+        done = await self.fold(before, positions[:middle])
+        if done.position < positions[middle - 1]:  # somebody else folds, or newer code has to
+            return done
+        return await self.fold(done.position, positions[middle:])
+
+    async def _step(self, before: int, until: int, *, without: Mapping[str, str] | None = None) -> Advanced:
+        stretch = await read(
+            self._connection,
+            self._tables,
+            rules=self._rules,
+            version=self._version,
+            after=before,
+            until=until,
+            step_events=sys.maxsize,
+            without=frozenset(without or ()),
+        )
+        if isinstance(stretch, Advanced):
+            return stretch
+        if without:
+            failed = {(until, name): reason for name, reason in without.items()}
+            stretch = stretch._replace(failed=stretch.failed | failed)
+        return await self._write(stretch)
+
+    async def _leave_out(self, before: int, position: int, error: Exception) -> Advanced:
+        reason = in_words(error)
+        names = self._rules.names
+        for some in [*([name] for name in names), *([names] if len(names) > 1 else [])]:
+            try:
+                return await self._step(before, position, without=dict.fromkeys(some, f"can't be stored: {reason}"))
+            except Exception as again:
+                if not is_deterministic(again):
+                    raise
+        dead = {position: f"can't be stored: {reason}"}
+        nothing = Numbered({}, [], [])
+        started_ns = time.monotonic_ns()
+        return await self._write(
+            Stretch(self._version, before, position, 0, nothing, Counter(), {}, dead, {}, started_ns)
+        )
+
+    async def _write(self, stretch: Stretch) -> Advanced:
+        done = await write(self._connection, self._tables, stretch, folder=self._folder, announce=self._announce)
+        if not done.reason:
+            self.events += done.events
+            self.dead |= stretch.dead
+            self.failed |= stretch.failed
+        return done
 
 
 def _bounded(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
@@ -207,14 +354,10 @@ def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
     )
 
 
-def _expired(levels: Mapping[str, Cells], kept: Mapping[str, Cells]) -> int:
-    """How many observations came too late for every resolution, counted in the coarsest."""
-    coarsest = list(RESOLUTIONS)[-1]
-
-    def observations(cells: Cells) -> int:
-        return int(cells.tally[cells.worker == ALL_WORKERS].sum())
-
-    return observations(levels[coarsest]) - observations(kept[coarsest]) if coarsest in levels else 0
+def too_late(days: Mapping[int, int], horizons: Mapping[str, int]) -> int:
+    """How many events came too late for every resolution, by the one that is kept longest."""
+    horizon = horizons[list(RESOLUTIONS)[-1]]
+    return sum(events for day, events in days.items() if day < horizon)
 
 
 def _fold_limiter() -> CapacityLimiter:
@@ -222,16 +365,6 @@ def _fold_limiter() -> CapacityLimiter:
     if _limiter is None:
         _limiter = CapacityLimiter(1)
     return _limiter
-
-
-async def bury(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, dead: dict[int, str]) -> None:
-    if dead:
-        await cursor.executemany(
-            sql.SQL(
-                "INSERT INTO {dead_letters} (version, position, error) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-            ).format(dead_letters=tables.dead_letters),
-            [(version, position, error.replace("\x00", "")) for position, error in sorted(dead.items())],
-        )
 
 
 async def _write_ring(

@@ -263,6 +263,7 @@ async def _given_up(cursor: AsyncCursor[TupleRow], tables: Tables, version: int,
             FROM {dead}
             WHERE version = %(version)s
                 AND position BETWEEN %(first)s AND %(last)s
+                AND rule = ''
                 AND discarded_at IS NOT NULL
             """
         ).format(dead=tables.dead_letters),

@@ -10,7 +10,7 @@ import numpy as np
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import DecodedBatch
-from chancy_metrics.events.errors import DamagedBatch, RuleFailed, UnknownCodec
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
 
@@ -59,8 +59,8 @@ class Crowd:
         for batch in batches:
             try:
                 decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
-                found = fed(decoded, self._series, self._rules, batch.appended_us)
-            except (DamagedBatch, UnknownCodec, RuleFailed):
+                found = fed(decoded, self._series, self._rules, batch.appended_us, batch.without)
+            except (DamagedBatch, UnknownCodec):
                 continue
             at_us = believed_us(found.at_us, batch.appended_us)
             inside = (at_us >= self._since_us) & (at_us < self._until_us)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
-from chancy_metrics.events.errors import RuleFailed
 
 from .job_times import believed
 from .rules import Derived, RuleSet, name_of
@@ -22,31 +21,51 @@ class Made(NamedTuple):
     columns: ObservationColumns
 
 
-def derive(batch: DecodedBatch, rules: RuleSet, appended_us: int) -> DecodedBatch:
+class Derivation(NamedTuple):
+    """What rules came to on one batch.
+
+    Attributes:
+        made: What they made, rule after rule; nothing of those that failed.
+        failed: Name of each rule that raised, or made something that is no observation -> the error.
+    """
+
+    made: list[Made]
+    failed: dict[str, str]
+
+
+def derive(
+    batch: DecodedBatch, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()
+) -> tuple[DecodedBatch, dict[str, str]]:
     """Return *batch* with what *rules* make of its job updates behind its own observations, rule after rule.
 
     Rules see times that are never after *appended_us*, as the built-in ones do.
 
-    Raises:
-        RuleFailed: A rule raised, or made something that is no observation of these updates.
+    Returns:
+        The batch, and the rules that failed on it (name -> error), of which nothing is in it.
     """
     if batch.jobs is None or not rules.rules:
-        return batch
+        return batch, {}
+    found = made_of(batch.jobs, rules, appended_us, without)
     parts = [] if batch.observations is None else [batch.observations]
-    parts += [made.columns for made in made_of(batch.jobs, rules, appended_us)]
-    return batch._replace(observations=_together(parts)) if parts else batch
+    parts += [made.columns for made in found.made]
+    return (batch._replace(observations=_together(parts)) if parts else batch), found.failed
 
 
-def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int) -> list[Made]:
-    """Return what *rules* make of job updates, rule after rule; raises as `derive` does."""
-    found: list[Made] = []
+def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()) -> Derivation:
+    """Ask *rules* about job updates, but for those named in *without*."""
+    found = Derivation([], {})
     jobs = believed(jobs, appended_us)
     for rule in rules.rules:
+        name = name_of(rule)
+        if name in without:
+            continue
         try:
             made = [_observations(derived, jobs) for derived in _made(rule(jobs))]
-            found += [one for one in made if len(one.rows)]
-        except Exception as error:  # whatever the user's code raises is this batch's misfortune, not the fold's
-            raise RuleFailed(f"rule {name_of(rule)!r} failed: {type(error).__name__}: {error}") from error
+            found.made.extend(one for one in made if len(one.rows))
+        except MemoryError:  # says nothing of the batch: the next fold may have room
+            raise
+        except Exception as error:  # whatever the user's code raises costs its own metrics, never those of others
+            found.failed[name] = f"{type(error).__name__}: {error}"
     return found
 
 

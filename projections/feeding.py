@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -35,17 +35,16 @@ class Fed(NamedTuple):
     values: NDArray[np.float64]
 
 
-def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int) -> Fed:
+def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()) -> Fed:
     """Return what *batch*, which was appended then, feeds *series* with, by event.
 
-    Raises:
-        RuleFailed: A rule raised.
+    Rules that fail on it, or are named in *without*, feed nothing.
     """
     parts = [Fed(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     jobs = batch.jobs
     if jobs is not None:
         parts += _updates(jobs, series, appended_us)
-        for made in made_of(jobs, rules, appended_us):
+        for made in made_of(jobs, rules, appended_us, without).made:
             if made.columns.series == [series]:
                 parts.append(Fed(made.rows, made.columns.at_us, made.columns.values))
     if batch.observations is not None:

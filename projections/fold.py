@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import JobColumns, ObservationColumns
-from chancy_metrics.events.errors import DamagedBatch, RuleFailed, UnknownCodec
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
@@ -42,6 +42,8 @@ from .sketch import codes
 from .sums import exact_sums
 
 _MINUTE_US = 60_000_000
+_DAY_S = RESOLUTIONS["1day"]
+_DAY_US = _DAY_S * 1_000_000
 _ONE_US = 1_000_000
 
 # glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
@@ -62,6 +64,8 @@ class Fold(NamedTuple):
         levels: Resolution -> merged cells; empty without events.
         counts: What producers left out and what the fold noticed (reason -> how many).
         dead: Position -> why its batch is not in here.
+        failed: Position and name of a user's rule -> the error for which nothing of that rule is in here.
+        days: Start of a UTC day, seconds since 1970 -> how many of the recorded events are in it.
     """
 
     events: int
@@ -70,6 +74,8 @@ class Fold(NamedTuple):
     levels: dict[str, Cells]
     counts: Counter[str]
     dead: dict[int, str]
+    failed: dict[tuple[int, str], str] = {}  # noqa: RUF012 # nobody adds to it
+    days: dict[int, int] = {}  # noqa: RUF012
 
 
 class _Numbers(dict[_T, int]):
@@ -86,23 +92,30 @@ class _Numbers(dict[_T, int]):
 def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
     """Fold *batches*, in any order, under *rules*.
 
-    One that can't be decoded, or on which a rule raises, is named in `dead` and adds nothing.
+    One that can't be decoded is named in `dead` and adds nothing; a rule that fails on one adds nothing there and is
+    named in `failed`.
     """
     workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
+    failed = dict[tuple[int, str], str]()
     jobs: list[tuple[LogBatch, JobColumns]] = []
+    recorded: list[tuple[LogBatch, ObservationColumns]] = []
     observations: list[tuple[LogBatch, ObservationColumns]] = []
     # By position, so that of two gauges in one instant the later row is the latest.
     for batch in sorted(batches, key=attrgetter("position")):
         try:
-            decoded = derive(decode(batch.codec, batch.payload, batch.sha256, batch.events), rules, batch.appended_us)
-        except (DamagedBatch, UnknownCodec, RuleFailed) as error:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec) as error:
             dead[batch.position] = str(error)
             continue
         counts.update(decoded.counts)
         if decoded.jobs is not None:
             jobs.append((batch, decoded.jobs))
         if decoded.observations is not None:
-            observations.append((batch, decoded.observations))
+            recorded.append((batch, decoded.observations))
+        derived, failures = derive(decoded, rules, batch.appended_us, batch.without)
+        failed.update({(batch.position, name): error for name, error in failures.items()})
+        if derived.observations is not None:
+            observations.append((batch, derived.observations))
     events = sum(batch.events for batch in batches if batch.position not in dead)
     parts = []
     if jobs:
@@ -110,11 +123,22 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
     if observations:
         parts.append(_observation_cells(observations, workers, series, counts))
     if not parts:
-        return Fold(events, [], [], {}, counts, dead)
+        return Fold(events, [], [], {}, counts, dead, failed)
     cells = concatenate(parts)
     used = np.bincount(cells.series, minlength=len(series)) > 0
     cells = cells._replace(series=(np.cumsum(used) - 1)[cells.series])
-    return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead)
+    days = _days([*jobs, *recorded])
+    return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead, failed, days)
+
+
+def _days(stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -> dict[int, int]:
+    """Count the recorded events by day, each once, however many series it feeds."""
+    at_us = np.concatenate([believed_us(columns.at_us, batch.appended_us) for batch, columns in stretch])
+    day = at_us // _DAY_US
+    if day.min() == day.max():
+        return {int(day[0]) * _DAY_S: len(day)}
+    days, events = np.unique(day, return_counts=True)
+    return dict(zip((days * _DAY_S).tolist(), events.tolist(), strict=True))
 
 
 def _levels(cells: Cells) -> dict[str, Cells]:

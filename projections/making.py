@@ -12,6 +12,7 @@ from chancy_metrics.events.errors import AlreadyRunning
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
+from .left_out import copy_left_out
 from .rules import RuleSet, label
 from .versions import OPENING, UNFINISHED, Version, lock_head, lock_version, read_version, read_versions
 
@@ -108,6 +109,7 @@ async def make_version(
         )
         row = await cursor.fetchone()
         assert row is not None
+        await copy_left_out(cursor, tables, OPENING, row[0])
         made = await read_version(cursor, tables, row[0])
         assert made is not None
         return made

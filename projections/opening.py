@@ -13,18 +13,16 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .advance import bury
+from .advance import too_late
 from .buckets import bucket_of
-from .cells import ALL_WORKERS, kept_of
-from .fold import Fold
+from .cells import kept_of
+from .left_out import copy_left_out, left_out, write_left_out
 from .numbers import number, still_numbered
 from .replay import Sum, replay_into
 from .rules import RuleSet
 from .store import store
 from .versions import OPENING, Version, live_version, lock_version, read_versions
 
-#: The resolution that is kept longest.
-_COARSEST = list(RESOLUTIONS)[-1]
 _BUSY = "another process works on the opening; the next call tries again"
 
 
@@ -41,7 +39,8 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
 
     Once, and all of it in one transaction, which moves the day to state "opening". It keeps what any version
     keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
-    the day stays. Memory grows with the day's points, not with its events.
+    the day stays; so it does while one of the user's rules has failed on a batch of it. What is given up, the opening
+    leaves out, and says so. Memory grows with the day's points, not with its events.
     """
     async with short_transaction(connection) as cursor:
         live = await live_version(cursor, tables)
@@ -50,16 +49,15 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         span = await _span(cursor, tables, day)
         dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
         kept = await _kept(cursor, tables)
-        total = Sum(kept | {_COARSEST: 0})  # what came too late for every resolution is counted
+        total = Sum(kept)
         if span.last and not dead:
             await replay_into(total, cursor, tables, rules, live, after=span.first - 1, until=span.last, day=day)
     folded = total.fold()
     dead |= folded.dead
-    if dead:
+    if dead or folded.failed:
         async with short_transaction(connection) as cursor:
-            await bury(cursor, tables, live.version, dead)
+            await write_left_out(cursor, tables, live.version, dead, folded.failed)
             return await refusal(cursor, tables, rules, day)
-    expired = _too_late(folded, kept)
     numbered = await number(connection, tables, folded)
     async with short_transaction(connection, index_only=True) as cursor:
         if await lock_version(cursor, tables, OPENING) is None:
@@ -75,7 +73,8 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         ):
             return _BUSY
         await store(cursor, tables, OPENING, kept_of(numbered.levels, keeps))
-        await _count(cursor, tables, folded.counts + Counter({"expired": expired}))
+        await copy_left_out(cursor, tables, live.version, OPENING, day=day)
+        await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
         await raise_horizons(cursor, tables)
     return ""
 
@@ -95,12 +94,19 @@ async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet,
                 f"at {span.last}: " + _way_past(version)
             )
     live = await live_version(cursor, tables)
-    undecided = await _undecided(cursor, tables, day, live)
-    if undecided is not None:
-        position, error = undecided
+    undecided = await left_out(cursor, tables, live.version, day=day, undiscarded=True)
+    if undecided.batches:
+        first = undecided.first[0]
         return (
-            f"the batch at position {position} could not be read ({error}): once it is given up, "
-            f"`chancy-metrics discard {position} --why ...`"
+            f"the batch at position {first.position} could not be read ({first.error}): once it is given up, "
+            f"`chancy-metrics discard {first.position} --why ...`"
+        )
+    if undecided.rules:
+        rule = undecided.rules[0]
+        return (
+            f"rule {rule.rule!r} failed on {rule.batches:,} of its batches (position {rule.position}: {rule.error}), "
+            "and makes nothing of them once the day is gone: mend the rule and raise rules_version, or give them up, "
+            f"`chancy-metrics discard --rule {rule.rule} --why ...`"
         )
     if reason := live.refuses(rules):
         return f"the opening is made by the live version's rules, which this code does not have: {reason}"
@@ -147,14 +153,6 @@ async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]
     """Start of the oldest bucket that any version keeps."""
     versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
-
-
-def _too_late(folded: Fold, kept: dict[str, int]) -> int:
-    """How many observations lie below everything that is kept."""
-    if _COARSEST not in folded.levels:
-        return 0
-    cells = folded.levels[_COARSEST]
-    return int(cells.tally[(cells.worker == ALL_WORKERS) & (cells.bucket < kept[_COARSEST])].sum())
 
 
 def _way_past(version: Version) -> str:
@@ -208,28 +206,6 @@ async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: 
         {"day": day, "version": live.version},
     )
     return [row[0] for row in await cursor.fetchall()]
-
-
-async def _undecided(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: Version) -> tuple[int, str] | None:
-    """Return the first batch of *day* that the live version left out and nobody has given up."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT d.position, d.error
-            FROM {dead} d
-            JOIN {ledger} o
-                ON o.position = d.position
-            WHERE d.version = %(version)s
-                AND d.discarded_at IS NULL
-                AND o.day = %(day)s
-            ORDER BY d.position
-            LIMIT 1
-            """
-        ).format(dead=tables.dead_letters, ledger=tables.ledger),
-        {"version": live.version, "day": day},
-    )
-    row = await cursor.fetchone()
-    return (row[0], row[1]) if row else None
 
 
 async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: int) -> bool:

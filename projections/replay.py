@@ -143,11 +143,14 @@ async def replay_into(
 async def read_alive(
     cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, rows: Sequence[LedgerRow]
 ) -> list[LogBatch]:
-    """Return the batches at *rows*, in ascending order, without dead letters of *version* and rows that are lost."""
+    """Return the batches at *rows*, in ascending order, without what *version* leaves out of them.
+
+    Dead letters and rows that are lost are not among them; rules that failed on one are named in its `without`.
+    """
     await cursor.execute(
         sql.SQL(
             """
-            SELECT position
+            SELECT position, rule
             FROM {dead}
             WHERE version = %(version)s
                 AND position BETWEEN %(first)s AND %(last)s
@@ -155,9 +158,15 @@ async def read_alive(
         ).format(dead=tables.dead_letters),
         {"version": version.version, "first": rows[0].position, "last": rows[-1].position},
     )
-    dead = {row[0] for row in await cursor.fetchall()}
-    places = [(row.position, row.batch_id) for row in rows if row.position not in dead]
-    return await read_batches(cursor, tables, places) if places else []
+    without: dict[int, set[str]] = {}
+    for position, rule in await cursor.fetchall():
+        without.setdefault(position, set()).add(rule)
+    places = [(row.position, row.batch_id) for row in rows if "" not in without.get(row.position, ())]
+    batches = await read_batches(cursor, tables, places) if places else []
+    return [
+        batch._replace(without=frozenset(without[batch.position])) if batch.position in without else batch
+        for batch in batches
+    ]
 
 
 async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:
@@ -188,17 +197,21 @@ class Sum:
     def __init__(self, since: Mapping[str, int] | None = None, until: Mapping[str, int] | None = None) -> None:
         self.events = 0
         self.dead: dict[int, str] = {}
+        self.failed: dict[tuple[int, str], str] = {}
         self._since = since
         self._until = until
         self._workers: dict[str, int] = {}
         self._series: dict[Series, int] = {}
         self._parts: dict[str, list[Cells]] = {}
         self._counts = Counter[str]()
+        self._days = Counter[int]()
 
     def add(self, part: Fold) -> None:
         self.events += part.events
         self._counts.update(part.counts)
         self.dead.update(part.dead)
+        self.failed.update(part.failed)
+        self._days.update(part.days)
         workers = [self._workers.setdefault(name, len(self._workers) + 1) for name in part.workers]
         series = [self._series.setdefault(one, len(self._series)) for one in part.series]
         worker_numbers, series_numbers = np.array([ALL_WORKERS, *workers], np.int64), np.array(series, np.int64)
@@ -217,7 +230,8 @@ class Sum:
         for parts in self._parts.values():
             parts[:] = [merge(concatenate(parts))]
         levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
-        return Fold(self.events, list(self._workers), list(self._series), levels, self._counts, self.dead)
+        names = list(self._workers), list(self._series)
+        return Fold(self.events, *names, levels, self._counts, self.dead, self.failed, self._days)
 
 
 def within(

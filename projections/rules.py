@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 BUILT_IN_RULES = 2
 
 
+_NAME_CHARS = 200
+
+
 class Derived(NamedTuple):
     """Observations of one series that a rule makes of job updates.
 
@@ -70,8 +73,8 @@ BUILT_IN = RuleSet()
 
 
 def name_of(rule: Any) -> str:
-    """The name a rule goes by in versions and messages."""
-    return str(getattr(rule, "__name__", type(rule).__name__))
+    """The name a rule goes by in versions and messages: up to 200 characters."""
+    return str(getattr(rule, "__name__", type(rule).__name__))[:_NAME_CHARS]
 
 
 def label(pair: Sequence[int]) -> str:

@@ -128,6 +128,10 @@ async def _point(
             UPDATE {versions} v
             SET status = 'live',
                 swaps = true,
+                -- What came too late is known only to the one that folded it as it came: a rebuild is later than all.
+                counts = v.counts - 'expired' || jsonb_strip_nulls(jsonb_build_object('expired', (
+                    SELECT before.counts -> 'expired' FROM {versions} before WHERE before.version = %(live)s
+                ))),
                 kept_until = NULL,
                 live_since = clock_timestamp(),
                 replaced = CASE WHEN %(keeps)s THEN v.replaced ELSE %(live)s END,

@@ -22,12 +22,13 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin import completeness as module
 from chancy_metrics.plugin.completeness import Facts, complete, completeness, recent_completeness
 from chancy_metrics.plugin.status import read_status
+from chancy_metrics.projections.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-NOTHING = Facts(7, {}, 0, 0, 0, None, [])
+NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, None, [])
 GONE = NOTHING._replace(last_gone=date(2026, 3, 9))
 
 
@@ -68,16 +69,14 @@ def test_what_may_be_missing_is_an_interval_for_each_producer_whose_last_batch_l
 
 def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
     facts = NOTHING._replace(
-        counts={"rejected:key": 2, "dropped": 3, "skewed": 4}, holes=5, dead_letters=6, discarded=8
+        counts={"rejected:key": 2, "dropped": 3, "skewed": 4}, holes=5, left_out=LeftOut(1, 14, 8, 40, 0, [], [])
     )
 
     window, ever = complete(facts, 1.0, DAY), complete(facts, 1.0)
 
     assert (window.rejected, window.dropped, window.skewed, window.holes) == ({"key": 2}, 3, 4, 5)
     assert (window.dead_letters, window.discarded) == (6, 8)
-    assert set(window.for_all_time) == {
-        *("rejected", "dropped", "skewed", "expired", "buffered", "dead_letters", "discarded", "holes")
-    }
+    assert set(window.for_all_time) == {*("rejected", "dropped", "skewed", "expired", "buffered", "holes")}
     assert ever.for_all_time == []
 
 

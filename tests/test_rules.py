@@ -1,4 +1,4 @@
-"""The user's rules make observations of job updates; one that raises costs its batch, and says so."""
+"""The user's rules make observations of job updates; one that raises costs its own on that batch, and says so."""
 
 from __future__ import annotations
 
@@ -102,14 +102,24 @@ def test_what_a_rule_makes_comes_behind_what_the_batch_holds() -> None:
     }
 
 
-def test_a_rule_that_raises_costs_its_batch_and_no_other() -> None:
-    good, bad = batch(a_row()), batch(a_row(state="failed"), position=2)
+def test_a_rule_that_raises_costs_what_it_makes_of_that_batch_and_nothing_else() -> None:
+    good, bad = batch(a_row()), batch(a_row(state="failed"), position=2, runs=[a_run("app:n")])
 
-    folded = fold([good, bad], RuleSet(user=1, rules=(rules.picky,)))
+    folded = fold([good, bad], RuleSet(user=1, rules=(rules.picky, rules.first)))
 
-    assert folded.dead == {2: "rule 'picky' failed: LookupError: no failed jobs, please"}
-    assert sums(folded)["made:by:picky"] == 1
-    assert "global:status:failed" not in sums(folded)
+    assert (folded.dead, folded.failed) == ({}, {(2, "picky"): "LookupError: no failed jobs, please"})
+    found = sums(folded)
+    assert (found["made:by:picky"], found["made:by:first"]) == (1, 2)
+    assert (found["global:status:failed"], found["app:n"], folded.events) == (1, 1, 3)
+
+
+def test_a_rule_that_failed_on_a_batch_before_is_not_asked_again() -> None:
+    again = batch(a_row())._replace(without=frozenset({"first"}))
+
+    folded = fold([again], RuleSet(user=1, rules=(rules.first, rules.second)))
+
+    assert folded.failed == {}
+    assert "made:by:first" not in sums(folded) and sums(folded)["made:by:second"] == 1
 
 
 def made(*derived: object) -> Callable[[JobColumns], Iterator[Any]]:
@@ -134,8 +144,9 @@ def made(*derived: object) -> Callable[[JobColumns], Iterator[Any]]:
 def test_what_is_no_observation_of_these_updates_is_refused(derived: object, says: str) -> None:
     folded = fold([batch(a_row())], RuleSet(user=1, rules=(made(derived),)))
 
-    assert says in folded.dead[1]
-    assert not folded.levels
+    [error] = folded.failed.values()
+    assert says in error
+    assert all(key.startswith(("job:", "global:", "queue:")) for key in sums(folded))
 
 
 def test_a_batch_s_own_observations_come_first_and_those_of_each_rule_behind_them_in_order() -> None:
@@ -144,7 +155,8 @@ def test_a_batch_s_own_observations_come_first_and_those_of_each_rule_behind_the
     encoded = encode(jobs, runs)
     own = decode(1, encoded.payload, encoded.sha256, encoded.events)
 
-    with_made = derive(own, RuleSet(user=1, rules=(rules.second, rules.later)), NOON_US + 10**9).observations
+    derived, _ = derive(own, RuleSet(user=1, rules=(rules.second, rules.later)), NOON_US + 10**9)
+    with_made = derived.observations
 
     assert with_made is not None
     assert [series.key for series in with_made.series] == ["app:n", "app:level", "made:by:second", "made:by:last"]
@@ -157,7 +169,7 @@ def test_where_rules_make_nothing_a_batch_keeps_what_is_its_own() -> None:
     encoded = encode([a_row()], [a_run("app:n", [5.0])])
     own = decode(1, encoded.payload, encoded.sha256, encoded.events)
 
-    kept = derive(own, RuleSet(user=1, rules=(made(),)), NOON_US).observations
+    kept = derive(own, RuleSet(user=1, rules=(made(),)), NOON_US)[0].observations
 
     assert kept is not None and own.observations is not None
     assert (kept.series, kept.values.tolist()) == (own.observations.series, [5.0])
@@ -167,7 +179,7 @@ def test_a_key_that_breaks_a_rule_is_refused_where_it_is_made() -> None:
     def rule(jobs: JobColumns) -> Iterator[Derived]:
         yield Derived.counter("", 0)
 
-    assert "key '' must be" in fold([batch(a_row())], RuleSet(user=1, rules=(rule,))).dead[1]
+    assert "key '' must be" in fold([batch(a_row())], RuleSet(user=1, rules=(rule,))).failed[1, "rule"]
 
 
 def test_no_rows_make_nothing_and_none_is_nothing() -> None:

@@ -245,7 +245,9 @@ async def test_a_rule_that_raises_leaves_a_dead_letter_in_its_version_only(
         status = await read_status(new.chancy, new.metrics.options)
 
     assert await counted(connection, names, "made:by:picky") == 3
-    letters = await fetch(connection, "SELECT version, error FROM {dead_letters}", names)
-    assert letters == [(2, "rule 'picky' failed: LookupError: no failed jobs, please")]
-    assert any("could not be read" in reason for reason in status.unhealthy)
+    letters = await fetch(connection, "SELECT version, rule, error FROM {dead_letters}", names)
+    assert letters == [(2, "picky", "LookupError: no failed jobs, please")]
+    assert await counted(connection, names, "global:status:failed") == 3
+    assert not any("could not be read" in reason for reason in status.unhealthy)
+    assert any("rule 'picky' failed on 1 batches" in reason for reason in status.unhealthy)
     assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []

@@ -34,6 +34,7 @@ export class StatusStrip {
       ["Events", `${number(status.events_per_s)}/s`],
       ["Holes", whole(completeness.holes), completeness.holes ? "bad" : ""],
       ["Dead letters", whole(completeness.dead_letters), completeness.dead_letters ? "bad" : ""],
+      ["Failing rules", whole(completeness.failing_rules.length), completeness.failing_rules.length ? "bad" : ""],
       ["Dropped", whole(completeness.dropped), completeness.dropped ? "warn" : ""],
       ["Drift", verified ? whole(faults) : "not checked", faults ? "bad" : ""],
       ["Last verify", verified ? ago(Date.parse(verified.at), now) : "never"],

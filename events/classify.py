@@ -1,0 +1,36 @@
+"""Which errors are the data's, and come again with it, and which are the moment's, and may pass."""
+
+from __future__ import annotations
+
+import psycopg
+
+#: SQLSTATE classes of errors that the same rows meet again whenever they are stored.
+_OF_THE_DATA = {
+    "21": "cardinality violation",
+    "22": "data exception: encodings, numeric overflow, a sequence at its end",
+    "23": "integrity constraint violation",
+    "44": "WITH CHECK OPTION violation",
+    "54": "program limit exceeded: an index row too large",
+    "P0": "raised by a trigger",
+}
+#: The same of Python's own; not OSError, MemoryError and RuntimeError (no thread, a loop that ends).
+_PYTHONS = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+
+
+def is_deterministic(error: BaseException) -> bool:
+    """Whether *error* comes again each time the same batches are folded, so that one of them has to be left out.
+
+    Everything else may pass: connections, locks, deadlocks, time-outs, memory, disk, a read-only server, cancellation,
+    and tables or permissions that are missing. So may what is not known here: a fold that stands still says so, a batch
+    that is left out by mistake is missed by nobody.
+    """
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is not None:
+            return error.sqlstate[:2] in _OF_THE_DATA
+        return isinstance(error, psycopg.DataError)  # psycopg's own: a value no parameter can hold
+    return isinstance(error, _PYTHONS)
+
+
+def in_words(error: BaseException) -> str:
+    """Name and first lines of *error*, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

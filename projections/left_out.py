@@ -1,0 +1,241 @@
+"""What a version leaves out: batches it could not fold (dead letters), and user rules that failed on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+import msgspec
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+
+from .span import Span
+
+#: Positions that are named, with their errors.
+_NAMED = 5
+_ERROR_CHARS = 1_000
+_SHOWN_CHARS = 200
+
+
+class LeftOutBatch(msgspec.Struct, frozen=True):
+    """A batch of which nothing is in a version."""
+
+    position: int
+    error: str
+
+
+class FailingRule(msgspec.Struct, frozen=True):
+    """A user's rule whose metrics are missing of some batches; built-in metrics of these are there.
+
+    Attributes:
+        batches: Of how many; *discarded* of them are given up.
+        error: The one at the first of them, *position*.
+    """
+
+    rule: str
+    batches: int
+    discarded: int
+    position: int
+    error: str
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """What a version leaves out of a span of time; false where that is nothing.
+
+    Attributes:
+        batches: Batches of which nothing is in the version, given up or not.
+        discarded: How many of those are given up.
+        events: How many events those hold, as far as the ledger tells.
+        undated: How many of those have unknown times, and so count in every span.
+        first: The first few of those.
+        rules: User rules that failed, those with the most batches first.
+    """
+
+    version: int
+    batches: int
+    discarded: int
+    events: int
+    undated: int
+    first: list[LeftOutBatch]
+    rules: list[FailingRule]
+
+    def __bool__(self) -> bool:
+        return bool(self.batches or self.rules)
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words, such as "version 3 leaves out 2 batches of 40 events (position 7: …)"; "" for nothing."""
+        return f"version {self.version} leaves out {self._list()}" if self else ""
+
+    def _list(self) -> str:
+        parts = []
+        if self.batches:
+            of_events = f" of {_count(self.events, 'event', 'events')}" if self.events else ""
+            given_up = f", {self.discarded:,} of them given up" if self.discarded else ""
+            why = "; ".join(f"position {one.position}: {one.error[:_SHOWN_CHARS]}" for one in self.first[:1])
+            parts.append(f"{_count(self.batches, 'batch', 'batches')}{of_events}{given_up} ({why})")
+        parts += [
+            f"what rule {rule.rule!r} makes of {_count(rule.batches, 'batch', 'batches')} "
+            f"(position {rule.position}: {rule.error[:_SHOWN_CHARS]})"
+            for rule in self.rules
+        ]
+        return " and ".join(parts)
+
+    def beyond(self, other: LeftOut) -> LeftOut:
+        """Return what of this is more than *other* leaves out, by the number of batches: all of them, and each rule."""
+        batches = {rule.rule: rule.batches for rule in other.rules}
+        rules = [rule for rule in self.rules if rule.batches > batches.get(rule.rule, 0)]
+        if self.batches > other.batches:
+            return msgspec.structs.replace(self, rules=rules)
+        return LeftOut(self.version, 0, 0, 0, 0, [], rules)
+
+
+def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, str], str]) -> LeftOut:
+    """Return what a step leaves out: position -> error of batches, and position and name of a rule -> error."""
+    first = [LeftOutBatch(position, dead[position]) for position in sorted(dead)[:_NAMED]]
+    by_rule: dict[str, list[int]] = {}
+    for position, rule in sorted(failed):
+        by_rule.setdefault(rule, []).append(position)
+    rules = [FailingRule(rule, len(at), 0, at[0], failed[at[0], rule]) for rule, at in by_rule.items()]
+    return LeftOut(version, len(dead), 0, 0, 0, first, rules)
+
+
+async def left_out(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    version: int,
+    span: Span = Span(),  # noqa: B008 # immutable
+    *,
+    day: date | None = None,
+    undiscarded: bool = False,
+) -> LeftOut:
+    """Return what *version* leaves out of the events in *span*, of all time by default. One statement.
+
+    A batch counts where its first and last event, as the log has them, allow for one in the span; a batch whose row is
+    lost counts up to a day after the day it was appended under. A rule that failed counts with every batch of the span
+    on which it did: which series it would have fed, nobody knows.
+
+    Args:
+        day: Only batches of this day of the log.
+        undiscarded: Only what is not given up.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT d.rule, count(*), count(d.discarded_at), coalesce(sum(d.events), 0)::bigint,
+                count(*) FILTER (WHERE d.first_us IS NULL),
+                (array_agg(d.position ORDER BY d.position))[:%(named)s],
+                (array_agg(d.error ORDER BY d.position))[:%(named)s]
+            FROM {dead} d
+            WHERE d.version = %(version)s
+                AND (d.first_us < %(until)s) IS NOT FALSE
+                AND (d.last_us >= %(since)s) IS NOT FALSE
+                AND (d.discarded_at IS NULL OR NOT %(undiscarded)s)
+                AND (
+                    %(day)s::date IS NULL
+                    OR EXISTS (SELECT 1 FROM {ledger} o WHERE o.position = d.position AND o.day = %(day)s::date)
+                )
+            GROUP BY d.rule
+            ORDER BY count(*) DESC, d.rule
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger),
+        {
+            "version": version,
+            "since": -(2**63) if span.since_us is None else span.since_us,
+            "until": 2**63 - 1 if span.until_us is None else span.until_us,
+            "named": _NAMED,
+            "day": day,
+            "undiscarded": undiscarded,
+        },
+    )
+    found = LeftOut(version, 0, 0, 0, 0, [], [])
+    for rule, batches, discarded, events, undated, positions, errors in await cursor.fetchall():
+        if rule:
+            found.rules.append(FailingRule(rule, batches, discarded, positions[0], errors[0]))
+        else:
+            first = [LeftOutBatch(*one) for one in zip(positions, errors, strict=True)]
+            found = LeftOut(version, batches, discarded, events, undated, first, found.rules)
+    return found
+
+
+async def write_left_out(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    version: int,
+    dead: Mapping[int, str],
+    failed: Mapping[tuple[int, str], str],
+) -> None:
+    """Note what *version* leaves out, with the times of its events as the log has them.
+
+    Args:
+        dead: Position -> why nothing of its batch is in the version.
+        failed: Position and name of a rule -> why nothing of that rule is.
+    """
+    errors = {(position, ""): error for position, error in dead.items()} | dict(failed)
+    if not errors:
+        return
+    wanted = sorted(errors)
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {dead} (version, position, rule, error, events, first_us, last_us)
+            SELECT %(version)s, n.position, n.rule, n.error, o.events, least(l.first_us, a.appended_us),
+                coalesce(least(l.last_us, a.appended_us), (extract(epoch FROM o.day + 2) * 1000000)::bigint)
+            FROM unnest(%(positions)s::bigint[], %(rules)s::text[], %(errors)s::text[]) AS n (position, rule, error)
+            LEFT JOIN {ledger} o
+                ON o.position = n.position
+            LEFT JOIN {log} l
+                ON l.day = o.day
+                AND l.producer = o.producer
+                AND l.sequence = o.sequence
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN l.first_us IS NOT NULL THEN (extract(epoch FROM l.appended_at) * 1000000)::bigint END
+            ) AS a (appended_us)
+            ON CONFLICT DO NOTHING
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger, log=tables.log),
+        {
+            "version": version,
+            "positions": [position for position, _ in wanted],
+            "rules": [storable(cursor, rule) for _, rule in wanted],
+            "errors": [storable(cursor, errors[one])[:_ERROR_CHARS] for one in wanted],
+        },
+    )
+
+
+async def copy_left_out(
+    cursor: AsyncCursor[TupleRow], tables: Tables, source: int, target: int, *, day: date | None = None
+) -> None:
+    """Let *target* leave out what *source* does, of one day of the log or all together: it is made from its rows."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {dead} (
+                version, position, rule, error, events, first_us, last_us, found_at, discarded_at, discarded_by, why
+            )
+            SELECT %(target)s, d.position, d.rule, d.error, d.events, d.first_us, d.last_us, d.found_at,
+                d.discarded_at, d.discarded_by, d.why
+            FROM {dead} d
+            WHERE d.version = %(source)s
+                AND (
+                    %(day)s::date IS NULL
+                    OR EXISTS (SELECT 1 FROM {ledger} o WHERE o.position = d.position AND o.day = %(day)s::date)
+                )
+            ON CONFLICT DO NOTHING
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger),
+        {"source": source, "target": target, "day": day},
+    )
+
+
+def storable(cursor: AsyncCursor[TupleRow], text: str) -> str:
+    """Return *text* as this database can hold it: an error may quote the very character that could not be stored."""
+    text = text.replace("\x00", "\ufffd")
+    is_unicode = cursor.connection.info.parameter_status("server_encoding") == "UTF8"
+    return text.encode("utf-8" if is_unicode else "ascii", "backslashreplace").decode()
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
