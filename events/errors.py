@@ -11,7 +11,8 @@ class InvalidObservation(MetricsLogError, ValueError):
     """An observation broke a rule.
 
     Attributes:
-        rule: Short name of the rule, as counted in `status`: "key", "value" or "unit".
+        rule: Short name of the rule, as counted in `status`: "key", "value", "unit" or "reserved" (a metric that this
+            plugin makes itself).
     """
 
     def __init__(self, rule: str, message: str) -> None:

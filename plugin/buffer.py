@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.errors import InvalidObservation
-from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_series, check_value
+from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
+from chancy_metrics.projections.reserved import check_own_series
 
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
 CHUNK_POINTS = 10_000
@@ -101,6 +102,11 @@ class Buffer:
             pass
         self._record_checked(kind, key, value, unit)
 
+    def measure(self, series: Series, value: float) -> None:
+        """Record the present value of a gauge of this plugin's own, which `record` refuses to everybody."""
+        with self._lock:
+            self._add_point(series, (time_ns(), value))
+
     def record_job(self, row: JobRow) -> None:
         """Keep a job update that did not get into the log with its job."""
         with self._lock:
@@ -144,7 +150,7 @@ class Buffer:
             extend = None
         try:
             if extend is None:
-                series = check_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
+                series = check_own_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
             number = check_value(value, key)
         except InvalidObservation as error:
             self._refuse(error)
@@ -168,10 +174,7 @@ class Buffer:
                 extend = self._others[known] = track.pairs.extend
                 self._firsts.setdefault(series.key, (series.kind, unit, extend))
                 return
-            at_ns, values = self._open_chunk().run(series)
-            at_ns.append(point[0])
-            values.append(point[1])
-            self._added(1)
+            self._add_point(series, point)
 
     def _refuse(self, error: InvalidObservation) -> None:
         self.count(f"rejected:{error.rule}")
@@ -200,6 +203,12 @@ class Buffer:
         if not self._chunks or self._chunks[-1].points >= self._chunk_points:
             self._chunks.append(_Chunk())
         return self._chunks[-1]
+
+    def _add_point(self, series: Series, point: tuple[int, float]) -> None:
+        at_ns, values = self._open_chunk().run(series)
+        at_ns.append(point[0])
+        values.append(point[1])
+        self._added(1)
 
     def _added(self, points: int) -> None:
         self._chunks[-1].points += points

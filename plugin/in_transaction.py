@@ -12,9 +12,10 @@ from psycopg import AsyncCursor, Cursor
 
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.errors import InvalidObservation
-from chancy_metrics.events.facts import Observation, Series, check_series, check_value
+from chancy_metrics.events.facts import Observation, Series, check_value
 from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.reserved import check_own_series
 
 
 async def record(cursor: AsyncCursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
@@ -27,17 +28,26 @@ def sync_record(cursor: Cursor[Any], tables: Tables, observations: Sequence[Obse
     sync_append_in_transaction(cursor, tables, uuid4(), _encode_now(observations), worker=worker)
 
 
+async def measure(cursor: AsyncCursor[Any], tables: Tables, series: Series, value: float, *, worker: str) -> None:
+    """Write the present value of a gauge of this plugin's own, which `record` refuses."""
+    await append_in_transaction(cursor, tables, uuid4(), _encode({series: array("d", [value])}), worker=worker)
+
+
 def _encode_now(observations: Sequence[Observation]) -> EncodedBatch:
     """Check and encode observations as made now.
 
     Raises:
-        InvalidObservation: One breaks a rule, or there is none.
+        InvalidObservation: One breaks a rule or belongs to this plugin, or there is none.
     """
     runs: dict[Series, array[float]] = {}
     for one in observations:
-        series = check_series(one.key, one.kind, one.unit)
+        series = check_own_series(one.key, one.kind, one.unit)
         runs.setdefault(series, array("d")).append(check_value(one.value, one.key))
     if not runs:
         raise InvalidObservation("value", "record_in_transaction() was called without an observation")
+    return _encode(runs)
+
+
+def _encode(runs: dict[Series, array[float]]) -> EncodedBatch:
     at_us = time_ns() // 1000
     return encode((), [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()])

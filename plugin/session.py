@@ -180,14 +180,15 @@ class Session:
     async def _measure_tables(self) -> None:
         if not self.turns.mine:
             return
+        from chancy_metrics.projections.reserved import table_sizes as gauges_of
+
         from .maintenance import table_sizes
 
         async with own_connection(self.chancy) as connection:
             sizes = await table_sizes(connection, self.chancy)
-        for name, (total, table, index) in sizes.items():
-            self.buffer.record("gauge", f"table:{name}:total_size_bytes", total, "bytes")
-            self.buffer.record("gauge", f"table:{name}:table_size_bytes", table, "bytes")
-            self.buffer.record("gauge", f"table:{name}:index_size_bytes", index, "bytes")
+        for name, measured in sizes.items():
+            for series, size in zip(gauges_of(name), measured, strict=True):
+                self.buffer.measure(series, size)
 
     def _handle_metric(self, event: Event) -> None:
         self._on_metric(self.buffer, event)

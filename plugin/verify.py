@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,23 +15,23 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.facts import Observation, microseconds
+from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.replay import Difference
+from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
 from chancy_metrics.projections.verify import check_order, check_span
 from chancy_metrics.projections.versions import live_version
 
+from . import in_transaction
 from .completeness import check_aware, completeness
 from .connection import own_connection
 from .metrics import metrics_of
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
 SHOWN = 100
-#: The gauge that says how much the last run found.
-DRIFT = "metrics:drift"
 #: Milliseconds to wait for the fold that has the version's row.
 _KEEP_LOCK_MS = 10_000
 
@@ -185,9 +186,8 @@ async def _remember(chancy: Chancy, connection: AsyncConnection[TupleRow], names
     )
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
-            await metrics_of(chancy).record_in_transaction(
-                chancy, cursor, Observation.gauge(DRIFT, verified.drift, unit="count")
-            )
+            worker = metrics_of(chancy).worker_id or socket.gethostname()
+            await in_transaction.measure(cursor, names, DRIFT, verified.drift, worker=worker)
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
             await cursor.execute(
                 sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 
 from .job_times import believed
+from .reserved import refuse_reserved
 from .rules import Derived, RuleSet, name_of
 
 
@@ -77,6 +78,7 @@ def _made(result: object) -> Iterator[Derived]:
 
 
 def _observations(derived: Derived, jobs: JobColumns) -> Made:
+    refuse_reserved(derived.series)
     rows, values = np.broadcast_arrays(np.atleast_1d(derived.rows), np.asarray(derived.values, np.float64))
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueError(f"rows of {derived.series.key!r} must be whole numbers of job updates, got {rows!r:.80}")

@@ -10,6 +10,9 @@ from hashlib import sha256
 
 from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
 
+#: The states of a job that Chancy knows.
+STATES = ("pending", "running", "failed", "retrying", "succeeded")
+
 
 @lru_cache(maxsize=10_000)
 def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:

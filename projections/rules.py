@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from chancy_metrics.events.columns import JobColumns
-from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series, check_series
+from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series
+
+from .reserved import check_own_series
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -88,4 +90,4 @@ def is_above(pair: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def _series(kind: Kind, key: str, unit: str) -> Series:
-    return check_series(key, kind, unit or DEFAULT_UNITS[kind])
+    return check_own_series(key, kind, unit or DEFAULT_UNITS[kind])

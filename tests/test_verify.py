@@ -25,8 +25,9 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.status import read_status
-from chancy_metrics.plugin.verify import DRIFT, Verified, verify
+from chancy_metrics.plugin.verify import Verified, verify
 from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.span import Span, draw
 from tests.factories import (
@@ -459,7 +460,7 @@ async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run
         bad = await verify(chancy)
         unhealthy = await read_status(chancy, metrics.options)
         await metrics.flush(chancy)
-        drift = (await metrics.get_metrics(chancy, DRIFT))[DRIFT].values_1day[0][1]
+        drift = (await metrics.get_metrics(chancy, DRIFT.key))[DRIFT.key].values_1day[0][1]
         await fetch(connection, MAXIMUM.replace("+ 1", "- 1"), names)
         await verify(chancy)
         healthy = await read_status(chancy, metrics.options)
