@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -133,6 +133,13 @@ def encode(
         payload=payload,
         sha256=sha256(payload).digest(),
     )
+
+
+def count_kinds(batch: EncodedBatch) -> Counter[str]:
+    """Count what a batch of this code's holds: "observations", "job_updates", and "dropped" ones; only those it has."""
+    raw = _decoder.decode(batch.payload)
+    updates = len(raw.jobs.ids) // 16 if raw.jobs is not None else 0
+    return +Counter(observations=batch.events - updates, job_updates=updates, dropped=raw.counts.get("dropped", 0))
 
 
 def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBatch:

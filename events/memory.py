@@ -30,6 +30,26 @@ async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, bef
     return cursor.rowcount
 
 
+async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
+    """Delete up to *piece* sessions that were last seen before *before*."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {sessions}
+            WHERE session = ANY(ARRAY(
+                SELECT session
+                FROM {sessions}
+                WHERE seen_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+                LIMIT %(piece)s
+                FOR UPDATE SKIP LOCKED
+            ))
+            """
+        ).format(sessions=tables.sessions),
+        {"before": before, "piece": piece},
+    )
+    return cursor.rowcount
+
+
 async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
     """Delete up to *piece* positions from the start of the ledger, of days before *before* that have left the log.
 

@@ -19,6 +19,7 @@ TABLES = (
     "metrics_ledger",
     "metrics_head",
     "metrics_producers",
+    "metrics_sessions",
     "metrics_days",
     "metrics_summaries",
     "metrics_versions",
@@ -49,6 +50,7 @@ class Tables(NamedTuple):
     ledger: sql.Identifier
     head: sql.Identifier
     producers: sql.Identifier
+    sessions: sql.Identifier
     days: sql.Identifier
     summaries: sql.Identifier
     versions: sql.Identifier
@@ -100,6 +102,7 @@ def tables(prefix: str) -> Tables:
         ledger=name("ledger"),
         head=name("head"),
         producers=name("producers"),
+        sessions=name("sessions"),
         days=name("days"),
         summaries=name("summaries"),
         versions=name("versions"),

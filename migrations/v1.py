@@ -89,6 +89,16 @@ CREATE TABLE {producers} (
     seen_at timestamptz NOT NULL
 ) WITH (fillfactor = 50, {short_lived});
 
+CREATE TABLE {sessions} (
+    session uuid PRIMARY KEY,
+    worker text NOT NULL,
+    producers uuid[] NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz,
+    held jsonb
+) WITH (fillfactor = 50, {short_lived});
+
 CREATE TABLE {days} (
     day date PRIMARY KEY,
     state text NOT NULL CHECK (state IN ('attached', 'closed', 'opening', 'gone')),

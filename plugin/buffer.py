@@ -82,6 +82,12 @@ class Buffer:
     def __len__(self) -> int:
         return self._held + sum(len(track.pairs) for track in tuple(self._tracks)) // 2
 
+    def held(self) -> Counter[str]:
+        """Count what is in here: "observations", "job_updates", and "dropped" ones nobody was told of yet."""
+        with self._lock:
+            updates = sum(len(chunk.jobs) for chunk in self._chunks)
+            return +Counter(observations=len(self) - updates, job_updates=updates, dropped=self.counts["dropped"])
+
     def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
         """Record one observation, now; one that breaks a rule is counted and rejected."""
         try:

@@ -11,6 +11,7 @@ import msgspec
 
 from .cli_app import FOUND_SOMETHING, Duration, load, run
 from .completeness import Completeness, completeness
+from .presence import spell
 from .verify import Verified, verify
 
 
@@ -83,7 +84,16 @@ def counted(found: Completeness) -> dict[str, str]:
         "failing rules": ", ".join(f"{rule.rule} on {rule.batches:,} batches" for rule in found.failing_rules) or "0",
         "holes": f"{found.holes:,}",
         "unclean ends": f"{found.ended_uncleanly:,} workers",
+        "lost": spell(found.lost),
+        "uncertain": uncertain(found),
+        "in memory": spell(found.in_memory),
     }
+
+
+def uncertain(found: Completeness) -> str:
+    """Say what may be missing of sessions that fell silent."""
+    up_to = f"up to {found.uncertain_s:g} s of custom observations"
+    return up_to + (f", and {spell(found.uncertain)} last seen in memory" if found.uncertain else "")
 
 
 def _check_order(since: datetime | None, until: datetime | None) -> None:
@@ -101,7 +111,6 @@ def _completeness_text(found: Completeness) -> str:
         name: value + (" (of all time)" if name.replace(" ", "_") in found.for_all_time else "")
         for name, value in counted(found).items()
     }
-    lines["uncertain"] = f"up to {found.uncertain_s:g} s of custom observations"
     return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Literal, NamedTuple
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -24,7 +27,7 @@ from chancy_metrics.projections.span import Span
 from .connection import own_connection
 from .metrics import metrics_of
 
-#: A producer is taken for dead after so many seconds of silence, unless its worker announces itself to Chancy.
+#: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
 SILENT_S = 180
 #: `recent_completeness` asks the database again after so many seconds, and waits so long for the answer.
 RECENT_S = 5
@@ -52,11 +55,17 @@ class Completeness(msgspec.Struct, frozen=True):
         failing_rules: User rules that failed on batches of the window: their metrics of those are missing, no others.
         left_out: Both in a sentence; "" where nothing is left out.
         holes: Batches missing from a producer's sequence: damage.
-        ended_uncleanly: Workers that went silent without an end, with their last batch in the window: what was in
-            their buffer is lost.
-        uncertain_s: `append_interval` for each producer of those, of which a worker has two: so many seconds of
-            custom observations may be missing at the most. They were made after that last batch, right after it
-            if the worker was busy; job updates lie in the log with their job and are not among them.
+        ended_uncleanly: Sessions of workers and `recording()` blocks that fell silent without an end, or ended with
+            something unwritten, and were seen last in the window. One is silent after `SILENT_S`, whatever other
+            session has its worker id.
+        lost: What those that did end say they could not write: "observations", "job_updates", "dropped" ones a
+            full buffer had let go -> how many.
+        uncertain: What those that fell silent had in memory when they were last seen, by the same kinds; it is lost
+            unless it was written after that. Job updates are there only while log and spill are both locked, or
+            refuse them.
+        uncertain_s: So many seconds of custom observations may be missing on top at the most, `append_interval` for
+            each that fell silent; made right after it was seen last, if it was busy and the database within reach.
+        in_memory: What sessions that live hold in memory now because they can't append it, by the same kinds.
         since: Start of the window, inclusive; None for all time.
         until: Its end, exclusive.
         source: Where its time lies: in days that are in the log ("raw"), in days that left it and are in the
@@ -77,13 +86,32 @@ class Completeness(msgspec.Struct, frozen=True):
     left_out: str
     holes: int
     ended_uncleanly: int
+    lost: dict[str, int]
+    uncertain: dict[str, int]
     uncertain_s: float
+    in_memory: dict[str, int]
     since: datetime | None
     until: datetime | None
     source: Source
     raw_since: datetime | None
     position: int
     for_all_time: list[str]
+
+
+class End(NamedTuple):
+    """A session that ended uncleanly, or holds what it can't append.
+
+    Attributes:
+        how: "silent" without an end, "lossy" with one, "alive".
+        session: None where a producer has no session's row: it is known by its worker then.
+        held: What it had in memory when it was last seen, by kind.
+    """
+
+    worker: str
+    seen_at: datetime
+    how: str = "silent"
+    session: UUID | None = None
+    held: dict[str, int] = {}  # noqa: RUF012 # nobody writes to it
 
 
 class Facts(NamedTuple):
@@ -93,7 +121,7 @@ class Facts(NamedTuple):
         counts: The live version's (reason -> how many).
         left_out: What it leaves out of the window that was asked for.
         last_gone: Last day that has left the log.
-        ended: Worker and last batch of each producer that ended uncleanly.
+        ended: Each session that ended uncleanly or holds something.
     """
 
     position: int
@@ -101,7 +129,7 @@ class Facts(NamedTuple):
     left_out: LeftOut
     holes: int
     last_gone: date | None
-    ended: list[tuple[str, datetime]]
+    ended: list[End]
 
 
 async def completeness(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> Completeness:
@@ -116,7 +144,7 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
     """
     check_aware(since, until)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        facts = await read_facts(cursor, tables(chancy.prefix), chancy.prefix, span_of(since, until))
+        facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
     return complete(facts, metrics_of(chancy).options.append_interval, since, until)
 
 
@@ -141,7 +169,7 @@ async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) 
             _recent[chancy] = now, facts  # whoever asks meanwhile takes what is known
             with anyio.move_on_after(_WAIT_S):
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
-                    facts = await read_facts(cursor, tables(chancy.prefix), chancy.prefix)
+                    facts = await read_facts(cursor, tables(chancy.prefix))
                 _recent[chancy] = now, facts
         if facts and facts.left_out:  # what of it concerns this window is asked for only where there is any
             with anyio.fail_after(_WAIT_S):
@@ -170,10 +198,11 @@ def complete(
     elif until is not None and until <= raw_since:
         source = "opening"
     ended = [
-        worker
-        for worker, seen_at in facts.ended
-        if (since is None or seen_at >= since) and (until is None or seen_at < until)
+        one
+        for one in facts.ended
+        if one.how != "alive" and (since is None or one.seen_at >= since) and (until is None or one.seen_at < until)
     ]
+    silent = [one for one in ended if one.how == "silent"]
     counts = facts.counts
     return Completeness(
         rejected={name.removeprefix("rejected:"): n for name, n in counts.items() if name.startswith("rejected:")},
@@ -186,8 +215,11 @@ def complete(
         failing_rules=facts.left_out.rules,
         left_out=facts.left_out.sentence,
         holes=facts.holes,
-        ended_uncleanly=len(set(ended)),
-        uncertain_s=len(ended) * append_interval_s,
+        ended_uncleanly=len({one.session or one.worker for one in ended}),
+        lost=_held(one for one in ended if one.how == "lossy"),
+        uncertain=_held(silent),
+        uncertain_s=len(silent) * append_interval_s,
+        in_memory=_held(one for one in facts.ended if one.how == "alive"),
         since=since,
         until=until,
         source=source,
@@ -197,10 +229,16 @@ def complete(
     )
 
 
+def _held(ends: Iterable[End]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in ends:
+        total.update(one.held)
+    return dict(total)
+
+
 async def read_facts(
     cursor: AsyncCursor[TupleRow],
     names: Tables,
-    prefix: str,
     span: Span = Span(),  # noqa: B008 # immutable
 ) -> Facts:
     """Ask the database once, of *span* what has dates.
@@ -229,26 +267,71 @@ async def read_facts(
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
     version, position, counts, holes, last_gone = row
-    ended = await _ended_uncleanly(cursor, names, prefix)
+    ended = [*await _sessions(cursor, names), *await _without_session(cursor, names)]
     return Facts(position, counts, await left_out(cursor, names, version, span), holes, last_gone, ended)
 
 
-async def _ended_uncleanly(cursor: AsyncCursor[TupleRow], names: Tables, prefix: str) -> list[tuple[str, datetime]]:
+#: The database's time; on a replica that is behind, the time up to which it knows anything.
+_NOW = sql.SQL(
+    """
+    CASE
+        WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN clock_timestamp()
+        ELSE coalesce(pg_last_xact_replay_timestamp(), clock_timestamp())
+    END
+    """
+)
+
+
+async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
+    """The sessions that fell silent, ended with something unwritten, or live and hold something.
+
+    A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
+    """
     await cursor.execute(
         sql.SQL(
             """
-            SELECT p.worker, p.seen_at
-            FROM {producers} p
-            WHERE NOT p.closed
-                AND p.seen_at < clock_timestamp() - make_interval(secs => %(silent)s)
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM {chancy_workers} w
-                    WHERE w.worker_id = p.worker
-                        AND w.expires_at > clock_timestamp()
-                )
+            SELECT worker, seen_at, CASE WHEN ended THEN 'lossy' WHEN silent THEN 'silent' ELSE 'alive' END,
+                session, coalesce(held, '{{}}')
+            FROM (
+                SELECT s.worker, s.session, s.held, greatest(s.seen_at, p.seen_at) AS seen_at,
+                    s.ended_at IS NOT NULL AS ended, p.closed,
+                    p.closed IS NOT TRUE
+                        AND greatest(s.seen_at, p.seen_at) < ({now}) - make_interval(secs => %(silent)s) AS silent
+                FROM {sessions} s
+                CROSS JOIN LATERAL (
+                    SELECT max(seen_at) AS seen_at, bool_and(closed) AS closed
+                    FROM {producers}
+                    WHERE producer = ANY(s.producers)
+                ) AS p
+                WHERE s.ended_at IS NULL
+                    OR s.held IS NOT NULL
+            ) AS s
+            WHERE silent
+                OR (held IS NOT NULL AND (ended OR closed IS NOT TRUE))
             """
-        ).format(producers=names.producers, chancy_workers=sql.Identifier(f"{prefix}workers")),
+        ).format(sessions=names.sessions, producers=names.producers, now=_NOW),
         {"silent": SILENT_S},
     )
-    return [(row[0], row[1].astimezone(UTC)) for row in await cursor.fetchall()]
+    return [End(row[0], row[1].astimezone(UTC), *row[2:]) for row in await cursor.fetchall()]
+
+
+async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
+    """The open producers whose session has no row, of workers of which no such producer has been heard for a while."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, seen_at
+            FROM (
+                SELECT p.worker, p.seen_at, max(p.seen_at) OVER (PARTITION BY p.worker) AS heard_at
+                FROM {producers} p
+                LEFT JOIN (SELECT unnest(producers) AS producer FROM {sessions}) s
+                    ON s.producer = p.producer
+                WHERE NOT p.closed
+                    AND s.producer IS NULL
+            ) AS p
+            WHERE heard_at < ({now}) - make_interval(secs => %(silent)s)
+            """
+        ).format(producers=names.producers, sessions=names.sessions, now=_NOW),
+        {"silent": SILENT_S},
+    )
+    return [End(row[0], row[1].astimezone(UTC)) for row in await cursor.fetchall()]

@@ -11,7 +11,6 @@ from logging import Logger
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-import anyio
 import psycopg
 from chancy import Chancy, QueuedJob
 from psycopg import AsyncCursor, errors
@@ -28,10 +27,12 @@ from .buffer import Buffer
 from .connection import DatabaseClock, one_trip, own_connection
 from .job_facts import job_facts
 from .limited_log import RateLimited
-from .recorder import CLOSE_WAIT_S
+from .presence import Held
 
 #: Seconds after a lock time-out in which job updates go straight to the buffer.
 MUTED_S = 30
+#: Seconds to wait for a connection of the pool for the first batch.
+_OPEN_WAIT_S = 10
 _LIMIT_LOCK_WAITS = """
 SELECT set_config('chancy_metrics.lock_timeout', current_setting('lock_timeout'), true),
     set_config('lock_timeout', %s, true)
@@ -99,6 +100,7 @@ class JobHook:
     ) -> None:
         self.worker_id = worker_id
         self.producer: UUID = uuid4()
+        self.producers = [self.producer]
         self._sequence = 1
         self._unconfirmed: _Attempt | None = None
         self._written = False  # whether the transaction under way holds the unconfirmed attempt
@@ -119,7 +121,7 @@ class JobHook:
         self._unconfirmed = attempt
         try:
             async with (
-                chancy.pool.connection(timeout=CLOSE_WAIT_S) as connection,
+                chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
                 short_transaction(connection, lock_timeout_ms=self._lock_timeout_ms) as cursor,
             ):
                 now = await append(cursor, tables(chancy.prefix), attempt.batch_id, encode(), worker=self.worker_id)
@@ -170,28 +172,33 @@ class JobHook:
                 self._buffer.count("rejected:job")
                 self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
 
+    def held(self) -> Held:
+        """Count the job updates that the host has saved and that are in the log only if an unanswered COMMIT was."""
+        return +Held(job_updates=len(self._owed.jobs()))
+
     async def close(self, chancy: Chancy) -> None:
-        """Settle what is unconfirmed and append that the producer ends here. Never raises."""
+        """Settle what is unconfirmed and append that the producer ends here.
+
+        Raises:
+            psycopg.Error: What prevented it; another call tries again.
+        """
         if self._closed:
             return
-        with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
-            try:
-                async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-                    names = tables(chancy.prefix)
-                    attempt = await self._placed(cursor, names)
-                    if attempt is None and self._sequence == 1:
-                        return  # it never began
-                    batch = self._encoded(self._owed.jobs())
-                    batch_id = attempt.batch_id if attempt else self._next_id()
-                    now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=True)
-                    if now is None:
-                        following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
-                        await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
-                self._unconfirmed, self._owed, self._closed = None, _Bag(), True
-            except Exception as error:  # a worker must stop whatever the database does
-                self._warnings.warn(
-                    "close", f"the producer of job updates could not be closed: {type(error).__name__}: {error}"
-                )
+        async with (
+            own_connection(chancy) as connection,
+            short_transaction(connection, lock_timeout_ms=self._lock_timeout_ms) as cursor,
+        ):
+            names = tables(chancy.prefix)
+            attempt = await self._placed(cursor, names)
+            if attempt is None and self._sequence == 1:
+                return  # it never began
+            batch = self._encoded(self._owed.jobs())
+            batch_id = attempt.batch_id if attempt else self._next_id()
+            now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=True)
+            if now is None:
+                following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
+                await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
+        self._unconfirmed, self._owed, self._closed = None, _Bag(), True
 
     async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
         async with one_trip(cursor.connection):
@@ -215,6 +222,7 @@ class JobHook:
             return
         if attempt is None:
             self.producer, self._sequence = uuid4(), 1
+            self.producers.append(self.producer)
             raise SequenceConflict(
                 f"batch {batch_id} of job updates is in the log already, but this process never wrote it"
             )

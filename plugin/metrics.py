@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, SupportsFloat, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, overload
 from uuid import uuid4
 
 from chancy import Chancy, QueuedJob, Worker
@@ -19,7 +20,7 @@ from chancy.plugin import Plugin
 from psycopg import AsyncCursor, Cursor
 from psycopg.rows import DictRow
 
-from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording
+from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, SequenceConflict
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.projections.rules import Rule
@@ -27,9 +28,11 @@ from chancy_metrics.projections.rules import Rule
 from . import in_transaction
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
+from .ending import STOP_S, cancel_all, end
 from .limited_log import RateLimited
 from .options import DAY_S, Options, Resolution, check_options
-from .recorder import ALIVE_S, Recorder
+from .presence import Presence
+from .recorder import Recorder
 from .session import Session
 
 if TYPE_CHECKING:
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     from .window import Metric, Window
 
 _LOG_RETENTION_S = 30 * DAY_S
+
+
+class _Appending(NamedTuple):
+    """What appends for one worker, or one block of `recording()`."""
+
+    chancy: Chancy
+    recorder: Recorder
 
 
 class Metrics(Plugin):
@@ -110,6 +120,8 @@ class Metrics(Plugin):
         self._unclaimed = self._new_buffer()
         self._sessions: dict[Worker, Session] = {}
         self._blocks: list[Buffer] = []
+        self._block_recorders: list[_Appending] = []
+        self._passing: Recorder | None = None  # what flush() appends a buffer with that nobody has claimed
         # Read into a local before it is called: a function found on an instance is slower to call as a method.
         self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
@@ -286,20 +298,26 @@ class Metrics(Plugin):
         Args:
             worker_id: Under which it is stored; the host's name by default.
         """
-        buffer = self._claim()
-        self._blocks.append(buffer)
+        name = worker_id or socket.gethostname()
+        presence = Presence(name, lambda: recorder.producers, chancy.log)
+        recorder = Recorder(name, self._claim(), self._clock, chancy.log, presence=presence)
+        block = _Appending(chancy, recorder)
+        self._blocks.append(recorder.buffer)
+        self._block_recorders.append(block)
         self._point()
-        recorder = Recorder(worker_id or socket.gethostname(), buffer, self._clock, chancy.log)
-        await chancy.pool.open()
-        await recorder.open(chancy)
-        loop = asyncio.create_task(self._append_for_ever(recorder, chancy), name="metrics_append")
+        loops = []
         try:
+            await chancy.pool.open()
+            await recorder.open(chancy)
+            loops = [asyncio.create_task(self._append_for_ever(recorder, chancy), name="metrics_append")]
             yield
         finally:
-            loop.cancel()
-            self._blocks.remove(buffer)
+            until = time.monotonic() + STOP_S
+            self._blocks.remove(recorder.buffer)
+            self._block_recorders.remove(block)
             self._point()
-            await recorder.close(chancy)
+            await cancel_all(loops)
+            await end(chancy, recorder, None, chancy.log, within_s=until - time.monotonic())
 
     async def record_in_transaction(self, chancy: Chancy, cursor: AsyncCursor[Any], *observations: Observation) -> None:
         """Record in the caller's transaction: what is recorded is there if and only if it commits.
@@ -315,21 +333,26 @@ class Metrics(Plugin):
         in_transaction.sync_record(cursor, tables(chancy.prefix), observations, worker=self._name())
 
     async def flush(self, chancy: Chancy) -> None:
-        """Append what is buffered and fold all there is, so that reads in this process see it.
+        """Append what is buffered, of workers and blocks, and fold all there is, so that reads in this process see it.
 
         Raises:
-            psycopg.Error: The database is away; nothing is lost.
+            psycopg.Error: What kept something from being appended or folded; all of it is kept.
         """
         from .projector import fold_all
 
         await chancy.pool.open()
-        for session in list(self._sessions.values()):
-            await session.recorder.append(session.chancy)
-        if not self._sessions and len(self._unclaimed):
-            recorder = Recorder(socket.gethostname(), self._unclaimed, self._clock, chancy.log)
-            await recorder.append(chancy)
-            await recorder.close(chancy)
-        await fold_all(chancy, self._name(), rules=self._options.rules)
+        recording = [_Appending(session.chancy, session.recorder) for session in self._sessions.values()]
+        recording += self._block_recorders
+        for app, recorder in recording:
+            try:
+                await recorder.flush(app)
+            except SequenceConflict:  # it has become a new producer
+                await recorder.flush(app)
+        if not recording or self._passing is not None:
+            await self._flush_nobodys(chancy)
+        done = await fold_all(chancy, self._name(), rules=self._options.rules)
+        if done.reason:
+            self._warn(chancy, "flush", f"metrics: flush() has appended everything, and not folded it: {done.reason}")
         if chancy in self._readers:
             await self._readers[chancy].refresh()
 
@@ -502,6 +525,14 @@ class Metrics(Plugin):
             )
         return self._unclaimed
 
+    async def _flush_nobodys(self, chancy: Chancy) -> None:
+        """Append what was recorded before anybody was there to append it; on failure the next call goes on with it."""
+        if self._passing is None and len(self._unclaimed):
+            self._passing = Recorder(socket.gethostname(), self._unclaimed, self._clock, chancy.log)
+        if self._passing is not None:
+            await self._passing.close(chancy)
+            self._passing = None
+
     def _hear_metric(self, buffer: Buffer, event: Event) -> None:
         """Record what the hub brings; never raises: that would end up in whoever emitted it."""
         try:
@@ -544,7 +575,7 @@ class Metrics(Plugin):
     async def _append_for_ever(self, recorder: Recorder, chancy: Chancy) -> None:
         while True:
             await asyncio.sleep(self._options.append_interval)
-            await recorder.append(chancy, alive_s=ALIVE_S)
+            await recorder.append(chancy)
 
     def _name(self) -> str:
         return self.worker_id or socket.gethostname()
@@ -578,7 +609,7 @@ def _forget_parent(reference: weakref.ref[Metrics]) -> None:
     plugin = reference()
     if plugin is None:
         return
-    plugin._sessions, plugin._blocks, plugin._warned_nobody = {}, [], False
+    plugin._sessions, plugin._blocks, plugin._block_recorders, plugin._warned_nobody = {}, [], [], False
     plugin._point()
     plugin._readers = weakref.WeakKeyDictionary()
-    plugin._unclaimed = plugin._new_buffer()
+    plugin._unclaimed, plugin._passing = plugin._new_buffer(), None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from logging import Logger
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -15,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
 from chancy_metrics.events.partitions import make_days, takes_no_batch
@@ -24,14 +25,13 @@ from chancy_metrics.events.schema import Tables, tables
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
 from .limited_log import RateLimited
+from .presence import Held, Presence, spell
 
 #: Seconds to wait for a connection of the pool; past it one of our own is opened.
 POOL_WAIT_S = 2
 #: Milliseconds an append may hold that connection waiting for a lock: a locked log must not starve jobs.
 LOCK_WAIT_MS = 100
-#: Seconds a last append may take when a worker stops.
-CLOSE_WAIT_S = 10
-#: Seconds of silence after which a producer outside a worker shows that it lives.
+#: Seconds of silence after which a producer shows that it lives, where its session's row can't.
 ALIVE_S = 120
 
 
@@ -48,13 +48,24 @@ class Recorder:
 
     Attributes:
         worker_id: Under which its events are stored.
-        producer: Id of the producer, new for each recorder.
+        producer: Id of the producer, new for each recorder; *producers* are all it ever was.
+        presence: The row of the session it belongs to, which it keeps up; None for a recorder that is gone at once.
     """
 
-    def __init__(self, worker_id: str, buffer: Buffer, clock: DatabaseClock, log: Logger) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        buffer: Buffer,
+        clock: DatabaseClock,
+        log: Logger,
+        *,
+        presence: Presence | None = None,
+    ) -> None:
         self.worker_id = worker_id
         self.buffer = buffer
         self.producer: UUID = uuid4()
+        self.producers = [self.producer]
+        self.presence = presence
         self._sequence = 1
         self._in_flight: _InFlight | None = None
         self._closed = False
@@ -69,63 +80,80 @@ class Recorder:
             self._in_flight = self._cut_as(encode(), closes=False)
         await self.append(chancy)
 
-    async def append(self, chancy: Chancy, *, alive_s: float = math.inf) -> bool:
-        """Append all that is buffered; what can't be appended now stays. Never raises.
-
-        Args:
-            alive_s: After so many seconds without anything to append, append an empty batch.
+    async def append(self, chancy: Chancy) -> bool:
+        """Append all that is buffered, and keep the session's row up; what can't be appended stays. Never raises.
 
         Returns:
             Whether everything is in the log.
         """
+        failure: Exception | None = None
         try:
-            async with self._lock:
-                await self._append(chancy, alive_s)
+            await self.flush(chancy)
         except Exception as error:  # the append loop and the host outlive every failure of ours
+            failure = error
             self._warnings.warn(
                 "append",
-                f"metrics of worker {self.worker_id!r} could not be appended, {len(self.buffer)} points are kept "
-                f"and tried again: {type(error).__name__}: {error}",
+                f"metrics of worker {self.worker_id!r} could not be appended; kept in memory and tried again: "
+                f"{spell(self.held())}: {type(error).__name__}: {error}",
             )
-            return False
-        return True
+        await self._tell(chancy, failure)
+        return failure is None
+
+    async def flush(self, chancy: Chancy) -> None:
+        """Append all that is buffered; what can't be appended stays.
+
+        Raises:
+            psycopg.Error: What prevented it.
+            SequenceConflict: Somebody else has written under this producer; the next call uses a new one.
+        """
+        async with self._lock:
+            if self._in_flight is None:
+                self._in_flight = self._next()
+            unseen = self.presence is not None and self.presence.refused
+            if self._in_flight is None and unseen and time.monotonic() - self._sent_at > ALIVE_S:
+                self._in_flight = self._cut_as(encode(), closes=False)
+            if self._in_flight is not None:
+                async with _connection(chancy) as connection:
+                    await self._drain(connection, tables(chancy.prefix), chancy, lock_wait_ms=LOCK_WAIT_MS)
+
+    def held(self) -> Held:
+        """Count what is in memory, in flight included: it is not known to be in the log."""
+        return self.buffer.held() + (count_kinds(self._in_flight.batch) if self._in_flight else Held())
 
     async def close(self, chancy: Chancy) -> None:
-        """Append what is left on a connection of our own, and that the producer ends here. Never raises."""
-        with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
-            try:
-                async with self._lock, own_connection(chancy) as connection:
-                    names = tables(chancy.prefix)
-                    await self._drain(connection, names, chancy)
-                    if not self._closed and self._sequence > 1:
-                        self._in_flight = self._cut_as(encode(), closes=True)
-                        await self._send(connection, names, chancy)
-                        self._closed = True
-            except Exception as error:  # a worker must stop whatever the database does
-                self._warnings.warn(
-                    "close",
-                    f"the last metrics of worker {self.worker_id!r} ({len(self.buffer)} points) could not be "
-                    f"appended: {type(error).__name__}: {error}",
-                )
+        """Append what is left on a connection of our own, and that the producer ends here.
+
+        Raises:
+            psycopg.Error: What prevented it; another call tries again.
+            SequenceConflict: Somebody else has written under this producer; another call uses a new one.
+        """
+        async with self._lock, own_connection(chancy) as connection:
+            names = tables(chancy.prefix)
+            await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+            if not self._closed and self._sequence > 1:
+                self._in_flight = self._cut_as(encode(), closes=True)
+                await self._send(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
 
     def renew(self) -> None:
         """Become a new producer with nothing to append."""
         self.producer, self._sequence, self._in_flight, self._closed = uuid4(), 1, None, False
+        self.producers.append(self.producer)
 
-    async def _append(self, chancy: Chancy, alive_s: float) -> None:
-        if self._in_flight is None:
-            self._in_flight = self._next()
-        if self._in_flight is None and time.monotonic() - self._sent_at > alive_s:
-            self._in_flight = self._cut_as(encode(), closes=False)
-        if self._in_flight is None:
+    async def _tell(self, chancy: Chancy, failure: Exception | None) -> None:
+        """Keep the session's row up, if that is due and the database answers."""
+        if self.presence is None or (isinstance(failure, psycopg.OperationalError) and failure.sqlstate is None):
             return
-        names = tables(chancy.prefix)
+        held = self.held() if failure else Held()
+        if not self.presence.is_due(held):
+            return
         try:
-            async with chancy.pool.connection(timeout=POOL_WAIT_S) as connection:
-                await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
-        except PoolTimeout:  # jobs hold every connection, or the pool waits ever longer to connect again
-            async with own_connection(chancy) as connection:
-                await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+            async with _connection(chancy) as connection:
+                await self.presence.tell(connection, tables(chancy.prefix), held)
+        except Exception as error:  # see append()
+            self._warnings.warn(
+                "presence",
+                f"worker {self.worker_id!r} could not say that it lives, tried again: {type(error).__name__}: {error}",
+            )
 
     async def _drain(
         self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0
@@ -171,6 +199,7 @@ class Recorder:
 
     def _done(self) -> None:
         """The batch in flight is in the log."""
+        self._closed = self._in_flight is not None and self._in_flight.closes
         self._in_flight = None
         self._sequence += 1
         self._sent_at = time.monotonic()
@@ -196,3 +225,14 @@ class Recorder:
         else:
             self._in_flight = self._cut_as(batch, closes=closes)
         return known or self._clock.today() in made or self._clock.today() != batch_id.day
+
+
+@asynccontextmanager
+async def _connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Take a connection of the pool for a block; one of our own where jobs hold all of them, or it can't connect."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(chancy.pool.connection(timeout=POOL_WAIT_S))
+        except PoolTimeout:  # or the pool waits ever longer to connect again
+            connection = await stack.enter_async_context(own_connection(chancy))
+        yield connection

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import anyio
 from chancy import Chancy, Worker
@@ -20,9 +19,11 @@ from chancy_metrics.events.schema import tables
 from .announcing import FOLDED
 from .buffer import Buffer
 from .connection import DatabaseClock, own_connection
+from .ending import STOP_S, cancel_all, end
 from .job_hook import JobHook
 from .limited_log import RateLimited
 from .options import Options
+from .presence import Presence
 from .recorder import Recorder
 from .turns import Turns, project
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
 OPEN_WAIT_S = 5
-#: Seconds a worker's stop may spend on a last fold.
-LAST_FOLD_S = 10
 MAINTENANCE_S = 60
 DAYS_S = 600
 
@@ -64,7 +63,9 @@ class Session:
         self._succession: Succession | None = None
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
-        self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log)
+        self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
+        self.presence = Presence(worker.worker_id, lambda: [*self.recorder.producers, *self.hook.producers], chancy.log)
+        self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log, presence=self.presence)
         self.hook = JobHook(
             worker.worker_id,
             buffer,
@@ -74,8 +75,7 @@ class Session:
             keep_meta=options.keep_meta,
             error_messages=options.error_messages,
         )
-        self.id = uuid4()
-        self.turns = Turns(str(self.id), options.sync_interval, worker.is_leader)
+        self.turns = Turns(str(self.presence.id), options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
             worker.hub.on(event, handler)
@@ -89,45 +89,56 @@ class Session:
     async def run(self) -> None:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
         projector = self._projector = self.projector()
+        # Never at the same moment on all of the workers that a deploy starts.
+        looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
+        loops = {
+            "append": self._every(self._options.append_interval, self._append),
+            "project": project(self.turns, projector, self._options.sync_interval, self.chancy.log),
+            "maintenance": self._every(MAINTENANCE_S, self._maintain),
+            "summaries": self._every(MAINTENANCE_S, self._summarise),
+            "rules": self._every(looking_s, self._look_at_rules),
+            "table_sizes": self._every(self._options.collection_interval, self._measure_tables),
+        }
+        tasks = [asyncio.create_task(loop, name=f"metrics_{name}") for name, loop in loops.items()]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._every(self._options.append_interval, self._append), name="metrics_append")
-                tasks.create_task(
-                    project(self.turns, projector, self._options.sync_interval, self.chancy.log),
-                    name="metrics_project",
-                )
-                tasks.create_task(self._every(MAINTENANCE_S, self._maintain), name="metrics_maintenance")
-                tasks.create_task(self._every(MAINTENANCE_S, self._summarise), name="metrics_summaries")
-                # Never at the same moment on all of the workers that a deploy starts.
-                looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
-                tasks.create_task(self._every(looking_s, self._look_at_rules), name="metrics_rules")
-                tasks.create_task(
-                    self._every(self._options.collection_interval, self._measure_tables), name="metrics_table_sizes"
-                )
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
+            started = time.monotonic()
+            await cancel_all(tasks)
             await projector.close()
+            self._spent_s = time.monotonic() - started
 
     def projector(self) -> Projector:
         """What folds for this session, whose announcements this session knows for its own."""
         # This and what it needs is not for a process that only hands jobs in.
         from .projector import Projector
 
-        return Projector(self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.id))
+        return Projector(
+            self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.presence.id)
+        )
 
     async def close(self) -> None:
-        """Append what is left and, if it is this worker's turn, fold it. Never raises."""
+        """Append what is left and, if it is this worker's turn, fold it: all of it within `STOP_S`. Never raises."""
+        until = time.monotonic() + STOP_S - self._spent_s
         for event, handler in self._handlers.items():
             self.worker.hub.remove(event, handler)
-        await self.recorder.close(self.chancy)
-        await self.hook.close(self.chancy)
-        if self.turns.mine:
-            with anyio.move_on_after(LAST_FOLD_S, shield=True):
+        written = await end(self.chancy, self.recorder, self.hook, self.chancy.log, within_s=until - time.monotonic())
+        if written and self.turns.mine:
+            with anyio.move_on_after(until - time.monotonic(), shield=True) as folding:
                 try:
                     from .projector import fold_all
 
                     await fold_all(self.chancy, self.worker.worker_id, rules=self._options.rules)
                 except Exception as error:  # a worker must stop whatever the database does
                     self._warnings.warn("last fold", f"the last fold failed: {type(error).__name__}: {error}")
+            if folding.cancelled_caught:
+                self._warnings.warn(
+                    "last fold",
+                    f"the last fold was given up, {STOP_S:.0f} s after the stop began; all is in the log, and whoever "
+                    "folds next folds it",
+                )
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -88,12 +88,12 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
     try:
         with needs_schema(names):
             async with own_connection(chancy) as connection:
-                return await _read(connection, names, options, chancy.prefix)
+                return await _read(connection, names, options)
     except psycopg.OperationalError as error:
         raise MetricsLogError(f"the database can't be reached: {_line(error)}") from error
 
 
-async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options, prefix: str) -> Status:
+async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, names)
         pending = await _pending(cursor, names)
@@ -109,7 +109,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         )
         series = await series_count(connection, names)
         days = await attached_days(cursor, names)
-        completeness = complete(await read_facts(cursor, names, prefix), options.append_interval)
+        completeness = complete(await read_facts(cursor, names), options.append_interval)
         sizes = await _sizes(cursor, names)
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)

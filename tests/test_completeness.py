@@ -20,7 +20,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin import completeness as module
-from chancy_metrics.plugin.completeness import Facts, complete, completeness, recent_completeness
+from chancy_metrics.plugin.completeness import End, Facts, complete, completeness, recent_completeness
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.projections.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
@@ -57,7 +57,7 @@ def test_the_source_is_where_the_windows_time_lies(
 
 
 def test_what_may_be_missing_is_an_interval_for_each_producer_whose_last_batch_lies_in_the_window() -> None:
-    ended = [("w1", DAY), ("w1", DAY + HOUR), ("w2", DAY + HOUR), ("w3", DAY + 2 * HOUR)]
+    ended = [End("w1", DAY), End("w1", DAY + HOUR), End("w2", DAY + HOUR), End("w3", DAY + 2 * HOUR)]
     facts = NOTHING._replace(ended=ended)
 
     hour = complete(facts, 0.5, DAY + HOUR, DAY + 2 * HOUR)
@@ -80,19 +80,17 @@ def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
     assert ever.for_all_time == []
 
 
-async def test_an_unclean_end_is_one_only_after_three_minutes_and_without_a_living_worker(
+async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_of_silence(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     for worker in ("dead", "alive", "young", "clean"):
         await LogWriter(connection, names, worker).append(runs=[a_run("app:n")])
     await order_and_fold(connection, names)
     long_ago = "UPDATE {producers} SET seen_at = seen_at - interval '181 s' WHERE worker <> 'young'"
+    session = "INSERT INTO {sessions} SELECT producer, worker, ARRAY[producer] FROM {producers} WHERE worker = 'alive'"
+    await fetch(connection, session, names)
     await fetch(connection, long_ago, names)
     await fetch(connection, "UPDATE {producers} SET closed = true WHERE worker = 'clean'", names)
-    await connection.execute(
-        "INSERT INTO chancy_workers (worker_id, tags, queues, last_seen, expires_at)"
-        " VALUES ('alive', '{}', '{}', now(), now() + interval '1 minute')"
-    )
     async with an_app(dsn, Metrics(append_interval=2.5)) as (chancy, _):
         now = datetime.now(UTC)
         found = await completeness(chancy, now - HOUR, now)

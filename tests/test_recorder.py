@@ -289,8 +289,9 @@ async def test_a_stopping_worker_outlives_a_database_that_is_away(dsn: str, capl
         await metrics.on_worker_stopped(worker=worker)
         assert time.monotonic() - started < 20
 
-    assert "the last metrics of worker" in caplog.text
-    assert "(1 points) could not be appended" in caplog.text
+    [error] = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith(f"the last metrics of worker {worker.worker_id!r} are lost: 1 observation. They could not")
+    assert "`status` shows it only later" in error
 
 
 async def test_a_pool_whose_connections_jobs_hold_does_not_keep_observations_from_the_log(

@@ -1,0 +1,118 @@
+"""A recording session's row in the database: that it lives, what it holds in memory, how it ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from logging import Logger
+from uuid import UUID, uuid4
+
+from psycopg import AsyncConnection, errors, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+
+#: Seconds between two signs of life.
+BEAT_S = 60
+#: The same while something can't be appended, so that a kill is known to have cost it; and after a sign that failed.
+TROUBLED_BEAT_S = 5
+#: Milliseconds a sign of life waits for a lock.
+_LOCK_WAIT_MS = 100
+
+#: What is in memory and not known to be in the log: "observations", "job_updates", "dropped" -> how many.
+Held = Counter[str]
+_WORDS = {
+    "observations": ("observation", "observations"),
+    "job_updates": ("job update", "job updates"),
+    "dropped": ("observation dropped from a full buffer", "observations dropped from a full buffer"),
+}
+
+
+def spell(held: dict[str, int]) -> str:
+    """Return "400 observations, 20 job updates"; "nothing" of nothing."""
+    parts = []
+    for kind, count in held.items():
+        one, more = _WORDS.get(kind, (kind, kind))
+        if count:
+            parts.append(f"{count:,} {one if count == 1 else more}")
+    return ", ".join(parts) or "nothing"
+
+
+class Presence:
+    """One recording session, as its row tells it.
+
+    A worker id is no process: a session is one worker's, or one block's, from its start to its end, and names its
+    producers. One that has fallen silent without an end, or ended with something held, ended uncleanly.
+
+    Attributes:
+        id: The row's key.
+        refused: Whether this role may not write the row; the session is judged by its last batches then.
+    """
+
+    def __init__(self, worker_id: str, producers: Callable[[], list[UUID]], log: Logger) -> None:
+        self.id: UUID = uuid4()
+        self.refused = False
+        self._worker_id = worker_id
+        self._producers = producers
+        self._log = log
+        self._next_at = -math.inf
+        self._told: Held = Counter()
+
+    def is_due(self, held: Held) -> bool:
+        """Whether the row is old, or says something else of what is held."""
+        if self.refused:
+            return time.monotonic() >= self._next_at
+        return bool(held) != bool(self._told) or time.monotonic() >= self._next_at
+
+    async def tell(
+        self, connection: AsyncConnection[TupleRow], names: Tables, held: Held, *, ends: bool = False
+    ) -> bool:
+        """Write the row: alive now and holding *held*, or ended with *held* lost.
+
+        Also where the row is gone, as after a restore; and a session that was taken for dead is alive again.
+
+        Returns:
+            False if this role may not.
+        """
+        self._next_at = time.monotonic() + TROUBLED_BEAT_S
+        try:
+            async with short_transaction(connection, lock_timeout_ms=_LOCK_WAIT_MS) as cursor:
+                await cursor.execute(
+                    sql.SQL(
+                        """
+                        INSERT INTO {sessions} AS s (session, worker, producers, held, ended_at)
+                        VALUES (
+                            %(session)s, %(worker)s, %(producers)s, %(held)s,
+                            CASE WHEN %(ends)s THEN clock_timestamp() END
+                        )
+                        ON CONFLICT (session) DO UPDATE
+                        SET producers = excluded.producers,
+                            seen_at = clock_timestamp(),
+                            ended_at = excluded.ended_at,
+                            held = excluded.held
+                        """
+                    ).format(sessions=names.sessions),
+                    {
+                        "session": self.id,
+                        "worker": self._worker_id,
+                        "producers": self._producers(),
+                        "held": Jsonb(dict(held)) if held else None,
+                        "ends": ends,
+                    },
+                )
+        except (errors.InsufficientPrivilege, errors.UndefinedTable, errors.UndefinedColumn) as error:
+            if not self.refused:
+                self._log.warning(
+                    f"worker {self._worker_id!r} can't say in {names.sessions.as_string()} that it lives, so its end "
+                    f"is told by its last batch alone: {error}"
+                )
+            self.refused, self._next_at = True, time.monotonic() + BEAT_S
+            return False
+        self.refused, self._told = False, held
+        if not held:
+            self._next_at = time.monotonic() + BEAT_S
+        return True
