@@ -20,6 +20,10 @@ class InvalidObservation(MetricsLogError, ValueError):
         self.rule = rule
 
 
+class WrongMoment(MetricsLogError, ValueError):
+    """A moment has no zone, or lies outside the years 1970 to 2199."""
+
+
 class NotRecording(MetricsLogError, RuntimeError):
     """Nobody in this process appends what is recorded."""
 

@@ -20,8 +20,8 @@ from chancy_metrics.projections.pages import Page, read_end, read_pages
 from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.span import read_days
 
-from .completeness import check_aware
 from .connection import needs_schema, own_connection
+from .moments import utc
 from .tail import follow_pages
 
 #: Waiting batches are counted up to this.
@@ -67,7 +67,8 @@ async def events(
         on_gap: Told what could not be looked at; by default it is a warning in the app's log.
 
     Raises:
-        MetricsLogError: A moment is not aware, a place lies past the end of the order, or there is no metrics log.
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: A place lies past the end of the order, or there is no metrics log.
     """
     left = limit
     if left is not None and left <= 0:
@@ -99,7 +100,7 @@ async def pages(
     Args:
         warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
     """
-    check_aware(selection.since, selection.until)
+    selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
     names = tables(chancy.prefix)
     with needs_schema(names):
         async with own_connection(chancy) as connection:

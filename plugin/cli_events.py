@@ -20,8 +20,7 @@ from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
 
 from .audit import JobLife, job_life, pages
-from .cli_app import FOUND_SOMETHING, load, run
-from .cli_verify import Moment
+from .cli_app import FOUND_SOMETHING, Moment, load, run
 from .cursor_file import CursorFile, parse_place
 from .event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from .terminal import json_line, safe

@@ -11,8 +11,7 @@ import click
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.event import Event
 
-from .cli_app import FOUND_SOMETHING, load, run
-from .cli_verify import Moment
+from .cli_app import FOUND_SOMETHING, Moment, load, run
 from .event_table import seconds
 from .explain import Explained, Share, Value, explain
 from .marks import mark

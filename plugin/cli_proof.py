@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.seal import Seal, read_seals
 
-from .cli_app import FOUND_SOMETHING, load, run
+from .cli_app import FOUND_SOMETHING, Day, load, run
 from .sealing import Checked, Progress, check, seal
 from .transfer import export_log, import_log
 
@@ -66,10 +66,10 @@ def check_command(app: str, seal_files: tuple[TextIO, ...], as_json: bool) -> No
 
 @click.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Only the batches of this UTC day of the log.")
+@click.option("--day", type=Day(), help="Only the batches of this UTC day of the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def export_command(app: str, file: Path, day: datetime | None, as_json: bool) -> None:
+def export_command(app: str, file: Path, day: date | None, as_json: bool) -> None:
     """Write the log to FILE (- for stdout): every batch byte for byte, the order and its chain.
 
     FILE appears when it is complete. Nobody waits for it.
@@ -79,7 +79,7 @@ def export_command(app: str, file: Path, day: datetime | None, as_json: bool) ->
     work = export_log(
         chancy,
         None if to_stdout else file,
-        day=day.date() if day else None,
+        day=day,
         stream=sys.stdout.buffer if to_stdout else None,
         on_progress=_printer("exported"),
     )

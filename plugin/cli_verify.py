@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
 import msgspec
 
-from .cli_app import FOUND_SOMETHING, Duration, load, run
+from .cli_app import FOUND_SOMETHING, Duration, Moment, load, run
 from .completeness import Completeness, completeness
 from .presence import spell
 from .verify import Verified, verify
-
-
-class Moment(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
-    """A moment in ISO 8601, in UTC where it names no zone, or how long ago it was: 2h, 7d."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        text = str(value)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            try:
-                return datetime.now(UTC) - timedelta(seconds=Duration().convert(text, param, ctx))
-            except click.BadParameter:
-                self.fail(f"{text!r} is no moment: write 2026-03-10T12:00, or 2h or 7d for so long ago", param, ctx)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
 
 _since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
 _until = click.option("--until", type=Moment(), help="Up to this moment, exclusive.")

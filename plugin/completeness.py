@@ -17,7 +17,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
@@ -26,6 +26,7 @@ from chancy_metrics.projections.span import Span
 
 from .connection import own_connection
 from .metrics import metrics_of
+from .moments import utc
 
 #: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
 SILENT_S = 180
@@ -140,9 +141,10 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
         until: Exclusive, aware.
 
     Raises:
-        MetricsLogError: A moment is not aware, or there is no metrics log.
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: There is no metrics log.
     """
-    check_aware(since, until)
+    since, until = utc(since), utc(until)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
     return complete(facts, metrics_of(chancy).options.append_interval, since, until)
@@ -151,13 +153,6 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
 def span_of(since: datetime | None, until: datetime | None) -> Span:
     """Return the span between two aware moments."""
     return Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
-
-
-def check_aware(*moments: datetime | None) -> None:
-    """Raise `MetricsLogError` if a moment has no zone."""
-    for moment in moments:
-        if moment is not None and moment.tzinfo is None:
-            raise MetricsLogError(f"{moment.isoformat()} has no zone: give an aware datetime, such as {moment}+00:00")
 
 
 async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) -> Completeness | None:

@@ -23,10 +23,11 @@ from chancy_metrics.projections.explain import Place, Remade, remake
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 
-from .completeness import Source, check_aware
+from .completeness import Source
 from .connection import own_connection
 from .marks import Mark, read_marks
 from .metrics import metrics_of
+from .moments import utc
 from .names import shown_keys
 
 #: Series of which near misses are looked for.
@@ -140,10 +141,11 @@ async def explain(
     Raises:
         UnknownSeries: There is no such series; the message names near misses.
         VersionRefused: The live version has other rules than this app.
-        MetricsLogError: A moment is not aware, the resolution is unknown, or there is no metrics log.
+        WrongMoment: *at* is not aware, or not from 1970 to 2199.
+        MetricsLogError: The resolution is unknown, or there is no metrics log.
     """
     began = time.monotonic()
-    check_aware(at)
+    at = utc(at)
     if resolution not in RESOLUTIONS:
         raise MetricsLogError(f"there is no resolution {resolution!r}: take one of {', '.join(RESOLUTIONS)}")
     width = RESOLUTIONS[resolution]

@@ -18,8 +18,8 @@ from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 
-from .completeness import check_aware
 from .connection import own_connection, who
+from .moments import utc
 
 #: What the key of a mark begins with; its text comes behind it.
 PREFIX = "mark:"
@@ -50,9 +50,10 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
         by: Who says so, as the worker of the event.
 
     Raises:
-        MetricsLogError: The text is empty or too long, or the moment is not aware or lies ahead.
+        WrongMoment: *at* is not aware, or not from 1970 to 2199.
+        MetricsLogError: The text is empty or too long, or the moment lies ahead.
     """
-    check_aware(at)
+    at = utc(at)
     now_us = time.time_ns() // 1000
     at_us = now_us if at is None else microseconds(at)
     if at is not None and at_us > now_us + _AHEAD_US:
@@ -72,9 +73,9 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
     Of marks with the same text in the same minute (or in the same day, once minutes are not kept) the last one.
 
     Raises:
-        MetricsLogError: A moment is not aware.
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
     """
-    check_aware(since, until)
+    since, until = utc(since), utc(until)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         return await read_marks(cursor, tables(chancy.prefix), since, until)
 

@@ -411,7 +411,7 @@ class Metrics(Plugin):
             metric_prefix: A key or its first segments; None or "" for all.
             worker_id: A worker's id; None or "" for all together. Points of one worker have no quantiles.
             resolution: "1min", "5min", "1hour" or "1day"; "5min" where only other keywords are given.
-            start: Inclusive, aware, on a bucket boundary.
+            start: Inclusive, aware, on a bucket boundary, which is one of UTC.
             end: Exclusive, the same; the end of the current bucket by default.
             range_seconds: Length instead of *start*.
             limit: Length in buckets instead of *start*.
@@ -453,7 +453,7 @@ class Metrics(Plugin):
         range_seconds: int | None = None,
         limit: int | None = None,
     ) -> tuple[datetime, datetime]:
-        """Return start and end of a query; takes and raises what `get_metrics` does."""
+        """Return start and end of a query, in UTC; takes and raises what `get_metrics` does."""
         from .window import check_window
 
         return check_window(self._options, resolution, start=start, end=end, range_seconds=range_seconds, limit=limit)

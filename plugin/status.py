@@ -12,10 +12,11 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
-from chancy_metrics.projections.lag import appended_at, live_lag
+from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 
 from .completeness import Completeness, complete, read_facts
@@ -104,7 +105,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
             cursor,
             names,
             options.rules,
-            now_us=int(head["now"].timestamp() * 1_000_000),
+            now_us=microseconds(head["now"]),
             log_retention_s=options.log_retention,
         )
         series = await series_count(connection, names)
@@ -238,7 +239,7 @@ async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> 
         {"first": first},
     )
     place = await cursor.fetchone()
-    started = place and await appended_at(cursor, names, *place)
+    started_us = place and await appended_us(cursor, names, *place)
     await cursor.execute(
         sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(first)s").format(
             ledger=names.ledger
@@ -246,7 +247,7 @@ async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> 
         {"first": first},
     )
     row = await cursor.fetchone()
-    seconds = (head["now"] - started).total_seconds() if started else 0
+    seconds = (microseconds(head["now"]) - started_us) / 1e6 if started_us else 0
     return row[0] / seconds if row and seconds > 0 else 0.0
 
 

@@ -26,9 +26,10 @@ from chancy_metrics.projections.verify import check_order, check_span
 from chancy_metrics.projections.versions import live_version
 
 from . import in_transaction
-from .completeness import check_aware, completeness
+from .completeness import completeness
 from .connection import own_connection
 from .metrics import metrics_of
+from .moments import utc
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
 SHOWN = 100
@@ -108,9 +109,10 @@ async def verify(
 
     Raises:
         VersionRefused: The live version has other rules than this code.
-        MetricsLogError: It changed all the time, a moment is not aware, or there is no metrics log.
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: It changed all the time, or there is no metrics log.
     """
-    check_aware(since, until)
+    since, until = utc(since), utc(until)
     metrics = metrics_of(chancy)
     names, started = tables(chancy.prefix), time.monotonic()
     asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar, overload
 from uuid import UUID
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
+from chancy_metrics.events.facts import MAX_KEY_BYTES
+
+from .moments import BOUNDS, utc
 
 _Choice = TypeVar("_Choice", bound=str)
 
-#: Moments that a bucket of any resolution, and an hour around it, can be computed of.
-EARLIEST, LATEST = EPOCH, EPOCH + timedelta(days=365 * 230)
-_MOMENT = "an ISO 8601 time with its zone, such as 2026-03-10T12:00:00Z, from 1970 to 2199"
+_MOMENT = f"an ISO 8601 time with its zone, such as 2026-03-10T12:00:00Z, {BOUNDS}"
 _SHOWN_CHARS = 100
 
 
@@ -100,14 +100,11 @@ class Parameters:
         if value is None:
             return None
         try:
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is not None and EARLIEST <= moment <= LATEST:
-                return EPOCH + timedelta(microseconds=microseconds(moment))
-        except (ValueError, OverflowError):
-            pass
-        # A "+" that was not escaped arrives as a space.
-        hint = ' ("+" is written %2B in an address)' if " " in value else ""
-        raise WrongParameter(name, value, _MOMENT + hint)
+            return utc(datetime.fromisoformat(value))
+        except ValueError:
+            # A "+" that was not escaped arrives as a space.
+            hint = ' ("+" is written %2B in an address)' if " " in value else ""
+            raise WrongParameter(name, value, _MOMENT + hint) from None
 
     def span(self) -> tuple[datetime | None, datetime | None]:
         """Return `since` (inclusive) and `until` (exclusive)."""

@@ -16,6 +16,7 @@ from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
 
+from .moments import is_aware
 from .names import Names
 from .options import Options
 from .tracks import KEPT, Rows, since
@@ -153,7 +154,7 @@ def check_window(
     range_seconds: int | None = None,
     limit: int | None = None,
 ) -> tuple[datetime, datetime]:
-    """Return start (inclusive) and end (exclusive) of a query by 0.26's rules, with its messages.
+    """Return start (inclusive) and end (exclusive) of a query in UTC, by 0.26's rules and with its messages.
 
     Unlike 0.26's, a query without a length never breaks one: it is cut to whole buckets and to 1,000 of them,
     and the current bucket may be asked for even where less than a bucket is kept.
@@ -161,8 +162,24 @@ def check_window(
     Raises:
         ValueError: The window breaks one of them.
     """
+    try:
+        return _by_rules_of_026(options, resolution, start, end, range_seconds, limit)
+    except OverflowError as error:  # in the years 1 and 9999
+        raise ValueError(str(error)) from error
+
+
+def _by_rules_of_026(
+    options: Options,
+    resolution: str,
+    start: datetime | None,
+    end: datetime | None,
+    range_seconds: int | None,
+    limit: int | None,
+) -> tuple[datetime, datetime]:
     if resolution not in RESOLUTIONS:
         raise ValueError("resolution must be 1min, 5min, 1hour or 1day")
+    # Before anything is added to them: the clock of a zone may be put back in between.
+    start, end = (m.astimezone(UTC) if m is not None and is_aware(m) else m for m in (start, end))
     width = RESOLUTIONS[resolution]
     kept = max(width, retention_s(resolution, options.max_points, options.maximum_metric_age))
     if limit is not None:
@@ -180,7 +197,7 @@ def check_window(
         start = end - timedelta(seconds=span)
     elif range_seconds is not None:
         raise ValueError("start cannot be combined with range")
-    if any(moment.tzinfo is None or microseconds(moment) % (width * 1_000_000) for moment in (start, end)):
+    if any(not is_aware(moment) or microseconds(moment) % (width * 1_000_000) for moment in (start, end)):
         raise ValueError("start and end must be timezone-aware bucket boundaries")
     length = (end - start).total_seconds()
     if not 0 < length <= kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 
 
@@ -50,16 +51,18 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
-    now, folded_at, *places = row
-    appended = [await appended_at(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
-    oldest = min((moment for moment in appended if moment is not None), default=now)
-    return Lag(max(0.0, (now - oldest).total_seconds()), (now - folded_at).total_seconds())
+    # Not the difference of datetimes: they come in the session's zone, whose clock may have been put back between.
+    now_us, folded_us = map(microseconds, row[:2])
+    places = row[2:]
+    appended = [await appended_us(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
+    oldest_us = min((at_us for at_us in appended if at_us is not None), default=now_us)
+    return Lag(max(0, now_us - oldest_us) / 1e6, (now_us - folded_us) / 1e6)
 
 
-async def appended_at(
+async def appended_us(
     cursor: AsyncCursor[TupleRow], tables: Tables, day: date, producer: UUID, sequence: int
-) -> datetime | None:
-    """When a batch was appended; None if it is not in the log any more."""
+) -> int | None:
+    """When a batch was appended, microseconds since 1970; None if it is not in the log any more."""
     await cursor.execute(
         sql.SQL(
             "SELECT appended_at FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s"
@@ -67,4 +70,4 @@ async def appended_at(
         {"day": day, "producer": producer, "sequence": sequence},
     )
     row = await cursor.fetchone()
-    return row[0] if row else None
+    return microseconds(row[0]) if row else None
