@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording
 from chancy_metrics.events.facts import Observation
 from chancy_metrics.projections.rules import Derived
 
@@ -11,7 +12,16 @@ from .metrics import Metrics
 if TYPE_CHECKING:
     from .window import Metric
 
-__all__ = ["Derived", "JobColumns", "Metric", "Metrics", "Observation"]
+__all__ = [
+    "Derived",
+    "InvalidObservation",
+    "JobColumns",
+    "Metric",
+    "Metrics",
+    "MetricsLogError",
+    "NotRecording",
+    "Observation",
+]
 
 
 def __getattr__(name: str) -> Any:

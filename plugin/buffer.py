@@ -11,7 +11,7 @@ from time import time_ns
 from typing import NamedTuple
 
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
-from chancy_metrics.events.errors import InvalidObservation
+from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
 from chancy_metrics.projections.reserved import check_own_series
 
@@ -21,6 +21,13 @@ CHUNK_POINTS = 10_000
 _TRACKS = 10_000
 #: Integers a float64 holds exactly.
 _EXACT = 2**53
+
+#: What `NotRecording` says in a forked child.
+IN_FORKED_CHILD = (
+    "this process was forked after its plugin was made, and nobody in it appends metrics: open "
+    "`with metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)` in this process, or record with "
+    "sync_record_in_transaction()"
+)
 
 Extend = Callable[[tuple[int, float]], None]
 
@@ -77,6 +84,7 @@ class Buffer:
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
         self._lock = threading.Lock()
+        self._disowned = False
         self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -89,7 +97,11 @@ class Buffer:
             return +Counter(observations=len(self) - updates, job_updates=updates, dropped=self.counts["dropped"])
 
     def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
-        """Record one observation, now; one that breaks a rule is counted and rejected."""
+        """Record one observation, now; one that breaks a rule is counted and rejected.
+
+        Raises:
+            NotRecording: In a child that was forked from the process whose buffer this is.
+        """
         try:
             known_kind, known_unit, extend = self._firsts[key]  # type: ignore[index] # in the try
             if (
@@ -107,6 +119,14 @@ class Buffer:
         ):  # it is new, or can't be hashed, for whatever reason a foreign __hash__ has, or the chunk is full
             pass
         self._record_checked(kind, key, value, unit)
+
+    def disown(self) -> None:
+        """Refuse everything from now on: a forked child has its parent's buffer, and nobody who appends it.
+
+        Takes no lock: a thread of the parent may have held it at the fork, for ever here.
+        """
+        self._disowned = True
+        self._firsts, self._others = {}, {}
 
     def measure(self, series: Series, value: float) -> None:
         """Record the present value of a gauge of this plugin's own, which `record` refuses to everybody."""
@@ -150,6 +170,8 @@ class Buffer:
             raise
 
     def _record_checked(self, kind: Kind, key: object, value: object, unit: object) -> None:
+        if self._disowned:
+            raise NotRecording(IN_FORKED_CHILD)
         try:
             extend = self._others.get((key, kind, unit))
         except Exception:  # see above

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.projections.rules import Rule
 
 from . import in_transaction
-from .buffer import Buffer
+from .buffer import IN_FORKED_CHILD, Buffer
 from .connection import DatabaseClock, own_connection
 from .ending import STOP_S, cancel_all, end
 from .limited_log import RateLimited
@@ -127,6 +128,7 @@ class Metrics(Plugin):
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
         self._maintenance: Maintenance | None = None
         self._warned_nobody = False
+        self._forked = False
         self._warnings: RateLimited | None = None
         if hasattr(os, "register_at_fork"):
             itself = weakref.ref(self)
@@ -264,7 +266,7 @@ class Metrics(Plugin):
 
         Raises:
             InvalidObservation: Only with `strict=True`; otherwise it is logged and counted.
-            NotRecording: In a child process of Chancy's process executor, where nobody appends.
+            NotRecording: In a child process, Chancy's process executor's or a forked one, where nobody appends.
         """
         record = self._record
         record("counter", metric_key, value, unit)
@@ -508,9 +510,9 @@ class Metrics(Plugin):
         Raises:
             NotRecording: In a child process, where nobody ever comes.
         """
-        from multiprocessing import parent_process
-
-        if parent_process() is not None:
+        if self._forked:  # nothing may be imported, logged or locked here: see _forget_parent
+            raise NotRecording(IN_FORKED_CHILD)
+        if _is_child():
             raise NotRecording(
                 "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
                 "or inside `async with metrics.recording(chancy)`"
@@ -541,6 +543,8 @@ class Metrics(Plugin):
             buffer.record(kind, body.get("key"), body.get("value"), body.get("unit"))
         except InvalidObservation as error:
             self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
+        except NotRecording:  # in a forked child nobody may log, and whoever emitted it must know
+            raise
         except Exception as error:  # whatever a foreign event holds
             self._warn(None, "event", f"metrics: could not read event {event!r}: {error!r}")
 
@@ -604,12 +608,35 @@ def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:
     return kind(**options)
 
 
+#: What forked children have of their parents' plugins. To drop it would run what must not run in a child: an unfinished
+#: task logs when it goes, an open connection warns.
+_of_parents: list[object] = []
+
+
 def _forget_parent(reference: weakref.ref[Metrics]) -> None:
-    """In a forked child: what is buffered and which sequences are used up are the parent's."""
+    """In a forked child: what is buffered and which sequences are used up are the parent's.
+
+    Nothing here, nor what is called here until something is opened in the child, may import, log or lock: a thread of
+    the parent may have held that lock at the fork, and nobody in the child ever lets it go.
+    """
     plugin = reference()
     if plugin is None:
         return
-    plugin._sessions, plugin._blocks, plugin._block_recorders, plugin._warned_nobody = {}, [], [], False
+    _of_parents.append(dict(vars(plugin)))
+    for session in plugin._sessions.values():
+        session.buffer.disown()
+    for buffer in (*plugin._blocks, plugin._unclaimed):
+        buffer.disown()
+    plugin._forked = True
+    plugin._sessions, plugin._blocks, plugin._block_recorders = {}, [], []
+    plugin._unclaimed, plugin._passing = plugin._new_buffer(), None
     plugin._point()
     plugin._readers = weakref.WeakKeyDictionary()
-    plugin._unclaimed, plugin._passing = plugin._new_buffer(), None
+    plugin._maintenance = None
+    plugin._warned_nobody, plugin._warnings = False, None
+
+
+def _is_child() -> bool:
+    """Whether `multiprocessing` has started this process: then it is loaded."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None

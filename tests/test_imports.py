@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chancy_metrics import plugin
+
 ROOT = Path(__file__).parent.parent
 BELOW = {
     "plugin": {"plugin", "projections", "events"},
@@ -58,3 +60,10 @@ def test_nothing_of_ours_lies_beside_the_package() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_what_the_readme_names_is_importable_from_the_plugin() -> None:
+    named = {"Metrics", "Observation", "Derived", "JobColumns", "NotRecording", "InvalidObservation", "MetricsLogError"}
+
+    assert named <= set(plugin.__all__)
+    assert all(hasattr(plugin, name) for name in plugin.__all__)
