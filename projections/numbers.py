@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,11 @@ async def number_series(
     In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
     """
     known = await _find_series(connection, tables, series)
-    while missing := sorted(set(series) - known.keys()):  # again if clean-up took one before it had a point
+    for attempt in count():  # again if clean-up took one before it had a point
+        if not (missing := sorted(set(series) - known.keys())):
+            break
+        if attempt:
+            await _catch_up(connection, tables.series)
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL(
@@ -76,7 +81,11 @@ async def number_workers(
 ) -> dict[str, int]:
     """Return the number of each worker id, giving new ones theirs; like `number_series`."""
     known = await _find_workers(connection, tables, workers)
-    while missing := sorted(set(workers) - known.keys()):
+    for attempt in count():
+        if not (missing := sorted(set(workers) - known.keys())):
+            break
+        if attempt:
+            await _catch_up(connection, tables.workers)
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(
@@ -102,6 +111,27 @@ async def still_numbered(
         {"series": list(series), "workers": list(workers)},
     )
     return await cursor.fetchone() == (len(series), len(workers))
+
+
+async def _catch_up(connection: AsyncConnection[TupleRow], table: sql.Identifier) -> None:
+    """Take a table's sequence past the numbers that are in it.
+
+    A restore of data alone, or a switch-over by logical replication, leaves it behind, and each try would then use up
+    as many taken numbers as there are new names.
+    """
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT setval(s.name, max(t.id))
+                FROM {table} t
+                CROSS JOIN (SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass) AS s (name)
+                GROUP BY s.name
+                HAVING max(t.id) > coalesce(pg_sequence_last_value(s.name), 0)
+                """
+            ).format(table=table),
+            {"table": table.as_string(cursor)},
+        )
 
 
 async def _find_series(

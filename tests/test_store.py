@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections import numbers
 from chancy_metrics.projections.advance import BUSY, advance
@@ -213,6 +215,29 @@ async def test_a_name_cleaned_up_as_soon_as_it_was_numbered_gets_another_number(
     monkeypatch.setattr(numbers, "_find_series", find_after_cleanup)
 
     assert await number_series(connection, names, [a_run("app:n").series]) == {a_run("app:n").series: 2}
+
+
+async def test_numbers_of_a_sequence_that_was_left_behind_cost_no_try_for_each_taken_one(
+    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restore of data alone, or a switch-over by logical replication."""
+    taken = 300
+    await number_series(connection, names, [Series(f"old:{n}", "counter", "count") for n in range(taken)])
+    await number_workers(connection, names, [f"old-{n}" for n in range(taken)])
+    for table in ("series", "workers"):
+        await fetch(connection, f"ALTER TABLE {{{table}}} ALTER id RESTART", names)
+    transactions = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        transactions.append(1)
+        return short_transaction(*arguments, **options)
+
+    monkeypatch.setattr(numbers, "short_transaction", counted)
+
+    series = [Series(f"new:{n}", "counter", "count") for n in range(3)]
+    assert min((await number_series(connection, names, series)).values()) > taken
+    assert min((await number_workers(connection, names, ["new-1", "new-2"])).values()) > taken
+    assert len(transactions) == 2 * len(("find", "insert", "find", "catch up", "insert", "find"))
 
 
 async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection, names: Tables) -> None:
