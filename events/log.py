@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import Any, Literal, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection, AsyncCursor, Cursor, errors, sql
@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow, tuple_row
 from .codec import EncodedBatch
 from .errors import SequenceConflict
 from .schema import Tables
+from .settings import Isolation, settings_for
 
 #: `appended_at` as an integer, in `read_columns`.
 APPENDED_US: LiteralString = "(extract(epoch FROM l.appended_at) * 1000000)::bigint"
@@ -52,27 +53,28 @@ class LogBatch(NamedTuple):
 async def short_transaction(
     connection: AsyncConnection[TupleRow],
     *,
-    isolation: Literal["READ COMMITTED", "REPEATABLE READ"] = "READ COMMITTED",
+    isolation: Isolation = "READ COMMITTED",
     lock_timeout_ms: int = 0,
     idle_timeout_ms: int = _IDLE_MS,
     index_only: bool = False,
 ) -> AsyncIterator[AsyncCursor[TupleRow]]:
-    """Open a transaction whose isolation and time-outs are ours, whatever the server's defaults are.
+    """Open a transaction whose isolation, time-outs and formats are ours, whatever the session's are.
+
+    What its cursor reads comes in binary, which no setting changes.
 
     With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
     every dead row that a long transaction elsewhere keeps, on the log a whole day for a few batches.
     """
     try:
-        async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    "SET TRANSACTION ISOLATION LEVEL {isolation};"
-                    "SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL lock_timeout = {lock}"
-                    + ("; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off" if index_only else "")
-                ).format(
-                    isolation=sql.SQL(isolation), idle=sql.Literal(idle_timeout_ms), lock=sql.Literal(lock_timeout_ms)
-                )
+        async with connection.transaction(), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+            settings = settings_for(
+                connection.info.server_version,
+                isolation,
+                idle_timeout_ms=idle_timeout_ms,
+                lock_timeout_ms=lock_timeout_ms,
+                index_only=index_only,
             )
+            await cursor.execute(settings, binary=False)
             yield cursor
     except errors.ReadOnlySqlTransaction:
         # A failover can leave sessions on a server that takes no writes, and a pool would keep them for an hour.
@@ -129,7 +131,8 @@ async def send(
 ) -> None:
     """The first half of `append`, which in a pipeline waits for nothing; `appended` is the other."""
     values = batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes}
-    await cursor.execute(_append_statement(tables), values)
+    # In binary: the caller's session may have a DateStyle that psycopg does not read.
+    await cursor.execute(_append_statement(tables), values, binary=True)
 
 
 async def appended(cursor: AsyncCursor[TupleRow]) -> datetime | None:

@@ -119,7 +119,8 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
                 refuse_change=tables.refuse_change,
                 day=sql.Literal(day.isoformat()),
                 end=sql.Literal((day + timedelta(days=1)).isoformat()),
-            )
+            ),
+            binary=False,  # several statements
         )
 
 

@@ -196,7 +196,7 @@ ALTER TABLE {cache} ALTER COLUMN points SET STORAGE EXTERNAL;
 
 INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)
 VALUES (0, 2, 0, '{{}}', 'opening', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0, 'migration');
-INSERT INTO {head} (position, chain, live) VALUES (0, '\\x', 1);
+INSERT INTO {head} (position, chain, live) VALUES (0, '', 1);
 """
 
 # A changing column in an index would end HOT updates: the sketch and the totals stay out of both.

@@ -14,6 +14,7 @@ from typing import Any
 
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
@@ -21,6 +22,18 @@ from chancy_metrics.events.schema import Tables
 
 #: Seconds to wait for the server when a connection is made.
 CONNECT_TIMEOUT_S = 5
+#: What our connections are made with unless the DSN says otherwise. Where packets are swallowed, what was sent is given
+#: up after 20 s, and a connection that only waits after 10 + 3 * 5 s; on a Unix socket none of this means anything.
+_UNLESS_GIVEN = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: First release that ends idle sessions.
+_IDLE_SESSION_TIMEOUT = 140_000
 
 
 @asynccontextmanager
@@ -40,13 +53,21 @@ async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncC
 async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
     # PostgreSQL cuts longer names, and says so each time.
     shown = name.encode()[:63].decode(errors="ignore") or None
-    return await AsyncConnection.connect(
-        chancy.dsn,
+    given = conninfo_to_dict(chancy.dsn)
+    connection = await AsyncConnection.connect(
+        make_conninfo(chancy.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
         autocommit=True,
         prepare_threshold=None,
-        connect_timeout=CONNECT_TIMEOUT_S,
         application_name=shown,
+        client_encoding="UTF8",
     )
+    if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
+        # Of the session for good, unlike `events.settings`; a pooler, which gives another pid, would hand it on.
+        await connection.execute(
+            "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
+            {"pid": connection.info.backend_pid},
+        )
+    return connection
 
 
 def who() -> str:
@@ -69,7 +90,8 @@ def needs_schema(names: Tables) -> Iterator[None]:
         yield
     except errors.UndefinedTable as error:
         raise SchemaMissing(
-            f"the metrics tables under prefix {names.prefix!r} are missing: run `chancy misc migrate`"
+            f"the metrics tables under prefix {names.prefix!r} are missing, or in no schema of this session's "
+            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
         ) from error
     except errors.UndefinedColumn as error:
         raise SchemaMissing(

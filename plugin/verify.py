@@ -153,7 +153,7 @@ async def verify(
 
 
 async def _now(connection: AsyncConnection[TupleRow]) -> datetime:
-    cursor = await connection.execute("SELECT clock_timestamp()")
+    cursor = await connection.execute("SELECT clock_timestamp()", binary=True)
     row = await cursor.fetchone()
     assert row is not None
     return row[0].astimezone(UTC)  # type: ignore[no-any-return] # psycopg's rows have no types
