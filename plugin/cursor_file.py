@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.projections.selection import Place
 
-_PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?")
+from .files import read_small, replace_text
+
+_PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
 
 
 def parse_place(text: str) -> Place:
@@ -20,7 +21,9 @@ def parse_place(text: str) -> Place:
     """
     found = _PLACE.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5")
+        raise ValueError(
+            f"{text.strip()[:100]!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5"
+        )
     return Place(int(found[1]), None if found[2] is None else int(found[2]))
 
 
@@ -38,7 +41,7 @@ class CursorFile:
             MetricsLogError: It can't be read, or holds something else.
         """
         try:
-            self._kept = parse_place(self._path.read_text())
+            self._kept = parse_place(read_small(self._path).decode())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -54,17 +57,7 @@ class CursorFile:
         if place == self._kept:
             return
         try:
-            replace_file(self._path, f"{place}\n")
+            replace_text(self._path, f"{place}\n")
         except OSError as error:
             raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: {error}") from error
         self._kept = place
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file as a whole: whoever reads it, at any time, finds the old or the new one."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

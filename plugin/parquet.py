@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
+from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
 
-from .cursor_file import parse_place, replace_file
+from .cursor_file import parse_place
+from .files import create_anew, lock_folder, read_small, replace, replace_text, sync_file
 from .terminal import json_line
 
 try:
@@ -73,6 +73,13 @@ class _State(msgspec.Struct, frozen=True):
     place: str
 
 
+class _Writer(NamedTuple):
+    """A day's file while it is written."""
+
+    file: BinaryIO
+    parquet: pq.ParquetWriter
+
+
 class Export:
     """Pages on their way into a folder.
 
@@ -94,7 +101,7 @@ class Export:
         self._waiting: dict[date, list[Event]] = {}
         self._tables: dict[date, list[pa.Table]] = {}
         self._rows = self._part_events = 0
-        self._writers: dict[date, pq.ParquetWriter] = {}
+        self._writers: dict[date, _Writer] = {}
         self._lock: int | None = None
 
     def __enter__(self) -> Export:
@@ -105,7 +112,7 @@ class Export:
             MetricsLogError: It holds what another selection matched, or its place can't be read.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder)
+        self._lock = lock_folder(self._folder)
         try:
             self.place = self._begun = self._seen = self._read_state() or self.place
         except MetricsLogError:
@@ -117,7 +124,8 @@ class Export:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for day, writer in self._writers.items():
-            writer.close()
+            writer.parquet.close()
+            writer.file.close()
             self._unfinished(day).unlink(missing_ok=True)
         self._writers.clear()
         if self._lock is not None:
@@ -144,17 +152,17 @@ class Export:
         """Make the files whole and keep the place."""
         for day in sorted(self._days):
             self._write_group(day)
-            self._writers.pop(day).close()
-            unfinished = self._unfinished(day)
-            _sync(unfinished)
-            unfinished.replace(self._folder_of(day) / f"{self._name}.parquet")
-            _sync(self._folder_of(day))
+            writer = self._writers.pop(day)
+            writer.parquet.close()
+            with writer.file as file:
+                sync_file(file)
+            replace(self._unfinished(day), self._folder_of(day) / f"{self._name}.parquet")
             self.files += 1
         self.events += self._part_events
         self._rows = self._part_events = 0
         if self._seen != self.place or not (self._folder / _STATE).exists():
             state = _State(self._selection, str(self._seen))
-            replace_file(self._folder / _STATE, json_line(state) + "\n")
+            replace_text(self._folder / _STATE, json_line(state) + "\n")
         self.place = self._begun = self._seen
 
     @property
@@ -172,8 +180,9 @@ class Export:
             return
         if day not in self._writers:
             self._folder_of(day).mkdir(parents=True, exist_ok=True)
-            self._writers[day] = pq.ParquetWriter(self._unfinished(day), SCHEMA, compression="zstd")
-        self._writers[day].write_table(pa.concat_tables(self._tables.pop(day)))
+            file = create_anew(self._unfinished(day))
+            self._writers[day] = _Writer(file, pq.ParquetWriter(file, SCHEMA, compression="zstd"))
+        self._writers[day].parquet.write_table(pa.concat_tables(self._tables.pop(day)))
 
     def _folder_of(self, day: date) -> Path:
         return self._folder / f"day={day.isoformat()}"
@@ -190,7 +199,7 @@ class Export:
     def _read_state(self) -> Place | None:
         path = self._folder / _STATE
         try:
-            state = msgspec.json.decode(path.read_bytes(), type=_State)
+            state = msgspec.json.decode(read_small(path), type=_State)
             place = parse_place(state.place)
         except FileNotFoundError:
             return None
@@ -212,27 +221,3 @@ def as_table(events: Sequence[Event]) -> pa.Table:
     columns["error"] = [event.error or None for event in events]
     columns["meta"] = [json_line(event.meta) if event.meta else None for event in events]
     return pa.table(columns, schema=SCHEMA)
-
-
-def _lock(folder: Path) -> int:
-    """Hold *folder* until the descriptor that is returned is closed, or its process ends.
-
-    Raises:
-        AlreadyRunning: Another process holds it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise AlreadyRunning(f"another process writes into {str(folder)!r}: let it end first") from error
-    return descriptor
-
-
-def _sync(path: Path) -> None:
-    """Let a file, or a folder's names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

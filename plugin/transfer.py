@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import date
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 from anyio import to_thread
 from chancy import Chancy
@@ -21,6 +19,7 @@ from chancy_metrics.events.transfer import DamagedExport, check_whole
 
 from .connection import needs_schema, own_connection
 from .exporting import Export, Exported, Moved
+from .files import publish, temporary_file
 from .importing import Import, Imported
 from .sealing import Progress
 
@@ -107,11 +106,11 @@ async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day:
 async def _write_file(
     path: Path, write: Callable[[BinaryIO], Awaitable[Exported]], *, accepts_same: bool = False
 ) -> Exported:
-    if not accepts_same and await to_thread.run_sync(path.exists):
+    if not accepts_same and await to_thread.run_sync(os.path.lexists, path):
         raise MetricsLogError(f"{path} is there already: choose another name, or remove it first")
     for _ in range(_TRIES):
         try:
-            with _temporary(path) as (file, temporary):
+            with temporary_file(path) as (file, temporary):
                 exported = await write(file)
                 await to_thread.run_sync(_publish, file, temporary, path, exported.content)
                 return exported
@@ -120,29 +119,10 @@ async def _write_file(
     raise MetricsLogError(f"days left the log {_TRIES} times while it was written: try again")
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        with temporary.open("xb") as file:
-            yield file, temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _publish(file: BinaryIO, temporary: Path, path: Path, content: str) -> None:
-    """Make the file durable and give it its name, unless one with the same content has it."""
-    file.flush()
-    os.fsync(file.fileno())
-    if not path.exists():
-        temporary.rename(path)
-    elif not _holds(path, content):
+    """Give the file its name, unless one with the same content has it."""
+    if not publish(file, temporary, path) and not _holds(path, content):
         raise MetricsLogError(f"{path} is there already, with other content or damaged: move it away")
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _holds(path: Path, content: str) -> bool:

@@ -113,7 +113,7 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
 
 def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(parquet, "replace_file", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(parquet, "replace_text", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
         with Export(tmp_path, Selection()) as export:
             export.write(a_page(an_event(1), an_event(2, NOON + DAY)))
             export.finish()

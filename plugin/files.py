@@ -1,0 +1,118 @@
+"""Durable files: new under a temporary name, whole when they get their own, and never written through a link."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from chancy_metrics.events.errors import AlreadyRunning
+
+#: What a small file of ours, such as a cursor, holds at the most.
+SMALL_BYTES = 1 << 20
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a new file beside *path* under a name that nobody can guess; the name goes with the block.
+
+    Who is killed leaves it behind, as `.NAME.….part`.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with _create(temporary) as file:
+            yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_anew(path: Path) -> BinaryIO:
+    """Open a new file at a known name; what lies there, a killed run's leftover or somebody's link, goes first.
+
+    Raises:
+        OSError: Something was put there in between: it is neither followed nor written to.
+    """
+    path.unlink(missing_ok=True)
+    return _create(path)
+
+
+def publish(file: BinaryIO, temporary: Path, path: Path) -> bool:
+    """Make a file durable and give it the name *path*; False if something has that name, which stays as it is."""
+    sync_file(file)
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+    sync_folder(path.parent)
+    return True
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Give a durable file the name *path* in the stead of what has it; of a link it is the link that goes."""
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file as a whole: whoever reads it, at any time, finds the old or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    with create_anew(beside) as file:
+        file.write(text.encode())
+        sync_file(file)
+    replace(beside, path)
+
+
+def read_small(path: Path) -> bytes:
+    """Return what a small file holds.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It holds more than any small file of ours.
+    """
+    with path.open("rb") as file:
+        data = file.read(SMALL_BYTES + 1)
+    if len(data) > SMALL_BYTES:
+        raise ValueError(f"it holds more than {SMALL_BYTES:,} bytes")
+    return data
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Let what was written into *file* survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in *folder* survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_folder(folder: Path) -> int:
+    """Hold *folder* until the descriptor that is returned is closed, or its process ends.
+
+    Raises:
+        AlreadyRunning: Another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another process writes into {str(folder)!r}: let it end first") from error
+    return descriptor
+
+
+def _create(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "wb")
