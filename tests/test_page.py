@@ -10,6 +10,8 @@ import time
 import uuid
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -347,6 +349,71 @@ async def test_dragging_zooms_and_back_goes_back(page: MetricsLog) -> None:
     page.browser.back()
     page.browser.back()
     page.wait(lambda: len(page.traces(SUCCEEDED)[1]["x"]) == before)
+
+
+#: Shows one chart of the points given, in a page that is open, and keeps which buckets are asked about.
+ONE_CHART = """
+const [points, done] = arguments;
+import("/metrics-log/chart.js").then(async ({ Chart }) => {
+  window.asked = [];
+  const nothing = () => {};
+  const explain = (_, index) => asked.push(index);
+  const chart = new Chart(points.key, { remove: nothing, cursor: nothing, zoom: nothing, explain });
+  document.querySelector("#charts").replaceChildren(chart.element);
+  chart.show(points, { counters: "count", histograms: "count" });
+  await chart.draw();
+  done();
+});
+"""
+
+
+async def test_where_a_clock_is_put_back_each_hour_has_its_bar_and_a_click_is_of_the_bar_it_hits(
+    page: MetricsLog,
+) -> None:
+    first = datetime(2026, 10, 24, 22, tzinfo=UTC)  # Berlin's midnight, 25 hours before the next
+    starts = [first + timedelta(hours=hour) for hour in range(26)]
+    points = {
+        "key": "autumn",
+        "type": "counter",
+        "unit": "count",
+        "width_s": 3_600,
+        "since": starts[0].isoformat(),
+        "until": starts[-1].isoformat(),
+        "generated_at": starts[-1].isoformat(),
+        "buckets": [{"at": start.isoformat(), "sum": hour + 1} for hour, start in enumerate(starts[:-1])],
+    }
+    page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Europe/Berlin"})
+    try:
+        page.show(SUCCEEDED)
+        page.browser.execute_async_script(ONE_CHART, points)
+
+        bars = page.all(".bars .point path")
+        lefts = [bar.rect["x"] for bar in bars]
+        assert len(bars) == 25
+        steps = [after - before for before, after in pairwise(lefts)]
+        assert max(steps) - min(steps) < 1 < min(steps)
+        for hour in range(25):
+            ActionChains(page.browser, duration=0).move_to_element(bars[hour]).click().perform()
+        assert page.browser.execute_script("return asked") == list(range(25))
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+
+
+async def test_an_address_is_the_same_moment_in_every_zone(page: MetricsLog) -> None:
+    page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Australia/Lord_Howe"})
+    try:
+        page.show(SUCCEEDED)
+        views = page.browser.execute_async_script(
+            "const done = arguments[0]; import('/metrics-log/view.js').then(({ parse, write }) => done("
+            "['2026-10-25T02:00', '2026-10-25T02:00Z', '2026-10-25T03:00%2B01:00', '2026-10-25'].map((since) =>"
+            " write(parse(`?since=${since}&until=2026-10-25T04:00`)))))"
+        )
+        noon, two, offset, midnight = (parse_qs(view) for view in views)
+        assert noon == two == offset
+        assert (noon["since"], noon["until"]) == (["2026-10-25T02:00:00.000Z"], ["2026-10-25T04:00:00.000Z"])
+        assert midnight["since"] == ["2026-10-25T00:00:00.000Z"]
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
 async def test_the_cursor_is_shared(page: MetricsLog) -> None:

@@ -3,7 +3,7 @@
 import { ask, SignedOut } from "./api.js";
 import { byId, el, name } from "./dom.js";
 import { Chart } from "./chart.js";
-import { clockWithSeconds, length, moment, RANGES, span } from "./times.js";
+import { clockWithSeconds, length, moment, parseMoment, RANGES, span } from "./times.js";
 
 export const MOST_CHARTS = 12;
 const REFRESH_MS = 5_000;
@@ -75,7 +75,7 @@ export class Charts {
   /** Point out the bucket that is explained, in the chart it is of. */
   showChosen() {
     const { of, at } = this.page.view;
-    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? Date.parse(at) : null));
+    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? parseMoment(at) : null));
   }
 
   /** Show a window of whole minutes. */

@@ -41,7 +41,8 @@ export async function draw(element, points, shown, width) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif" }, hovermode: false, showlegend: false,
     xaxis: {
-      ...axis, type: "date", range: [from, to], showgrid: false, tickmode: "array",
+      // Not "date": plotly places milliseconds by the browser's own clock, where it is put back two hours on one spot.
+      ...axis, type: "linear", range: [from, to], showgrid: false, tickmode: "array",
       tickvals: horizontal.map(([at]) => at), ticktext: horizontal.map(([, text]) => text),
     },
     yaxis: { ...axis, range: [0, 1], visible: false },

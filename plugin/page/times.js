@@ -23,6 +23,15 @@ export const clock = (ms) => CLOCK.format(ms);
 export const clockWithSeconds = (ms) => CLOCK_S.format(ms);
 export const date = (ms) => DATE.format(ms);
 
+const ISO = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/;
+
+/** A moment in ISO 8601, in UTC where it names no zone; null if it is none. */
+export function parseMoment(text) {
+  const found = ISO.exec(text);
+  const at = found ? Date.parse(found[1] && !found[4] ? `${text}Z` : text) : NaN;
+  return Number.isFinite(at) ? at : null;
+}
+
 /** Day and time; the time alone if it is today. */
 export function moment(ms, now_ms = Date.now()) {
   const today = Math.floor(ms / DAY) === Math.floor(now_ms / DAY);

@@ -1,6 +1,6 @@
 // What is shown, as the address bar keeps it: whoever opens the address sees the same.
 
-import { RANGES } from "./times.js";
+import { parseMoment, RANGES } from "./times.js";
 
 const ONE_OF = {
   view: ["charts", "events"],
@@ -23,10 +23,7 @@ export function parse(query) {
   }
   for (const name of TEXTS) view[name] = given.get(name) ?? "";
   for (const name of FILTERS) if (given.get(`event_${name}`)) view.filters[name] = given.get(`event_${name}`);
-  for (const name of MOMENTS) {
-    const at = Date.parse(given.get(name) ?? "");
-    view[name] = Number.isFinite(at) ? at : null;
-  }
+  for (const name of MOMENTS) view[name] = parseMoment(given.get(name) ?? "");
   if (view.since === null || view.until === null || view.since >= view.until) view.since = view.until = null;
   return view;
 }
