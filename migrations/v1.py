@@ -93,6 +93,7 @@ CREATE TABLE {sessions} (
     session uuid PRIMARY KEY,
     worker text NOT NULL,
     producers uuid[] NOT NULL,
+    append_interval double precision NOT NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,

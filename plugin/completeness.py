@@ -64,8 +64,8 @@ class Completeness(msgspec.Struct, frozen=True):
         uncertain: What those that fell silent had in memory when they were last seen, by the same kinds; it is lost
             unless it was written after that. Job updates are there only while log and spill are both locked, or
             refuse them.
-        uncertain_s: So many seconds of custom observations may be missing on top at the most, `append_interval` for
-            each that fell silent; made right after it was seen last, if it was busy and the database within reach.
+        uncertain_s: So many seconds of custom observations may be missing on top at the most, the `append_interval`
+            of each that fell silent; made right after it was seen last, if it was busy and the database within reach.
         in_memory: What sessions that live hold in memory now because they can't append it, by the same kinds.
         since: Start of the window, inclusive; None for all time.
         until: Its end, exclusive.
@@ -106,6 +106,7 @@ class End(NamedTuple):
         how: "silent" without an end, "lossy" with one, "alive".
         session: None where a producer has no session's row: it is known by its worker then.
         held: What it had in memory when it was last seen, by kind.
+        append_interval_s: How old what is in memory may be; None where only the asking app's is known.
     """
 
     worker: str
@@ -113,6 +114,7 @@ class End(NamedTuple):
     how: str = "silent"
     session: UUID | None = None
     held: dict[str, int] = {}  # noqa: RUF012 # nobody writes to it
+    append_interval_s: float | None = None
 
 
 class Facts(NamedTuple):
@@ -213,7 +215,9 @@ def complete(
         ended_uncleanly=len({one.session or one.worker for one in ended}),
         lost=_held(one for one in ended if one.how == "lossy"),
         uncertain=_held(silent),
-        uncertain_s=len(silent) * append_interval_s,
+        uncertain_s=sum(
+            append_interval_s if one.append_interval_s is None else one.append_interval_s for one in silent
+        ),
         in_memory=_held(one for one in facts.ended if one.how == "alive"),
         since=since,
         until=until,
@@ -286,9 +290,9 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
         sql.SQL(
             """
             SELECT worker, seen_at, CASE WHEN ended THEN 'lossy' WHEN silent THEN 'silent' ELSE 'alive' END,
-                session, coalesce(held, '{{}}')
+                session, coalesce(held, '{{}}'), append_interval
             FROM (
-                SELECT s.worker, s.session, s.held, greatest(s.seen_at, p.seen_at) AS seen_at,
+                SELECT s.worker, s.session, s.held, s.append_interval, greatest(s.seen_at, p.seen_at) AS seen_at,
                     s.ended_at IS NOT NULL AS ended, p.closed,
                     p.closed IS NOT TRUE
                         AND greatest(s.seen_at, p.seen_at) < ({now}) - make_interval(secs => %(silent)s) AS silent

@@ -58,7 +58,7 @@ async def end(chancy: Chancy, recorder: Recorder, hook: JobHook | None, log: Log
                 tasks.start_soon(_write, chancy, hook.close, hook.held, reasons)
     lost = recorder.held() + (hook.held() if hook is not None else Held())
     if writing.cancelled_caught and not reasons:
-        reasons["deadline"] = f"the database did not answer within {within_s - _TELL_S:.0f} s"
+        reasons["deadline"] = f"the database did not answer within {within_s - _TELL_S:.1f} s"
     why = "; ".join(sorted(set(reasons.values())))
     untold = await _tell(chancy, recorder, lost)
     if lost:
@@ -81,7 +81,7 @@ async def _write(
         try:
             await close(chancy)
         except Exception as error:  # a worker must stop whatever the database does
-            reasons[name] = f"{type(error).__name__}: {error}".strip()
+            reasons[name] = _line(error)
             if not held() or not isinstance(error, (psycopg.OperationalError, SequenceConflict)):
                 return
             await anyio.sleep(_PAUSE_S)
@@ -100,6 +100,10 @@ async def _tell(chancy: Chancy, recorder: Recorder, lost: Held) -> str:
             async with own_connection(chancy) as connection:
                 told = await presence.tell(connection, tables(chancy.prefix), lost, ends=True)
         except Exception as error:  # a worker must stop whatever the database does
-            return f"{type(error).__name__}: {error}".strip()
+            return _line(error)
         return "" if told else "this role may not"
     return "the database did not answer"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -301,7 +301,9 @@ class Metrics(Plugin):
             worker_id: Under which it is stored; the host's name by default.
         """
         name = worker_id or socket.gethostname()
-        presence = Presence(name, lambda: recorder.producers, chancy.log)
+        presence = Presence(
+            name, lambda: recorder.producers, chancy.log, append_interval_s=self._options.append_interval
+        )
         recorder = Recorder(name, self._claim(), self._clock, chancy.log, presence=presence)
         block = _Appending(chancy, recorder)
         self._blocks.append(recorder.buffer)

@@ -53,11 +53,14 @@ class Presence:
         refused: Whether this role may not write the row; the session is judged by its last batches then.
     """
 
-    def __init__(self, worker_id: str, producers: Callable[[], list[UUID]], log: Logger) -> None:
+    def __init__(
+        self, worker_id: str, producers: Callable[[], list[UUID]], log: Logger, *, append_interval_s: float
+    ) -> None:
         self.id: UUID = uuid4()
         self.refused = False
         self._worker_id = worker_id
         self._producers = producers
+        self._append_interval_s = append_interval_s
         self._log = log
         self._next_at = -math.inf
         self._told: Held = Counter()
@@ -84,9 +87,9 @@ class Presence:
                 await cursor.execute(
                     sql.SQL(
                         """
-                        INSERT INTO {sessions} AS s (session, worker, producers, held, ended_at)
+                        INSERT INTO {sessions} AS s (session, worker, producers, append_interval, held, ended_at)
                         VALUES (
-                            %(session)s, %(worker)s, %(producers)s, %(held)s,
+                            %(session)s, %(worker)s, %(producers)s, %(append_interval)s, %(held)s,
                             CASE WHEN %(ends)s THEN clock_timestamp() END
                         )
                         ON CONFLICT (session) DO UPDATE
@@ -100,6 +103,7 @@ class Presence:
                         "session": self.id,
                         "worker": self._worker_id,
                         "producers": self._producers(),
+                        "append_interval": self._append_interval_s,
                         "held": Jsonb(dict(held)) if held else None,
                         "ends": ends,
                     },

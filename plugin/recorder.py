@@ -91,10 +91,11 @@ class Recorder:
             await self.flush(chancy)
         except Exception as error:  # the append loop and the host outlive every failure of ours
             failure = error
+            held = self.held()
             self._warnings.warn(
-                "append",
-                f"metrics of worker {self.worker_id!r} could not be appended; kept in memory and tried again: "
-                f"{spell(self.held())}: {type(error).__name__}: {error}",
+                "append" if held else "append nothing",
+                f"metrics of worker {self.worker_id!r} could not be appended; {spell(held)} in memory, tried again: "
+                f"{type(error).__name__}: {error}",
             )
         await self._tell(chancy, failure)
         return failure is None

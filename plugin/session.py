@@ -64,7 +64,12 @@ class Session:
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
-        self.presence = Presence(worker.worker_id, lambda: [*self.recorder.producers, *self.hook.producers], chancy.log)
+        self.presence = Presence(
+            worker.worker_id,
+            lambda: [*self.recorder.producers, *self.hook.producers],
+            chancy.log,
+            append_interval_s=options.append_interval,
+        )
         self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log, presence=self.presence)
         self.hook = JobHook(
             worker.worker_id,

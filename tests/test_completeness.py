@@ -87,7 +87,9 @@ async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_
         await LogWriter(connection, names, worker).append(runs=[a_run("app:n")])
     await order_and_fold(connection, names)
     long_ago = "UPDATE {producers} SET seen_at = seen_at - interval '181 s' WHERE worker <> 'young'"
-    session = "INSERT INTO {sessions} SELECT producer, worker, ARRAY[producer] FROM {producers} WHERE worker = 'alive'"
+    session = (
+        "INSERT INTO {sessions} SELECT producer, worker, ARRAY[producer], 1 FROM {producers} WHERE worker = 'alive'"
+    )
     await fetch(connection, session, names)
     await fetch(connection, long_ago, names)
     await fetch(connection, "UPDATE {producers} SET closed = true WHERE worker = 'clean'", names)

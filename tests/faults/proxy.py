@@ -1,4 +1,4 @@
-"""A man in the middle of client and PostgreSQL that loses a COMMIT, or only its answer."""
+"""A man in the middle of client and PostgreSQL that loses a COMMIT, or only its answer, or everything."""
 
 from __future__ import annotations
 
@@ -26,17 +26,37 @@ class Proxy:
     Attributes:
         loses: Called at each COMMIT with the statements of its transaction.
         lost: What was lost, in order.
+        silent: Whether all bytes of both directions are swallowed, of new connections too, and none is closed.
     """
 
     def __init__(self, server: Server, folder: Path, loses: Callable[[bytes], Loss]) -> None:
         self.loses = loses
         self.lost: list[Loss] = []
+        self.silent = False
         self._server = server
         self._folder = folder
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
 
     def dsn(self, dsn: str) -> str:
         """The way to the same database through here."""
         return dsn.replace(quote(str(self._server.folder), safe=""), quote(str(self._folder), safe=""))
+
+    async def open(self) -> None:
+        self._listener = await asyncio.start_unix_server(self._connected, str(self._folder / _SOCKET))
+
+    async def close(self) -> None:
+        """Cut every connection, and take no more of them."""
+        if self._listener is not None:
+            self._listener.close()
+        for task in set(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self.serve(client, to_client))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_unix_connection(str(self._server.folder / _SOCKET))
@@ -44,10 +64,14 @@ class Proxy:
         hiding = asyncio.Event()
 
         async def requests() -> None:
-            to_server.write(await _startup(client))
+            startup = await _startup(client)
+            if not self.silent:
+                to_server.write(startup)
             statements = b""
             while True:
                 kind, body = await _message(client)
+                if self.silent:
+                    continue
                 if kind in b"QP":
                     statements = b"" if body.startswith(b"BEGIN") else statements + body
                 loss = self.loses(statements) if kind == b"Q" and body.startswith(b"COMMIT") else ""
@@ -64,6 +88,8 @@ class Proxy:
 
         async def answers() -> None:
             while data := await server.read(65_536):
+                if self.silent:
+                    continue
                 if not hiding.is_set():
                     to_client.write(data)
                 elif data[-6:-5] == _READY:
@@ -85,21 +111,11 @@ async def a_proxy(server: Server, loses: Callable[[bytes], Loss] = lambda _: "")
     """Run a proxy in front of *server* for the length of a block."""
     folder = Path(tempfile.mkdtemp(prefix="proxy-", dir="/tmp"))
     proxy = Proxy(server, folder, loses)
-    connections: set[asyncio.Task[None]] = set()
-
-    def connected(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(proxy.serve(client, to_client))
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    listener = await asyncio.start_unix_server(connected, str(folder / _SOCKET))
+    await proxy.open()
     try:
         yield proxy
     finally:
-        listener.close()
-        for task in set(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await proxy.close()
         shutil.rmtree(folder)
 
 
