@@ -15,12 +15,12 @@ from .cli_app import FOUND_SOMETHING, load, run
 from .cli_audit import audit
 from .cli_explain import mark_command
 from .cli_retention import discard_command, prune_command
-from .cli_verify import completeness_command, counted, verify_command
+from .cli_verify import completeness_command, counted, percent, verify_command
 from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
 from .projector import fold_all
 from .retention import DueDay
 from .status import Status, read_status
-from .verify import LastVerified
+from .verified import LastVerified
 from .versions import Unfinished
 
 
@@ -78,10 +78,12 @@ def _text(status: Status) -> str:
         "folder": f"{status.folded_by or 'nobody'}, since {_moment(status.folding_since)}",
         "last fold": fold,
         **counted(status.completeness),
-        "verified": _verified(status.verified),
+        **_verified(status),
     }
     if status.ambiguous_keys:
         lines["two types"] = ", ".join(status.ambiguous_keys)
+    if status.not_looked_at:
+        lines["not looked at"] = "; ".join(status.not_looked_at)
     text = "\n".join(f"{name:<15} {value}" for name, value in lines.items())
     verdict = "\n".join(f"UNHEALTHY: {reason}" for reason in status.unhealthy) or "healthy"
     return f"{text}\n{verdict}"
@@ -111,11 +113,36 @@ def _due(due: DueDay | None) -> str:
     return "no day is past its time" if due is None else str(due)
 
 
-def _verified(last: LastVerified | None) -> str:
+def _verified(status: Status) -> dict[str, str]:
+    """What was compared with the log, when, and what came of it."""
+    last = status.verified
     if last is None:
-        return "never"
-    found = f"{last.different:,} differences, {last.found:,} other faults" if last.sentences else "everything agreed"
-    return f"{_moment(last.at)}, {last.points:,} points: {found}"
+        return {"verified": "never"}
+    of = "" if last.version == status.version else f" of version {last.version}, which is not the live one,"
+    compared = f"{last.points:,} points" if last.points else "nothing was"
+    lines = {"verified": f"{_moment(last.at)},{of} {compared} compared, {_open(last)}"}
+    share = last.share
+    if share.oldest_at is not None:
+        each = ", ".join(f"{name} {percent(part)}" for name, part in share.by_resolution.items())
+        lines["  of it"] = (
+            f"{percent(share.whole)} of the buckets kept ({each}), the oldest at {_moment(share.oldest_at)}"
+        )
+    if last.log_at is not None:
+        lines["log checked"] = f"whole up to position {last.log_position:,}, {_moment(last.log_at)}"
+    if (made := last.rebuilt) is not None:
+        same = f"{made.different:,} differ" if made.different else "none differs"
+        lines["rebuilt"] = (
+            f"{_moment(made.at)}, {made.points:,} points compared with version {made.version} at position "
+            f"{made.position:,}, {same}"
+        )
+    return lines
+
+
+def _open(last: LastVerified) -> str:
+    expired = f"; {last.expired:,} findings are closed, their buckets are not kept any more" if last.expired else ""
+    if last.open:
+        return f"{last.different:,} differences, {last.found:,} other faults are open{expired}"
+    return f"nothing found is open{expired}"
 
 
 def _moment(moment: datetime | None) -> str:

@@ -29,7 +29,8 @@ def verify_command(
 ) -> None:
     """Replay the log and compare it with everything that is made of it.
 
-    Nobody waits for it. Exits with 3 when anything does not agree; `status` then says so until the next run.
+    Nobody waits for it. Exits with 3 when anything does not agree; `status` then says so until a run that looks there
+    finds nothing.
     """
     chancy, _ = load(app)
     _check_order(since, until)
@@ -95,17 +96,43 @@ def _completeness_text(found: Completeness) -> str:
 
 
 def _verified_text(found: Verified) -> str:
-    lines = [*map(str, found.findings), *map(str, found.differences)]
-    hidden = found.drift - len(lines)
+    lines = [*(f"note: {note}" for note in found.notes), *map(str, found.findings), *map(str, found.differences)]
+    hidden = found.drift - len(found.findings) - len(found.differences)
     if hidden:
         lines.append(f"and {hidden:,} more")
     lines.append(
         f"{found.points:,} points compared at position {found.position:,} of version {found.version}, "
         f"{found.events:,} events of {found.spans:,} {'stretch' if found.spans == 1 else 'stretches'} of time "
-        f"replayed in {found.took_s:,.1f} s: "
-        + (f"{found.different:,} differences, {found.found:,} other faults" if found.drift else "everything agrees")
+        f"replayed in {found.took_s:,.1f} s: " + _verdict(found)
     )
     return "\n".join(lines)
+
+
+def _verdict(found: Verified) -> str:
+    """What the run has found, of what it has looked at and nothing else."""
+    whole = found.since is found.until is None and found.spans == 1
+    parts = []
+    if found.drift:
+        parts.append(f"{found.different:,} differences, {found.found:,} other faults")
+    if found.nothing:
+        parts.append(f"nothing was compared: {found.nothing}")
+    elif not found.drift:
+        parts.append("everything agrees" if whole and not found.left_out else "they agree")
+    if found.left_out:
+        parts.append(found.left_out)
+    if not whole and found.share is not None and found.share.oldest_at is not None:
+        since = f"{found.share.oldest_at:%Y-%m-%d %H:%M:%S %Z}"
+        parts.append(f"{percent(found.share.whole)} of the buckets kept were compared since {since}")
+    if found.open is not None and found.open > found.drift:
+        parts.append(f"{found.open - found.drift:,} findings of earlier runs are open: `status` says where")
+    return "; ".join(parts)
+
+
+def percent(share: float) -> str:
+    """A share in words: 0 % and 100 % are none and all, not nearly so."""
+    if share >= 1 or share <= 0:
+        return f"{min(max(share, 0), 1):.0%}".replace("%", " %")
+    return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
 
 
 def _verified_json(found: Verified) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import msgspec
@@ -29,10 +30,11 @@ from chancy_metrics.projections.versions import (
     read_versions,
 )
 
-from .connection import own_connection, who
+from .connection import database_now_us, own_connection, who
 from .filling import Filling, Progress
 from .metrics import metrics_of
 from .options import DAY_S
+from .verified import RebuildCompared, keep_rebuilt
 
 #: Seconds to wait for another rebuild that may have been killed a moment ago.
 _PATIENCE_S = 5
@@ -199,7 +201,19 @@ async def _compare(
                 filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
             assert filled is not None
             filling.tell("comparing", live.position, live.position)
-            return live.version, live.position, await compare(snapshot, names, live, filled)
+            compared = await compare(snapshot, names, live, filled)
+        await _keep_comparison(working, names, filling.version, live, compared)
+        return live.version, live.position, compared
+
+
+async def _keep_comparison(
+    connection: AsyncConnection[TupleRow], names: Tables, version: int, live: Version, compared: Comparison
+) -> None:
+    """Keep for `status` what the comparison with the version before has found."""
+    async with short_transaction(connection) as cursor:
+        at = datetime.fromtimestamp(await database_now_us(cursor) / 1e6, UTC)
+        made = RebuildCompared(live.version, at, live.position, compared.points, compared.different)
+        await keep_rebuilt(cursor, names, version, made)
 
 
 async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> Version | None:

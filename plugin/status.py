@@ -25,7 +25,7 @@ from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
 from .retention import DueDay, oldest_due
 from .succession import Task, read_task, standstill_after_s
-from .verify import LastVerified
+from .verified import LastVerified, read_last_verified
 from .versions import Unfinished, read_unfinished
 
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
@@ -44,6 +44,8 @@ class Status(msgspec.Struct, frozen=True):
         rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
         unfinished: Versions on their way to become the live one.
         due_day: The oldest day that is to leave the log, and what keeps it.
+        verified: What runs of `verify` have compared and what of their findings is open; None where none ran.
+        not_looked_at: What nobody has looked at, so that nothing in here speaks of it, a sentence each.
         unhealthy: What is wrong and what to do, a sentence each.
     """
 
@@ -76,6 +78,7 @@ class Status(msgspec.Struct, frozen=True):
     days_ahead: int
     log_retention_days: float
     due_day: DueDay | None
+    not_looked_at: list[str]
     unhealthy: list[str]
 
 
@@ -114,6 +117,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         sizes = await _sizes(cursor, names)
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)
+        verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
         at=_utc(head["now"]),
@@ -139,16 +143,33 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         series=series,
         ambiguous_keys=ambiguous,
         completeness=completeness,
-        verified=None if head["verified"] is None else msgspec.convert(head["verified"], LastVerified),
+        verified=verified,
         first_day=min(days, default=None),
         last_day=max(days, default=None),
         days_ahead=len([day for day in days if day > today]),
         log_retention_days=options.log_retention / DAY_S,
         due_day=due_day,
+        not_looked_at=[],
         unhealthy=[],
     )
     missing = [day for day in (today, today + timedelta(days=1)) if day not in days]
-    return msgspec.structs.replace(status, unhealthy=_reasons(status, missing))
+    return msgspec.structs.replace(status, not_looked_at=_not_looked_at(status), unhealthy=_reasons(status, missing))
+
+
+def _not_looked_at(status: Status) -> list[str]:
+    """What a status without a fault must not be taken to say."""
+    unseen = []
+    if not status.position:
+        unseen.append("nothing has been folded yet, so there are no numbers")
+    last = status.verified
+    if last is None or not last.share.whole:
+        of = "the numbers were" if last is None or last.version == status.version else f"version {status.version} was"
+        unseen.append(f"{of} never compared with the log: `chancy-metrics verify` does it")
+    if last is None or last.log_at is None:
+        unseen.append(
+            "the log and its order were never checked whole: `chancy-metrics verify` does it without a window"
+        )
+    return unseen
 
 
 def _reasons(status: Status, missing_days: list[date]) -> list[str]:
@@ -173,10 +194,13 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         for rule in status.completeness.failing_rules
         if rule.batches > rule.discarded
     ]
-    if status.verified is not None and (status.verified.different or status.verified.found):
+    if (last := status.verified) is not None and last.open:
+        since = min(fault.found_at for fault in last.open)
+        hidden = len(last.open) - len(last.sentences)
         reasons.append(
-            f"verify found {status.verified.different} differences and {status.verified.found} other faults at "
-            f"{status.verified.at:%Y-%m-%d %H:%M:%S %Z}: {'; '.join(status.verified.sentences)}"
+            f"verify found {last.different} differences and {last.found} other faults, the first at "
+            f"{since:%Y-%m-%d %H:%M:%S %Z}, and no run over their place has found it right since: "
+            f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more places" if hidden else "")
         )
     if status.due_day is not None and status.due_day.hangs(status.at):
         reasons.append(f"{status.due_day}: {status.due_day.reason}")
@@ -212,7 +236,7 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
             sql.SQL(
                 """
                 SELECT clock_timestamp() AS now, (clock_timestamp() AT TIME ZONE 'UTC')::date AS today,
-                    h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.verified, v.folded_by,
+                    h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.folded_by,
                     v.folder_since, v.folded_at, v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v

@@ -1,35 +1,36 @@
-"""Whether the log, its order, the rollups and the cache agree: looked at in full or in samples, and remembered."""
+"""Whether the log, its order, the rollups and the cache agree: looked at in full or in samples, and kept."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from random import Random
 
 import msgspec
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.projections.findings import Finding, Findings
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.coverage import Looked, Record, Share, together
+from chancy_metrics.projections.findings import Finding, Findings, Spot
 from chancy_metrics.projections.replay import Difference
 from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
-from chancy_metrics.projections.verify import check_order, check_span
+from chancy_metrics.projections.verify import Checked, check_order, check_span
 from chancy_metrics.projections.versions import live_version
 
 from . import in_transaction
 from .completeness import completeness
-from .connection import own_connection
+from .connection import database_now_us, own_connection
 from .metrics import metrics_of
 from .moments import utc
+from .verified import Run, keep, read_open_positions
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
 SHOWN = 100
@@ -49,6 +50,11 @@ class Verified(msgspec.Struct, frozen=True):
         different: How many of them differ; `differences` spells out the first ones, stored (old) against replayed.
         found: What else is wrong; `findings` spells out the first ones.
         ended_uncleanly: Workers that went silent without an end; no finding, but what was in their buffer is lost.
+        left_out: What the version leaves out of that time, in words; "" for nothing. It is in neither side.
+        nothing: Why nothing was compared, in words; "" where something was.
+        open: Findings and differences of this run and of earlier ones elsewhere; None where nothing could be kept.
+        share: How much of what the version keeps was compared by now; None where nothing could be kept.
+        notes: What else is to be known, in sentences.
     """
 
     at: datetime
@@ -65,25 +71,16 @@ class Verified(msgspec.Struct, frozen=True):
     found: int
     findings: list[Finding]
     ended_uncleanly: int
+    left_out: str
+    nothing: str
+    open: int | None
+    share: Share | None
+    notes: list[str]
 
     @property
     def drift(self) -> int:
-        """Differences and findings together; 0 when everything agrees."""
+        """Differences and findings of this run together; 0 when everything that it looked at agrees."""
         return self.different + self.found
-
-
-class LastVerified(msgspec.Struct, frozen=True):
-    """What is kept of the last run on a version: `Verified` without its lists, and the first sentences of both."""
-
-    at: datetime
-    since: datetime | None
-    until: datetime | None
-    spans: int
-    position: int
-    points: int
-    different: int
-    found: int
-    sentences: list[str]
 
 
 async def verify(
@@ -101,10 +98,13 @@ async def verify(
     the buckets that lie whole between them, and the batches that have events there. The shared cache, the end of
     the order and the producers are looked at each time.
 
+    What earlier runs have found stays open until a run looks there and finds nothing.
+
     Args:
         since: Inclusive, aware.
         until: Exclusive, aware.
-        budget_s: Seconds after which no other day, or hour, is drawn at random; at least one is looked at.
+        budget_s: Seconds after which no other day, or hour, is drawn at random; at least one is looked at, and none
+            any more once all have been.
         chance: What draws them.
 
     Raises:
@@ -121,17 +121,23 @@ async def verify(
         spans: Iterable[Span] = [asked]
         if budget_s is not None:
             spans = await _draw(connection, names, asked, at, chance or Random())
+        async with short_transaction(connection) as cursor:
+            open_positions = await read_open_positions(cursor, names)
         found = Findings(SHOWN)
         checked = []
         differences: list[Difference] = []
         for span in spans:
-            one = await check_span(connection, names, metrics.options.rules, span, most=SHOWN)
+            one = await check_span(
+                connection, names, metrics.options.rules, span, most=SHOWN, open_positions=open_positions
+            )
             checked.append(one)
             differences += one.contrast.differences[: SHOWN - len(differences)]
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
         found.add_all(await check_order(connection, names, most=SHOWN))
+        points = sum(one.contrast.points for one in checked)
+        whole = await completeness(chancy, since, until)
         verified = Verified(
             at=at,
             took_s=round(time.monotonic() - started, 3),
@@ -141,15 +147,53 @@ async def verify(
             version=checked[-1].version,
             position=checked[-1].position,
             events=sum(one.events for one in checked),
-            points=sum(one.contrast.points for one in checked),
+            points=points,
             different=sum(one.contrast.different for one in checked),
             differences=differences,
             found=found.count,
             findings=found.kept,
-            ended_uncleanly=(await completeness(chancy, since, until)).ended_uncleanly,
+            ended_uncleanly=whole.ended_uncleanly,
+            left_out=whole.left_out,
+            nothing="" if points else _why_nothing(checked, at),
+            open=None,
+            share=None,
+            notes=[],
         )
-        await _remember(chancy, connection, names, verified)
-    return verified
+        return await _remember(chancy, connection, names, verified, _run(verified, checked, found))
+
+
+def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
+    """Why no point was compared."""
+    if not checked[-1].position:
+        return "nothing has been folded yet"
+    now_s = at.timestamp()
+    if not any(first < min(end, now_s) for one in checked for first, end in one.stretches()):
+        return "no bucket that is kept lies whole in that time"
+    return "there are no points of that time" if len(checked) == 1 else "there are no points of what was drawn"
+
+
+def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run:
+    """What is kept of a run: of the stretches that were compared with one and the same version."""
+    same = [one for one in checked if one.version == verified.version]
+    spots = found.spots.copy()
+    sentences = dict(found.sentences)
+    for one in checked:
+        spots.update(one.contrast.spots)
+        for difference in one.contrast.differences:
+            sentences.setdefault(Spot("difference", difference.resolution, difference.bucket), str(difference))
+    looked = together([one.looked for one in same])
+    if not verified.points and not looked.everywhere:
+        looked = Looked()  # nothing compared settles nothing
+    stretches = {name: list(looked.stretches.get(name, ())) for name in RESOLUTIONS}
+    last = Record(
+        at=verified.at,
+        since=verified.since,
+        until=verified.until,
+        spans=verified.spans,
+        position=verified.position,
+        points=verified.points,
+    )
+    return Run(verified.version, verified.at, last, looked, stretches, spots, sentences)
 
 
 async def _now(connection: AsyncConnection[TupleRow]) -> datetime:
@@ -172,30 +216,23 @@ async def _draw(
     return list(draw(asked, version.horizons, microseconds(at), chance)) or [asked]
 
 
-async def _remember(chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, verified: Verified) -> None:
-    """Keep what was found in the version's row, for `status`, and as the gauge `DRIFT`."""
-    told = [str(one) for one in (*verified.findings, *verified.differences)]
-    last = LastVerified(
-        at=verified.at,
-        since=verified.since,
-        until=verified.until,
-        spans=verified.spans,
-        position=verified.position,
-        points=verified.points,
-        different=verified.different,
-        found=verified.found,
-        sentences=[sentence[:300] for sentence in told[:5]],
-    )
+async def _remember(
+    chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, verified: Verified, run: Run
+) -> Verified:
+    """Keep what was looked at and what is open, for `status`, and the latter as the gauge `DRIFT`."""
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
-            worker = metrics_of(chancy).worker_id or socket.gethostname()
-            await in_transaction.measure(cursor, names, DRIFT, verified.drift, worker=worker)
-        async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
-            await cursor.execute(
-                sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
-                    versions=names.versions
-                ),
-                {"verified": Jsonb(msgspec.to_builtins(last)), "version": verified.version},
-            )
+            kept = await keep(cursor, names, run, now_s=await database_now_us(cursor) // 1_000_000)
+        notes = []
+        if kept.expired:
+            notes.append(f"{kept.expired:,} earlier findings are closed: their buckets are not kept any more")
+        verified = msgspec.structs.replace(verified, open=kept.open, share=kept.share, notes=notes)
+        if verified.points or verified.drift:
+            async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
+                worker = metrics_of(chancy).worker_id or socket.gethostname()
+                await in_transaction.measure(cursor, names, DRIFT, kept.open, worker=worker)
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        chancy.log.warning(f"what verify found could not be kept: {type(error).__name__}: {error}")
+        told = f"what verify found could not be kept for `status`: {' '.join(str(error).split())}"
+        chancy.log.warning(told)
+        return msgspec.structs.replace(verified, notes=[*verified.notes, told])
+    return verified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from datetime import date
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.stretch import read_whole_rows
 
-from .findings import Findings
+from .findings import Check, Findings, Spot
 
 #: Places or producers one statement spells out.
 _SHOWN = 100
@@ -94,7 +95,7 @@ def check_batches(unchecked: Unchecked, found: Findings) -> int:
         if row is not None and entry.batch_id.day in unchecked.days.raw:
             hashed += 1
             if fault := _payload_fault(row, payload):
-                found.add("payload", f"position {entry.position}", fault)
+                found.add("payload", f"position {entry.position}", fault, scale="position", at=entry.position)
     return hashed
 
 
@@ -120,8 +121,10 @@ async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, fo
     )
     lost = await cursor.fetchall()
     for producer, sequence, _ in lost:
-        found.add("log", f"batch {sequence} of producer {producer} on {day}", "it has no place in the order")
-    found.count += lost[0][2] - len(lost) if lost else 0
+        where = f"batch {sequence} of producer {producer} on {day}"
+        found.add("log", where, "it has no place in the order", scale="day", at=day.toordinal())
+    if lost:
+        found.add_uncounted(Counter({Spot("log", "day", day.toordinal()): lost[0][2] - len(lost)}))
 
 
 async def check_head(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
@@ -181,25 +184,29 @@ async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: 
             begin = first if batches != last - first + 1 else 1
             text = f"{last - begin + 1 - batches} of its batches {begin} to {last} are missing from the order"
         found.add("producers", f"producer {producer}", text)
-    found.count += broken[0][5] - len(broken) if broken else 0
+    if broken:
+        found.add_uncounted(Counter({Spot("producers"): broken[0][5] - len(broken)}))
 
 
 def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bool, found: Findings) -> None:
-    where, day = f"position {entry.position}", entry.batch_id.day
+    def add(check: Check, text: str) -> None:
+        found.add(check, f"position {entry.position}", text, scale="position", at=entry.position)
+
+    day = entry.batch_id.day
     _check_gap(entry, days, found)
     if day in days.gone:
         return
     if day not in days.raw:
-        found.add("log", where, f"its day {day} is neither in the log nor one that retention let go")
+        add("log", f"its day {day} is neither in the log nor one that retention let go")
     elif row is None:
         if not is_given_up:
-            found.add("log", where, f"its row of {day} is not in the log")
+            add("log", f"its row of {day} is not in the log")
     else:
         if row.events != entry.events:
-            found.add("ledger", where, f"it says {entry.events} events, the log {row.events}")
+            add("ledger", f"it says {entry.events} events, the log {row.events}")
         before = b"" if entry.position == 1 else entry.before
         if before is not None and (fault := chain_fault(before, entry.position, row, entry.chain)):
-            found.add("chain", where, fault)
+            add("chain", fault)
 
 
 def _check_gap(entry: _Entry, days: _Days, found: Findings) -> None:
@@ -208,10 +215,11 @@ def _check_gap(entry: _Entry, days: _Days, found: Findings) -> None:
     if entry.last_before is None and entry.batch_id.day in days.gone:
         return  # retention has taken what was before it
     first, last = (entry.last_before or 0) + 1, entry.position - 1
+    # No place of its own: only who walks the whole ledger passes by it again.
     if first == last:
-        found.add("ledger", f"position {first}", "it is missing")
+        found.add("ledger", f"position {first}", "it is missing", scale="position")
     else:
-        found.add("ledger", f"positions {first} to {last}", "they are missing")
+        found.add("ledger", f"positions {first} to {last}", "they are missing", scale="position")
 
 
 def _payload_fault(row: LogRow, payload: bytes) -> str:

@@ -183,4 +183,7 @@ def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> 
         wrong |= ~(there == quantile_many(starts, codes, counts, quantile, least, most))
     for row in np.flatnonzero(wrong).tolist():
         key, bucket = rows[row][:2]
-        found.add("quantiles", f"{key} {resolution} {bucket}", "they are not those of its sketch, or that is broken")
+        where = f"{key} {resolution} {bucket}"
+        found.add(
+            "quantiles", where, "they are not those of its sketch, or that is broken", scale=resolution, at=bucket
+        )

@@ -10,7 +10,7 @@ from chancy_metrics.events.schema import RESOLUTIONS
 
 from .cells import ALL_WORKERS, Cells, coarsen, merge, no_sketches, select
 from .contrast import contrast
-from .findings import Check, Findings
+from .findings import Check, Findings, Spot
 from .fold import Fold
 from .replay import within
 
@@ -55,6 +55,9 @@ def _compare(
 ) -> None:
     sides = [Fold(0, live.workers, live.series, dict(levels), Counter(), {}) for levels in (expected, there)]
     differ = contrast(*sides, most=found.room)
+    silent = Counter({spot._replace(check=check): count for spot, count in differ.spots.items()})
     for difference in differ.differences:
-        found.add(check, difference.at, f"{what}: {difference.change}")
-    found.count += differ.different - len(differ.differences)
+        resolution, bucket = difference.resolution, difference.bucket
+        found.add(check, difference.at, f"{what}: {difference.change}", scale=resolution, at=bucket)
+        silent[Spot(check, resolution, bucket)] -= 1
+    found.add_uncounted(+silent)

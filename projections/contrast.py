@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.schema import RESOLUTIONS
 
 from .cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
+from .findings import Spot
 from .fold import Fold
 from .replay import Difference, diff, spell_out
 from .sketch import starts_of
@@ -30,11 +32,13 @@ class Contrast(NamedTuple):
         points: How many places there are in either.
         different: How many of them differ.
         differences: The first of them.
+        spots: How many there are in each bucket.
     """
 
     points: int
     different: int
     differences: list[Difference]
+    spots: Counter[Spot]
 
 
 def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
@@ -43,6 +47,7 @@ def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
     series, *series_numbers = _common(old.series, new.series)
     points = different = 0
     differences: list[Difference] = []
+    spots = Counter[Spot]()
     for resolution in RESOLUTIONS:
         parts, sides = [], []
         for side, fold in enumerate((old, new)):
@@ -60,6 +65,9 @@ def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
         differs[paired] = _differ(both, order[starts[paired]], order[starts[paired] + 1])
         points += len(starts)
         different += int(np.count_nonzero(differs))
+        buckets, counts = np.unique(both.bucket[order[starts[differs]]], return_counts=True)
+        for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
+            spots[Spot("difference", resolution, bucket)] += count
         shown = np.flatnonzero(differs)[: max(0, most - len(differences))]
         if len(shown):
             chosen = np.zeros(both.rows, bool)
@@ -70,7 +78,7 @@ def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
                 for side in (0, 1)
             )
             differences += diff(mine, others)
-    return Contrast(points, different, differences)
+    return Contrast(points, different, differences, spots)
 
 
 def _common(old: Sequence[_T], new: Sequence[_T]) -> tuple[list[_T], Ints, Ints]:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, NamedTuple
 
 Check = Literal[
     "cache", "workers", "resolutions", "quantiles", "payload", "log", "ledger", "chain", "head", "producers"
 ]
+#: Places that are told apart; the findings of further ones are counted under their check and scale alone.
+_PLACES = 2_000
+
+
+class Spot(NamedTuple):
+    """Where a check found something.
+
+    Attributes:
+        check: "difference" where a stored point is not that of the replay.
+        scale: A resolution, whose bucket *at* is, or "position" of the ledger or "day" of the log; "" where it concerns
+            its check as a whole.
+        at: Start of the bucket (seconds since 1970), position, or ordinal of the day; None where it is no single one.
+    """
+
+    check: Check | Literal["difference"]
+    scale: str = ""
+    at: int | None = None
 
 
 class Finding(NamedTuple):
@@ -30,23 +48,47 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """Collects findings: all are counted, the first *most* are kept."""
+    """Collects findings: all are counted, by where they are too, the first *most* are kept.
+
+    Attributes:
+        spots: How many there are of each check and place.
+        sentences: The first one of a place, as far as it is kept.
+    """
 
     def __init__(self, most: int) -> None:
         self.count = 0
         self.kept: list[Finding] = []
+        self.spots = Counter[Spot]()
+        self.sentences: dict[Spot, str] = {}
         self._most = most
 
-    def add(self, check: Check, where: str, text: str) -> None:
-        self.count += 1
+    def add(self, check: Check, where: str, text: str, *, scale: str = "", at: int | None = None) -> None:
+        spot = self._count(Spot(check, scale, at), 1)
         if self.room:
-            self.kept.append(Finding(check, where, text))
+            finding = Finding(check, where, text)
+            self.kept.append(finding)
+            self.sentences.setdefault(spot, str(finding))
+
+    def add_uncounted(self, spots: Counter[Spot]) -> None:
+        """Count findings that are not spelled out."""
+        for spot, count in (+spots).items():
+            self._count(spot, count)
 
     def add_all(self, other: Findings) -> None:
-        self.count += other.count
+        for spot, count in other.spots.items():
+            known = self._count(spot, count)
+            if spot in other.sentences and self.room:
+                self.sentences.setdefault(known, other.sentences[spot])
         self.kept += other.kept[: self.room]
 
     @property
     def room(self) -> int:
         """How many more are kept."""
         return self._most - len(self.kept)
+
+    def _count(self, spot: Spot, count: int) -> Spot:
+        if spot not in self.spots and len(self.spots) >= _PLACES:
+            spot = spot._replace(at=None)
+        self.count += count
+        self.spots[spot] += count
+        return spot

@@ -46,22 +46,34 @@ class Span(NamedTuple):
 
 
 def draw(span: Span, horizons: Mapping[str, int], now_us: int, chance: Random) -> Iterator[Span]:
-    """Yield days of *span*, in random order and each once: whole, or one hour of it where hours are kept.
+    """Yield days of *span* in random order, whole or one hour of each where hours are kept; then the rest, whole.
 
-    An hour costs less and shows the finer resolutions alone. The present day is one of them.
+    An hour costs less and shows the finer resolutions alone. The present day is one of them. Whoever takes all has
+    the whole of *span*.
     """
     first_s = max(min(horizons.values()), -(2**62) if span.since_us is None else span.since_us // _US)
     end_s = now_us // _US + 1 if span.until_us is None else -(-span.until_us // _US)
     days = list(range(first_s // _DAY_S * _DAY_S, end_s, _DAY_S))
     chance.shuffle(days)
+    rest = []
     for day in days:
-        start, width = day, _DAY_S
-        if day >= horizons["1hour"] and chance.random() < 0.5:
-            start, width = day + chance.randrange(24) * _HOUR_S, _HOUR_S
-        yield Span(
-            max(start * _US, start * _US if span.since_us is None else span.since_us),
-            min((start + width) * _US, (start + width) * _US if span.until_us is None else span.until_us),
-        )
+        hours = range(max(day, first_s // _HOUR_S * _HOUR_S), min(day + _DAY_S, end_s), _HOUR_S)
+        if hours and day >= horizons["1hour"] and chance.random() < 0.5:
+            rest.append(day)
+            yield _inside(span, chance.choice(hours), _HOUR_S)
+        else:
+            yield _inside(span, day, _DAY_S)
+    for day in rest:
+        yield _inside(span, day, _DAY_S)
+
+
+def _inside(span: Span, start_s: int, width_s: int) -> Span:
+    """The part of *span* that lies in so many seconds from *start_s* on."""
+    since_us, until_us = start_s * _US, (start_s + width_s) * _US
+    return Span(
+        since_us if span.since_us is None else max(since_us, span.since_us),
+        until_us if span.until_us is None else min(until_us, span.until_us),
+    )
 
 
 async def first_day(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> int | None:

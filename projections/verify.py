@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import date
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .audit import check_day, check_head, check_places, check_producers
 from .cache_check import check_cache, check_quantiles
 from .consistency import check_resolutions, check_workers
 from .contrast import Contrast, contrast
+from .coverage import Looked, Stretch, looked_at
 from .findings import Findings
 from .fold import Fold
 from .replay import PAGE, Sum, log_snapshot, read_alive, within
@@ -42,6 +43,7 @@ class Checked(NamedTuple):
         position: Where it stood.
         events: How many were folded again.
         contrast: The stored points (old) against those of the replay (new).
+        looked: Where it has looked.
     """
 
     version: int
@@ -49,6 +51,11 @@ class Checked(NamedTuple):
     events: int
     contrast: Contrast
     findings: Findings
+    looked: Looked
+
+    def stretches(self) -> list[Stretch]:
+        """What of each resolution was compared, seconds."""
+        return [stretch for name in RESOLUTIONS for stretch in self.looked.stretches.get(name, ())]
 
 
 class _Base(NamedTuple):
@@ -63,7 +70,13 @@ class _Moved(Exception):
 
 
 async def check_span(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, span: Span, *, most: int
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    rules: RuleSet,
+    span: Span,
+    *,
+    most: int,
+    open_positions: Set[int] = frozenset(),
 ) -> Checked:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
@@ -72,6 +85,7 @@ async def check_span(
 
     Args:
         most: Differences, and findings, that are spelled out.
+        open_positions: Positions at which something was wrong: those of them that were passed are in `looked`.
 
     Raises:
         VersionRefused: The live version has other rules.
@@ -79,7 +93,7 @@ async def check_span(
     """
     for _ in range(_TRIES):
         try:
-            return await _Attempt(connection, tables, rules, span, most).run()
+            return await _Attempt(connection, tables, rules, span, most, open_positions).run()
         except _Moved:
             continue
     raise MetricsLogError(f"the live version or its opening changed {_TRIES} times while they were verified: try again")
@@ -101,13 +115,22 @@ class _Attempt:
     """One replay and its comparison."""
 
     def __init__(
-        self, connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, span: Span, most: int
+        self,
+        connection: AsyncConnection[TupleRow],
+        tables: Tables,
+        rules: RuleSet,
+        span: Span,
+        most: int,
+        open_positions: Set[int],
     ) -> None:
         self._connection = connection
         self._tables = tables
         self._rules = rules
         self._span = span
         self._most = most
+        self._open_positions = open_positions
+        self._passed: list[int] = []
+        self._days: list[int] = []
         self._found = Findings(most)
 
     async def run(self) -> Checked:
@@ -137,7 +160,15 @@ class _Attempt:
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
         differ = await to_thread.run_sync(self._compare, live, total, first, end)
-        return Checked(now.version.version, now.version.position, total.events, differ, self._found)
+        looked = Looked(
+            self._span.is_everything,
+            looked_at(first, end)
+            | {
+                "position": [(position, position + 1) for position in self._passed],
+                "day": [(day, day + 1) for day in self._days],
+            },
+        )
+        return Checked(now.version.version, now.version.position, total.events, differ, self._found, looked)
 
     async def _read_base(self, cursor: AsyncCursor[TupleRow]) -> _Base:
         version = await live_version(cursor, self._tables)
@@ -172,17 +203,19 @@ class _Attempt:
 
     async def _replay(self, cursor: AsyncCursor[TupleRow], total: Sum, base: _Base, rows: Sequence[LedgerRow]) -> None:
         await check_places(cursor, self._tables, base.version.version, rows, self._found)
+        self._passed += [row.position for row in rows if row.position in self._open_positions]
         for piece in pieces([row for row in rows if row.batch_id.day not in base.gone]):
             batches = await read_alive(cursor, self._tables, base.version, piece)
             await to_thread.run_sync(total.add_batches, batches, self._rules)
 
     async def _check_day(self, day: date) -> None:
+        self._days.append(day.toordinal())
         async with short_transaction(self._connection) as cursor:
             await check_day(cursor, self._tables, day, self._found)
 
     def _compare(self, live: Fold, total: Sum, first: Mapping[str, int], end: Mapping[str, int] | None) -> Contrast:
         for position, error in sorted(total.dead.items()):
-            self._found.add("payload", f"position {position}", error)
+            self._found.add("payload", f"position {position}", error, scale="position", at=position)
         check_workers(live, self._found)
         check_resolutions(live, first, end, self._found)
         again = total.fold()

@@ -161,10 +161,10 @@ async def total(connection: AsyncConnection[TupleRow], names: Tables, key: str) 
     ]
 
 
-async def damage(connection: AsyncConnection[TupleRow], names: Tables, change: str) -> None:
+async def damage(connection: AsyncConnection[TupleRow], names: Tables, change: str, **values: Any) -> None:
     """Change the log by force."""
     await connection.execute("SET session_replication_role = replica")
-    await fetch(connection, change, names)
+    await fetch(connection, change, names, **values)
     await connection.execute("SET session_replication_role = origin")
 
 

@@ -299,7 +299,9 @@ def test_a_due_day_says_where_it_is_and_since_when(state: str, says: str) -> Non
 
 
 async def test_tables_of_another_release_are_refused_with_what_to_do(dsn: str, connection: Connection) -> None:
-    await connection.execute("ALTER TABLE chancy_metrics_versions RENAME COLUMN verified TO something_else")
+    await connection.execute("ALTER TABLE chancy_metrics_versions RENAME COLUMN folded_by TO something_else")
 
-    with pytest.raises(SchemaMissing, match=r"are older than this code: run `chancy misc migrate` \(column .*verified"):
+    with pytest.raises(
+        SchemaMissing, match=r"are older than this code: run `chancy misc migrate` \(column .*folded_by"
+    ):
         await status(dsn)

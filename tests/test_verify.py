@@ -24,7 +24,10 @@ from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.cli import _text
+from chancy_metrics.plugin.cli_verify import _verified_text
+from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.verify import Verified, verify
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.reserved import DRIFT
@@ -84,11 +87,21 @@ async def test_what_is_right_is_right(dsn: str, connection: Connection, names: T
     assert found.points == sum(counted) > 100
 
 
-async def test_nothing_at_all_is_right(dsn: str) -> None:
+async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
     for arguments in ({}, {"budget_s": 60}, {"since": NOON, "until": NOON + timedelta(days=1), "budget_s": 60}):
         found = await verified(dsn, **arguments)
 
         assert (found.drift, found.points, found.spans) == (0, 0, 1)
+        assert found.nothing == "nothing has been folded yet"
+        assert "nothing was compared" in (told := _verified_text(found)) and "agree" not in told
+    async with an_app(dsn) as (chancy, metrics):
+        status = await read_status(chancy, metrics.options)
+    assert status.verified is not None
+    assert (status.verified.points, status.verified.share.whole, status.verified.log_at) == (0, 0, None)
+    assert any("never compared with the log" in sentence for sentence in status.not_looked_at)
+    assert await fetch(connection, "SELECT 1 FROM {log}", names) == []  # no drift is recorded
 
 
 runs = st.lists(
@@ -325,6 +338,8 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
 
     assert checks(before) == {"log"}
     assert after.drift == 0
+    told = _verified_text(after)
+    assert "version 1 leaves out 1 batch, 1 of them given up" in told and "everything agrees" not in told
 
 
 async def test_what_expired_is_not_missed(dsn: str, connection: Connection, names: Tables) -> None:
@@ -381,7 +396,7 @@ async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after
     assert found.position == 7
 
 
-async def test_a_budget_draws_days_and_hours_each_once_and_at_least_one(
+async def test_a_budget_draws_one_stretch_at_least_and_goes_on_until_all_have_been_covered(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     await a_history(connection, names)
@@ -391,8 +406,11 @@ async def test_a_budget_draws_days_and_hours_each_once_and_at_least_one(
         dsn, since=NOON - timedelta(days=2), until=NOON + timedelta(days=2), budget_s=60, chance=Random(1)
     )
 
+    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", names))[0][0] for name in RESOLUTIONS]
     assert (none.spans, none.drift) == (1, 0)
-    assert (enough.spans, enough.drift) == (3, 0)  # no point lies before the 10th
+    assert (enough.spans, enough.drift) == (5, 0)  # three days, as no point lies before the 10th, and an hour of two
+    assert enough.points > sum(counted)
+    assert enough.share is not None and enough.share.by_resolution["1day"] < 1  # the months since are not in it
 
 
 async def test_a_budget_for_a_window_before_the_first_point_looks_at_that(
@@ -428,7 +446,12 @@ def test_days_are_drawn_whole_or_as_one_hour_and_stay_in_the_span() -> None:
 
     drawn = list(draw(asked, horizons | {"1min": 10**9, "5min": 10**9}, 0, Random(7)))
 
-    assert sorted(since // day_us for since, _ in drawn if since is not None) == list(range(5, 21))
+    assert sorted({since // day_us for since, _ in drawn if since is not None}) == list(range(5, 21))
+    covered = [
+        any(since <= at and at + 3_600_000_000 <= until and until - since > 3_600_000_000 for since, until in drawn)
+        for at in range(5 * day_us, 20 * day_us, 3_600_000_000)
+    ]
+    assert all(covered)
     widths = {until - since for since, until in drawn if since is not None and until is not None}
     assert {day_us, 3_600_000_000} <= widths
     hours = [since for since, until in drawn if since is not None and until == since + 3_600_000_000]
@@ -472,6 +495,111 @@ async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run
     assert drift == bad.drift > 0
     assert healthy.verified is not None and healthy.verified.sentences == []
     assert not any("verify" in reason for reason in healthy.unhealthy)
+
+
+async def status_of(dsn: str) -> Status:
+    async with an_app(dsn) as (chancy, metrics):
+        return await read_status(chancy, metrics.options)
+
+
+async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothing(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    where = "WHERE bucket = %(noon)s AND worker > 0"
+    noon = NOON_US // 1_000_000
+    await fetch(connection, f"UPDATE {{r1min}} SET count = count + 1 {where}", names, noon=noon)
+    bad = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=2))
+    half_an_hour = timedelta(minutes=30)
+
+    elsewhere = await verified(dsn, since=NOON + half_an_hour, until=NOON + 2 * half_an_hour)
+    coarser = await verified(dsn, since=NOON, until=NOON + timedelta(seconds=30))
+    nothing = await verified(dsn, since=EPOCH, until=EPOCH + timedelta(days=1))
+    soon = await verified(dsn, since=datetime.now(NOON.tzinfo) - timedelta(seconds=20))
+    still = await status_of(dsn)
+    await fetch(connection, f"UPDATE {{r1min}} SET count = count - 1 {where}", names, noon=noon)
+    mended = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=1))
+    healthy = await status_of(dsn)
+
+    assert bad.drift > 0 == elsewhere.drift == coarser.drift == nothing.drift == soon.drift == mended.drift
+    assert elsewhere.points > 0 == coarser.points == nothing.points == soon.points
+    assert nothing.nothing == "there are no points of that time"
+    assert coarser.nothing == "no bucket that is kept lies whole in that time"
+    assert [elsewhere.open, coarser.open, nothing.open, soon.open, mended.open] == [bad.drift] * 4 + [0]
+    assert still.verified is not None and still.verified.at == elsewhere.at
+    [reason] = still.unhealthy
+    assert reason.startswith(f"verify found {bad.different} differences and {bad.found} other faults, the first at ")
+    assert f"1min {noon} worker w1" in reason
+    assert healthy.unhealthy == []
+    told = _verified_text(elsewhere)
+    assert "they agree" in told and f"{bad.drift} findings of earlier runs are open" in told
+    drift = await fetch(connection, "SELECT count(*) FROM {log} WHERE worker NOT IN ('w1', 'w2')", names)
+    assert drift == [(3,)]  # of the runs that compared something
+
+
+async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_findings_along(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    await fetch(connection, "UPDATE {r1min} SET last_index = 7 WHERE last IS NOT NULL AND worker > 0", names)
+    ((chain,),) = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 2", names)
+    await damage(connection, names, "UPDATE {ledger} SET chain = '\\x00' WHERE position = 2")
+    bad = await verified(dsn)
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(end)s", names, end=NOON_US // 1_000_000 + 7_200)
+    expired = await status_of(dsn)
+    seen = await verified(dsn, since=NOON, until=NOON + timedelta(hours=1))
+
+    assert bad.drift > 2
+    assert expired.verified is not None
+    assert {(fault.check, fault.scale) for fault in expired.verified.open} == {
+        ("chain", "position"),
+        ("resolutions", "5min"),
+    }
+    assert expired.verified.expired > bad.different > 0 == expired.verified.different
+    [note] = seen.notes
+    assert note == f"{expired.verified.expired} earlier findings are closed: their buckets are not kept any more"
+    assert {finding.check for finding in seen.findings} == {"chain"}
+    await damage(connection, names, "UPDATE {ledger} SET chain = %(chain)s WHERE position = 2", chain=chain)
+    assert (await verified(dsn)).open == 0
+
+
+async def test_a_position_is_right_again_when_a_run_that_passes_it_says_so(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    await damage(connection, names, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
+    bad = await verified(dsn)
+    await damage(connection, names, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
+
+    before = await verified(dsn, since=NOON + timedelta(minutes=30), until=NOON + timedelta(hours=1))
+    after = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=5))
+
+    assert (bad.open, before.open, after.open) == (1, 1, 0)
+
+
+async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified_by_the_run_on_another(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    await damage(connection, names, "UPDATE {head} SET chain = '\\x00'")
+    await fetch(connection, MAXIMUM, names)
+    bad = await verified(dsn)
+    for_years = dict.fromkeys(RESOLUTIONS, 10**8)
+    metrics = Metrics(sync_interval=1, max_points_per_resolution=for_years, maximum_metric_age=10**9)
+    async with an_app(dsn, metrics) as (chancy, _):
+        await rebuild(chancy)
+    status = await status_of(dsn)
+
+    assert bad.different > 0
+    assert status.verified is not None
+    assert (status.version, status.verified.version, status.verified.share.whole) == (2, 1, 0)
+    assert status.verified.rebuilt is not None
+    assert (status.verified.rebuilt.version, status.verified.rebuilt.different) == (1, bad.different)
+    assert [fault.check for fault in status.verified.open] == ["head"]  # the log's, whatever the version
+    assert "version 2 was never compared with the log" in status.not_looked_at[0]
+    text = _text(status)
+    assert " of version 1, which is not the live one," in text
+    assert "log checked     whole up to position 6" in text
 
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
