@@ -1,0 +1,250 @@
+"""What can be read and not stored costs its own batch or rule, is said, and is taken up when it can be."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from itertools import count
+
+import psycopg
+import pytest
+from chancy import Chancy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection, errors, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.classify import is_deterministic
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.verify import verify
+from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.left_out import LeftOut, left_out
+from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions import live_version
+from examples.embedded import Server
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order, order_and_fold
+
+Connection = AsyncConnection[TupleRow]
+
+_numbers = count(1)
+
+#: A database that refuses keys that begin with "poison", as one of another encoding refuses some letters.
+REFUSE = """
+CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'no % here', NEW.key USING ERRCODE = 'untranslatable_character';
+END $$;
+CREATE TRIGGER refuse_poison BEFORE INSERT ON {series}
+    FOR EACH ROW WHEN (NEW.key LIKE 'poison%') EXECUTE FUNCTION refuse_poison();
+"""
+
+
+@pytest.fixture
+def latin1(server: Server) -> Iterator[str]:
+    """An empty database whose encoding is LATIN1."""
+    name = f"latin1_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").format(sql.Identifier(name))
+        )
+        yield server.dsn(name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+async def what_live_leaves_out(connection: Connection, names: Tables, span: Span = Span()) -> LeftOut:  # noqa: B008
+    async with short_transaction(connection) as cursor:
+        return await left_out(cursor, names, (await live_version(cursor, names)).version, span)
+
+
+async def counted(connection: Connection, names: Tables, key: str) -> int:
+    """What the live version says of a counter, by day."""
+    query = (
+        "SELECT coalesce(sum(r.sum), 0)::bigint FROM {r1day} r JOIN {series} s ON s.id = r.series"
+        " WHERE worker = 0 AND key = %(key)s AND version = (SELECT live FROM {head})"
+    )
+    return int((await fetch(connection, query, names, key=key))[0][0])
+
+
+async def dead(connection: Connection, names: Tables) -> set[int]:
+    """Positions that the live version leaves out."""
+    query = "SELECT position FROM {dead_letters} WHERE version = (SELECT live FROM {head}) AND rule = ''"
+    return {row[0] for row in await fetch(connection, query, names)}
+
+
+@pytest.mark.parametrize(
+    ("error", "of_the_data"),
+    [
+        (errors.UntranslatableCharacter(), True),
+        (errors.CharacterNotInRepertoire(), True),
+        (errors.NumericValueOutOfRange(), True),
+        (errors.SequenceGeneratorLimitExceeded(), True),
+        (errors.ProgramLimitExceeded(), True),
+        (errors.UniqueViolation(), True),
+        (errors.CheckViolation(), True),
+        (errors.RaiseException(), True),
+        (psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"), True),
+        (UnicodeEncodeError("latin-1", "€", 0, 1, "no"), True),
+        (OverflowError(), True),
+        (ValueError(), True),
+        (psycopg.OperationalError("the connection is lost"), False),
+        (psycopg.InterfaceError("the connection is closed"), False),
+        (errors.ConnectionFailure(), False),
+        (errors.LockNotAvailable(), False),
+        (errors.DeadlockDetected(), False),
+        (errors.SerializationFailure(), False),
+        (errors.QueryCanceled(), False),
+        (errors.AdminShutdown(), False),
+        (errors.IdleInTransactionSessionTimeout(), False),
+        (errors.DiskFull(), False),
+        (errors.OutOfMemory(), False),
+        (errors.TooManyConnections(), False),
+        (errors.ReadOnlySqlTransaction(), False),
+        (errors.UndefinedTable(), False),
+        (errors.UndefinedColumn(), False),
+        (errors.InsufficientPrivilege(), False),
+        (errors.InternalError_(), False),
+        (errors.DataCorrupted(), False),
+        (MemoryError(), False),
+        (TimeoutError(), False),
+        (ConnectionResetError(), False),
+        (RuntimeError("can't start new thread"), False),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
+)
+def test_only_errors_of_the_data_cost_a_batch(error: Exception, of_the_data: bool) -> None:
+    assert is_deterministic(error) is of_the_data
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(poisonous=st.lists(st.booleans(), min_size=1, max_size=12))
+async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(
+    dsn: str, names: Tables, poisonous: list[bool]
+) -> None:
+    mine = uuid.uuid4().hex
+    async with connections(dsn, 1) as (connection,):
+        if not await fetch(connection, "SELECT 1 FROM pg_trigger WHERE tgname = 'refuse_poison'", names):
+            await fetch(connection, REFUSE, names)
+        await order_and_fold(connection, names)
+        before, known = (await dead(connection, names)), await counted(connection, names, "global:status:succeeded")
+        [(last,)] = await fetch(connection, "SELECT position FROM {head}", names)
+        for is_poison in poisonous:
+            run = a_run(f"poison:{uuid.uuid4().hex}" if is_poison else mine, at_us=now_us())
+            await LogWriter(connection, names).append(jobs=[a_row(now_us())], runs=[run])
+        await order_and_fold(connection, names)
+        healthy = len(poisonous) - sum(poisonous)
+        wrong = {last + 1 + number for number, is_poison in enumerate(poisonous) if is_poison}
+
+        assert await dead(connection, names) == before | wrong
+        assert await counted(connection, names, mine) == healthy
+        assert await counted(connection, names, "global:status:succeeded") == known + healthy
+        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        async with an_app(dsn) as (chancy, _):
+            made = await rebuild(chancy)
+        assert (made.different, made.left_out) == (0, len(before | wrong))
+        assert await dead(connection, names) == before | wrong
+
+
+async def test_what_an_error_that_may_pass_stops_is_folded_later(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
+    await order(connection, names)
+    await fetch(connection, "ALTER TABLE {series} RENAME TO away", names)
+
+    with pytest.raises(errors.UndefinedTable):
+        await advance(connection, names, folder="test")
+    await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_series", names)
+    await order_and_fold(connection, names)
+
+    assert await counted(connection, names, "app:n") == 1
+    assert not await what_live_leaves_out(connection, names)
+
+
+async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection: Connection, names: Tables) -> None:
+    def poison(jobs: JobColumns) -> Iterator[Derived]:
+        yield Derived.counter("poison", range(len(jobs.at_us)))
+
+    def fine(jobs: JobColumns) -> Iterator[Derived]:
+        yield Derived.counter("fine", range(len(jobs.at_us)))
+
+    rules = RuleSet(user=1, rules=(fine, poison))
+    await fetch(connection, REFUSE, names)
+    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{fine,poison}}'", names)
+    await LogWriter(connection, names).append(jobs=[a_row(now_us())] * 2)
+    await order_and_fold(connection, names, rules)
+
+    found = await what_live_leaves_out(connection, names)
+    assert (found.batches, [(rule.rule, rule.batches) for rule in found.rules]) == (0, [("poison", 1)])
+    assert "no poison here" in found.sentence
+    assert await counted(connection, names, "global:status:succeeded") == 2
+    assert await counted(connection, names, "fine") == 2
+    assert diff(await stored(connection, names), await replay(connection, names, rules)) == []
+
+
+async def test_a_sequence_at_its_end_stops_new_names_and_nothing_else(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:known", at_us=now_us())])
+    await order_and_fold(connection, names)
+    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 1000 RESTART 1000", names)
+    await fetch(connection, "SELECT nextval(pg_get_serial_sequence('chancy_metrics_series', 'id'))", names)
+    for key in ("app:new", "app:known"):
+        await writer.append(runs=[a_run(key, at_us=now_us())])
+    await order_and_fold(connection, names)
+
+    assert await counted(connection, names, "app:known") == 2
+    assert "reached maximum value" in (await what_live_leaves_out(connection, names)).sentence
+
+    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 2147483647", names)
+    async with an_app(dsn) as (chancy, _):
+        made = await rebuild(chancy)
+    assert (made.left_out, made.leaves_out) == (0, "")
+    assert await counted(connection, names, "app:new") == 1
+
+
+async def test_a_database_that_is_latin1_folds_what_it_can_hold(latin1: str, names: Tables) -> None:
+    async with Chancy(latin1, plugins=[Metrics()]) as chancy:
+        await chancy.migrate()
+    async with an_app(latin1) as (chancy, metrics), connections(latin1, 1) as (connection,):
+        async with metrics.recording(chancy):
+            await metrics.increment_counter("price:£", 2)
+            await metrics.increment_counter("app:n", 3)
+        for key in ("price:€", "app:n"):
+            await LogWriter(connection, names).append(runs=[a_run(key, at_us=now_us())])
+        folded = await fold_all(chancy)
+        found = await what_live_leaves_out(connection, names)
+        checked = await verify(chancy)
+        made = await rebuild(chancy)
+
+    assert folded.reason == ""
+    assert (found.batches, found.rules) == (1, []) and "LATIN1" in found.sentence.upper().replace("LATIN-1", "LATIN1")
+    assert (checked.drift, made.different, made.left_out) == (0, 0, 1)
+
+
+async def test_what_is_left_out_of_a_span_is_counted_by_the_times_of_its_events(
+    connection: Connection, names: Tables
+) -> None:
+    await fetch(connection, REFUSE, names)
+    now = now_us()
+    await LogWriter(connection, names).append(runs=[a_run("poison", [1, 2], at_us=now - 7_200_000_000)])
+    await order_and_fold(connection, names)
+
+    hour = 3_600_000_000
+
+    async def found(since_us: int | None, until_us: int | None) -> LeftOut:
+        return await what_live_leaves_out(connection, names, Span(since_us, until_us))
+
+    assert ((await found(now - 3 * hour, now - hour)).batches, (await found(None, None)).events) == (1, 2)
+    assert not await found(now - hour, None) and not await found(None, now - 2 * hour)
+    assert (await found(None, None)).sentence.startswith("version 1 leaves out 1 batch of 2 events (position 1: can't")
+
+
+def test_more_is_left_out_where_a_rule_or_batches_are() -> None:
+    live = LeftOut(1, 2, 0, 10, 0, [], [])
+    assert not LeftOut(2, 2, 1, 10, 0, [], []).beyond(live)
+    assert LeftOut(2, 3, 3, 10, 0, [], []).beyond(live).batches == 3
