@@ -6,11 +6,11 @@ of the narrowest width that holds it. Nothing here imports numpy until a batch i
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from operator import sub
@@ -20,7 +20,7 @@ import msgspec
 
 from .columns import DecodedBatch, JobColumns, ObservationColumns
 from .errors import DamagedBatch, UnknownCodec
-from .facts import KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series, microseconds
+from .facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,14 @@ _WIDTHS = (("B", 1, 1 << 8), ("H", 2, 1 << 16), ("I", 4, 1 << 32), ("Q", 8, 1 <<
 _TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _BIG_ENDIAN = sys.byteorder == "big"
 
-#: Events begin in the year 1. Two instants a datetime can name are less than 2**59 us apart, and a few of these
-#: added up stay within 64 bits.
-_FIRST_US = microseconds(datetime.min.replace(tzinfo=UTC))
+#: Two instants a datetime can name are less than 2**59 us apart, and a few of these added up stay within 64 bits.
 _FAR_US = 2**59
 
+#: Counts stay whole in JSON, and added up in 64 bits.
+_MOST_TALLY = 2**53
+
 _Index = Annotated[int, msgspec.Meta(ge=0)]
-_Tally = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Tally = Annotated[int, msgspec.Meta(ge=0, lt=_MOST_TALLY)]
 _KindIndex = Annotated[int, msgspec.Meta(ge=0, lt=len(KINDS))]
 
 
@@ -111,7 +112,12 @@ def encode(
     observations: Sequence[ObservationRun] = (),
     counts: Mapping[str, int] | None = None,
 ) -> EncodedBatch:
-    """Encode one batch. About 0.8 us a job, 34 bytes; 12 bytes an observation."""
+    """Encode one batch. About 0.8 us a job, 34 bytes; 12 bytes an observation.
+
+    Raises:
+        ValueError: It would be no batch to `decode`: a time before the year 1, a text with NUL, a value that is not
+            finite, a key that breaks its rule, columns of different lengths.
+    """
     facts = jobs if isinstance(jobs, JobFacts) else JobFacts.of(jobs) if jobs else None
     times: list[int] = []
     if facts:
@@ -120,7 +126,7 @@ def encode(
         times += (min(run.at_us), max(run.at_us))
     payload = _encoder.encode(
         _Payload(
-            dict(counts or {}),
+            _checked_counts(counts or {}),
             _pack_jobs(facts) if facts else None,
             _pack_observations(observations) if observations else None,
         )
@@ -167,6 +173,7 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
 
 
 def _pack_jobs(facts: JobFacts) -> _Jobs:
+    rows = len(facts.job_ids)
     combos, strings = _numbers(), _numbers()
     index = list(map(combos.__getitem__, facts.combos))
     flags = [_STARTED | _COMPLETED] * len(index)
@@ -178,17 +185,24 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         (strings[func], strings[queue], strings[state], attempt, strings[error])
         for func, queue, state, attempt, error in combos
     ]
+    _refuse_nul(strings)
+    ids = b"".join(facts.job_ids)
+    if (
+        not len(ids) == 16 * rows == 16 * len(index)
+        or not 0 <= min(facts.meta, default=0) <= max(facts.meta, default=0) < rows
+    ):
+        raise ValueError(f"{rows} job updates have {len(ids)} bytes of ids, {len(index)} combos or meta past them")
     return _Jobs(
         strings=list(strings),
         combos=packed,
-        combo=_pack(index),
-        flags=_pack(flags),
-        ids=b"".join(facts.job_ids),
-        at=_pack(facts.at.offsets, facts.at.origin_us),
-        completed=_pack_difference(facts.completed, facts.at),
-        started=_pack_difference(facts.at, facts.started),
-        created=_pack_difference(facts.at, facts.created),
-        scheduled=_pack_difference(facts.scheduled, facts.created),
+        combo=_pack(index, rows),
+        flags=_pack(flags, rows),
+        ids=ids,
+        at=_pack(facts.at.offsets, rows, facts.at.origin_us, least=FIRST_US),
+        completed=_pack_difference(facts.completed, facts.at, rows),
+        started=_pack_difference(facts.at, facts.started, rows),
+        created=_pack_difference(facts.at, facts.created, rows),
+        scheduled=_pack_difference(facts.scheduled, facts.created, rows),
         meta=dict(facts.meta),
     )
 
@@ -200,10 +214,11 @@ def _numbers() -> defaultdict[Any, int]:
     return numbers
 
 
-def _pack_difference(later: Instants, earlier: Instants) -> _Ints:
+def _pack_difference(later: Instants, earlier: Instants, rows: int) -> _Ints:
     if later is earlier:
         return _Ints(0, b"")
-    return _pack(list(map(sub, later.offsets, earlier.offsets)), later.origin_us - earlier.origin_us)
+    differences = list(map(sub, later.offsets, earlier.offsets))
+    return _pack(differences, rows, later.origin_us - earlier.origin_us)
 
 
 def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
@@ -212,23 +227,50 @@ def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
     for run in runs:
         at.extend(run.at_us)
         values.extend(run.values)
+    if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
+        raise ValueError("a value is not finite")
+    lengths = [len(run.values) for run in runs]
+    if 0 in lengths or lengths != [len(run.at_us) for run in runs]:
+        raise ValueError("a run has no values, or not as many times")
+    kinds = [KINDS.index(run.series.kind) for run in runs]
+    for run, kind in zip(runs, kinds, strict=True):
+        _series(run.series.key, kind, run.series.unit)  # raises where it is none
     return _Observations(
-        series=[(run.series.key, KINDS.index(run.series.kind), run.series.unit) for run in runs],
-        lengths=[len(run.values) for run in runs],
-        at=_pack(at),
+        series=[(run.series.key, kind, run.series.unit) for run, kind in zip(runs, kinds, strict=True)],
+        lengths=lengths,
+        at=_pack(at, len(at), least=FIRST_US),
         values=_bytes(values),
     )
 
 
-def _pack(column: Sequence[int], origin: int = 0) -> _Ints:
+def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    _refuse_nul(counts)
+    if counts and not 0 <= min(counts.values()) <= max(counts.values()) < _MOST_TALLY:
+        raise ValueError(f"counts {dict(counts)!r:.200} must be within 0 and 2**53")
+    return dict(counts)
+
+
+def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -_FAR_US) -> _Ints:
+    if len(column) != rows:
+        raise ValueError(f"a column has {len(column)} rows, not {rows}")
     base = min(column)
     span = max(column) - base
-    if not span:
-        return _Ints(origin + base, b"")
-    for code, _, limit in _WIDTHS:
+    for code, width, limit in _WIDTHS:
         if span < limit:
-            return _Ints(origin + base, _bytes(array(code, [value - base for value in column])))
+            _check_range(origin + base, _most(width if span else 0, span), least)
+            data = _bytes(array(code, [value - base for value in column])) if span else b""
+            return _Ints(origin + base, data)
     raise OverflowError(f"a column spans {span}, more than 64 bits")
+
+
+def _most(width: int, span: int) -> int:
+    """How far the values of a column may lie above its base, by its width: the sum of both must be a time."""
+    return span if width in (0, 8) else 256**width - 1
+
+
+def _check_range(base: int, span: int, least: int) -> None:
+    if base < least or base + span > _FAR_US:
+        raise ValueError(f"a column from {base} to {base + span} is out of range")
 
 
 def _bytes(column: array[int] | array[float]) -> bytes:
@@ -250,9 +292,8 @@ def _unpack(column: _Ints, rows: int, least: int = -_FAR_US) -> NDArray[np.int64
     else:
         unsigned = np.frombuffer(column.data, _TYPES[width])
         values = np.add(unsigned, base, dtype=np.int64, casting="unsafe")
-        span = int(unsigned.max()) if width == 8 else 256**width - 1
-    if base < least or base + span > _FAR_US:
-        raise ValueError(f"a column from {base} to {base + span} is out of range")
+        span = int(unsigned.max()) if width == 8 else 0
+    _check_range(base, _most(width, span), least)
     return values
 
 
@@ -271,7 +312,7 @@ def _unpack_jobs(jobs: _Jobs) -> JobColumns:
     if int(combo.max()) >= len(combos) or max(jobs.meta, default=0) >= rows:
         raise ValueError("a row points past the combos, or meta past the rows")
     flags = _unpack(jobs.flags, rows)
-    at = _unpack(jobs.at, rows, least=_FIRST_US)
+    at = _unpack(jobs.at, rows, least=FIRST_US)
     created = at - _unpack(jobs.created, rows)
     return JobColumns(
         combos=combos,
@@ -300,7 +341,7 @@ def _unpack_observations(columns: _Observations) -> ObservationColumns:
     return ObservationColumns(
         series=[_series(key, kind, unit) for key, kind, unit in columns.series],
         lengths=np.array(lengths, np.int64),
-        at_us=_unpack(columns.at, len(values), least=_FIRST_US),
+        at_us=_unpack(columns.at, len(values), least=FIRST_US),
         values=values,
     )
 

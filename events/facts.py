@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from hashlib import sha256
 from itertools import repeat, starmap
 from numbers import Complex, Real
 from operator import sub
@@ -21,6 +22,7 @@ DEFAULT_UNITS: dict[Kind, str] = {"counter": "count", "gauge": "number", "histog
 
 MAX_KEY_BYTES = 1_024
 MAX_UNIT_CHARS = 64
+MAX_WORKER_BYTES = 1_024
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -176,12 +178,37 @@ def instants(times: Sequence[datetime]) -> Instants:
     )
 
 
+#: Events begin in the year 1 (UTC).
+FIRST_US = microseconds(datetime.min.replace(tzinfo=UTC))
+
+
 @lru_cache(64)
 def _never_changes(zone: tzinfo | None) -> bool:
     try:
         return zone is not None and zone.utcoffset(None) is not None
     except Exception:  # a zone of somebody's own may not know that there may be no time
         return False
+
+
+def cut(text: str, most_bytes: int, *, ending: str = "") -> str:
+    """Return *text* in up to *most_bytes* bytes of UTF-8; of a longer one a hash stands for what was cut.
+
+    Args:
+        ending: The end of *text*, which is kept.
+    """
+    encoded = text.encode()
+    if len(encoded) <= most_bytes:
+        return text
+    mark = f"~{sha256(encoded).hexdigest()[:16]}"
+    tail = f"{mark}:{ending}" if ending and len(ending.encode()) < most_bytes // 2 else mark
+    return encoded[: most_bytes - len(tail.encode())].decode(errors="ignore") + tail
+
+
+def bounded_worker(worker_id: str) -> str:
+    """Return a worker's id as it is stored and asked for: up to 1,024 bytes that PostgreSQL's text can hold."""
+    if len(worker_id) <= MAX_WORKER_BYTES // 4 and worker_id.isascii() and "\x00" not in worker_id:
+        return worker_id
+    return cut(worker_id.replace("\x00", "\ufffd").encode(errors="replace").decode(), MAX_WORKER_BYTES)
 
 
 def check_series(key: object, kind: Kind, unit: object) -> Series:

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from .codec import EncodedBatch
 from .errors import SequenceConflict
+from .facts import bounded_worker
 from .schema import Tables
 from .settings import Isolation, settings_for
 
@@ -130,7 +131,7 @@ async def send(
     closes: bool = False,
 ) -> None:
     """The first half of `append`, which in a pipeline waits for nothing; `appended` is the other."""
-    values = batch_id._asdict() | batch._asdict() | {"worker": worker, "closes": closes}
+    values = batch_id._asdict() | batch._asdict() | {"worker": bounded_worker(worker), "closes": closes}
     # In binary: the caller's session may have a DateStyle that psycopg does not read.
     await cursor.execute(_append_statement(tables), values, binary=True)
 
@@ -207,7 +208,8 @@ async def read_batches(
     positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
     columns = f"l.producer, l.sequence, l.worker, {APPENDED_US}, l.events, l.codec, l.payload, l.sha256"
     rows = await read_columns(cursor, tables, [batch_id for _, batch_id in places], columns)
-    return sorted(LogBatch(positions[row[0], row[1]], *row) for row in rows)
+    batches = (LogBatch(positions[row[0], row[1]], *row) for row in rows)
+    return sorted(batch._replace(worker=bounded_worker(batch.worker)) for batch in batches)
 
 
 async def read_columns(
@@ -252,5 +254,5 @@ def _append_statement(tables: Tables) -> sql.Composed:
 
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str) -> dict[str, Any]:
-    place = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
+    place = {"day": None, "producer": producer, "sequence": 1, "worker": bounded_worker(worker)}
     return batch._asdict() | place | {"closes": True}

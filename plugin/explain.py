@@ -15,11 +15,12 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.facts import Kind, Series, microseconds
+from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
+from chancy_metrics.projections.left_out import storable
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 
@@ -154,7 +155,7 @@ async def explain(
     async with own_connection(chancy) as connection:
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, names, key, kind, unit)
-        place = Place(series, resolution, bucket, worker_id)
+        place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
         made = await remake(connection, names, metrics_of(chancy).options.rules, place, most=max(most, 1))
         marks = await _marks_near(connection, names, bucket, width)
     return _explained(key, place, made, marks, time.monotonic() - began)
@@ -273,9 +274,10 @@ async def _find(cursor: AsyncCursor[TupleRow], names: Tables, key: str, kind: Ki
 async def _like(cursor: AsyncCursor[TupleRow], names: Tables, key: str) -> dict[int, Series]:
     """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
     pieces = key.split(":")
+    keys = [":".join(pieces[: size + 1]).replace("\x00", "") for size in range(len(pieces))]
     await cursor.execute(
         sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=names.series),
-        {"keys": [":".join(pieces[: size + 1]).replace("\x00", "") for size in range(len(pieces))]},
+        {"keys": [storable(cursor, one) for one in keys]},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 

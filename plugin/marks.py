@@ -47,7 +47,7 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
     Args:
         text: What happened, in a few words: each one is a series.
         at: When, aware; now by default.
-        by: Who says so, as the worker of the event.
+        by: Who says so, as the worker of the event; past 1,024 bytes it is cut.
 
     Raises:
         WrongMoment: *at* is not aware, or not from 1970 to 2199.

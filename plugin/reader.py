@@ -15,9 +15,10 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.facts import Kind, Series
+from chancy_metrics.events.facts import Kind, Series, bounded_worker
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.left_out import storable
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.versions import Version, live_version
 
@@ -173,7 +174,8 @@ async def read_worker(
     series = await _names_near(cursor, names, version, prefix)
     copy = Copy(_Place(version.version, 0, None), version.horizons)
     await cursor.execute(
-        sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers), {"name": worker}
+        sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers),
+        {"name": storable(cursor, bounded_worker(worker))},
     )
     row = await cursor.fetchone()
     if row is not None and series:

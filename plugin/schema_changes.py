@@ -19,6 +19,12 @@ async def migrate(chancy: Chancy, migrator: Migrator, clock: DatabaseClock, *, t
     """Migrate under an advisory lock, so that several at once do it one after the other."""
     names = tables(chancy.prefix)
     async with own_connection(chancy) as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            chancy.log.warning(
+                f"metrics: this database is encoded in {encoding}, which can't hold every key: a batch with one it "
+                "can't hold is recorded and left out of the numbers, which `status` counts. UTF8 holds every key"
+            )
         async with short_transaction(connection, idle_timeout_ms=_STEP_MS) as cursor:
             await cursor.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))", {"key": f"{chancy.prefix}{migrator.key}"}

@@ -21,6 +21,7 @@ from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
 from .gaps import read_pruned
+from .left_out import storable
 from .matching import may_match
 from .pages import read_ranges
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
@@ -214,7 +215,10 @@ class _Attempt:
                     )
                 """
             ).format(workers=self._tables.workers, series=self._tables.series),
-            {"worker": self._place.worker, **self._place.series._asdict()},
+            {
+                "worker": None if self._place.worker is None else storable(cursor, self._place.worker),
+                **self._place.series._asdict(),
+            },
         )
         row = await cursor.fetchone()
         assert row is not None

@@ -6,9 +6,8 @@ Whatever changes here makes other metrics of the same facts: raise `rules.BUILT_
 from __future__ import annotations
 
 from functools import lru_cache
-from hashlib import sha256
 
-from chancy_metrics.events.facts import MAX_KEY_BYTES, Series
+from chancy_metrics.events.facts import MAX_KEY_BYTES, Series, cut
 
 #: The states of a job that Chancy knows.
 STATES = ("pending", "running", "failed", "retrying", "succeeded")
@@ -40,9 +39,4 @@ def has_wait_time(state: str) -> bool:
 
 def bounded_key(stem: str, ending: str) -> str:
     """Join *stem* and *ending*; a key past 1,024 bytes keeps its ending and gets a hash for what was cut."""
-    key = stem + ending
-    if len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    tail = f"~{sha256(key.encode()).hexdigest()[:16]}:{ending}"
-    room = MAX_KEY_BYTES - len(tail.encode())
-    return stem.encode()[:room].decode(errors="ignore") + tail
+    return cut(stem + ending, MAX_KEY_BYTES, ending=ending)

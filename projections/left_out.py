@@ -15,6 +15,8 @@ from .span import Span
 
 #: Positions that are named, with their errors.
 _NAMED = 5
+#: Encodings of databases that hold more than ASCII for certain.
+_PYTHON_ENCODINGS = {"UTF8": "utf-8", "LATIN1": "iso8859-1", "LATIN9": "iso8859-15", "WIN1252": "cp1252"}
 _ERROR_CHARS = 1_000
 _SHOWN_CHARS = 200
 
@@ -231,10 +233,12 @@ async def copy_left_out(
 
 
 def storable(cursor: AsyncCursor[TupleRow], text: str) -> str:
-    """Return *text* as this database can hold it: an error may quote the very character that could not be stored."""
-    text = text.replace("\x00", "\ufffd")
-    is_unicode = cursor.connection.info.parameter_status("server_encoding") == "UTF8"
-    return text.encode("utf-8" if is_unicode else "ascii", "backslashreplace").decode()
+    """Return *text* as this database can hold it: an error may quote the very character that could not be stored.
+
+    What it can't hold becomes an escape, such as \\u20ac, that no key and no worker id is stored under.
+    """
+    encoding = _PYTHON_ENCODINGS.get(cursor.connection.info.parameter_status("server_encoding") or "", "ascii")
+    return text.replace("\x00", "\ufffd").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _count(number: int, one: str, many: str) -> str:

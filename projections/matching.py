@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.seal import LogRow
 
@@ -25,7 +26,7 @@ def may_match(selection: Selection, row: LogRow) -> bool:
         and row.last_us is not None
         and min(row.first_us, row.appended_us) < selection.until_us
         and min(row.last_us, row.appended_us) >= selection.since_us
-        and selection.worker in (None, row.worker)
+        and selection.worker in (None, bounded_worker(row.worker))
         and selection.producer in (None, row.producer)
     )
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.facts import bounded_worker, microseconds
 from chancy_metrics.events.filter import token
 from chancy_metrics.events.summaries import Wanted
 
@@ -54,6 +54,10 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str | None = None
     job_id: UUID | None = None
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.worker is not None:
+            msgspec.structs.force_setattr(self, "worker", bounded_worker(self.worker))
 
     @property
     def since_us(self) -> int:

@@ -367,3 +367,41 @@ def test_a_small_payload_takes_little_memory_whatever_it_claims(payload: bytes) 
         tracemalloc.stop()
 
     assert peak < 4_000_000
+
+
+ANY_TEXT = TEXT | st.sampled_from(["", "a\x00b", "é" * 600, "\ud800", "k" * 5_000])
+ANY_INSTANT = INSTANT | st.sampled_from([YEAR_1 - 1, -(2**59) - 1, 2**59, 2**59 + 1, 2**63, 2**64])
+ANY_ROW = st.builds(
+    JobRow,
+    job_id=st.sampled_from([b"i" * 16, b"i" * 16, b"", b"i" * 17]),
+    combo=st.builds(Combo, ANY_TEXT, TEXT, TEXT, st.integers(-1, 2**65), ANY_TEXT),
+    at_us=ANY_INSTANT,
+    created_us=ANY_INSTANT,
+    scheduled_us=ANY_INSTANT,
+    started_us=ANY_INSTANT | st.none(),
+    completed_us=ANY_INSTANT | st.none(),
+    meta=st.binary(max_size=2),
+)
+ANY_RUN = st.builds(
+    ObservationRun,
+    st.builds(Series, ANY_TEXT, st.sampled_from([*KINDS, "sum"]), ANY_TEXT),
+    st.lists(ANY_INSTANT, max_size=3),
+    st.lists(st.floats(), max_size=3),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(ANY_ROW, max_size=3),
+    st.lists(ANY_RUN, max_size=2),
+    st.dictionaries(ANY_TEXT, st.integers(-1, 2**53), max_size=2),
+)
+def test_whatever_encode_accepts_decode_accepts(
+    jobs: list[JobRow], runs: list[ObservationRun], counts: dict[str, int]
+) -> None:
+    try:
+        batch = encode(jobs, runs, counts)
+    except (ValueError, OverflowError):
+        return
+
+    assert decode(batch.codec, batch.payload, batch.sha256, batch.events).counts == counts

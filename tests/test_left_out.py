@@ -207,9 +207,12 @@ async def test_a_sequence_at_its_end_stops_new_names_and_nothing_else(
     assert await counted(connection, names, "app:new") == 1
 
 
-async def test_a_database_that_is_latin1_folds_what_it_can_hold(latin1: str, names: Tables) -> None:
+async def test_a_database_that_is_latin1_folds_what_it_can_hold(
+    latin1: str, names: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Chancy(latin1, plugins=[Metrics()]) as chancy:
         await chancy.migrate()
+    assert "encoded in LATIN1" in caplog.text
     async with an_app(latin1) as (chancy, metrics), connections(latin1, 1) as (connection,):
         async with metrics.recording(chancy):
             await metrics.increment_counter("price:£", 2)

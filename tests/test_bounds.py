@@ -1,0 +1,76 @@
+"""What becomes a key or an indexed text is bounded where it is recorded, and asked for in the same way."""
+
+from __future__ import annotations
+
+import random
+import string
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.facts import MAX_KEY_BYTES, MAX_WORKER_BYTES, bounded_worker
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.audit import events
+from chancy_metrics.plugin.explain import explain
+from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.verify import verify
+from chancy_metrics.projections.job_series import job_series
+from chancy_metrics.projections.selection import Selection
+from tests.factories import LogWriter, a_row, an_app, fetch, now_us
+
+#: Longer than an index entry may be, and no compression makes it shorter.
+LONG = "".join(random.Random(1).choices(string.ascii_letters, k=4_000))
+
+
+@pytest.mark.parametrize("name", ["w", "é" * 600, "€" * 342, LONG, LONG[:-1] + "!", "a\x00b", "a\ud800b", ""])
+def test_a_worker_s_id_is_cut_once_and_for_all(name: str) -> None:
+    cut = bounded_worker(name)
+
+    assert len(cut.encode()) <= MAX_WORKER_BYTES and "\x00" not in cut
+    assert bounded_worker(cut) == cut
+
+
+def test_long_ids_stay_apart() -> None:
+    assert bounded_worker(LONG) != bounded_worker(LONG[:-1] + "!")
+    assert bounded_worker("w" * 1_024) == "w" * 1_024
+
+
+def test_every_long_name_of_a_job_makes_keys_that_can_be_stored() -> None:
+    for names in ((LONG, "q", "failed"), ("f", LONG, "failed"), ("f", "q", LONG), (LONG, LONG, LONG)):
+        assert all(len(series.key.encode()) <= MAX_KEY_BYTES for series in job_series(*names))
+
+
+async def test_names_of_4000_letters_are_recorded_folded_and_found(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    async with an_app(dsn) as (chancy, metrics):
+        async with metrics.recording(chancy, worker_id=LONG):
+            await metrics.increment_counter("app:n", 2)
+        await LogWriter(connection, names, LONG).append(jobs=[a_row(now_us(), func=LONG, state="retrying")])
+        await mark(chancy, "deploy", by=LONG[::-1])
+        done = await fold_all(chancy)
+
+        of_worker = await metrics.get_metrics(chancy, "app:n", worker_id=LONG)
+        explained = await explain(chancy, "app:n", datetime.now(UTC), resolution="1day", worker_id=LONG)
+        found = [event async for event in events(chancy, Selection(worker=LONG))]
+        checked = await verify(chancy)
+
+    assert (done.reason, await fetch(connection, "SELECT * FROM {dead_letters}", names)) == ("", [])
+    assert [value for _, value in of_worker["app:n"].values_1day] == [2]
+    assert explained.stored is not None and (explained.stored.sum, explained.equal, explained.events) == (2, True, 1)
+    assert [event.kind for event in found] == ["counter", "job"]
+    assert {event.worker for event in found} == {bounded_worker(LONG)}
+    assert checked.drift == 0
+
+
+async def test_a_mark_is_refused_where_no_batch_could_hold_it(dsn: str) -> None:
+    async with an_app(dsn) as (chancy, _):
+        with pytest.raises(MetricsLogError, match="out of bounds"):
+            await mark(chancy, "deploy", at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
+        with pytest.raises(MetricsLogError, match="at most 1024"):
+            await mark(chancy, LONG)
+        assert (await fold_all(chancy)).batches == 0
