@@ -19,6 +19,7 @@ from chancy_metrics.events.errors import MetricsLogError, WrongMoment
 
 from .metrics import Metrics
 from .moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
+from .redaction import without_password
 
 #: Exit code of a command that ran and found something wrong.
 FOUND_SOMETHING = 3
@@ -99,7 +100,7 @@ def load(app: str) -> tuple[Chancy, Metrics]:
         chancy = found if isinstance(found, Chancy) else found()
     except Exception as error:  # whatever the user's module does when it is imported
         raise click.BadParameter(
-            f"{app!r} can't be imported: {type(error).__name__}: {error}", param_hint="--app"
+            f"{app!r} can't be imported: {type(error).__name__}: {without_password(str(error))}", param_hint="--app"
         ) from error
     metrics = chancy.plugins.get("chancy.metrics") if isinstance(chancy, Chancy) else None
     if not isinstance(metrics, Metrics):

@@ -13,12 +13,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, errors
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.schema import Tables
+
+from .redaction import without_password
 
 #: Seconds to wait for the server when a connection is made.
 CONNECT_TIMEOUT_S = 5
@@ -51,16 +53,26 @@ async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncC
 
 
 async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
+    """Open a connection that the caller closes.
+
+    Raises:
+        psycopg.Error: It can't be had; the text says nothing of the DSN's password.
+    """
     # PostgreSQL cuts longer names, and says so each time.
     shown = name.encode()[:63].decode(errors="ignore") or None
-    given = conninfo_to_dict(chancy.dsn)
-    connection = await AsyncConnection.connect(
-        make_conninfo(chancy.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
-        autocommit=True,
-        prepare_threshold=None,
-        application_name=shown,
-        client_encoding="UTF8",
-    )
+    try:
+        given = conninfo_to_dict(chancy.dsn)
+        connection = await AsyncConnection.connect(
+            make_conninfo(chancy.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=shown,
+            client_encoding="UTF8",
+        )
+    except Error as error:
+        raise type(error)(without_password(str(error), chancy.dsn)) from None
+    except (UnicodeError, ValueError):  # a host, or a DSN, that no call can take
+        raise OperationalError("the DSN names no host that there can be, or holds NUL") from None
     if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
         # Of the session for good, unlike `events.settings`; a pooler, which gives another pid, would hand it on.
         await connection.execute(

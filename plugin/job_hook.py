@@ -170,7 +170,8 @@ class JobHook:
                 self._buffer.record_job(self._facts([job]).rows()[0])
             except Exception as error:  # on_job_updated must not raise into the host
                 self._buffer.count("rejected:job")
-                self._warnings.warn("job", f"job update {job!r} could not be recorded: {error!r}")
+                what = f"an update of job {job.id} ({job.func}) could not be recorded"
+                self._warnings.warn("job", f"{what}: {type(error).__name__}: {error}")
 
     def held(self) -> Held:
         """Count the job updates that the host has saved and that are in the log only if an unanswered COMMIT was."""

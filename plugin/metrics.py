@@ -548,7 +548,7 @@ class Metrics(Plugin):
         except NotRecording:  # in a forked child nobody may log, and whoever emitted it must know
             raise
         except Exception as error:  # whatever a foreign event holds
-            self._warn(None, "event", f"metrics: could not read event {event!r}: {error!r}")
+            self._warn(None, "event", f"metrics: could not read an event {event.name!r}: {type(error).__name__}")
 
     def _hear_fold(self) -> None:
         for reader in self._readers.values():

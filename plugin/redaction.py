@@ -1,0 +1,57 @@
+"""What an error of a connection says, without the password: libpq spells out the part of a DSN it can't read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+HIDDEN = "***"
+_SCHEME = re.compile(r"\s*postgres(?:ql)?://")
+_URI = re.compile(r"(\w://[^\s:/@\"']*:)[^\"'\n]*@")
+_OPTION = re.compile(r"(?:ssl)?password\s*=\s*(.*?)\s*(?=\s[a-z_]+\s*=|&|$)", re.DOTALL)
+#: What may stand in a password that is not encoded, and so takes it apart.
+_SEPARATORS = re.compile(r"[^\w.~-]+")
+#: Texts of libpq whose quoted part is a piece of the DSN, whichever.
+_QUOTED = re.compile(
+    r"((?:percent-encoded (?:token|value)|spaces found in|missing \"=\" after|connection option|URI query parameter"
+    r"|in URI(?: \(expected [^)]*\))?:?|in URI:)[^\"]*)\".*\"",
+    re.DOTALL,
+)
+
+
+def without_password(text: str, dsn: str = "") -> str:
+    """Return *text* with every part of the password in *dsn* hidden, also where that can't be taken apart rightly.
+
+    Without a DSN what looks like one is hidden, and what libpq quotes of one.
+    """
+    text = _URI.sub(rf"\1{HIDDEN}@", text)
+    text = _QUOTED.sub(rf'\1"{HIDDEN}"', text)
+    for secret in sorted(set(_secrets(dsn)), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    return text
+
+
+def _secrets(dsn: str) -> Iterator[str]:
+    """Yield the password as it is written and as it is meant, and the pieces that a reader may take it for."""
+    for written in _written(dsn):
+        for one in (written, unquote(written, errors="replace"), written.strip("'")):
+            yield from (piece for piece in (one, *_SEPARATORS.split(one)) if piece)
+
+
+def _written(dsn: str) -> Iterator[str]:
+    try:
+        yield str(conninfo_to_dict(dsn).get("password") or "")
+    except (psycopg.Error, UnicodeError, ValueError):
+        pass
+    if scheme := _SCHEME.match(dsn):
+        rest = dsn[scheme.end() :]
+        options = rest.find("?", rest.find("@") + 1)
+        address, query = (rest, "") if options < 0 else (rest[:options], rest[options:])
+        yield address.rpartition("@")[0].partition(":")[2]
+        dsn = query
+    for found in _OPTION.finditer(dsn):
+        yield found[1]
