@@ -80,6 +80,8 @@ def _text(status: Status) -> str:
         **counted(status.completeness),
         **_verified(status),
     }
+    if status.replayed_at is not None:
+        lines["standby"] = f"as of the commits replayed until {_moment(status.replayed_at)}; takes no writes"
     if status.ambiguous_keys:
         lines["two types"] = ", ".join(status.ambiguous_keys)
     if status.not_looked_at:

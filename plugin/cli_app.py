@@ -16,6 +16,7 @@ from chancy import Chancy
 from chancy.utils import import_string
 
 from chancy_metrics.events.errors import MetricsLogError, WrongMoment
+from chancy_metrics.events.standby import sentence
 
 from .metrics import Metrics
 from .moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
@@ -116,4 +117,4 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except (MetricsLogError, psycopg.Error) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
+        raise click.ClickException(sentence(error)) from error

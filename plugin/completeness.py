@@ -21,6 +21,7 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.standby import NOW
 from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
 from chancy_metrics.projections.span import Span
 
@@ -270,17 +271,6 @@ async def read_facts(
     return Facts(position, counts, await left_out(cursor, names, version, span), holes, last_gone, ended)
 
 
-#: The database's time; on a replica that is behind, the time up to which it knows anything.
-_NOW = sql.SQL(
-    """
-    CASE
-        WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN clock_timestamp()
-        ELSE coalesce(pg_last_xact_replay_timestamp(), clock_timestamp())
-    END
-    """
-)
-
-
 async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
     """The sessions that fell silent, ended with something unwritten, or live and hold something.
 
@@ -295,7 +285,7 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
                 SELECT s.worker, s.session, s.held, s.append_interval, greatest(s.seen_at, p.seen_at) AS seen_at,
                     s.ended_at IS NOT NULL AS ended, p.closed,
                     p.closed IS NOT TRUE
-                        AND greatest(s.seen_at, p.seen_at) < ({now}) - make_interval(secs => %(silent)s) AS silent
+                        AND greatest(s.seen_at, p.seen_at) < {now} - make_interval(secs => %(silent)s) AS silent
                 FROM {sessions} s
                 CROSS JOIN LATERAL (
                     SELECT max(seen_at) AS seen_at, bool_and(closed) AS closed
@@ -308,7 +298,7 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
             WHERE silent
                 OR (held IS NOT NULL AND (ended OR closed IS NOT TRUE))
             """
-        ).format(sessions=names.sessions, producers=names.producers, now=_NOW),
+        ).format(sessions=names.sessions, producers=names.producers, now=NOW),
         {"silent": SILENT_S},
     )
     return [End(row[0], row[1].astimezone(UTC), *row[2:]) for row in await cursor.fetchall()]
@@ -328,9 +318,9 @@ async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list
                 WHERE NOT p.closed
                     AND s.producer IS NULL
             ) AS p
-            WHERE heard_at < ({now}) - make_interval(secs => %(silent)s)
+            WHERE heard_at < {now} - make_interval(secs => %(silent)s)
             """
-        ).format(producers=names.producers, sessions=names.sessions, now=_NOW),
+        ).format(producers=names.producers, sessions=names.sessions, now=NOW),
         {"silent": SILENT_S},
     )
     return [End(row[0], row[1].astimezone(UTC)) for row in await cursor.fetchall()]

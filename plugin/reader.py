@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+import psycopg
 from anyio import to_thread
 from chancy import Chancy
 from psycopg import AsyncCursor, sql
@@ -133,6 +134,12 @@ class Reader:
             await self._refresh()
 
     async def _refresh(self) -> None:
+        try:
+            await self._load_or_follow()
+        except psycopg.OperationalError:  # a standby cancels what is in its way; a pool may hold a dead connection
+            await self._load_or_follow()
+
+    async def _load_or_follow(self) -> None:
         names = tables(self._chancy.prefix)
         async with (
             self._chancy.pool.connection() as connection,

@@ -16,6 +16,7 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.events.standby import NOW, REPLAYED_AT, sentence
 from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 
@@ -46,10 +47,12 @@ class Status(msgspec.Struct, frozen=True):
         due_day: The oldest day that is to leave the log, and what keeps it.
         verified: What runs of `verify` have compared and what of their findings is open; None where none ran.
         not_looked_at: What nobody has looked at, so that nothing in here speaks of it, a sentence each.
+        replayed_at: On a hot standby, the last commit it knows of, which the rest is as of; None elsewhere.
         unhealthy: What is wrong and what to do, a sentence each.
     """
 
     at: datetime
+    replayed_at: datetime | None
     log_bytes: int
     rollup_bytes: int
     events_per_s: float
@@ -94,7 +97,7 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
             async with own_connection(chancy) as connection:
                 return await _read(connection, names, options)
     except psycopg.OperationalError as error:
-        raise MetricsLogError(f"the database can't be reached: {_line(error)}") from error
+        raise MetricsLogError(f"the database can't be reached: {sentence(error)}") from error
 
 
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
@@ -121,6 +124,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
     today = head["today"]
     status = Status(
         at=_utc(head["now"]),
+        replayed_at=_utc(head["replayed_at"]),
         log_bytes=sizes["log"],
         rollup_bytes=sizes["rollups"],
         events_per_s=rate,
@@ -235,14 +239,14 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
         await own.execute(
             sql.SQL(
                 """
-                SELECT clock_timestamp() AS now, (clock_timestamp() AT TIME ZONE 'UTC')::date AS today,
+                SELECT {now} AS now, ({now} AT TIME ZONE 'UTC')::date AS today, {replayed_at} AS replayed_at,
                     h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.folded_by,
                     v.folder_since, v.folded_at, v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v
                     ON v.version = h.live
                 """
-            ).format(head=names.head, versions=names.versions)
+            ).format(now=NOW, replayed_at=REPLAYED_AT, head=names.head, versions=names.versions)
         )
         row = await own.fetchone()
     if row is None:
@@ -308,7 +312,3 @@ def _utc(moment: None) -> None: ...
 def _utc(moment: datetime | None) -> datetime | None:
     """The same instant in UTC: the session's zone is whatever the server says."""
     return None if moment is None else moment.astimezone(UTC)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.findings import Finding, Findings, Spot
 from chancy_metrics.projections.replay import Difference
@@ -232,7 +233,7 @@ async def _remember(
                 worker = metrics_of(chancy).worker_id or socket.gethostname()
                 await in_transaction.measure(cursor, names, DRIFT, kept.open, worker=worker)
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        told = f"what verify found could not be kept for `status`: {' '.join(str(error).split())}"
+        told = f"what verify found could not be kept for `status`: {sentence(error)}"
         chancy.log.warning(told)
         return msgspec.structs.replace(verified, notes=[*verified.notes, told])
     return verified

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.schema import tables
+from chancy_metrics.events.standby import sentence
 
 from .connection import needs_schema
 from .explain import UnknownSeries
@@ -60,13 +61,9 @@ def _answering(answer: Answer) -> Endpoint:
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
         except psycopg.OperationalError as error:
-            return _json({"title": f"the database did not answer: {_line(error)}"}, 503)
+            return _json({"title": f"the database did not answer: {sentence(error)[:300]}"}, 503)
 
     return endpoint
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.standby import NOW
 
 
 class Lag(NamedTuple):
@@ -31,7 +32,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
     await cursor.execute(
         sql.SQL(
             """
-            SELECT clock_timestamp(), coalesce(v.folded_at, v.live_since, v.created_at), p.day, p.producer, p.sequence,
+            SELECT {now}, coalesce(v.folded_at, v.live_since, v.created_at), p.day, p.producer, p.sequence,
                 l.day, l.producer, l.sequence
             FROM {head} h
             JOIN {versions} v
@@ -46,7 +47,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
             ) p
                 ON true
             """
-        ).format(head=tables.head, versions=tables.versions, ledger=tables.ledger, pending=tables.pending)
+        ).format(now=NOW, head=tables.head, versions=tables.versions, ledger=tables.ledger, pending=tables.pending)
     )
     row = await cursor.fetchone()
     if row is None:

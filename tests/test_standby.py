@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import anyio
 import psycopg
+import pytest
 
 from chancy_metrics.events.schema import Tables
-from tests.factories import LogWriter, a_run, an_app, connections, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, order_and_fold
+from tests.reading import invoke, read_everything
 from tests.standby import Standby
+from tests.test_web import asking, get
 
 
-async def test_the_metrics_are_there(dsn: str, names: Tables, standby: Standby) -> None:
+async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(
+    dsn: str, names: Tables, standby: Standby, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = a_row(now_us())
     async with connections(dsn, 1) as (connection,):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
+        await LogWriter(connection, names).append(jobs=[job], runs=[a_run("app:n", at_us=now_us())])
         await order_and_fold(connection, names)
+        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
     await standby.arrived()
     there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+
     async with an_app(there) as (chancy, metrics):
-        assert (await metrics.get_metrics(chancy))["app:n"]
+        assert (await metrics.get_metrics(chancy))["app:n"].values_1min[0][1] == 1
+        assert (await metrics.get_metrics(chancy, worker_id="worker"))["app:n"]
+    async with asking(there) as client:
+        for path in ("status", "series", "events"):
+            await get(client, path)
+        await get(client, "points", key="app:n", resolution="1min")
+    found = await read_everything(there, tmp_path, job.job_id.hex())
+    for command, done in found.items():
+        assert done.exit_code == 0, f"{command}: {done.output} {done.exception!r}"
+    assert "standby         as of the commits replayed until 2" in found["status"].output
+    assert json.loads(found["status --json"].output)["replayed_at"]
+    assert "everything agrees" in found["verify"].output
+    assert "this session takes no writes; it is one on a hot standby" in caplog.text
+    for command in (["fold"], ["mark", "deploy"], ["rebuild"]):
+        done = await anyio.to_thread.run_sync(invoke, there, command)
+        assert done.exit_code == 1
+        assert "Do this on the primary" in " ".join(done.output.split()), done.output

@@ -1,0 +1,33 @@
+"""What is different on a hot standby: it takes no writes, may be behind, and cancels queries that are in its way."""
+
+from __future__ import annotations
+
+from psycopg import errors, sql
+
+#: The database's time; on a standby that is behind, the time up to which it knows anything.
+NOW = sql.SQL(
+    """
+    (CASE
+        WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN clock_timestamp()
+        ELSE coalesce(pg_last_xact_replay_timestamp(), clock_timestamp())
+    END)
+    """
+)
+#: The last commit a standby has replayed; NULL elsewhere.
+REPLAYED_AT = sql.SQL("(CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END)")
+
+
+def sentence(error: Exception) -> str:
+    """Return what *error* says on one line, and what to do where its session takes no writes, or had to give way."""
+    said = " ".join(str(error).split())
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return (
+            f"{said}: this session takes no writes; it is one on a hot standby, or has default_transaction_read_only. "
+            f"Do this on the primary"
+        )
+    if isinstance(error, errors.SerializationFailure):
+        return (
+            f"{said}: on a hot standby a query has to end when it keeps changes from being replayed; try again, or "
+            f"give queries more time by hot_standby_feedback or max_standby_streaming_delay"
+        )
+    return said
