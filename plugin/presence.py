@@ -34,11 +34,7 @@ _WORDS = {
 
 def spell(held: dict[str, int]) -> str:
     """Return "400 observations, 20 job updates"; "nothing" of nothing."""
-    parts = []
-    for kind, count in held.items():
-        one, more = _WORDS.get(kind, (kind, kind))
-        if count:
-            parts.append(f"{count:,} {one if count == 1 else more}")
+    parts = [f"{held[kind]:,} {words[held[kind] != 1]}" for kind, words in _WORDS.items() if held.get(kind)]
     return ", ".join(parts) or "nothing"
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import time
+import weakref
 from collections.abc import Awaitable, Callable
+from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,7 +26,7 @@ from .ending import STOP_S, cancel_all, end
 from .job_hook import JobHook
 from .limited_log import RateLimited
 from .options import Options
-from .presence import Presence
+from .presence import Presence, spell
 from .recorder import Recorder
 from .turns import Turns, project
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
 OPEN_WAIT_S = 5
+#: Seconds the end of the loops may spend on what is buffered; `close` goes on with it.
+LAST_APPEND_S = 1
 MAINTENANCE_S = 60
 DAYS_S = 600
 
@@ -80,6 +85,7 @@ class Session:
             keep_meta=options.keep_meta,
             error_messages=options.error_messages,
         )
+        self._at_exit = weakref.finalize(self, _say_lost, os.getpid(), self.recorder, self.hook, chancy.log)
         self.turns = Turns(str(self.presence.id), options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
@@ -111,9 +117,14 @@ class Session:
                 task.result()
         finally:
             started = time.monotonic()
-            await cancel_all(tasks)
-            await projector.close()
-            self._spent_s = time.monotonic() - started
+            try:
+                await cancel_all(tasks)
+                await projector.close()
+                # The host saves its last jobs next, and where it can't, it does not come to `close`.
+                with anyio.move_on_after(LAST_APPEND_S, shield=True):
+                    await self.recorder.append(self.chancy)
+            finally:
+                self._spent_s = time.monotonic() - started
 
     def projector(self) -> Projector:
         """What folds for this session, whose announcements this session knows for its own."""
@@ -127,6 +138,7 @@ class Session:
     async def close(self) -> None:
         """Append what is left and, if it is this worker's turn, fold it: all of it within `STOP_S`. Never raises."""
         until = time.monotonic() + STOP_S - self._spent_s
+        self._at_exit.detach()
         for event, handler in self._handlers.items():
             self.worker.hub.remove(event, handler)
         written = await end(self.chancy, self.recorder, self.hook, self.chancy.log, within_s=until - time.monotonic())
@@ -216,3 +228,13 @@ class Session:
         if body.get("projector"):  # a promotion is announced too, and nobody's turn
             self.turns.hear(str(body["projector"]))
         self._on_fold()
+
+
+def _say_lost(pid: int, recorder: Recorder, hook: JobHook, log: Logger) -> None:
+    """Say at the process's end what a session that was never closed takes along; a forked child has none of it."""
+    lost = recorder.held() + hook.held()
+    if lost and os.getpid() == pid:
+        log.error(
+            f"the last metrics of worker {recorder.worker_id!r} are lost: {spell(lost)}. The process ends, and Chancy "
+            "did not stop the worker: its own last flush failed, or nobody called `stop()`"
+        )

@@ -24,6 +24,7 @@ from .completeness import Completeness, complete, read_facts
 from .connection import needs_schema, own_connection
 from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
+from .presence import spell
 from .retention import DueDay, oldest_due
 from .succession import Task, read_task, standstill_after_s
 from .verified import LastVerified, read_last_verified
@@ -208,6 +209,11 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.due_day is not None and status.due_day.hangs(status.at):
         reasons.append(f"{status.due_day}: {status.due_day.reason}")
+    if status.completeness.in_memory:
+        reasons.append(
+            f"{spell(status.completeness.in_memory)} can't be appended now and are held in memory, where a kill would "
+            "lose them: the workers' log says why"
+        )
     if missing_days:
         days = ", ".join(str(day) for day in missing_days)
         reasons.append(f"the log has no partition for {days}: run `chancy misc migrate`, or let a worker make it")

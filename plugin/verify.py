@@ -50,7 +50,7 @@ class Verified(msgspec.Struct, frozen=True):
         points: How many places were compared.
         different: How many of them differ; `differences` spells out the first ones, stored (old) against replayed.
         found: What else is wrong; `findings` spells out the first ones.
-        ended_uncleanly: Workers that went silent without an end; no finding, but what was in their buffer is lost.
+        ended_uncleanly: Sessions that ended uncleanly; no finding, but what they held in memory is lost.
         left_out: What the version leaves out of that time, in words; "" for nothing. It is in neither side.
         nothing: Why nothing was compared, in words; "" where something was.
         open: Findings and differences of this run and of earlier ones elsewhere; None where nothing could be kept.

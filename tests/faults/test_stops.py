@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -109,13 +112,15 @@ async def test_where_the_role_may_not_append_flush_raises_and_the_stop_gives_up_
         with pytest.raises(InsufficientPrivilege):
             await metrics.flush(chancy)
         await metrics._session(worker).recorder.append(chancy)
-        alive = await completeness(elsewhere)
+        status = await read_status(elsewhere, metrics.options)
         with anyio.fail_after(MARGIN_S):
             await metrics.on_worker_stopped(worker=worker)
         stopped = await completeness(elsewhere)
 
     [warning] = [record.message for record in caplog.records if "in memory, tried again" in record.message][1:]
     assert WORDS in warning
+    alive = status.completeness
+    assert [reason for reason in status.unhealthy if reason.startswith(f"{WORDS} can't be appended now")]
     assert (alive.in_memory, alive.ended_uncleanly) == (HELD, 0)
     assert (stopped.in_memory, stopped.lost, stopped.ended_uncleanly) == ({}, HELD, 1)
     [error] = errors(caplog)
@@ -189,3 +194,22 @@ async def test_a_last_fold_that_waits_for_a_lock_is_given_up_when_the_stops_time
     assert "the last fold was given up, 3 s after the stop began" in caplog.text
     assert found.ended_uncleanly == 0
     assert await total(connection, names, "app:x") == [400] * 4
+
+
+async def test_a_process_that_ends_without_a_stop_says_what_it_takes_along(dsn: str) -> None:
+    """As where Chancy's own last flush fails, after which it does not call the plugin."""
+    program = """
+import asyncio, sys
+from chancy import Chancy, Worker
+from chancy_metrics.plugin import Metrics
+
+async def work():
+    async with Chancy(sys.argv[1], plugins=[metrics := Metrics()]) as chancy:
+        await metrics.on_worker_started(worker=Worker(chancy, worker_id="web-0"))
+        await metrics.increment_counter("app:x", 1)
+
+asyncio.run(work())
+"""
+    done = await anyio.run_process([sys.executable, "-c", program, dsn], cwd=os.getcwd(), stderr=subprocess.STDOUT)
+
+    assert "are lost: 1 observation. The process ends" in " ".join(done.stdout.decode().split())
