@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from itertools import repeat, starmap
+from collections.abc import Callable
 from time import time_ns
 from typing import NamedTuple
 
@@ -14,6 +13,8 @@ from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
 from chancy_metrics.projections.reserved import check_own_series
+
+from .clock import look, same_clock
 
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
 CHUNK_POINTS = 10_000
@@ -30,11 +31,6 @@ IN_FORKED_CHILD = (
 )
 
 Extend = Callable[[tuple[int, float]], None]
-
-
-def _times(most: int) -> Iterator[int]:
-    """Now, in ns, *most* times: each look is one atomic call that counts as well, which += 1 would not be."""
-    return starmap(time_ns, repeat((), most))
 
 
 class _Track(NamedTuple):
@@ -80,7 +76,7 @@ class Buffer:
         # By key alone, the first kind and unit it had: no tuple is made and hashed.
         self._firsts: dict[str, tuple[Kind, str | None, Extend]] = {}
         self._others: dict[tuple[object, Kind, object], Extend] = {}
-        self._times = _times(self._chunk_points - 1)
+        self._look_anew(self._chunk_points)
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
         self._lock = threading.Lock()
@@ -107,6 +103,7 @@ class Buffer:
             if (
                 kind is known_kind
                 and unit is known_unit
+                and time_ns is self._time_ns
                 and (
                     (type(value) is float and value - value == 0.0)
                     or (type(value) is int and -_EXACT <= value <= _EXACT)
@@ -131,7 +128,7 @@ class Buffer:
     def measure(self, series: Series, value: float) -> None:
         """Record the present value of a gauge of this plugin's own, which `record` refuses to everybody."""
         with self._lock:
-            self._add_point(series, (time_ns(), value))
+            self._add_point(series, (same_clock(time_ns)(), value))
 
     def record_job(self, row: JobRow) -> None:
         """Keep a job update that did not get into the log with its job."""
@@ -183,8 +180,10 @@ class Buffer:
         except InvalidObservation as error:
             self._refuse(error)
             return
+        if time_ns is not self._time_ns:
+            self._close_tracks()
         at_ns = next(self._times, None)
-        point = (time_ns() if at_ns is None else at_ns), number
+        point = (self._clock() if at_ns is None else at_ns), number
         if extend is None:
             # Not key and unit themselves: they may be strings of a foreign kind, with a __hash__ of its own.
             self._record_new(series, None if unit is None else series.unit, point)
@@ -225,7 +224,12 @@ class Buffer:
             if taken:
                 self._added(taken)
             room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
-            self._times = _times((room if room > 0 else self._chunk_points) - 1)
+            self._look_anew(room if room > 0 else self._chunk_points)
+
+    def _look_anew(self, room: int) -> None:
+        """Tell the time for so many observations, by the clock there is: freezegun may have come or gone."""
+        self._time_ns, self._clock = time_ns, same_clock(time_ns)
+        self._times = look(self._clock, room - 1)
 
     def _open_chunk(self) -> _Chunk:
         if not self._chunks or self._chunks[-1].points >= self._chunk_points:

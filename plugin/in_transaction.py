@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from time import time_ns
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +15,8 @@ from chancy_metrics.events.facts import Observation, Series, check_value
 from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.reserved import check_own_series
+
+from .clock import now_us
 
 
 async def record(cursor: AsyncCursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
@@ -49,5 +50,5 @@ def _encode_now(observations: Sequence[Observation]) -> EncodedBatch:
 
 
 def _encode(runs: dict[Series, array[float]]) -> EncodedBatch:
-    at_us = time_ns() // 1000
+    at_us = now_us()
     return encode((), [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()])

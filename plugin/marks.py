@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -18,6 +17,7 @@ from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 
+from .clock import now_us
 from .connection import own_connection, who
 from .moments import utc
 
@@ -54,9 +54,8 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
         MetricsLogError: The text is empty or too long, or the moment lies ahead.
     """
     at = utc(at)
-    now_us = time.time_ns() // 1000
-    at_us = now_us if at is None else microseconds(at)
-    if at is not None and at_us > now_us + _AHEAD_US:
+    at_us = now_us() if at is None else microseconds(at)
+    if at is not None and at_us > now_us() + _AHEAD_US:
         raise MetricsLogError(f"{at.isoformat()} lies ahead: mark what has happened")
     if not text.strip():
         raise MetricsLogError(f"a mark needs a text, not {text!r}")

@@ -1,0 +1,28 @@
+"""This host's clock as every kind of fact takes it: a test that stops `datetime.now` stops it for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import repeat, starmap
+
+from chancy_metrics.events.facts import microseconds
+
+
+def now_us() -> int:
+    """Microseconds since 1970, by the clock that Chancy takes a job's end from."""
+    return microseconds(datetime.now(UTC))
+
+
+def same_clock(time_ns: Callable[[], int]) -> Callable[[], int]:
+    """Return *time_ns*, or the clock of `now_us` where it is freezegun's, which tells the real time to threads."""
+    return _now_ns if getattr(time_ns, "__module__", "").startswith("freezegun") else time_ns
+
+
+def look(clock: Callable[[], int], most: int) -> Iterator[int]:
+    """Tell the time *most* times: each look is one atomic call that counts as well, which += 1 would not be."""
+    return starmap(clock, repeat((), most))
+
+
+def _now_ns() -> int:
+    return now_us() * 1_000
