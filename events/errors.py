@@ -48,6 +48,10 @@ class VersionRefused(MetricsLogError):
     """A version of the projection may not be made, folded or swapped by this code now."""
 
 
+class LeavesOutMore(VersionRefused):
+    """A version leaves out more than the live one, and would take its place without anybody having asked for it."""
+
+
 class AlreadyRunning(MetricsLogError):
     """Somebody else does the same at this moment; the message says who, and since when."""
 

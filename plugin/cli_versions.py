@@ -13,7 +13,8 @@ from .cli_app import FOUND_SOMETHING, Duration, load, run
 from .filling import Progress
 from .options import DAY_S
 from .rebuild import Rebuilt, abort, rebuild, swap, undo
-from .versions import VersionInfo, list_versions
+from .terminal import safe
+from .versions import VersionInfo, list_versions, what_is_left_out
 
 #: Seconds between lines where progress goes to a log.
 _LINES_S = 10
@@ -70,9 +71,15 @@ def rebuild_command(
 @_KEEP
 @click.pass_obj
 def swap_command(app: str, version: int | None, keep_s: float) -> None:
-    """Let readers see a version that is ready (or rests); the one that is ready by default."""
+    """Let readers see a version that is ready (or rests); the one that is ready by default.
+
+    Says what that version leaves out: one that leaves out more than the live one takes over only so.
+    """
     chancy, _ = load(app)
-    click.echo(f"version {run(swap(chancy, version, keep_s=keep_s))} is live")
+    taken = run(swap(chancy, version, keep_s=keep_s))
+    click.echo(f"version {taken} is live")
+    if found := run(what_is_left_out(chancy, taken)):
+        click.echo(f"{safe(found.sentence)}")
 
 
 @click.command("undo")
@@ -106,7 +113,7 @@ def _show_versions(versions: list[VersionInfo], as_json: bool, none: str) -> Non
             f"  rules      {one.rules}{' of ' + ', '.join(one.rule_names) if one.rule_names else ''}\n"
             f"  position   {one.position:,} of {one.ordered_position:,}\n"
             f"  size       {one.rows:,} rows, about {one.size_bytes / 1e6:,.1f} MB\n"
-            f"  left out   {one.dead_letters:,} batches\n"
+            f"  left out   {safe(one.leaves_out.removeprefix(f'version {one.version} leaves out ')) or 'nothing'}\n"
             f"  made by    {one.made_by}, {one.made_at:%Y-%m-%d %H:%M:%S %Z}\n"
             f"  moved by   {moved}"
         )
@@ -117,7 +124,7 @@ def _text(done: Rebuilt) -> str:
     if done.different > _SHOWN:
         lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
     if done.leaves_out:
-        lines.append(f"{done.leaves_out}; the comparison is of the rest")
+        lines.append(f"{safe(done.leaves_out)}; the comparison is of the rest")
     rate = done.events / done.seconds if done.seconds else 0
     lines.append(
         f"compared {done.points:,} points at position {done.position:,}: "

@@ -162,8 +162,8 @@ class Filling:
                 await self._give_way(done.position, target)
 
     async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
-        """Let readers see the version from here on; return the one they saw."""
-        return await turn(
+        """Let readers see the version from here on; return the one they saw. What is left out for it is logged."""
+        before = await turn(
             holding,
             self._connection,
             self.names,
@@ -174,6 +174,11 @@ class Filling:
             keep_s=keep_s,
             announce=announce_by(self._chancy, self._folder),
         )
+        async with short_transaction(self._connection) as cursor:
+            more = await left_out(cursor, self.names, self.version)
+            if more and (more := more.beyond(await left_out(cursor, self.names, before.version))):
+                self._chancy.log.error(f"metrics: {more.sentence}, which version {before.version} did not leave out")
+        return before
 
     async def left_out(self) -> LeftOut:
         """What the version leaves out."""

@@ -26,7 +26,7 @@ from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
 from .presence import spell
 from .retention import DueDay, oldest_due
-from .succession import Task, read_task, standstill_after_s
+from .succession import Task, read_all_withheld, read_task, standstill_after_s
 from .verified import LastVerified, read_last_verified
 from .versions import Unfinished, read_unfinished
 
@@ -45,6 +45,8 @@ class Status(msgspec.Struct, frozen=True):
             step.
         rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
         unfinished: Versions on their way to become the live one.
+        withheld: Which of them do not take over by themselves since they leave out more than the live one, a sentence
+            each.
         due_day: The oldest day that is to leave the log, and what keeps it.
         verified: What runs of `verify` have compared and what of their findings is open; None where none ran.
         not_looked_at: What nobody has looked at, so that nothing in here speaks of it, a sentence each.
@@ -65,6 +67,7 @@ class Status(msgspec.Struct, frozen=True):
     app_rules: str
     rules_note: str
     unfinished: list[Unfinished]
+    withheld: list[str]
     position: int
     ordered_position: int
     folded_by: str | None
@@ -108,6 +111,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         lag = await live_lag(cursor, names)
         task = await read_task(cursor, names, options)
         unfinished = await read_unfinished(cursor, names)
+        withheld = await read_all_withheld(cursor, names)
         due_day = await oldest_due(
             cursor,
             names,
@@ -137,6 +141,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         app_rules=label(options.rules.pair),
         rules_note=_rules_note(task, options),
         unfinished=unfinished,
+        withheld=withheld,
         position=head["position"],
         ordered_position=head["ordered"],
         folded_by=head["folded_by"],
@@ -193,8 +198,10 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.completeness.dead_letters:
         reasons.append(f"{status.completeness.dead_letters} batches could not be read and are not in the numbers")
+    reasons += status.withheld
     reasons += [
-        f"rule {rule.rule!r} failed on {rule.batches:,} batches, of which only its own metrics are missing (position "
+        f"rule {rule.rule!r} failed on {rule.batches:,} {'batch' if rule.batches == 1 else 'batches'}, of which only "
+        "its own metrics are missing (position "
         f"{rule.position}: {rule.error[:200]}): mend it and raise rules_version"
         for rule in status.completeness.failing_rules
         if rule.batches > rule.discarded

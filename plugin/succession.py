@@ -14,18 +14,21 @@ from chancy import Chancy
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import AlreadyRunning
+from chancy_metrics.events.errors import AlreadyRunning, LeavesOutMore
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.left_out import left_out, withheld
 from chancy_metrics.projections.rules import RuleSet, is_above, label
 
 from .connection import own_connection
 from .limited_log import RateLimited
-from .options import Options
+from .options import DAY_S, Options
 
 if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
     from chancy_metrics.projections.versions import Version
 
+#: Seconds for which a version is kept that leaves out more than the live one; it is made anew after that.
+WITHHELD_S = 7 * DAY_S
 #: Seconds after which a live version that nobody folds, though events wait, is left to whoever is there, at the least.
 STANDSTILL_S = 600
 
@@ -99,14 +102,39 @@ async def read_task(
     if not live.refuses(options.rules):
         return Task()
     patience_s = standstill_after_s(options.sync_interval) if standstill_s is None else standstill_s
-    return find_task(
+    versions = await read_versions(cursor, names)
+    task = find_task(
         options.rules,
         live,
-        await read_versions(cursor, names),
+        versions,
         (await read_head(cursor, names)).barred,
         auto=options.auto_rebuild,
         stands_still=(await live_lag(cursor, names)).standstill_s > patience_s,
     )
+    if task.cause is None:
+        mine = [one for one in versions if one.pair == options.rules.pair]
+        for sentence in await _withheld(cursor, names, mine, live):
+            return Task(reason=sentence)
+    return task
+
+
+async def read_all_withheld(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+    """Say which versions do not take over by themselves, though their rules are newer, and for what they leave out."""
+    from chancy_metrics.projections.versions import live_version, read_versions
+
+    return await _withheld(cursor, names, await read_versions(cursor, names), await live_version(cursor, names))
+
+
+async def _withheld(
+    cursor: AsyncCursor[TupleRow], names: Tables, versions: Sequence[Version], live: Version
+) -> list[str]:
+    sentences = []
+    for one in versions:
+        if one.status in ("copying", "filling", "ready") and is_above(one.pair, live.pair):
+            found = await left_out(cursor, names, one.version)
+            if found and (more := found.beyond(await left_out(cursor, names, live.version))):
+                sentences.append(withheld(more, label(one.pair), live.version))
+    return sentences
 
 
 class Succession:
@@ -140,6 +168,8 @@ class Succession:
         return task
 
     async def _do(self, task: Task) -> None:
+        from chancy_metrics.projections.making import withhold_version
+
         from .filling import Filling
 
         assert task.cause is not None
@@ -153,5 +183,10 @@ class Succession:
             else:
                 filling.version = task.version
             await filling.fill()
-            await filling.take_over(holding, cause=task.cause)
+            try:
+                await filling.take_over(holding, cause=task.cause)
+            except LeavesOutMore as error:
+                await withhold_version(working, filling.names, filling.version, keep_s=WITHHELD_S)
+                self._log.error("metrics: %s", error)
+                return
         self._log.info("metrics: version %s with rules %s is live", filling.version, label(self._options.rules.pair))

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.making import FILLED
 from chancy_metrics.projections.rules import label
 from chancy_metrics.projections.versions import UNFINISHED
@@ -25,7 +26,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
         rules: Its pair of numbers, ours and the user's; *rule_names* are the user's.
         position: Where it stands; *ordered_position* is the end of the ledger.
         size_bytes: Its share of the rollup tables, by its share of their rows.
-        dead_letters: Batches it had to leave out.
+        dead_letters: Batches it had to leave out; *leaves_out* says which and why, and which rules failed; "" for none.
         moved_by: Who folded into it last, at *moved_at*.
         kept_until: When it may be dropped, where it rests or waits for a swap.
     """
@@ -39,6 +40,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
     rows: int
     size_bytes: int
     dead_letters: int
+    leaves_out: str
     made_by: str
     made_at: datetime
     moved_by: str | None
@@ -104,24 +106,30 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
             sql.SQL(
                 """
                 SELECT v.version, v.status, v.rules, v.user_rules, v.rule_names, v.position, h.position,
-                    (SELECT count(*) FROM {dead} d WHERE d.version = v.version),
                     v.created_by, v.created_at, v.folded_by, v.folded_at, v.live_since, v.kept_until
                 FROM {versions} v
                 CROSS JOIN {head} h
                 WHERE v.version > 0
                 ORDER BY v.version
                 """
-            ).format(versions=names.versions, head=names.head, dead=names.dead_letters)
+            ).format(versions=names.versions, head=names.head)
         )
-        return [_info(row, rows, sizes) for row in await cursor.fetchall()]
+        found = await cursor.fetchall()
+        return [_info(row, rows, sizes, await left_out(cursor, names, row[0])) for row in found]
+
+
+async def what_is_left_out(chancy: Chancy, version: int) -> LeftOut:
+    """Return what a version leaves out of all time."""
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        return await left_out(cursor, tables(chancy.prefix), version)
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(UTC)
 
 
-def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int]) -> VersionInfo:
-    version, status, built_in, user, rule_names, position, ordered, dead, made_by, made_at, moved_by, *moments = row
+def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: LeftOut) -> VersionInfo:
+    version, status, built_in, user, rule_names, position, ordered, made_by, made_at, moved_by, *moments = row
     moved_at, live_since, kept_until = map(_utc, moments)
     return VersionInfo(
         version=version,
@@ -132,7 +140,8 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int]) -> Version
         ordered_position=ordered,
         rows=rows.get(version, 0),
         size_bytes=sizes.get(version, 0),
-        dead_letters=dead,
+        dead_letters=found.batches,
+        leaves_out=found.sentence,
         made_by=made_by,
         made_at=made_at.astimezone(UTC),
         moved_by=moved_by,

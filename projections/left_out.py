@@ -104,6 +104,15 @@ def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, 
     return LeftOut(version, len(dead), 0, 0, 0, first, rules)
 
 
+def withheld(more: LeftOut, rules: str, live: int) -> str:
+    """Say why a version of *rules* does not take over by itself, and what to do."""
+    rule = "mend the rule and raise rules_version" if more.rules else "find out why"
+    return (
+        f"{more.sentence}, which version {live} does not leave out: it does not take over by itself (rules {rules}); "
+        f"{rule}, or take it as it is with `chancy-metrics swap {more.version}`"
+    )
+
+
 async def left_out(
     cursor: AsyncCursor[TupleRow],
     tables: Tables,

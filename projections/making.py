@@ -12,7 +12,7 @@ from chancy_metrics.events.errors import AlreadyRunning
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .left_out import copy_left_out
+from .left_out import copy_left_out, left_out
 from .rules import RuleSet, label
 from .versions import OPENING, UNFINISHED, Version, lock_head, lock_version, read_version, read_versions
 
@@ -67,7 +67,9 @@ async def make_version(
         for version in versions:
             if version.status in UNFINISHED and version.pair == rules.pair:
                 await _claim(cursor, tables, version.version, by)
-                return version
+                if not await _is_withheld(cursor, tables, version, head.live):
+                    return version
+                await set_status(cursor, tables, version.version, "dropped")
         await cursor.execute(
             sql.SQL(
                 """
@@ -131,6 +133,14 @@ async def copy_opening(connection: AsyncConnection[TupleRow], tables: Tables, ve
                 return True
         await _set_progress(cursor, tables, version, "filling")
         return False
+
+
+async def _is_withheld(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, live: int) -> bool:
+    """Whether it is filled and was not taken for what it leaves out: only another one can have that."""
+    if version.status != "ready":
+        return False
+    found = await left_out(cursor, tables, version.version)
+    return bool(found and found.beyond(await left_out(cursor, tables, live)))
 
 
 async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by: str) -> None:
@@ -222,6 +232,22 @@ async def finish_version(connection: AsyncConnection[TupleRow], tables: Tables, 
         mine = await lock_version(cursor, tables, version, wait=True)
         if mine is not None and mine.status == "filling":
             await set_status(cursor, tables, version, "ready", keep_s=keep_s)
+
+
+async def withhold_version(
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, *, keep_s: float
+) -> None:
+    """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, version, wait=True)
+        if mine is not None and mine.status in ("filling", "ready", "resting"):
+            await set_status(cursor, tables, version, "ready", keep_s=keep_s)
+            await cursor.execute(
+                sql.SQL("UPDATE {versions} SET swaps = false WHERE version = %(version)s").format(
+                    versions=tables.versions
+                ),
+                {"version": version},
+            )
 
 
 async def set_status(

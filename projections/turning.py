@@ -9,11 +9,12 @@ import anyio
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.errors import LeavesOutMore, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 
 from .advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
+from .left_out import LeftOut, left_out, withheld
 from .making import set_status
 from .ring import pack_points
 from .rules import RuleSet, is_above, label
@@ -81,6 +82,7 @@ async def turn(
 
     Raises:
         VersionRefused: It may not become the live one, or could not be folded as far as the live one.
+        LeavesOutMore: Its rules are newer, and it leaves out more than the live one does.
     """
     async with short_transaction(holding) as cursor:
         head = await lock_head(cursor, tables)
@@ -94,12 +96,19 @@ async def turn(
         if reason := coming.refuses(rules) or obstacle(coming, live, head, cause):
             raise VersionRefused(reason)
         await catch_up(working, tables, version, rules, until=live.position, folder=folder)
+        if cause == "newer" and (more := await _more(cursor, tables, version, live)):
+            raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
         await lock_version(cursor, tables, version, wait=True)
         await set_status(cursor, tables, live.version, "resting", keep_s=keep_s)
         await _point(cursor, tables, version, live, head, cause)
         if announce is not None:
             await announce(cursor)
         return live
+
+
+async def _more(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version) -> LeftOut:
+    coming = await left_out(cursor, tables, version)
+    return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
 
 
 def obstacle(coming: Version, live: Version, head: Head, cause: Cause) -> str:

@@ -17,6 +17,7 @@ from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.plugin.succession import Succession, Task
+from chancy_metrics.plugin.versions import list_versions
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import RuleSet
 from tests import rules
@@ -233,8 +234,8 @@ async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
     assert await live(connection, names) == (2, "2.1")
 
 
-async def test_a_rule_that_raises_leaves_a_dead_letter_in_its_version_only(
-    dsn: str, connection: Connection, names: Tables
+async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
+    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     await some_jobs(connection, names)
     await some_jobs(connection, names, state="failed")
@@ -242,12 +243,63 @@ async def test_a_rule_that_raises_leaves_a_dead_letter_in_its_version_only(
 
     async with code(dsn, rules.picky, version=1) as new:
         await new.look()
-        status = await read_status(new.chancy, new.metrics.options)
+        logged = [record for record in caplog.records if "picky" in record.getMessage()]
+        again = await new.look()
+        withheld = await read_status(new.chancy, new.metrics.options)
+        before = await live(connection, names), await counted(connection, names, "global:status:failed")
+        listed = await list_versions(new.chancy)
+
+        assert await swap(new.chancy) == 2
+        taken = await read_status(new.chancy, new.metrics.options)
+
+    assert before == ((1, "2.0"), 3)
+    says = "what rule 'picky' makes of 1 batch (position 2: LookupError: no failed jobs, please)"
+    assert [record.levelname for record in logged] == ["ERROR"] and says in logged[0].getMessage()
+    assert again.cause is None and says in again.reason and "`chancy-metrics swap 2`" in again.reason
+    assert withheld.withheld == [again.reason] and again.reason in withheld.unhealthy
+    assert not any("could not be read" in reason or "damage" in reason for reason in withheld.unhealthy)
+    assert [one.leaves_out for one in listed] == ["", f"version 2 leaves out {says}"]
 
     assert await counted(connection, names, "made:by:picky") == 3
+    assert await counted(connection, names, "global:status:failed") == 3
     letters = await fetch(connection, "SELECT version, rule, error FROM {dead_letters}", names)
     assert letters == [(2, "picky", "LookupError: no failed jobs, please")]
-    assert await counted(connection, names, "global:status:failed") == 3
-    assert not any("could not be read" in reason for reason in status.unhealthy)
-    assert any("rule 'picky' failed on 1 batches" in reason for reason in status.unhealthy)
+    assert taken.withheld == [] and any("rule 'picky' failed on 1 batch" in reason for reason in taken.unhealthy)
     assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
+
+
+async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mended_rules(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    def mended(jobs: Any) -> Any:
+        return rules.first(jobs)
+
+    await some_jobs(connection, names, state="failed")
+    await order_and_fold(connection, names)
+    async with code(dsn, rules.picky, version=1) as broken:
+        await broken.look()
+    mended.__name__ = "picky"
+    async with code(dsn, mended, version=1) as same_number:
+        assert (await same_number.look()).cause is None
+        made = await rebuild(same_number.chancy)
+    async with code(dsn, rules.picky, version=2) as broken, code(dsn, rules.first, version=3) as new:
+        await broken.look()
+        assert (await live(connection, names))[1] == "2.1"
+        await new.look()
+
+    assert (made.version, made.leaves_out) == (3, "")
+    assert (await live(connection, names))[1] == "2.3"
+
+
+async def test_metrics_do_not_stand_still_for_a_rule_that_fails(
+    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    await some_jobs(connection, names, state="failed")
+    await order_and_fold(connection, names)
+    await some_jobs(connection, names, state="failed")
+    await order(connection, names)
+    async with code(dsn, rules.picky, version=1) as left:
+        await left.look(standstill_s=0)
+
+    assert (await live(connection, names))[1] == "2.1"
+    assert any(one.levelname == "ERROR" and "did not leave out" in one.getMessage() for one in caplog.records)
