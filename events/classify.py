@@ -13,7 +13,16 @@ _OF_THE_DATA = {
     "54": "program limit exceeded: an index row too large",
     "P0": "raised by a trigger",
 }
-#: The same of Python's own; not OSError, MemoryError and RuntimeError (no thread, a loop that ends).
+#: SQLSTATEs of a statement or a transaction that took too long, or more than there was.
+_TOO_MUCH = {
+    "57014": "cancelled: statement_timeout, or a pooler's or an operator's limit",
+    "25P03": "idle_in_transaction_session_timeout",
+    "25P04": "transaction_timeout",
+    "53000": "insufficient resources",
+    "53200": "out of memory",
+    "53400": "configuration limit exceeded, such as temp_file_limit",
+}
+#: What `_OF_THE_DATA` is of Python's own; not OSError, MemoryError and RuntimeError (no thread, a loop that ends).
 _PYTHONS = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
 
 
@@ -29,6 +38,13 @@ def is_deterministic(error: BaseException) -> bool:
             return error.sqlstate[:2] in _OF_THE_DATA
         return isinstance(error, psycopg.DataError)  # psycopg's own: a value no parameter can hold
     return isinstance(error, _PYTHONS)
+
+
+def is_too_much(error: BaseException) -> bool:
+    """Whether *error* says that a step took too long or too much memory, so that a smaller one may succeed."""
+    if isinstance(error, psycopg.Error):
+        return error.sqlstate in _TOO_MUCH
+    return isinstance(error, MemoryError)
 
 
 def in_words(error: BaseException) -> str:

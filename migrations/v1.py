@@ -97,7 +97,8 @@ CREATE TABLE {sessions} (
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,
-    held jsonb
+    held jsonb,
+    fold_error text
 ) WITH (fillfactor = 50, {short_lived});
 
 CREATE TABLE {days} (

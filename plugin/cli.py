@@ -20,6 +20,7 @@ from .cli_versions import rebuild_command, swap_command, undo_command, versions_
 from .projector import fold_all
 from .retention import DueDay
 from .status import Status, read_status
+from .terminal import safe
 from .verified import LastVerified
 from .versions import Unfinished
 
@@ -80,6 +81,8 @@ def _text(status: Status) -> str:
         **counted(status.completeness),
         **_verified(status),
     }
+    if status.fold_errors:
+        lines["fold fails"] = safe("; ".join(status.fold_errors))
     if status.replayed_at is not None:
         lines["standby"] = f"as of the commits replayed until {_moment(status.replayed_at)}; takes no writes"
     if status.ambiguous_keys:

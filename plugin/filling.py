@@ -13,7 +13,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.classify import is_deterministic
+from chancy_metrics.events.classify import in_words, is_deterministic, is_too_much
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
@@ -87,6 +87,7 @@ class Filling:
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._on_progress = on_progress
         self._total_events = 0
+        self._step_events = REBUILD_STEP_EVENTS
 
     async def live(self) -> Version:
         async with short_transaction(self._connection) as cursor:
@@ -147,9 +148,16 @@ class Filling:
                     else:
                         done = stretch
                 except Exception as error:
+                    following = None
+                    if is_too_much(error) and self._step_events > 1 and not self._connection.closed:
+                        self._step_events //= 2
+                        self._chancy.log.warning(
+                            f"filling version {self.version} took too much for one step, goes on with "
+                            f"{self._step_events:,} events at a time: {in_words(error)}"
+                        )
+                        continue
                     if not is_deterministic(error):
                         raise
-                    following = None
                     done = await self._narrow(target)
                 if done.reason:
                     following = None
@@ -214,7 +222,7 @@ class Filling:
             version=self.version,
             after=after,
             until=until,
-            step_events=REBUILD_STEP_EVENTS,
+            step_events=self._step_events,
         )
 
     async def _narrow(self, until: int) -> Advanced:
@@ -225,7 +233,7 @@ class Filling:
             rules=self.rules,
             version=self.version,
             until=until,
-            step_events=REBUILD_STEP_EVENTS,
+            step_events=self._step_events,
         )
 
     async def _give_way(self, position: int, target: int) -> None:

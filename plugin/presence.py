@@ -20,6 +20,8 @@ from chancy_metrics.events.schema import Tables
 BEAT_S = 60
 #: The same while something can't be appended, so that a kill is known to have cost it; and after a sign that failed.
 TROUBLED_BEAT_S = 5
+#: How much of an error is kept.
+_ERROR_LENGTH = 300
 #: Milliseconds a sign of life waits for a lock.
 _LOCK_WAIT_MS = 100
 
@@ -46,6 +48,7 @@ class Presence:
 
     Attributes:
         id: The row's key.
+        fold_error: Why this session can't fold, though it is its turn; "" where it can, or need not.
         refused: Whether this role may not write the row; the session is judged by its last batches then.
     """
 
@@ -54,17 +57,21 @@ class Presence:
     ) -> None:
         self.id: UUID = uuid4()
         self.refused = False
+        self.fold_error = ""
         self._worker_id = worker_id
         self._producers = producers
         self._append_interval_s = append_interval_s
         self._log = log
         self._next_at = -math.inf
         self._told: Held = Counter()
+        self._told_error = ""
 
     def is_due(self, held: Held) -> bool:
         """Whether the row is old, or says something else of what is held."""
         if self.refused:
             return time.monotonic() >= self._next_at
+        if self.fold_error != self._told_error:
+            return True
         return bool(held) != bool(self._told) or time.monotonic() >= self._next_at
 
     async def tell(
@@ -78,21 +85,25 @@ class Presence:
             False if this role may not.
         """
         self._next_at = time.monotonic() + TROUBLED_BEAT_S
+        fold_error = self.fold_error
         try:
             async with short_transaction(connection, lock_timeout_ms=_LOCK_WAIT_MS) as cursor:
                 await cursor.execute(
                     sql.SQL(
                         """
-                        INSERT INTO {sessions} AS s (session, worker, producers, append_interval, held, ended_at)
+                        INSERT INTO {sessions} AS s (
+                            session, worker, producers, append_interval, held, fold_error, ended_at
+                        )
                         VALUES (
-                            %(session)s, %(worker)s, %(producers)s, %(append_interval)s, %(held)s,
+                            %(session)s, %(worker)s, %(producers)s, %(append_interval)s, %(held)s, %(fold_error)s,
                             CASE WHEN %(ends)s THEN clock_timestamp() END
                         )
                         ON CONFLICT (session) DO UPDATE
                         SET producers = excluded.producers,
                             seen_at = clock_timestamp(),
                             ended_at = excluded.ended_at,
-                            held = excluded.held
+                            held = excluded.held,
+                            fold_error = excluded.fold_error
                         """
                     ).format(sessions=names.sessions),
                     {
@@ -101,6 +112,7 @@ class Presence:
                         "producers": self._producers(),
                         "append_interval": self._append_interval_s,
                         "held": Jsonb(dict(held)) if held else None,
+                        "fold_error": fold_error[:_ERROR_LENGTH].replace("\x00", "") or None,
                         "ends": ends,
                     },
                 )
@@ -112,7 +124,7 @@ class Presence:
                 )
             self.refused, self._next_at = True, time.monotonic() + BEAT_S
             return False
-        self.refused, self._told = False, held
+        self.refused, self._told, self._told_error = False, held, fold_error
         if not held:
             self._next_at = time.monotonic() + BEAT_S
         return True

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.classify import in_words, is_too_much
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
@@ -19,10 +20,15 @@ from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
 from .announcing import announce_by, read_installation
 from .connection import connect
+
+if TYPE_CHECKING:
+    from chancy_metrics.projections.advance import Advanced
 from .limited_log import RateLimited
 
 #: Seconds between looks at all of the pending table: what committed late lies below where the others look.
 SWEEP_S = 10
+#: After steps that were too large the next ones grow by this part of the usual size.
+_GROWTH = 100
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
 BUSY_S = 10
 
@@ -66,6 +72,7 @@ class Projector:
         self._warnings = RateLimited(chancy.log)
         self._after = 0
         self._swept = 0.0
+        self._step_events = 0  # as many as usual
 
     async def run_once(self, *, within_s: float = math.inf) -> Round:
         """Give every committed batch its position and fold up to the last of them, in bounded transactions.
@@ -73,9 +80,6 @@ class Projector:
         Takes no further step once *within_s* seconds have passed. Another process may do the same at the same time.
         Raises what the database raises.
         """
-        # numpy comes with this: a process that never folds starts without it.
-        from chancy_metrics.projections.advance import advance
-
         connection = await self._connected()
         names = tables(self._chancy.prefix)
         batches = events = 0
@@ -90,13 +94,42 @@ class Projector:
         # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
         target = math.inf if sequenced.position is None else sequenced.position
         while True:
-            advanced = await advance(connection, names, folder=self._folder, rules=self._rules, announce=self._announce)
+            advanced = await self._advance(names)
             events += advanced.events
             if advanced.left_out:
                 self._warnings.warn("left out", f"metrics: {advanced.left_out.sentence}; see `chancy-metrics status`")
             enough = advanced.position >= target or time.monotonic() - now >= within_s
             if advanced.caught_up or advanced.reason or enough:
                 return Round(batches, events, advanced.position, advanced.reason)
+
+    async def _advance(self, names: Tables) -> Advanced:
+        """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
+        # numpy comes with this: a process that never folds starts without it.
+        from chancy_metrics.projections.advance import STEP_EVENTS, advance
+
+        self._step_events = min(STEP_EVENTS, self._step_events or STEP_EVENTS)
+        while True:
+            try:
+                advanced = await advance(
+                    await self._connected(),
+                    names,
+                    folder=self._folder,
+                    rules=self._rules,
+                    step_events=self._step_events,
+                    announce=self._announce,
+                )
+            except Exception as error:
+                if not is_too_much(error) or self._step_events == 1:
+                    raise
+                self._step_events //= 2
+                self._warnings.warn(
+                    "step",
+                    f"folding metrics took too much for one step, goes on with {self._step_events:,} events at a time: "
+                    f"{in_words(error)}",
+                )
+            else:
+                self._step_events += STEP_EVENTS // _GROWTH
+                return advanced
 
     async def look(self) -> Look:
         """Ask the database whether there are numbers, or events to make the first ones of."""

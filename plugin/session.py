@@ -104,7 +104,9 @@ class Session:
         looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
         loops = {
             "append": self._every(self._options.append_interval, self._append),
-            "project": project(self.turns, projector, self._options.sync_interval, self.chancy.log),
+            "project": project(
+                self.turns, projector, self._options.sync_interval, self.chancy.log, on_failure=self._tell_fold_error
+            ),
             "maintenance": self._every(MAINTENANCE_S, self._maintain),
             "summaries": self._every(MAINTENANCE_S, self._summarise),
             "rules": self._every(looking_s, self._look_at_rules),
@@ -217,6 +219,9 @@ class Session:
         for name, measured in sizes.items():
             for series, size in zip(gauges_of(name), measured, strict=True):
                 self.buffer.measure(series, size)
+
+    def _tell_fold_error(self, error: str) -> None:
+        self.presence.fold_error = error
 
     def _handle_metric(self, event: Event) -> None:
         self._on_metric(self.buffer, event)

@@ -20,7 +20,7 @@ from chancy_metrics.events.standby import NOW, REPLAYED_AT, sentence
 from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 
-from .completeness import Completeness, complete, read_facts
+from .completeness import SILENT_S, Completeness, complete, read_facts
 from .connection import needs_schema, own_connection
 from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
@@ -33,6 +33,8 @@ from .versions import Unfinished, read_unfinished
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
 CADENCES = 3
 PATIENCE_S = 30
+#: So many sessions' errors are shown.
+_FOLD_ERRORS = 5
 #: Positions back from the head over which the rate is measured.
 _RATE_POSITIONS = 1_000
 
@@ -43,6 +45,7 @@ class Status(msgspec.Struct, frozen=True):
     Attributes:
         oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
             step.
+        fold_errors: Why sessions that live failed to fold when they last tried, each with its worker.
         rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
         unfinished: Versions on their way to become the live one.
         withheld: Which of them do not take over by themselves since they leave out more than the live one, a sentence
@@ -75,6 +78,7 @@ class Status(msgspec.Struct, frozen=True):
     folded_at: datetime | None
     last_fold_events: int | None
     last_fold_s: float | None
+    fold_errors: list[str]
     sync_interval_s: float
     series: int
     ambiguous_keys: list[str]
@@ -125,6 +129,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         sizes = await _sizes(cursor, names)
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)
+        fold_errors = await _fold_errors(cursor, names)
         verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
@@ -148,6 +153,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         folding_since=_utc(head["folder_since"]),
         folded_at=_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
+        fold_errors=fold_errors,
         last_fold_s=None if head["fold_us"] is None else head["fold_us"] / 1e6,
         sync_interval_s=options.sync_interval,
         series=series,
@@ -230,6 +236,8 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
 
 
 def _why_waiting(status: Status, patience_s: float) -> str:
+    if status.fold_errors:
+        return f"folding fails: {'; '.join(status.fold_errors)}"
     if status.silent_s <= patience_s and status.folded_by is not None:
         return f"{status.folded_by} folds, and does not keep up"
     if status.rules == status.app_rules:
@@ -265,6 +273,24 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
     return row
+
+
+async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, fold_error
+            FROM {sessions}
+            WHERE fold_error IS NOT NULL
+                AND ended_at IS NULL
+                AND seen_at > {now} - make_interval(secs => %(silent)s)
+            ORDER BY worker, session
+            LIMIT %(most)s
+            """
+        ).format(sessions=names.sessions, now=NOW),
+        {"silent": SILENT_S, "most": _FOLD_ERRORS},
+    )
+    return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
 async def _pending(cursor: AsyncCursor[TupleRow], names: Tables) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from logging import Logger
 from typing import TYPE_CHECKING
 
+from chancy_metrics.events.classify import in_words
+
 from .limited_log import RateLimited
 
 if TYPE_CHECKING:
@@ -89,8 +91,14 @@ class Turns:
         self.wakeup.clear()
 
 
-async def project(turns: Turns, projector: Projector, interval_s: float, log: Logger) -> None:
-    """Fold for ever, when it is this worker's turn; outlives every error."""
+async def project(
+    turns: Turns, projector: Projector, interval_s: float, log: Logger, on_failure: Callable[[str], None] | None = None
+) -> None:
+    """Fold for ever, when it is this worker's turn; outlives every error.
+
+    Args:
+        on_failure: Is told of each failure what it was, and "" when all is well again.
+    """
     warnings = RateLimited(log)
     pause = min(interval_s, turns.new_s())
     while True:
@@ -100,14 +108,17 @@ async def project(turns: Turns, projector: Projector, interval_s: float, log: Lo
             pause = await _turn(turns, projector, interval_s)
             # Folding takes half of the time at the most, however long a round lasts.
             pause = max(pause, time.monotonic() - started)
+            failure = ""
         except Exception as error:  # the host ends with a task that raises
             pause = min(BACKOFF_S, 2 * pause) * random.uniform(0.5, 1)
             warnings.warn(
                 "fold",
-                f"folding metrics failed, tried again in {pause:.0f} s, nothing is lost: "
-                f"{type(error).__name__}: {error}",
+                f"folding metrics failed, tried again in {pause:.0f} s, nothing is lost: {in_words(error)}",
             )
+            failure = in_words(error)
             await _close_quietly(projector)
+        if on_failure is not None:
+            on_failure(failure)
 
 
 async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:

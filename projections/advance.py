@@ -157,7 +157,7 @@ async def read(
         if reason := mine.refuses(rules):
             return Advanced(0, mine.position, False, reason)
         before = mine.position if after is None else after
-        limit = step_events // _EVENTS_A_ROW
+        limit = max(1, step_events // _EVENTS_A_ROW)
         rows = _bounded(await read_ledger(cursor, tables, after=before, limit=limit, until=until), step_events)
         gone = await gone_days(cursor, tables)
         places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
@@ -243,7 +243,7 @@ async def narrow(
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
             return Advanced(0, 0, False, f"there is no version {version}")
-        limit = step_events // _EVENTS_A_ROW
+        limit = max(1, step_events // _EVENTS_A_ROW)
         rows = await read_ledger(cursor, tables, after=mine.position, limit=limit, until=until)
     positions = [row.position for row in _bounded(rows, step_events)]
     if not positions:

@@ -1,0 +1,84 @@
+"""A step that takes too long, or too much, is tried smaller; what fails all the same is for `status` to say."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.presence import Presence
+from chancy_metrics.plugin.projector import Projector, fold_all
+from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.status import read_status
+from tests.factories import LogWriter, a_run, an_app, fetch, now_us, total
+
+Connection = AsyncConnection[TupleRow]
+BATCHES = 8
+SERIES = 20
+
+
+async def cancels_more_than(connection: Connection, names: Tables, rows: int, error: str) -> None:
+    """Let the database cancel each statement that inserts more than so many rows into the finest rollup."""
+    await connection.execute(
+        f"""
+        CREATE FUNCTION too_much() RETURNS trigger LANGUAGE plpgsql AS $fn$
+        BEGIN
+            IF (SELECT count(*) FROM fresh) > {rows} THEN
+                RAISE EXCEPTION 'too much' USING ERRCODE = '{error}';
+            END IF;
+            RETURN NULL;
+        END
+        $fn$
+        """
+    )
+    await fetch(
+        connection,
+        "CREATE TRIGGER too_much AFTER INSERT ON {r1min} REFERENCING NEW TABLE AS fresh"
+        " FOR EACH STATEMENT EXECUTE FUNCTION too_much()",
+        names,
+    )
+
+
+@pytest.mark.parametrize("error", ["query_canceled", "out_of_memory"])
+async def test_a_fold_and_a_rebuild_that_are_cut_off_go_on_with_less(
+    dsn: str, names: Tables, connection: Connection, caplog: pytest.LogCaptureFixture, error: str
+) -> None:
+    writer = LogWriter(connection, names)
+    for batch in range(BATCHES):
+        await writer.append(runs=[a_run(f"app:{batch}:{n}", at_us=now_us()) for n in range(SERIES)])
+    await cancels_more_than(connection, names, 5 * SERIES, error)  # two rows a series, of two batches at the most
+
+    async with an_app(dsn) as (chancy, _):
+        done = await fold_all(chancy)
+        made = await rebuild(chancy)
+
+    assert (done.events, done.position, done.reason) == (BATCHES * SERIES, BATCHES, "")
+    assert (made.events, made.left_out, made.different) == (BATCHES * SERIES, 0, 0)
+    for key in ("app:0:0", f"app:{BATCHES - 1}:{SERIES - 1}"):
+        assert await total(connection, names, key) == [2] * 4  # both versions
+    assert "took too much for one step" in caplog.text
+
+
+async def test_status_says_why_nobody_folds(dsn: str, names: Tables, connection: Connection) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await cancels_more_than(connection, names, 0, "query_canceled")
+    async with an_app(dsn) as (chancy, metrics):
+        presence = Presence("worker-1", list, chancy.log, append_interval_s=1)
+        with pytest.raises(Exception, match="too much"):
+            await Projector(chancy, "p").run_once()
+        presence.fold_error = "QueryCanceled: too much"
+        due = presence.is_due({})
+        await presence.tell(connection, names, {})
+        await connection.execute("SET session_replication_role = replica")
+        await fetch(connection, "UPDATE {log} SET appended_at = appended_at - interval '5 minutes'", names)
+
+        failing = await read_status(chancy, metrics.options)
+        presence.fold_error = ""
+        due_again = presence.is_due({})
+        await presence.tell(connection, names, {})
+        well = await read_status(chancy, metrics.options)
+
+    assert due and due_again
+    assert "folding fails: worker-1: QueryCanceled: too much" in failing.unhealthy[0]
+    assert "folding fails" not in well.unhealthy[0]
