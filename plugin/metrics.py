@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import logging
 import os
 import socket
 import sys
+import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, overload
 from uuid import uuid4
 
@@ -27,13 +31,14 @@ from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.projections.rules import Rule
 
 from . import in_transaction
+from .append_thread import AppendThread, SyncBlock
 from .buffer import IN_FORKED_CHILD, Buffer
 from .connection import DatabaseClock, own_connection
 from .ending import STOP_S, cancel_all, end
 from .limited_log import RateLimited
 from .options import DAY_S, Options, Resolution, check_options
-from .presence import Presence
-from .recorder import Recorder
+from .presence import Presence, spell
+from .recorder import OwnLine, Recorder
 from .session import Session
 
 if TYPE_CHECKING:
@@ -44,11 +49,17 @@ if TYPE_CHECKING:
 _LOG_RETENTION_S = 30 * DAY_S
 
 
-class _Appending(NamedTuple):
-    """What appends for one worker, or one block of `recording()`."""
+class _Block(NamedTuple):
+    """What appends for one block of `recording()` or, where there is a thread, of `sync_recording()`.
+
+    Attributes:
+        pid: Of the process that has opened it: a child that was forked inside has a copy that it must not touch.
+    """
 
     chancy: Chancy
     recorder: Recorder
+    thread: AppendThread | None
+    pid: int
 
 
 class Metrics(Plugin):
@@ -120,8 +131,8 @@ class Metrics(Plugin):
         self._clock = DatabaseClock()
         self._unclaimed = self._new_buffer()
         self._sessions: dict[Worker, Session] = {}
-        self._blocks: list[Buffer] = []
-        self._block_recorders: list[_Appending] = []
+        self._blocks: list[_Block] = []
+        self._claiming = threading.Lock()
         self._passing: Recorder | None = None  # what flush() appends a buffer with that nobody has claimed
         # Read into a local before it is called: a function found on an instance is slower to call as a method.
         self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
@@ -297,31 +308,41 @@ class Metrics(Plugin):
     async def recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AsyncIterator[None]:
         """Append what is recorded inside the block, in a process that runs no worker.
 
+        A child that is forked inside the block is refused by `NotRecording`, and leaves the block to its parent; it can
+        open one of its own.
+
         Args:
             worker_id: Under which it is stored; the host's name by default.
         """
-        name = worker_id or socket.gethostname()
-        presence = Presence(
-            name, lambda: recorder.producers, chancy.log, append_interval_s=self._options.append_interval
-        )
-        recorder = Recorder(name, self._claim(), self._clock, chancy.log, presence=presence)
-        block = _Appending(chancy, recorder)
-        self._blocks.append(recorder.buffer)
-        self._block_recorders.append(block)
-        self._point()
+        block = self._open_block(chancy, worker_id)
+        recorder = block.recorder
         loops = []
         try:
-            await chancy.pool.open()
+            if recorder.line is None:
+                await chancy.pool.open()
             await recorder.open(chancy)
             loops = [asyncio.create_task(self._append_for_ever(recorder, chancy), name="metrics_append")]
             yield
         finally:
-            until = time.monotonic() + STOP_S
-            self._blocks.remove(recorder.buffer)
-            self._block_recorders.remove(block)
-            self._point()
-            await cancel_all(loops)
-            await end(chancy, recorder, None, chancy.log, within_s=until - time.monotonic())
+            if block.pid == os.getpid():
+                until = time.monotonic() + STOP_S
+                self._close_block(block)
+                await cancel_all(loops)
+                await end(chancy, recorder, None, chancy.log, within_s=until - time.monotonic())
+                if recorder.line is not None:
+                    await recorder.line.close()
+
+    def sync_recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AbstractContextManager[None]:
+        """`recording` for synchronous code: a thread appends, over a connection of its own.
+
+        The app needs no event loop, nor to be opened. Leaving the block takes as long as appending what is left, and
+        10 s at the most; a block that is never left ends with the interpreter. What can't be appended then is logged as
+        an ERROR, with its counts. A server that forks opens it in each child.
+
+        Args:
+            worker_id: Under which it is stored; the host's name by default.
+        """
+        return SyncBlock(lambda: self._open_sync(chancy, worker_id), self._close_sync)
 
     async def record_in_transaction(self, chancy: Chancy, cursor: AsyncCursor[Any], *observations: Observation) -> None:
         """Record in the caller's transaction: what is recorded is there if and only if it commits.
@@ -345,13 +366,18 @@ class Metrics(Plugin):
         from .projector import fold_all
 
         await chancy.pool.open()
-        recording = [_Appending(session.chancy, session.recorder) for session in self._sessions.values()]
-        recording += self._block_recorders
-        for app, recorder in recording:
+        recording: list[Callable[[], Awaitable[None]]] = [
+            partial(session.recorder.flush, session.chancy) for session in self._sessions.values()
+        ]
+        recording += [
+            block.thread.flush if block.thread else partial(block.recorder.flush, block.chancy)
+            for block in self._blocks
+        ]
+        for flush in recording:
             try:
-                await recorder.flush(app)
+                await flush()
             except SequenceConflict:  # it has become a new producer
-                await recorder.flush(app)
+                await flush()
         if not recording or self._passing is not None:
             await self._flush_nobodys(chancy)
         done = await fold_all(chancy, self._name(), rules=self._options.rules)
@@ -483,6 +509,38 @@ class Metrics(Plugin):
             self._point()
         return session
 
+    def _open_block(self, chancy: Chancy, worker_id: str | None, *, threaded: bool = False) -> _Block:
+        name = worker_id or socket.gethostname()
+        # A thread has an event loop that is not the pool's, and behind a fork the pool may be the parent's.
+        line = OwnLine() if threaded or self._forked else None
+        clock = DatabaseClock() if threaded else self._clock
+        interval_s = self._options.append_interval
+        presence = Presence(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
+        with self._claiming:  # threads open blocks too
+            recorder = Recorder(name, self._claim(), clock, chancy.log, presence=presence, line=line)
+            thread = AppendThread(chancy, recorder, interval_s) if threaded else None
+            block = _Block(chancy, recorder, thread, os.getpid())
+            self._blocks.append(block)
+            self._point()
+        return block
+
+    def _close_block(self, block: _Block) -> None:
+        with self._claiming:
+            self._blocks.remove(block)
+            self._point()
+
+    def _open_sync(self, chancy: Chancy, worker_id: str | None) -> _Block:
+        block = self._open_block(chancy, worker_id, threaded=True)
+        assert block.thread is not None
+        block.thread.start()
+        return block
+
+    def _close_sync(self, block: _Block) -> None:
+        if block.pid == os.getpid():  # a child that was forked inside leaves the block to its parent
+            assert block.thread is not None
+            self._close_block(block)
+            block.thread.stop()
+
     def _claim(self) -> Buffer:
         """Hand out a buffer: the first one takes what was recorded before anybody was there to append it."""
         if self._sessions or self._blocks:
@@ -495,7 +553,8 @@ class Metrics(Plugin):
 
     def _point(self) -> None:
         """Point direct calls at the first worker's buffer, or the first block's."""
-        buffers = [session.buffer for session in self._sessions.values()] + self._blocks
+        buffers = [session.buffer for session in self._sessions.values()]
+        buffers += [block.recorder.buffer for block in self._blocks]
         self._record = buffers[0].record if buffers else self._record_for_nobody
 
     def _record_for_nobody(self, kind: Kind, key: object, value: object, unit: object) -> None:
@@ -517,15 +576,17 @@ class Metrics(Plugin):
         if _is_child():
             raise NotRecording(
                 "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
-                "or inside `async with metrics.recording(chancy)`"
+                "or inside `with metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)`"
             )
         if not self._warned_nobody:
             self._warned_nobody = True
+            atexit.register(_say_unclaimed, weakref.ref(self))
             self._warn(
                 None,
                 "nobody",
-                "metrics: nobody appends what is recorded in this process: run a worker, or record inside "
-                "`async with metrics.recording(chancy)`; until then it is only kept in memory",
+                "metrics: nobody appends what is recorded in this process: run a worker, or record inside `with "
+                "metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)`; until then it is only kept "
+                "in memory",
             )
         return self._unclaimed
 
@@ -588,8 +649,6 @@ class Metrics(Plugin):
 
     def _warn(self, chancy: Chancy | None, kind: str, message: str) -> None:
         if self._warnings is None:
-            import logging
-
             self._warnings = RateLimited(chancy.log if chancy is not None else logging.getLogger("chancy"))
         self._warnings.warn(kind, message)
 
@@ -625,17 +684,26 @@ def _forget_parent(reference: weakref.ref[Metrics]) -> None:
     if plugin is None:
         return
     _of_parents.append(dict(vars(plugin)))
+    plugin._unclaimed.disown()
     for session in plugin._sessions.values():
         session.buffer.disown()
-    for buffer in (*plugin._blocks, plugin._unclaimed):
-        buffer.disown()
+    for block in plugin._blocks:
+        block.recorder.buffer.disown()
     plugin._forked = True
-    plugin._sessions, plugin._blocks, plugin._block_recorders = {}, [], []
+    plugin._sessions, plugin._blocks, plugin._claiming = {}, [], threading.Lock()
     plugin._unclaimed, plugin._passing = plugin._new_buffer(), None
     plugin._point()
     plugin._readers = weakref.WeakKeyDictionary()
     plugin._maintenance = None
     plugin._warned_nobody, plugin._warnings = False, None
+
+
+def _say_unclaimed(reference: weakref.ref[Metrics]) -> None:
+    """At the interpreter's exit: what was recorded and nobody ever came to append."""
+    plugin = reference()
+    if plugin is not None and (held := plugin._unclaimed.held()):
+        log = logging.getLogger("chancy")
+        log.error("metrics: lost at the end of this process, in which nobody appended them: %s", spell(held))
 
 
 def _is_child() -> bool:

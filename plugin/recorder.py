@@ -23,7 +23,7 @@ from chancy_metrics.events.partitions import make_days, takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
-from .connection import DatabaseClock, own_connection
+from .connection import DatabaseClock, connect, own_connection
 from .limited_log import RateLimited
 from .presence import Held, Presence, spell
 
@@ -33,6 +33,32 @@ POOL_WAIT_S = 2
 LOCK_WAIT_MS = 100
 #: Seconds of silence after which a producer shows that it lives, where its session's row can't.
 ALIVE_S = 120
+
+
+class OwnLine:
+    """One connection of our own, made when it is first needed and kept between appends.
+
+    For recorders that can't use the app's pool: its connections belong to another event loop, or to the process that
+    this one was forked from.
+    """
+
+    def __init__(self) -> None:
+        self._connection: AsyncConnection[TupleRow] | None = None
+
+    @asynccontextmanager
+    async def __call__(self, chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(chancy)
+        try:
+            yield self._connection
+        except BaseException:  # whatever it was, the next append begins with a connection whose state is known
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
 
 
 class _InFlight(NamedTuple):
@@ -50,6 +76,7 @@ class Recorder:
         worker_id: Under which its events are stored.
         producer: Id of the producer, new for each recorder; *producers* are all it ever was.
         presence: The row of the session it belongs to, which it keeps up; None for a recorder that is gone at once.
+        line: Its connection, where it can't use the app's pool.
     """
 
     def __init__(
@@ -60,12 +87,14 @@ class Recorder:
         log: Logger,
         *,
         presence: Presence | None = None,
+        line: OwnLine | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.buffer = buffer
         self.producer: UUID = uuid4()
         self.producers = [self.producer]
         self.presence = presence
+        self.line = line
         self._sequence = 1
         self._in_flight: _InFlight | None = None
         self._closed = False
@@ -114,7 +143,7 @@ class Recorder:
             if self._in_flight is None and unseen and time.monotonic() - self._sent_at > ALIVE_S:
                 self._in_flight = self._cut_as(encode(), closes=False)
             if self._in_flight is not None:
-                async with _connection(chancy) as connection:
+                async with (self.line or _connection)(chancy) as connection:
                     await self._drain(connection, tables(chancy.prefix), chancy, lock_wait_ms=LOCK_WAIT_MS)
 
     def held(self) -> Held:
@@ -148,7 +177,7 @@ class Recorder:
         if not self.presence.is_due(held):
             return
         try:
-            async with _connection(chancy) as connection:
+            async with (self.line or _connection)(chancy) as connection:
                 await self.presence.tell(connection, tables(chancy.prefix), held)
         except Exception as error:  # see append()
             self._warnings.warn(

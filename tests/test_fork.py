@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -53,9 +54,11 @@ def refused(record, *arguments):
 
 async def run(program: str, dsn: str) -> str:
     """Run a program; return what it logged."""
-    done = await anyio.run_process([sys.executable, "-c", BEGIN + program, dsn], cwd=ROOT, check=False)
+    done = await anyio.run_process(
+        [sys.executable, "-c", BEGIN + program, dsn], cwd=ROOT, env=os.environ | {"COLUMNS": "500"}, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
-    return done.stderr.decode()
+    return done.stdout.decode()
 
 
 @pytest.mark.parametrize("where", ["a job", "a block", "a script"])
@@ -82,7 +85,8 @@ def child():
 
 def locked():
     # What another thread may hold at the fork.
-    buffers = [session.buffer for session in metrics._sessions.values()] + metrics._blocks
+    buffers = [session.buffer for session in metrics._sessions.values()] 
+    buffers += [block.recorder.buffer for block in metrics._blocks]
     for buffer in buffers:
         buffer._lock.acquire()
     in_child(child)
