@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -15,6 +14,8 @@ DEFAULT_POINTS = {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
 DAY_S = 86_400
 #: The default of append_interval, where a quarter of the sync interval is not shorter.
 _LONGEST_APPEND_S = 1.0
+#: A hundred years: no moment that is computed of it is out of datetime's bounds.
+_MAX_S = 36_525 * DAY_S
 
 
 class Options(NamedTuple):
@@ -119,8 +120,8 @@ def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:
 
 
 def _seconds(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name}={value!r} must be a number of seconds above 0")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _MAX_S:
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, at most {_MAX_S:,} (a hundred years)")
 
 
 def _whole(name: str, value: int) -> None:

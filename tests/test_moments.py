@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit import events
+from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.cli_app import Day, Duration, Moment
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.explain import explain
@@ -188,6 +189,20 @@ def test_what_is_no_day_or_length_of_time_is_refused_with_a_sentence(text: str) 
     if not text[:4].isdigit() or text == "99999d" or len(text) > 100:
         with pytest.raises(click.BadParameter, match=r"no length of time|too long: at most 24855d"):
             Duration().convert(text, None, None)
+
+
+def test_every_time_a_command_takes_is_of_a_type_with_bounds() -> None:
+    def options(command: click.Command) -> Iterator[click.Parameter]:
+        if isinstance(command, click.Group):
+            for one in command.commands.values():
+                yield from options(one)
+        yield from command.params
+
+    types = {option.name: type(option.type) for option in options(main)}
+    assert {types[name] for name in ("at", "since", "until")} == {Moment}
+    assert {types[name] for name in ("keep_s", "budget", "throttle_s")} == {Duration}
+    assert types["day"] is Day
+    assert not {click.DateTime, type(click.FLOAT)} & set(types.values())
 
 
 def test_moments_and_lengths_of_time_are_taken_as_documented() -> None:

@@ -52,6 +52,8 @@ def test_points_of_one_resolution_leave_the_others_at_their_defaults() -> None:
         ("lock_timeout", 0),
         ("lock_timeout", 0.0001),
         ("log_retention", -3),
+        ("log_retention", 10**12),
+        ("maximum_metric_age", 10**12),
         ("strict", 1),
         ("keep_meta", "customer"),
         ("keep_meta", [1]),
