@@ -24,6 +24,7 @@ from .cli_app import FOUND_SOMETHING, Moment, load, run
 from .cursor_file import CursorFile, parse_place
 from .event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from .terminal import json_line, safe
+from .versions import what_is_left_out
 
 _KINDS = ("job", "counter", "gauge", "histogram")
 
@@ -95,6 +96,7 @@ def events_command(
     """
     chancy, _ = load(app)
     _check(filters["since"], filters["until"], filters["after"], follow, cursor, as_json, parquet)
+    tell_left_out(chancy, filters["since"], filters["until"])
     listing = Listing(Selection(**filters), limit, None if cursor is None else CursorFile(cursor), as_json)
     try:
         if parquet is None:
@@ -192,6 +194,12 @@ class Listing:
         self.unreadable += len(unreadable)
         for sentence in [*map(str, unreadable), *pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])]:
             _warn(sentence)
+
+
+def tell_left_out(chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
+    """Say on stderr which of the events of a window are listed, or can't be, and are not in the numbers."""
+    if sentence := run(what_is_left_out(chancy, since=since, until=until)).sentence:
+        _warn(f"not all of these events are in the numbers: {sentence}")
 
 
 def _warn(sentence: str) -> None:

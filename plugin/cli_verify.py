@@ -12,6 +12,7 @@ import msgspec
 from .cli_app import FOUND_SOMETHING, Duration, Moment, load, run
 from .completeness import Completeness, completeness
 from .presence import spell
+from .terminal import safe
 from .verify import Verified, verify
 
 _since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
@@ -92,6 +93,8 @@ def _completeness_text(found: Completeness) -> str:
         name: value + (" (of all time)" if name.replace(" ", "_") in found.for_all_time else "")
         for name, value in counted(found).items()
     }
+    if found.left_out:
+        lines["left out"] = safe(found.left_out)
     return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
 
 

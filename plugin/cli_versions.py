@@ -124,11 +124,12 @@ def _text(done: Rebuilt) -> str:
     if done.different > _SHOWN:
         lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
     if done.leaves_out:
-        lines.append(f"{safe(done.leaves_out)}; the comparison is of the rest")
+        lines.append(safe(done.leaves_out))
     rate = done.events / done.seconds if done.seconds else 0
     lines.append(
         f"compared {done.points:,} points at position {done.position:,}: "
         + (f"{done.different:,} differ" if done.different else "no difference")
+        + (f"; {safe(done.left_out_before)}" if done.left_out_before else "")
     )
     lines.append(f"folded {done.events:,} events in {done.seconds:.1f} s, {rate:,.0f} a second")
     lines.append(

@@ -20,7 +20,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
-from chancy_metrics.projections.left_out import storable
+from chancy_metrics.projections.left_out import LeftOut, storable
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 
@@ -79,6 +79,8 @@ class Explained(msgspec.Struct, frozen=True):
         recomputed: What the events behind it come to, folded again; None if there are none.
         equal: Whether the two are the same, to the last bit; *difference* says in what they are not.
         source: Where the events are: in the log ("raw"), pruned from it and in the "opening", or both.
+        left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
+            *equal* does not speak of it.
         sentence: All that in words.
         events: How many are in the log.
         pruned: How many observations the opening vouches for.
@@ -103,6 +105,7 @@ class Explained(msgspec.Struct, frozen=True):
     equal: bool
     difference: str
     source: Source | Literal["nothing"]
+    left_out: LeftOut
     sentence: str
     events: int
     pruned: int
@@ -184,6 +187,7 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
         equal=not difference,
         difference=difference,
         source=source,
+        left_out=made.left_out,
         sentence=_sentence(place, made),
         events=crowd.events,
         pruned=made.opening.tally if made.opening else 0,
@@ -204,8 +208,14 @@ def _sentence(place: Place, made: Remade) -> str:
         parts.append(f"{made.opening.tally:,} observations of days that have left it, which the opening vouches for")
     behind = " and ".join(parts)
     if not made.is_kept:
-        return f"{behind}; at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
-    return f"{behind}; recomputed: {f'DIFFERENT: {made.difference}' if made.difference else 'equal'}"
+        verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
+    elif made.difference:
+        verdict = f"recomputed: DIFFERENT: {made.difference}"
+    elif made.stored is None:
+        verdict = "nothing is stored, and nothing comes of the log"
+    else:
+        verdict = "recomputed: equal"
+    return f"{behind}; {verdict}" + (f"; neither has what {made.left_out.sentence}" if made.left_out else "")
 
 
 def _value(point: Point | None, again: Point | None) -> Value | None:

@@ -188,10 +188,10 @@ class Filling:
                 self._chancy.log.error(f"metrics: {more.sentence}, which version {before.version} did not leave out")
         return before
 
-    async def left_out(self) -> LeftOut:
-        """What the version leaves out."""
+    async def left_out(self, version: int | None = None) -> LeftOut:
+        """What a version, by default the one it fills, leaves out."""
         async with short_transaction(self._connection) as cursor:
-            return await left_out(cursor, self.names, self.version)
+            return await left_out(cursor, self.names, self.version if version is None else version)
 
     def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False) -> None:
         if self._on_progress is None:

@@ -50,7 +50,8 @@ class Rebuilt(msgspec.Struct, frozen=True):
         position: Where both stood when they were compared.
         points: How many the new one has where both keep them.
         different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
-        left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed.
+        left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed;
+            *left_out_before* says the same of the replaced one; "" where nothing is left out.
         events: How many this run folded, in *seconds*.
     """
 
@@ -63,6 +64,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     differences: list[str]
     left_out: int
     leaves_out: str
+    left_out_before: str
     events: int
     seconds: float
 
@@ -116,6 +118,7 @@ async def rebuild(
             differences=[str(one) for one in compared.differences],
             left_out=left_out.batches,
             leaves_out=left_out.sentence,
+            left_out_before=(await filling.left_out(live)).sentence,
             events=filling.events,
             seconds=time.monotonic() - filling.started,
         )

@@ -203,7 +203,10 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
             f"{status.completeness.holes} batches are missing from their producers' sequences: the log is damaged"
         )
     if status.completeness.dead_letters:
-        reasons.append(f"{status.completeness.dead_letters} batches could not be read and are not in the numbers")
+        reasons.append(
+            f"{status.completeness.dead_letters} batches could not be read, or stored, and are not in the numbers: "
+            f"{status.completeness.left_out}"
+        )
     reasons += status.withheld
     reasons += [
         f"rule {rule.rule!r} failed on {rule.batches:,} {'batch' if rule.batches == 1 else 'batches'}, of which only "

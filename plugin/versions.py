@@ -14,9 +14,11 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.making import FILLED
 from chancy_metrics.projections.rules import label
-from chancy_metrics.projections.versions import UNFINISHED
+from chancy_metrics.projections.versions import UNFINISHED, live_version
 
-from .connection import own_connection
+from .completeness import span_of
+from .connection import needs_schema, own_connection
+from .moments import utc
 
 
 class VersionInfo(msgspec.Struct, frozen=True):
@@ -118,10 +120,19 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
         return [_info(row, rows, sizes, await left_out(cursor, names, row[0])) for row in found]
 
 
-async def what_is_left_out(chancy: Chancy, version: int) -> LeftOut:
-    """Return what a version leaves out of all time."""
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        return await left_out(cursor, tables(chancy.prefix), version)
+async def what_is_left_out(
+    chancy: Chancy, version: int | None = None, since: datetime | None = None, until: datetime | None = None
+) -> LeftOut:
+    """Return what a version, by default the live one, leaves out of a window; of all time by default.
+
+    Raises:
+        MetricsLogError: A moment is not aware, or there is no metrics log.
+    """
+    names = tables(chancy.prefix)
+    with needs_schema(names):
+        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+            asked = (await live_version(cursor, names)).version if version is None else version
+            return await left_out(cursor, names, asked, span_of(utc(since), utc(until)))
 
 
 def _utc(moment: datetime | None) -> datetime | None:

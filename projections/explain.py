@@ -21,7 +21,7 @@ from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
 from .gaps import read_pruned
-from .left_out import storable
+from .left_out import LeftOut, left_out, storable
 from .matching import may_match
 from .pages import read_ranges
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
@@ -62,7 +62,8 @@ class Remade(NamedTuple):
         stored: None where it is not.
         opening: What events that have left the log added to it; None where none did.
         again: The opening and the events in the log together; None where there is nothing.
-        crowd: The events in the log.
+        crowd: The events in the log that the version has.
+        left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
     """
 
     version: int
@@ -72,6 +73,7 @@ class Remade(NamedTuple):
     opening: Point | None
     again: Point | None
     crowd: Crowd
+    left_out: LeftOut
 
     @property
     def difference(self) -> str:
@@ -141,6 +143,7 @@ class _Attempt:
             worker, series = await self._ids(cursor)
             stored = await self._read(cursor, now.version, worker, series)
             opening = await self._read(cursor, OPENING, worker, series)
+            missing = await left_out(cursor, self._tables, now.version, self._place.span)
         is_kept = self._place.bucket >= now.horizons[self._place.resolution]
         self._total.add(opening)
         return Remade(
@@ -151,6 +154,7 @@ class _Attempt:
             self._point(opening),
             self._point(await to_thread.run_sync(self._total.fold)),
             self._crowd,
+            missing,
         )
 
     async def _base(self, cursor: AsyncCursor[TupleRow]) -> tuple[Version, set[date]]:

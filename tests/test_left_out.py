@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import psycopg
 import pytest
+from anyio import to_thread
 from chancy import Chancy
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, errors, sql
@@ -18,6 +21,9 @@ from chancy_metrics.events.classify import is_deterministic
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.verify import verify
@@ -251,3 +257,37 @@ def test_more_is_left_out_where_a_rule_or_batches_are() -> None:
     live = LeftOut(1, 2, 0, 10, 0, [], [])
     assert not LeftOut(2, 2, 1, 10, 0, [], []).beyond(live)
     assert LeftOut(2, 3, 3, 10, 0, [], []).beyond(live).batches == 3
+
+
+async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSN", dsn)
+    await fetch(connection, REFUSE, names)
+    writer = LogWriter(connection, names)
+    await writer.append(jobs=[a_row(now_us())])
+    await writer.append(jobs=[a_row(now_us())], runs=[a_run("poison", at_us=now_us())])
+    await order_and_fold(connection, names)
+    says = "version 1 leaves out 1 batch of 2 events (position 2: can't be stored: UntranslatableCharacter: no poison"
+    now, day = datetime.now(UTC), timedelta(days=1)
+    async with an_app(dsn) as (chancy, _):
+        explained = await explain(chancy, "global:status:succeeded", now, resolution="1day")
+        elsewhere = await explain(chancy, "global:status:succeeded", now - 3 * day, resolution="1day")
+        windows = [await completeness(chancy, now - day), await completeness(chancy, None, now - day)]
+        made = await rebuild(chancy)
+
+    assert explained.equal and explained.left_out.batches == 1
+    assert explained.sentence.startswith(f"1 event in the log; recomputed: equal; neither has what {says}")
+    assert elsewhere.sentence == "0 events in the log; nothing is stored, and nothing comes of the log"
+    assert [(one.dead_letters, says in one.left_out) for one in windows] == [(1, True), (0, False)]
+    assert (made.left_out, made.different) == (1, 0)
+    assert (says in made.left_out_before, says.replace("version 1", "version 2") in made.leaves_out) == (True, True)
+
+    def command(*arguments: str) -> str:
+        return CliRunner().invoke(main, ["--app", "tests.app.chancy", *arguments]).output
+
+    says = says.replace("version 1", "version 2")
+    for arguments in (["audit", "events"], ["completeness"], ["status"], ["verify"], ["versions"], ["swap", "1"]):
+        said = await to_thread.run_sync(lambda given=arguments: command(*given))
+        assert "1 batch of 2 events" in said, said
+    assert says not in await to_thread.run_sync(lambda: command("audit", "events", "--until", "1d"))
