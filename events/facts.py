@@ -23,6 +23,8 @@ DEFAULT_UNITS: dict[Kind, str] = {"counter": "count", "gauge": "number", "histog
 MAX_KEY_BYTES = 1_024
 MAX_UNIT_CHARS = 64
 MAX_WORKER_BYTES = 1_024
+#: Clocks that differ by no more are taken for the same, microseconds.
+SKEW_US = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -142,8 +142,11 @@ class Buffer:
         with self._lock:
             self.counts[reason] += how_many
 
-    def cut(self) -> EncodedBatch | None:
+    def cut(self, *, is_behind: bool = False) -> EncodedBatch | None:
         """Take out the oldest batch; None if nothing is to be said.
+
+        Args:
+            is_behind: The clock that its observations have their time from is behind: they count as skewed.
 
         Raises what `encode` raises; the batch is dropped then, and counted.
         """
@@ -160,7 +163,8 @@ class Buffer:
                 ObservationRun(series, [ns // 1000 for ns in at_ns], [value + 0.0 for value in values])
                 for series, (at_ns, values) in chunk.runs.items()
             ]
-            return encode(chunk.jobs, runs, counts)
+            skewed = sum(len(run.values) for run in runs) if is_behind else 0
+            return encode(chunk.jobs, runs, counts + Counter(skewed=skewed))
         except Exception:
             with self._lock:
                 self.counts += counts + Counter(dropped=chunk.points)

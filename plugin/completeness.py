@@ -47,9 +47,10 @@ class Completeness(msgspec.Struct, frozen=True):
         rejected: Invalid observations, by the rule they broke.
         dropped: Observations that a full buffer let go.
         skewed: Events whose clock contradicts the database's by more than a second, each once: observations made after
-            they were appended; updates that happened, started or completed after that, happened before their job was
-            created or started, completed before they started, started before they were due, or took more than 142
-            years. They are in: at the time they were appended if ahead, in the old bucket they name if behind.
+            they were appended, or by a clock that was behind when their batch was cut; updates that happened, started
+            or completed after they were appended, happened before their job was created or started, completed before
+            they started, started before they were due, or took more than 142 years. They are in: at the time they were
+            appended if ahead, in the old bucket they name if behind.
         expired: Observations older than everything that is kept.
         buffered: Job updates that reached the log through a buffer, not with their job.
         dead_letters: Batches that may have events in the window, could not be read or stored, and are not given up.

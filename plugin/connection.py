@@ -18,8 +18,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.schema import Tables
 
+from .clock import now_us
 from .redaction import without_password
 
 #: Seconds to wait for the server when a connection is made.
@@ -121,17 +123,21 @@ async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
 
 
 class DatabaseClock:
-    """The database's clock as last seen, carried on by this host's monotonic one.
+    """The database's clock as last seen, carried on by this host's monotonic one, so it is never ahead of it.
 
-    It decides in which day's partition a batch lies, so that a wrong host clock opens none a year ahead.
+    It decides in which day's partition a batch lies, so that a wrong host clock opens none a year ahead, and tells that
+    the host's is behind.
     """
+
+    #: Kept in a class, where freezegun does not look: the database's clock goes on.
+    _monotonic_s = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self._seen: datetime | None = None
         self._at = -math.inf
 
     def see(self, now: datetime) -> None:
-        self._seen, self._at = now.astimezone(UTC), time.monotonic()
+        self._seen, self._at = now.astimezone(UTC), self._monotonic_s()
 
     async def ask(self, cursor: AsyncCursor[TupleRow]) -> None:
         """See the database's clock: this host's may have slept."""
@@ -139,9 +145,16 @@ class DatabaseClock:
 
     def today(self) -> date:
         """The database's UTC day; the host's before the database was first asked."""
-        if self._seen is None:
-            return datetime.now(UTC).date()
-        return (self._seen + timedelta(seconds=time.monotonic() - self._at)).date()
+        now = self._now()
+        return datetime.now(UTC).date() if now is None else now.date()
+
+    def is_ahead_of_host(self) -> bool:
+        """Whether the host's clock is behind the database's by more than is ordinary, as far as that is known."""
+        now = self._now()
+        return now is not None and microseconds(now) - now_us() > SKEW_US
+
+    def _now(self) -> datetime | None:
+        return self._seen and self._seen + timedelta(seconds=self._monotonic_s() - self._at)
 
 
 @asynccontextmanager

@@ -194,7 +194,7 @@ class Recorder:
 
     def _next(self) -> _InFlight | None:
         try:
-            batch = self.buffer.cut()
+            batch = self.buffer.cut(is_behind=self._clock.is_ahead_of_host())
         except Exception as error:  # a batch that can't be encoded must not stand in the way of the next ones
             self._warnings.warn("encode", f"a batch of metrics could not be encoded and is dropped: {error!r}")
             return None

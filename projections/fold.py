@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import JobColumns, ObservationColumns
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
-from chancy_metrics.events.facts import Series
+from chancy_metrics.events.facts import SKEW_US, Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
 
@@ -36,7 +36,7 @@ from .cells import (
 )
 from .derive import derive
 from .job_series import has_wait_time, job_series
-from .job_times import SKEW_US, OwnTimes, believed_us, job_times, shown_us
+from .job_times import OwnTimes, believed_us, job_times, shown_us
 from .rules import BUILT_IN, RuleSet
 from .sketch import codes
 from .sums import exact_sums

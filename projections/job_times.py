@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.facts import SKEW_US
 
 from .job_series import has_wait_time
 
 #: Longest duration kept, 142 years: beyond it float64 can't hold every microsecond.
 MAX_DURATION_US = 2**52
-#: Clocks that differ by no more are taken for the same.
-SKEW_US = 1_000_000
 
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]

@@ -15,6 +15,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin import Observation
 from chancy_metrics.plugin.audit import events
 from chancy_metrics.plugin.buffer import Buffer
+from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.marks import mark
 from tests.factories import a_host, a_job, now_us
 
@@ -76,6 +77,30 @@ def test_a_buffer_follows_a_clock_that_stops_ticks_and_goes_on() -> None:
     first, *stopped, last = columns.at_us.tolist()
     assert stopped == [1_773_144_000_000_001, 1_773_144_000_250_001]
     assert started_us <= first <= last <= time.time_ns() // 1_000
+
+
+@pytest.mark.parametrize(("hours", "skewed"), [(0, 0), (-8, 3)])
+async def test_observations_of_a_host_whose_clock_is_behind_count_as_skewed(dsn: str, hours: int, skewed: int) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        if hours:
+            with freeze_time(datetime.now(UTC) + timedelta(hours=hours), real_asyncio=True):
+                await metrics.increment_counter("app:n", 1)
+                await metrics.increment_counter("app:n", 1)
+                await metrics.record_gauge("app:level", 1)
+                await metrics.flush(worker.chancy)
+        await metrics.increment_counter("app:n", 1)
+        await metrics.flush(worker.chancy)
+
+        assert (await completeness(worker.chancy)).skewed == skewed
+
+
+async def test_an_observation_ahead_of_the_database_counts_as_skewed_once(dsn: str) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        with freeze_time(datetime.now(UTC) + timedelta(hours=8), real_asyncio=True):
+            await metrics.increment_counter("app:n", 1)
+            await metrics.flush(worker.chancy)
+
+        assert (await completeness(worker.chancy)).skewed == 1
 
 
 def test_a_buffer_made_under_a_frozen_clock_follows_the_real_one_later() -> None:
