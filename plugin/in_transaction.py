@@ -19,14 +19,27 @@ from chancy_metrics.projections.reserved import check_own_series
 from .clock import now_us
 
 
-async def record(cursor: AsyncCursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
-    """Write *observations* with the caller's transaction; raises what breaks, nothing is written then."""
-    await append_in_transaction(cursor, tables, uuid4(), _encode_now(observations), worker=worker)
+async def record(
+    cursor: AsyncCursor[Any],
+    tables: Tables,
+    observations: Sequence[Observation],
+    *,
+    worker: str,
+    is_behind: bool = False,
+) -> None:
+    """Write *observations* with the caller's transaction; raises what breaks, nothing is written then.
+
+    Args:
+        is_behind: The clock that they have their time from is behind: they count as skewed.
+    """
+    await append_in_transaction(cursor, tables, uuid4(), _encode_now(observations, is_behind), worker=worker)
 
 
-def sync_record(cursor: Cursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str) -> None:
+def sync_record(
+    cursor: Cursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str, is_behind: bool = False
+) -> None:
     """The same, synchronous."""
-    sync_append_in_transaction(cursor, tables, uuid4(), _encode_now(observations), worker=worker)
+    sync_append_in_transaction(cursor, tables, uuid4(), _encode_now(observations, is_behind), worker=worker)
 
 
 async def measure(cursor: AsyncCursor[Any], tables: Tables, series: Series, value: float, *, worker: str) -> None:
@@ -34,7 +47,7 @@ async def measure(cursor: AsyncCursor[Any], tables: Tables, series: Series, valu
     await append_in_transaction(cursor, tables, uuid4(), _encode({series: array("d", [value])}), worker=worker)
 
 
-def _encode_now(observations: Sequence[Observation]) -> EncodedBatch:
+def _encode_now(observations: Sequence[Observation], is_behind: bool) -> EncodedBatch:
     """Check and encode observations as made now.
 
     Raises:
@@ -46,9 +59,11 @@ def _encode_now(observations: Sequence[Observation]) -> EncodedBatch:
         runs.setdefault(series, array("d")).append(check_value(one.value, one.key))
     if not runs:
         raise InvalidObservation("value", "record_in_transaction() was called without an observation")
-    return _encode(runs)
+    return _encode(runs, skewed=len(observations) if is_behind else 0)
 
 
-def _encode(runs: dict[Series, array[float]]) -> EncodedBatch:
+def _encode(runs: dict[Series, array[float]], *, skewed: int = 0) -> EncodedBatch:
     at_us = now_us()
-    return encode((), [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()])
+    counts = {"skewed": skewed} if skewed else {}
+    runs_now = [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()]
+    return encode((), runs_now, counts)

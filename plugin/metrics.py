@@ -351,11 +351,17 @@ class Metrics(Plugin):
             InvalidObservation: One breaks a rule; nothing was written.
             psycopg.Error: The log did not take it; the transaction is aborted.
         """
-        await in_transaction.record(cursor, tables(chancy.prefix), observations, worker=self._name())
+        is_behind = self._clock.is_ahead_of_host()
+        await in_transaction.record(
+            cursor, tables(chancy.prefix), observations, worker=self._name(), is_behind=is_behind
+        )
 
     def sync_record_in_transaction(self, chancy: Chancy, cursor: Cursor[Any], *observations: Observation) -> None:
         """`record_in_transaction` for synchronous code, child processes of the process executor included."""
-        in_transaction.sync_record(cursor, tables(chancy.prefix), observations, worker=self._name())
+        is_behind = self._clock.is_ahead_of_host()
+        in_transaction.sync_record(
+            cursor, tables(chancy.prefix), observations, worker=self._name(), is_behind=is_behind
+        )
 
     async def flush(self, chancy: Chancy) -> None:
         """Append what is buffered, of workers and blocks, and fold all there is, so that reads in this process see it.

@@ -79,7 +79,7 @@ def test_a_buffer_follows_a_clock_that_stops_ticks_and_goes_on() -> None:
     assert started_us <= first <= last <= time.time_ns() // 1_000
 
 
-@pytest.mark.parametrize(("hours", "skewed"), [(0, 0), (-8, 3)])
+@pytest.mark.parametrize(("hours", "skewed"), [(0, 0), (-8, 4)])
 async def test_observations_of_a_host_whose_clock_is_behind_count_as_skewed(dsn: str, hours: int, skewed: int) -> None:
     async with a_host(dsn) as (worker, metrics):
         if hours:
@@ -87,6 +87,8 @@ async def test_observations_of_a_host_whose_clock_is_behind_count_as_skewed(dsn:
                 await metrics.increment_counter("app:n", 1)
                 await metrics.increment_counter("app:n", 1)
                 await metrics.record_gauge("app:level", 1)
+                async with worker.chancy.pool.connection() as connection, connection.cursor() as cursor:
+                    await metrics.record_in_transaction(worker.chancy, cursor, Observation.counter("app:own"))
                 await metrics.flush(worker.chancy)
         await metrics.increment_counter("app:n", 1)
         await metrics.flush(worker.chancy)
