@@ -22,6 +22,9 @@ _TOO_MUCH = {
     "53200": "out of memory",
     "53400": "configuration limit exceeded, such as temp_file_limit",
 }
+#: Classes of errors of the server, the session or the tables: connection, transaction state, authorisation, rollback,
+#: access rules, resources, prerequisites, intervention, system. What is in neither set may be either.
+_OF_THE_MOMENT = {"08", "25", "28", "40", "42", "53", "55", "57", "58"}
 #: What `_OF_THE_DATA` is of Python's own; not OSError, MemoryError and RuntimeError (no thread, a loop that ends).
 _PYTHONS = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
 
@@ -45,6 +48,11 @@ def is_too_much(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         return error.sqlstate in _TOO_MUCH
     return isinstance(error, MemoryError)
+
+
+def may_pass(error: psycopg.Error) -> bool:
+    """Whether *error* says nothing of the batches for certain, so that nobody may give one up for it."""
+    return (error.sqlstate is None or error.sqlstate[:2] in _OF_THE_MOMENT) and not is_too_much(error)
 
 
 def in_words(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from .cli_app import FOUND_SOMETHING, Duration, load, run
 from .connection import who
-from .discarding import discard
+from .discarding import discard, discard_rule
 from .retention import PrunedDay, prune_all
 
 
@@ -43,17 +43,25 @@ def prune_command(app: str, dry_run: bool, archive: Path | None, keep_s: float |
 
 
 @click.command("discard")
-@click.argument("position", type=int)
+@click.argument("position", type=int, required=False)
+@click.option("--rule", help="Instead of a batch: all that this rule would have made of batches on which it failed.")
 @click.option("--why", required=True, help="Why it is given up, for whoever asks later.")
 @click.pass_obj
-def discard_command(app: str, position: int, why: str) -> None:
-    """Give up the batch at POSITION of the order, which could not be read.
+def discard_command(app: str, position: int | None, rule: str | None, why: str) -> None:
+    """Give up the batch at POSITION of the order, which could not be read or stored, or what a rule makes.
 
     It is not deleted, and the next rebuild that can read it has it, until its day leaves the log.
     """
+    if (position is None) is (rule is None):
+        raise click.UsageError("give either a POSITION or --rule")
     if not why.strip():
         raise click.BadParameter("is empty", param_hint="--why")
     chancy, _ = load(app)
+    if rule is not None:
+        given_up = run(discard_rule(chancy, rule, why=why, by=who()))
+        click.echo(f"what rule {rule!r} would have made of {given_up:,} batches is given up by {who()}: {why}")
+        return
+    assert position is not None
     done = run(discard(chancy, position, why=why, by=who()))
     said = "was given up before" if done.again else "is given up"
     versions = ", ".join(map(str, done.versions))

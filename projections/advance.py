@@ -254,6 +254,16 @@ async def narrow(
     return done._replace(events=halving.events, left_out=left_out or None)
 
 
+async def leave_out(
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folder: str
+) -> Advanced:
+    """Step past the batch at *position*, right before which *version* stands, without anything of it."""
+    nothing = Numbered({}, [], [])
+    dead = {position: reason}
+    stretch = Stretch(version, position - 1, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
+    return await write(connection, tables, stretch, folder=folder)
+
+
 class _Halving:
     """One narrowing down of a stretch that can't be folded, or stored, as a whole: what it has done so far."""
 

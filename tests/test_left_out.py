@@ -18,11 +18,13 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import is_deterministic
+from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.discarding import discard, discard_rule
 from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild
@@ -291,3 +293,55 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
         said = await to_thread.run_sync(lambda given=arguments: command(*given))
         assert "1 batch of 2 events" in said, said
     assert says not in await to_thread.run_sync(lambda: command("audit", "events", "--until", "1d"))
+
+
+async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, names)
+    for _ in range(3):
+        await writer.append(runs=[a_run("app:n", at_us=now_us())])
+    await order(connection, names)
+    await fetch(connection, "DELETE FROM {ledger} WHERE position = 3", names)
+
+    async def refused(chancy: Chancy, position: int) -> str:
+        with pytest.raises(MetricsLogError) as error:
+            await discard(chancy, position, why="a test", by="me")
+        return str(error.value).removesuffix("; none is left out that is not given up")
+
+    async with an_app(dsn) as (chancy, _):
+        said = [await refused(chancy, position) for position in (0, 1, 3, 4, 5, 2)]
+        with pytest.raises(MetricsLogError, match="rule 'x' has failed on no batch"):
+            await discard_rule(chancy, "x", why="a test", by="me")
+
+    assert said == [
+        "there is no position 0: the first one is 1",
+        "the batch at position 1 is in the numbers of version 1",
+        "position 3 is missing from the ledger, which is damage: `chancy-metrics verify` says more",
+        "the batch at position 4 is in no version yet; version 1 stands at 1 and folds what comes before it first",
+        "there is no position 5 yet: the order ends at 4",
+        "the batch at position 2 is folded now, into version 1",
+    ]
+
+
+async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await fetch(connection, REFUSE.replace("untranslatable_character", "internal_error"), names)
+    for key in ("poison", "app:n"):
+        await LogWriter(connection, names).append(runs=[a_run(key, at_us=now_us())])
+    await order(connection, names)
+    with pytest.raises(errors.InternalError_):  # nobody knows whether that may pass
+        await advance(connection, names, folder="test")
+
+    async with an_app(dsn) as (chancy, _):
+        done = await discard(chancy, 1, why="the server can't", by="me")
+        await order_and_fold(connection, names)
+        checked = await verify(chancy)
+
+    assert (done.versions, done.again) == ([1], False)
+    assert await counted(connection, names, "app:n") == 1
+    assert (await what_live_leaves_out(connection, names)).discarded == 1
+    assert checked.drift == 0
