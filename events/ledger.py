@@ -64,13 +64,18 @@ class _Producer(NamedTuple):
 
 
 async def sequence(
-    connection: AsyncConnection[TupleRow], tables: Tables, *, after: int = 0, limit: int = SEQUENCE_LIMIT
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    *,
+    after: int = 0,
+    settled: int = 0,
+    limit: int = SEQUENCE_LIMIT,
 ) -> Sequenced:
     """Give the next positions to up to *limit* committed batches, exactly once each, in one transaction.
 
     Batches of one producer get theirs in the order of their sequences. Safe to call from anywhere at any time:
     whoever does not get the lock leaves. With *after* only pending ids past it are looked at, which spares the
-    dead rows below; a call without it now and then finds what committed late.
+    dead rows below; a call now and then with the id up to which all is *settled* finds what committed late.
     """
     async with short_transaction(connection, index_only=True) as cursor:
         await cursor.execute(
@@ -91,8 +96,8 @@ async def sequence(
         position, chain = int(head[0]), bytes(head[1])
         taken = await _take(cursor, tables, after, limit)
         known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
-        if after and _has_gap(taken, known):
-            taken += await _take(cursor, tables, 0, limit)  # a predecessor committed late, below *after*
+        if after > settled and _has_gap(taken, known):
+            taken += await _take(cursor, tables, settled, limit)  # a predecessor committed late, below *after*
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         rows = await read_log_rows(cursor, tables, [row.batch_id for row in taken])
         ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)

@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.classify import in_words, is_too_much
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from chancy_metrics.projections.advance import Advanced
 from .limited_log import RateLimited
 
-#: Seconds between looks at all of the pending table: what committed late lies below where the others look.
+#: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
 SWEEP_S = 10
 #: After steps that were too large the next ones grow by this part of the usual size.
 _GROWTH = 100
@@ -70,8 +71,8 @@ class Projector:
         self.installation: int | None = None
         self._connection: AsyncConnection[TupleRow] | None = None
         self._warnings = RateLimited(chancy.log)
-        self._after = 0
-        self._swept = 0.0
+        self._hint = Hint()
+        self._swept = -math.inf
         self._step_events = 0  # as many as usual
 
     async def run_once(self, *, within_s: float = math.inf) -> Round:
@@ -84,13 +85,18 @@ class Projector:
         names = tables(self._chancy.prefix)
         batches = events = 0
         now = time.monotonic()
-        if now - self._swept >= SWEEP_S:
-            self._after, self._swept = 0, now
+        sweep = now - self._swept >= SWEEP_S
+        if sweep:
+            self._swept = now
+            async with short_transaction(connection, index_only=True) as cursor:
+                moment = self._hint.sweep(await ask(cursor, names))
         ordered = SEQUENCE_LIMIT
         while ordered == SEQUENCE_LIMIT:
-            sequenced = await sequence(connection, names, after=self._after)
-            self._after, ordered = sequenced.last_id, sequenced.batches
+            sequenced = await sequence(connection, names, after=self._hint.after, settled=self._hint.settled)
+            self._hint.after, ordered = sequenced.last_id, sequenced.batches
             batches += ordered
+        if sweep and sequenced.position is not None:
+            self._hint.swept(moment)
         # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
         target = math.inf if sequenced.position is None else sequenced.position
         while True:
@@ -139,7 +145,7 @@ class Projector:
     async def somebody_folds(self, within_s: float) -> bool:
         """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
         async with short_transaction(await self._connected(), index_only=True) as cursor:
-            return await _is_current(cursor, tables(self._chancy.prefix), within_s)
+            return await _is_current(cursor, tables(self._chancy.prefix), within_s, self._hint.settled)
 
     async def heartbeat(self) -> None:
         """Tell the other workers that somebody folds, also where there is nothing to fold."""
@@ -206,18 +212,18 @@ async def _look(cursor: AsyncCursor[TupleRow], names: Tables) -> Look:
     return Look(*row) if row else Look(False, False)
 
 
-async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float) -> bool:
+async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float, settled: int) -> bool:
     await cursor.execute(
         sql.SQL(
             """
             SELECT coalesce(v.folded_at > clock_timestamp() - make_interval(secs => %(within)s), false)
-                OR (v.position = h.position AND NOT EXISTS (SELECT 1 FROM {pending}))
+                OR (v.position = h.position AND NOT EXISTS (SELECT 1 FROM {pending} WHERE id > %(settled)s))
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
             """
         ).format(head=names.head, versions=names.versions, pending=names.pending),
-        {"within": within_s},
+        {"within": within_s, "settled": settled},
     )
     row = await cursor.fetchone()
     return bool(row and row[0])

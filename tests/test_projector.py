@@ -107,6 +107,61 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
         assert await total(quick, names, "app:n") == [2] * 4
 
 
+async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_late(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chancy_metrics.plugin.projector.SWEEP_S", 0)
+    async with connections(dsn, 3) as (slow, quick, dump), an_app(dsn) as (chancy, _):
+        # What it can see may not be cleaned up: the dead rows stay.
+        await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await dump.execute("SELECT 1 FROM chancy_metrics_pending")
+        first = Projector(chancy, "p")
+        writer = LogWriter(quick, names)
+        async with slow.transaction():
+            await append_as(slow.cursor(), names, a_run("app:n"))
+            for _ in range(200):
+                await writer.append(runs=[a_run("app:n")])
+            for _ in range(4):  # no sweep may settle what the open transaction holds
+                await first.run_once()
+        late = await first.run_once()
+        second = Projector(chancy, "q")  # knows nothing
+        for _ in range(4):
+            await first.run_once()
+            await second.run_once()
+        settled = await _index_reads(quick, first, second)
+        for _ in range(5):
+            await first.run_once()
+            await second.run_once()
+            assert await first.somebody_folds(0)
+        idle = await _index_reads(quick, first, second)
+        await writer.append(runs=[a_run("app:n")])
+        next_one = await second.run_once()
+        await second.close()
+
+        assert (late.events, next_one.events) == (1, 1)
+        assert settled > 200
+        assert idle - settled < 20
+        assert await total(quick, names, "app:n") == [202] * 4
+
+
+async def _index_reads(connection: AsyncConnection[TupleRow], *projectors: Projector) -> int:
+    """Entries of the pending table's index that were read so far; what a connection read is known once it is closed."""
+    for projector in projectors:
+        await projector.close()
+    readers = "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('p', 'q')"
+    await eventually(lambda: _is_empty(connection, readers))
+    cursor = await connection.execute(
+        "SELECT sum(idx_tup_read)::int FROM pg_stat_user_indexes WHERE relname = 'chancy_metrics_pending'"
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def _is_empty(connection: AsyncConnection[TupleRow], query: str) -> bool:
+    return await (await connection.execute(query)).fetchone() is None
+
+
 async def test_the_leader_folds_and_others_wait_for_its_silence(
     dsn: str, names: Tables, connection: Connection
 ) -> None:
