@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import psycopg
 
+from .silence import ServerSilent
+
 #: SQLSTATE classes of errors that the same rows meet again whenever they are stored.
 _OF_THE_DATA = {
     "21": "cardinality violation",
@@ -46,7 +48,7 @@ def is_deterministic(error: BaseException) -> bool:
 def is_too_much(error: BaseException) -> bool:
     """Whether *error* says that a step took too long or too much memory, so that a smaller one may succeed."""
     if isinstance(error, psycopg.Error):
-        return error.sqlstate in _TOO_MUCH
+        return error.sqlstate in _TOO_MUCH or isinstance(error, ServerSilent)
     return isinstance(error, MemoryError)
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -16,16 +16,20 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
 
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.silence import Patience
 
 from .clock import now_us
 from .redaction import without_password
 
 #: Seconds to wait for the server when a connection is made.
 CONNECT_TIMEOUT_S = 5
+#: Seconds to wait for a connection of the pool; past it one of our own is opened.
+POOL_WAIT_S = 2
 #: What our connections are made with unless the DSN says otherwise. Where packets are swallowed, what was sent is given
 #: up after 20 s, and a connection that only waits after 10 + 3 * 5 s; on a Unix socket none of this means anything.
 _UNLESS_GIVEN = {
@@ -77,11 +81,23 @@ async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
         raise OperationalError("the DSN names no host that there can be, or holds NUL") from None
     if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
         # Of the session for good, unlike `events.settings`; a pooler, which gives another pid, would hand it on.
-        await connection.execute(
-            "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
-            {"pid": connection.info.backend_pid},
-        )
+        with Patience(CONNECT_TIMEOUT_S).waiting(connection):
+            await connection.execute(
+                "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
+                {"pid": connection.info.backend_pid},
+            )
     return connection
+
+
+@asynccontextmanager
+async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Take a connection of the pool for a block; one of our own where jobs hold all of them, or it can't connect."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(chancy.pool.connection(timeout=POOL_WAIT_S))
+        except PoolTimeout:  # or the pool waits ever longer to connect again
+            connection = await stack.enter_async_context(own_connection(chancy))
+        yield connection
 
 
 def who() -> str:

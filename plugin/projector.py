@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.silence import Patience
 from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
 from .announcing import announce_by, read_installation
@@ -28,6 +31,8 @@ from .limited_log import RateLimited
 
 #: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
 SWEEP_S = 10
+#: Seconds to wait for the server at one step; then its connection is given up, and a smaller step tried on another.
+ANSWER_S = 30
 #: After steps that were too large the next ones grow by this part of the usual size.
 _GROWTH = 100
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
@@ -73,6 +78,7 @@ class Projector:
         self._warnings = RateLimited(chancy.log)
         self._hint = Hint()
         self._swept = -math.inf
+        self._patience = Patience(ANSWER_S)
         self._step_events = 0  # as many as usual
 
     async def run_once(self, *, within_s: float = math.inf) -> Round:
@@ -88,11 +94,12 @@ class Projector:
         sweep = now - self._swept >= SWEEP_S
         if sweep:
             self._swept = now
-            async with short_transaction(connection, index_only=True) as cursor:
+            async with self._cursor() as cursor:
                 moment = self._hint.sweep(await ask(cursor, names))
         ordered = SEQUENCE_LIMIT
         while ordered == SEQUENCE_LIMIT:
-            sequenced = await sequence(connection, names, after=self._hint.after, settled=self._hint.settled)
+            with self._patience.waiting(connection):
+                sequenced = await sequence(connection, names, after=self._hint.after, settled=self._hint.settled)
             self._hint.after, ordered = sequenced.last_id, sequenced.batches
             batches += ordered
         if sweep and sequenced.position is not None:
@@ -116,14 +123,16 @@ class Projector:
         self._step_events = min(STEP_EVENTS, self._step_events or STEP_EVENTS)
         while True:
             try:
-                advanced = await advance(
-                    await self._connected(),
-                    names,
-                    folder=self._folder,
-                    rules=self._rules,
-                    step_events=self._step_events,
-                    announce=self._announce,
-                )
+                connection = await self._connected()
+                with self._patience.waiting(connection):
+                    advanced = await advance(
+                        connection,
+                        names,
+                        folder=self._folder,
+                        rules=self._rules,
+                        step_events=self._step_events,
+                        announce=self._announce,
+                    )
             except Exception as error:
                 if not is_too_much(error) or self._step_events == 1:
                     raise
@@ -139,17 +148,17 @@ class Projector:
 
     async def look(self) -> Look:
         """Ask the database whether there are numbers, or events to make the first ones of."""
-        async with short_transaction(await self._connected(), index_only=True) as cursor:
+        async with self._cursor() as cursor:
             return await _look(cursor, tables(self._chancy.prefix))
 
     async def somebody_folds(self, within_s: float) -> bool:
         """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
-        async with short_transaction(await self._connected(), index_only=True) as cursor:
+        async with self._cursor() as cursor:
             return await _is_current(cursor, tables(self._chancy.prefix), within_s, self._hint.settled)
 
     async def heartbeat(self) -> None:
         """Tell the other workers that somebody folds, also where there is nothing to fold."""
-        async with short_transaction(await self._connected()) as cursor:
+        async with self._cursor() as cursor:
             await self._announce(cursor)
 
     async def close(self) -> None:
@@ -157,11 +166,19 @@ class Projector:
             connection, self._connection = self._connection, None
             await connection.close()
 
+    @asynccontextmanager
+    async def _cursor(self) -> AsyncIterator[AsyncCursor[TupleRow]]:
+        connection = await self._connected()
+        with self._patience.waiting(connection):
+            async with short_transaction(connection, index_only=True) as cursor:
+                yield cursor
+
     async def _connected(self) -> AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._chancy, self._folder)
-            async with short_transaction(self._connection) as cursor:
-                self.installation = await read_installation(cursor, tables(self._chancy.prefix))
+            with self._patience.waiting(self._connection):
+                async with short_transaction(self._connection) as cursor:
+                    self.installation = await read_installation(cursor, tables(self._chancy.prefix))
         return self._connection
 
 

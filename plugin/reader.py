@@ -19,10 +19,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import Kind, Series, bounded_worker
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.silence import Patience
 from chancy_metrics.projections.left_out import storable
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.versions import Version, live_version
 
+from .connection import any_connection
 from .copying import read_points
 from .limited_log import RateLimited
 from .names import Names
@@ -30,6 +32,8 @@ from .tracks import Rows, put, rows_of, without_before
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300
+#: Seconds to wait for the server at one look, or load; then its connection is given up.
+ANSWER_S = 60
 #: How long the server lets a load think between two levels; its snapshot holds no lock.
 _LOADING_MS = 60_000
 
@@ -100,6 +104,7 @@ class Reader:
         self._wakeup = asyncio.Event()
         self._lock = asyncio.Lock()
         self._read_at = 0.0
+        self._patience = Patience(ANSWER_S)
         self._warnings = RateLimited(log)
 
     async def copy(self) -> Copy:
@@ -141,12 +146,13 @@ class Reader:
 
     async def _load_or_follow(self) -> None:
         names = tables(self._chancy.prefix)
-        async with (
-            self._chancy.pool.connection() as connection,
-            short_transaction(connection, isolation="REPEATABLE READ", idle_timeout_ms=_LOADING_MS) as cursor,
-        ):
-            if self._copy is None or not await _follow(cursor, names, self._copy):
-                self._copy = await _load(cursor, names)
+        async with any_connection(self._chancy) as connection:
+            with self._patience.waiting(connection):
+                async with short_transaction(
+                    connection, isolation="REPEATABLE READ", idle_timeout_ms=_LOADING_MS
+                ) as cursor:
+                    if self._copy is None or not await _follow(cursor, names, self._copy):
+                        self._copy = await _load(cursor, names)
 
     async def _follow_for_a_while(self) -> None:
         pool = self._chancy.pool

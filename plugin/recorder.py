@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from logging import Logger
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -14,21 +14,21 @@ import psycopg
 from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import PoolTimeout
 
 from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
 from chancy_metrics.events.partitions import make_days, takes_no_batch
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.silence import Patience, ServerSilent
 
 from .buffer import Buffer
-from .connection import DatabaseClock, connect, own_connection
+from .connection import DatabaseClock, any_connection, connect, own_connection
 from .limited_log import RateLimited
 from .presence import Held, Presence, spell
 
-#: Seconds to wait for a connection of the pool; past it one of our own is opened.
-POOL_WAIT_S = 2
+#: Seconds to wait for the server's answer to an append; then its connection is given up.
+ANSWER_S = 20
 #: Milliseconds an append may hold that connection waiting for a lock: a locked log must not starve jobs.
 LOCK_WAIT_MS = 100
 #: Seconds of silence after which a producer shows that it lives, where its session's row can't.
@@ -101,6 +101,7 @@ class Recorder:
         self._sent_at = time.monotonic()
         self._clock = clock
         self._lock = anyio.Lock()
+        self._patience = Patience(ANSWER_S)
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -143,8 +144,14 @@ class Recorder:
             if self._in_flight is None and unseen and time.monotonic() - self._sent_at > ALIVE_S:
                 self._in_flight = self._cut_as(encode(), closes=False)
             if self._in_flight is not None:
-                async with (self.line or _connection)(chancy) as connection:
-                    await self._drain(connection, tables(chancy.prefix), chancy, lock_wait_ms=LOCK_WAIT_MS)
+                names = tables(chancy.prefix)
+                try:
+                    async with (self.line or any_connection)(chancy) as connection:
+                        await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+                except ServerSilent as error:  # the pool's other connections may be as dead
+                    self._warnings.warn("silent", f"metrics of worker {self.worker_id!r}: {error}")
+                    async with own_connection(chancy) as connection:
+                        await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
 
     def held(self) -> Held:
         """Count what is in memory, in flight included: it is not known to be in the log."""
@@ -177,8 +184,9 @@ class Recorder:
         if not self.presence.is_due(held):
             return
         try:
-            async with (self.line or _connection)(chancy) as connection:
-                await self.presence.tell(connection, tables(chancy.prefix), held)
+            async with (self.line or any_connection)(chancy) as connection:
+                with self._patience.waiting(connection):
+                    await self.presence.tell(connection, tables(chancy.prefix), held)
         except Exception as error:  # see append()
             self._warnings.warn(
                 "presence",
@@ -210,10 +218,11 @@ class Recorder:
         assert self._in_flight is not None
         batch_id, batch, closes = self._in_flight
         try:
-            async with short_transaction(connection, lock_timeout_ms=lock_wait_ms) as cursor:
-                now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
-                if now is None:
-                    await check_same(cursor, names, batch_id, batch)
+            with self._patience.waiting(connection):
+                async with short_transaction(connection, lock_timeout_ms=lock_wait_ms) as cursor:
+                    now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
+                    if now is None:
+                        await check_same(cursor, names, batch_id, batch)
         except psycopg.Error as error:
             if takes_no_batch(error) and await self._place_anew(chancy, names):
                 return
@@ -255,14 +264,3 @@ class Recorder:
         else:
             self._in_flight = self._cut_as(batch, closes=closes)
         return known or self._clock.today() in made or self._clock.today() != batch_id.day
-
-
-@asynccontextmanager
-async def _connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
-    """Take a connection of the pool for a block; one of our own where jobs hold all of them, or it can't connect."""
-    async with AsyncExitStack() as stack:
-        try:
-            connection = await stack.enter_async_context(chancy.pool.connection(timeout=POOL_WAIT_S))
-        except PoolTimeout:  # or the pool waits ever longer to connect again
-            connection = await stack.enter_async_context(own_connection(chancy))
-        yield connection
