@@ -49,7 +49,8 @@ def rebuild_command(
 ) -> None:
     """Make all aggregates again from the log, compare them with the living ones, and take their place.
 
-    Workers go on, and readers see nothing but the result. Killed, the same command goes on where it stood.
+    Workers go on, and readers see nothing but the result. Killed, the same command goes on where it stood. Exits with 3
+    where events past the new version's position can't be folded, or with --no-swap where it differs.
     """
     chancy, _ = load(app)
     if only_status:
@@ -62,7 +63,7 @@ def rebuild_command(
         return
     done = run(rebuild(chancy, swap=not no_swap, throttle_s=throttle_s, keep_s=keep_s, on_progress=_printer()))
     click.echo(msgspec.json.encode(done).decode() if as_json else _text(done))
-    if no_swap and done.different:
+    if (no_swap and done.different) or done.behind:
         sys.exit(FOUND_SOMETHING)
 
 
@@ -137,6 +138,8 @@ def _text(done: Rebuilt) -> str:
         if done.swapped
         else f"version {done.version} is ready for `chancy-metrics swap`; version {done.replaced} is live"
     )
+    if done.behind:
+        lines.append(safe(done.behind))
     return "\n".join(lines)
 
 
@@ -154,7 +157,7 @@ def _printer() -> Callable[[Progress], None]:
         last[:], phases[:] = [now], [progress.phase]
         left = "" if progress.remaining_s is None else f", {progress.remaining_s:.0f} s left"
         waits = ", gives way to the live version" if progress.waits else ""
-        line = (
+        line = progress.note or (
             f"{progress.phase} version {progress.version}: {progress.events:,} of {progress.total_events:,} events, "
             f"{progress.events_per_s:,.0f} a second{left}{waits}"
         )

@@ -34,7 +34,7 @@ _GIVE_WAY_S = 0.1
 
 _One = TypeVar("_One")
 _Other = TypeVar("_Other")
-Phase = Literal["copying", "filling", "comparing", "swapping"]
+Phase = Literal["waiting", "copying", "filling", "comparing", "swapping"]
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -42,8 +42,9 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         position: Of the ledger; *target* is where the live version stands.
-        events: Folded so far, of *total_events* when the run began.
+        events: Folded so far, of *total_events* up to the target.
         waits: Whether it has given way to the live version.
+        note: Who fills the version, while this run waits for that one to end; "" otherwise.
     """
 
     phase: Phase
@@ -55,6 +56,7 @@ class Progress(msgspec.Struct, frozen=True):
     events_per_s: float
     remaining_s: float | None
     waits: bool = False
+    note: str = ""
 
 
 class Filling:
@@ -87,6 +89,7 @@ class Filling:
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._on_progress = on_progress
         self._total_events = 0
+        self._aimed_at = 0
         self._step_events = REBUILD_STEP_EVENTS
 
     async def live(self) -> Version:
@@ -108,19 +111,24 @@ class Filling:
         async with short_transaction(self._connection) as cursor:
             now_us = await database_now_us(cursor)
         kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-        impatient = time.monotonic() + patience_s
+        impatient, said = time.monotonic() + patience_s, ""
         while True:
             try:
                 made = await make_version(
                     self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps, again=again
                 )
                 break
-            except AlreadyRunning:
+            except AlreadyRunning as error:
                 if time.monotonic() >= impatient:
                     raise
+                if not said:
+                    said = f"{error}; waits {patience_s:.0f} s for that to end"
+                    self._chancy.log.info(f"metrics: {said}")
+                    self.tell("waiting", 0, 0, note=said)
             await anyio.sleep(_GIVE_WAY_S)
         self.version = made.version
-        self._total_events = await self._events_past(made.position)
+        self._aimed_at = made.position
+        await self.aim(live.position)
         self.tell("copying", made.position, live.position)
         while await copy_opening(self._connection, self.names, made.version):
             self.tell("copying", made.position, live.position)
@@ -138,6 +146,7 @@ class Filling:
             following: Stretch | Advanced | None = None
             while True:
                 target = (await self.live()).position
+                await self.aim(target)
                 try:
                     stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
                     if isinstance(stretch, Stretch):
@@ -193,7 +202,13 @@ class Filling:
         async with short_transaction(self._connection) as cursor:
             return await left_out(cursor, self.names, self.version if version is None else version)
 
-    def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False) -> None:
+    async def aim(self, target: int) -> None:
+        """Count the events up to *target* too: the live version moves on while another one is filled."""
+        if target > self._aimed_at:
+            self._total_events += await self._events_between(self._aimed_at, target)
+            self._aimed_at = target
+
+    def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False, note: str = "") -> None:
         if self._on_progress is None:
             return
         rate = self.events / max(time.monotonic() - self.started, 1e-9)
@@ -209,6 +224,7 @@ class Filling:
                 rate,
                 left / rate if rate else None,
                 waits,
+                note,
             )
         )
 
@@ -246,23 +262,34 @@ class Filling:
             self.tell("filling", position, target, waits=True)
             await anyio.sleep(_GIVE_WAY_S)
 
-    async def _events_past(self, position: int) -> int:
+    async def _events_between(self, after: int, until: int) -> int:
         async with short_transaction(self._connection) as cursor:
             await cursor.execute(
-                sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(after)s").format(
-                    ledger=self.names.ledger
-                ),
-                {"after": position},
+                sql.SQL(
+                    """
+                    SELECT coalesce(sum(events), 0)::bigint
+                    FROM {ledger}
+                    WHERE position > %(after)s
+                        AND position <= %(until)s
+                    """
+                ).format(ledger=self.names.ledger),
+                {"after": after, "until": until},
             )
             row = await cursor.fetchone()
         return row[0] if row else 0
 
 
-async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other]:
-    """Wait for both also where one raises, so that neither is left at work on its connection."""
+async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other | None]:
+    """Wait for both also where one raises, so that neither is left at work on its connection.
+
+    Returns:
+        None for the other one where only that raised an error: what the first one did stands, and it may be done again.
+    """
     first, second = await asyncio.gather(one, other, return_exceptions=True)
     if isinstance(first, BaseException):
         raise first
+    if isinstance(second, Exception):
+        return first, None
     if isinstance(second, BaseException):
         raise second
     return first, second

@@ -14,9 +14,11 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.advance import BUSY
 from chancy_metrics.projections.compare import Comparison, compare
 from chancy_metrics.projections.making import drop_version, finish_version
 from chancy_metrics.projections.turning import Cause, catch_up, obstacle
@@ -33,7 +35,8 @@ from chancy_metrics.projections.versions import (
 from .connection import database_now_us, own_connection, who
 from .filling import Filling, Progress
 from .metrics import metrics_of
-from .options import DAY_S
+from .options import DAY_S, Options
+from .projector import Projector
 from .verified import RebuildCompared, keep_rebuilt
 
 #: Seconds to wait for another rebuild that may have been killed a moment ago.
@@ -53,6 +56,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
         left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed;
             *left_out_before* says the same of the replaced one; "" where nothing is left out.
         events: How many this run folded, in *seconds*.
+        behind: Where the new one stands and why it gets no further, if events past it can't be folded; else "".
     """
 
     version: int
@@ -67,6 +71,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     left_out_before: str
     events: int
     seconds: float
+    behind: str = ""
 
 
 async def rebuild(
@@ -95,6 +100,7 @@ async def rebuild(
     """
     options = metrics_of(chancy).options
     folder = _folder("rebuild", by)
+    behind = ""
     async with AsyncExitStack() as stack:
         working, holding, looking = [await stack.enter_async_context(own_connection(chancy, folder)) for _ in range(3)]
         filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
@@ -105,6 +111,7 @@ async def rebuild(
         if swap:
             filling.tell("swapping", position, position)
             await filling.take_over(holding, cause="asked", keep_s=keep_s)
+            behind = await _fold_on(chancy, options, folder)
         else:
             await finish_version(working, filling.names, filling.version, keep_s=keep_s)
         left_out = await filling.left_out()
@@ -121,6 +128,7 @@ async def rebuild(
             left_out_before=(await filling.left_out(live)).sentence,
             events=filling.events,
             seconds=time.monotonic() - filling.started,
+            behind=behind,
         )
 
 
@@ -182,6 +190,23 @@ async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -
         raise VersionRefused(reason)
 
 
+async def _fold_on(chancy: Chancy, options: Options, folder: str) -> str:
+    """Fold what waits for the version that is live now, for a moment; say what keeps it from that, if anything does."""
+    projector = Projector(chancy, folder, rules=options.rules)
+    try:
+        done = await projector.run_once(within_s=_PATIENCE_S)
+        reason = "" if done.reason == BUSY else done.reason
+    except Exception as error:  # the new version is live, whatever comes after it
+        reason = in_words(error)
+    finally:
+        await projector.close()
+    if not reason:
+        return ""
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        live = await live_version(cursor, tables(chancy.prefix))
+    return f"version {live.version} stands at position {live.position}, and events past it can't be folded: {reason}"
+
+
 async def _compare(
     filling: Filling,
     working: AsyncConnection[TupleRow],
@@ -203,6 +228,7 @@ async def _compare(
                 snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
                 filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
             assert filled is not None
+            await filling.aim(live.position)
             filling.tell("comparing", live.position, live.position)
             compared = await compare(snapshot, names, live, filled)
         await _keep_comparison(working, names, filling.version, live, compared)

@@ -8,21 +8,27 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import filling
 from chancy_metrics.plugin import rebuild as module
+from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
 from chancy_metrics.projections.advance import BUSY, Advanced, write
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.making import make_version
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.versions import Version
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 
@@ -216,3 +222,77 @@ async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_foll
 
     assert (done.events, done.different) == (60, 0)
     assert len(written) == len(set(written)) + 1, written
+
+
+async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await some_history(connection, names)
+    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)
+    seen: list[Progress] = []
+    give_way = filling.Filling._give_way
+
+    async def meanwhile(self: filling.Filling, position: int, target: int) -> None:
+        if len(seen) < 6:
+            await writer.append(jobs=[a_row(now_us())] * 50)
+            await order_and_fold(connection, names)
+        await give_way(self, position, target)
+
+    monkeypatch.setattr(filling.Filling, "_give_way", meanwhile)
+    async with an_app(dsn) as (chancy, _):
+        await rebuild(chancy, on_progress=seen.append)
+
+    assert all(one.events <= one.total_events and one.position <= one.target for one in seen)
+    assert seen[-1].events == seen[-1].total_events > 100
+
+
+async def test_a_second_rebuild_says_at_once_who_is_at_it(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_history(connection, names)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
+    seen: list[Progress] = []
+    async with connections(dsn, 1) as (other,):
+        await other.execute("SET application_name = 'rebuild by ann'")
+        await make_version(other, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        async with an_app(dsn) as (chancy, _):
+            with pytest.raises(AlreadyRunning):
+                await rebuild(chancy, on_progress=seen.append)
+
+    [waiting] = seen
+    assert waiting.phase == "waiting" and waiting.note.startswith("version 2 is being filled by 'rebuild by ann' since")
+
+
+async def test_a_rebuild_says_where_it_stands_if_events_past_it_can_t_be_folded(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await some_history(connection, names)
+    await writer.append(batch=encode([a_row(now_us())])._replace(codec=9))
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy)
+        monkeypatch.setenv("DSN", dsn)
+        command = ["--app", "tests.app.chancy", "rebuild"]
+        said = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(main, command))
+
+    stands = "stands at position 3, and events past it can't be folded: position 4 waits for newer code"
+    assert done.behind == f"version 2 {stands}"
+    assert said.exit_code == 3 and f"version 3 {stands}" in said.output
+
+
+async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    day_us = 86_400_000_000
+    await expire(connection, names, horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400))
+    writer = LogWriter(connection, names)
+    await writer.append(jobs=[a_row(now_us() - 200 * day_us)], runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, names)
+
+    async with an_app(dsn) as (chancy, _):
+        counted = [(await completeness(chancy)).expired]
+        await rebuild(chancy)
+        counted.append((await completeness(chancy)).expired)
+        await undo(chancy)
+        counted.append((await completeness(chancy)).expired)
+
+    assert counted == [1, 1, 1]
