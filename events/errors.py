@@ -28,6 +28,10 @@ class NotRecording(MetricsLogError, RuntimeError):
     """Nobody in this process appends what is recorded."""
 
 
+class PluginShared(MetricsLogError, ValueError):
+    """One plugin was put into two apps, and both are to record at the same time."""
+
+
 class PrefixTooLong(MetricsLogError, ValueError):
     """PostgreSQL would cut names made with this prefix, so two prefixes could share tables."""
 

@@ -25,7 +25,13 @@ from chancy.plugin import Plugin
 from psycopg import AsyncCursor, Cursor
 from psycopg.rows import DictRow
 
-from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, SequenceConflict
+from chancy_metrics.events.errors import (
+    InvalidObservation,
+    MetricsLogError,
+    NotRecording,
+    PluginShared,
+    SequenceConflict,
+)
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.projections.rules import Rule
@@ -223,8 +229,13 @@ class Metrics(Plugin):
             await migrate(chancy, migrator, self._clock, to_version=to_version)
 
     async def on_worker_started(self, *, worker: Worker) -> None:
-        """Begin to record for *worker*; a second call does nothing."""
+        """Begin to record for *worker*; a second call does nothing.
+
+        Raises:
+            PluginShared: This plugin records for another app at this moment: its worker is not started.
+        """
         if worker not in self._sessions:
+            self._refuse_other_apps(worker.chancy)
             await self._session(worker).open()
 
     async def on_worker_stopped(self, *, worker: Worker) -> None:
@@ -313,7 +324,11 @@ class Metrics(Plugin):
 
         Args:
             worker_id: Under which it is stored; the host's name by default.
+
+        Raises:
+            PluginShared: This plugin records for another app at this moment.
         """
+        self._refuse_other_apps(chancy)
         block = self._open_block(chancy, worker_id)
         recorder = block.recorder
         loops = []
@@ -341,6 +356,9 @@ class Metrics(Plugin):
 
         Args:
             worker_id: Under which it is stored; the host's name by default.
+
+        Raises:
+            PluginShared: When the block is entered: this plugin records for another app at this moment.
         """
         return SyncBlock(lambda: self._open_sync(chancy, worker_id), self._close_sync)
 
@@ -515,6 +533,25 @@ class Metrics(Plugin):
             self._point()
         return session
 
+    def _refuse_other_apps(self, chancy: Chancy) -> None:
+        """Let one app record at a time: direct calls name none, so there is one place for them to go to.
+
+        An app that was closed, or whose event loop has ended, does not count, whatever it has left here: a start that
+        failed is tried again with a new app.
+        """
+        for worker, session in list(self._sessions.items()):
+            if session.is_over and session.chancy is not chancy:
+                del self._sessions[worker]
+                self._point()
+        recording = [session.chancy for session in self._sessions.values()] + [block.chancy for block in self._blocks]
+        for other in recording:
+            if other is not chancy:
+                raise PluginShared(
+                    f"this Metrics records for another Chancy app already (prefix {other.prefix!r}), and what is "
+                    "recorded directly can go to one of them only: give each app a Metrics of its own, or stop the "
+                    "other one before"
+                )
+
     def _open_block(self, chancy: Chancy, worker_id: str | None, *, threaded: bool = False) -> _Block:
         name = worker_id or socket.gethostname()
         # A thread has an event loop that is not the pool's, and behind a fork the pool may be the parent's.
@@ -536,6 +573,7 @@ class Metrics(Plugin):
             self._point()
 
     def _open_sync(self, chancy: Chancy, worker_id: str | None) -> _Block:
+        self._refuse_other_apps(chancy)
         block = self._open_block(chancy, worker_id, threaded=True)
         assert block.thread is not None
         block.thread.start()

@@ -44,16 +44,18 @@ class OwnLine:
 
     def __init__(self) -> None:
         self._connection: AsyncConnection[TupleRow] | None = None
+        self._lock = anyio.Lock()
 
     @asynccontextmanager
     async def __call__(self, chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(chancy)
-        try:
-            yield self._connection
-        except BaseException:  # whatever it was, the next append begins with a connection whose state is known
-            await self.close()
-            raise
+        async with self._lock:  # a batch and a sign of life may come at the same time
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect(chancy)
+            try:
+                yield self._connection
+            except BaseException:  # whatever it was, the next append begins with a connection whose state is known
+                await self.close()
+                raise
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -59,6 +59,7 @@ class Session:
         self.worker = worker
         self.chancy = chancy
         self.buffer = buffer
+        self._loop = asyncio.get_running_loop()
         self._options = options
         self._clock = clock
         self._on_metric = on_metric
@@ -90,6 +91,11 @@ class Session:
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
             worker.hub.on(event, handler)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it can go on, stopped or not: its app was closed, or its event loop has ended."""
+        return self._loop.is_closed() or "pool" not in vars(self.chancy) or self.chancy.pool.closed
 
     async def open(self) -> None:
         """Show in the log that this worker's producers exist. Never raises."""

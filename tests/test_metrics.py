@@ -10,10 +10,11 @@ from chancy import Chancy, Worker
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import InvalidObservation
-from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables
+from chancy_metrics.events.errors import InvalidObservation, PluginShared
+from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables
 from chancy_metrics.plugin import Metrics, Observation
 from tests.factories import a_host, a_job, an_app
+from tests.test_recorder import logged_values, read_log
 
 
 async def test_what_one_worker_records_another_process_reads(dsn: str) -> None:
@@ -221,3 +222,41 @@ def test_the_plugin_names_itself_and_its_tables_as_chancy_asks() -> None:
     assert metrics.api_plugin() == "chancy_metrics.plugin.api.MetricsApiPlugin"
     assert metrics.get_tables() == list(TABLES)
     assert Chancy("postgresql://", plugins=[metrics]).plugins["chancy.metrics"] is metrics
+
+
+async def test_one_plugin_in_two_apps_is_refused_at_the_second_start_and_the_first_goes_on(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    metrics = Metrics()
+    other = Chancy(dsn, plugins=[metrics], prefix="other_")
+    async with Chancy(dsn, plugins=[metrics]) as app, other:
+        await other.migrate()
+        async with Worker(app, register_signal_handlers=False), Worker(app, register_signal_handlers=False):
+            await metrics.increment_counter("app:x", 1)
+            with pytest.raises(PluginShared, match=r"another Chancy app already \(prefix 'chancy_'\)"):
+                await Worker(other, register_signal_handlers=False).start()
+            with pytest.raises(PluginShared, match="give each app a Metrics of its own"):
+                async with metrics.recording(other):
+                    pass
+            with pytest.raises(PluginShared), metrics.sync_recording(other):
+                pass
+            await metrics.increment_counter("app:x", 2)
+        async with metrics.recording(other):  # one behind the other is as good as one
+            await metrics.increment_counter("app:x", 30)
+
+    log = [value for written in await read_log(connection, names) for value in logged_values([written], "app:x")]
+    assert sorted(log) == [1, 2]
+    assert logged_values(await read_log(connection, tables("other_")), "app:x") == [30]
+
+
+async def test_an_app_that_was_closed_without_its_workers_end_stands_in_no_other_ones_way(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    metrics = Metrics()
+    async with Chancy(dsn, plugins=[metrics]) as failed:
+        await metrics.on_worker_started(worker=Worker(failed, register_signal_handlers=False))
+
+    async with Chancy(dsn, plugins=[metrics]) as app, Worker(app, register_signal_handlers=False):
+        await metrics.increment_counter("app:x", 1)
+
+    assert logged_values(await read_log(connection, names), "app:x") == [1]
