@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
@@ -86,17 +86,16 @@ async def table_sizes(connection: AsyncConnection[TupleRow], chancy: Chancy) -> 
     wanted = {"jobs", "queues", "workers", "leader", "queue_rate_limits"}
     for plugin in chancy.plugins.values():
         wanted.update(plugin.get_tables() if hasattr(plugin, "get_tables") else ())
-    sizes = await _sizes(connection, chancy.prefix, wanted | set(TABLES))
+    async with short_transaction(connection) as cursor:
+        sizes = await _sizes(cursor, chancy.prefix, wanted | set(TABLES))
     ours = [sizes[name] for name in TABLES if name in sizes]
     if ours:
         sizes[DASHBOARD_NAME] = (sum(s[0] for s in ours), sum(s[1] for s in ours), sum(s[2] for s in ours))
     return sizes
 
 
-async def _sizes(
-    connection: AsyncConnection[TupleRow], prefix: str, wanted: Iterable[str]
-) -> dict[str, tuple[int, int, int]]:
-    cursor = await connection.execute(
+async def _sizes(cursor: AsyncCursor[TupleRow], prefix: str, wanted: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    await cursor.execute(
         """
         SELECT n.name, sum(pg_total_relation_size(t.relid))::bigint, sum(pg_relation_size(t.relid))::bigint,
             sum(pg_indexes_size(t.relid))::bigint
@@ -112,7 +111,7 @@ async def _sizes(
         """,
         {
             "names": sorted(wanted),
-            "quoted": [sql.Identifier(f"{prefix}{name}").as_string(connection) for name in sorted(wanted)],
+            "quoted": [sql.Identifier(f"{prefix}{name}").as_string(cursor) for name in sorted(wanted)],
         },
     )
     return {row[0]: (row[1], row[2], row[3]) for row in await cursor.fetchall() if row[1] is not None}

@@ -21,8 +21,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
+from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.connection import own_connection
 from chancy_metrics.plugin.projector import Projector
 from chancy_metrics.plugin.turns import Turns, project
 from examples.embedded import Server
@@ -152,6 +154,30 @@ async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
     assert "prepared statement" not in caplog.text
     found = await everywhere(dsn, "app:n")
     assert found == dict.fromkeys(found, 22.0)
+
+
+@pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer found: apt-get install pgbouncer")
+async def test_nothing_we_set_reaches_whoever_gets_the_session_next(server: Server, dsn: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    with pgbouncer(server, default_pool_size=1) as folder:
+        through = f"host={folder} port=6432 dbname={name}"
+        async with connections(dsn, 1) as (admin,):
+            for setting in ("DateStyle = 'German'", "idle_session_timeout = '1h'", "statement_timeout = '1min'"):
+                await admin.execute(f"ALTER DATABASE {name} SET {setting}")
+        async with (
+            an_app(through) as (chancy, _),
+            own_connection(chancy) as ours,
+            connections(through, 1) as (next_one,),
+        ):
+            async with short_transaction(ours) as cursor:
+                await cursor.execute("SELECT pg_backend_pid(), current_setting('statement_timeout')")
+                mine = await cursor.fetchone()
+            query = "SELECT pg_backend_pid(), current_setting('statement_timeout'), current_setting('DateStyle'),"
+            found = await (await next_one.execute(f"{query} current_setting('idle_session_timeout')")).fetchone()
+
+    assert mine is not None
+    assert mine[1] == "0"
+    assert found == (mine[0], "1min", "German, DMY", "1h")
 
 
 async def test_a_database_that_was_away_is_caught_up_with_soon_and_exactly(names: Tables) -> None:
