@@ -65,8 +65,9 @@ def discard_command(app: str, position: int | None, rule: str | None, why: str) 
     done = run(discard(chancy, position, why=why, by=who()))
     said = "was given up before" if done.again else "is given up"
     versions = ", ".join(map(str, done.versions))
+    rules = f"what {', '.join(map(repr, done.rules))} would have made of " if done.rules else ""
     click.echo(
-        f"the batch at position {position} {said} by {done.by} at {done.at:%Y-%m-%d %H:%M:%S %Z} "
+        f"{rules}the batch at position {position} {said} by {done.by} at {done.at:%Y-%m-%d %H:%M:%S %Z} "
         f"(versions {versions}): {done.why}"
     )
 

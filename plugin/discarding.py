@@ -29,11 +29,13 @@ class Discarded(msgspec.Struct, frozen=True):
 
     Attributes:
         versions: Those that had to leave it out.
+        rules: Names of the rules that failed on it; [] where all of it is given up.
         again: Whether it had been given up before; *at*, *by* and *why* are those of then.
     """
 
     position: int
     versions: list[int]
+    rules: list[str]
     at: datetime
     by: str
     why: str
@@ -75,7 +77,7 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
             await cursor.execute(
                 sql.SQL(
                     """
-                    SELECT version, discarded_at, discarded_by, why
+                    SELECT version, discarded_at, discarded_by, why, rule
                     FROM {dead}
                     WHERE position = %(position)s
                     ORDER BY discarded_at DESC, version
@@ -87,9 +89,12 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
             if not rows:
                 where = tried or await _whereabouts(cursor, names, position)
                 raise MetricsLogError(f"{where}; {await _left_out(cursor, names)}")
-    _, at, said_by, reason = rows[0]
+    _, at, said_by, reason, _ = rows[0]
+    rules = {row[4] for row in rows}
     versions = sorted({row[0] for row in rows})
-    return Discarded(position, versions, at.astimezone(UTC), said_by, reason, again)
+    return Discarded(
+        position, versions, [] if "" in rules else sorted(rules), at.astimezone(UTC), said_by, reason, again
+    )
 
 
 async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:

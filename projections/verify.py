@@ -214,6 +214,9 @@ class _Attempt:
             await check_day(cursor, self._tables, day, self._found)
 
     def _compare(self, live: Fold, total: Sum, first: Mapping[str, int], end: Mapping[str, int] | None) -> Contrast:
+        for (position, rule), error in sorted(total.failed.items()):
+            text = f"rule {rule!r} fails on it, and did not before: {error}"
+            self._found.add("payload", f"position {position}", text, scale="position", at=position)
         for position, error in sorted(total.dead.items()):
             self._found.add("payload", f"position {position}", error, scale="position", at=position)
         check_workers(live, self._found)

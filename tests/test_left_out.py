@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.classify import is_deterministic
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.plugin.cli import main
@@ -28,6 +29,7 @@ from chancy_metrics.plugin.discarding import discard, discard_rule
 from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.left_out import LeftOut, left_out
@@ -36,6 +38,7 @@ from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions import live_version
 from examples.embedded import Server
+from tests import rules
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
@@ -129,8 +132,8 @@ def test_only_errors_of_the_data_cost_a_batch(error: Exception, of_the_data: boo
     assert is_deterministic(error) is of_the_data
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(poisonous=st.lists(st.booleans(), min_size=1, max_size=12))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(poisonous=st.lists(st.booleans(), min_size=1, max_size=9))
 async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(
     dsn: str, names: Tables, poisonous: list[bool]
 ) -> None:
@@ -179,18 +182,18 @@ async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection:
     def fine(jobs: JobColumns) -> Iterator[Derived]:
         yield Derived.counter("fine", range(len(jobs.at_us)))
 
-    rules = RuleSet(user=1, rules=(fine, poison))
+    both = RuleSet(user=1, rules=(fine, poison))
     await fetch(connection, REFUSE, names)
     await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{fine,poison}}'", names)
     await LogWriter(connection, names).append(jobs=[a_row(now_us())] * 2)
-    await order_and_fold(connection, names, rules)
+    await order_and_fold(connection, names, both)
 
     found = await what_live_leaves_out(connection, names)
     assert (found.batches, [(rule.rule, rule.batches) for rule in found.rules]) == (0, [("poison", 1)])
     assert "no poison here" in found.sentence
     assert await counted(connection, names, "global:status:succeeded") == 2
     assert await counted(connection, names, "fine") == 2
-    assert diff(await stored(connection, names), await replay(connection, names, rules)) == []
+    assert diff(await stored(connection, names), await replay(connection, names, both)) == []
 
 
 async def test_a_sequence_at_its_end_stops_new_names_and_nothing_else(
@@ -345,3 +348,50 @@ async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
     assert await counted(connection, names, "app:n") == 1
     assert (await what_live_leaves_out(connection, names)).discarded == 1
     assert checked.drift == 0
+
+
+async def test_a_process_whose_own_encoding_is_another_folds_and_reads_every_key(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    async with an_app(dsn) as (chancy, metrics):
+        async with metrics.recording(chancy, worker_id="wörker €"):
+            await metrics.increment_counter("price:€", 2)
+        await fold_all(chancy)
+        read = [
+            await metrics.get_metrics(chancy, "price:€"),
+            await metrics.get_metrics(chancy, "price:€", worker_id="wörker €"),
+        ]
+        explained = await explain(chancy, "price:€", datetime.now(UTC), resolution="1day")
+        checked = await verify(chancy)
+
+    assert not await what_live_leaves_out(connection, names)
+    assert [[value for _, value in one["price:€"].values_1day] for one in read] == [[2], [2]]
+    assert explained.equal and checked.drift == 0
+
+
+async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_versions_say_so_for_ever(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    picky = RuleSet(user=1, rules=(rules.picky,))
+    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{picky}}'", names)
+    day = datetime.now(UTC).date() - timedelta(days=3)
+    await make_days(connection, names, today=day, ahead=0)
+    await LogWriter(connection, names).append(jobs=[a_row(now_us(), state="failed")], day=day)
+    await order_and_fold(connection, names, picky)
+
+    async def pruned() -> str:
+        [done] = await prune(connection, names, picky, now_us=now_us(), log_retention_s=86_400)
+        return done.blocker or ""
+
+    stays = await pruned()
+    async with an_app(dsn, Metrics(rules=[rules.picky], rules_version=1)) as (chancy, _):
+        given_up = await discard_rule(chancy, "picky", why="a test", by="me")
+        goes = await pruned()
+        made = await rebuild(chancy)
+        found = await completeness(chancy)
+
+    assert stays.startswith("rule 'picky' failed on 1 of its batches (position 1: LookupError")
+    assert "`chancy-metrics discard --rule picky --why ...`" in stays
+    assert (given_up, goes, made.different) == (1, "", 0)
+    assert [(rule.rule, rule.batches, rule.discarded) for rule in found.failing_rules] == [("picky", 1, 1)]
