@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from chancy_metrics.events.columns import JobColumns
-from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording
+from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, PluginShared
 from chancy_metrics.events.facts import Observation
 from chancy_metrics.projections.rules import Derived
 
@@ -21,6 +21,7 @@ __all__ = [
     "MetricsLogError",
     "NotRecording",
     "Observation",
+    "PluginShared",
 ]
 
 

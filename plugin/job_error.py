@@ -78,6 +78,8 @@ def _behind_quotes(text: str, remote: re.Match[str]) -> str:
 
 def _likeliest(parts: list[str]) -> list[str]:
     """The parts of a chain, that of the job's error first."""
+    if len(parts) == 1:
+        return parts
     ours = [number for number, part in enumerate(parts) if _IN_EXECUTOR.match(part)]
     if not ours:
         return parts[::-1]
