@@ -87,7 +87,8 @@ def test_a_missing_schema_is_one_sentence(empty_dsn: str) -> None:
     done = run(empty_dsn, "status")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: the metrics tables under prefix 'chancy_' are missing: run `chancy misc mig")
+    assert done.stderr.startswith("Error: the metrics tables under prefix 'chancy_' are missing, or in no schema of")
+    assert "run `chancy misc migrate`" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
