@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import msgspec
 
 from .columns import DecodedBatch, JobColumns, ObservationColumns
+from .decoding import HOSTILE, fault_of
 from .errors import DamagedBatch, UnknownCodec
 from .facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series
 
@@ -42,6 +43,9 @@ _MOST_TALLY = 2**53
 
 _Index = Annotated[int, msgspec.Meta(ge=0)]
 _Tally = Annotated[int, msgspec.Meta(ge=0, lt=_MOST_TALLY)]
+#: What columns of other formats hold.
+_ATTEMPTS = range(-(2**63), 2**63)
+_Attempt = Annotated[int, msgspec.Meta(ge=_ATTEMPTS[0], le=_ATTEMPTS[-1])]
 _KindIndex = Annotated[int, msgspec.Meta(ge=0, lt=len(KINDS))]
 
 
@@ -55,7 +59,8 @@ class _Ints(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 class _Jobs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     strings: list[str]
-    combos: list[tuple[_Index, _Index, _Index, int, _Index]]  # func, queue, state, attempt, error: numbers of strings
+    #: Numbers of strings: func, queue, state, (attempt), error.
+    combos: list[tuple[_Index, _Index, _Index, _Attempt, _Index]]
     combo: _Ints
     flags: _Ints
     ids: bytes
@@ -158,17 +163,17 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
     if codec != CODEC:
         raise UnknownCodec(f"codec {codec} is unknown to this code, which reads codec {CODEC}: upgrade the projector")
     if sha256(payload).digest() != digest:
-        raise DamagedBatch("the payload does not match its sha256: it was changed after it was appended")
+        raise DamagedBatch("does not match its sha256: it was changed after it was appended")
     try:
         raw = _decoder.decode(payload)
         _refuse_nul(raw.counts)
         jobs = _unpack_jobs(raw.jobs) if raw.jobs is not None else None
         observations = _unpack_observations(raw.observations) if raw.observations is not None else None
-    except (msgspec.MsgspecError, ValueError, IndexError, OverflowError, UnicodeError) as error:
-        raise DamagedBatch(f"the payload is no batch of codec {codec}: {error}") from error
+    except HOSTILE as error:
+        raise DamagedBatch(f"is no batch of codec {codec}: {fault_of(error)}") from error
     found = (len(jobs.at_us) if jobs else 0) + (len(observations.at_us) if observations else 0)
     if found != events:
-        raise DamagedBatch(f"the payload holds {found} events, its row says {events}")
+        raise DamagedBatch(f"holds {found} events, its row says {events}")
     return DecodedBatch(raw.counts, jobs, observations)
 
 
@@ -186,6 +191,8 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         for func, queue, state, attempt, error in combos
     ]
     _refuse_nul(strings)
+    if not all(attempt in _ATTEMPTS for _, _, _, attempt, _ in combos):
+        raise ValueError("an attempt has a number past 64 bits")
     ids = b"".join(facts.job_ids)
     if (
         not len(ids) == 16 * rows == 16 * len(index)

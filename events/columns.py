@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
+from .errors import Damaged
 from .facts import Combo, Series
+from .meta import decode_meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +30,25 @@ class JobColumns(NamedTuple):
     meta: dict[int, bytes]
 
     def kept_meta(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (row, the keys of the job's meta that `keep_meta` names) for each row that has any, by row."""
+        """Yield (row, the keys of the job's meta that `keep_meta` names) for each row that has any, by row.
+
+        A row whose bytes are no meta is left out: `audit check` and `audit events` name it.
+        """
         for row in sorted(self.meta):
-            yield row, msgspec.msgpack.decode(self.meta[row])
+            try:
+                yield row, decode_meta(self.meta[row])
+            except Damaged:
+                continue
+
+    def meta_faults(self) -> dict[int, str]:
+        """Why the kept meta of a row can't be read, in words, by row; {} if all can."""
+        faults = {}
+        for row in sorted(self.meta):
+            try:
+                decode_meta(self.meta[row])
+            except Damaged as error:
+                faults[row] = str(error)
+        return faults
 
 
 class ObservationColumns(NamedTuple):

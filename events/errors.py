@@ -36,8 +36,38 @@ class PrefixTooLong(MetricsLogError, ValueError):
     """PostgreSQL would cut names made with this prefix, so two prefixes could share tables."""
 
 
-class DamagedBatch(MetricsLogError):
+class Damaged(MetricsLogError):
+    """Stored bytes are not what this package wrote.
+
+    Attributes:
+        kind: What they should be: "batch", "export", "delta ring", "sketch", "kept meta", …
+        fault: What is wrong, as a sentence without its subject: "is no sketch: …".
+        where: The subject: where they lie; "it" where only the caller knows.
+    """
+
+    kind = "value"
+
+    def __init__(self, fault: str, *, where: str = "", kind: str = "") -> None:
+        where = where or "it"
+        super().__init__(f"{where} {fault}")
+        self.kind = kind or self.kind
+        self.fault = fault
+        self.where = where
+
+
+class DamagedBatch(Damaged):
     """A batch's bytes are not what its producer wrote, or not a batch at all."""
+
+    kind = "batch"
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault, where="the payload")
+
+
+class DamagedExport(Damaged):
+    """A file is no export, or not as it was written."""
+
+    kind = "export"
 
 
 class UnknownCodec(MetricsLogError):

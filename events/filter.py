@@ -14,11 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import Damaged
+
 #: Bytes of a token, as many as a UUID has.
 TOKEN_BYTES = 16
 #: With twelve bits and eight places a token one in three hundred "perhaps" is wrong.
 BITS_A_TOKEN = 12
 PLACES = 8
+#: Bytes of the smallest filter; a shorter one was made by nobody.
+LEAST_BYTES = 8
 
 _Hashes = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFF_FFFF)
@@ -39,7 +43,7 @@ def token(field: str, text: str) -> bytes:
 def make_filter(tokens: Iterable[bytes]) -> bytes:
     """Make a filter of *tokens*, each one token or several joined; its length goes with how many are distinct."""
     hashes = np.unique(_hash(b"".join(tokens)))
-    filter_bytes = max(8, -(-len(hashes) * BITS_A_TOKEN // 8))
+    filter_bytes = max(LEAST_BYTES, -(-len(hashes) * BITS_A_TOKEN // 8))
     bits = np.zeros(filter_bytes * 8, np.bool_)
     first, step = _split(hashes)
     for number in range(PLACES):
@@ -54,7 +58,13 @@ def places_of(one: bytes) -> list[Place]:
 
 
 def may_hold(bits: bytes, one: bytes) -> bool:
-    """Whether a token may be among those that a filter was made of; never False for one that is."""
+    """Whether a token may be among those that a filter was made of; never False for one that is.
+
+    Raises:
+        Damaged: There is no filter of so few bytes.
+    """
+    if len(bits) < LEAST_BYTES:
+        raise Damaged(f"is no filter: it has {len(bits)} bytes", kind="skip index")
     return all(bits[place.stride % len(bits)] >> place.bit & 1 for place in places_of(one))
 
 

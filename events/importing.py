@@ -19,7 +19,8 @@ _TRIGGER = "importing"
 _SETTING = "chancy_metrics.importing"
 _REFUSAL = (
     "an import into the metrics log has not ended, and what was appended meanwhile waits for that: "
-    "let `chancy-metrics audit import` come to its end, or run it again with the same file"
+    "let `chancy-metrics audit import` come to its end, run it again with the same file, or take it back with "
+    "`chancy-metrics audit import --abandon`"
 )
 
 

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import msgspec
 
-from .errors import MetricsLogError
+from .errors import Damaged
 
 _encoder = msgspec.msgpack.Encoder()
 
 _WORD = "chancy-metrics-seal"
-_LINE = re.compile(rf"{_WORD} 1 position=(\d{{1,19}}) hash=([0-9a-f]{{64}}|-) at=(\S+)")
+_LINE = re.compile(rf"{_WORD} 1 position=(\d{{1,19}}) hash=([0-9a-f]{{64}}|-) at=(\S{{1,64}})", re.ASCII)
 
 
 class LogRow(NamedTuple):
@@ -79,7 +79,7 @@ def read_seals(lines: Iterable[str], source: str) -> list[Seal]:
         source: Where the lines are from, for the messages.
 
     Raises:
-        MetricsLogError: A line has no seal in it, or one of a format this code does not know; or there is none.
+        Damaged: A line has no seal in it, or one of a format this code does not know; or there is none.
     """
     seals = []
     for number, line in enumerate(lines, 1):
@@ -87,17 +87,25 @@ def read_seals(lines: Iterable[str], source: str) -> list[Seal]:
             continue
         found = _LINE.search(line)
         if found is None:
-            raise MetricsLogError(
-                f"line {number} of {source} is no seal this code can read: {line.strip()[:100]!r}; "
-                f"`chancy-metrics audit seal` prints lines that begin with `{_WORD} 1`"
+            raise Damaged(
+                f"is no seal this code can read: {line.strip()[:100]!r}; `chancy-metrics audit seal` prints lines "
+                f"that begin with `{_WORD} 1`",
+                where=f"line {number} of {source}",
+                kind="seal",
             )
         position, chain, at = found.groups()
-        try:
-            moment = datetime.fromisoformat(at)
-        except ValueError as error:
-            raise MetricsLogError(f"line {number} of {source} has no time: {at!r}") from error
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-        seals.append(Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment))
+        seals.append(_read_seal(position, chain, at, f"line {number} of {source}"))
     if not seals:
-        raise MetricsLogError(f"{source} holds no seal; `chancy-metrics audit seal` prints one")
+        raise Damaged("holds no seal; `chancy-metrics audit seal` prints one", where=source, kind="seal")
     return sorted(seals)
+
+
+def _read_seal(position: str, chain: str, at: str, where: str) -> Seal:
+    try:
+        moment = datetime.fromisoformat(at)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Damaged(f"has no time: {at!r}", where=where, kind="seal") from error
+    if int(position) >= 2**63 or (int(position) == 0) != (chain == "-"):
+        raise Damaged(f"has hash {chain} at position {position}, as no log has", where=where, kind="seal")
+    return Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from .filter import places_of
+from .filter import LEAST_BYTES, places_of
 from .schema import Tables
 
 #: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
@@ -120,7 +120,9 @@ async def read_stretches(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT first_position, last_position, filter IS NOT NULL AND format = %(format)s AND NOT ({holds})
+            SELECT first_position, last_position,
+                -- A filter that nobody made is not looked at: CASE, since AND does not keep an order.
+                CASE WHEN format = %(format)s AND octet_length(filter) >= %(least)s THEN NOT ({holds}) ELSE false END
             FROM {summaries}
             WHERE first_position >= coalesce(
                     (SELECT max(first_position) FROM {summaries} WHERE first_position <= %(after)s + 1), 0
@@ -136,6 +138,7 @@ async def read_stretches(
             "until": until,
             "limit": limit,
             "format": FORMAT,
+            "least": LEAST_BYTES,
             "since_us": wanted.since_us,
             "until_us": wanted.until_us,
         },

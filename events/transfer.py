@@ -1,4 +1,7 @@
-"""The file a log travels in: a first line, MessagePack frames with their lengths, and a digest of all of it."""
+"""The file a log travels in: a first line, MessagePack frames with their lengths, and a digest of all of it.
+
+What is read is checked against every bound of a log, so that nothing of a file is taken before all of it can be.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from collections.abc import Iterator
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 from uuid import UUID
 
 import msgspec
 
-from .errors import MetricsLogError
-from .facts import Kind
+from .decoding import HOSTILE, fault_of
+from .errors import DamagedExport
+from .facts import FIRST_US, Kind
 from .log import BatchId
+from .schema import RESOLUTIONS
 from .seal import LogRow
 from .stretch import Place
 
@@ -24,13 +29,34 @@ _MAGIC = _WORD + b"1\n"
 _LENGTH = 4
 _DIGEST = 32
 _BLOCK = 1 << 20
+#: Bytes of a trailer, of a frame with a batch (PostgreSQL's longest value, and its row), and of any other frame.
+_MOST_TRAILER = 1 << 10
+_MOST_BATCH = (1 << 30) + (1 << 16)
+_MOST_FRAME = 64 << 20
+#: How a frame with a batch begins: an array of sixteen, and the word.
+_BATCH_START = b"\xdc\x00\x10\xa5batch"
+
+#: Days and moments of a log lie in these years; events may be older, as a wrong clock says.
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
+_LAST_US = 7_258_118_400_000_000
+_FAR_US = 2**59
+_FAR = 2**62
+
+_Position = Annotated[int, msgspec.Meta(ge=1, lt=_FAR)]
+_Sequence = Annotated[int, msgspec.Meta(ge=1, lt=_FAR)]
+_Events = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, lt=_LAST_US)]
+_EventTime = Annotated[int, msgspec.Meta(ge=FIRST_US, le=_FAR_US)]
+_Seconds = Annotated[int, msgspec.Meta(ge=FIRST_US // 1_000_000, le=_LAST_US // 1_000_000)]
+_Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+#: A name PostgreSQL can keep, and find by an index.
+_Name = Annotated[str, msgspec.Meta(max_length=1_024, pattern=r"\A[^\x00]*\Z")]
+_Decimal = Annotated[str, msgspec.Meta(max_length=2_100, pattern=r"\A-?[0-9]{1,1000}(\.[0-9]{1,1100})?\Z")]
+_Resolution = Literal["1min", "5min", "1hour", "1day"]
 
 
-class DamagedExport(MetricsLogError):
-    """A file is no export, or not as it was written."""
-
-
-class Header(msgspec.Struct, frozen=True, array_like=True, tag="header"):
+class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="header"):
     """The first frame.
 
     Attributes:
@@ -40,11 +66,11 @@ class Header(msgspec.Struct, frozen=True, array_like=True, tag="header"):
     """
 
     day: date | None
-    position: int
-    chain: bytes
+    position: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    chain: Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
-class GoneDay(msgspec.Struct, frozen=True, array_like=True, tag="day"):
+class GoneDay(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="day"):
     """A day whose batches are not in the file, because they left the log or belong to another day's file.
 
     Attributes:
@@ -52,89 +78,89 @@ class GoneDay(msgspec.Struct, frozen=True, array_like=True, tag="day"):
     """
 
     day: date
-    last_position: int | None
-    last_us: int | None
+    last_position: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)] | None
+    last_us: _EventTime | None
 
 
-class Opening(msgspec.Struct, frozen=True, array_like=True, tag="opening"):
+class Opening(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="opening"):
     """What the days that left the log added: where its points begin (resolution -> seconds), and its counts."""
 
-    horizons: dict[str, int]
-    counts: dict[str, int]
+    horizons: Annotated[dict[str, _Seconds], msgspec.Meta(max_length=len(RESOLUTIONS))]
+    counts: Annotated[dict[_Name, _Count], msgspec.Meta(max_length=10_000)]
 
 
-class Point(msgspec.Struct, frozen=True, array_like=True):
+class Point(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A row of the opening; *worker* is None in the row that holds all, *sum* a decimal number."""
 
-    worker: str | None
+    worker: _Name | None
     key: str
     kind: Kind
     unit: str
-    bucket: int
-    count: int
-    last_us: int
-    sum: str
+    bucket: _Seconds
+    count: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    last_us: _EventTime
+    sum: _Decimal
     min: float
     max: float
     last: float | None
-    last_position: int | None
-    last_index: int | None
+    last_position: _Position | None
+    last_index: _Events | None
     p50: float | None
     p95: float | None
     p99: float | None
     sketch: bytes | None
 
 
-class Points(msgspec.Struct, frozen=True, array_like=True, tag="points"):
+class Points(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="points"):
     """Some rows of the opening, of one resolution."""
 
-    resolution: Literal["1min", "5min", "1hour", "1day"]
-    points: list[Point]
+    resolution: _Resolution
+    points: Annotated[list[Point], msgspec.Meta(max_length=1_000)]
 
 
-class Producer(msgspec.Struct, frozen=True, array_like=True, tag="producer"):
+class Producer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="producer"):
     """A long-lived producer as it stood at the last position."""
 
     producer: UUID
-    worker: str
-    last_sequence: int
+    worker: _Name
+    last_sequence: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
     closed: bool
-    holes: int
-    seen_us: int
+    holes: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    seen_us: _Moment
 
 
-class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="gone"):
     """A place in the order whose batch is not in the file."""
 
-    position: int
+    position: _Position
     day: date
     producer: UUID
-    sequence: int
-    events: int
-    chain: bytes
+    sequence: _Sequence
+    events: _Events
+    chain: _Hash
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
+class Batch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="batch"):
     """A place in the order with its batch: every column of the log's row, and of the ledger's."""
 
-    position: int
+    position: _Position
     day: date
     producer: UUID
-    sequence: int
-    worker: str
-    first_us: int | None
-    last_us: int | None
-    appended_us: int
-    events: int
+    sequence: _Sequence
+    worker: _Name
+    first_us: _EventTime | None
+    last_us: _EventTime | None
+    appended_us: _Moment
+    events: _Events
     closes: bool
-    codec: int
-    sha256: bytes
-    placed_events: int
-    chain: bytes
+    codec: Annotated[int, msgspec.Meta(ge=0, lt=2**15)]
+    sha256: _Hash
+    placed_events: _Events
+    chain: _Hash
     payload: bytes
 
 
-class Trailer(msgspec.Struct, frozen=True, array_like=True, tag="trailer"):
+class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="trailer"):
     """The last frame.
 
     Attributes:
@@ -143,14 +169,17 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, tag="trailer"):
         content: sha256 of everything before this frame: the same stretch of the same log has the same one.
     """
 
-    at_us: int
-    places: int
-    batches: int
-    events: int
-    content: bytes
+    at_us: _Moment
+    places: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    batches: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    events: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    content: _Hash
 
 
 Frame = Header | GoneDay | Opening | Points | Producer | Gone | Batch | Trailer
+#: How frames follow each other; some come once.
+_RANK = {Header: 0, GoneDay: 1, Opening: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
+_SINGLE = (Header, Opening, Trailer)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 _trailer_decoder = msgspec.msgpack.Decoder(Trailer)
@@ -219,40 +248,93 @@ def check_whole(path: Path) -> Trailer:
             digest.update(block)
             left -= len(block)
         if left or file.read(_DIGEST) != digest.digest():
-            raise DamagedExport(f"{path} is not as it was written: it was cut short or changed; copy it again")
-        file.seek(size - _DIGEST - _LENGTH)
+            raise _damaged(path, "is not as it was written: it was cut short or changed; copy it again")
+        end = size - _DIGEST - _LENGTH
+        file.seek(max(0, end))
         length = int.from_bytes(file.read(_LENGTH), "big")
-        file.seek(max(0, size - _DIGEST - _LENGTH - length))
-        try:
-            return _trailer_decoder.decode(file.read(length))
-        except msgspec.MsgspecError as error:
-            raise DamagedExport(f"{path} has no trailer: {error}") from error
+        if length > min(_MOST_TRAILER, end - len(_MAGIC) - _LENGTH):
+            raise _damaged(path, f"has no trailer: none has {length:,} bytes")
+        file.seek(end - length)
+        return _decode_trailer(file.read(length), path)
+
+
+def _decode_trailer(data: bytes, path: Path) -> Trailer:
+    try:
+        return _trailer_decoder.decode(data)
+    except HOSTILE as error:
+        raise _damaged(path, f"has no trailer: {fault_of(error)}") from error
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """Yield the frames of a file, one after the other.
+    """Yield the frames of a file, one after the other, each within the bounds of a log. Holds one at once.
 
     Raises:
-        DamagedExport: What comes next is no frame.
+        DamagedExport: What comes next is no frame, or none that may come there; where the file ends without its
+            trailer, too.
     """
     with path.open("rb") as file:
         _check_magic(file, path)
         end = os.fstat(file.fileno()).st_size - _DIGEST - _LENGTH
-        at = len(_MAGIC)
+        at, last = len(_MAGIC), -1
         while at < end:
             size = int.from_bytes(file.read(_LENGTH), "big")
-            if size > end - at - _LENGTH:
-                raise DamagedExport(f"{path} is damaged at byte {at}: no frame has {size} bytes there")
+            start = file.peek(len(_BATCH_START))[: len(_BATCH_START)]
+            if size > min(end - at - _LENGTH, _MOST_BATCH if start == _BATCH_START else _MOST_FRAME):
+                raise _damaged(path, f"is damaged at byte {at}: no frame has {size:,} bytes there")
             try:
-                yield _decoder.decode(file.read(size))
-            except msgspec.MsgspecError as error:
-                raise DamagedExport(f"{path} is damaged at byte {at}: {error}") from error
-            at += _LENGTH + size
+                frame = decode_frame(file.read(size))
+            except DamagedExport as error:
+                raise _damaged(path, f"is damaged at byte {at}: {error}") from error
+            except MemoryError:
+                raise _damaged(
+                    path, f"its frame at byte {at} needs {size:,} bytes of memory, which are not free"
+                ) from None
+            rank = _RANK[type(frame)]
+            if rank < last or (rank == last and isinstance(frame, _SINGLE)) or (last < 0 and rank):
+                raise _damaged(path, f"is damaged at byte {at}: a {_tag(frame)} may not stand there")
+            yield frame
+            at, last = at + _LENGTH + size, rank
+        if at != end or last != _RANK[Trailer]:
+            raise _damaged(path, f"is damaged at byte {at}: it ends without a trailer")
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Decode one frame and check that a log can hold what it says.
+
+    Raises:
+        DamagedExport: It is none, or it says what no log can hold.
+    """
+    try:
+        frame = _decoder.decode(data)
+    except HOSTILE as error:
+        raise DamagedExport(f"is no frame: {fault_of(error)}") from error
+    if fault := _fault(frame):
+        raise DamagedExport(fault, where=f"a {_tag(frame)}")
+    return frame
+
+
+def _fault(frame: Frame) -> str:
+    """What of a frame no log can hold, past the bounds of its fields, in words; "" if nothing is."""
+    if isinstance(frame, Header) and len(frame.chain) != (32 if frame.position else 0):
+        return f"has a hash of {len(frame.chain)} bytes at position {frame.position}"
+    if isinstance(frame, Header | GoneDay | Gone | Batch) and frame.day and not FIRST_DAY <= frame.day <= LAST_DAY:
+        return f"is of {frame.day}, and a log has days from {FIRST_DAY} to {LAST_DAY}"
+    if isinstance(frame, Opening) and frame.horizons.keys() != RESOLUTIONS.keys():
+        return f"has horizons of {', '.join(frame.horizons)}, not of {', '.join(RESOLUTIONS)}"
+    return ""
+
+
+def _tag(frame: Frame) -> str:
+    return str(type(frame).__struct_config__.tag)
+
+
+def _damaged(path: Path, fault: str) -> DamagedExport:
+    return DamagedExport(fault, where=str(path))
 
 
 def _check_magic(file: BinaryIO, path: Path) -> None:
     start = file.read(len(_MAGIC))
     if start.startswith(_WORD) and start != _MAGIC:
-        raise DamagedExport(f"{path} has format {start[len(_WORD) :]!r}, this code reads 1: use newer code")
+        raise _damaged(path, f"has format {start[len(_WORD) :]!r}, this code reads 1: use newer code")
     if start != _MAGIC:
-        raise DamagedExport(f"{path} is no export of `chancy-metrics audit export`")
+        raise _damaged(path, "is no export of `chancy-metrics audit export`")

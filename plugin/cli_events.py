@@ -179,15 +179,14 @@ class Listing:
     async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
         """Yield pages up to the limit; says on stderr what could not be looked at."""
         async with aclosing(pages(chancy, selection, follow=follow, warn=_warn)) as found:
-            async for page in found:
+            async for whole in found:
+                page = whole if self._left is None else whole.cut(self._left)
                 self._tell(page.gaps)
-                if self._left is not None and len(page.events) >= self._left:
-                    events = page.events[: self._left]
-                    yield Page(Place(events[-1].position, events[-1].index), events, [])
-                    return
+                yield page
                 if self._left is not None:
                     self._left -= len(page.events)
-                yield page
+                    if not self._left:
+                        return
 
     def _tell(self, gaps: Sequence[Gap]) -> None:
         unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]

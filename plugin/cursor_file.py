@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.decoding import fault_of
+from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.projections.selection import Place
 
 from .files import read_small, replace_text
@@ -38,14 +39,18 @@ class CursorFile:
         """Return the place that is kept; None where there is no file yet.
 
         Raises:
-            MetricsLogError: It can't be read, or holds something else.
+            Damaged: It holds something else.
+            MetricsLogError: It can't be read.
         """
         try:
             self._kept = parse_place(read_small(self._path).decode())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise MetricsLogError(f"the cursor in {str(self._path)!r} can't be used: {error}") from error
+        except ValueError as error:
+            where = f"the cursor in {str(self._path)!r}"
+            raise Damaged(f"can't be used: {fault_of(error)}", where=where, kind="cursor") from error
         return self._kept
 
     def write(self, place: Place) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
 
-import msgspec
 from chancy import QueuedJob
 
 from chancy_metrics.events.facts import JobFacts, instants
+from chancy_metrics.events.meta import encode_meta
 
 from .job_error import job_error
 
@@ -81,7 +80,4 @@ def _kept(meta: dict[str, Any], keep: tuple[str, ...]) -> bytes:
     kept = {key: meta[key] for key in keep if key in meta}
     if not kept:
         return b""
-    try:
-        return msgspec.msgpack.encode(kept)
-    except Exception:  # JSON holds what MessagePack does not: whole numbers past 64 bits
-        return msgspec.msgpack.encode({key: json.dumps(value) for key, value in kept.items()})
+    return encode_meta(kept)

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
@@ -66,11 +67,14 @@ SCHEMA = pa.schema(
 )
 
 
-class _State(msgspec.Struct, frozen=True):
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a folder holds, and up to where."""
 
-    selection: dict[str, Any]
+    selection: dict[str, str | int | list[str] | dict[str, int | None] | None]
     place: str
+
+
+_decoder = msgspec.json.Decoder(_State)
 
 
 class _Writer(NamedTuple):
@@ -199,11 +203,11 @@ class Export:
     def _read_state(self) -> Place | None:
         path = self._folder / _STATE
         try:
-            state = msgspec.json.decode(read_small(path), type=_State)
+            state = decode_as(_decoder, read_small(path), "place of a folder")
             place = parse_place(state.place)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Damaged) as error:
             raise MetricsLogError(f"{str(path)!r} does not say up to where its folder goes: {error}") from error
         if state.selection != self._selection:
             raise MetricsLogError(

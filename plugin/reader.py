@@ -16,6 +16,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series, bounded_worker
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
@@ -151,8 +152,16 @@ class Reader:
                 async with short_transaction(
                     connection, isolation="REPEATABLE READ", idle_timeout_ms=_LOADING_MS
                 ) as cursor:
-                    if self._copy is None or not await _follow(cursor, names, self._copy):
+                    if self._copy is None or not await self._follow(cursor, names, self._copy):
                         self._copy = await _load(cursor, names)
+
+    async def _follow(self, cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:
+        """Whether *copy* could be brought up to date; what is damaged in the ring is named."""
+        try:
+            return await _follow(cursor, names, copy)
+        except Damaged as error:
+            self._warnings.warn("ring", f"the metrics cache is loaded again from the rollups: {error}")
+            return False
 
     async def _follow_for_a_while(self) -> None:
         pool = self._chancy.pool
@@ -230,7 +239,11 @@ async def _read_levels(
 
 
 async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:
-    """Apply what the ring has past the copy's place; False if the ring does not go on from there."""
+    """Apply what the ring has past the copy's place; False if the ring does not go on from there.
+
+    Raises:
+        Damaged: What it has there is nothing a fold wrote.
+    """
     place = copy.place
     await cursor.execute(
         sql.SQL(
@@ -260,7 +273,7 @@ async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> b
         return False
     if any((of.version, of.fold) != (version, place.fold + step) for step, (of, _) in enumerate(ring, 1)):
         return False
-    changes = [unpack_points(points) for _, points in ring]
+    changes = [unpack_points(points, f"fold {of.fold} of the shared cache") for of, points in ring]
     numbers = {int(one) for changed in changes for points in changed.values() for one in np.unique(points.series)}
     known: Mapping[int, Series] = copy.series
     if missing := sorted(numbers - copy.series.keys()):

@@ -13,9 +13,9 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.events.transfer import DamagedExport, check_whole
+from chancy_metrics.events.transfer import check_whole
 
 from .connection import needs_schema, own_connection
 from .exporting import Export, Exported, Moved

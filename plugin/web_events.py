@@ -79,13 +79,11 @@ async def _search(chancy: Chancy, selection: Selection, limit: int) -> EventsPag
     place, more = selection.place, False
     ends = time.monotonic() + SEARCH_S
     async with aclosing(pages(chancy, selection)) as searched:
-        async for page in searched:
+        async for whole in searched:
+            page = whole.cut(limit - len(found))
             gaps += map(str, page.gaps)
-            room = limit - len(found)
-            found += page.events[:room]
+            found += page.events
             place = page.place
-            if len(page.events) > room:
-                place = Place(found[-1].position, found[-1].index)
             if more := len(found) == limit or time.monotonic() > ends:
                 break
     return EventsPage(found, str(place), more, gaps)

@@ -224,12 +224,17 @@ def _check_gap(entry: _Entry, days: _Days, found: Findings) -> None:
 
 def _payload_fault(row: LogRow, payload: bytes) -> str:
     try:
-        decode(row.codec, payload, row.sha256, row.events)
+        decoded = decode(row.codec, payload, row.sha256, row.events)
     except UnknownCodec:
         return payload_fault(row, payload)
     except DamagedBatch as error:
         return str(error)
-    return ""
+    faults = decoded.jobs.meta_faults() if decoded.jobs is not None else {}
+    if not faults:
+        return ""
+    index, fault = next(iter(faults.items()))
+    others = f", and that of {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"the kept meta of event {index}{others} can't be read: {fault}"
 
 
 async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] = frozenset()) -> _Days:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .arrays import bigints, doubles, integers, take_arrays
@@ -53,7 +53,8 @@ async def check_cache(cursor: AsyncCursor[TupleRow], tables: Tables, version: Ve
                         f"in its place fold {expected} of version {version.version} is missing",
                     )
                 expected = fold - 1
-            newest = await to_thread.run_sync(_newest, newest, [row[3] for row in rows], version.horizons, found)
+            folds = [(row[0], row[3]) for row in rows]
+            newest = await to_thread.run_sync(_newest, newest, folds, version.horizons, found)
     take_arrays(cursor)
     for resolution, points in newest.items():
         for start in range(0, len(points.series), _POINTS):
@@ -103,15 +104,15 @@ async def check_quantiles(
 
 
 def _newest(
-    newer: dict[str, ChangedPoints], folds: list[bytes], horizons: Mapping[str, int], found: Findings
+    newer: dict[str, ChangedPoints], folds: list[tuple[int, bytes]], horizons: Mapping[str, int], found: Findings
 ) -> dict[str, ChangedPoints]:
     """Add to *newer* what older *folds*, newest first, have of other points that are still kept."""
     parts = {resolution: [points] for resolution, points in newer.items()}
-    for data in folds:
+    for number, data in folds:
         try:
             levels = unpack_points(data)
-        except (msgspec.DecodeError, ValueError) as error:
-            found.add("cache", "a fold", f"its points can't be decoded: {error}")
+        except Damaged as error:
+            found.add("cache", f"fold {number}", f"its points can't be decoded: {error}")
             continue
         for resolution, points in levels.items():
             kept = points.bucket >= horizons[resolution]

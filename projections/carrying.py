@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.facts import Series
+from chancy_metrics.events.errors import Damaged, InvalidObservation
+from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer import Opening, Point, Points
 
 from .numbers import number_series, number_workers
+from .sketch import decode
 from .turning import empty_ring
 from .versions import OPENING, Version
 
@@ -84,6 +87,41 @@ class Names:
         if added := sorted(workers - self._workers.keys()):
             self._workers |= await number_workers(self._connection, self._tables, added)
         return self._series, self._workers
+
+
+def check_points(points: Points) -> None:
+    """Check that the opening can hold each of these rows.
+
+    Raises:
+        Damaged: At the first one that it can't.
+    """
+    for one in points.points:
+        try:
+            check_series(one.key, one.kind, one.unit)
+            fault = _fault(one, RESOLUTIONS[points.resolution])
+        except (InvalidObservation, Damaged) as error:
+            fault = str(error)
+        if fault:
+            where = f"the opening's {points.resolution} point of {one.key[:100]!r} at {one.bucket}"
+            raise Damaged(f"is none that a rollup can hold: {fault}", where=where, kind="point")
+
+
+def _fault(point: Point, width: int) -> str:
+    """Why no rollup holds *point*, in words, past the bounds of its fields; "" if one may."""
+    known = [one for one in (point.last, point.p50, point.p95, point.p99) if one is not None]
+    if not all(map(math.isfinite, (point.min, point.max, *known))) or point.min > point.max:
+        return f"its values are from {point.min} to {point.max}, {known}"
+    if point.bucket % width:
+        return f"no bucket of {width} s begins there"
+    if (point.kind == "gauge") != (point.last is not None):
+        return "only a gauge has a last value"
+    if len({point.last is None, point.last_position is None, point.last_index is None}) > 1:
+        return "its last value has no place in the order, or a place has no value"
+    if point.sketch is not None:
+        if point.kind != "histogram" or point.worker is not None:
+            return "only a histogram of all workers has a sketch"
+        decode(point.sketch)
+    return ""
 
 
 async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Points, names: Names) -> None:

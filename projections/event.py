@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.meta import decode_meta
 
 from .job_times import believed_us, shown_us, times_of
 
@@ -34,6 +36,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         wait_s: Seconds from when it was due until it started; None if that is not known, as after a retry.
         error: Type of the exception, or what `Metrics(error_messages=True)` kept; "" for none.
         meta: The keys of the job's `meta` that `Metrics(keep_meta=…)` names.
+        damage: Why they can't be read, in words, and so are missing here; "" if they can.
     """
 
     position: int
@@ -58,6 +61,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     run_s: float | None = None
     wait_s: float | None = None
     meta: dict[str, Any] = {}  # msgspec makes a new one each time
+    damage: str = ""
 
 
 def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
@@ -89,6 +93,7 @@ def _jobs(batch: LogBatch, jobs: JobColumns, rows: NDArray[np.int64]) -> Iterato
     ):
         func, queue, state, attempt, error = jobs.combos[combo]
         run_s, wait_s, has_run, has_wait = took
+        meta, damage = _meta(jobs, row)
         yield Event(
             batch.position,
             row,
@@ -108,8 +113,18 @@ def _jobs(batch: LogBatch, jobs: JobColumns, rows: NDArray[np.int64]) -> Iterato
             completed_at=_moment(completed_us) if has_completed else None,
             run_s=run_s if has_run else None,
             wait_s=wait_s if has_wait else None,
-            meta=msgspec.msgpack.decode(jobs.meta[row]) if row in jobs.meta else {},
+            meta=meta,
+            damage=damage,
         )
+
+
+def _meta(jobs: JobColumns, row: int) -> tuple[dict[str, Any], str]:
+    if row not in jobs.meta:
+        return {}, ""
+    try:
+        return decode_meta(jobs.meta[row]), ""
+    except Damaged as error:
+        return {}, str(error)
 
 
 def _observations(

@@ -18,10 +18,11 @@ _DAY_US = 86_400_000_000
 
 
 class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap"):
-    """A batch that may hold what is looked for, and can't be read.
+    """A batch that may hold what is looked for, and can't be read; or the kept meta of one event in it.
 
     Attributes:
         error: Why, in a sentence.
+        index: Of that event, which is listed without its meta; None where it is the whole batch.
     """
 
     position: int
@@ -30,8 +31,11 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap")
     sequence: int
     events: int
     error: str
+    index: int | None = None
 
     def __str__(self) -> str:
+        if self.index is not None:
+            return f"the kept meta of event {self.position}:{self.index} could not be read: {self.error}"
         return (
             f"the batch at position {self.position} ({self.events:,} events, batch {self.sequence} of producer "
             f"{self.producer} on {self.day}) could not be read: {self.error}"
@@ -58,13 +62,13 @@ class Pruned(msgspec.Struct, frozen=True, tag="pruned", tag_field="gap"):
 Gap = Unreadable | Pruned
 
 
-def unreadable(row: LedgerRow, error: str) -> Unreadable:
-    return Unreadable(row.position, *row.batch_id, row.events, error)
+def unreadable(row: LedgerRow, error: str, index: int | None = None) -> Unreadable:
+    return Unreadable(row.position, *row.batch_id, row.events, error, index)
 
 
-def position_of(gap: Gap) -> int:
-    """Where it is in the order; a day where it ends."""
-    return gap.position if isinstance(gap, Unreadable) else gap.last_position
+def place_of(gap: Gap) -> tuple[int, int]:
+    """Where it is in the order, position and index; a day where it ends."""
+    return (gap.position, gap.index or 0) if isinstance(gap, Unreadable) else (gap.last_position, 0)
 
 
 async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int) -> list[Pruned]:

@@ -20,7 +20,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Stretch, read_stretches
 
 from .event import Event, spell_out
-from .gaps import Gap, Pruned, concerns, may_have_matched, position_of, read_pruned, unreadable
+from .gaps import Gap, Pruned, concerns, may_have_matched, place_of, read_pruned, unreadable
 from .matching import matching, may_match
 from .selection import Place, Selection
 
@@ -41,6 +41,14 @@ class Page(NamedTuple):
     place: Place
     events: list[Event]
     gaps: list[Gap]
+
+    def cut(self, limit: int) -> Page:
+        """Return the page as it is if it has no more than *limit* events, at least one; its beginning otherwise."""
+        if len(self.events) <= limit:
+            return self
+        events = self.events[:limit]
+        last = (events[-1].position, events[-1].index)
+        return Page(Place(*last), events, [gap for gap in self.gaps if place_of(gap) <= last])
 
 
 class _Found(NamedTuple):
@@ -210,11 +218,15 @@ class _Reader:
                 by_position = {row.position: row for row in rows}
                 gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
                 if gaps:
-                    yield Page(self.place, [], sorted(gaps, key=position_of))
+                    yield Page(self.place, [], sorted(gaps, key=place_of))
                     gaps = []
                 for part in _page_by_page(matches):
                     events = await to_thread.run_sync(_spell_out, part)
-                    yield self.page(Place(events[-1].position, events[-1].index), events)
+                    page = self.page(Place(events[-1].position, events[-1].index), events)
+                    page.gaps.extend(
+                        unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
+                    )
+                    yield page
             after = found.until
             yield self.page(Place(after))._replace(gaps=gaps)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.facts import FIRST_US
 
 #: Folds the ring remembers; who is further behind loads again.
 RING_SIZE = 600
@@ -30,14 +34,17 @@ class ChangedPoints(NamedTuple):
     values: NDArray[np.float64]
 
 
-class _Packed(msgspec.Struct, array_like=True, frozen=True):
+class _Packed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     series: bytes
     bucket: bytes
     values: bytes
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(dict[str, _Packed])
+_decoder = msgspec.msgpack.Decoder(dict[Literal["1min", "5min", "1hour", "1day"], _Packed])
+_KIND = "delta ring"
+#: Buckets of the years 1 to 9999.
+_FIRST_S, _END_S = FIRST_US // 1_000_000, 253_402_300_800
 
 
 def pack_points(levels: Mapping[str, ChangedPoints]) -> bytes:
@@ -54,13 +61,33 @@ def pack_points(levels: Mapping[str, ChangedPoints]) -> bytes:
     )
 
 
-def unpack_points(data: bytes) -> dict[str, ChangedPoints]:
-    """Decode what `pack_points` made."""
-    return {
-        resolution: ChangedPoints(
-            np.frombuffer(packed.series, "<i4"),
-            np.frombuffer(packed.bucket, "<i8"),
-            np.frombuffer(packed.values, "<f8").reshape(-1, len(COLUMNS)),
-        )
-        for resolution, packed in _decoder.decode(data).items()
-    }
+def unpack_points(data: bytes, where: str = "") -> dict[str, ChangedPoints]:
+    """Decode what `pack_points` made.
+
+    Args:
+        where: Where the bytes lie, for the message.
+
+    Raises:
+        Damaged: They are something else.
+    """
+    levels = decode_as(_decoder, data, _KIND, where)
+    return {resolution: _unpack(packed, resolution, where) for resolution, packed in levels.items()}
+
+
+def _unpack(packed: _Packed, resolution: str, where: str) -> ChangedPoints:
+    size, rest = divmod(len(packed.bucket), 8)
+    if rest or len(packed.series) != 4 * size or len(packed.values) != 8 * len(COLUMNS) * size:
+        raise Damaged(f"is no {_KIND}: its columns at {resolution} have different lengths", where=where, kind=_KIND)
+    points = ChangedPoints(
+        np.frombuffer(packed.series, "<i4"),
+        np.frombuffer(packed.bucket, "<i8"),
+        np.frombuffer(packed.values, "<f8").reshape(-1, len(COLUMNS)),
+    )
+    if size and (
+        points.bucket.min() < _FIRST_S
+        or points.bucket.max() >= _END_S
+        or np.isinf(points.values).any()
+        or not (points.values[:, :2] > -(2.0**63)).all()
+    ):
+        raise Damaged(f"is no {_KIND}: a point at {resolution} is out of bounds", where=where, kind=_KIND)
+    return points

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from chancy_metrics.events.decoding import HOSTILE, decode_as
+from chancy_metrics.events.errors import Damaged
 
 SCALE = 6
 STEPS = 1 << SCALE
@@ -28,7 +32,10 @@ _EXPONENT_BIAS = 1023
 # Temporaries of this many values stay in the cache and below the size that malloc gives back to the kernel.
 _BLOCK = 8192
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[int])
+_decoder = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]])
+_KIND = "sketch"
+_MOST_COUNT = 2**53
+_OUT_OF_BOUNDS = f"its codes do not ascend within {MAX_CODE}, or a count is not from 1 to 2**53"
 
 
 def _power(numerator: int, log_denominator: int, bits: int) -> int:
@@ -109,28 +116,62 @@ def decode(data: bytes) -> tuple[list[int], list[int]]:
     """Return a sketch's codes and counts.
 
     Raises:
-        msgspec.DecodeError: If the bytes are no sketch.
+        Damaged: The bytes are no sketch.
     """
-    flat = _decoder.decode(data)
-    return list(accumulate(flat[::2])), flat[1::2]
+    flat = decode_as(_decoder, data, _KIND)
+    codes, counts = list(accumulate(flat[::2])), flat[1::2]
+    if len(codes) != len(counts):
+        raise Damaged(f"is no {_KIND}: a code has no count", kind=_KIND)
+    if codes and not (
+        min(flat[2::2], default=1) > 0
+        and -MAX_CODE <= codes[0] <= codes[-1] <= MAX_CODE
+        and 1 <= min(counts) <= max(counts) < _MOST_COUNT
+    ):
+        raise Damaged(f"is no {_KIND}: {_OUT_OF_BOUNDS}", kind=_KIND)
+    return codes, counts
 
 
 def decode_many(sketches: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """Return decode() of several, one run after the other, and whose each code is: the number of its sketch.
 
     Raises:
-        msgspec.DecodeError: If the bytes of one are no sketch.
-        ValueError: If one has a code without a count.
+        Damaged: The bytes of one are no sketch.
     """
-    runs = [_decoder.decode(data) for data in sketches]
-    if any(len(run) % 2 for run in runs):
-        raise ValueError("a sketch ends with a code that has no count")
-    lengths = np.array([len(run) // 2 for run in runs], np.int64)
-    flat = np.fromiter(chain.from_iterable(runs), np.int64, 2 * int(lengths.sum()))
+    try:
+        runs = [_decoder.decode(data) for data in sketches]
+    except HOSTILE:
+        for number, data in enumerate(sketches):
+            decode_as(_decoder, data, _KIND, f"number {number}")
+        raise
+    lengths = np.array([len(run) for run in runs], np.int64)
+    flat = np.fromiter(chain.from_iterable(runs), np.int64, int(lengths.sum()))
+    _check_runs(flat, lengths)
+    lengths //= 2
     owner = np.repeat(np.arange(len(runs)), lengths)
     steps = np.cumsum(flat[::2])
     before = np.concatenate(([0], steps))[np.cumsum(lengths) - lengths]
-    return owner, (steps - before[owner]).astype(np.int32), flat[1::2]
+    codes = steps - before[owner]
+    if wrong := set(owner[np.abs(codes) > MAX_CODE].tolist()):
+        raise _damaged(min(wrong), _OUT_OF_BOUNDS)
+    return owner, codes.astype(np.int32), flat[1::2]
+
+
+def _check_runs(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    """Raise `Damaged` if a run has a code without a count, codes that do not ascend, or counts that count nothing."""
+    if (lengths % 2).any():
+        raise _damaged(int(np.argmax(lengths % 2)), "a code has no count")
+    starts = np.cumsum(lengths) - lengths
+    steps, counts = flat[::2].copy(), flat[1::2]
+    wrong = (np.abs(steps) > 2 * MAX_CODE) | (counts < 1) | (counts >= _MOST_COUNT)
+    steps[starts[lengths > 0] // 2] = 1  # the first code may be any
+    wrong |= steps < 1
+    if wrong.any():
+        number = int(np.searchsorted(starts // 2, np.argmax(wrong), side="right")) - 1
+        raise _damaged(number, _OUT_OF_BOUNDS)
+
+
+def _damaged(number: int, fault: str) -> Damaged:
+    return Damaged(f"is no {_KIND}: {fault}", where=f"number {number}", kind=_KIND)
 
 
 def encode_many(

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-import msgspec
 import numpy as np
 from anyio import to_thread
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .cells import Cells, Sketches, concatenate, merge
 from .fold import Fold
-from .sketch import MAX_CODE, decode
+from .sketch import decode
 from .sums import canonical
 
 #: Rows read at once.
@@ -117,12 +117,9 @@ def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, 
 def take_apart(sketch: bytes) -> tuple[list[int], list[int]]:
     """Return a stored sketch's codes and counts; of one that is broken none, so that it differs from any other."""
     try:
-        codes, counts = decode(sketch)
-    except msgspec.MsgspecError:
+        return decode(sketch)
+    except Damaged:
         return [], []
-    if not codes or len(codes) != len(counts) or min(counts) < 1 or max(map(abs, codes)) > MAX_CODE:
-        return [], []
-    return codes, counts
 
 
 async def _names(

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.projections.sketch import (
     OFFSET,
     codes,
@@ -174,10 +175,21 @@ def test_decoding_many_is_decoding_each(pairs: list[tuple[int, int, int]]) -> No
     ]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", msgspec.msgpack.encode({"a": 1}), b"\x92\x01"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\xc1", b"\x92\x01", b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff"),
+        *map(
+            msgspec.msgpack.encode,
+            [{"a": 1}, [1], [1, 0], [1, -1], [1, 1, 0, 1], [1, 1, -1, 1], [2**18, 1], [1, 2**63], [1, 1, 2**63, 1]],
+        ),
+    ],
+)
 def test_bytes_that_are_no_sketch_are_refused(data: bytes) -> None:
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises(Damaged, match="no sketch"):
         decode(data)
+    with pytest.raises(Damaged, match="number 2 is no sketch"):
+        decode_many([encode([1, 2], [3, 4]), encode([], []), data, encode([1], [1])])
 
 
 @pytest.mark.parametrize("count, limit", [(10, 30), (100, 200), (10_000, 1_200)])
