@@ -14,6 +14,7 @@ from chancy_metrics.events.classify import in_words, may_pass
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.projections.left_out import storable
 from chancy_metrics.projections.versions import Version, read_versions
 
 from .announcing import announce_by
@@ -135,7 +136,7 @@ async def _give_up(
             SELECT count(DISTINCT position) FROM given_up
             """
         ).format(dead=names.dead_letters),
-        {"value": value, "by": by, "why": why},
+        {"value": value, "by": storable(cursor, by), "why": storable(cursor, why)},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0

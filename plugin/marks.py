@@ -16,6 +16,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.projections.left_out import storable
 
 from .clock import now_us
 from .connection import own_connection, who
@@ -51,7 +52,7 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
 
     Raises:
         WrongMoment: *at* is not aware, or not from 1970 to 2199.
-        MetricsLogError: The text is empty or too long, or the moment lies ahead.
+        MetricsLogError: The text is empty, too long or in letters the database can't hold, or the moment lies ahead.
     """
     at = utc(at)
     at_us = now_us() if at is None else microseconds(at)
@@ -62,7 +63,10 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
     series = check_series(f"{PREFIX}{text}", "counter", "count")
     batch = encode((), [ObservationRun(series, [at_us], array("d", [1.0]))])
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=by or who())
+        if storable(cursor, text) != text:
+            raise MetricsLogError(f"this database's encoding can't hold {text!r}: mark it in other letters")
+        worker = storable(cursor, by or who())
+        await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=worker)
     return Mark(datetime.fromtimestamp(at_us / 1e6, UTC), text)
 
 

@@ -332,7 +332,7 @@ async def _names_near(
                 AND ({has_point})
             """
         ).format(series=names.series, has_point=has_point),
-        {"prefix": prefix or None, "version": version.version},
+        {"prefix": storable(cursor, prefix) if prefix else None, "version": version.version},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 

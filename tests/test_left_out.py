@@ -27,6 +27,7 @@ from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.discarding import discard, discard_rule
 from chancy_metrics.plugin.explain import explain
+from chancy_metrics.plugin.marks import mark
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.retention import prune
@@ -234,7 +235,15 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
         found = await what_live_leaves_out(connection, names)
         checked = await verify(chancy)
         made = await rebuild(chancy)
+        with pytest.raises(MetricsLogError, match="can't hold 'price in €'"):
+            await mark(chancy, "price in €")
+        await mark(chancy, "price in £", by="who is paid in €")
+        given_up = await discard(chancy, found.first[0].position, why="€", by="€")
+        unknown = await metrics.get_metrics(chancy, "price:€", worker_id="€")
+        with pytest.raises(MetricsLogError, match="nothing was recorded under"):
+            await explain(chancy, "price:€", datetime.now(UTC))
 
+    assert (given_up.why, unknown) == ("\\u20ac", {})
     assert folded.reason == ""
     assert (found.batches, found.rules) == (1, []) and "LATIN1" in found.sentence.upper().replace("LATIN-1", "LATIN1")
     assert (checked.drift, made.different, made.left_out) == (0, 0, 1)
