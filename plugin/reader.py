@@ -35,8 +35,6 @@ from .tracks import Rows, put, rows_of, without_before
 IDLE_S = 300
 #: Seconds to wait for the server at one look, or load; then its connection is given up.
 ANSWER_S = 60
-#: How long the server lets a load think between two levels; its snapshot holds no lock.
-_LOADING_MS = 60_000
 
 #: Resolution -> rows, for one series.
 Tracks = dict[str, Rows]
@@ -149,9 +147,7 @@ class Reader:
         names = tables(self._chancy.prefix)
         async with any_connection(self._chancy) as connection:
             with self._patience.waiting(connection):
-                async with short_transaction(
-                    connection, isolation="REPEATABLE READ", idle_timeout_ms=_LOADING_MS
-                ) as cursor:
+                async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
                     if self._copy is None or not await self._follow(cursor, names, self._copy):
                         self._copy = await _load(cursor, names)
 

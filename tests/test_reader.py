@@ -78,6 +78,21 @@ async def soon(condition: Callable[[], object]) -> None:
 # -- loading and following --------------------------------------------------------------------------------------------
 
 
+async def test_a_dead_connection_of_the_pool_costs_a_read_nothing(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    """As one that idle_session_timeout has ended, or that was a standby's in the way of its replay."""
+    await record(connection, names, 1.0)
+    async with reading(dsn) as reader:
+        await reader._chancy.pool.wait()
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+        assert total(await reader.copy()) == 1
+
+
 async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
     async with a_host(dsn) as (worker, metrics):
         await metrics.increment_counter("app:n", 1)
@@ -250,7 +265,7 @@ async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
     # Horizons only rise, so every example begins later than the last one has ended.
     now_us = microseconds(datetime(1980, 1, 1, tzinfo=UTC)) + next(_examples) * 1_500 * DAY_US
     # The log's days are real ones, whatever year an example has come to.
-    maintenance = Maintenance(Metrics(log_retention=200 * 366 * 86_400).options)
+    maintenance = Maintenance(Metrics(log_retention=100 * 365 * 86_400).options)
     async with connections(dsn, 1) as (connection,), reading(dsn) as reader:
         await reader.copy()
         for step, *details in [*steps, ("read",)]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -14,6 +15,8 @@ from psycopg import sql
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.connection import own_connection
+from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.verify import verify
 from examples.embedded import Server
 from tests.factories import a_host, a_job, an_app, claimed, connections
 from tests.reading import invoke, read_everything
@@ -29,7 +32,6 @@ HOSTILE = {
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
     "row_security": "off",
-    "statement_timeout": "1s",
     "lock_timeout": "1s",
     "idle_in_transaction_session_timeout": "1s",
     "work_mem": "64kB",
@@ -42,17 +44,26 @@ HOSTILE = {
 }
 
 
-@pytest.fixture
-def hostile(dsn: str, server: Server) -> Iterator[str]:
-    """The test's database as a role sees it for which everything is set that can be."""
-    role = sql.Identifier(f"hostile_{uuid.uuid4().hex[:8]}")
+@contextmanager
+def a_role(dsn: str, settings: dict[str, str], *, limit: str) -> Iterator[str]:
+    """The database *dsn* as a role sees it that has *settings*, and so much time for statements and transactions."""
+    role = sql.Identifier(f"role_{uuid.uuid4().hex[:8]}")
     with psycopg.connect(dsn, autocommit=True) as owner:
-        settings = HOSTILE | ({"transaction_timeout": "1s"} if owner.info.server_version >= 170_000 else {})
+        settings = settings | {"statement_timeout": limit}
+        if owner.info.server_version >= 170_000:
+            settings |= {"transaction_timeout": limit}
         owner.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER").format(role))
         for name, value in settings.items():
             owner.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name.lower()), value))
         yield dsn.replace("postgres@", f"{role.as_string(owner).strip(chr(34))}@")
         owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+
+
+@pytest.fixture
+def hostile(dsn: str) -> Iterator[str]:
+    """The test's database as a role sees it for which everything is set that can be."""
+    with a_role(dsn, HOSTILE, limit="1s") as seen:
+        yield seen
 
 
 async def test_under_hostile_settings_everything_is_recorded_folded_and_read(
@@ -74,11 +85,31 @@ async def test_under_hostile_settings_everything_is_recorded_folded_and_read(
     assert kept == ("German, DMY",)
     assert shown["app:n"].values_1min[0][1] == of_worker["app:n"].values_1min[0][1] == 0.1
     assert {"price:€", "queue:default:succeeded"} <= shown.keys()
+    for command in (["mark", "deploy"], ["fold"], ["rebuild"], ["undo"], ["prune"]):
+        done = await anyio.to_thread.run_sync(invoke, hostile, command)
+        assert done.exit_code == 0, f"{command}: {done.output} {done.exception!r}"
     async with connections(hostile, 1) as (reader,):
         await reader.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
     for command, done in (await read_everything(hostile, tmp_path, str(job.id))).items():
         assert done.exit_code == 0, f"{command}: {done.output} {done.exception!r}"
         assert "Traceback" not in done.output
+
+
+async def test_many_series_are_folded_read_and_verified_under_a_limit_that_fits_requests(dsn: str) -> None:
+    """A second and 100,000 series, made small: each fold's statement takes several times as long as the role may."""
+    many = 2_500
+    with a_role(dsn, {}, limit="150ms") as limited:
+        async with an_app(limited) as (chancy, metrics):
+            async with metrics.recording(chancy):
+                for number in range(many):
+                    await metrics.increment_counter(f"app:{number}", 1)
+            done = await fold_all(chancy)
+            found = await metrics.get_metrics(chancy, "app")
+            verified = await verify(chancy)
+
+    assert done.events == many
+    assert len(found) == many
+    assert (verified.points > many, verified.drift) == (True, 0)
 
 
 async def test_connections_of_our_own_are_not_ended_while_they_wait_and_notice_a_silent_server(

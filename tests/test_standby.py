@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.standby import sentence
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, order_and_fold
 from tests.reading import invoke, read_everything
 from tests.standby import Standby
@@ -45,3 +46,10 @@ async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(
         done = await anyio.to_thread.run_sync(invoke, there, command)
         assert done.exit_code == 1
         assert "Do this on the primary" in " ".join(done.output.split()), done.output
+
+
+def test_a_query_that_had_to_give_way_gets_a_sentence() -> None:
+    said = sentence(psycopg.errors.SerializationFailure("canceling statement due to conflict with recovery"))
+
+    assert said.startswith("canceling statement due to conflict with recovery: on a hot standby")
+    assert "hot_standby_feedback" in said
