@@ -186,7 +186,8 @@ class Recorder:
         if not self.presence.is_due(held):
             return
         try:
-            async with (self.line or any_connection)(chancy) as connection:
+            # A line is one connection: a flush from elsewhere must not use it at the same time.
+            async with self._lock, (self.line or any_connection)(chancy) as connection:
                 with self._patience.waiting(connection):
                     await self.presence.tell(connection, tables(chancy.prefix), held)
         except Exception as error:  # see append()
