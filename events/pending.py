@@ -32,9 +32,11 @@ class Moment(NamedTuple):
 class Hint:
     """What one process knows of the pending table, from its sweeps over all of it that is not settled.
 
+    Several may look and sweep at once, each on from where it began itself.
+
     Attributes:
-        after: Greatest id it has seen: where the next look begins.
-        settled: Id below which nothing is and nothing comes: where the next sweep begins.
+        after: Greatest id that was seen: where a look begins.
+        settled: Id below which nothing is and nothing comes: where a sweep begins.
     """
 
     def __init__(self) -> None:
@@ -46,22 +48,27 @@ class Hint:
         self._before: Moment | None = None
         self._waiting: tuple[int, int] | None = None  # an id, settled when all transactions below a number have ended
 
-    def sweep(self, now: Moment) -> Moment:
-        """Let the next look begin where nothing is settled yet; *now* is asked for before it. Return it for `swept`."""
+    def sweep(self, now: Moment) -> int:
+        """Return where a sweep begins; *now* was asked for before it."""
         if now.last_id < self.settled or (self._before and now.next < self._before.next):
             self._forget()  # another database, or the same one restored: nothing is known of it
-        self.after = self.settled
-        return now
+        return self.settled
+
+    def looked(self, last_id: int) -> None:
+        """The greatest id that was seen is *last_id*."""
+        self.after = max(self.after, last_id)
 
     def swept(self, now: Moment) -> None:
         """Everything that could be seen at *now* past `settled` was looked at and taken."""
+        if self._before and now.next < self._before.next:
+            return  # another sweep, begun later, has ended before this one
         if self._waiting and now.oldest >= self._waiting[1]:
             self.settled, self._waiting = self._waiting[0], None
         # The id was taken before this moment's transactions were counted, not at the same time.
         if self._waiting is None and self._before and self._before.last_id > self.settled:
             self._waiting = self._before.last_id, now.next
         self._before = now
-        self.after = max(self.after, self.settled)
+        self.looked(self.settled)
 
 
 async def ask(cursor: AsyncCursor[TupleRow], tables: Tables) -> Moment:

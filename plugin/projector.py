@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,6 +38,10 @@ ANSWER_S = 30
 _GROWTH = 100
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
 BUSY_S = 10
+
+
+#: What this process knows of each app's pending table, whoever projects in it.
+_hints: weakref.WeakKeyDictionary[Chancy, Hint] = weakref.WeakKeyDictionary()
 
 
 class Round(NamedTuple):
@@ -76,7 +81,7 @@ class Projector:
         self.installation: int | None = None
         self._connection: AsyncConnection[TupleRow] | None = None
         self._warnings = RateLimited(chancy.log)
-        self._hint = Hint()
+        self._hint = _hints.setdefault(chancy, Hint())
         self._swept = -math.inf
         self._patience = Patience(ANSWER_S)
         self._step_events = 0  # as many as usual
@@ -95,13 +100,15 @@ class Projector:
         if sweep:
             self._swept = now
             async with self._cursor() as cursor:
-                moment = self._hint.sweep(await ask(cursor, names))
+                moment = await ask(cursor, names)
+        after = self._hint.sweep(moment) if sweep else self._hint.after
         ordered = SEQUENCE_LIMIT
         while ordered == SEQUENCE_LIMIT:
             with self._patience.waiting(connection):
-                sequenced = await sequence(connection, names, after=self._hint.after, settled=self._hint.settled)
-            self._hint.after, ordered = sequenced.last_id, sequenced.batches
+                sequenced = await sequence(connection, names, after=after, settled=self._hint.settled)
+            after, ordered = sequenced.last_id, sequenced.batches
             batches += ordered
+        self._hint.looked(after)
         if sweep and sequenced.position is not None:
             self._hint.swept(moment)
         # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.

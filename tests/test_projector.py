@@ -124,7 +124,7 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
             for _ in range(4):  # no sweep may settle what the open transaction holds
                 await first.run_once()
         late = await first.run_once()
-        second = Projector(chancy, "q")  # knows nothing
+        second = Projector(Chancy(dsn), "q")  # knows nothing
         for _ in range(4):
             await first.run_once()
             await second.run_once()
@@ -132,6 +132,7 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
         for _ in range(5):
             await first.run_once()
             await second.run_once()
+            await fold_all(chancy, "p")
             assert await first.somebody_folds(0)
         idle = await _index_reads(quick, first, second)
         await writer.append(runs=[a_run("app:n")])
