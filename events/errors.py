@@ -90,5 +90,9 @@ class AlreadyRunning(MetricsLogError):
     """Somebody else does the same at this moment; the message says who, and since when."""
 
 
+class TableLocked(MetricsLogError):
+    """Somebody holds a table so that it can't even be read; the message says who."""
+
+
 class SchemaMissing(MetricsLogError):
     """The tables are not there, or older than this code."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from psycopg import AsyncConnection, AsyncCursor, Cursor, errors, sql
 from psycopg.rows import TupleRow, tuple_row
@@ -52,18 +53,27 @@ class LogBatch(NamedTuple):
     without: frozenset[str] = frozenset()
 
 
+_lock_limits_ms = WeakKeyDictionary[AsyncConnection[TupleRow], int]()
+
+
+def limit_locks(connection: AsyncConnection[TupleRow], limit_ms: int) -> None:
+    """Let transactions of *connection* that name no `lock_timeout_ms` of their own wait no longer for a lock."""
+    _lock_limits_ms[connection] = limit_ms
+
+
 @asynccontextmanager
 async def short_transaction(
     connection: AsyncConnection[TupleRow],
     *,
     isolation: Isolation = "READ COMMITTED",
-    lock_timeout_ms: int = 0,
+    lock_timeout_ms: int | None = None,
     idle_timeout_ms: int | None = None,
     index_only: bool = False,
 ) -> AsyncIterator[AsyncCursor[TupleRow]]:
     """Open a transaction whose isolation, time-outs and formats are ours, whatever the session's are.
 
-    What its cursor reads comes in binary, which no setting changes.
+    What its cursor reads comes in binary, which no setting changes. Without *lock_timeout_ms* (0: for ever) the limit
+    is that of `limit_locks`, and there is none by default.
 
     With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
     every dead row that a long transaction elsewhere keeps, on the log a whole day for a few batches.
@@ -74,7 +84,7 @@ async def short_transaction(
                 connection.info.server_version,
                 isolation,
                 idle_timeout_ms=idle_timeout_ms or (_SNAPSHOT_IDLE_MS if isolation == "REPEATABLE READ" else _IDLE_MS),
-                lock_timeout_ms=lock_timeout_ms,
+                lock_timeout_ms=_lock_limits_ms.get(connection, 0) if lock_timeout_ms is None else lock_timeout_ms,
                 index_only=index_only,
             )
             await cursor.execute(settings, binary=False)

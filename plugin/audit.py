@@ -20,8 +20,9 @@ from chancy_metrics.projections.pages import Page, read_end, read_pages
 from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.span import read_days
 
-from .connection import needs_schema, own_connection
+from .connection import needs_schema
 from .moments import utc
+from .reading import reading
 from .tail import follow_pages
 
 #: Waiting batches are counted up to this.
@@ -103,7 +104,7 @@ async def pages(
     selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
     names = tables(chancy.prefix)
     with needs_schema(names):
-        async with own_connection(chancy) as connection:
+        async with reading(chancy) as connection:
             if not follow:
                 async for page in read_pages(connection, names, selection):
                     yield page
@@ -121,15 +122,14 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     updates: list[Event] = []
     gaps: list[Gap] = []
     position = 0
-    with needs_schema(names):
-        async with own_connection(chancy) as connection:
-            async for page in read_pages(connection, names, Selection(job_id=job_id)):
-                updates += page.events
-                gaps += page.gaps
-                position = page.place.position
-            async with short_transaction(connection) as cursor:
-                days = await read_days(cursor, names)
-                waiting = await _waiting(cursor, names)
+    async with reading(chancy) as connection:
+        async for page in read_pages(connection, names, Selection(job_id=job_id)):
+            updates += page.events
+            gaps += page.gaps
+            position = page.place.position
+        async with short_transaction(connection) as cursor:
+            days = await read_days(cursor, names)
+            waiting = await _waiting(cursor, names)
     return JobLife(
         job_id,
         updates,

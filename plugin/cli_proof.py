@@ -134,13 +134,23 @@ def _checked_text(done: Checked, seals: int) -> str:
     if done.found > len(done.findings):
         lines.append(f"and {done.found - len(done.findings):,} more")
     rate = done.events / done.took_s if done.took_s else 0
+    lines.append("not looked at: the numbers made of the log, which `chancy-metrics verify` compares with it")
     lines.append(
         f"{done.batches:,} batches with {done.events:,} events hashed again up to position {done.position:,} in "
         f"{done.took_s:,.1f} s ({rate:,.0f} events/s), {done.carried:,} places of days that left the log: "
-        + (f"{done.found:,} things are wrong" if done.found else "everything is as it was written")
+        + _checked_verdict(done)
         + (f"; {done.seals} of {seals} seals hold" if seals else "")
     )
     return "\n".join(lines)
+
+
+def _checked_verdict(done: Checked) -> str:
+    """What the check has found, of what it looks at."""
+    if done.found:
+        return f"{done.found:,} things are wrong"
+    if not done.batches:
+        return "no batch is left in the log to check" if done.carried else "there is nothing in the log to check yet"
+    return "everything is as it was written"
 
 
 def _checked_json(done: Checked) -> str:

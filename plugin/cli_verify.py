@@ -88,6 +88,7 @@ def _completeness_text(found: Completeness) -> str:
         "window": f"{_moment(found.since, 'the beginning')} to {_moment(found.until, 'now')}",
         "from": found.source + (f", raw since {found.raw_since:%Y-%m-%d}" if found.raw_since else ""),
         "position": f"{found.position:,}",
+        "not folded yet": f"{found.waiting:,} batches",
     }
     lines |= {
         name: value + (" (of all time)" if name.replace(" ", "_") in found.for_all_time else "")
@@ -95,6 +96,7 @@ def _completeness_text(found: Completeness) -> str:
     }
     if found.left_out:
         lines["left out"] = safe(found.left_out)
+    lines["not looked at"] = "whether the numbers are those of the log: `chancy-metrics verify` compares them"
     return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
 
 
@@ -126,6 +128,8 @@ def _verdict(found: Verified) -> str:
     if not whole and found.share is not None and found.share.oldest_at is not None:
         since = f"{found.share.oldest_at:%Y-%m-%d %H:%M:%S %Z}"
         parts.append(f"{percent(found.share.whole)} of the buckets kept were compared since {since}")
+    if found.ended_uncleanly:
+        parts.append(f"{found.ended_uncleanly:,} sessions ended uncleanly: `completeness` says what may be missing")
     if found.open is not None and found.open > found.drift:
         parts.append(f"{found.open - found.drift:,} findings of earlier runs are open: `status` says where")
     return "; ".join(parts)

@@ -22,12 +22,13 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
+from chancy_metrics.projections.lag import count_waiting
 from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
 from chancy_metrics.projections.span import Span
 
-from .connection import own_connection
 from .metrics import metrics_of
 from .moments import utc
+from .reading import reading
 
 #: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
 SILENT_S = 180
@@ -42,6 +43,8 @@ Source = Literal["raw", "opening", "opening and raw"]
 
 class Completeness(msgspec.Struct, frozen=True):
     """What is missing from the numbers, or late in them; all zero means that everything recorded is in them.
+
+    It does not look at whether the numbers are right: `verify` does.
 
     Attributes:
         rejected: Invalid observations, by the rule they broke.
@@ -75,6 +78,7 @@ class Completeness(msgspec.Struct, frozen=True):
             "opening", from which a rebuild begins, or in both. Of each event the day it was appended counts.
         raw_since: Start of the first day in the log; None if no day has left it.
         position: Last position of the ledger that is in the numbers.
+        waiting: Batches that are not in the numbers yet, whenever their events happened.
         for_all_time: Names of the counts in here that are not the window's: they have no dates.
     """
 
@@ -98,6 +102,7 @@ class Completeness(msgspec.Struct, frozen=True):
     source: Source
     raw_since: datetime | None
     position: int
+    waiting: int
     for_all_time: list[str]
 
 
@@ -127,6 +132,7 @@ class Facts(NamedTuple):
         left_out: What it leaves out of the window that was asked for.
         last_gone: Last day that has left the log.
         ended: Each session that ended uncleanly or holds something.
+        waiting: Batches past *position*, and those without one.
     """
 
     position: int
@@ -135,6 +141,7 @@ class Facts(NamedTuple):
     holes: int
     last_gone: date | None
     ended: list[End]
+    waiting: int
 
 
 async def completeness(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> Completeness:
@@ -149,7 +156,7 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
         MetricsLogError: There is no metrics log.
     """
     since, until = utc(since), utc(until)
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
     return complete(facts, metrics_of(chancy).options.append_interval, since, until)
 
@@ -226,6 +233,7 @@ def complete(
         source=source,
         raw_since=raw_since,
         position=facts.position,
+        waiting=facts.waiting,
         for_all_time=[] if since is None and until is None else _UNDATED,
     )
 
@@ -269,7 +277,8 @@ async def read_facts(
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
     version, position, counts, holes, last_gone = row
     ended = [*await _sessions(cursor, names), *await _without_session(cursor, names)]
-    return Facts(position, counts, await left_out(cursor, names, version, span), holes, last_gone, ended)
+    left, waiting = await left_out(cursor, names, version, span), await count_waiting(cursor, names, position)
+    return Facts(position, counts, left, holes, last_gone, ended, waiting)
 
 
 async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:

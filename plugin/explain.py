@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
@@ -25,11 +26,11 @@ from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 
 from .completeness import Source
-from .connection import own_connection
 from .marks import Mark, read_marks
 from .metrics import metrics_of
 from .moments import utc
 from .names import shown_keys
+from .reading import reading
 
 #: Series of which near misses are looked for.
 _NEAR_KEYS = 5_000
@@ -77,7 +78,11 @@ class Explained(msgspec.Struct, frozen=True):
         position: Last position of the ledger that is in it.
         stored: What is shown; None if nothing is, or not any more.
         recomputed: What the events behind it come to, folded again; None if there are none.
-        equal: Whether the two are the same, to the last bit; *difference* says in what they are not.
+        compared: Whether there was anything to compare: with a bucket that is not kept, and where nothing is stored and
+            nothing comes of the log, there is not.
+        equal: Whether the two are the same, to the last bit, or nothing was compared; *difference* says in what they
+            are not.
+        waiting: Batches with events of that time that are not folded yet; they are in neither.
         source: Where the events are: in the log ("raw"), pruned from it and in the "opening", or both.
         left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
             *equal* does not speak of it.
@@ -102,8 +107,10 @@ class Explained(msgspec.Struct, frozen=True):
     position: int
     stored: Value | None
     recomputed: Value | None
+    compared: bool
     equal: bool
     difference: str
+    waiting: int
     source: Source | Literal["nothing"]
     left_out: LeftOut
     sentence: str
@@ -155,7 +162,7 @@ async def explain(
     width = RESOLUTIONS[resolution]
     bucket = microseconds(at) // 1_000_000 // width * width
     names = tables(chancy.prefix)
-    async with own_connection(chancy) as connection:
+    async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, names, key, kind, unit)
         place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
@@ -184,8 +191,10 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
         position=made.position,
         stored=_value(made.stored, made.again),
         recomputed=_value(made.again, made.again),
+        compared=made.is_compared,
         equal=not difference,
         difference=difference,
+        waiting=made.waiting,
         source=source,
         left_out=made.left_out,
         sentence=_sentence(place, made),
@@ -211,11 +220,29 @@ def _sentence(place: Place, made: Remade) -> str:
         verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
     elif made.difference:
         verdict = f"recomputed: DIFFERENT: {made.difference}"
-    elif made.stored is None:
+    elif not made.is_compared:
         verdict = "nothing is stored, and nothing comes of the log"
     else:
         verdict = "recomputed: equal"
-    return f"{behind}; {verdict}" + (f"; neither has what {made.left_out.sentence}" if made.left_out else "")
+    return "; ".join([behind, verdict, *_beside(made)])
+
+
+def _beside(made: Remade) -> Iterator[str]:
+    """What is in neither of the two that were compared, and what explains a difference."""
+    if made.left_out:
+        yield f"neither has what {made.left_out.sentence}"
+    if made.lost:
+        position = min(made.lost)
+        which = f"position {position}: {made.lost[position]}"
+        yield f"{len(made.lost):,} {_batches(len(made.lost))} lost that may belong here ({which})"
+    if made.is_index_wrong:
+        yield "the summaries called stretches empty that hold some of these events: `chancy-metrics verify` says which"
+    if made.waiting:
+        yield f"{made.waiting:,} {_batches(made.waiting)} not folded yet, which may hold more"
+
+
+def _batches(count: int) -> str:
+    return "batch is" if count == 1 else "batches are"
 
 
 def _value(point: Point | None, again: Point | None) -> Value | None:

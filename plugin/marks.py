@@ -21,6 +21,7 @@ from chancy_metrics.projections.left_out import storable
 from .clock import now_us
 from .connection import own_connection, who
 from .moments import utc
+from .reading import reading
 
 #: What the key of a mark begins with; its text comes behind it.
 PREFIX = "mark:"
@@ -79,7 +80,7 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
     """
     since, until = utc(since), utc(until)
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         return await read_marks(cursor, tables(chancy.prefix), since, until)
 
 

@@ -31,7 +31,7 @@ from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.replay import PAGE
 from chancy_metrics.projections.span import read_days
 
-from .connection import needs_schema, own_connection
+from .reading import reading
 
 #: Findings that are spelled out; past these they are only counted.
 SHOWN = 100
@@ -80,9 +80,8 @@ async def seal(chancy: Chancy) -> Seal:
         MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
     """
     names = tables(chancy.prefix)
-    with needs_schema(names):
-        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-            return await read_seal(cursor, names)
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        return await read_seal(cursor, names)
 
 
 async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
@@ -118,16 +117,17 @@ async def check(
     appended meanwhile is left for the next one.
 
     Raises:
-        SchemaMissing: There is no metrics log.
+        MetricsLogError: There is no metrics log, or a table is locked.
     """
     names, started = tables(chancy.prefix), time.monotonic()
     found = Findings(SHOWN)
-    async with own_connection(chancy) as connection:
-        with needs_schema(names):
-            at, until, first, importing = await _begin(connection, names)
+    async with reading(chancy) as connection:
+        at, until, first, waiting, importing = await _begin(connection, names)
         notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
         if first > 1:
             notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
+        if waiting:
+            notes.append(f"{waiting:,} batches have no position yet: the chain does not cover them, nor did this check")
         walk = _Walk(connection, names, found, until, on_progress, started)
         await walk.run()
         async with short_transaction(connection) as cursor:
@@ -179,19 +179,19 @@ class _Walk:
         self._started = started
 
     async def run(self) -> None:
-        reading = asyncio.create_task(self._read(0))
+        ahead = asyncio.create_task(self._read(0))
         try:
-            while (piece := await reading) is not None:
+            while (piece := await ahead) is not None:
                 rows, unchecked = piece
                 # The next piece is read while this one is hashed: two of them are held at once.
-                reading = asyncio.create_task(self._read(rows[-1].position))
+                ahead = asyncio.create_task(self._read(rows[-1].position))
                 self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
                 self.places += len(rows)
                 self.events += sum(row.events for row in rows)
                 self._tell(rows[-1].position)
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
+            ahead.cancel()
+            await asyncio.wait([ahead])
 
     async def _read(self, after: int) -> tuple[Sequence[LedgerRow], Unchecked] | None:
         """Read the next piece; None at the end."""
@@ -211,22 +211,22 @@ class _Walk:
             self._on_progress(Progress(position, self._until, self.events, rate))
 
 
-async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, bool]:
-    """Return the database's time, where the order ends, where the ledger begins, and whether an import goes on."""
+async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, int, bool]:
+    """Return the time, where the order ends, where the ledger begins, what waits, and whether an import goes on."""
     async with short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
                 """
                 SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
-                    (SELECT coalesce(min(position), 0) FROM {ledger})
+                    (SELECT coalesce(min(position), 0) FROM {ledger}), (SELECT count(*) FROM {pending})
                 FROM {head} h
                 """
-            ).format(head=names.head, ledger=names.ledger)
+            ).format(head=names.head, ledger=names.ledger, pending=names.pending)
         )
         row = await cursor.fetchone()
         if row is None:
             raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-        return row[0].astimezone(UTC), row[1], row[2], await is_importing(cursor, names)
+        return row[0].astimezone(UTC), row[1], row[2], row[3], await is_importing(cursor, names)
 
 
 async def _check_seals(

@@ -21,10 +21,10 @@ from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 
 from .completeness import SILENT_S, Completeness, complete, read_facts
-from .connection import needs_schema, own_connection
 from .maintenance import SERIES_ALARM, series_count
 from .options import DAY_S, Options
 from .presence import spell
+from .reading import reading
 from .retention import DueDay, oldest_due
 from .succession import Task, read_all_withheld, read_task, standstill_after_s
 from .verified import LastVerified, read_last_verified
@@ -97,13 +97,12 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
     """Read the state of the pipeline in one snapshot.
 
     Raises:
-        MetricsLogError: The tables are missing or older than this code, or the database can't be reached.
+        MetricsLogError: The tables are missing, older than this code or locked, or the database can't be reached.
     """
     names = tables(chancy.prefix)
     try:
-        with needs_schema(names):
-            async with own_connection(chancy) as connection:
-                return await _read(connection, names, options)
+        async with reading(chancy) as connection:
+            return await _read(connection, names, options)
     except psycopg.OperationalError as error:
         raise MetricsLogError(f"the database can't be reached: {sentence(error)}") from error
 

@@ -28,9 +28,10 @@ from chancy_metrics.projections.versions import live_version
 
 from . import in_transaction
 from .completeness import completeness
-from .connection import database_now_us, own_connection
+from .connection import database_now_us
 from .metrics import metrics_of
 from .moments import utc
+from .reading import reading
 from .verified import Run, keep, read_open_positions
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
@@ -117,7 +118,7 @@ async def verify(
     metrics = metrics_of(chancy)
     names, started = tables(chancy.prefix), time.monotonic()
     asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
-    async with own_connection(chancy) as connection:
+    async with reading(chancy) as connection:
         at = await _now(connection)
         spans: Iterable[Span] = [asked]
         if budget_s is not None:

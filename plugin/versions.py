@@ -17,8 +17,8 @@ from chancy_metrics.projections.rules import label
 from chancy_metrics.projections.versions import UNFINISHED, live_version
 
 from .completeness import span_of
-from .connection import needs_schema, own_connection
 from .moments import utc
+from .reading import reading
 
 
 class VersionInfo(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
     """Return every version but the opening, oldest first. Counts all rows of the rollups."""
     names = tables(chancy.prefix)
     async with (
-        own_connection(chancy) as connection,
+        reading(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
         rows, sizes = await _rows(cursor, names)
@@ -129,10 +129,9 @@ async def what_is_left_out(
         MetricsLogError: A moment is not aware, or there is no metrics log.
     """
     names = tables(chancy.prefix)
-    with needs_schema(names):
-        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-            asked = (await live_version(cursor, names)).version if version is None else version
-            return await left_out(cursor, names, asked, span_of(utc(since), utc(until)))
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        asked = (await live_version(cursor, names)).version if version is None else version
+        return await left_out(cursor, names, asked, span_of(utc(since), utc(until)))
 
 
 def _utc(moment: datetime | None) -> datetime | None:

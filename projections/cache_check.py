@@ -55,6 +55,8 @@ async def check_cache(cursor: AsyncCursor[TupleRow], tables: Tables, version: Ve
                 expected = fold - 1
             folds = [(row[0], row[3]) for row in rows]
             newest = await to_thread.run_sync(_newest, newest, folds, version.horizons, found)
+    if version.folds and expected == version.folds:
+        found.add("cache", f"fold {version.folds} of version {version.version}", "it is missing, and so is every other")
     take_arrays(cursor)
     for resolution, points in newest.items():
         for start in range(0, len(points.series), _POINTS):

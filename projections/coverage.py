@@ -19,7 +19,7 @@ from .findings import Spot
 #: Checks that every run makes whole.
 EACH_TIME = frozenset({"cache", "head", "producers"})
 #: Checks of the log and its order, which are the same for every version; all others are of a version's rollups.
-OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers"})
+OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers", "summaries"})
 #: Places that are told apart, those that keep their sentence, and the longest one.
 _SPOTS, _SENTENCES, _CHARS = 1_000, 20, 300
 #: Stretches of time kept of a resolution.

@@ -20,7 +20,8 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
-from .gaps import read_pruned
+from .gaps import may_have_matched, read_pruned
+from .lag import count_waiting_in
 from .left_out import LeftOut, left_out, storable
 from .matching import may_match
 from .pages import read_ranges
@@ -64,6 +65,9 @@ class Remade(NamedTuple):
         again: The opening and the events in the log together; None where there is nothing.
         crowd: The events in the log that the version has.
         left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
+        waiting: Batches with events of that time that are not in it yet.
+        lost: Positions whose batches can't be folded any more, and may have fed it, with the reason.
+        is_index_wrong: Whether the summaries called stretches empty that hold events of it; those were read here.
     """
 
     version: int
@@ -74,6 +78,14 @@ class Remade(NamedTuple):
     again: Point | None
     crowd: Crowd
     left_out: LeftOut
+    waiting: int
+    lost: dict[int, str]
+    is_index_wrong: bool = False
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there was anything on either side to compare."""
+        return self.is_kept and (self.stored is not None or self.again is not None)
 
     @property
     def difference(self) -> str:
@@ -102,10 +114,15 @@ async def remake(
         VersionRefused: The live version has other rules than *rules*.
         MetricsLogError: Days left the log, or versions were swapped, faster than this read them.
     """
+    trusts_index, events = True, 0
     for _ in range(_TRIES):
-        done = await _Attempt(connection, tables, rules, place, most).run()
-        if done is not None:
-            return done
+        done = await _Attempt(connection, tables, rules, place, most, trusts_index).run()
+        if done is None:
+            continue
+        if trusts_index and done.difference:  # it may be the summaries that are wrong: read all there is
+            trusts_index, events = False, done.crowd.events
+            continue
+        return done._replace(is_index_wrong=not trusts_index and done.crowd.events > events)
     raise MetricsLogError(
         f"the live version or its opening changed {_TRIES} times while a point was explained: try again"
     )
@@ -113,7 +130,13 @@ async def remake(
 
 class _Attempt:
     def __init__(
-        self, connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: Place, most: int
+        self,
+        connection: AsyncConnection[TupleRow],
+        tables: Tables,
+        rules: RuleSet,
+        place: Place,
+        most: int,
+        trusts_index: bool,
     ) -> None:
         self._connection = connection
         self._tables = tables
@@ -125,6 +148,8 @@ class _Attempt:
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
         self._total = Sum()
+        self._trusts_index = trusts_index
+        self._lost: dict[int, str] = {}
 
     async def run(self) -> Remade | None:
         """Return None where what it stood on has changed meanwhile."""
@@ -144,8 +169,10 @@ class _Attempt:
             stored = await self._read(cursor, now.version, worker, series)
             opening = await self._read(cursor, OPENING, worker, series)
             missing = await left_out(cursor, self._tables, now.version, self._place.span)
+            waiting = await count_waiting_in(cursor, self._tables, now.position, self._place.span)
         is_kept = self._place.bucket >= now.horizons[self._place.resolution]
         self._total.add(opening)
+        known = {one.position for one in missing.first}
         return Remade(
             now.version,
             now.position,
@@ -155,6 +182,8 @@ class _Attempt:
             self._point(await to_thread.run_sync(self._total.fold)),
             self._crowd,
             missing,
+            waiting,
+            {position: error for position, error in self._lost.items() if position not in known},
         )
 
     async def _base(self, cursor: AsyncCursor[TupleRow]) -> tuple[Version, set[date]]:
@@ -167,6 +196,10 @@ class _Attempt:
         """Take the batches that may have events in the bucket, leaving out stretches that surely have none."""
         async with short_transaction(self._connection) as cursor:
             pruned = await read_pruned(cursor, self._tables, after=0)
+        if not self._trusts_index:
+            floor = max((one.last_position for one in pruned), default=0)
+            await self._replay_range(version, gone, floor + 1, version.position)
+            return
         chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)
         async for _, ranges in chunks:
             for first, last in ranges:
@@ -179,6 +212,11 @@ class _Attempt:
                 rows = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=last)
                 rows_here = [row for row in rows if row.batch_id.day not in gone]
                 in_log = await read_log_rows(cursor, self._tables, [row.batch_id for row in rows_here])
+            self._lost |= {
+                row.position: "its row is not in the log"
+                for row in rows_here
+                if row.batch_id not in in_log and may_have_matched(self._wanted, row)
+            }
             wanted = [
                 row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
             ]
@@ -194,7 +232,9 @@ class _Attempt:
 
     def _fold(self, batches: Sequence[LogBatch]) -> None:
         self._crowd.add(batches)
-        self._total.add(self._only(fold(batches, self._rules)))
+        folded = fold(batches, self._rules)
+        self._lost |= folded.dead
+        self._total.add(self._only(folded))
 
     def _only(self, folded: Fold) -> Fold:
         """Keep the one point: of one worker's batches the row of all together is that worker's, with its sketch."""

@@ -6,7 +6,17 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 Check = Literal[
-    "cache", "workers", "resolutions", "quantiles", "payload", "log", "ledger", "chain", "head", "producers"
+    "cache",
+    "workers",
+    "resolutions",
+    "quantiles",
+    "payload",
+    "log",
+    "ledger",
+    "chain",
+    "head",
+    "producers",
+    "summaries",
 ]
 #: Places that are told apart; the findings of further ones are counted under their check and scale alone.
 _PLACES = 2_000
@@ -34,7 +44,7 @@ class Finding(NamedTuple):
         check: What was looked at: the "cache" against the rollups, merged rows against their "workers'", the
             "resolutions" against each other, "quantiles" against their sketches, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
-            ledger, the "producers" against their batches.
+            ledger, the "producers" against their batches, the "summaries" of stretches against those.
         where: The place.
         text: A sentence.
     """

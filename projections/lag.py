@@ -14,6 +14,11 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import NOW
 
+from .span import Span
+
+#: Waiting batches that are looked at one by one.
+_BACKLOG = 2_000
+
 
 class Lag(NamedTuple):
     """Seconds the oldest event that the live version lacks has been waiting, and seconds since its last step."""
@@ -72,3 +77,53 @@ async def appended_us(
     )
     row = await cursor.fetchone()
     return microseconds(row[0]) if row else None
+
+
+async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> int:
+    """How many batches are not folded up to *position*: with a place past it, or without one yet."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT greatest(h.position - %(position)s, 0) + (SELECT count(*) FROM {pending})
+            FROM {head} h
+            """
+        ).format(head=tables.head, pending=tables.pending),
+        {"position": position},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, position: int, span: Span) -> int:
+    """The same of batches with events in *span*; of a long backlog only its beginning is looked at."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT count(*)
+            FROM (
+                (
+                    SELECT day, producer, sequence
+                    FROM {ledger}
+                    WHERE position > %(position)s
+                    ORDER BY position
+                    LIMIT %(most)s
+                )
+                UNION ALL
+                (SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT %(most)s)
+            ) AS w
+            CROSS JOIN LATERAL (
+                SELECT first_us, last_us
+                FROM {log} l
+                WHERE l.day = w.day
+                    AND l.producer = w.producer
+                    AND l.sequence = w.sequence
+                LIMIT 1
+            ) AS l
+            WHERE l.first_us < %(until_us)s
+                AND l.last_us >= %(since_us)s
+            """
+        ).format(ledger=tables.ledger, pending=tables.pending, log=tables.log),
+        {"position": position, "most": _BACKLOG, **span._asdict()},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

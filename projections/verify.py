@@ -23,6 +23,7 @@ from .contrast import Contrast, contrast
 from .coverage import Looked, Stretch, looked_at
 from .findings import Findings
 from .fold import Fold
+from .index_check import check_summaries
 from .replay import PAGE, Sum, log_snapshot, read_alive, within
 from .rules import RuleSet
 from .span import Span, find_batches, read_days
@@ -144,6 +145,7 @@ class _Attempt:
             after = await self._replay_order(total, base, 0)
             for day in days:
                 await self._check_day(day)
+            await check_summaries(self._connection, self._tables, self._found)
         else:
             for day in days:
                 await self._replay_day(total, base, day)

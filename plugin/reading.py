@@ -1,0 +1,76 @@
+"""Connections for whoever only looks: none waits long for a lock; what is locked or missing is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from chancy import Chancy
+from psycopg import AsyncConnection, errors
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import TableLocked
+from chancy_metrics.events.log import limit_locks
+from chancy_metrics.events.schema import Tables, tables
+
+from .connection import needs_schema, own_connection
+
+#: Milliseconds to wait for a lock that somebody else holds on one of our tables.
+LOCK_LIMIT_MS = 3_000
+_QUERY_CHARS = 80
+
+
+@asynccontextmanager
+async def reading(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
+
+    Raises:
+        TableLocked: One would have; the message says which table, and who holds it.
+        SchemaMissing: The tables are missing or older than this code.
+    """
+    names = tables(chancy.prefix)
+    with needs_schema(names):
+        try:
+            async with own_connection(chancy) as connection:
+                limit_locks(connection, LOCK_LIMIT_MS)
+                yield connection
+        except errors.LockNotAvailable as error:
+            raise TableLocked(await _who_locks(chancy, names)) from error
+
+
+async def _who_locks(chancy: Chancy, names: Tables) -> str:
+    waited = f"for {LOCK_LIMIT_MS / 1_000:g} s"
+    try:
+        async with own_connection(chancy) as connection:
+            cursor = await connection.execute(
+                """
+                SELECT c.relname, l.granted, l.pid, a.usename, a.application_name, a.query,
+                    extract(epoch FROM clock_timestamp() - a.xact_start)::bigint
+                FROM pg_locks l
+                JOIN pg_class c
+                    ON c.oid = l.relation
+                LEFT JOIN pg_stat_activity a
+                    ON a.pid = l.pid
+                WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    AND l.mode = 'AccessExclusiveLock'
+                    AND (starts_with(c.relname, %(ours)s) OR c.relname = %(workers)s)
+                ORDER BY l.granted DESC, length(c.relname), a.xact_start -- the table, not its partitions
+                LIMIT 1
+                """,
+                {"ours": f"{names.prefix}metrics_", "workers": f"{names.prefix}workers"},
+            )
+            row = await cursor.fetchone()
+    except psycopg.Error:
+        row = None
+    if row is None:
+        return f"a metrics table was locked {waited} and is free again, or who holds it can't be seen: try again"
+    table, granted, pid, user, application, query, since_s = row
+    does = "holds" if granted else "waits for"
+    who = f"process {pid}" + (f" (user {user}, application {application!r})" if user else " (a prepared transaction)")
+    query = " ".join((query or "").split())[:_QUERY_CHARS]
+    doing = f" since {since_s:,} s with {query!r}" if since_s is not None else ""
+    return (
+        f"table {table} could not be read {waited}: {who} {does} it exclusively{doing}; nothing is said of it before "
+        f"that ends (SELECT pg_terminate_backend({pid}) ends it)"
+    )

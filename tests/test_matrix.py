@@ -1,0 +1,386 @@
+"""Each damage, or thing withheld, and what every surface says of it: a fault, or that it does not look there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import EPOCH
+from chancy_metrics.events.ledger import read_ledger
+from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.summaries import write_summary
+from chancy_metrics.plugin import reading as reading_module
+from chancy_metrics.projections.summarising import describe
+from examples.embedded import Server
+from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, order, order_and_fold
+from tests.reading import invoke
+from tests.standby import Standby
+from tests.test_web import ROOT, asking
+
+Connection = AsyncConnection[TupleRow]
+Change = Callable[[Connection, Tables], Awaitable[object]]
+PAGE = Path(__file__).parent.parent / "plugin" / "page"
+#: The minute that is damaged: whole, and not long ago.
+MINUTE_US = (now_us() // 60_000_000 - 3) * 60_000_000
+MINUTE = EPOCH + timedelta(microseconds=MINUTE_US)
+KEY = "app:n"
+
+#: What a surface says that does not look where the damage is, by its own words.
+UNSEEN = {
+    "status": ["not looked at   the numbers were never compared with the log", "healthy"],
+    "completeness": ["not looked at   whether the numbers are those of the log: `chancy-metrics verify` compares them"],
+    "explain": ["recomputed: equal"],
+    "check": ["not looked at: the numbers made of the log", "everything is as it was written"],
+}
+#: What is said after a run that has found something.
+AFTER = {
+    "status after": ["UNHEALTHY: verify found"],
+    "status json": ["verify found"],
+    "http": ["verify found"],
+    "strip": ["bad Unhealthy", "Drift bad"],
+}
+
+
+class Case(NamedTuple):
+    """A damage, and the words each surface must say; of the others `UNSEEN` and, with a *finding*, `AFTER`."""
+
+    name: str
+    change: Change
+    finding: str
+    words: dict[str, list[str]] = {}  # noqa: RUF012 # nobody adds to it
+
+
+def by(query: str) -> Change:
+    """Damage by a statement, by force."""
+
+    async def change(connection: Connection, names: Tables) -> None:
+        await damage(connection, names, query)
+
+    return change
+
+
+POINT = (
+    "version = 1 AND worker = 0 AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
+    f" AND bucket = {MINUTE_US // 1_000_000}"
+)
+THIRD = "(producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 3)"
+DIFFERS = {"explain": ["recomputed: DIFFERENT"]}
+
+
+async def undecodable(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    await damage(
+        connection, names, f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE producer = '{writer.producer}'"
+    )
+    await order_and_fold(connection, names)
+
+
+async def a_hole(connection: Connection, names: Tables) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    writer.next_id()
+    await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    await order_and_fold(connection, names)
+
+
+async def what_waits(connection: Connection, names: Tables) -> None:
+    await LogWriter(connection, names).append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    await order(connection, names)
+    await LogWriter(connection, names).append(runs=[a_run(KEY, at_us=MINUTE_US)])
+
+
+CASES = [
+    Case("a rollup row changed", by(f"UPDATE {{r1min}} SET count = count + 1 WHERE {POINT}"), "tally 3 -> 2", DIFFERS),
+    Case("a rollup row removed", by(f"DELETE FROM {{r1min}} WHERE {POINT}"), "only in the new", DIFFERS),
+    Case(
+        "a rollup row added",
+        by(
+            "INSERT INTO {r1min} (version, worker, series, bucket, count, last_us, sum, min, max)"
+            f" SELECT version, worker, series, bucket + 60, 1, last_us, 1, 1, 1 FROM {{r1min}} WHERE {POINT}"
+        ),
+        "only in the old",
+    ),
+    Case(
+        "the cache's last fold removed",
+        by("DELETE FROM {cache} WHERE fold = (SELECT max(fold) FROM {cache})"),
+        "cache, fold 1 of version 1",
+    ),
+    Case(
+        "a position removed",
+        by("DELETE FROM {ledger} WHERE position = 3"),
+        "ledger, position 3: it is missing",
+        DIFFERS | {"check": ["WRONG at position 3 (ledger): it is missing"]},
+    ),
+    Case(
+        "a hash changed",
+        by("UPDATE {ledger} SET chain = '\\x00' WHERE position = 3"),
+        "chain, position 3",
+        {"check": ["WRONG at position 3 (chain)"]},
+    ),
+    Case(
+        "a batch removed",
+        by(f"DELETE FROM {{log}} WHERE {THIRD}"),
+        "log, position 3: its row of",
+        {
+            "check": ["WRONG at position 3 (log)"],
+            "explain": ["recomputed: DIFFERENT", "lost that may belong here (position 3: its row is not in the log)"],
+        },
+    ),
+    Case(
+        "a payload changed",
+        by(f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE {THIRD}"),
+        "payload, position 3",
+        {
+            "check": ["WRONG at position 3 (payload)"],
+            "explain": ["recomputed: DIFFERENT", "lost that may belong here (position 3: ", "sha256"],
+        },
+    ),
+    Case(
+        "a column of a batch changed",
+        by(f"UPDATE {{log}} SET closes = NOT closes WHERE {THIRD}"),
+        "chain, position 3",
+        {"check": ["WRONG at position 3 (chain)"]},
+    ),
+    Case(
+        "a summary changed",
+        by("UPDATE {summaries} SET first_us = 1, last_us = 2"),
+        "summaries, positions 1 to 4",
+        {"explain": ["recomputed: equal; the summaries called stretches empty that hold some of these events"]},
+    ),
+    Case(
+        "a batch that can't be decoded",
+        undecodable,
+        "",
+        {
+            "status": ["UNHEALTHY: 1 batches could not be read, or stored, and are not in the numbers"],
+            "completeness": ["dead letters    1"],
+            "explain": ["recomputed: equal; neither has what version 1 leaves out", "1 batch of 1 event (position 5: "],
+            "check": ["WRONG at position 5 (payload)"],
+            "verify": ["they agree; version 1 leaves out 1 batch of 1 event"],
+            "status after": ["UNHEALTHY: 1 batches could not be read", "exit 3"],
+            "status json": ["could not be read, or stored, and are not in the numbers"],
+            "http": ["could not be read, or stored, and are not in the numbers"],
+            "strip": ["bad Unhealthy", "Dead letters bad 1"],
+        },
+    ),
+    Case(
+        "a hole in a producer's sequence",
+        a_hole,
+        "producers, producer ",
+        {
+            "status": ["UNHEALTHY: 1 batches are missing from their producers' sequences"],
+            "completeness": ["holes           1"],
+            "check": ["(producers): 1 of its batches 1 to 3 are missing from the order"],
+        },
+    ),
+    Case(
+        "an unclean end",
+        by("UPDATE {producers} SET seen_at = seen_at - interval '1 hour'"),
+        "",
+        {
+            "status": ["unclean ends    2"],
+            "completeness": ["unclean ends    2"],
+            "verify": ["everything agrees; 2 sessions ended uncleanly: `completeness` says what may be missing"],
+            "status after": ["unclean ends    2", "healthy"],
+            "status json": ['"ended_uncleanly":2'],
+            "http": ['"ended_uncleanly":2'],
+            "strip": ["good Healthy", "Unclean ends warn 2", "Drift  0"],
+        },
+    ),
+    Case(
+        "what is not folded yet",
+        what_waits,
+        "",
+        {
+            "status": ["4 folded of 5 ordered", "1 batches"],
+            "completeness": ["not folded yet  2 batches"],
+            "explain": ["recomputed: equal; 2 batches are not folded yet, which may hold more"],
+            "check": ["note: 1 batches have no position yet: the chain does not cover them, nor did this check"],
+            "verify": ["compared at position 4", "everything agrees"],
+            "strip": ["Position  4 of "],
+        },
+    ),
+    Case(
+        "nothing at all",
+        by("SELECT 1"),
+        "",
+        {"verify": ["everything agrees"], "status after": ["nothing found is open", "log checked     whole up to"]},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+async def history(server: Server, template: str) -> AsyncIterator[str]:
+    """A database with four batches, folded and summarised, that nobody is connected to."""
+    name = "matrix_template"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+    names = tables("chancy_")
+    async with await AsyncConnection.connect(server.dsn(name), autocommit=True) as connection:
+        writers = [LogWriter(connection, names, worker) for worker in ("w1", "w2")]
+        for at_us in (MINUTE_US - 10**10, MINUTE_US):
+            for writer in writers:
+                await writer.append(jobs=[a_row(at_us)], runs=[a_run(KEY, [1.0], at_us=at_us)])
+        await order_and_fold(connection, names)
+        async with short_transaction(connection) as cursor:
+            rows = await read_ledger(cursor, names, after=0, limit=10)
+            batches = await read_batches(cursor, names, [(row.position, row.batch_id) for row in rows])
+            await write_summary(cursor, names, describe(rows, batches))
+    yield name
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def damaged(server: Server, history: str) -> Any:
+    """A copy of that database, of the test's own."""
+    name = "matrix"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, history))))
+        yield server.dsn(name)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+async def ask(dsn: str) -> dict[str, str]:
+    """What every surface says, the ones after `verify` as it is then."""
+    commands = {
+        "status": ["status"],
+        "completeness": ["completeness"],
+        "explain": ["audit", "explain", KEY, "--at", MINUTE.isoformat()],
+        "check": ["audit", "check"],
+        "verify": ["verify"],
+        "status after": ["status"],
+        "status json": ["status", "--json"],
+    }
+    said = {name: await anyio.to_thread.run_sync(said_by, dsn, command) for name, command in commands.items()}
+    async with asking(dsn) as client:
+        answer = await client.get(f"{ROOT}/status")
+    said["http"] = f"{answer.status_code} {answer.text}"
+    said["strip"] = strip(answer.json()) if answer.status_code == 200 else answer.json()["title"]
+    return said
+
+
+def said_by(dsn: str, command: list[str]) -> str:
+    done = invoke(dsn, command)
+    return f"{done.output}\nexit {done.exit_code}"
+
+
+def strip(status: dict[str, Any]) -> str:
+    """The strip's words, by its own functions where there is a node to run them."""
+    node = shutil.which("node")
+    if node is None:
+        return json.dumps(status)
+    code = (
+        f'import {{ verdict, facts }} from "{(PAGE / "verdict.js").as_uri()}";'
+        f"const status = {json.dumps(status)};"
+        'console.log(verdict(status).join(" "));'
+        "for (const [name, value, how] of facts(status))"
+        " console.log(`${name} ${how ?? ''} ${[value].flat().join('')}`);"
+    )
+    done = subprocess.run([node, "--input-type=module"], input=code, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_every_surface_says_what_is_wrong_or_that_it_does_not_look_there(
+    damaged: str, names: Tables, case: Case
+) -> None:
+    async with await AsyncConnection.connect(damaged, autocommit=True) as connection:
+        await case.change(connection, names)
+
+    said = await ask(damaged)
+
+    expected = UNSEEN | (AFTER if case.finding else {}) | case.words
+    if case.finding:
+        expected["verify"] = [case.finding, "exit 3", *case.words.get("verify", [])]
+    if shutil.which("node") is None:
+        del expected["strip"]
+    missing = {name: [word for word in words if word not in said[name]] for name, words in expected.items()}
+    assert {name: (words, said[name]) for name, words in missing.items() if words} == {}
+    if case.finding:
+        assert "agree" not in said["verify"] and "exit 3" in said["status after"]
+        assert "\nhealthy" not in said["status after"]
+
+
+@pytest.mark.parametrize("table", ["log", "r1min", "head"])
+async def test_a_locked_table_is_waited_for_a_moment_and_named_with_who_holds_it(
+    damaged: str, names: Tables, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "LOCK_LIMIT_MS", 50)
+    named = {"log": "metrics_log", "r1min": "metrics_1min", "head": "metrics_head"}[table]
+    unread = {"log": ["completeness"], "r1min": ["completeness", "check"], "head": []}[table]
+    async with await AsyncConnection.connect(damaged, application_name="a migration") as holder:
+        await fetch(holder, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", names)
+        with anyio.fail_after(30):
+            said = await ask(damaged)
+
+    for name, text in said.items():
+        text = " ".join(text.split())
+        if name in unread:
+            assert "exit 0" in text and "not looked at" in text, (name, text)
+        else:
+            assert f"table chancy_{named} could not be read for 0.05 s: process " in text, (name, text)
+            assert "application 'a migration'" in text and "LOCK TABLE" in text
+            assert "exit 1" in text or name in ("http", "strip")
+    assert said["http"].startswith("503")
+
+
+async def test_where_nothing_was_migrated_every_surface_says_what_to_run(empty_dsn: str) -> None:
+    said = await ask(empty_dsn)
+
+    for name, text in said.items():
+        assert "run `chancy misc migrate`" in text, (name, text)
+        assert "exit 1" in text or name in ("http", "strip")
+    assert said["http"].startswith("503")
+
+
+async def test_a_new_installation_is_not_said_to_be_more_than_it_is(dsn: str) -> None:
+    said = await ask(dsn)
+
+    expected = {
+        "status": ["not looked at   nothing has been folded yet, so there are no numbers", "verified        never"],
+        "completeness": ["position        0", "not looked at"],
+        "explain": ["nothing was recorded under 'app:n'", "exit 1"],
+        "check": ["there is nothing in the log to check yet"],
+        "verify": ["nothing was compared: nothing has been folded yet"],
+        "status after": ["nothing was compared, nothing found is open", "the numbers were never compared with the log"],
+        "status json": ['"whole":0.0'],
+        "http": ['"whole":0.0'],
+        "strip": ["good Healthy, as far as anybody has looked", "Drift  not checked", "Compared  nothing"],
+    }
+    if shutil.which("node") is None:
+        del expected["strip"]
+    missing = {name: [word for word in words if word not in said[name]] for name, words in expected.items()}
+    assert {name: (words, said[name]) for name, words in missing.items() if words} == {}
+    assert not any("agree" in text for text in said.values())
+
+
+async def test_on_a_standby_the_fault_is_found_and_it_is_said_that_it_could_not_be_kept(
+    damaged: str, names: Tables, standby: Standby
+) -> None:
+    async with await AsyncConnection.connect(damaged, autocommit=True) as connection:
+        await CASES[0].change(connection, names)
+    await standby.arrived()
+
+    said = await ask(standby.dsn(psycopg.conninfo.conninfo_to_dict(damaged)["dbname"]))
+
+    assert CASES[0].finding in said["verify"] and "exit 3" in said["verify"]
+    assert "could not be kept for `status`" in " ".join(said["verify"].split())
+    for name in ("status", "status after"):
+        assert "standby         as of the commits" in said[name]
+        assert "the numbers were never compared with the log" in said[name]
+    assert "recomputed: DIFFERENT" in said["explain"]
+    assert "everything is as it was written" in said["check"]
