@@ -247,7 +247,14 @@ class Metrics(Plugin):
 
     async def run(self, worker: Worker, chancy: Chancy) -> None:
         """Append, fold and maintain for *worker* until cancelled. Outlives every error."""
-        await self._session(worker).run()
+        session = self._session(worker)
+        session.runs = True
+        self._point()
+        try:
+            await session.run()
+        finally:
+            session.runs = False
+            self._point()
 
     async def on_jobs_updated_in_transaction(
         self, *, worker: Worker, jobs: Sequence[QueuedJob], cursor: AsyncCursor[DictRow]
@@ -596,8 +603,11 @@ class Metrics(Plugin):
         return Buffer(self._options.max_buffered_points, self._reject)
 
     def _point(self) -> None:
-        """Point direct calls at the first worker's buffer, or the first block's."""
-        buffers = [session.buffer for session in self._sessions.values()]
+        """Point direct calls at the buffer of the first worker that runs, of the first one, or of the first block.
+
+        A worker whose start has failed is there still, and nobody appends for it.
+        """
+        buffers = [session.buffer for session in sorted(self._sessions.values(), key=lambda session: not session.runs)]
         buffers += [block.recorder.buffer for block in self._blocks]
         self._record = buffers[0].record if buffers else self._record_for_nobody
 

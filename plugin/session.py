@@ -44,7 +44,11 @@ DAYS_S = 600
 
 
 class Session:
-    """One worker's part of the plugin, from `on_worker_started` to `on_worker_stopped`."""
+    """One worker's part of the plugin, from `on_worker_started` to `on_worker_stopped`.
+
+    Attributes:
+        runs: Whether its loops run.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Session:
         self.worker = worker
         self.chancy = chancy
         self.buffer = buffer
+        self.runs = False
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._clock = clock

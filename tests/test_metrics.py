@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 from chancy import Chancy, Worker
+from chancy.plugin import Plugin
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
@@ -258,5 +259,32 @@ async def test_an_app_that_was_closed_without_its_workers_end_stands_in_no_other
 
     async with Chancy(dsn, plugins=[metrics]) as app, Worker(app, register_signal_handlers=False):
         await metrics.increment_counter("app:x", 1)
+
+    assert logged_values(await read_log(connection, names), "app:x") == [1]
+
+
+class Fails(Plugin):
+    """A plugin whose first start fails, behind ours."""
+
+    failed = False
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "test.fails"
+
+    async def on_worker_started(self, *, worker: Worker) -> None:
+        if not self.failed:
+            self.failed = True
+            raise ConnectionRefusedError("not yet")
+
+
+async def test_direct_calls_go_to_the_worker_that_runs_and_not_to_one_whose_start_has_failed(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    async with an_app(dsn, plugins=[Fails()]) as (app, metrics):
+        with pytest.raises(ConnectionRefusedError):
+            await Worker(app, register_signal_handlers=False).start()
+        async with Worker(app, register_signal_handlers=False):
+            await metrics.increment_counter("app:x", 1)
 
     assert logged_values(await read_log(connection, names), "app:x") == [1]
