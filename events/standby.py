@@ -18,7 +18,7 @@ REPLAYED_AT = sql.SQL("(CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_t
 
 
 def sentence(error: Exception) -> str:
-    """Return what *error* says on one line, and what to do where its session takes no writes, or had to give way."""
+    """Return what *error* says on one line, and what to do where its session is the wrong one, or in the way."""
     said = " ".join(str(error).split())
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return (
@@ -29,5 +29,10 @@ def sentence(error: Exception) -> str:
         return (
             f"{said}: on a hot standby a query has to end when it keeps changes from being replayed; try again, or "
             f"give queries more time by hot_standby_feedback or max_standby_streaming_delay"
+        )
+    if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn)):
+        return (
+            f"{said}: the metrics tables are missing, older than this code, or in no schema of this session's "
+            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
         )
     return said

@@ -25,7 +25,7 @@ from chancy_metrics.projections.left_out import storable
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.versions import Version, live_version
 
-from .connection import any_connection
+from .connection import any_connection, needs_schema
 from .copying import read_points
 from .limited_log import RateLimited
 from .names import Names
@@ -146,7 +146,7 @@ class Reader:
     async def _load_or_follow(self) -> None:
         names = tables(self._chancy.prefix)
         async with any_connection(self._chancy) as connection:
-            with self._patience.waiting(connection):
+            with needs_schema(names), self._patience.waiting(connection):
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
                     if self._copy is None or not await self._follow(cursor, names, self._copy):
                         self._copy = await _load(cursor, names)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.connection import own_connection
@@ -143,7 +144,20 @@ async def test_limits_are_lifted_for_a_transaction_and_no_longer(dsn: str) -> No
 
 
 async def test_a_search_path_without_our_tables_gets_a_sentence(dsn: str) -> None:
-    done = await anyio.to_thread.run_sync(invoke, f"{dsn}&options=-csearch_path%3Dpg_catalog", ["status"])
+    elsewhere = f"{dsn}&options=-csearch_path%3Dpg_catalog"
 
-    assert done.exit_code == 1
-    assert "in no schema of this session's search_path" in " ".join(done.output.split())
+    for command in (
+        ["status"],
+        ["completeness"],
+        ["verify"],
+        ["fold"],
+        ["rebuild"],
+        ["mark", "x"],
+        ["audit", "events"],
+    ):
+        done = await anyio.to_thread.run_sync(invoke, elsewhere, command)
+        assert done.exit_code == 1
+        assert "in no schema of this session's search_path" in " ".join(done.output.split())
+    async with an_app(elsewhere) as (chancy, metrics):
+        with pytest.raises(SchemaMissing, match="search_path that the workers have"):
+            await metrics.get_metrics(chancy)
