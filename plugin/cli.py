@@ -129,7 +129,7 @@ def _verified(status: Status) -> dict[str, str]:
     share = last.share
     if share.oldest_at is not None:
         each = ", ".join(f"{name} {percent(part)}" for name, part in share.by_resolution.items())
-        lines["  of it"] = (
+        lines["compared"] = (
             f"{percent(share.whole)} of the buckets kept ({each}), the oldest at {_moment(share.oldest_at)}"
         )
     if last.log_at is not None:

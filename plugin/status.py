@@ -214,12 +214,11 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         for rule in status.completeness.failing_rules
         if rule.batches > rule.discarded
     ]
-    if (last := status.verified) is not None and last.open:
-        since = min(fault.found_at for fault in last.open)
-        hidden = len(last.open) - len(last.sentences)
+    if (last := status.verified) is not None and last.found_since is not None:
+        hidden = last.places - len(last.sentences)
         reasons.append(
             f"verify found {last.different} differences and {last.found} other faults, the first at "
-            f"{since:%Y-%m-%d %H:%M:%S %Z}, and no run over their place has found it right since: "
+            f"{last.found_since:%Y-%m-%d %H:%M:%S %Z}, and no run over their place has found it right since: "
             f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more places" if hidden else "")
         )
     if status.due_day is not None and status.due_day.hangs(status.at):

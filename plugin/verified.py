@@ -29,6 +29,8 @@ from chancy_metrics.projections.versions import OPENING
 
 #: Sentences about what is open that `status` shows.
 _SHOWN = 5
+#: Places that are listed in JSON.
+_LISTED = 100
 
 
 class LastVerified(msgspec.Struct, frozen=True):
@@ -39,7 +41,8 @@ class LastVerified(msgspec.Struct, frozen=True):
         at: When it began; so *since*, *until*, *spans*, *position* and *points* are that run's.
         different: Differences that no later run over their bucket has found right, of the live version.
         found: Other faults of the live version and of the log that no later run has found right.
-        open: The places of both, the first ones spelled out in *sentences*.
+        places: How many places both have; the first ones are in *open*, and of these the first in *sentences*.
+        found_since: When the oldest of them was found last.
         expired: Findings whose buckets are not kept any more: they count no longer.
         share: How much of the live version was compared.
         log_at: When the whole log and its order were checked, up to *log_position*; None where they never were.
@@ -57,6 +60,8 @@ class LastVerified(msgspec.Struct, frozen=True):
     found: int
     sentences: list[str]
     open: list[Fault]
+    places: int
+    found_since: datetime | None
     expired: int
     share: Share
     log_at: datetime | None
@@ -142,7 +147,9 @@ async def read_last_verified(
         different=sum(fault.count for fault in faults if fault.check == "difference"),
         found=sum(fault.count for fault in faults if fault.check != "difference"),
         sentences=[str(fault) for fault in faults[:_SHOWN]],
-        open=faults,
+        open=faults[:_LISTED],
+        places=len(faults),
+        found_since=min((fault.found_at for fault in faults), default=None),
         expired=of_live.open + of_log.open - sum(fault.count for fault in faults),
         share=share(of_live.seen, kept_since_s, now_s),
         log_at=of_log.at,

@@ -159,9 +159,16 @@ async def verify(
             nothing="" if points else _why_nothing(checked, at),
             open=None,
             share=None,
-            notes=[],
+            notes=[] if whole.source == "raw" or whole.raw_since is None else [_pruned(whole.raw_since)],
         )
         return await _remember(chancy, connection, names, verified, _run(verified, checked, found))
+
+
+def _pruned(raw_since: datetime) -> str:
+    return (
+        f"days before {raw_since:%Y-%m-%d} have left the log: for them stands the opening, which was made of them when "
+        "they left"
+    )
 
 
 def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
@@ -225,7 +232,7 @@ async def _remember(
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
             kept = await keep(cursor, names, run, now_s=await database_now_us(cursor) // 1_000_000)
-        notes = []
+        notes = verified.notes.copy()
         if kept.expired:
             notes.append(f"{kept.expired:,} earlier findings are closed: their buckets are not kept any more")
         verified = msgspec.structs.replace(verified, open=kept.open, share=kept.share, notes=notes)

@@ -61,7 +61,19 @@ def together(runs: Sequence[Looked]) -> Looked:
     for run in runs:
         for scale, some in run.stretches.items():
             stretches.setdefault(scale, []).extend(some)
-    return Looked(any(run.everywhere for run in runs), stretches, EACH_TIME)
+    united = {scale: _united(some) for scale, some in stretches.items()}
+    return Looked(any(run.everywhere for run in runs), united, EACH_TIME)
+
+
+def _united(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """The same in order, those that touch or overlap as one."""
+    united: list[Stretch] = []
+    for first, end in sorted(stretches):
+        if united and first <= united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], end)
+        else:
+            united.append((first, end))
+    return united
 
 
 class Fault(msgspec.Struct, frozen=True):

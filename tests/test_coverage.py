@@ -64,6 +64,18 @@ def test_a_share_is_of_the_buckets_kept_until_now() -> None:
     assert (nothing.whole, nothing.by_resolution, nothing.oldest_at) == (0, {}, None)
 
 
+@given(some=stretches)
+def test_stretches_together_are_what_they_were_in_order_and_apart(some: list[tuple[int, int]]) -> None:
+    real = [(first, end) for first, end in some if first < end]
+
+    united = together([Looked(stretches={"1min": [one]}) for one in real]).stretches.get("1min", [])
+
+    assert {at for first, end in united for at in range(first, end)} == {
+        at for first, end in real for at in range(first, end)
+    }
+    assert all(before[1] < after[0] for before, after in pairwise(united))
+
+
 def a_run(first: int, end: int) -> Looked:
     return together([Looked(stretches=looked_at({"1min": first}, {"1min": end}))])
 

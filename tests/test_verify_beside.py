@@ -95,6 +95,8 @@ async def test_beside_appends_folds_and_a_prune_nothing_false_is_found(
         found.append(await verify(chancy, since=since, until=since + timedelta(days=3)))
 
     assert [(one.differences, one.findings) for one in found] == [([], [])] * len(found)
+    assert found[-2].notes == found[-1].notes
+    assert found[-1].notes[0].startswith("days before 2026-03-13 have left the log: for them stands the opening")
     states = await fetch(connection, "SELECT state FROM {days} WHERE day < '2026-03-13'", names)
     assert [row[0] for row in states] == ["gone"] * (DAYS - 1)
 
