@@ -64,6 +64,38 @@ async def end_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
     )
 
 
+async def take_back(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int, int, int]:
+    """Delete all that has a place, and leave the order as it is before the first; what waits in pending stays.
+
+    Returns:
+        Positions, batches and events that were there.
+    """
+    await cursor.execute("SELECT set_config('metrics_log.abandoning', 'on', true)")
+    await cursor.execute(
+        sql.SQL(
+            """
+            WITH taken AS (
+                DELETE FROM {log} l
+                USING {ledger} o
+                WHERE l.day = o.day
+                    AND l.producer = o.producer
+                    AND l.sequence = o.sequence
+                RETURNING l.events
+            )
+            SELECT (SELECT count(*) FROM {ledger}), count(*), coalesce(sum(events), 0)::bigint
+            FROM taken
+            """
+        ).format(log=tables.log, ledger=tables.ledger)
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    for table in (tables.ledger, tables.producers, tables.summaries):
+        await cursor.execute(sql.SQL("DELETE FROM {table}").format(table=table))
+    await cursor.execute(sql.SQL("DELETE FROM {days} WHERE state = 'gone'").format(days=tables.days))
+    await cursor.execute(sql.SQL("UPDATE {head} SET position = 0, chain = ''").format(head=tables.head))
+    return row[0], row[1], row[2]
+
+
 async def write_gone_days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Sequence[GoneDay]) -> None:
     """Say of these days that they left the log; one that is closed here is on its way out with that."""
     await cursor.executemany(

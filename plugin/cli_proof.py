@@ -17,7 +17,7 @@ from chancy_metrics.events.seal import Seal, read_seals
 
 from .cli_app import FOUND_SOMETHING, Day, load, run
 from .sealing import Checked, Progress, check, seal
-from .transfer import export_log, import_log
+from .transfer import abandon_import, export_log, import_log
 
 #: Seconds between lines where progress goes to a log.
 _LINES_S = 10
@@ -98,16 +98,26 @@ def export_command(app: str, file: Path, day: date | None, as_json: bool) -> Non
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--abandon", is_flag=True, help="Take back what an unfinished import has brought; without FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def import_command(app: str, file: Path, as_json: bool) -> None:
+def import_command(app: str, file: Path | None, abandon: bool, as_json: bool) -> None:
     """Take the log in FILE into this database, whose own log is empty.
 
     Positions and hashes stay what they were, and each batch is checked before it is kept. Stopped at any moment, the
-    same command goes on. Then `chancy-metrics fold` or `rebuild` makes the numbers.
+    same command goes on, and with --abandon it leaves the log as empty as it was. Then `chancy-metrics fold` or
+    `rebuild` makes the numbers.
     """
+    if abandon == (file is not None):
+        raise click.UsageError("give the FILE to import, or --abandon to take an unfinished import back")
     chancy, _ = load(app)
+    if file is None:
+        gone = run(abandon_import(chancy))
+        taken = f"{gone.batches:,} batches with {gone.events:,} events at {gone.positions:,} positions"
+        text = f"{taken} are taken back: the order is empty again"
+        click.echo(msgspec.json.encode(gone).decode() if as_json else text)
+        return
     done = _with_files(lambda: run(import_log(chancy, file, on_progress=_printer("imported"))))
     if as_json:
         click.echo(msgspec.json.encode(done).decode())

@@ -25,6 +25,7 @@ from chancy_metrics.events.importing import (
     begin_importing,
     end_importing,
     is_importing,
+    take_back,
     write_gone_days,
     write_producers,
 )
@@ -43,10 +44,11 @@ from chancy_metrics.events.transfer import (
     Producer,
     read_frames,
 )
-from chancy_metrics.projections.carrying import Names, begin_with, write_points
+from chancy_metrics.projections.carrying import Names, begin_with, empty_versions, write_points
 from chancy_metrics.projections.versions import OPENING, Version, lock_version, read_versions
 
 from .connection import database_now_us
+from .import_check import Contents
 from .sealing import Progress
 
 #: Seconds to go on trying for a lock that somebody holds.
@@ -67,6 +69,15 @@ class Imported(msgspec.Struct, frozen=True):
 
     since: int
     position: int
+    batches: int
+    events: int
+    seconds: float
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """What an unfinished import had brought, and is gone."""
+
+    positions: int
     batches: int
     events: int
     seconds: float
@@ -117,14 +128,14 @@ class Import:
             ImportRefused: The log has batches of its own, or the file is not what was written; the message says what
                 stays.
         """
+        contents = Contents(self._path)
+        await to_thread.run_sync(contents.look_through)
         header = await self._next()
-        if not isinstance(header, Header):
-            raise ImportRefused(f"{self._path} does not begin as an export does")
+        assert isinstance(header, Header), "read_frames begins with one"
         self._until = header.position
         frame = await self._read_days()
-        await to_thread.run_sync(self._check_file, header)
         async with short_transaction(self._connection) as cursor:
-            state = await self._lock_head(cursor)
+            state = await _lock_head(cursor, self._names)
         if not state.importing:
             if state.position and (state.position, state.chain) == (header.position, header.chain):
                 return Imported(state.position, state.position, 0, 0, 0.0)
@@ -133,6 +144,7 @@ class Import:
                     f"the log of this database has {state.position} positions of its own: {self._path} can only be "
                     "taken into a database whose log is empty"
                 )
+            await self._check_database(contents)
             await self._close_gone()
             frame = await self._begin(frame)
             for one in self._gone:
@@ -141,35 +153,43 @@ class Import:
             frame = await self._next()
         self.position, self._chain = state.position, state.chain
         await self._take(frame)
-        await self._patiently(self._end)
+        await _patiently(self._end)
         took_s = round(time.monotonic() - self._started, 3)
         return Imported(state.position, self.position, self._batches, self._events, took_s)
 
     async def _next(self) -> Frame | None:
         return await to_thread.run_sync(next, self._frames, None)
 
-    def _check_file(self, header: Header) -> None:
-        """Check every place before the first one is taken: half a forged log is nothing anybody wants to keep."""
-        position, chain = 0, b""
-        for piece in genuine_places(read_frames(self._path), 0, b"", {one.day for one in self._gone}, self._path):
-            position, chain = piece[-1].position, piece[-1].chain
-        if (position, chain) != (header.position, header.chain):
+    async def _check_database(self, contents: Contents) -> None:
+        """Check what this database says of the file, before anything is changed.
+
+        Raises:
+            ImportRefused: A day of its batches has left the log here, or its opening goes past the clock here.
+        """
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT day FROM {days} WHERE state <> 'attached' AND day = ANY(%(days)s) LIMIT 1").format(
+                    days=self._names.days
+                ),
+                {"days": sorted(contents.days)},
+            )
+            row = await cursor.fetchone()
+            now_us = await database_now_us(cursor)
+        if row is not None:
+            raise ImportRefused(f"{row[0]} has left the log of this database: it can't take that day's batches")
+        horizons = contents.opening.horizons if contents.opening is not None else {}
+        if late := [f"{name} {at}" for name, at in horizons.items() if at * 1_000_000 > now_us]:
             raise ImportRefused(
-                f"{self._path} ends at position {position}, not at {header.position} with the hash it names"
+                f"the points of {self._path} begin in the future of this database's clock ({', '.join(late)} s): set "
+                "the clock right, or export again where it is"
             )
 
     async def _read_days(self) -> Frame | None:
         """Read the days that are gone; return the frame behind them."""
         while isinstance(frame := await self._next(), GoneDay):
-            self._gone.append(frame)
+            if not self._gone or self._gone[-1].day != frame.day:
+                self._gone.append(frame)
         return frame
-
-    async def _lock_head(self, cursor: AsyncCursor[TupleRow]) -> _State:
-        await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=self._names.head))
-        row = await cursor.fetchone()
-        if row is None:
-            raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-        return _State(row[0], bytes(row[1]), await is_importing(cursor, self._names))
 
     async def _close_gone(self) -> None:
         """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
@@ -183,7 +203,7 @@ class Import:
                     "where it would be closed: import it after that day"
                 )
             if one.day in attached:
-                await self._patiently(partial(self._close, one.day))
+                await _patiently(partial(self._close, one.day))
 
     async def _close(self, day: date) -> None:
         if await close_day(self._connection, self._names, day):
@@ -201,31 +221,31 @@ class Import:
         One transaction: with the mark it is all there.
         """
         async with AsyncExitStack() as stack:
-            cursor, versions = await self._patiently(partial(self._hold, stack))
+            cursor, versions = await _patiently(partial(self._hold, stack))
             await write_gone_days(cursor, self._names, self._gone)
             opening: Opening | None = None
             names = Names(self._beside, self._names)
-            while isinstance(frame, Opening | Points | Producer):
-                if isinstance(frame, Points):
-                    await write_points(cursor, self._names, frame, names)
-                elif isinstance(frame, Opening):
-                    opening = frame
-                frame = await self._next()
-            if opening is not None:
-                await begin_with(cursor, self._names, opening, versions)
+            try:
+                while isinstance(frame, Opening | Points | Producer):
+                    if isinstance(frame, Points):
+                        await write_points(cursor, self._names, frame, names)
+                    elif isinstance(frame, Opening):
+                        opening = frame
+                    frame = await self._next()
+                if opening is not None:
+                    await begin_with(cursor, self._names, opening, versions)
+            except (errors.IntegrityError, errors.DataError, OverflowError) as error:
+                raise ImportRefused(f"the opening in {self._path} can't be taken, and nothing was: {error}") from error
             return frame
 
     async def _hold(self, stack: AsyncExitStack) -> tuple[AsyncCursor[TupleRow], list[Version]]:
         """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
-            state = await self._lock_head(cursor)
+            state = await _lock_head(cursor, self._names)
             if state.position or state.importing:
                 raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
-            await lock_version(cursor, self._names, OPENING, wait=True)
-            versions = [one for one in await read_versions(cursor, self._names) if one.status != "dropped"]
-            for one in versions:
-                await lock_version(cursor, self._names, one.version, wait=True)
+            versions = await _lock_versions(cursor, self._names)
             await begin_importing(cursor, self._names)
             await cursor.execute("SET LOCAL lock_timeout = 0")
             stack.push_async_exit(mine.pop_all())
@@ -245,7 +265,7 @@ class Import:
     async def _take_piece(self, piece: Sequence[Place]) -> None:
         wanted = {place.batch_id.day for place in piece if place.row is not None}
         for day in sorted(wanted - self._days):
-            await self._patiently(partial(self._make_day, day))
+            await _patiently(partial(self._make_day, day))
         self._days |= wanted
         try:
             async with short_transaction(self._connection) as cursor:
@@ -254,7 +274,7 @@ class Import:
         except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(
                 f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
-                f"them stay: {error}"
+                f"them stay: {error}; `chancy-metrics audit import --abandon` takes them back"
             ) from error
         self.position, self._chain = piece[-1].position, piece[-1].chain
         self._batches += sum(place.row is not None for place in piece)
@@ -277,20 +297,83 @@ class Import:
         prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
         frames = (frame for frame in prologue if isinstance(frame, Producer))
         async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            await self._lock_head(cursor)
+            state = await _lock_head(cursor, self._names)
+            if state != (self.position, self._chain, True):
+                raise ImportRefused("the import was taken back, or ended, by somebody else meanwhile")
             while some := await to_thread.run_sync(list, islice(frames, PAGE)):
                 await write_producers(cursor, self._names, some)
             await end_importing(cursor, self._names)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do *work* again while somebody holds a lock that it needs, for a while."""
-        started = time.monotonic()
-        while True:
-            try:
-                return await work()
-            except errors.LockNotAvailable:
-                if time.monotonic() - started >= PATIENCE_S:
-                    raise MetricsLogError(
-                        f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
-                    ) from None
-            await anyio.sleep(_AGAIN_S)
+
+async def abandon(connection: AsyncConnection[TupleRow], names: Tables) -> Abandoned:
+    """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
+
+    One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
+    next fold. Who reads the order waits for the end of this; who appends does not.
+
+    Raises:
+        MetricsLogError: No import is unfinished, or a lock could not be had.
+    """
+    started = time.monotonic()
+    for day in await _days_half_gone(connection, names):
+        await _patiently(partial(_remove, connection, names, day))
+    positions, batches, events = await _patiently(partial(_abandon, connection, names))
+    return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
+
+
+async def _abandon(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[int, int, int]:
+    async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+        state = await _lock_head(cursor, names)
+        if not state.importing:
+            raise MetricsLogError("no import into this database is unfinished: there is nothing to abandon")
+        await _lock_versions(cursor, names)
+        await end_importing(cursor, names)
+        await cursor.execute("SET LOCAL lock_timeout = 0")
+        found = await take_back(cursor, names)
+        await empty_versions(cursor, names)
+    return found
+
+
+async def _days_half_gone(connection: AsyncConnection[TupleRow], names: Tables) -> list[date]:
+    """Return the days an unfinished import called gone whose partitions are still there."""
+    async with short_transaction(connection) as cursor:
+        if not await is_importing(cursor, names):
+            return []
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
+        return [row[0] for row in await cursor.fetchall()]
+
+
+async def _remove(connection: AsyncConnection[TupleRow], names: Tables, day: date) -> None:
+    if await remove_day(connection, names, day):
+        raise errors.LockNotAvailable
+
+
+async def _lock_head(cursor: AsyncCursor[TupleRow], names: Tables) -> _State:
+    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=names.head))
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return _State(row[0], bytes(row[1]), await is_importing(cursor, names))
+
+
+async def _lock_versions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Version]:
+    """Lock the opening and all versions; return those that are not dropped."""
+    await lock_version(cursor, names, OPENING, wait=True)
+    versions = [one for one in await read_versions(cursor, names) if one.status != "dropped"]
+    for one in versions:
+        await lock_version(cursor, names, one.version, wait=True)
+    return versions
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do *work* again while somebody holds a lock that it needs, for a while."""
+    started = time.monotonic()
+    while True:
+        try:
+            return await work()
+        except errors.LockNotAvailable:
+            if time.monotonic() - started >= PATIENCE_S:
+                raise MetricsLogError(
+                    f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
+                ) from None
+        await anyio.sleep(_AGAIN_S)

@@ -20,7 +20,7 @@ from chancy_metrics.events.transfer import check_whole
 from .connection import needs_schema, own_connection
 from .exporting import Export, Exported, Moved
 from .files import publish, temporary_file
-from .importing import Import, Imported
+from .importing import Abandoned, Import, Imported, abandon
 from .sealing import Progress
 
 #: Times to begin again before giving up.
@@ -79,6 +79,20 @@ async def import_log(chancy: Chancy, path: Path, *, on_progress: Callable[[Progr
     async with own_connection(chancy) as connection, own_connection(chancy) as beside:
         with needs_schema(names):
             return await Import(connection, beside, names, path, on_progress).run()
+
+
+async def abandon_import(chancy: Chancy) -> Abandoned:
+    """Take back all that an unfinished import has brought; the log is as empty as it was before.
+
+    What others appended meanwhile stays, and gets its place with the next fold.
+
+    Raises:
+        MetricsLogError: No import is unfinished, or a lock could not be had: nothing has changed.
+    """
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection:
+        with needs_schema(names):
+            return await abandon(connection, names)
 
 
 def archive_path(folder: Path, day: date) -> Path:

@@ -206,6 +206,8 @@ async def write(
         locked = await lock_version(cursor, tables, stretch.version)
         if locked is None or locked.position != stretch.before:
             return Advanced(0, stretch.before, False, BUSY)
+        if not stretch.before and not await _is_ordered(cursor, tables, stretch.position):
+            return Advanced(0, 0, False, BUSY)  # an import was taken back while this was read
         if locked.status not in ADVANCING:
             return Advanced(0, stretch.before, False, f"it is {locked.status}")
         numbered = stretch.numbered
@@ -222,6 +224,14 @@ async def write(
             await announce(cursor)
     left_out = summed_up(stretch.version, stretch.dead, stretch.failed)
     return Advanced(stretch.events, stretch.position, False, left_out=left_out or None)
+
+
+async def _is_ordered(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> bool:
+    await cursor.execute(
+        sql.SQL("SELECT 1 FROM {ledger} WHERE position = %(position)s").format(ledger=tables.ledger),
+        {"position": position},
+    )
+    return await cursor.fetchone() is not None
 
 
 async def narrow(

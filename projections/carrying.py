@@ -173,6 +173,28 @@ async def begin_with(
     await empty_ring(cursor, tables)
 
 
+async def empty_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Take everything out of every version, the opening too; the caller holds the locks of all of them."""
+    for resolution in RESOLUTIONS:
+        await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))
+    await cursor.execute(sql.SQL("DELETE FROM {dead}").format(dead=tables.dead_letters))
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET position = 0,
+                counts = '{{}}',
+                verified = NULL,
+                horizon_1min = 0,
+                horizon_5min = 0,
+                horizon_1hour = 0,
+                horizon_1day = 0
+            """
+        ).format(versions=tables.versions)
+    )
+    await empty_ring(cursor, tables)
+
+
 def _values(point: Point) -> tuple[object, ...]:
     """The values of a row of the opening past its names."""
     return (

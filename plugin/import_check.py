@@ -1,0 +1,87 @@
+"""What a file brings, looked through before an import begins: nothing in it may be refused for good afterwards."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from chancy_metrics.events.errors import Damaged, DamagedExport
+from chancy_metrics.events.genuine import ImportRefused, genuine_places
+from chancy_metrics.events.transfer import Batch, Frame, Gone, GoneDay, Header, Opening, Points, read_frames
+from chancy_metrics.projections.carrying import check_points
+
+
+class Contents:
+    """A file that was read through. Eight bytes a place are kept meanwhile.
+
+    Attributes:
+        days: Those of its batches; *gone* are those that it has no batches of.
+        opening: None where no day is gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.days: set[date] = set()
+        self.gone: set[date] = set()
+        self.opening: Opening | None = None
+        self._path = path
+        self._last_gone = date.min
+        self._ids = array("q")
+        self._first = 0
+
+    def look_through(self) -> None:
+        """Read the file, whose digest is right, in one pass that decodes and hashes all of it.
+
+        Raises:
+            DamagedExport: It says what no log can hold.
+            ImportRefused: A place in it is not what was written.
+        """
+        position, chain = 0, b""
+        frames = read_frames(self._path)
+        header = next(frames)
+        assert isinstance(header, Header), "read_frames begins with one"
+        for piece in genuine_places(self._checked(frames), 0, b"", self.gone, self._path):
+            position, chain = piece[-1].position, piece[-1].chain
+        if (position, chain) != (header.position, header.chain):
+            raise ImportRefused(
+                f"{self._path} ends at position {position}, not at {header.position} with the hash it names"
+            )
+        self._check_ids()
+
+    def _checked(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            if isinstance(frame, Gone | Batch):
+                self._ids.append(hash((frame.producer.int, frame.sequence)))
+                self._first = self._first or frame.position
+                if isinstance(frame, Batch):
+                    self.days.add(frame.day)
+            elif isinstance(frame, GoneDay):
+                if frame.day < self._last_gone:
+                    raise self._damaged(f"names {frame.day} after {self._last_gone} among the days that are gone")
+                self._last_gone = frame.day
+                self.gone.add(frame.day)
+            elif isinstance(frame, Opening):
+                self.opening = frame
+            elif isinstance(frame, Points):
+                if self.opening is None:
+                    raise self._damaged("has points and no opening")
+                try:
+                    check_points(frame)
+                except Damaged as error:
+                    raise self._damaged(f"can't be taken: {error}") from error
+            yield frame
+
+    def _check_ids(self) -> None:
+        """Raise if two places hold one batch; hashes tell, which in a file of 10 million differ for certain enough."""
+        ids = np.frombuffer(self._ids, np.int64)
+        order = np.argsort(ids, kind="stable")
+        twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+        if len(twice):
+            first, second = (self._first + int(order[twice[0] + step]) for step in (0, 1))
+            raise self._damaged(f"has the same batch at positions {first} and {second}")
+
+    def _damaged(self, fault: str) -> DamagedExport:
+        return DamagedExport(fault, where=str(self._path))
