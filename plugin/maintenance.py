@@ -14,6 +14,7 @@ from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import PIECE, UnusedNames, drop_versions, expire
+from chancy_metrics.projections.left_out import forget_left_out
 
 from .connection import DatabaseClock, database_now_us
 from .options import Options
@@ -57,6 +58,7 @@ class Maintenance:
         async with short_transaction(connection) as cursor:
             removed += await forget_positions(cursor, names, before=forgotten, piece=PIECE)
             removed += await forget_days(cursor, names, before=forgotten)
+            removed += await forget_left_out(cursor, names, piece=PIECE)
         await prune(connection, names, options.rules, now_us=now, log_retention_s=options.log_retention)
         return removed or None
 

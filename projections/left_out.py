@@ -241,6 +241,26 @@ async def copy_left_out(
     )
 
 
+async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, piece: int) -> int:
+    """Delete up to *piece* notes on batches that the ledger has forgotten: nothing of their time is kept any more."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {dead}
+            WHERE ctid = ANY(ARRAY(
+                SELECT ctid
+                FROM {dead}
+                WHERE position < (SELECT min(position) FROM {ledger})
+                LIMIT %(piece)s
+                FOR UPDATE SKIP LOCKED
+            ))
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger),
+        {"piece": piece},
+    )
+    return cursor.rowcount
+
+
 def storable(cursor: AsyncCursor[TupleRow], text: str) -> str:
     """Return *text* as this database can hold it: an error may quote the very character that could not be stored.
 

@@ -33,7 +33,7 @@ from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.left_out import LeftOut, left_out
+from chancy_metrics.projections.left_out import LeftOut, forget_left_out, left_out
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.span import Span
@@ -404,3 +404,19 @@ async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_ver
     assert "`chancy-metrics discard --rule picky --why ...`" in stays
     assert (given_up, goes, made.different) == (1, "", 0)
     assert [(rule.rule, rule.batches, rule.discarded) for rule in found.failing_rules] == [("picky", 1, 1)]
+
+
+async def test_what_is_left_out_is_forgotten_with_its_position(connection: Connection, names: Tables) -> None:
+    for _ in range(2):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, names)
+    note = "INSERT INTO {dead_letters} (version, position, error) VALUES (0, %(at)s, 'x'), (1, %(at)s, 'x')"
+    for position in (1, 2):
+        await fetch(connection, note, names, at=position)
+    await fetch(connection, "DELETE FROM {ledger} WHERE position = 1", names)
+
+    async with short_transaction(connection) as cursor:
+        removed = [await forget_left_out(cursor, names, piece=1) for _ in range(3)]
+
+    assert removed == [1, 1, 0]
+    assert await fetch(connection, "SELECT version, position FROM {dead_letters}", names) == [(0, 2), (1, 2)]

@@ -21,7 +21,7 @@ from chancy_metrics.plugin.versions import list_versions
 from chancy_metrics.projections.replay import diff, replay, stored
 from chancy_metrics.projections.rules import RuleSet
 from tests import rules
-from tests.factories import LogWriter, a_row, an_app, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_row, an_app, damage, fetch, now_us, order, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
 
@@ -266,6 +266,24 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
     assert letters == [(2, "picky", "LookupError: no failed jobs, please")]
     assert taken.withheld == [] and any("rule 'picky' failed on 1 batch" in reason for reason in taken.unhealthy)
     assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
+
+
+async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_version_has(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_jobs(connection, names)
+    await order_and_fold(connection, names)
+    await damage(connection, names, "UPDATE {log} SET payload = 'x' WHERE events > 0")
+
+    async with code(dsn, rules.first, version=1) as new:
+        await new.look()
+        task = await new.look()
+
+    assert (await live(connection, names), await counted(connection, names, "global:status:succeeded")) == (
+        (1, "2.0"),
+        3,
+    )
+    assert task.reason.startswith("version 2 leaves out 1 batch of 3 events (position 1: the payload does not match")
 
 
 async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mended_rules(
