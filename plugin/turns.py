@@ -123,6 +123,10 @@ async def project(
 
 async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
     """Do what there is to do now and return the seconds until the next look."""
+    # numpy comes with this: a process that never folds starts without it.
+    from chancy_metrics.projections.advance import BUSY
+
+    was_mine = turns.mine
     if turns.new:
         found = await projector.look()
         turns.new = not found.numbers
@@ -143,7 +147,11 @@ async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
         turns.take_over()
     # A longer round would be followed by as long a pause, in which nobody sees anything new.
     done = await projector.run_once(within_s=interval_s)
-    if not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
+    idle = not (done.batches or done.events or done.reason)
+    if not was_mine and (idle or (done.reason == BUSY and not done.events)):
+        turns.hear("")  # of those that took over at the same time another was faster
+        await projector.close()
+    elif not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
     turns.new = turns.new and not done.events
     return min(interval_s, turns.new_s()) if turns.new else interval_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
@@ -207,6 +208,26 @@ async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
     assert NEW_S < later < INTERVAL_S
     assert (idle, turns.mine, pause) == (False, True, INTERVAL_S)
     assert await total(connection, names, "app:n") == [1] * 4
+
+
+async def test_of_many_workers_that_start_at_once_one_makes_the_first_numbers(
+    dsn: str, names: Tables, connection: Connection
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    many = [Turns(f"w{number}", INTERVAL_S, asyncio.Event()) for number in range(20)]
+    async with an_app(dsn, notifications=False) as (chancy, _), AsyncExitStack() as stack:
+        projectors = [Projector(chancy, f"w{number}") for number in range(len(many))]
+        for projector in projectors:
+            stack.push_async_callback(projector.close)
+
+        pauses = await asyncio.gather(
+            *(_turn(turns, projector, INTERVAL_S) for turns, projector in zip(many, projectors, strict=True))
+        )
+
+    assert await total(connection, names, "app:n") == [1] * 4
+    # One may have ordered what another one has folded.
+    assert 1 <= [turns.mine for turns in many].count(True) <= 2
+    assert len(set(pauses)) > len(many) / 2
 
 
 async def test_who_becomes_the_leader_is_awake_at_once() -> None:
