@@ -35,14 +35,21 @@ def is_deterministic(error: BaseException) -> bool:
     """Whether *error* comes again each time the same batches are folded, so that one of them has to be left out.
 
     Everything else may pass: connections, locks, deadlocks, time-outs, memory, disk, a read-only server, cancellation,
-    and tables or permissions that are missing. So may what is not known here: a fold that stands still says so, a batch
-    that is left out by mistake is missed by nobody.
+    and tables or permissions that are missing. So may what is not known here: a fold that stands still says so, while
+    nobody may notice a batch that is left out by mistake.
     """
     if isinstance(error, psycopg.Error):
         if error.sqlstate is not None:
             return error.sqlstate[:2] in _OF_THE_DATA
         return isinstance(error, psycopg.DataError)  # psycopg's own: a value no parameter can hold
     return isinstance(error, _PYTHONS)
+
+
+def may_be_of_a_batch(error: BaseException) -> bool:
+    """Whether it is worth finding the batch: *error* comes again with it, or nobody knows, as of internal errors."""
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return is_deterministic(error) or not (may_pass(error) or is_too_much(error))
+    return is_deterministic(error)
 
 
 def is_too_much(error: BaseException) -> bool:

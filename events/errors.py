@@ -74,6 +74,10 @@ class UnknownCodec(MetricsLogError):
     """A batch was written by newer code than this."""
 
 
+class StuckAt(MetricsLogError):
+    """One batch can't be folded for an error that nobody knows to be its own; the message says which and what to do."""
+
+
 class SequenceConflict(MetricsLogError):
     """A batch id is taken by a batch with other bytes; appending was refused, nothing was dropped."""
 

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words, may_pass
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.left_out import storable
@@ -171,10 +171,11 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
                 until=position,
                 announce=announce,
             )
-        except psycopg.Error as error:
-            if connection.closed or may_pass(error):
+        except (psycopg.Error, StuckAt) as error:
+            cause = error.__cause__ if isinstance(error, StuckAt) else error
+            if not isinstance(cause, psycopg.Error) or connection.closed or may_pass(cause):
                 raise
-            await leave_out(connection, names, one.version, position, in_words(error), folder="discard")
+            await leave_out(connection, names, one.version, position, in_words(cause), folder="discard")
         else:
             said = done.reason or f"the batch at position {position} is folded now, into version {one.version}"
     return said

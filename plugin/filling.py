@@ -13,7 +13,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.classify import in_words, is_deterministic, is_too_much
+from chancy_metrics.events.classify import in_words, is_too_much, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
@@ -165,7 +165,7 @@ class Filling:
                             f"{self._step_events:,} events at a time: {in_words(error)}"
                         )
                         continue
-                    if not is_deterministic(error):
+                    if not may_be_of_a_batch(error):
                         raise
                     done = await self._narrow(target)
                 if done.reason:

@@ -14,8 +14,9 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.classify import in_words, is_deterministic
+from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.codec import CODEC
+from chancy_metrics.events.errors import StuckAt
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
@@ -119,7 +120,7 @@ async def advance(
             return stretch
         return await write(connection, tables, stretch, folder=folder, announce=announce)
     except Exception as error:
-        if not is_deterministic(error):
+        if not may_be_of_a_batch(error):
             raise
     return await narrow(
         connection,
@@ -248,6 +249,9 @@ async def narrow(
     """Do what `advance` does where its step has failed by its data: by halves, and halves of those that fail.
 
     What fails alone is left out: of the user's rules those without which the batch can be stored, else the batch.
+
+    Raises:
+        StuckAt: It fails alone, and nobody knows whether that may pass; the version stands right before it.
     """
     async with short_transaction(connection, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
@@ -301,10 +305,15 @@ class _Halving:
         try:
             return await self._step(before, positions[-1])
         except Exception as error:
-            if not is_deterministic(error):
+            if not may_be_of_a_batch(error):
                 raise
             if len(positions) == 1:
-                return await self._leave_out(before, positions[0], error)
+                if is_deterministic(error):
+                    return await self._leave_out(before, positions[0], error)
+                raise StuckAt(
+                    f"version {self._version} can't get past position {positions[0]}: {in_words(error)}; if that comes "
+                    f"again, `chancy-metrics discard {positions[0]} --why ...` leaves the batch out"
+                ) from error
         middle = len(positions) // 2
         done = await self.fold(before, positions[:middle])
         if done.position < positions[middle - 1]:  # somebody else folds, or newer code has to
