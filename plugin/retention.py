@@ -19,6 +19,7 @@ from chancy_metrics.projections.rules import RuleSet
 
 from .connection import database_now_us, own_connection
 from .options import Options
+from .reading import reading
 from .transfer import archive_day
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
@@ -133,7 +134,7 @@ async def prune_all(
         keep_s: Seconds the log is kept; `log_retention` by default.
     """
     pruned: list[PrunedDay] = []
-    async with own_connection(chancy) as connection:
+    async with reading(chancy) if dry_run else own_connection(chancy) as connection:
         now = await database_now_us(connection.cursor())
         while True:
             some = await prune(

@@ -21,6 +21,7 @@ from .connection import needs_schema, own_connection
 from .exporting import Export, Exported, Moved
 from .files import publish, temporary_file
 from .importing import Abandoned, Import, Imported, abandon
+from .reading import reading
 from .sealing import Progress
 
 #: Times to begin again before giving up.
@@ -47,12 +48,11 @@ async def export_log(
         OSError: It can't be written.
     """
     names = tables(chancy.prefix)
-    async with own_connection(chancy) as connection:
+    async with reading(chancy) as connection:
 
         async def write(file: BinaryIO) -> Exported:
             export = Export(connection, names, file, on_progress)
-            with needs_schema(names):
-                return await (export.write_log() if day is None else export.write_day(day))
+            return await (export.write_log() if day is None else export.write_day(day))
 
         if path is not None:
             return await _write_file(path, write)

@@ -17,6 +17,7 @@ from chancy_metrics.projections.pages import read_end
 from chancy_metrics.projections.selection import Place, Selection
 
 from .audit import pages
+from .reading import reading
 from .web_parameters import Parameters, WrongParameter
 
 #: Seconds after which a search that finds too little answers with what it has.
@@ -93,8 +94,7 @@ async def _place(chancy: Chancy, text: str) -> Place:
     match = _PLACE.fullmatch(text)
     if match is None or (match["back"] and match["index"]):
         raise WrongParameter("after", text, _PLACES)
-    await chancy.pool.open()
-    async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         end = await read_end(cursor, tables(chancy.prefix))
     position = int(match["position"])
     if match["back"]:

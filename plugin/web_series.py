@@ -14,6 +14,7 @@ from chancy_metrics.events.schema import tables
 
 from .explain import UnknownSeries
 from .metrics import metrics_of
+from .reading import reading
 from .window import Metric
 
 
@@ -61,8 +62,7 @@ async def list_series(chancy: Chancy, prefix: str | None, *, after: str | None, 
 
 async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> WorkersPage:
     names = tables(chancy.prefix)
-    await chancy.pool.open()
-    async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
                 """

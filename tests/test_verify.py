@@ -563,6 +563,30 @@ async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_fi
     assert (await verified(dsn)).open == 0
 
 
+async def test_a_run_that_compared_nothing_closes_nothing_even_where_something_was_wrong(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await a_history(connection, names)
+    later = NOON_US // 1_000_000 + 36_000
+    await fetch(
+        connection,
+        "INSERT INTO {r1min} (version, worker, series, bucket, count, last_us, sum, min, max)"
+        " SELECT version, worker, series, %(later)s, 1, 1, 1, 1, 1 FROM {r1min} WHERE worker = 0 LIMIT 1",
+        names,
+        later=later,
+    )
+    ten_hours = timedelta(hours=10)
+    bad = await verified(dsn, since=NOON + ten_hours, until=NOON + ten_hours + timedelta(minutes=5))
+    await fetch(connection, "DELETE FROM {r1min} WHERE bucket = %(later)s", names, later=later)
+
+    empty = await verified(dsn, since=NOON + ten_hours, until=NOON + ten_hours + timedelta(minutes=5))
+    whole = await verified(dsn)
+
+    assert (bad.points, empty.points, empty.drift) == (1, 0, 0)
+    assert bad.open == empty.open and bad.open > 0
+    assert whole.open == 0
+
+
 async def test_a_position_is_right_again_when_a_run_that_passes_it_says_so(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
