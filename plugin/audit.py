@@ -16,9 +16,11 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.left_out import LeftOutBatch, left_out_at
 from chancy_metrics.projections.pages import Page, read_end, read_pages
 from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.versions import live_version
 
 from .connection import needs_schema
 from .moments import utc
@@ -38,6 +40,7 @@ class JobLife(msgspec.Struct, frozen=True):
         first_day: The log's first day; None without any.
         pruned: Days that have left the log, in which it may have had updates too.
         unreadable: Batches that can't be read, in which it may have had updates too.
+        left_out: Batches of its updates that are not in the numbers, and why.
         waiting: Batches that are recorded and not in the order yet, up to 10,000.
     """
 
@@ -47,6 +50,7 @@ class JobLife(msgspec.Struct, frozen=True):
     first_day: date | None
     pruned: list[Pruned]
     unreadable: list[Unreadable]
+    left_out: list[LeftOutBatch]
     waiting: int
 
 
@@ -130,6 +134,8 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
         async with short_transaction(connection) as cursor:
             days = await read_days(cursor, names)
             waiting = await _waiting(cursor, names)
+            live = await live_version(cursor, names)
+            missing = await left_out_at(cursor, names, live.version, [one.position for one in updates])
     return JobLife(
         job_id,
         updates,
@@ -137,6 +143,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
         days[0] if days else None,
         [gap for gap in gaps if isinstance(gap, Pruned)],
         [gap for gap in gaps if isinstance(gap, Unreadable)],
+        missing,
         waiting,
     )
 

@@ -233,6 +233,7 @@ def _show_life(life: JobLife) -> None:
     else:
         click.echo(f"the log has no update of job {life.job_id} up to position {life.position:,}")
     notes = [str(gap) for gap in life.unreadable] + pruned_days(life.pruned)
+    notes += [f"the update at position {one.position} is not in the numbers: {one.error}" for one in life.left_out]
     if life.waiting:
         waiting = "1 batch waits" if life.waiting == 1 else f"{life.waiting:,} batches wait"
         notes.append(f"{waiting} for a place in the order, which the next fold gives: there may be more soon")

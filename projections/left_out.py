@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
@@ -92,6 +92,26 @@ class LeftOut(msgspec.Struct, frozen=True):
         if self.batches > other.batches:
             return msgspec.structs.replace(self, rules=rules)
         return LeftOut(self.version, 0, 0, 0, 0, [], rules)
+
+
+async def left_out_at(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, positions: Sequence[int]
+) -> list[LeftOutBatch]:
+    """Return those of *positions* of whose batches nothing is in *version*, ascending."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position, error
+            FROM {dead}
+            WHERE version = %(version)s
+                AND rule = ''
+                AND position = ANY(%(positions)s)
+            ORDER BY position
+            """
+        ).format(dead=tables.dead_letters),
+        {"version": version, "positions": list(positions)},
+    )
+    return [LeftOutBatch(*row) for row in await cursor.fetchall()]
 
 
 def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, str], str]) -> LeftOut:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.audit import job_life
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.discarding import discard, discard_rule
@@ -279,14 +281,16 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
     monkeypatch.setenv("DSN", dsn)
     await fetch(connection, REFUSE, names)
     writer = LogWriter(connection, names)
-    await writer.append(jobs=[a_row(now_us())])
-    await writer.append(jobs=[a_row(now_us())], runs=[a_run("poison", at_us=now_us())])
+    rows = [a_row(now_us()), a_row(now_us())]
+    await writer.append(jobs=rows[:1])
+    await writer.append(jobs=rows[1:], runs=[a_run("poison", at_us=now_us())])
     await order_and_fold(connection, names)
     says = "version 1 leaves out 1 batch of 2 events (position 2: can't be stored: UntranslatableCharacter: no poison"
     now, day = datetime.now(UTC), timedelta(days=1)
     async with an_app(dsn) as (chancy, _):
         explained = await explain(chancy, "global:status:succeeded", now, resolution="1day")
         elsewhere = await explain(chancy, "global:status:succeeded", now - 3 * day, resolution="1day")
+        lives = [await job_life(chancy, UUID(bytes=row.job_id)) for row in rows]
         windows = [await completeness(chancy, now - day), await completeness(chancy, None, now - day)]
         made = await rebuild(chancy)
 
@@ -294,6 +298,7 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
     assert explained.sentence.startswith(f"1 event in the log; recomputed: equal; neither has what {says}")
     assert elsewhere.sentence == "0 events in the log; nothing is stored, and nothing comes of the log"
     assert [(one.dead_letters, says in one.left_out) for one in windows] == [(1, True), (0, False)]
+    assert [[one.position for one in life.left_out] for life in lives] == [[], [2]]
     assert (made.left_out, made.different) == (1, 0)
     assert (says in made.left_out_before, says.replace("version 1", "version 2") in made.leaves_out) == (True, True)
 
