@@ -115,8 +115,8 @@ async def _log_writer(connection: AsyncConnection[TupleRow]) -> Write:
         day = (await attached_days(cursor, names))[0]
 
     async def write(cursor: AsyncCursor[TupleRow], batch_id: BatchId, batch: EncodedBatch) -> None:
-        now = await append(cursor, names, batch_id._replace(day=day), batch, worker="bench")
-        check("whether it was new", now is not None, True)
+        done = await append(cursor, names, batch_id._replace(day=day), batch, worker="bench")
+        check("what became of it", done.state, "appended")
 
     return write
 

@@ -75,7 +75,7 @@ class _Producer(NamedTuple):
     async def append(self, connection: AsyncConnection[TupleRow], sequence: int, batch: EncodedBatch) -> None:
         batch_id = BatchId(datetime.now(UTC).date(), self.id, sequence)
         async with short_transaction(connection) as cursor:
-            if await append(cursor, _NAMES, batch_id, batch, worker=self.worker) is None:
+            if not (await append(cursor, _NAMES, batch_id, batch, worker=self.worker)).is_written:
                 raise RuntimeError(f"benchmark broken: {batch_id} is in the log already")
 
 

@@ -16,8 +16,11 @@ from psycopg.rows import TupleRow
 from .log import APPENDED_US, BatchId, read_columns, short_transaction
 from .schema import Tables
 from .seal import LogRow, link
+from .spill import take_spilled_of, take_spilled_unless_locked
 
 SEQUENCE_LIMIT = 2_000
+#: Milliseconds each lock is waited for while the end of the ledger is held: others want it, too.
+ORDER_LOCK_MS = 200
 #: Events (or one batch) that are decoded or held at once.
 PIECE_EVENTS = 50_000
 #: The columns of a `LogRow`, in `read_columns`.
@@ -34,11 +37,14 @@ class Sequenced(NamedTuple):
         batches: How many got a position.
         position: The last position in the ledger; None if somebody else holds the order.
         last_id: Largest pending id seen: the `after` of the next call.
+        conflicts: Of spilled batches whose id is taken by one with other bytes, a sentence each; they went into the
+            log as producers of their own.
     """
 
     batches: int
     position: int | None
     last_id: int
+    conflicts: tuple[str, ...] = ()
 
 
 class LedgerRow(NamedTuple):
@@ -75,16 +81,22 @@ async def sequence(
 
     Batches of one producer get theirs in the order of their sequences. Safe to call from anywhere at any time:
     whoever does not get the lock leaves. With *after* only pending ids past it are looked at, which spares the
-    dead rows below; a call now and then with the id up to which all is *settled* finds what committed late.
+    dead rows below; a call now and then with the id up to which all is *settled* finds what committed late. Before
+    that, spilled batches are taken into the log, if it can be written to now.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: Somebody holds a lock on the log, and its batches can't be read; nothing
+            was done, and a later call does it.
     """
-    async with short_transaction(connection, index_only=True) as cursor:
+    conflicts = await take_spilled_unless_locked(connection, tables)
+    async with short_transaction(connection, lock_timeout_ms=ORDER_LOCK_MS, index_only=True) as cursor:
         await cursor.execute(
             sql.SQL("SELECT 1 FROM {pending} WHERE id > %(after)s LIMIT 1").format(pending=tables.pending),
             {"after": after},
         )
         if await cursor.fetchone() is None:
-            return Sequenced(0, await _position(cursor, tables), after)
-    async with short_transaction(connection, index_only=True) as cursor:
+            return Sequenced(0, await _position(cursor, tables), after, tuple(conflicts))
+    async with short_transaction(connection, lock_timeout_ms=ORDER_LOCK_MS, index_only=True) as cursor:
         # The lock and the read are two statements: a lock taken by the statement that reads is younger than
         # its snapshot, and what another sequencer took meanwhile would be taken twice.
         await cursor.execute(
@@ -92,12 +104,14 @@ async def sequence(
         )
         head = await cursor.fetchone()
         if head is None:
-            return Sequenced(0, None, after)
+            return Sequenced(0, None, after, tuple(conflicts))
         position, chain = int(head[0]), bytes(head[1])
         taken = await _take(cursor, tables, after, limit)
         known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
-        if after > settled and _has_gap(taken, known):
-            taken += await _take(cursor, tables, settled, limit)  # a predecessor committed late, below *after*
+        if gaps := _gaps(taken, known):
+            # A predecessor committed late, below *after*, or is spilled still: it was committed before its successor.
+            conflicts += await take_spilled_of(cursor, tables, gaps)
+            taken += await _take(cursor, tables, settled, limit)
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         rows = await read_log_rows(cursor, tables, [row.batch_id for row in taken])
         ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
@@ -114,7 +128,7 @@ async def sequence(
             sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
             {"position": position, "chain": chain},
         )
-    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]))
+    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), tuple(conflicts))
 
 
 async def read_ledger(
@@ -215,12 +229,14 @@ async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: s
     return {row[0]: row[1] for row in await cursor.fetchall() if row[1] is not None}
 
 
-def _has_gap(taken: Sequence[_Pending], known: dict[UUID, int]) -> bool:
-    lowest: dict[UUID, int] = {}
+def _gaps(taken: Sequence[_Pending], known: dict[UUID, int]) -> set[UUID]:
+    """Return the producers of which *taken* does not go on, one by one, where the ledger ends."""
+    numbers: dict[UUID, set[int]] = {}
     for row in taken:
         producer, number = row.batch_id.producer, row.batch_id.sequence
-        lowest[producer] = min(number, lowest.get(producer, number))
-    return any(number > known.get(producer, 0) + 1 for producer, number in lowest.items())
+        if number > known.get(producer, 0):
+            numbers.setdefault(producer, set()).add(number)
+    return {producer for producer, mine in numbers.items() if max(mine) - known.get(producer, 0) > len(mine)}
 
 
 def _in_sequence(taken: Sequence[_Pending]) -> list[BatchId]:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, Literal, LiteralString, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from psycopg import AsyncConnection, AsyncCursor, Cursor, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, Cursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
 from .codec import EncodedBatch
-from .errors import SequenceConflict
 from .facts import bounded_worker
 from .schema import Tables
 from .settings import Isolation, settings_for
 
 #: `appended_at` as an integer, in `read_columns`.
 APPENDED_US: LiteralString = "(extract(epoch FROM l.appended_at) * 1000000)::bigint"
+#: The limit for lock waits of `append_in_transaction`.
+_LOCK_WAIT_MS = 100
 #: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
 _IDLE_MS = 5_000
 #: The same of one that only reads a snapshot: it holds no row lock, and thinks about 100,000 series for longer.
@@ -96,22 +97,41 @@ async def short_transaction(
 
 
 _APPEND = """
-WITH batch AS (
-    INSERT INTO {log} (
-        day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256
-    )
-    VALUES (
-        coalesce(%(day)s::date, (clock_timestamp() AT TIME ZONE 'UTC')::date), %(producer)s, %(sequence)s,
-        %(worker)s, %(first_us)s, %(last_us)s, %(events)s, %(closes)s, %(codec)s, %(payload)b, %(sha256)b
-    )
-    ON CONFLICT DO NOTHING
-    RETURNING day, producer, sequence
+SELECT state, at, error_code, error_text
+FROM {append}(
+    %(lock_wait_ms)s::integer, %(is_retry)s, %(day)s::date, %(producer)s, %(sequence)s::bigint, %(worker)s::text,
+    %(first_us)s::bigint, %(last_us)s::bigint, %(events)s::integer, %(closes)s, %(codec)s::smallint, %(payload)b,
+    %(sha256)b
 )
-INSERT INTO {pending} (day, producer, sequence)
-SELECT day, producer, sequence
-FROM batch
-RETURNING clock_timestamp()
 """
+
+
+class Appended(NamedTuple):
+    """What became of a batch; its transaction is whole in any case.
+
+    Attributes:
+        state: "appended" to the log; "spilled" into the table from which `sequence` takes it into the log; "known":
+            nothing was written, since an earlier transaction wrote this id; "taken": the same with other bytes.
+        now: The database's clock.
+        error: Why the log did not take a batch that is spilled.
+    """
+
+    state: Literal["appended", "spilled", "known", "taken"]
+    now: datetime
+    error: Error | None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this transaction wrote it."""
+        return self.state in ("appended", "spilled")
+
+    @property
+    def spill_note(self) -> str:
+        """Say where a spilled batch is and why."""
+        return (
+            f"the log did not take them ({type(self.error).__name__}: {self.error}); they are in the spill table, from "
+            "which a fold takes them into the log when it can"
+        )
 
 
 async def append(
@@ -122,15 +142,33 @@ async def append(
     *,
     worker: str,
     closes: bool = False,
-) -> datetime | None:
-    """Append one batch in the caller's transaction.
+    lock_wait_ms: int = 0,
+    is_retry: bool = False,
+) -> Appended:
+    """Append one batch in the caller's transaction; what the log can't take now goes into the spill table.
 
-    Returns:
-        The database's clock, or None if a batch with this id is there already, in which case nothing was
-        written and every earlier transaction that wrote it has ended.
+    Args:
+        lock_wait_ms: How long each lock of the log is waited for; 0 waits for ever. A spilled batch adds 10 ms at
+            the most.
+        is_retry: Whether an earlier transaction may have written this id. It is looked up first: once that transaction
+            has ended, "known" is final, and so is what is written. If it has not, the same bytes may be both in the
+            log and spilled, of which `sequence` drops one.
+
+    Raises:
+        psycopg.Error: Neither the log nor the spill table took it. The transaction is whole if the server could
+            answer.
     """
-    await send(cursor, tables, batch_id, batch, worker=worker, closes=closes)
-    return await appended(cursor)
+    await send(
+        cursor,
+        tables,
+        batch_id,
+        batch,
+        worker=worker,
+        closes=closes,
+        lock_wait_ms=lock_wait_ms,
+        is_retry=is_retry,
+    )
+    return await receive(cursor)
 
 
 async def send(
@@ -141,76 +179,47 @@ async def send(
     *,
     worker: str,
     closes: bool = False,
+    lock_wait_ms: int = 0,
+    is_retry: bool = False,
 ) -> None:
-    """The first half of `append`, which in a pipeline waits for nothing; `appended` is the other."""
-    values = batch_id._asdict() | batch._asdict() | {"worker": bounded_worker(worker), "closes": closes}
+    """The first half of `append`, which in a pipeline waits for nothing; `receive` is the other."""
+    values = _values(batch_id, batch, worker, lock_wait_ms) | {"closes": closes, "is_retry": is_retry}
     # In binary: the caller's session may have a DateStyle that psycopg does not read.
     await cursor.execute(_append_statement(tables), values, binary=True)
 
 
-async def appended(cursor: AsyncCursor[TupleRow]) -> datetime | None:
-    row = await cursor.fetchone()
-    return row[0] if row else None
+async def receive(cursor: AsyncCursor[TupleRow]) -> Appended:
+    return _appended(await cursor.fetchone())
 
 
 async def append_in_transaction(
-    cursor: AsyncCursor[Any], tables: Tables, producer: UUID, batch: EncodedBatch, *, worker: str
+    cursor: AsyncCursor[Any],
+    tables: Tables,
+    producer: UUID,
+    batch: EncodedBatch,
+    *,
+    worker: str,
+    lock_wait_ms: int = _LOCK_WAIT_MS,
 ) -> None:
-    """Append the single batch of a producer of its own, on the database's day. Raises what PostgreSQL raises."""
+    """Append the single batch of a producer of its own, on the database's day. Raises what `append` raises."""
     async with cursor.connection.cursor(row_factory=tuple_row) as own:
-        await own.execute(_append_statement(tables), _single_values(producer, batch, worker))
+        await own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms))
+        _appended(await own.fetchone())
 
 
 def sync_append_in_transaction(
-    cursor: Cursor[Any], tables: Tables, producer: UUID, batch: EncodedBatch, *, worker: str
+    cursor: Cursor[Any],
+    tables: Tables,
+    producer: UUID,
+    batch: EncodedBatch,
+    *,
+    worker: str,
+    lock_wait_ms: int = _LOCK_WAIT_MS,
 ) -> None:
     """The same, synchronous."""
     with cursor.connection.cursor(row_factory=tuple_row) as own:
-        own.execute(_append_statement(tables), _single_values(producer, batch, worker))
-
-
-async def check_same(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId, batch: EncodedBatch) -> None:
-    """Make sure that the batch in the log under this id is this one.
-
-    Raises:
-        SequenceConflict: It has other bytes.
-    """
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT sha256
-            FROM {log}
-            WHERE day = %(day)s
-                AND producer = %(producer)s
-                AND sequence = %(sequence)s
-            """
-        ).format(log=tables.log),
-        batch_id._asdict(),
-    )
-    row = await cursor.fetchone()
-    if row is None or bytes(row[0]) != batch.sha256:
-        raise SequenceConflict(
-            f"batch {batch_id.sequence} of producer {batch_id.producer} on {batch_id.day} is in the log with other "
-            f"content; this one is kept and not appended: two processes must not share a producer"
-        )
-
-
-async def is_recorded(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> bool:
-    """Whether this batch is in the log or was: final where its day takes no more."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT EXISTS (
-                SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s
-            ) OR EXISTS (
-                SELECT 1 FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s
-            )
-            """
-        ).format(ledger=tables.ledger, log=tables.log),
-        batch_id._asdict(),
-    )
-    row = await cursor.fetchone()
-    return bool(row and row[0])
+        own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms))
+        _appended(own.fetchone())
 
 
 async def read_batches(
@@ -262,9 +271,31 @@ async def read_columns(
 
 
 def _append_statement(tables: Tables) -> sql.Composed:
-    return sql.SQL(_APPEND).format(log=tables.log, pending=tables.pending)
+    return sql.SQL(_APPEND).format(append=tables.append)
 
 
-def _single_values(producer: UUID, batch: EncodedBatch, worker: str) -> dict[str, Any]:
+def _values(batch_id: BatchId, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
+    return batch_id._asdict() | batch._asdict() | {"worker": bounded_worker(worker), "lock_wait_ms": lock_wait_ms}
+
+
+def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
     place = {"day": None, "producer": producer, "sequence": 1, "worker": bounded_worker(worker)}
-    return batch._asdict() | place | {"closes": True}
+    return batch._asdict() | place | {"closes": True, "is_retry": False, "lock_wait_ms": lock_wait_ms}
+
+
+def _appended(row: TupleRow | None) -> Appended:
+    assert row is not None
+    state, now, code, text = row
+    error = None if code is None else _error(code, text)
+    if state == "refused":
+        assert error is not None
+        raise error
+    return Appended(state, now, error)
+
+
+def _error(code: str, text: str) -> Error:
+    """The error the function caught, as if psycopg had raised it."""
+    try:
+        return errors.lookup(code)(text)
+    except KeyError:  # a state of ours, or one that is newer than psycopg
+        return DatabaseError(f"{text} ({code})")

@@ -6,7 +6,7 @@ import asyncio
 from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
-from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, Rollback, errors, sql
 from psycopg.rows import TupleRow
 
 from .log import short_transaction
@@ -17,8 +17,6 @@ DAYS_AHEAD = 21
 DDL_LOCK_MS = 100
 #: Detaching waits for whoever uses the log, a dump say; what is left pending after this is finished by a later call.
 DETACH_S = 2.0
-#: SQLSTATE of an append to a closed day.
-DAY_CLOSED = "CM001"
 
 #: A day takes batches; takes none; is in the opening; has left the log.
 DayState = Literal["attached", "closed", "opening", "gone"]
@@ -124,11 +122,6 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
         )
 
 
-def takes_no_batch(error: BaseException) -> bool:
-    """Whether an append failed because its day is closed or has no partition: no retry can find it otherwise."""
-    return isinstance(error, errors.CheckViolation) or (isinstance(error, Error) and error.sqlstate == DAY_CLOSED)
-
-
 async def days_before(cursor: AsyncCursor[TupleRow], tables: Tables, end: date) -> list[LogDay]:
     """Return the days before *end* that have not left the log, oldest first."""
     await cursor.execute(
@@ -171,9 +164,16 @@ async def close_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
                         """
                     ).format(partition=tables.partition(day), refuse_append=tables.refuse_append)
                 )
+            await cursor.execute(
+                sql.SQL("SELECT EXISTS (SELECT FROM {spill} WHERE day = %(day)s)").format(spill=tables.spill),
+                {"day": day},
+            )
+            if await cursor.fetchone() == (True,):
+                raise Rollback
+            return ""
     except errors.LockNotAvailable:
         return _held(day)
-    return ""
+    return f"batches of {day} are spilled: a worker's next fold takes them into the log, or `chancy-metrics fold`"
 
 
 async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:

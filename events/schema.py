@@ -16,6 +16,7 @@ MIGRATION_KEY = "metrics_log"
 TABLES = (
     "metrics_log",
     "metrics_pending",
+    "metrics_spill",
     "metrics_ledger",
     "metrics_head",
     "metrics_producers",
@@ -47,6 +48,7 @@ class Tables(NamedTuple):
     prefix: str
     log: sql.Identifier
     pending: sql.Identifier
+    spill: sql.Identifier
     ledger: sql.Identifier
     head: sql.Identifier
     producers: sql.Identifier
@@ -60,6 +62,7 @@ class Tables(NamedTuple):
     cache: sql.Identifier
     refuse_change: sql.Identifier
     refuse_append: sql.Identifier
+    append: sql.Identifier
 
     def rollup(self, resolution: str) -> sql.Identifier:
         """The table of *resolution*; `KeyError` for one that does not exist."""
@@ -99,6 +102,7 @@ def tables(prefix: str) -> Tables:
         prefix,
         log=name("log"),
         pending=name("pending"),
+        spill=name("spill"),
         ledger=name("ledger"),
         head=name("head"),
         producers=name("producers"),
@@ -112,4 +116,5 @@ def tables(prefix: str) -> Tables:
         cache=name("cache"),
         refuse_change=name("refuse_change"),
         refuse_append=name("refuse_append"),
+        append=name("append"),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 from chancy.migrate import Migration, Migrator
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
@@ -68,6 +70,24 @@ CREATE TABLE {pending} (
     producer uuid NOT NULL,
     sequence bigint NOT NULL
 ) WITH ({short_lived});
+
+-- Batches that the log could not take. It has no partition, and nobody who locks the log has a reason to lock it.
+CREATE TABLE {spill} (
+    day date NOT NULL,
+    producer uuid NOT NULL,
+    sequence bigint NOT NULL,
+    worker text NOT NULL,
+    first_us bigint,
+    last_us bigint,
+    appended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    events integer NOT NULL,
+    closes boolean NOT NULL,
+    codec smallint NOT NULL,
+    payload bytea NOT NULL,
+    sha256 bytea NOT NULL,
+    PRIMARY KEY (producer, sequence)
+) WITH ({short_lived});
+ALTER TABLE {spill} ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 CREATE TABLE {ledger} (
     position bigint PRIMARY KEY,
@@ -205,6 +225,128 @@ VALUES (0, 2, 0, '{{}}', 'opening', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0
 INSERT INTO {head} (position, chain, live) VALUES (0, '', 1);
 """
 
+_COLUMNS: LiteralString = "day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256"
+_VALUES: LiteralString = (
+    "_day, _producer, _sequence, _worker, _first_us, _last_us, _events, _closes, _codec, _payload, _sha256"
+)
+# Whatever happens in a block with an exception handler is undone as at a savepoint, so the caller's transaction stays
+# whole. SET restores the caller's own lock_timeout at the end of the call; a lock wait reads it when it begins.
+_APPEND = """
+CREATE FUNCTION {append}(
+    _lock_wait_ms integer,
+    _is_retry boolean,
+    _day date,
+    _producer uuid,
+    _sequence bigint,
+    _worker text,
+    _first_us bigint,
+    _last_us bigint,
+    _events integer,
+    _closes boolean,
+    _codec smallint,
+    _payload bytea,
+    _sha256 bytea,
+    OUT state text,
+    OUT at timestamptz,
+    OUT error_code text,
+    OUT error_text text
+) LANGUAGE plpgsql SET lock_timeout = 0 AS $fn$
+DECLARE
+    _short_wait_ms CONSTANT text := least(nullif(_lock_wait_ms, 0), 10);
+    _is_there boolean;
+BEGIN
+    _day := coalesce(_day, (clock_timestamp() AT TIME ZONE 'UTC')::date);
+
+    -- Where other events may come under the id of an earlier attempt, nothing is written before that is looked up.
+    -- The earlier transaction has ended, and a batch moves from spill to pending to ledger, so one snapshot finds it.
+    IF _is_retry THEN
+        BEGIN
+            PERFORM set_config('lock_timeout', _short_wait_ms, true);
+            BEGIN
+                _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
+                    OR EXISTS (SELECT FROM {pending} WHERE {is_this})
+                    OR EXISTS (SELECT FROM {ledger} WHERE {is_this});
+            EXCEPTION WHEN OTHERS OR query_canceled THEN
+                _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
+                    OR EXISTS (
+                        SELECT FROM {log}
+                        WHERE day IN (_day, (clock_timestamp() AT TIME ZONE 'UTC')::date)
+                            AND {is_this}
+                    )
+                    OR EXISTS (SELECT FROM {ledger} WHERE {is_this});
+            END;
+            IF _is_there THEN
+                state := 'known';
+                IF EXISTS (SELECT FROM {spill} WHERE {is_this} AND sha256 <> _sha256)
+                    OR EXISTS (SELECT FROM {log} WHERE day = _day AND {is_this} AND sha256 <> _sha256)
+                THEN
+                    state := 'taken';
+                END IF;
+            END IF;
+        EXCEPTION WHEN OTHERS OR query_canceled THEN
+            -- Once it is found, only its bytes could not be read.
+            state := CASE WHEN _is_there THEN 'known' ELSE 'refused' END;
+            error_code := SQLSTATE;
+            error_text := SQLERRM || '; what became of an earlier attempt can''t be looked up';
+        END;
+        IF state IS NOT NULL THEN
+            at := clock_timestamp();
+            RETURN;
+        END IF;
+    END IF;
+
+    BEGIN
+        PERFORM set_config('lock_timeout', _lock_wait_ms::text, true);
+        INSERT INTO {log} ({columns})
+        VALUES ({values})
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            INSERT INTO {pending} (day, producer, sequence) VALUES (_day, _producer, _sequence);
+            state := 'appended';
+        ELSE
+            SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
+            INTO STRICT state
+            FROM {log}
+            WHERE day = _day
+                AND {is_this};
+        END IF;
+    EXCEPTION
+        WHEN serialization_failure THEN  -- a batch that this transaction can't see may have this id
+            state := 'refused';
+            error_code := SQLSTATE;
+            error_text := SQLERRM;
+        WHEN OTHERS OR query_canceled THEN
+            state := NULL;
+            error_code := SQLSTATE;
+            error_text := SQLERRM;
+    END;
+    at := clock_timestamp();
+    IF state IS NOT NULL THEN
+        RETURN;
+    END IF;
+
+    BEGIN
+        PERFORM set_config('lock_timeout', _short_wait_ms, true);
+        INSERT INTO {spill} ({columns})
+        VALUES ({values})
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            state := 'spilled';
+        ELSE
+            SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
+            INTO STRICT state
+            FROM {spill}
+            WHERE {is_this};
+        END IF;
+    EXCEPTION WHEN OTHERS OR query_canceled THEN
+        state := 'refused';
+        error_text := error_text || '; nor did the spill table: ' || SQLERRM;
+    END;
+    at := clock_timestamp();
+END
+$fn$;
+"""
+
 # A changing column in an index would end HOT updates: the sketch and the totals stay out of both.
 _ROLLUP = """
 CREATE TABLE {rollup} (
@@ -246,6 +388,14 @@ class MetricsLog(Migration):
         await cursor.execute(
             sql.SQL(_UP).format(short_lived=_SHORT_LIVED, ledger_days=ledger_days, **_identifiers(names))
         )
+        await cursor.execute(
+            sql.SQL(_APPEND).format(
+                columns=sql.SQL(_COLUMNS),
+                values=sql.SQL(_VALUES),
+                is_this=sql.SQL("producer = _producer AND sequence = _sequence"),
+                **_identifiers(names),
+            )
+        )
         for resolution in schema.RESOLUTIONS:
             await cursor.execute(
                 sql.SQL(_ROLLUP).format(
@@ -268,7 +418,7 @@ class MetricsLog(Migration):
         await cursor.execute(
             sql.SQL(
                 "DROP TABLE IF EXISTS {head}; DROP TABLE IF EXISTS {versions}; DROP FUNCTION {refuse_change}(); "
-                "DROP FUNCTION {refuse_append}()"
+                "DROP FUNCTION {refuse_append}(); DROP FUNCTION IF EXISTS {append}"
             ).format(**_identifiers(names))
         )
 

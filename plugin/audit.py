@@ -150,7 +150,9 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
 
 async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
     await cursor.execute(
-        sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT %(most)s) AS p").format(pending=names.pending),
+        sql.SQL(
+            "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(most)s) AS p"
+        ).format(pending=names.pending, spill=names.spill),
         {"most": _MOST_WAITING},
     )
     row = await cursor.fetchone()

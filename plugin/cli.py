@@ -73,7 +73,7 @@ def _text(status: Status) -> str:
         "rollups, cache": f"{_size(status.rollup_bytes)}, {status.series:,} series",
         "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
         "retention": _due(status.due_day),
-        "pending": f"{status.pending_batches:,} batches",
+        "pending": f"{status.pending_batches:,} batches, {status.spilled_batches:,} of them spilled",
         "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
         "lag": lag,
         "folder": f"{status.folded_by or 'nobody'}, since {_moment(status.folding_since)}",

@@ -118,7 +118,7 @@ def needs_schema(names: Tables) -> Iterator[None]:
     """
     try:
         yield
-    except errors.UndefinedTable as error:
+    except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise SchemaMissing(
             f"the metrics tables under prefix {names.prefix!r} are missing, or in no schema of this session's "
             f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"

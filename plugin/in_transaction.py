@@ -25,6 +25,7 @@ async def record(
     observations: Sequence[Observation],
     *,
     worker: str,
+    lock_wait_ms: int,
     is_behind: bool = False,
 ) -> None:
     """Write *observations* with the caller's transaction; raises what breaks, nothing is written then.
@@ -32,14 +33,22 @@ async def record(
     Args:
         is_behind: The clock that they have their time from is behind: they count as skewed.
     """
-    await append_in_transaction(cursor, tables, uuid4(), _encode_now(observations, is_behind), worker=worker)
+    batch = _encode_now(observations, is_behind)
+    await append_in_transaction(cursor, tables, uuid4(), batch, worker=worker, lock_wait_ms=lock_wait_ms)
 
 
 def sync_record(
-    cursor: Cursor[Any], tables: Tables, observations: Sequence[Observation], *, worker: str, is_behind: bool = False
+    cursor: Cursor[Any],
+    tables: Tables,
+    observations: Sequence[Observation],
+    *,
+    worker: str,
+    lock_wait_ms: int,
+    is_behind: bool = False,
 ) -> None:
     """The same, synchronous."""
-    sync_append_in_transaction(cursor, tables, uuid4(), _encode_now(observations, is_behind), worker=worker)
+    batch = _encode_now(observations, is_behind)
+    sync_append_in_transaction(cursor, tables, uuid4(), batch, worker=worker, lock_wait_ms=lock_wait_ms)
 
 
 async def measure(cursor: AsyncCursor[Any], tables: Tables, series: Series, value: float, *, worker: str) -> None:

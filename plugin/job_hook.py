@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -13,31 +11,26 @@ from uuid import UUID, uuid4
 
 import psycopg
 from chancy import Chancy, QueuedJob
-from psycopg import AsyncCursor, errors
+from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
-from chancy_metrics.events.codec import EncodedBatch, encode
-from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.log import BatchId, append, appended, is_recorded, send, short_transaction
-from chancy_metrics.events.partitions import takes_no_batch
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.log import Appended, BatchId, receive, send, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 
 from .buffer import Buffer
 from .connection import DatabaseClock, one_trip, own_connection
 from .job_facts import job_facts
 from .limited_log import RateLimited
-from .presence import Held
+from .presence import Held, spell
 
-#: Seconds after a lock time-out in which job updates go straight to the buffer.
-MUTED_S = 30
+#: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
+RETRY_WAIT_MS = 8
+#: Seconds between warnings that job updates wait in memory: the last one before a kill says what is lost.
+MEMORY_WARNING_S = 1
 #: Seconds to wait for a connection of the pool for the first batch.
 _OPEN_WAIT_S = 10
-_LIMIT_LOCK_WAITS = """
-SELECT set_config('chancy_metrics.lock_timeout', current_setting('lock_timeout'), true),
-    set_config('lock_timeout', %s, true)
-"""
-_LIFT_LIMIT = "SELECT set_config('lock_timeout', current_setting('chancy_metrics.lock_timeout'), true)"
 
 
 class _Bag:
@@ -80,11 +73,13 @@ class _Attempt(NamedTuple):
 class JobHook:
     """One worker's producer of job updates.
 
-    Its batch commits or rolls back with the jobs. Where the host keeps its batch because it does not know what
-    became of its COMMIT, it comes again with the same `QueuedJob` objects and maybe newer ones: all of them are
-    written under the id that may be taken. If it was free, the first transaction never was. If it was taken, it
-    was, and only the jobs that were not in it are written, under the next id. Either is final, since the host's
-    own UPDATEs have waited for that transaction.
+    Its batch commits or rolls back with the jobs, whether the log takes it or, while that is locked or broken, the
+    spill table. Where the host keeps its batch because it does not know what became of its COMMIT, it comes again with
+    the same `QueuedJob` objects and maybe newer ones. Then the id of the earlier attempt is looked up wherever a batch
+    can be: spilled, waiting for its position, or in the ledger. If it is nowhere, the earlier transaction rolled back,
+    and all jobs are written under that id. If it is there, that transaction committed, and only the jobs that were not
+    in it are written, under the next id. Either is final, since the host's own UPDATEs have waited for that
+    transaction. Where it can't be looked up nothing is written, and the jobs wait in memory for the next flush.
     """
 
     def __init__(
@@ -94,7 +89,7 @@ class JobHook:
         clock: DatabaseClock,
         log: Logger,
         *,
-        lock_timeout_s: float,
+        lock_wait_ms: int,
         keep_meta: tuple[str, ...],
         error_messages: bool = False,
     ) -> None:
@@ -106,12 +101,10 @@ class JobHook:
         self._written = False  # whether the transaction under way holds the unconfirmed attempt
         self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
         self._owed = _Bag()  # saved by the host, in the log only if the unconfirmed attempt is
-        self._no_day = False  # whether the day of the unconfirmed attempt takes no batch any more
-        self._muted_until = 0.0
         self._closed = False
         self._buffer = buffer
         self._clock = clock
-        self._lock_timeout_ms = max(1, round(lock_timeout_s * 1000))
+        self._full_wait_ms = self._lock_wait_ms = lock_wait_ms
         self._facts = partial(job_facts, keep_meta=keep_meta, error_messages=error_messages)
         self._warnings = RateLimited(log)
 
@@ -122,14 +115,12 @@ class JobHook:
         try:
             async with (
                 chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
-                short_transaction(connection, lock_timeout_ms=self._lock_timeout_ms) as cursor,
+                short_transaction(connection) as cursor,
             ):
-                now = await append(cursor, tables(chancy.prefix), attempt.batch_id, encode(), worker=self.worker_id)
+                await self._append(cursor, tables(chancy.prefix), attempt.batch_id, [], is_retry=False)
         except Exception as error:  # a worker must start whatever the log does
             self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
             return
-        if now is not None:
-            self._clock.see(now)
         self._confirm()
 
     async def record(self, cursor: AsyncCursor[Any], prefix: str, jobs: Sequence[QueuedJob]) -> None:
@@ -143,8 +134,6 @@ class JobHook:
                 host tries the whole again.
         """
         self._written = False
-        if self._unconfirmed is None and time.monotonic() < self._muted_until:
-            return
         if cursor.connection.info.transaction_status == TransactionStatus.INERROR:
             # Let the host try it again rather than commit nothing.
             raise psycopg.OperationalError("the job update transaction is lost: a statement in it failed")
@@ -152,7 +141,7 @@ class JobHook:
             try:
                 await self._write(own, tables(prefix), list(jobs))
             except Exception as error:  # our failure must not become the job's
-                await self._rollback(own, error)
+                await self._rollback(own, len(jobs), error)
             else:
                 self._written = self._unconfirmed is not None
 
@@ -185,104 +174,119 @@ class JobHook:
         """
         if self._closed:
             return
-        async with (
-            own_connection(chancy) as connection,
-            short_transaction(connection, lock_timeout_ms=self._lock_timeout_ms) as cursor,
-        ):
-            names = tables(chancy.prefix)
-            attempt = await self._placed(cursor, names)
+        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+            names, attempt = tables(chancy.prefix), self._unconfirmed
             if attempt is None and self._sequence == 1:
                 return  # it never began
-            batch = self._encoded(self._owed.jobs())
             batch_id = attempt.batch_id if attempt else self._next_id()
-            now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=True)
-            if now is None:
+            closing = partial(self._append, cursor, names, closes=True)
+            appended = await closing(batch_id, self._owed.jobs(), is_retry=attempt is not None)
+            if not appended.is_written:
                 following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
-                await append(cursor, names, following, encode(), worker=self.worker_id, closes=True)
+                await closing(following, [], is_retry=False)
         self._unconfirmed, self._owed, self._closed = None, _Bag(), True
 
     async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
         async with one_trip(cursor.connection):
-            # The server is busy with these while the batch is made.
+            # The server is busy with this while the batch is made.
             await cursor.execute("SAVEPOINT metrics_log")
-            async with self._limited(cursor):
-                attempt = await self._placed(cursor, names)
-                new = _without(jobs, self._recorded)
-                if self._recorded:
-                    # What the host does not come back with now, it never will.
-                    self._recorded = _Bag(_without(jobs, _Bag(new)))
-                batch_id = attempt.batch_id if attempt else self._next_id()
-                candidates = self._owed.jobs() + new
-                sent = bool(candidates or attempt)
-                if sent:
-                    await self._send(cursor, names, batch_id, candidates)
+            attempt = self._unconfirmed
+            new = _without(jobs, self._recorded)
+            if self._recorded:
+                # What the host does not come back with now, it never will.
+                self._recorded = _Bag(_without(jobs, _Bag(new)))
+            batch_id = attempt.batch_id if attempt else self._next_id()
+            candidates = self._owed.jobs() + new
+            sent = bool(candidates or attempt)
+            if sent:
+                await self._send(cursor, names, batch_id, candidates, is_retry=attempt is not None)
         if not sent:
             return
-        if await self._appended(cursor):
+        if (await self._appended(cursor)).is_written:
             self._unconfirmed = _Attempt(batch_id, _Bag(new))
             return
+        left = new
         if attempt is None:
+            self._warnings.warn(
+                "conflict",
+                f"{batch_id} of job updates is recorded already, but this process never wrote it: "
+                "two processes must not share a producer, and this one takes a new id",
+            )
             self.producer, self._sequence = uuid4(), 1
             self.producers.append(self.producer)
-            raise SequenceConflict(
-                f"batch {batch_id} of job updates is in the log already, but this process never wrote it"
-            )
-        # It was there: the first transaction did commit, with exactly the jobs of that attempt.
-        self._settle(attempt)
-        if left := _without(new, attempt.bag):
-            batch_id = self._next_id()
-            async with one_trip(cursor.connection), self._limited(cursor):
-                await self._send(cursor, names, batch_id, left)
-            if await self._appended(cursor):
-                self._unconfirmed = _Attempt(batch_id, _Bag(left))
-
-    @asynccontextmanager
-    async def _limited(self, cursor: AsyncCursor[TupleRow]) -> AsyncIterator[None]:
-        """Limit lock waits for a block; what fails in it is rolled back, and the limit with it."""
-        await cursor.execute(_LIMIT_LOCK_WAITS, (f"{self._lock_timeout_ms}ms",))
-        yield
-        await cursor.connection.execute(_LIFT_LIMIT)
-
-    async def _placed(self, cursor: AsyncCursor[TupleRow], names: Tables) -> _Attempt | None:
-        """Return the unconfirmed attempt; where its day is gone, look up what became of it, or give it another day."""
-        attempt = self._unconfirmed
-        if attempt is None or not self._no_day:
-            return attempt
-        await self._clock.ask(cursor)
-        if await is_recorded(cursor, names, attempt.batch_id):
-            self._settle(attempt)
         else:
-            self._unconfirmed = attempt._replace(batch_id=self._next_id())
-        self._no_day = False
-        return self._unconfirmed
+            # It was there: the first transaction did commit, with exactly the jobs of that attempt.
+            self._settle(attempt)
+            left = _without(new, attempt.bag)
+        if left:
+            batch_id = self._next_id()
+            await self._append(cursor, names, batch_id, left, is_retry=False)
+            self._unconfirmed = _Attempt(batch_id, _Bag(left))
+
+    async def _append(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        batch_id: BatchId,
+        jobs: list[QueuedJob],
+        *,
+        is_retry: bool,
+        closes: bool = False,
+    ) -> Appended:
+        await self._send(cursor, names, batch_id, jobs, is_retry=is_retry, closes=closes)
+        return await self._appended(cursor)
 
     async def _send(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, batch_id: BatchId, jobs: list[QueuedJob]
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        batch_id: BatchId,
+        jobs: list[QueuedJob],
+        *,
+        is_retry: bool,
+        closes: bool = False,
     ) -> None:
-        await send(cursor, names, batch_id, self._encoded(jobs), worker=self.worker_id)
+        await send(
+            cursor,
+            names,
+            batch_id,
+            encode(self._facts(jobs) if jobs else ()),
+            worker=self.worker_id,
+            closes=closes,
+            lock_wait_ms=self._lock_wait_ms,
+            is_retry=is_retry,
+        )
 
-    def _encoded(self, jobs: list[QueuedJob]) -> EncodedBatch:
-        return encode(self._facts(jobs) if jobs else ())
+    async def _appended(self, cursor: AsyncCursor[TupleRow]) -> Appended:
+        try:
+            appended = await receive(cursor)
+        except psycopg.Error:
+            self._wait_shorter()
+            raise
+        self._clock.see(appended.now)
+        if appended.state == "spilled":
+            self._wait_shorter()
+            self._warnings.warn("spill", f"job updates of worker {self.worker_id!r}: {appended.spill_note}")
+        else:
+            self._lock_wait_ms = self._full_wait_ms
+        return appended
 
-    async def _appended(self, cursor: AsyncCursor[TupleRow]) -> bool:
-        now = await appended(cursor)
-        if now is not None:
-            self._clock.see(now)
-        return now is not None
+    def _wait_shorter(self) -> None:
+        self._lock_wait_ms = max(1, min(self._lock_wait_ms // 2, RETRY_WAIT_MS))
 
-    async def _rollback(self, cursor: AsyncCursor[TupleRow], error: Exception) -> None:
+    async def _rollback(self, cursor: AsyncCursor[TupleRow], how_many: int, error: Exception) -> None:
         try:
             await cursor.execute("ROLLBACK TO SAVEPOINT metrics_log; RELEASE SAVEPOINT metrics_log")
         except psycopg.Error as failure:
             # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
             raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
-        if isinstance(error, errors.LockNotAvailable):
-            self._muted_until = time.monotonic() + MUTED_S
-        self._no_day = takes_no_batch(error) and self._unconfirmed is not None
+        others = spell(self._buffer.held() + self.held())
         self._warnings.warn(
             "record",
-            f"job updates of worker {self.worker_id!r} go through the buffer, the log did not take them: "
+            f"neither the log nor the spill table took {how_many} job updates of worker {self.worker_id!r}: they wait "
+            f"in memory beside {others}; if this process is killed before the database takes them, they are lost: "
             f"{type(error).__name__}: {error}",
+            every_s=MEMORY_WARNING_S,
         )
 
     def _confirm(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from logging import Logger
 
@@ -10,16 +11,16 @@ INTERVAL_S = 60
 
 
 class RateLimited:
-    """Writes each kind of warning at most once a minute and says how many it held back."""
+    """Writes each kind of warning at most once a minute, or *every_s*, and says how many it held back."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log
         self._last: dict[str, float] = {}
         self._held: dict[str, int] = {}
 
-    def warn(self, kind: str, message: str) -> None:
+    def warn(self, kind: str, message: str, *, every_s: float = INTERVAL_S) -> None:
         now = time.monotonic()
-        if now - self._last.get(kind, -INTERVAL_S) < INTERVAL_S:
+        if now - self._last.get(kind, -math.inf) < every_s:
             self._held[kind] = self._held.get(kind, 0) + 1
             return
         self._last[kind] = now

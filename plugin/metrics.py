@@ -374,18 +374,26 @@ class Metrics(Plugin):
 
         Raises:
             InvalidObservation: One breaks a rule; nothing was written.
-            psycopg.Error: The log did not take it; the transaction is aborted.
+            psycopg.Error: Neither the log nor the spill table took it; nothing was written, so roll back.
         """
-        is_behind = self._clock.is_ahead_of_host()
         await in_transaction.record(
-            cursor, tables(chancy.prefix), observations, worker=self._name(), is_behind=is_behind
+            cursor,
+            tables(chancy.prefix),
+            observations,
+            worker=self._name(),
+            lock_wait_ms=self._options.lock_wait_ms,
+            is_behind=self._clock.is_ahead_of_host(),
         )
 
     def sync_record_in_transaction(self, chancy: Chancy, cursor: Cursor[Any], *observations: Observation) -> None:
         """`record_in_transaction` for synchronous code, child processes of the process executor included."""
-        is_behind = self._clock.is_ahead_of_host()
         in_transaction.sync_record(
-            cursor, tables(chancy.prefix), observations, worker=self._name(), is_behind=is_behind
+            cursor,
+            tables(chancy.prefix),
+            observations,
+            worker=self._name(),
+            lock_wait_ms=self._options.lock_wait_ms,
+            is_behind=self._clock.is_ahead_of_host(),
         )
 
     async def flush(self, chancy: Chancy) -> None:

@@ -35,6 +35,11 @@ class Options(NamedTuple):
     rules: RuleSet
     auto_rebuild: bool
 
+    @property
+    def lock_wait_ms(self) -> int:
+        """`lock_timeout` as the database takes it: 0 would wait for ever."""
+        return max(1, min(2**31 - 1, round(self.lock_timeout * 1000)))
+
 
 def check_options(
     *,

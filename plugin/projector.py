@@ -107,6 +107,8 @@ class Projector:
             with self._patience.waiting(connection):
                 sequenced = await sequence(connection, names, after=after, settled=self._hint.settled)
             after, ordered = sequenced.last_id, sequenced.batches
+            for conflict in sequenced.conflicts:
+                self._chancy.log.warning(f"metrics: {conflict}")
             batches += ordered
         self._hint.looked(after)
         if sweep and sequenced.position is not None:
@@ -241,12 +243,16 @@ async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: fl
         sql.SQL(
             """
             SELECT coalesce(v.folded_at > clock_timestamp() - make_interval(secs => %(within)s), false)
-                OR (v.position = h.position AND NOT EXISTS (SELECT 1 FROM {pending} WHERE id > %(settled)s))
+                OR (
+                    v.position = h.position
+                    AND NOT EXISTS (SELECT 1 FROM {pending} WHERE id > %(settled)s)
+                    AND NOT EXISTS (SELECT 1 FROM {spill})
+                )
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
             """
-        ).format(head=names.head, versions=names.versions, pending=names.pending),
+        ).format(head=names.head, versions=names.versions, pending=names.pending, spill=names.spill),
         {"within": within_s, "settled": settled},
     )
     row = await cursor.fetchone()

@@ -17,8 +17,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
-from chancy_metrics.events.partitions import make_days, takes_no_batch
+from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.silence import Patience, ServerSilent
 
@@ -67,6 +66,7 @@ class _InFlight(NamedTuple):
     batch_id: BatchId
     batch: EncodedBatch
     closes: bool
+    is_retry: bool = False
 
 
 class Recorder:
@@ -149,11 +149,11 @@ class Recorder:
                 names = tables(chancy.prefix)
                 try:
                     async with (self.line or any_connection)(chancy) as connection:
-                        await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+                        await self._drain(connection, names)
                 except ServerSilent as error:  # the pool's other connections may be as dead
                     self._warnings.warn("silent", f"metrics of worker {self.worker_id!r}: {error}")
                     async with own_connection(chancy) as connection:
-                        await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+                        await self._drain(connection, names)
 
     def held(self) -> Held:
         """Count what is in memory, in flight included: it is not known to be in the log."""
@@ -168,10 +168,10 @@ class Recorder:
         """
         async with self._lock, own_connection(chancy) as connection:
             names = tables(chancy.prefix)
-            await self._drain(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+            await self._drain(connection, names)
             if not self._closed and self._sequence > 1:
                 self._in_flight = self._cut_as(encode(), closes=True)
-                await self._send(connection, names, chancy, lock_wait_ms=LOCK_WAIT_MS)
+                await self._send(connection, names)
 
     def renew(self) -> None:
         """Become a new producer with nothing to append."""
@@ -196,12 +196,10 @@ class Recorder:
                 f"worker {self.worker_id!r} could not say that it lives, tried again: {type(error).__name__}: {error}",
             )
 
-    async def _drain(
-        self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0
-    ) -> None:
+    async def _drain(self, connection: AsyncConnection[TupleRow], names: Tables) -> None:
         while self._in_flight or (next_batch := self._next()):
             self._in_flight = self._in_flight or next_batch
-            await self._send(connection, names, chancy, lock_wait_ms=lock_wait_ms)
+            await self._send(connection, names)
 
     def _next(self) -> _InFlight | None:
         try:
@@ -212,31 +210,35 @@ class Recorder:
         return None if batch is None else self._cut_as(batch, closes=False)
 
     def _cut_as(self, batch: EncodedBatch, *, closes: bool) -> _InFlight:
-        # The day is fixed here: a retry must hit the same partition to find what it may have left there.
+        # The day is fixed here: a retry hits the partition in which it may have left the batch.
         return _InFlight(BatchId(self._clock.today(), self.producer, self._sequence), batch, closes)
 
-    async def _send(
-        self, connection: AsyncConnection[TupleRow], names: Tables, chancy: Chancy, *, lock_wait_ms: int = 0
-    ) -> None:
+    async def _send(self, connection: AsyncConnection[TupleRow], names: Tables) -> None:
         assert self._in_flight is not None
-        batch_id, batch, closes = self._in_flight
-        try:
-            with self._patience.waiting(connection):
-                async with short_transaction(connection, lock_timeout_ms=lock_wait_ms) as cursor:
-                    now = await append(cursor, names, batch_id, batch, worker=self.worker_id, closes=closes)
-                    if now is None:
-                        await check_same(cursor, names, batch_id, batch)
-        except psycopg.Error as error:
-            if takes_no_batch(error) and await self._place_anew(chancy, names):
-                return
-            raise
-        except SequenceConflict as error:
+        batch_id, batch, closes, is_retry = self._in_flight
+        self._in_flight = self._in_flight._replace(is_retry=True)
+        with self._patience.waiting(connection):
+            async with short_transaction(connection) as cursor:
+                appended = await append(
+                    cursor,
+                    names,
+                    batch_id,
+                    batch,
+                    worker=self.worker_id,
+                    closes=closes,
+                    lock_wait_ms=LOCK_WAIT_MS,
+                    is_retry=is_retry,
+                )
+        if appended.state == "taken":
             self.renew()
             self._in_flight = self._cut_as(batch, closes=closes)
-            self._warnings.warn("conflict", str(error))
-            raise
-        if now is not None:
-            self._clock.see(now)
+            raise SequenceConflict(
+                f"batch {batch_id.sequence} of producer {batch_id.producer} is recorded with other content; this one "
+                "is kept and appended under a new id: two processes must not share a producer"
+            )
+        if appended.state == "spilled":
+            self._warnings.warn("spill", f"metrics of worker {self.worker_id!r}: {appended.spill_note}")
+        self._clock.see(appended.now)
         self._done()
 
     def _done(self) -> None:
@@ -245,25 +247,3 @@ class Recorder:
         self._in_flight = None
         self._sequence += 1
         self._sent_at = time.monotonic()
-
-    async def _place_anew(self, chancy: Chancy, names: Tables) -> bool:
-        """Find out what became of a batch whose day takes none, and cut it anew for today if it is not in the log.
-
-        An earlier attempt may have got in before the day was closed, but none can any more, so what is found is
-        final.
-
-        Returns:
-            False if its day is today's still and could not be made now.
-        """
-        assert self._in_flight is not None
-        batch_id, batch, closes = self._in_flight
-        async with own_connection(chancy) as connection:
-            await self._clock.ask(connection.cursor())
-            made = await make_days(connection, names, today=self._clock.today(), ahead=1)
-            async with short_transaction(connection) as cursor:
-                known = await is_recorded(cursor, names, batch_id)
-        if known:
-            self._done()
-        else:
-            self._in_flight = self._cut_as(batch, closes=closes)
-        return known or self._clock.today() in made or self._clock.today() != batch_id.day

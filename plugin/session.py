@@ -87,7 +87,7 @@ class Session:
             buffer,
             clock,
             chancy.log,
-            lock_timeout_s=options.lock_timeout,
+            lock_wait_ms=options.lock_wait_ms,
             keep_meta=options.keep_meta,
             error_messages=options.error_messages,
         )

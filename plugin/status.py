@@ -43,6 +43,7 @@ class Status(msgspec.Struct, frozen=True):
     """The state of the pipeline; times are UTC, sizes bytes, durations seconds.
 
     Attributes:
+        pending_batches: Without a position yet; *spilled_batches* of them are in the spill table, not in the log.
         oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
             step.
         fold_errors: Why sessions that live failed to fold when they last tried, each with its worker.
@@ -63,6 +64,7 @@ class Status(msgspec.Struct, frozen=True):
     rollup_bytes: int
     events_per_s: float
     pending_batches: int
+    spilled_batches: int
     oldest_waiting_s: float
     silent_s: float
     version: int
@@ -110,7 +112,7 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, names)
-        pending = await _pending(cursor, names)
+        pending, spilled = await _waiting(cursor, names)
         lag = await live_lag(cursor, names)
         task = await read_task(cursor, names, options)
         unfinished = await read_unfinished(cursor, names)
@@ -137,7 +139,8 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         log_bytes=sizes["log"],
         rollup_bytes=sizes["rollups"],
         events_per_s=rate,
-        pending_batches=pending,
+        pending_batches=pending + spilled,
+        spilled_batches=spilled,
         oldest_waiting_s=lag.waiting_s,
         silent_s=lag.silent_s,
         version=head["version"],
@@ -239,6 +242,11 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
 def _why_waiting(status: Status, patience_s: float) -> str:
     if status.fold_errors:
         return f"folding fails: {'; '.join(status.fold_errors)}"
+    if status.spilled_batches and status.silent_s <= patience_s:
+        return (
+            f"{status.spilled_batches} batches are in the spill table, and the log does not take them: "
+            "`SELECT * FROM pg_locks` says who holds a lock on it"
+        )
     if status.silent_s <= patience_s and status.folded_by is not None:
         return f"{status.folded_by} folds, and does not keep up"
     if status.rules == status.app_rules:
@@ -294,10 +302,16 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
-async def _pending(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
-    await cursor.execute(sql.SQL("SELECT count(*) FROM {pending}").format(pending=names.pending))
+async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int]:
+    """How many batches wait for their position, in the log and spilled."""
+    await cursor.execute(
+        sql.SQL("SELECT (SELECT count(*) FROM {pending}), (SELECT count(*) FROM {spill})").format(
+            pending=names.pending, spill=names.spill
+        )
+    )
     row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    assert row is not None
+    return int(row[0]), int(row[1])
 
 
 async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:

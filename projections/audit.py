@@ -171,9 +171,10 @@ async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: 
                 )
                 -- What is missing may only wait for its place.
                 AND NOT EXISTS (SELECT 1 FROM {pending} w WHERE w.producer = o.producer)
+                AND NOT EXISTS (SELECT 1 FROM {spill} s WHERE s.producer = o.producer)
             LIMIT %(shown)s
             """
-        ).format(ledger=tables.ledger, producers=tables.producers, pending=tables.pending),
+        ).format(ledger=tables.ledger, producers=tables.producers, pending=tables.pending, spill=tables.spill),
         {"shown": _SHOWN},
     )
     broken = await cursor.fetchall()

@@ -33,12 +33,12 @@ class Lag(NamedTuple):
 
 
 async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
-    """Look at the first batch past the live version's position and the first that has no position yet."""
+    """Look at the first batch past the live version's position, the first without one, and the spill table."""
     await cursor.execute(
         sql.SQL(
             """
             SELECT {now}, coalesce(v.folded_at, v.live_since, v.created_at), p.day, p.producer, p.sequence,
-                l.day, l.producer, l.sequence
+                l.day, l.producer, l.sequence, (SELECT min(appended_at) FROM {spill})
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
@@ -52,15 +52,24 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
             ) p
                 ON true
             """
-        ).format(now=NOW, head=tables.head, versions=tables.versions, ledger=tables.ledger, pending=tables.pending)
+        ).format(
+            now=NOW,
+            head=tables.head,
+            versions=tables.versions,
+            ledger=tables.ledger,
+            pending=tables.pending,
+            spill=tables.spill,
+        )
     )
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
     # Not the difference of datetimes: they come in the session's zone, whose clock may have been put back between.
     now_us, folded_us = map(microseconds, row[:2])
-    places = row[2:]
+    *places, spilled = row[2:]
     appended = [await appended_us(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
+    if spilled is not None:
+        appended.append(microseconds(spilled))
     oldest_us = min((at_us for at_us in appended if at_us is not None), default=now_us)
     return Lag(max(0, now_us - oldest_us) / 1e6, (now_us - folded_us) / 1e6)
 

@@ -98,11 +98,26 @@ class LogWriter:
         runs: Sequence[ObservationRun] = (),
         batch: EncodedBatch | None = None,
         day: date | None = None,
-        lock_timeout_ms: int = 0,
+        lock_wait_ms: int = 0,
     ) -> BatchId:
+        """Append to the log; what it does not take is raised, and not spilled."""
+        batch_id, batch = self.next_id(day), batch or encode(jobs, runs)
+        async with short_transaction(self.connection) as cursor:
+            appended = await append(cursor, self.names, batch_id, batch, worker=self.worker, lock_wait_ms=lock_wait_ms)
+            if appended.error is not None:
+                raise appended.error
+        return batch_id
+
+    async def spill(self, *, runs: Sequence[ObservationRun] = (), day: date | None = None) -> BatchId:
+        """Append into the spill table, as where the log is locked."""
         batch_id = self.next_id(day)
-        async with short_transaction(self.connection, lock_timeout_ms=lock_timeout_ms) as cursor:
-            await append(cursor, self.names, batch_id, batch or encode(jobs, runs), worker=self.worker)
+        async with await AsyncConnection.connect(self.connection.info.dsn) as locking:
+            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", self.names)
+            async with short_transaction(self.connection) as cursor:
+                appended = await append(
+                    cursor, self.names, batch_id, encode((), runs), worker=self.worker, lock_wait_ms=1
+                )
+        assert appended.state == "spilled"
         return batch_id
 
 

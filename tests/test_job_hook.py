@@ -8,7 +8,7 @@ import weakref
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, LiteralString
 
 import anyio
@@ -134,52 +134,65 @@ async def test_a_job_the_host_did_not_hand_over_in_a_transaction_is_recorded_whe
     assert logged_counts(log) == {"buffered": 1}
 
 
-async def test_a_broken_log_saves_the_jobs_and_their_updates_come_by_the_buffer_counted(
+async def test_a_broken_log_saves_the_jobs_and_their_updates_with_them(
     dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with a_host(dsn) as (worker, _):
-        jobs = await claimed(connection, *(a_job() for _ in range(5)))
+    async with a_host(dsn) as (worker, metrics):
+        jobs = await claimed(connection, *(a_job() for _ in range(9)))
         await fetch(connection, "ALTER TABLE {log} RENAME TO gone", names)
-        await flush(worker, *jobs)
-        assert await saved(connection) == {job.id for job in jobs}
+        await flush(worker, *jobs[:3])
+        spilled = await fetch(connection, "SELECT events FROM {spill}", names)
+        await fetch(connection, "ALTER TABLE {spill} RENAME TO gone_too", names)
+        await metrics.increment_counter("app:n", 1)
+        await flush(worker, *jobs[3:7])
+        await flush(worker, *jobs[7:8])
+        assert await saved(connection) == {job.id for job in jobs[:8]}
         await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_log", names)
+        await fetch(connection, "ALTER TABLE gone_too RENAME TO chancy_metrics_spill", names)
 
-        (later,) = await claimed(connection, a_job())
-        await flush(worker, later)
+        await flush(worker, jobs[8])
+    await order(connection, names)
 
     log = await read_log(connection, names)
-    assert logged_updates(log) == updates(*jobs, later)
+    assert spilled == [(3,)]
+    assert logged_updates(log) == updates(*jobs)
     assert logged_counts(log) == {"buffered": 5}
-    assert sum("go through the buffer" in message for message in caplog.messages) == 1
+    assert sum("they are in the spill table" in message for message in caplog.messages) == 1
+    [said] = [message for message in caplog.messages if "wait in memory" in message]
+    assert "neither the log nor the spill table took 4 job updates" in said
+    assert "they wait in memory beside 1 observation;" in said
 
 
-async def test_a_locked_log_costs_one_lock_timeout_and_then_nothing_until_it_was_mute_for_long_enough(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+async def test_a_locked_log_costs_one_lock_timeout_and_then_ever_shorter_looks_and_no_update(
+    dsn: str, connection: Connection, names: Tables
 ) -> None:
     observer = Observer()
     async with a_host(dsn, Metrics(lock_timeout=0.2), plugins=[observer]) as (worker, metrics):
         hook = metrics._session(worker).hook
-        jobs = await claimed(connection, *(a_job() for _ in range(40)))
+        jobs = await claimed(connection, *(a_job() for _ in range(41)))
+        waits_ms = []
         async with connection.transaction():
             await fetch(connection, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
             started = time.monotonic()
             await flush(worker, jobs[0])
             first_s = time.monotonic() - started
             with anyio.fail_after(0.2 * 20):  # half of what it took if each waited
-                for job in jobs[1:]:
+                for job in jobs[1:40]:
+                    waits_ms.append(hook._lock_wait_ms)
                     await flush(worker, job)
-        assert first_s >= 0.2
-        assert observer.lock_timeouts == ["0"] * 40
+        await flush(worker, jobs[40])
 
-        (muted,) = await claimed(connection, a_job())
-        await flush(worker, muted)
-        monkeypatch.setattr(hook, "_muted_until", time.monotonic())
-        (after,) = await claimed(connection, a_job())
-        await flush(worker, after)
+        assert first_s >= 0.2
+        assert waits_ms[:5] == [8, 4, 2, 1, 1]
+        assert hook._lock_wait_ms == 200
+        assert observer.lock_timeouts == ["0"] * 41
+        # As if this process were killed now: all of them are in the database.
+        assert await fetch(connection, "SELECT count(*), sum(events) FROM {spill}", names) == [(40, 40)]
+    await order(connection, names)
 
     log = await read_log(connection, names)
-    assert logged_updates(log) == updates(*jobs, muted, after)
-    assert logged_counts(log) == {"buffered": 41}
+    assert logged_updates(log) == updates(*jobs)
+    assert logged_counts(log) == Counter()
 
 
 @pytest.mark.parametrize("pipelines", [True, False], ids=["in one trip", "with an old libpq"])
@@ -200,7 +213,7 @@ async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
         await connection.execute("ALTER ROLE postgres RESET lock_timeout")
 
     assert observer.lock_timeouts == ["1234ms"] * 2
-    assert logged_counts(await read_log(connection, names)) == {"buffered": 1}
+    assert await fetch(connection, "SELECT count(*) FROM {spill}", names) == [(1,)]
 
 
 async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_already(dsn: str, names: Tables) -> None:
@@ -236,10 +249,11 @@ async def test_the_second_batch_of_an_attempt_that_had_committed_waits_no_longer
             await other.commit()
         for job in jobs:
             await metrics.on_job_updated(worker=worker, job=job)
+    await order(connection, names)
 
     log = await read_log(connection, names)
     assert logged_updates(log) == updates(*jobs)
-    assert logged_counts(log) == {"buffered": 1}
+    assert logged_counts(log) == Counter()
 
 
 @pytest.mark.parametrize("before", ["SELECT 1", "SAVEPOINT metrics_log"], ids=["first", "after a savepoint of ours"])
@@ -298,29 +312,27 @@ async def test_workers_of_a_serializable_database_record_beside_each_other(
     assert logged_counts(log) == Counter()
 
 
-async def test_a_wrong_clock_of_the_host_puts_no_update_on_a_day_that_has_no_partition(
+async def test_a_wrong_clock_of_the_host_costs_one_batch_its_way_through_the_spill_table(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         hook = metrics._session(worker).hook
         hook._clock.see(datetime.fromisoformat("2099-01-01T00:00:00+00:00"))
-        jobs = await claimed(connection, *(a_job() for _ in range(3)))
-        await flush(worker, jobs[0])  # nowhere to put it
-        await metrics._session(worker).recorder.append(worker.chancy)  # asks the database for the day
-        await flush(worker, jobs[1])
-
-        await flush(worker, jobs[2])
-        (last,) = await claimed(connection, a_job())
-        await flush(worker, last)
+        jobs = await claimed(connection, *(a_job() for _ in range(2)))
+        for job in jobs:
+            await flush(worker, job)
+        assert await fetch(connection, "SELECT day FROM {spill}", names) == [(date(2099, 1, 1),)]
+    await order(connection, names)
 
     log = await read_log(connection, names)
-    assert logged_updates(log) == updates(*jobs, last)
+    assert logged_updates(log) == updates(*jobs)
     assert {day.year for (day,) in await fetch(connection, "SELECT DISTINCT day FROM {log}", names)} < {2099, 2026}
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_in_the_order(
-    committed: bool, dsn: str, connection: Connection, names: Tables
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_wherever_it_went(
+    committed: bool, ordered: bool, dsn: str, connection: Connection, names: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
         hook = metrics._session(worker).hook
@@ -329,17 +341,19 @@ async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_in_the_order(
         hook._clock.see(today + timedelta(days=2))
         async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
             await hook.record(cursor, "chancy_", [first])
-        await order(connection, names)
+        if ordered:
+            await order(connection, names)
         hook._clock.see(today)
         gone = names.partition((today + timedelta(days=2)).date())
         await connection.execute(sql.SQL("DROP TABLE {}").format(gone))
 
         await flush(worker, first, second)
         await flush(worker, third)
+    await order(connection, names)
 
     log = await read_log(connection, names)
     assert logged_updates(log) == updates(*([] if committed else [first]), second, third)
-    assert logged_counts(log) == {"buffered": 1}
+    assert logged_counts(log) == Counter()
 
 
 async def test_a_job_that_is_never_announced_is_not_remembered_for_ever(dsn: str, connection: Connection) -> None:

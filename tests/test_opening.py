@@ -13,14 +13,14 @@ import pytest
 from anyio import to_thread
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, Rollback, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import KINDS, JobRow
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches, short_transaction
-from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day, takes_no_batch
+from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.retention import PrunedDay, prune
 from chancy_metrics.projections import opening
@@ -54,13 +54,12 @@ async def add(
 ) -> bool:
     """Append a batch on a day of the log, from FIRST on; False if the day takes none."""
     batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
-    try:
-        async with short_transaction(connection) as cursor:
-            await append(cursor, names, batch_id, encode(jobs, runs), worker=worker, closes=True)
-    except psycopg.Error as error:
-        assert takes_no_batch(error)
-        return False
-    return True
+    async with short_transaction(connection) as cursor:
+        appended = await append(cursor, names, batch_id, encode(jobs, runs), worker=worker, closes=True)
+        if appended.state == "spilled":
+            raise Rollback
+        return True
+    return False
 
 
 async def let_go(connection: Connection, names: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:

@@ -22,7 +22,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recorder import Recorder
 from examples.embedded import Server
-from tests.factories import a_host, a_run, an_app, fetch
+from tests.factories import a_host, a_run, an_app, fetch, order
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import Written, logged_counts, logged_values, read_log
 
@@ -55,7 +55,7 @@ async def test_a_batch_whose_commit_went_unanswered_is_in_the_log_once(
     left = [*losses]
     async with a_proxy(server) as proxy, a_host(proxy.dsn(dsn)) as (worker, metrics):
         recorder = metrics._session(worker).recorder
-        proxy.loses = lambda statements: left.pop(0) if left and b"metrics_log" in statements else ""
+        proxy.loses = lambda statements: left.pop(0) if left and b"metrics_append" in statements else ""
 
         for value in range(6):
             await metrics.increment_counter("app:x", value)
@@ -88,7 +88,7 @@ async def test_a_sequence_taken_by_other_content_makes_a_new_producer_and_loses_
     assert f"batch 2 of producer {taken.producer}" in caplog.text
 
 
-async def test_the_recorder_makes_the_partition_that_is_missing(
+async def test_the_partition_that_is_missing_is_made_by_the_fold_and_nothing_waits_in_memory_for_it(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     days = [row[0] for row in await fetch(connection, "SELECT day FROM {days}", names)]
@@ -100,6 +100,7 @@ async def test_the_recorder_makes_the_partition_that_is_missing(
         recorder = metrics._session(worker).recorder
         await metrics.increment_counter("app:x", 1)
         assert await recorder.append(worker.chancy)
+    await order(connection, names)
 
     log = await read_log(connection, names)
     assert logged_values(log, "app:x") == [1]
@@ -111,13 +112,15 @@ async def test_an_outage_costs_nothing_that_was_recorded_before_or_in_it(
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         recorder = metrics._session(worker).recorder
-        await connection.execute("ALTER TABLE chancy_metrics_log RENAME TO gone")
+        for table in ("log", "spill"):
+            await connection.execute(f"ALTER TABLE chancy_metrics_{table} RENAME TO gone_{table}")
         await metrics.increment_counter("app:x", 1)
         assert not await recorder.append(worker.chancy)
         for value in range(2, 20_002):
             metrics.sync_increment_counter("app:x", value)
         assert not await recorder.append(worker.chancy)
-        await connection.execute("ALTER TABLE gone RENAME TO chancy_metrics_log")
+        for table in ("log", "spill"):
+            await connection.execute(f"ALTER TABLE gone_{table} RENAME TO chancy_metrics_{table}")
 
         assert await recorder.append(worker.chancy)
 
@@ -135,9 +138,9 @@ async def test_a_locked_log_holds_a_pool_of_one_for_no_longer_than_the_lock_wait
         async with connection.transaction():
             await fetch(connection, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
             with anyio.fail_after(5):
-                assert not await recorder.append(worker.chancy)
-
-        assert await recorder.append(worker.chancy)
+                assert await recorder.append(worker.chancy)
+            assert len(recorder.buffer) == 0
+    await order(connection, names)
 
     assert logged_values(await read_log(connection, names), "app:x") == [1]
 

@@ -138,7 +138,7 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
             nonlocal appended
             producer = LogWriter(writer, names)
             while True:
-                await producer.append(runs=[a_run("app:n")], lock_timeout_ms=DDL_LOCK_MS)
+                await producer.append(runs=[a_run("app:n")], lock_wait_ms=DDL_LOCK_MS)
                 appended += 1
                 await anyio.sleep(0.001)
 
@@ -284,7 +284,7 @@ async def a_stale_append(
         recorder = metrics._session(worker).recorder
         recorder._clock.see(TODAY - timedelta(days=40))
         losses: list[Loss] = [loss]
-        proxy.loses = lambda statements: losses.pop() if losses and b"metrics_log" in statements else ""
+        proxy.loses = lambda statements: losses.pop() if losses and b"metrics_append" in statements else ""
         await metrics.increment_counter("app:x", 1)
         assert not await recorder.append(worker.chancy)
         assert proxy.lost == [loss]
@@ -325,13 +325,14 @@ async def test_a_worker_that_stops_puts_its_last_batch_under_today_when_its_day_
     async with a_host(dsn) as (worker, metrics):
         metrics._session(worker).recorder._clock.see(TODAY - timedelta(days=40))
         await metrics.increment_counter("app:x", 1)
+    await order(connection, names)
 
     log = await read_log(connection, names)
     assert logged_values(log, "app:x") == [1]
     assert sum(written.closes for written in log) == 2
 
 
-async def test_job_updates_for_a_closed_day_save_their_jobs_and_go_through_the_buffer(
+async def test_job_updates_for_a_closed_day_are_saved_with_their_jobs_and_come_under_today(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     await make_days(connection, names, today=OLD, ahead=0)
@@ -342,12 +343,12 @@ async def test_job_updates_for_a_closed_day_save_their_jobs_and_go_through_the_b
         first, second = await claimed(connection, *(a_job() for _ in range(2)))
 
         await flush(worker, first)
-        await metrics._session(worker).recorder.append(worker.chancy)  # learns the day
         await flush(worker, second)
+    await order(connection, names)
 
     log = await read_log(connection, names)
     assert logged_updates(log) == updates(first, second)
-    assert logged_counts(log) == {"buffered": 1}
+    assert logged_counts(log) == {}
     assert await fetch(connection, "SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'", names) == [(2,)]
 
 
@@ -368,11 +369,11 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
 
         await flush(worker, first, second)
         await flush(worker, third)
+    await order_and_fold(connection, names)
 
     log = await read_log(connection, names)
     assert logged_updates(log) == updates(first, second, third)
-    assert logged_counts(log) == {"buffered": 1}
-    await order_and_fold(connection, names)
+    assert logged_counts(log) == {}
     assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", names) == [(0, 2)]
 
 

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.log import BatchId, append, check_same, is_recorded, short_transaction
+from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.sealing import check, seal
@@ -97,15 +97,10 @@ async def test_who_may_append_appends_and_what_it_appends_counts(
     batch_id = await writer.append(batch=batch)
     async with short_transaction(recorder) as cursor:
         again = await append(cursor, names, batch_id, batch, worker="w")
-        await check_same(cursor, names, batch_id, batch)
-        known = (
-            await is_recorded(cursor, names, batch_id),
-            await is_recorded(cursor, names, BatchId(today(), uuid.uuid4(), 1)),
-        )
+        retried = await append(cursor, names, batch_id, batch, worker="w", is_retry=True)
     await order_and_fold(connection, names)
 
-    assert again is None
-    assert known == (True, False)
+    assert (again.state, retried.state) == ("known", "known")
     assert await total(connection, names, "app:n") == [2] * 4
 
 

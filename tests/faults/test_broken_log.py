@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import an_app, eventually, fetch
+from tests.factories import an_app, eventually, fetch, order
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
@@ -106,9 +106,10 @@ async def test_jobs_run_as_if_nothing_had_happened_to_the_log(
         assert examples.done == list(range(12))
 
     if trouble in MEND:
+        await order(connection, names)
         log = await read_log(connection, names)
         assert logged_updates(log) == await updates_saved(connection)
-        assert 7 <= logged_counts(log)["buffered"] <= 9
+        assert logged_counts(log) == Counter()
 
 
 async def test_a_locked_log_does_not_starve_a_worker_whose_pool_holds_one_connection(
@@ -126,6 +127,7 @@ async def test_a_locked_log_does_not_starve_a_worker_whose_pool_holds_one_connec
         assert examples.done == list(range(5))
         await fetch(breaker, MEND["locked"], names)
 
+    await order(connection, names)
     log = await read_log(connection, names)
     assert logged_updates(log) == await updates_saved(connection)
     assert logged_values(log, "app:x") == [1]

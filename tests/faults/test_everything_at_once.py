@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 import anyio
-import psycopg
 from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -18,7 +17,7 @@ from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, short_transaction
-from chancy_metrics.events.partitions import make_days, takes_no_batch
+from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.connection import database_now_us
@@ -63,7 +62,7 @@ class Everything:
         self.busy = {*ROUNDS, "prune"}
 
     async def write(self, worker: str) -> None:
-        """Append to any day that takes a batch, and anew to today where it takes none: as a recorder does."""
+        """Append to any day; what a day does not take any more is spilled."""
         chance = random.Random(worker)
         async with connections(self.dsn, 1) as (connection,):
             writer = LogWriter(connection, self.names, worker)
@@ -73,15 +72,11 @@ class Everything:
                 at_us = now_us() - chance.randrange(40) * 3_600_000_000
                 batch = encode([a_row(at_us)], [a_run("app:n", [1.0], at_us=at_us), a_run("app:x", [0.1], at_us=at_us)])
                 batch_id = writer.next_id(chance.choice([TODAY, *PAST]))
-                for day in (batch_id.day, TODAY):
-                    try:
-                        async with short_transaction(connection, lock_timeout_ms=LOCK_MS) as cursor:
-                            await append(cursor, self.names, batch_id._replace(day=day), batch, worker=worker)
-                        self.appended[day] += 1
-                        break
-                    except psycopg.Error as error:
-                        if not takes_no_batch(error):
-                            raise
+                async with short_transaction(connection) as cursor:
+                    done = await append(cursor, self.names, batch_id, batch, worker=worker, lock_wait_ms=LOCK_MS)
+                assert done.is_written
+                self.appended[batch_id.day] += done.state == "appended"
+                self.appended[TODAY] += done.state == "spilled"
                 await anyio.sleep(0.001)
         raise AssertionError(f"after {MOST} appends not yet done: {self.busy}")
 

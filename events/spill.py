@@ -1,0 +1,242 @@
+"""The spill table: batches that the log could not take when they were appended, and their way into the log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg.rows import TupleRow
+
+from .log import BatchId, read_columns, short_transaction
+from .partitions import attached_days, make_days
+from .schema import Tables
+
+#: Milliseconds for which the log's locks are waited for: while it is locked, batches that are in it go on.
+TAKE_LOCK_MS = 10
+
+
+#: Batches that are taken in one transaction.
+_TAKE_BATCHES = 200
+
+
+class _Spilled(NamedTuple):
+    batch_id: BatchId
+    sha256: bytes
+
+
+async def take_spilled_unless_locked(connection: AsyncConnection[TupleRow], tables: Tables) -> list[str]:
+    """Take what is spilled into the log, in transactions of their own; where the log is locked, leave the rest.
+
+    Makes today's partition if it is missing.
+
+    Returns:
+        A sentence for each batch whose id was taken by other bytes.
+    """
+    conflicts: list[str] = []
+    try:
+        async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
+            if not await is_any_spilled(cursor, tables):
+                return []
+            await cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
+            row = await cursor.fetchone()
+            assert row is not None
+        await make_days(connection, tables, today=row[0], ahead=0)
+        taken = _TAKE_BATCHES
+        while taken == _TAKE_BATCHES:
+            async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
+                taken, found = await _take(cursor, tables, await _lock_oldest(cursor, tables))
+            conflicts += found
+    except errors.LockNotAvailable:
+        pass
+    return conflicts
+
+
+async def take_spilled_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> list[str]:
+    """Take the spilled batches of *producers* into the log in the caller's transaction; returns the same.
+
+    Waits for another process that takes them at the moment.
+    """
+    return (await _take(cursor, tables, await _lock_of(cursor, tables, producers)))[1]
+
+
+async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: date | None = None) -> bool:
+    """Whether a batch (of *day*) is spilled."""
+    await cursor.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {spill} WHERE %(day)s::date IS NULL OR day = %(day)s)").format(
+            spill=tables.spill
+        ),
+        {"day": day},
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _lock_oldest(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[_Spilled]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT day, producer, sequence, sha256
+            FROM {spill}
+            ORDER BY appended_at, producer, sequence
+            LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED
+            """
+        ).format(spill=tables.spill),
+        {"limit": _TAKE_BATCHES},
+    )
+    return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
+
+
+async def _lock_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> list[_Spilled]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT day, producer, sequence, sha256
+            FROM {spill}
+            WHERE producer = ANY(%(producers)s)
+            ORDER BY appended_at, producer, sequence
+            FOR UPDATE
+            """
+        ).format(spill=tables.spill),
+        {"producers": list(producers)},
+    )
+    return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
+
+
+async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, spilled: Sequence[_Spilled]) -> tuple[int, list[str]]:
+    """Take locked batches into the log; return how many went, and a sentence for each whose id was taken.
+
+    A batch keeps its id, its bytes, its worker and the time it was appended; its day, too, unless the log takes nothing
+    there any more: then it is today. One that is in the log with the same bytes is dropped; one whose id is taken by
+    other bytes gets a producer of its own.
+    """
+    if not spilled:
+        return 0, []
+    known = await _known(cursor, tables, [one.batch_id for one in spilled])
+    logged = {
+        BatchId(*row[:3]): bytes(row[3])
+        for row in await read_columns(cursor, tables, list(known.values()), "l.day, l.producer, l.sequence, l.sha256")
+    }
+    moved: list[BatchId] = []
+    doubled: list[BatchId] = []
+    conflicts: list[str] = []
+    for batch_id, sha256 in spilled:
+        if batch_id not in known:
+            moved.append(batch_id)
+        elif logged.get(known[batch_id]) == sha256:
+            doubled.append(batch_id)
+        else:
+            moved.append(await _give_new_id(cursor, tables, batch_id))
+            conflicts.append(
+                f"batch {batch_id.sequence} of producer {batch_id.producer} was spilled, and its id is taken by other "
+                f"content: it is in the log as producer {moved[-1].producer}; two processes must not share a producer"
+            )
+    return await _move(cursor, tables, moved) + await _drop(cursor, tables, doubled), conflicts
+
+
+async def _known(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, BatchId]:
+    """Return under which day an id is in the log or was, for those of *batch_ids* that are."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT w.number, coalesce(o.day, p.day)
+            FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[])
+                WITH ORDINALITY AS w (producer, sequence, number)
+            LEFT JOIN {ledger} o
+                ON o.producer = w.producer
+                AND o.sequence = w.sequence
+            LEFT JOIN {pending} p
+                ON p.producer = w.producer
+                AND p.sequence = w.sequence
+            WHERE coalesce(o.day, p.day) IS NOT NULL
+            """
+        ).format(ledger=tables.ledger, pending=tables.pending),
+        _ids(batch_ids),
+    )
+    return {batch_ids[row[0] - 1]: batch_ids[row[0] - 1]._replace(day=row[1]) for row in await cursor.fetchall()}
+
+
+async def _give_new_id(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> BatchId:
+    new = BatchId(batch_id.day, uuid4(), 1)
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {spill}
+            SET producer = %(new)s,
+                sequence = 1,
+                closes = true
+            WHERE producer = %(producer)s
+                AND sequence = %(sequence)s
+            """
+        ).format(spill=tables.spill),
+        {"new": new.producer, "producer": batch_id.producer, "sequence": batch_id.sequence},
+    )
+    return new
+
+
+async def _move(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:
+    # What somebody else puts under the same id meanwhile stays spilled, and the next call looks at it again.
+    await cursor.execute(
+        sql.SQL(
+            """
+            WITH taken AS (
+                INSERT INTO {log} (
+                    day, producer, sequence, worker, first_us, last_us, appended_at, events, closes, codec, payload,
+                    sha256
+                )
+                SELECT d.day, s.producer, s.sequence, s.worker, s.first_us, s.last_us, s.appended_at, s.events,
+                    s.closes, s.codec, s.payload, s.sha256
+                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[])
+                    WITH ORDINALITY AS w (producer, sequence, number)
+                JOIN {spill} s
+                    ON s.producer = w.producer
+                    AND s.sequence = w.sequence
+                CROSS JOIN LATERAL (
+                    SELECT CASE
+                        WHEN s.day = ANY(%(days)s::date[]) THEN s.day
+                        ELSE (clock_timestamp() AT TIME ZONE 'UTC')::date
+                    END AS day
+                ) AS d
+                WHERE d.day = ANY(%(days)s::date[])
+                ORDER BY w.number
+                ON CONFLICT DO NOTHING
+                RETURNING day, producer, sequence
+            ), waiting AS (
+                INSERT INTO {pending} (day, producer, sequence)
+                SELECT day, producer, sequence
+                FROM taken
+            )
+            DELETE FROM {spill} s
+            USING taken t
+            WHERE s.producer = t.producer
+                AND s.sequence = t.sequence
+            """
+        ).format(log=tables.log, spill=tables.spill, pending=tables.pending),
+        _ids(batch_ids) | {"days": await attached_days(cursor, tables)},
+    )
+    return cursor.rowcount
+
+
+async def _drop(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {spill} s
+            USING unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS w (producer, sequence)
+            WHERE s.producer = w.producer
+                AND s.sequence = w.sequence
+            """
+        ).format(spill=tables.spill),
+        _ids(batch_ids),
+    )
+    return cursor.rowcount
+
+
+def _ids(batch_ids: Sequence[BatchId]) -> dict[str, Any]:
+    return {
+        "producers": [batch_id.producer for batch_id in batch_ids],
+        "sequences": [batch_id.sequence for batch_id in batch_ids],
+    }

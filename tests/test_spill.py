@@ -1,0 +1,237 @@
+"""What the log can't take goes into the spill table in the same transaction, and from there into the log, once."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.ledger import sequence
+from chancy_metrics.events.log import Appended, BatchId, append, short_transaction
+from chancy_metrics.events.partitions import close_day, make_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin.status import read_status
+from chancy_metrics.projections.audit import check_producers
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.replay import diff, replay, stored
+from tests.factories import LogWriter, a_run, an_app, connections, fetch, order, order_and_fold, total
+
+Connection = AsyncConnection[TupleRow]
+TODAY = datetime.now(UTC).date()
+EXCLUSIVE: LiteralString = "IN ACCESS EXCLUSIVE MODE"
+#: What is locked -> what becomes of a first attempt, of a retry of what is in the log, of a retry of what is not.
+LOCKS: dict[LiteralString, tuple[str, str, str]] = {
+    "{log} " + EXCLUSIVE: ("spilled", "known", "spilled"),
+    "{log} IN SHARE MODE": ("spilled", "taken", "spilled"),  # as CREATE INDEX does
+    "{day} " + EXCLUSIVE: ("spilled", "known", "spilled"),
+    "{pending} " + EXCLUSIVE: ("spilled", "taken", "spilled"),
+    "{log}, {pending} " + EXCLUSIVE: ("spilled", "refused", "refused"),
+    "{spill} " + EXCLUSIVE: ("appended", "refused", "refused"),
+    "{log}, {spill} " + EXCLUSIVE: ("refused", "refused", "refused"),
+}
+#: Statements that break the log, and mend it.
+BREAKS: list[tuple[LiteralString, LiteralString]] = [
+    ("ALTER TABLE {log} RENAME TO gone", "ALTER TABLE gone RENAME TO chancy_metrics_log"),
+    ("ALTER TABLE {pending} RENAME TO gone", "ALTER TABLE gone RENAME TO chancy_metrics_pending"),
+    (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON {pending} FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "DROP TRIGGER refuse ON {pending}",
+    ),
+]
+
+
+def new_id(day: date = TODAY) -> BatchId:
+    return BatchId(day, uuid.uuid4(), 1)
+
+
+async def attempt(
+    connection: Connection, names: Tables, batch_id: BatchId, value: float = 1.0, *, is_retry: bool = False
+) -> Appended | psycopg.Error:
+    """Append in a transaction that must stay whole and bring back the lock_timeout it came with."""
+    batch = encode((), [a_run(values=[value])])
+    async with short_transaction(connection) as cursor:
+        await cursor.execute("SET LOCAL lock_timeout = '1234ms'")
+        try:
+            return await append(cursor, names, batch_id, batch, worker="w", lock_wait_ms=5, is_retry=is_retry)
+        except psycopg.Error as error:
+            return error
+        finally:
+            await cursor.execute("SHOW lock_timeout")
+            assert await cursor.fetchone() == ("1234ms",)
+
+
+def state(outcome: Appended | psycopg.Error) -> str:
+    return "refused" if isinstance(outcome, psycopg.Error) else outcome.state
+
+
+async def spilled(connection: Connection, names: Tables) -> list[TupleRow]:
+    return await fetch(connection, "SELECT day, producer, sequence FROM {spill} ORDER BY appended_at", names)
+
+
+async def test_no_lock_on_the_log_keeps_a_batch_from_its_transaction(dsn: str, names: Tables) -> None:
+    found, written = {}, 1
+    async with connections(dsn, 2) as (connection, locking):
+        there = new_id()
+        await attempt(connection, names, there)
+        for lock in LOCKS:
+            async with locking.transaction():
+                await fetch(locking, "LOCK TABLE " + lock.replace("{day}", names.partition_name(TODAY)), names)
+                outcomes = [
+                    await attempt(connection, names, new_id()),
+                    await attempt(connection, names, there, 2.0, is_retry=True),
+                    await attempt(connection, names, new_id(), is_retry=True),
+                ]
+            found[lock] = tuple(map(state, outcomes))
+            written += sum(found[lock].count(state) for state in ("appended", "spilled"))
+        waiting = len(await spilled(connection, names))
+        await order_and_fold(connection, names)
+
+        assert found == LOCKS
+        assert waiting == written - 2
+        assert await spilled(connection, names) == []
+        assert await total(connection, names, "app:n") == [written] * 4
+        assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
+async def test_a_log_that_refuses_for_any_other_reason_spills_too(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (connection, other):
+        for break_it, mend_it in BREAKS:
+            await fetch(other, break_it, names)
+            outcome = await attempt(connection, names, new_id())
+            await fetch(other, mend_it, names)
+            assert (state(outcome), isinstance(outcome.error, psycopg.Error)) == ("spilled", True)
+        async with connections(dsn, 1) as (impatient,):
+            # A time limit of the session's own ends the wait, and is no reason to lose the transaction.
+            await impatient.execute("SET statement_timeout = '50ms'")
+            async with other.transaction():
+                await fetch(other, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+                async with short_transaction(impatient) as cursor:
+                    done = await append(cursor, names, new_id(), encode((), [a_run()]), worker="w")
+                    await cursor.execute("SELECT 1")
+            assert (done.state, type(done.error)) == ("spilled", psycopg.errors.QueryCanceled)
+        await order_and_fold(connection, names)
+
+        assert await total(connection, names, "app:n") == [len(BREAKS) + 1] * 4
+
+
+async def test_batches_of_days_that_take_none_come_under_today_and_a_missing_day_is_made(
+    connection: Connection, names: Tables
+) -> None:
+    old = TODAY - timedelta(days=40)
+    await make_days(connection, names, today=old, ahead=0)
+    assert await close_day(connection, names, old) == ""
+    await connection.execute(sql.SQL("DROP TABLE {}").format(names.partition(TODAY)))
+    writer = LogWriter(connection, names)
+
+    outcomes = [state(await attempt(connection, names, writer.next_id(day))) for day in (old, date(2031, 1, 1), TODAY)]
+    await order_and_fold(connection, names)
+
+    assert outcomes == ["spilled"] * 3
+    assert await fetch(connection, "SELECT day, sequence FROM {ledger} ORDER BY position", names) == [
+        (TODAY, 1),
+        (TODAY, 2),
+        (TODAY, 3),
+    ]
+    assert await total(connection, names, "app:n") == [3] * 4
+
+
+async def test_a_batch_in_the_log_is_what_was_spilled(connection: Connection, names: Tables) -> None:
+    columns = "day, producer, sequence, worker, first_us, last_us, appended_at, events, closes, codec, payload, sha256"
+    await LogWriter(connection, names, "worker-1").spill(runs=[a_run(values=[1.0, 2.0])])
+    before = await fetch(connection, f"SELECT {columns} FROM {{spill}}", names)
+
+    await order(connection, names)
+
+    assert await fetch(connection, f"SELECT {columns} FROM {{log}}", names) == before
+    async with short_transaction(connection) as cursor:
+        found = Findings(10)
+        await check_producers(cursor, names, found)
+        assert found.count == 0
+
+
+async def test_batches_of_a_producer_keep_their_sequence_wherever_they_went(dsn: str, names: Tables) -> None:
+    in_order = "SELECT sequence FROM {ledger} ORDER BY position"
+    async with connections(dsn, 2) as (connection, locking):
+        writer = LogWriter(connection, names)
+        await writer.append(runs=[a_run()])
+        await writer.spill(runs=[a_run()])
+        await writer.append(runs=[a_run()])
+        # The log can be read and not written: what is spilled must come before what is in the log.
+        async with locking.transaction():
+            await fetch(locking, "LOCK TABLE {log} IN SHARE MODE", names)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                await sequence(connection, names)
+            await attempt(connection, names, new_id())
+        assert await fetch(connection, in_order, names) == []
+        await order(connection, names)
+
+        assert (await fetch(connection, in_order, names))[:3] == [(1,), (2,), (3,)]
+        assert await fetch(
+            connection,
+            "SELECT last_sequence, holes FROM {producers} WHERE producer = %(mine)s",
+            names,
+            mine=writer.producer,
+        ) == [(3, 0)]
+
+
+async def test_a_locked_log_holds_up_neither_what_is_in_the_ledger_nor_the_ledgers_end(dsn: str, names: Tables) -> None:
+    async with connections(dsn, 2) as (connection, locking):
+        first, second = LogWriter(connection, names), LogWriter(connection, names)
+        await first.append(runs=[a_run()])
+        await second.spill(runs=[a_run()])
+        async with locking.transaction():
+            await fetch(locking, "LOCK TABLE {log} IN SHARE MODE", names)
+            assert (await sequence(connection, names)).batches == 1
+        await first.append(runs=[a_run()])
+        async with locking.transaction():
+            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                await sequence(connection, names)
+            await fetch(locking, "SELECT 1 FROM {head} FOR UPDATE NOWAIT", names)
+
+
+async def test_a_batch_that_is_spilled_and_in_the_log_is_taken_once_and_other_bytes_are_never_dropped(
+    connection: Connection, names: Tables
+) -> None:
+    same, other = LogWriter(connection, names), LogWriter(connection, names)
+    for writer, value in ((same, 1.0), (other, 10.0)):
+        await writer.spill(runs=[a_run(values=[1.0])])
+        # As a transaction that was on its way while the next attempt spilled.
+        writer.sequence = 0
+        await writer.append(runs=[a_run(values=[value])])
+
+    sequenced = await sequence(connection, names)
+    await order_and_fold(connection, names)
+
+    assert [str(other.producer) in conflict for conflict in sequenced.conflicts] == [True]
+    assert await spilled(connection, names) == []
+    assert await total(connection, names, "app:n") == [1 + 10 + 1] * 4
+
+
+async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    old = TODAY - timedelta(days=40)
+    await make_days(connection, names, today=old, ahead=0)
+    await LogWriter(connection, names).spill(runs=[a_run()], day=old)
+    await fetch(connection, "UPDATE {spill} SET appended_at = appended_at - interval '1 hour'", names)
+    await fetch(connection, "UPDATE {versions} SET folded_at = clock_timestamp()", names)
+
+    async with an_app(dsn) as (chancy, metrics):
+        status = await read_status(chancy, metrics.options)
+        held = await close_day(connection, names, old)
+        await metrics.flush(chancy)
+        after = await read_status(chancy, metrics.options)
+
+    assert (status.pending_batches, status.spilled_batches, round(status.oldest_waiting_s / 3600)) == (1, 1, 1)
+    assert any("in the spill table, and the log does not take them" in reason for reason in status.unhealthy)
+    assert held.startswith(f"batches of {old} are spilled")
+    assert (after.pending_batches, after.spilled_batches) == (0, 0)
+    assert await close_day(connection, names, old) == ""
