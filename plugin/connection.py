@@ -79,14 +79,23 @@ async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
         raise type(error)(without_password(str(error), chancy.dsn)) from None
     except (UnicodeError, ValueError):  # a host, or a DSN, that no call can take
         raise OperationalError("the DSN names no host that there can be, or holds NUL") from None
-    if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
-        # Of the session for good, unlike `events.settings`; a pooler, which gives another pid, would hand it on.
+    try:
         with Patience(CONNECT_TIMEOUT_S).waiting(connection):
-            await connection.execute(
-                "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
-                {"pid": connection.info.backend_pid},
-            )
+            await _stay_open(connection)
+    except BaseException:
+        await connection.close()
+        raise
     return connection
+
+
+async def _stay_open(connection: AsyncConnection[TupleRow]) -> None:
+    """Lift the limit of idle sessions for good, unlike `events.settings`: not for a pooler, which would hand it on."""
+    if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
+        await connection.execute(
+            # A pooler tells its clients another pid than the server's.
+            "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
+            {"pid": connection.info.backend_pid},
+        )
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ export function facts(status) {
     ["Lag", status.oldest_waiting_s < 0.05 ? "none" : length(status.oldest_waiting_s * 1_000), status.unhealthy.length && status.pending_batches ? "warn" : ""],
     ["Position", `${whole(status.position)}${status.ordered_position > status.position ? ` of ${whole(status.ordered_position)}` : ""}`],
     ["Folded by", status.folded_by ? [status.folded_by, ` ${ago(Date.parse(status.folded_at), now)}`] : "nobody yet"],
+    ...(status.replayed_at ? [["Standby, as of", ago(Date.parse(status.replayed_at), now)]] : []),
     ["Events", `${number(status.events_per_s)}/s`],
     ["Holes", whole(completeness.holes), completeness.holes ? "bad" : ""],
     ["Dead letters", whole(completeness.dead_letters), completeness.dead_letters ? "bad" : ""],
