@@ -45,8 +45,8 @@ async def role(connection: Connection, names: Tables) -> AsyncIterator[str]:
     await connection.execute(
         sql.SQL(
             "CREATE ROLE {0} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {0};"
-            "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {0}; REVOKE INSERT ON {1} FROM {0}"
-        ).format(sql.Identifier(name), names.log)
+            "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {0}; REVOKE INSERT ON {1}, {2} FROM {0}"
+        ).format(sql.Identifier(name), names.log, names.spill)
     )
     yield name
     await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
@@ -77,6 +77,24 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelname == "ERROR"]
 
 
+async def test_a_stop_while_the_log_is_locked_loses_nothing(
+    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with an_app(dsn) as (chancy, metrics):
+        worker = await a_started(chancy, metrics)
+        await hold(metrics, worker)
+        async with locked(dsn, names, names.log):
+            with anyio.fail_after(STOP_S + MARGIN_S):
+                await metrics.on_worker_stopped(worker=worker)
+            found = await completeness(chancy)
+        await order_and_fold(connection, names)
+
+    assert (errors(caplog), found.ended_uncleanly, found.lost) == ([], 0, {})
+    assert await total(connection, names, "app:x") == [400] * 4
+    assert await total(connection, names, "global:status:succeeded") == [20] * 4
+    assert await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", names) == [(0,)]
+
+
 @pytest.mark.parametrize("ends", ["worker", "block"])
 async def test_where_log_and_spill_are_locked_the_loss_is_said_and_shown_at_once(
     ends: str, dsn: str, names: Tables, caplog: pytest.LogCaptureFixture
@@ -85,12 +103,12 @@ async def test_where_log_and_spill_are_locked_the_loss_is_said_and_shown_at_once
         with anyio.fail_after(STOP_S + MARGIN_S):
             if ends == "worker":
                 worker = await a_started(chancy, metrics)
-                async with locked(dsn, names, names.log):
+                async with locked(dsn, names, names.log, names.spill):
                     await hold(metrics, worker)
                     await metrics.on_worker_stopped(worker=worker)
                 held, words = HELD, WORDS
             else:
-                async with locked(dsn, names, names.log), metrics.recording(chancy, worker_id="web-0"):
+                async with locked(dsn, names, names.log, names.spill), metrics.recording(chancy, worker_id="web-0"):
                     metrics.sync_increment_counter("app:x", 1)
                 held, words = {"observations": 1}, "1 observation"
         found = await completeness(chancy)
