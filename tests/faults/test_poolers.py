@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -58,6 +59,9 @@ def pgbouncer(server: Server, **settings: int) -> Iterator[str]:
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
         process = subprocess.Popen([str(BOUNCER), "-q", str(folder / "ini")], user=user, stderr=subprocess.DEVNULL)
         try:
+            while not (folder / ".s.PGSQL.6432").exists():
+                assert process.poll() is None, "pgbouncer has ended"
+                time.sleep(0.01)  # another process can't set an event here
             yield name
         finally:
             process.kill()
