@@ -304,3 +304,41 @@ async def test_a_pool_whose_connections_jobs_hold_does_not_keep_observations_fro
         await metrics.increment_counter("app:x", 1)
         async with worker.chancy.pool.connection():
             assert await metrics._session(worker).recorder.append(worker.chancy)
+
+
+async def test_what_is_recorded_by_the_first_statement_of_a_transaction_goes_with_it(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    async with an_app(dsn) as (chancy, metrics), await AsyncConnection.connect(dsn) as own, own.cursor() as cursor:
+        await metrics.record_in_transaction(chancy, cursor, Observation.counter("app:orders"))
+        await own.rollback()
+        await own.set_autocommit(True)
+        await metrics.record_in_transaction(chancy, cursor, Observation.counter("app:orders", 2))
+    with psycopg.connect(dsn) as sync, sync.cursor() as sync_cursor:
+        metrics.sync_record_in_transaction(chancy, sync_cursor, Observation.counter("app:orders", 3))
+        sync.rollback()
+
+    assert logged_values(await read_log(connection, names), "app:orders") == [2]
+
+
+async def test_an_application_records_on_a_day_without_a_partition_and_its_transaction_stays_whole(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await connection.execute("CREATE TABLE orders (id int)")
+    async with an_app(dsn) as (chancy, metrics), await AsyncConnection.connect(dsn) as own:
+        for recorded, what in enumerate(("async", "sync"), 1):
+            for day in await fetch(connection, "SELECT day FROM {days}", names):
+                await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(day[0])))
+            if what == "async":
+                async with own.cursor() as cursor:
+                    await cursor.execute("INSERT INTO orders VALUES (1)")
+                    await metrics.record_in_transaction(chancy, cursor, Observation.counter("app:orders"))
+                    await own.commit()
+            else:
+                with psycopg.connect(dsn) as sync, sync.cursor() as sync_cursor:
+                    sync_cursor.execute("INSERT INTO orders VALUES (2)")
+                    metrics.sync_record_in_transaction(chancy, sync_cursor, Observation.counter("app:orders"))
+            await metrics.flush(chancy)
+            assert (await metrics.get_metrics(chancy))["app:orders"].values_1day[0][1] == recorded
+
+    assert await fetch(connection, "SELECT id FROM orders ORDER BY id", names) == [(1,), (2,)]
