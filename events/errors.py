@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Characters of what is said about bytes that somebody made up.
+_MOST = 500
+
 
 class MetricsLogError(Exception):
     """Root of everything this package raises on purpose."""
@@ -48,6 +51,7 @@ class Damaged(MetricsLogError):
     kind = "value"
 
     def __init__(self, fault: str, *, where: str = "", kind: str = "") -> None:
+        fault = fault if len(fault) <= _MOST else f"{fault[:_MOST]}..."
         where = where or "it"
         super().__init__(f"{where} {fault}")
         self.kind = kind or self.kind

@@ -69,6 +69,7 @@ def counted(found: Completeness) -> dict[str, str]:
         "lost": spell(found.lost),
         "uncertain": uncertain(found),
         "in memory": spell(found.in_memory),
+        **({"unreadable": "; ".join(found.unreadable)} if found.unreadable else {}),
     }
 
 

@@ -17,11 +17,12 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
+from chancy_metrics.projections.counts import decode_counts
 from chancy_metrics.projections.lag import count_waiting
 from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
 from chancy_metrics.projections.span import Span
@@ -80,6 +81,7 @@ class Completeness(msgspec.Struct, frozen=True):
         position: Last position of the ledger that is in the numbers.
         waiting: Batches that are not in the numbers yet, whenever their events happened.
         for_all_time: Names of the counts in here that are not the window's: they have no dates.
+        unreadable: What of the counts in here could not be read, and so is missing from them; a sentence each.
     """
 
     rejected: dict[str, int]
@@ -104,6 +106,7 @@ class Completeness(msgspec.Struct, frozen=True):
     position: int
     waiting: int
     for_all_time: list[str]
+    unreadable: list[str]
 
 
 class End(NamedTuple):
@@ -133,6 +136,7 @@ class Facts(NamedTuple):
         last_gone: Last day that has left the log.
         ended: Each session that ended uncleanly or holds something.
         waiting: Batches past *position*, and those without one.
+        unreadable: Which of all that could not be read, a sentence each.
     """
 
     position: int
@@ -142,6 +146,7 @@ class Facts(NamedTuple):
     last_gone: date | None
     ended: list[End]
     waiting: int
+    unreadable: list[str]
 
 
 async def completeness(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> Completeness:
@@ -235,6 +240,7 @@ def complete(
         position=facts.position,
         waiting=facts.waiting,
         for_all_time=[] if since is None and until is None else _UNDATED,
+        unreadable=facts.unreadable,
     )
 
 
@@ -258,7 +264,7 @@ async def read_facts(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT v.version, v.position, v.counts,
+            SELECT v.version, v.position, v.counts::text,
                 (SELECT coalesce(sum(holes), 0)::bigint FROM {producers}),
                 (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone'))
             FROM {head} h
@@ -275,13 +281,24 @@ async def read_facts(
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
-    version, position, counts, holes, last_gone = row
-    ended = [*await _sessions(cursor, names), *await _without_session(cursor, names)]
+    version, position, text, holes, last_gone = row
+    unreadable: list[str] = []
+    counts = _counts(text, f"what version {version} counted", unreadable)
+    ended = [*await _sessions(cursor, names, unreadable), *await _without_session(cursor, names)]
     left, waiting = await left_out(cursor, names, version, span), await count_waiting(cursor, names, position)
-    return Facts(position, counts, left, holes, last_gone, ended, waiting)
+    return Facts(position, counts, left, holes, last_gone, ended, waiting, unreadable)
 
 
-async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
+def _counts(text: str, where: str, unreadable: list[str]) -> dict[str, int]:
+    """Decode counts; of those that can't be read, none, and it is said in *unreadable*."""
+    try:
+        return decode_counts(text, where)
+    except Damaged as error:
+        unreadable.append(str(error))
+        return {}
+
+
+async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables, unreadable: list[str]) -> list[End]:
     """The sessions that fell silent, ended with something unwritten, or live and hold something.
 
     A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
@@ -290,7 +307,7 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
         sql.SQL(
             """
             SELECT worker, seen_at, CASE WHEN ended THEN 'lossy' WHEN silent THEN 'silent' ELSE 'alive' END,
-                session, coalesce(held, '{{}}'), append_interval
+                session, coalesce(held, '{{}}')::text, append_interval
             FROM (
                 SELECT s.worker, s.session, s.held, s.append_interval, greatest(s.seen_at, p.seen_at) AS seen_at,
                     s.ended_at IS NOT NULL AS ended, p.closed,
@@ -311,7 +328,10 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
         ).format(sessions=names.sessions, producers=names.producers, now=NOW),
         {"silent": SILENT_S},
     )
-    return [End(row[0], row[1].astimezone(UTC), *row[2:]) for row in await cursor.fetchall()]
+    return [
+        End(worker, seen_at.astimezone(UTC), how, session, _counts(held, f"what {worker} held", unreadable), interval)
+        for worker, seen_at, how, session, held, interval in await cursor.fetchall()
+    ]
 
 
 async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:

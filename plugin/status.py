@@ -27,7 +27,7 @@ from .presence import spell
 from .reading import reading
 from .retention import DueDay, oldest_due
 from .succession import Task, read_all_withheld, read_task, standstill_after_s
-from .verified import LastVerified, read_last_verified
+from .verified import LastVerified, read_last_verified, read_unreadable
 from .versions import Unfinished, read_unfinished
 
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
@@ -131,6 +131,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)
         fold_errors = await _fold_errors(cursor, names)
+        unreadable = await read_unreadable(cursor, names)
         verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
@@ -171,7 +172,9 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         unhealthy=[],
     )
     missing = [day for day in (today, today + timedelta(days=1)) if day not in days]
-    return msgspec.structs.replace(status, not_looked_at=_not_looked_at(status), unhealthy=_reasons(status, missing))
+    return msgspec.structs.replace(
+        status, not_looked_at=_not_looked_at(status), unhealthy=_reasons(status, missing) + unreadable
+    )
 
 
 def _not_looked_at(status: Status) -> list[str]:
@@ -200,6 +203,10 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.rules_note and status.rules == status.app_rules:
         reasons.append(f"this app can't fold: {status.rules_note}")
+    reasons += [
+        f"{sentence}: it is left out here; `chancy-metrics rebuild` counts again"
+        for sentence in status.completeness.unreadable
+    ]
     if status.completeness.holes:
         reasons.append(
             f"{status.completeness.holes} batches are missing from their producers' sequences: the log is damaged"

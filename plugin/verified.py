@@ -11,6 +11,8 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.coverage import (
     OF_THE_LOG,
@@ -79,10 +81,13 @@ class RebuildCompared(msgspec.Struct, frozen=True):
     different: int
 
 
-class Stored(Record, frozen=True):
+class Stored(Record, frozen=True, forbid_unknown_fields=True):
     """A `Record` as it is kept."""
 
     rebuilt: RebuildCompared | None = None
+
+
+_decoder = msgspec.json.Decoder(Stored)
 
 
 class Run(NamedTuple):
@@ -118,6 +123,12 @@ async def read_open_positions(cursor: AsyncCursor[TupleRow], names: Tables) -> s
         for fault in records.get(OPENING, Stored()).faults
         if fault.scale == "position" and fault.at is not None
     }
+
+
+async def read_unreadable(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+    """Say which records can't be read, and why, a sentence each."""
+    _, unreadable = await _read_all(cursor, names)
+    return unreadable
 
 
 async def read_last_verified(
@@ -210,10 +221,37 @@ def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
 
 
 async def _read(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[int, Stored]:
+    """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
+    records, _ = await _read_all(cursor, names)
+    return records
+
+
+async def _read_all(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, Stored], list[str]]:
+    """Return every record, and of those that can't be read why, a sentence each."""
     await cursor.execute(
-        sql.SQL("SELECT version, verified FROM {versions} WHERE verified IS NOT NULL").format(versions=names.versions)
+        sql.SQL("SELECT version, verified::text FROM {versions} WHERE verified IS NOT NULL ORDER BY version").format(
+            versions=names.versions
+        )
     )
-    return {version: msgspec.convert(record, Stored) for version, record in await cursor.fetchall()}
+    records, unreadable = {}, []
+    for version, text in await cursor.fetchall():
+        try:
+            records[version] = decode_record(
+                text, f"what verify kept of {f'version {version}' if version else 'the log'}"
+            )
+        except Damaged as error:
+            records[version] = Stored()
+            unreadable.append(f"{error}: run `chancy-metrics verify`, which replaces it")
+    return records, unreadable
+
+
+def decode_record(text: str, where: str = "") -> Stored:
+    """Decode a record from the text of its JSON.
+
+    Raises:
+        Damaged: It is something else.
+    """
+    return decode_as(_decoder, text.encode(), "record of verify", where)
 
 
 async def _write(cursor: AsyncCursor[TupleRow], names: Tables, version: int, record: Stored) -> None:

@@ -23,6 +23,7 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .cells import kept_of
+from .counts import added_counts
 from .fold import fold
 from .left_out import LeftOut, summed_up, write_left_out
 from .numbers import Numbered, number, still_numbered
@@ -418,19 +419,14 @@ async def _write_ring(
 async def _move(
     cursor: AsyncCursor[TupleRow], tables: Tables, stretch: Stretch, counts: Counter[str], folder: str
 ) -> None:
-    await cursor.execute(
-        sql.SQL("SELECT counts FROM {versions} WHERE version = %(version)s").format(versions=tables.versions),
-        {"version": stretch.version},
-    )
-    row = await cursor.fetchone()
-    total = Counter(row[0] if row else {}) + counts
+    total = await added_counts(cursor, tables, stretch.version, counts)
     await cursor.execute(
         sql.SQL(
             """
             UPDATE {versions}
             SET position = %(position)s,
                 folds = folds + 1,
-                counts = %(counts)s,
+                counts = coalesce(%(counts)s, counts),
                 folded_at = clock_timestamp(),
                 folder_since = CASE WHEN folded_by = %(folder)s THEN folder_since ELSE clock_timestamp() END,
                 folded_by = %(folder)s,
@@ -442,7 +438,7 @@ async def _move(
         {
             "version": stretch.version,
             "position": stretch.position,
-            "counts": Jsonb(dict(total)),
+            "counts": None if total is None else Jsonb(total),
             "folder": folder,
             "events": stretch.events,
             "fold_us": (time.monotonic_ns() - stretch.started_ns) // 1000,

@@ -14,6 +14,7 @@ from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer import Opening, Point, Points
 
+from .counts import decode_counts
 from .numbers import number_series, number_workers
 from .sketch import decode
 from .turning import empty_ring
@@ -28,11 +29,15 @@ _COLUMNS = sql.SQL(
 
 
 async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening:
-    """Return what the opening counted, and from where on it is complete."""
+    """Return what the opening counted, and from where on it is complete.
+
+    Raises:
+        Damaged: What it counted can't be read.
+    """
     await cursor.execute(
         sql.SQL(
             """
-            SELECT counts, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            SELECT counts::text, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
             FROM {versions}
             WHERE version = %(opening)s
             """
@@ -42,7 +47,7 @@ async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening
     row = await cursor.fetchone()
     assert row is not None
     counts, *horizons = row
-    return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), counts)
+    return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the opening's row"))
 
 
 async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -76,6 +76,9 @@ def _united(stretches: Iterable[Stretch]) -> list[Stretch]:
     return united
 
 
+_Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class Fault(msgspec.Struct, frozen=True):
     """What a run has found at one place, and no later one has found right.
 
@@ -89,7 +92,7 @@ class Fault(msgspec.Struct, frozen=True):
     scale: str
     at: int | None
     count: int
-    found_at: datetime
+    found_at: _Aware
     sentence: str
 
     @property
@@ -121,9 +124,9 @@ class Record(msgspec.Struct, frozen=True):
         faults: What is open.
     """
 
-    at: datetime | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    at: _Aware | None = None
+    since: _Aware | None = None
+    until: _Aware | None = None
     spans: int = 0
     position: int = 0
     points: int = 0

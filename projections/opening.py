@@ -16,6 +16,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from .advance import too_late
 from .buckets import bucket_of
 from .cells import kept_of
+from .counts import added_counts
 from .left_out import copy_left_out, left_out, write_left_out
 from .numbers import number, still_numbered
 from .replay import Sum, replay_into
@@ -233,9 +234,10 @@ async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: 
 
 
 async def _count(cursor: AsyncCursor[TupleRow], tables: Tables, counts: Counter[str]) -> None:
-    await cursor.execute(sql.SQL("SELECT counts FROM {versions} WHERE version = 0").format(versions=tables.versions))
-    row = await cursor.fetchone()
+    total = await added_counts(cursor, tables, OPENING, counts)
     await cursor.execute(
-        sql.SQL("UPDATE {versions} SET counts = %(counts)s WHERE version = 0").format(versions=tables.versions),
-        {"counts": Jsonb(dict(Counter(row[0] if row else {}) + counts))},
+        sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = 0").format(
+            versions=tables.versions
+        ),
+        {"counts": None if total is None else Jsonb(total)},
     )

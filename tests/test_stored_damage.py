@@ -28,6 +28,7 @@ from chancy_metrics.plugin.web import page_routes
 from chancy_metrics.projections.ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 from tests.test_audit_events import run
+from tests.test_cli import run as run_cli
 
 Connection = AsyncConnection[TupleRow]
 #: MessagePack that is no kept meta, and what is said of it.
@@ -257,3 +258,48 @@ def test_a_line_that_no_log_made_is_no_seal(line: str) -> None:
 def test_no_bytes_make_points_that_no_fold_made() -> None:
     with pytest.raises(Damaged, match="fold 7 is no delta ring"):
         unpack_points(b"\x80\x80", "fold 7")
+
+
+BAD_JSON = [
+    "7",
+    "[]",
+    '{"dropped": -1}',
+    '{"dropped": 1e300}',
+    '{"dropped": "many"}',
+    '{"a": ' + "[" * 2_000 + "]" * 2_000 + "}",
+]
+
+
+@pytest.mark.parametrize("text", BAD_JSON, ids=lambda text: text[:20])
+async def test_counts_that_nobody_counted_are_named_and_stop_nothing(
+    text: str, dsn: str, connection: Connection, names: Tables
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, names)
+    await fetch(
+        connection, "UPDATE {versions} SET counts = %(text)s::jsonb, verified = %(text)s::jsonb", names, text=text
+    )
+    await fetch(
+        connection,
+        "INSERT INTO {sessions} (session, worker, producers, append_interval, held)"
+        " VALUES (gen_random_uuid(), 'w9', '{{}}', 1, %(text)s::jsonb)",
+        names,
+        text=text,
+    )
+    await writer.append(runs=[a_run("app:n", at_us=now_us())])
+
+    await order_and_fold(connection, names)
+
+    assert await total(connection, names, "app:n") == [2] * 4
+    for command in (["status"], ["status", "--json"], ["completeness"], ["completeness", "--json"]):
+        done = run_cli(dsn, *command)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (3 if command[0] == "status" else 0), done.stderr
+        for where in ("what version 1 counted is no map of counts", "what w9 held is no map of counts"):
+            assert where in done.stdout
+        assert ("what verify kept of version 1 is no record of verify" in done.stdout) is (command[0] == "status")
+    verified = run_cli(dsn, "verify")
+    after = run_cli(dsn, "status")
+    assert verified.returncode == 0, verified.stderr
+    assert "what verify kept" not in after.stdout

@@ -17,6 +17,7 @@ import numpy as np
 
 from chancy_metrics.events.codec import CODEC, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
+from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.filter import make_filter, may_hold, token
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.meta import decode_meta, encode_meta
@@ -27,6 +28,9 @@ from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.parquet import Export, as_table
 from chancy_metrics.plugin.terminal import json_line
 from chancy_metrics.plugin.tracks import KEPT, put, rows_of
+from chancy_metrics.plugin.verified import Stored, decode_record
+from chancy_metrics.projections.counts import decode_counts
+from chancy_metrics.projections.coverage import Fault, Seen
 from chancy_metrics.projections.event import spell_out
 from chancy_metrics.projections.fold import fold
 from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
@@ -183,6 +187,15 @@ def read_place(data: bytes) -> None:
         pass
 
 
+def read_counts(data: bytes) -> None:
+    decode_counts(data.decode(errors="replace"))
+
+
+def read_record(data: bytes) -> None:
+    record = decode_record(data.decode(errors="replace"))
+    record.open, [str(fault) for fault in record.faults]
+
+
 def read_seal(data: bytes) -> None:
     for seal in read_seals(data.decode(errors="replace").splitlines(), "seals"):
         f"{seal} {seal.at:%Y-%m-%d %H:%M:%S %Z}"
@@ -220,6 +233,10 @@ def _ring() -> list[bytes]:
     return [pack_points({}), pack_points({"1min": points, "1day": points})]
 
 
+_RECORD = Stored(
+    at=EPOCH, points=7, seen={"1min": [Seen(0, 60, 7)]}, faults=[Fault("cache", "1min", 60, 2, EPOCH, "it differs")]
+)
+
 FORMATS: dict[str, Format] = {
     "batch": Format(_batches(), read_batch, as_message),
     "export": Format(_exports(), read_export, as_export),
@@ -231,6 +248,8 @@ FORMATS: dict[str, Format] = {
     ),
     "cursor": Format([b"1234:5\n", b"7\n"], read_cursor, mutate_bytes),
     "place": Format([b'{"selection":{},"place":"7:1"}\n'], read_place, mutate_bytes),
+    "counts": Format([b'{"dropped": 3, "rejected:key": 1}'], read_counts, mutate_bytes),
+    "record": Format([msgspec.json.encode(_RECORD)], read_record, mutate_bytes),
     "seal": Format(
         [f"chancy-metrics-seal 1 position=7 hash={'9f' * 32} at=2026-11-25T09:41:00Z\n".encode()],
         read_seal,
