@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from subprocess import DEVNULL
+from typing import IO
 
 import anyio
 import pytest
@@ -48,10 +49,10 @@ async def push_load(chancy: Chancy, how_many: int) -> None:
 
 
 @asynccontextmanager
-async def a_worker(dsn: str, sync_interval: int) -> AsyncIterator[Process]:
-    """A worker in a process of its own; killed at the end of the block, if it still runs."""
+async def a_worker(dsn: str, sync_interval: int, log: IO[bytes] | int = DEVNULL) -> AsyncIterator[Process]:
+    """A worker in a process of its own, which logs to *log*; killed at the end of the block, if it still runs."""
     program = [sys.executable, "-m", "tests.faults.worker_process", dsn, str(sync_interval)]
-    async with await anyio.open_process(program, stdin=None, stdout=DEVNULL, stderr=DEVNULL) as process:
+    async with await anyio.open_process(program, stdin=None, stdout=DEVNULL, stderr=log) as process:
         try:
             yield process
         finally:
