@@ -112,8 +112,8 @@ async def test_a_log_that_refuses_for_any_other_reason_spills_too(dsn: str, name
             await impatient.execute("SET statement_timeout = '50ms'")
             async with other.transaction():
                 await fetch(other, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
-                async with short_transaction(impatient) as cursor:
-                    done = await append(cursor, names, new_id(), encode((), [a_run()]), worker="w")
+                async with impatient.transaction(), impatient.cursor() as cursor:
+                    done = await append(cursor, names, new_id(), encode((), [a_run()]), worker="w", lock_wait_ms=5_000)
                     await cursor.execute("SELECT 1")
             assert (done.state, type(done.error)) == ("spilled", psycopg.errors.QueryCanceled)
         await order_and_fold(connection, names)

@@ -1,8 +1,8 @@
 """Workers under load with locks, kills, stops and lost COMMITs, mixed from a seed: python -m tests.faults.storm.
 
-Every update the database saved must be in the log, the ledger and all rollups once. What is not, because neither log nor
-spill table took it before its process was killed, must be named in the log lines of that process. `--seeds 20` runs 20
-seeds at sync_interval 2 and 60 each; CI runs one of each, with shorter locks.
+Every update the database saved must be in the log, the ledger and all rollups once. What is not, because neither the
+log nor the spill table took it before its process was killed, must be named in the log lines of the workers. `--seeds
+20` runs 20 seeds at sync_interval 2 and 60 each; CI runs one of each, with shorter locks.
 """
 
 from __future__ import annotations
