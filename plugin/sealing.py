@@ -219,9 +219,10 @@ async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[
                 """
                 SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
                     (SELECT coalesce(min(position), 0) FROM {ledger}), (SELECT count(*) FROM {pending})
+                        + (SELECT count(*) FROM {spill})
                 FROM {head} h
                 """
-            ).format(head=names.head, ledger=names.ledger, pending=names.pending)
+            ).format(head=names.head, ledger=names.ledger, pending=names.pending, spill=names.spill)
         )
         row = await cursor.fetchone()
         if row is None:

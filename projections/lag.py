@@ -89,14 +89,15 @@ async def appended_us(
 
 
 async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> int:
-    """How many batches are not folded up to *position*: with a place past it, or without one yet."""
+    """How many batches are not folded up to *position*: with a place past it, without one yet, or spilled."""
     await cursor.execute(
         sql.SQL(
             """
             SELECT greatest(h.position - %(position)s, 0) + (SELECT count(*) FROM {pending})
+                + (SELECT count(*) FROM {spill})
             FROM {head} h
             """
-        ).format(head=tables.head, pending=tables.pending),
+        ).format(head=tables.head, pending=tables.pending, spill=tables.spill),
         {"position": position},
     )
     row = await cursor.fetchone()
@@ -108,7 +109,12 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
     await cursor.execute(
         sql.SQL(
             """
-            SELECT count(*)
+            SELECT count(*) + (
+                SELECT count(*)
+                FROM {spill}
+                WHERE first_us < %(until_us)s
+                    AND last_us >= %(since_us)s
+            )
             FROM (
                 (
                     SELECT day, producer, sequence
@@ -131,7 +137,7 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
             WHERE l.first_us < %(until_us)s
                 AND l.last_us >= %(since_us)s
             """
-        ).format(ledger=tables.ledger, pending=tables.pending, log=tables.log),
+        ).format(ledger=tables.ledger, pending=tables.pending, spill=tables.spill, log=tables.log),
         {"position": position, "most": _BACKLOG, **span._asdict()},
     )
     row = await cursor.fetchone()
