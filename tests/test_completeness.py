@@ -28,7 +28,7 @@ from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 Connection = AsyncConnection[TupleRow]
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, None, [], 0)
+NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, None, [], 0, [])
 GONE = NOTHING._replace(last_gone=date(2026, 3, 9))
 
 
