@@ -106,7 +106,7 @@ class Completeness(msgspec.Struct, frozen=True):
     position: int
     waiting: int
     for_all_time: list[str]
-    unreadable: list[str]
+    unreadable: list[str] = []
 
 
 class End(NamedTuple):
@@ -146,7 +146,7 @@ class Facts(NamedTuple):
     last_gone: date | None
     ended: list[End]
     waiting: int
-    unreadable: list[str]
+    unreadable: tuple[str, ...] = ()
 
 
 async def completeness(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> Completeness:
@@ -240,7 +240,7 @@ def complete(
         position=facts.position,
         waiting=facts.waiting,
         for_all_time=[] if since is None and until is None else _UNDATED,
-        unreadable=facts.unreadable,
+        unreadable=list(facts.unreadable),
     )
 
 
@@ -286,7 +286,7 @@ async def read_facts(
     counts = _counts(text, f"what version {version} counted", unreadable)
     ended = [*await _sessions(cursor, names, unreadable), *await _without_session(cursor, names)]
     left, waiting = await left_out(cursor, names, version, span), await count_waiting(cursor, names, position)
-    return Facts(position, counts, left, holes, last_gone, ended, waiting, unreadable)
+    return Facts(position, counts, left, holes, last_gone, ended, waiting, tuple(unreadable))
 
 
 def _counts(text: str, where: str, unreadable: list[str]) -> dict[str, int]:
