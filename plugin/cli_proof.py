@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -21,6 +22,8 @@ from .transfer import abandon_import, export_log, import_log
 
 #: Seconds between lines where progress goes to a log.
 _LINES_S = 10
+#: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
+_LINE_CHARS = 10_000
 
 T = TypeVar("T")
 
@@ -55,7 +58,7 @@ def check_command(app: str, seal_files: tuple[TextIO, ...], as_json: bool) -> No
     seals: list[Seal] = []
     try:
         for file in seal_files:
-            seals += read_seals(file, file.name)
+            seals += read_seals(iter(partial(file.readline, _LINE_CHARS), ""), file.name)
     except (MetricsLogError, UnicodeError) as error:
         raise click.BadParameter(str(error), param_hint="--from-seal") from error
     done = run(check(chancy, seals=seals, on_progress=_printer("checked")))
