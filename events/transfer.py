@@ -291,7 +291,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
                 ) from None
             rank = _RANK[type(frame)]
             if rank < last or (rank == last and isinstance(frame, _SINGLE)) or (last < 0 and rank):
-                raise _damaged(path, f"is damaged at byte {at}: a {_tag(frame)} may not stand there")
+                raise _damaged(path, f"is damaged at byte {at}: {_name(frame)} may not stand there")
             yield frame
             at, last = at + _LENGTH + size, rank
         if at != end or last != _RANK[Trailer]:
@@ -309,7 +309,7 @@ def decode_frame(data: bytes) -> Frame:
     except HOSTILE as error:
         raise DamagedExport(f"is no frame: {fault_of(error)}") from error
     if fault := _fault(frame):
-        raise DamagedExport(fault, where=f"a {_tag(frame)}")
+        raise DamagedExport(fault, where=_name(frame))
     return frame
 
 
@@ -324,8 +324,8 @@ def _fault(frame: Frame) -> str:
     return ""
 
 
-def _tag(frame: Frame) -> str:
-    return str(type(frame).__struct_config__.tag)
+def _name(frame: Frame) -> str:
+    return f"the {type(frame).__struct_config__.tag} frame"
 
 
 def _damaged(path: Path, fault: str) -> DamagedExport:
