@@ -65,5 +65,9 @@ def may_pass(error: psycopg.Error) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """Name and first lines of *error*, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Name and text of *error* on one line; its name alone where it has no text, or none that can be read."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error class of the user's, whose __str__ fails
+        text = "its text can't be read"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 
 from .job_times import believed
@@ -63,10 +64,10 @@ def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int, without: Set[str
         try:
             made = [_observations(derived, jobs) for derived in _made(rule(jobs))]
             found.made.extend(one for one in made if len(one.rows))
-        except MemoryError:  # says nothing of the batch: the next fold may have room
+        except (MemoryError, KeyboardInterrupt):  # says nothing of the batch: the next fold may have room
             raise
-        except Exception as error:  # whatever the user's code raises costs its own metrics, never those of others
-            found.failed[name] = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # whatever the user's code raises, sys.exit() too, costs its own metrics alone
+            found.failed[name] = in_words(error)
     return found
 
 

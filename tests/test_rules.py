@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -111,6 +112,30 @@ def test_a_rule_that_raises_costs_what_it_makes_of_that_batch_and_nothing_else()
     found = sums(folded)
     assert (found["made:by:picky"], found["made:by:first"]) == (1, 2)
     assert (found["global:status:failed"], found["app:n"], folded.events) == (1, 1, 3)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("an error of the error")
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        (Mute(), "Mute: its text can't be read"),
+        (SystemExit(3), "SystemExit: 3"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (ExceptionGroup("two", [ValueError(), KeyError()]), "ExceptionGroup: two (2 sub-exceptions)"),
+    ],
+)
+def test_whatever_a_rule_raises_ends_neither_the_fold_nor_the_process(raised: BaseException, says: str) -> None:
+    def rule(_: JobColumns) -> list[Derived]:
+        raise raised
+
+    folded = fold([batch(a_row())], RuleSet(user=1, rules=(rule, rules.first)))
+
+    assert folded.failed == {(1, "rule"): says}
+    assert (sums(folded)["made:by:first"], sums(folded)["global:status:succeeded"]) == (1, 1)
 
 
 def test_a_rule_that_failed_on_a_batch_before_is_not_asked_again() -> None:
