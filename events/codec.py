@@ -69,7 +69,7 @@ class _Jobs(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     started: _Ints  # at - started
     created: _Ints  # at - created
     scheduled: _Ints  # scheduled - created
-    meta: dict[_Index, bytes]  # row -> MessagePack of the kept keys
+    meta: dict[_Index, memoryview]  # row -> MessagePack of the kept keys, where it lies in the payload
 
 
 class _Observations(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -210,7 +210,7 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         started=_pack_difference(facts.at, facts.started, rows),
         created=_pack_difference(facts.at, facts.created, rows),
         scheduled=_pack_difference(facts.scheduled, facts.created, rows),
-        meta=dict(facts.meta),
+        meta={row: memoryview(kept) for row, kept in facts.meta.items()},
     )
 
 

@@ -27,7 +27,7 @@ class JobColumns(NamedTuple):
     completed_us: NDArray[np.int64]
     has_started: NDArray[np.bool_]
     has_completed: NDArray[np.bool_]
-    meta: dict[int, bytes]
+    meta: dict[int, memoryview]  # by row, within the payload: what nobody asks for is not copied
 
     def kept_meta(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (row, the keys of the job's meta that `keep_meta` names) for each row that has any, by row.

@@ -15,10 +15,10 @@ HOSTILE = (msgspec.MsgspecError, ValueError, IndexError, OverflowError, Recursio
 
 
 class Decoder(Protocol[T]):
-    def decode(self, data: bytes, /) -> T: ...
+    def decode(self, data: bytes | memoryview, /) -> T: ...
 
 
-def decode_as(decoder: Decoder[T], data: bytes, kind: str, where: str = "") -> T:
+def decode_as(decoder: Decoder[T], data: bytes | memoryview, kind: str, where: str = "") -> T:
     """Return what *decoder* makes of *data*.
 
     Args:

@@ -21,8 +21,9 @@ from .spill import take_spilled_of, take_spilled_unless_locked
 SEQUENCE_LIMIT = 2_000
 #: Milliseconds each lock is waited for while the end of the ledger is held: others want it, too.
 ORDER_LOCK_MS = 200
-#: Events (or one batch) that are decoded or held at once.
+#: Events, and bytes of payload, that are read, decoded or held at once; or one batch, whatever it holds.
 PIECE_EVENTS = 50_000
+PIECE_BYTES = 32 << 20
 #: The columns of a `LogRow`, in `read_columns`.
 LOG_ROW: LiteralString = (
     f"l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us, {APPENDED_US}, l.events, l.closes, l.codec, "
@@ -48,11 +49,25 @@ class Sequenced(NamedTuple):
 
 
 class LedgerRow(NamedTuple):
-    """One place in the order."""
+    """One place in the order.
+
+    Attributes:
+        size_bytes: How long the payload of its batch is.
+    """
 
     position: int
     batch_id: BatchId
     events: int
+    size_bytes: int
+
+
+class _Entry(NamedTuple):
+    """A place in the order as it is written."""
+
+    position: int
+    row: LogRow
+    size_bytes: int
+    chain: bytes
 
 
 class _Pending(NamedTuple):
@@ -113,17 +128,17 @@ async def sequence(
             conflicts += await take_spilled_of(cursor, tables, gaps)
             taken += await _take(cursor, tables, settled, limit)
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
-        rows = await read_log_rows(cursor, tables, [row.batch_id for row in taken])
+        rows = await _read_sized(cursor, tables, [row.batch_id for row in taken])
         ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
         entries = []
         for batch_id in ordered:
             # A row that was removed by force keeps its place, where every fold will miss it and say so.
-            row = rows.get(batch_id) or _removed(batch_id)
+            row, size = rows.get(batch_id) or (_removed(batch_id), 0)
             position += 1
             chain = link(chain, position, row)
-            entries.append((position, row, chain))
+            entries.append(_Entry(position, row, size, chain))
         await _write(cursor, tables, entries)
-        await _write_producers(cursor, tables, [row for _, row, _ in entries], known)
+        await _write_producers(cursor, tables, [entry.row for entry in entries], known)
         await cursor.execute(
             sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
             {"position": position, "chain": chain},
@@ -138,7 +153,7 @@ async def read_ledger(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT position, day, producer, sequence, events
+            SELECT position, day, producer, sequence, events, bytes
             FROM {ledger}
             WHERE position > %(after)s
                 AND position <= %(until)s
@@ -148,27 +163,30 @@ async def read_ledger(
         ).format(ledger=tables.ledger),
         {"after": after, "limit": limit, "until": until if until is not None else 2**63 - 1},
     )
-    return [LedgerRow(row[0], BatchId(*row[1:4]), row[4]) for row in await cursor.fetchall()]
+    return [LedgerRow(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
 
 
-class _WithEvents(Protocol):
+class _Sized(Protocol):
     @property
     def events(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
 
 
-_Row = TypeVar("_Row", bound=_WithEvents)
+_Row = TypeVar("_Row", bound=_Sized)
 
 
-def pieces(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
-    """Cut *rows* into runs of at most PIECE_EVENTS events, or of one batch, none of them empty."""
+def pieces(rows: Iterable[_Row], *, events: int = PIECE_EVENTS, size: int = PIECE_BYTES) -> Iterator[list[_Row]]:
+    """Cut *rows* into runs of at most so many events and bytes, or of one batch, none of them empty."""
     piece: list[_Row] = []
-    events = 0
+    has_events = has_bytes = 0
     for row in rows:
-        if piece and events + row.events > PIECE_EVENTS:
+        if piece and (has_events + row.events > events or has_bytes + row.size_bytes > size):
             yield piece
-            piece, events = [], 0
+            piece, has_events, has_bytes = [], 0, 0
         piece.append(row)
-        events += row.events
+        has_events += row.events
+        has_bytes += row.size_bytes
     if piece:
         yield piece
 
@@ -273,29 +291,38 @@ async def read_log_rows(
     return {BatchId(*row[:3]): row for row in rows}
 
 
+async def _read_sized(
+    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
+) -> dict[BatchId, tuple[LogRow, int]]:
+    """Return the same, and how long their payloads are, which are not read for that."""
+    rows = await read_columns(cursor, tables, batch_ids, f"{LOG_ROW}, octet_length(l.payload)")
+    return {BatchId(*row[:3]): (LogRow(*row[:-1]), row[-1]) for row in rows}
+
+
 def _removed(batch_id: BatchId) -> LogRow:
     return LogRow(*batch_id, "", None, None, 0, 0, False, 0, b"")
 
 
-async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[tuple[int, LogRow, bytes]]) -> None:
+async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[_Entry]) -> None:
     await cursor.execute(
         sql.SQL(
             """
-            INSERT INTO {ledger} (position, day, producer, sequence, events, chain)
+            INSERT INTO {ledger} (position, day, bytes, producer, sequence, events, chain)
             SELECT *
             FROM unnest(
-                %(position)s::bigint[], %(day)s::date[], %(producer)s::uuid[], %(sequence)s::bigint[],
-                %(events)s::integer[], %(chain)s::bytea[]
+                %(position)s::bigint[], %(day)s::date[], %(bytes)s::integer[], %(producer)s::uuid[],
+                %(sequence)s::bigint[], %(events)s::integer[], %(chain)s::bytea[]
             )
             """
         ).format(ledger=tables.ledger),
         {
-            "position": [position for position, _, _ in entries],
-            "day": [row.day for _, row, _ in entries],
-            "producer": [row.producer for _, row, _ in entries],
-            "sequence": [row.sequence for _, row, _ in entries],
-            "events": [row.events for _, row, _ in entries],
-            "chain": [chain for _, _, chain in entries],
+            "position": [entry.position for entry in entries],
+            "day": [entry.row.day for entry in entries],
+            "bytes": [entry.size_bytes for entry in entries],
+            "producer": [entry.row.producer for entry in entries],
+            "sequence": [entry.row.sequence for entry in entries],
+            "events": [entry.row.events for entry in entries],
+            "chain": [entry.chain for entry in entries],
         },
     )
 

@@ -31,7 +31,7 @@ def encode_meta(kept: Mapping[str, Any]) -> bytes:
     return _encoder.encode({key: _as_text(value) for key, value in kept.items()})
 
 
-def decode_meta(data: bytes) -> dict[str, Any]:
+def decode_meta(data: bytes | memoryview) -> dict[str, Any]:
     """Return what was kept of one job's meta; all of it can be encoded as JSON.
 
     Raises:

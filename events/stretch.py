@@ -27,6 +27,7 @@ class Place(NamedTuple):
         chain: The hash there.
         row: None where the batch has left the log, or is lost.
         payload: b"" without a row.
+        size_bytes: How long the ledger says the payload is; 0 in what comes from a file.
     """
 
     position: int
@@ -35,6 +36,7 @@ class Place(NamedTuple):
     chain: bytes
     row: LogRow | None = None
     payload: bytes = b""
+    size_bytes: int = 0
 
 
 async def read_places(
@@ -44,7 +46,7 @@ async def read_places(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT position, day, producer, sequence, events, chain
+            SELECT position, day, producer, sequence, events, chain, bytes
             FROM {ledger}
             WHERE position > %(after)s
                 AND position <= %(until)s
@@ -55,7 +57,7 @@ async def read_places(
         {"after": after, "until": until, "limit": limit},
         binary=True,
     )
-    return [Place(row[0], BatchId(*row[1:4]), row[4], row[5]) for row in await cursor.fetchall()]
+    return [Place(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()]
 
 
 async def read_whole_rows(
@@ -110,10 +112,13 @@ async def write_places(
                 appended_at = EPOCH + timedelta(microseconds=row.appended_us)
                 await copy.write_row((*row[:6], appended_at, *row[7:10], place.payload, row.sha256))
     async with cursor.copy(
-        sql.SQL("COPY {ledger} (position, day, producer, sequence, events, chain) FROM STDIN (FORMAT BINARY)").format(
-            ledger=tables.ledger
-        )
+        sql.SQL(
+            """
+            COPY {ledger} (position, day, producer, sequence, events, bytes, chain)
+            FROM STDIN (FORMAT BINARY)
+            """
+        ).format(ledger=tables.ledger)
     ) as copy:
-        copy.set_types(["int8", "date", "uuid", "int8", "int4", "bytea"])
+        copy.set_types(["int8", "date", "uuid", "int8", "int4", "int4", "bytea"])
         for place in places:
-            await copy.write_row((place.position, *place.batch_id, place.events, place.chain))
+            await copy.write_row((place.position, *place.batch_id, place.events, len(place.payload), place.chain))

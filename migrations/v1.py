@@ -92,6 +92,7 @@ ALTER TABLE {spill} ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE TABLE {ledger} (
     position bigint PRIMARY KEY,
     day date NOT NULL,
+    bytes integer NOT NULL CHECK (bytes >= 0), -- of the payload; here, where it fills a gap that alignment leaves
     producer uuid NOT NULL,
     sequence bigint NOT NULL,
     events integer NOT NULL,

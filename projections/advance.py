@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.codec import CODEC
 from chancy_metrics.events.errors import StuckAt
-from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.ledger import PIECE_BYTES, LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -36,8 +36,9 @@ from .versions import Version, live_version, lock_version, read_version
 STEP_EVENTS = 20_000
 #: A rebuild's steps are larger: the fewer there are, the fewer times is a row of a coarse bucket written again.
 REBUILD_STEP_EVENTS = 250_000
-#: One step reads at most one ledger row for so many events.
+#: One step reads at most one ledger row for so many events, and so many bytes of payload an event.
 _EVENTS_A_ROW = 20
+_BYTES_AN_EVENT = PIECE_BYTES // STEP_EVENTS
 #: A batch of a codec this code does not know waits so long for a newer projector before it is left out.
 CODEC_PATIENCE_US = 600 * 1_000_000
 
@@ -159,8 +160,7 @@ async def read(
         if reason := mine.refuses(rules):
             return Advanced(0, mine.position, False, reason)
         before = mine.position if after is None else after
-        limit = max(1, step_events // _EVENTS_A_ROW)
-        rows = _bounded(await read_ledger(cursor, tables, after=before, limit=limit, until=until), step_events)
+        rows = await _next_rows(cursor, tables, before, until, step_events)
         gone = await gone_days(cursor, tables)
         places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
         batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, places)]
@@ -258,9 +258,8 @@ async def narrow(
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
             return Advanced(0, 0, False, f"there is no version {version}")
-        limit = max(1, step_events // _EVENTS_A_ROW)
-        rows = await read_ledger(cursor, tables, after=mine.position, limit=limit, until=until)
-    positions = [row.position for row in _bounded(rows, step_events)]
+        rows = await _next_rows(cursor, tables, mine.position, until, step_events)
+    positions = [row.position for row in rows]
     if not positions:
         return Advanced(0, mine.position, True)
     halving = _Halving(connection, tables, mine.version, rules, folder, announce)
@@ -364,16 +363,14 @@ class _Halving:
         return done
 
 
-def _bounded(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
-    """Cut after so many events, but never before the first row."""
-    kept: list[LedgerRow] = []
-    events = 0
-    for row in rows:
-        events += row.events
-        if kept and events > most:
-            break
-        kept.append(row)
-    return kept
+async def _next_rows(
+    cursor: AsyncCursor[TupleRow], tables: Tables, after: int, until: int | None, step_events: int
+) -> list[LedgerRow]:
+    """Return the places of one step, bounded by events and bytes, but at least one; [] when caught up."""
+    limit = max(1, step_events // _EVENTS_A_ROW)
+    rows = await read_ledger(cursor, tables, after=after, limit=limit, until=until)
+    size = min(PIECE_BYTES, step_events * _BYTES_AN_EVENT)
+    return next(pieces(rows, events=step_events, size=size), [])
 
 
 def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:

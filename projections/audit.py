@@ -35,6 +35,7 @@ class _Entry(NamedTuple):
     position: int
     batch_id: BatchId
     events: int
+    size_bytes: int
     chain: bytes
     before: bytes | None
     last_before: int | None
@@ -94,6 +95,9 @@ def check_batches(unchecked: Unchecked, found: Findings) -> int:
         _check_entry(entry, row, unchecked.days, False, found)
         if row is not None and entry.batch_id.day in unchecked.days.raw:
             hashed += 1
+            if entry.size_bytes != len(payload):
+                text = f"it says {entry.size_bytes} bytes, the log has {len(payload)}"
+                found.add("ledger", f"position {entry.position}", text, scale="position", at=entry.position)
             if fault := _payload_fault(row, payload):
                 found.add("payload", f"position {entry.position}", fault, scale="position", at=entry.position)
     return hashed
@@ -252,7 +256,7 @@ async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Seq
     await cursor.execute(
         sql.SQL(
             """
-            SELECT o.position, o.day, o.producer, o.sequence, o.events, o.chain, b.chain,
+            SELECT o.position, o.day, o.producer, o.sequence, o.events, o.bytes, o.chain, b.chain,
                 CASE WHEN b.position IS NULL THEN (
                     SELECT max(e.position) FROM {ledger} e WHERE e.position < o.position
                 ) END

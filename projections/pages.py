@@ -27,8 +27,9 @@ from .selection import Place, Selection
 #: Stretches looked at in one statement, and ledger rows read in one.
 _STRETCHES = 2_000
 _ROWS = 512
-#: Events of a page at the most.
+#: Events of a page at the most, and bytes of kept meta, or one event, whatever it has.
 PAGE_EVENTS = 1_000
+_PAGE_BYTES = 4 << 20
 
 
 class Page(NamedTuple):
@@ -294,16 +295,29 @@ def _decode(selection: Selection, batches: Sequence[LogBatch]) -> tuple[list[_Fo
 def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
     """Cut what matches into pages."""
     page: list[_Found] = []
-    room = PAGE_EVENTS
+    room, room_bytes = PAGE_EVENTS, _PAGE_BYTES
     for batch, decoded, indexes in matches:
         while indexes:
-            page.append(_Found(batch, decoded, indexes[:room]))
-            room, indexes = room - len(page[-1].indexes), indexes[room:]
-            if not room:
+            some, size = _first(decoded, indexes[:room], room_bytes)
+            page.append(_Found(batch, decoded, some))
+            room, room_bytes, indexes = room - len(some), room_bytes - size, indexes[len(some) :]
+            if not room or room_bytes <= 0:
                 yield page
-                page, room = [], PAGE_EVENTS
+                page, room, room_bytes = [], PAGE_EVENTS, _PAGE_BYTES
     if page:
         yield page
+
+
+def _first(decoded: DecodedBatch, indexes: list[int], room_bytes: int) -> tuple[list[int], int]:
+    """Return the first of *indexes*, up to the one whose kept meta fills the room, and how much they have."""
+    if decoded.jobs is None or not decoded.jobs.meta:
+        return indexes, 0
+    size = 0
+    for number, index in enumerate(indexes, 1):
+        size += len(decoded.jobs.meta.get(index, b""))
+        if size >= room_bytes:
+            return indexes[:number], size
+    return indexes, size
 
 
 def _spell_out(part: Sequence[_Found]) -> list[Event]:

@@ -106,7 +106,7 @@ async def find_batches(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT o.position, o.day, o.producer, o.sequence, o.events
+            SELECT o.position, o.day, o.producer, o.sequence, o.events, o.bytes
             FROM {log} l
             JOIN {ledger} o
                 ON o.producer = l.producer
@@ -128,4 +128,4 @@ async def find_batches(
             "until": until,
         },
     )
-    return [LedgerRow(row[0], BatchId(*row[1:4]), row[4]) for row in await cursor.fetchall()]
+    return [LedgerRow(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]

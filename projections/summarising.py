@@ -23,8 +23,9 @@ from chancy_metrics.events.summaries import Summary, forget_summaries, last_summ
 from .job_series import job_series
 from .selection import text_token, type_of
 
-#: A stretch ends with the batch that brings it to so many events, or with so many batches.
+#: A stretch ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
 STRETCH_EVENTS = 10_000
+STRETCH_BYTES = 32 << 20
 STRETCH_BATCHES = 512
 #: Stretches one call makes, and summaries it lets go: pieces that nobody waits for.
 STRETCHES = 200
@@ -132,9 +133,10 @@ def prefixes_of(key: str) -> list[str]:
 
 def _stretch(rows: list[LedgerRow]) -> list[LedgerRow]:
     """Cut a full stretch from the front of *rows*; [] if they do not fill one yet."""
-    events = 0
+    events = size = 0
     for number, row in enumerate(rows, 1):
         events += row.events
-        if events >= STRETCH_EVENTS or number == STRETCH_BATCHES:
+        size += row.size_bytes
+        if events >= STRETCH_EVENTS or size >= STRETCH_BYTES or number == STRETCH_BATCHES:
             return rows[:number]
     return []

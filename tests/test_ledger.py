@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import uuid
 from datetime import UTC, date, datetime, timedelta
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.ledger import Sequenced, in_ledger, read_ledger, sequence
+from chancy_metrics.events.ledger import LedgerRow, Sequenced, in_ledger, pieces, read_ledger, sequence
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, link
@@ -296,3 +299,21 @@ async def test_the_ledger_is_read_in_pieces_up_to_a_position(connection: Connect
 
     assert [(row.position, row.batch_id, row.events) for row in rows] == [(2, ids[1], 2), (3, ids[2], 3)]
     assert [row.position for row in until] == [2]
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=8),
+    events=st.integers(1, 9),
+    size=st.integers(1, 9),
+)
+def test_pieces_are_as_large_as_their_bounds_let_them_be(sizes: list[tuple[int, int]], events: int, size: int) -> None:
+    rows = [LedgerRow(n, BatchId(date(2026, 1, 1), uuid.UUID(int=1), n), *one) for n, one in enumerate(sizes, 1)]
+
+    found = list(pieces(rows, events=events, size=size))
+
+    def fits(piece: list[LedgerRow]) -> bool:
+        return sum(row.events for row in piece) <= events and sum(row.size_bytes for row in piece) <= size
+
+    assert [row for piece in found for row in piece] == rows
+    assert all(piece and (len(piece) == 1 or fits(piece)) for piece in found)
+    assert not any(fits([*piece, following[0]]) for piece, following in itertools.pairwise(found))

@@ -95,6 +95,7 @@ async def test_an_empty_log_is_as_it_was_written_and_has_a_seal(dsn: str) -> Non
         (f"UPDATE {{log}} SET closes = NOT closes {FOUR}", "chain", "position 4"),
         (f"UPDATE {{log}} SET events = events + 1 {FOUR}", "ledger", "position 4"),
         ("UPDATE {ledger} SET events = events + 1 WHERE position = 4", "ledger", "position 4"),
+        ("UPDATE {ledger} SET bytes = bytes + 1 WHERE position = 4", "ledger", "position 4"),
         ("UPDATE {ledger} SET chain = sha256(chain) WHERE position = 4", "chain", "position 4"),
         ("DELETE FROM {ledger} WHERE position = 4", "ledger", "position 4"),
         ("DELETE FROM {ledger} WHERE position IN (4, 5)", "ledger", "positions 4 to 5"),
@@ -108,7 +109,8 @@ async def test_an_empty_log_is_as_it_was_written_and_has_a_seal(dsn: str) -> Non
         (
             "WITH b AS (INSERT INTO {log} SELECT day, gen_random_uuid(), 1, worker, first_us, last_us, appended_at,"
             " events, true, codec, payload, sha256 FROM {log} LIMIT 1 RETURNING *)"
-            " INSERT INTO {ledger} SELECT 9, day, producer, sequence, events, sha256(sha256) FROM b",
+            " INSERT INTO {ledger} SELECT 9, day, octet_length(payload), producer, sequence, events, sha256(sha256)"
+            " FROM b",
             "chain",
             "position 9",
         ),

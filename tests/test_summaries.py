@@ -215,7 +215,7 @@ def test_filters_of_this_format_are_made_of_these_tokens() -> None:
     made = encode(jobs, [a_run("a:b", kind="gauge")])
     batch = LogBatch(1, UUID(int=1), 1, "w1", NOON_US, made.events, made.codec, made.payload, made.sha256)
 
-    summary = describe([LedgerRow(1, BatchId(OLD, UUID(int=1), 1), 2)], [batch])
+    summary = describe([LedgerRow(1, BatchId(OLD, UUID(int=1), 1), 2, 100)], [batch])
 
     assert FORMAT == 1
     assert summary.filter is not None
