@@ -14,7 +14,7 @@ from chancy_metrics.events.seal import LogRow
 
 from .feeding import updates_that_feed
 from .job_times import believed_us
-from .selection import Selection, type_of
+from .selection import Selection, names_of
 
 _Mask = NDArray[np.bool_]
 
@@ -64,7 +64,7 @@ def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
             selection.func in (None, func)
             and selection.queue in (None, queue)
             and selection.state in (None, state)
-            and selection.error in (None, error, type_of(error))
+            and (selection.error is None or selection.error in names_of(error))
             for func, queue, state, _, error in jobs.combos
         ],
         np.bool_,

@@ -36,7 +36,8 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
         kinds: Any of these; all for ().
         key: Of an observation, or of one of the built-in series a job update feeds.
         prefix: The same for a key or its first segments; "" for all.
-        error: The whole of an error, or its type: what stands before the first ":".
+        error: The whole of an error, its type (what stands before the first ":"), or the last parts of that:
+            "ValueError" finds "app.errors.ValueError".
     """
 
     since: datetime | None = None
@@ -116,6 +117,12 @@ def text_token(field: str, text: str) -> bytes:
 def type_of(error: str) -> str:
     """What an error is, without what it says."""
     return error.partition(":")[0]
+
+
+def names_of(error: str) -> list[str]:
+    """Return the names an error is found by: the whole of it, its type, and what stands behind each dot of that."""
+    kind = type_of(error)
+    return [error, kind, *(kind[place + 1 :] for place, letter in enumerate(kind) if letter == ".")]
 
 
 def start_of(day: date) -> int:

@@ -21,7 +21,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Summary, forget_summaries, last_summarised, write_summary
 
 from .job_series import job_series
-from .selection import text_token, type_of
+from .selection import names_of, text_token
 
 #: A stretch ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
 STRETCH_EVENTS = 10_000
@@ -105,7 +105,7 @@ def tokens_of(batch: LogBatch, decoded: DecodedBatch) -> set[bytes]:
         found |= {decoded.jobs.ids, text_token("kind", "job")}
         found = found.union(*{_job_tokens(*combo[:3]) for combo in decoded.jobs.combos})
         for error in {combo.error for combo in decoded.jobs.combos}:
-            found |= {text_token("error", error), text_token("error", type_of(error))}
+            found |= {text_token("error", name) for name in names_of(error)}
     if decoded.observations is not None:
         for key, kind, _ in decoded.observations.series:
             found.add(text_token("kind", kind))
