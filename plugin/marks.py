@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -11,13 +12,16 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events import words
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.left_out import storable
+from chancy_metrics.projections.selection import Place, Selection
 
+from .audit import events
 from .clock import now_us
 from .connection import own_connection, who
 from .moments import utc
@@ -41,6 +45,18 @@ class Mark(msgspec.Struct, frozen=True):
     count: int = 1
 
 
+class TakenBack(msgspec.Struct, frozen=True):
+    """A mark that is shown no more.
+
+    Attributes:
+        again: Whether it had been taken back before, so that nothing was appended.
+    """
+
+    at: datetime
+    text: str
+    again: bool
+
+
 async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str | None = None) -> Mark:
     """Append a mark: a counter under `mark:{text}`, which charts, `explain` and exports show like any other event.
 
@@ -61,20 +77,93 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
         raise MetricsLogError(f"{at.isoformat()} lies ahead: mark what has happened")
     if not text.strip():
         raise MetricsLogError(f"a mark needs a text, not {text!r}")
+    await _append(chancy, text, at_us, 1.0, by)
+    return Mark(_moment(at_us), text)
+
+
+async def take_back(
+    chancy: Chancy, text: str = "", *, at: datetime | None = None, place: Place | None = None, by: str | None = None
+) -> TakenBack:
+    """Take a mark back by appending its opposite; charts, `marks` and `explain` show it no more after the next fold.
+
+    The log keeps both events, each with who made it. A mark that was taken back is not taken back again.
+
+    Args:
+        text: Of the mark; not needed with *place*.
+        at: When it was, aware; any within that second where it has no fraction. The last one by default.
+        place: Of its event in the order, instead of *at*.
+        by: Who takes it back, as the worker of the event.
+
+    Raises:
+        WrongMoment: *at* is not aware, or not from 1970 to 2199.
+        MetricsLogError: There is no such mark.
+    """
+    at = utc(at)
+    if place is not None:
+        text, at = await _mark_at(chancy, text, place)
+    sums = await _recorded(chancy, text)
+    asked = sorted(at_us for at_us in sums if at is None or _is_at(at_us, at))
+    made = [at_us for at_us in asked if sums[at_us] > 0]
+    if asked and not made:
+        return TakenBack(_moment(asked[-1]), text, again=True)
+    if not made:  # its day may have left the log, and then the numbers alone have it
+        made = [microseconds(one.at) for one in await marks(chancy) if one.text == text]
+        made = [at_us for at_us in made if at is None or _is_at(at_us, at)]
+    if not made:
+        when = "" if at is None else f" at {words.moment(at)}"
+        raise MetricsLogError(
+            f"there is no mark {text!r}{when} in the order: `chancy-metrics audit events --prefix mark` lists them, "
+            f"and one that was just made gets its place with the next fold"
+        )
+    await _append(chancy, text, made[-1], -1.0, by)
+    return TakenBack(_moment(made[-1]), text, again=False)
+
+
+async def _mark_at(chancy: Chancy, text: str, place: Place) -> tuple[str, datetime]:
+    """Return text and moment of the mark at *place*."""
+    asked = Selection(first_position=place.position, last_position=place.position, prefix=PREFIX[:-1])
+    found = [event async for event in events(chancy, asked) if place.index in (None, event.index)]
+    marked = [event for event in found if text in ("", (event.key or "").removeprefix(PREFIX))]
+    if len(marked) != 1:
+        raise MetricsLogError(
+            f"there {'is no mark' if not marked else 'are several marks'} at {place}: "
+            f"`chancy-metrics audit events --prefix mark` lists them with their places"
+        )
+    return (marked[0].key or "").removeprefix(PREFIX), marked[0].at
+
+
+async def _recorded(chancy: Chancy, text: str) -> dict[int, float]:
+    """Return how many marks *text* the log has at each moment (microseconds since 1970), less those taken back."""
+    sums: dict[int, float] = defaultdict(float)
+    async for event in events(chancy, Selection(key=f"{PREFIX}{text}")):
+        sums[microseconds(event.at)] += event.value or 0
+    return sums
+
+
+def _is_at(at_us: int, at: datetime) -> bool:
+    wanted = microseconds(at)
+    return at_us == wanted if wanted % 1_000_000 else wanted <= at_us < wanted + 1_000_000
+
+
+def _moment(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us / 1e6, UTC)
+
+
+async def _append(chancy: Chancy, text: str, at_us: int, value: float, by: str | None) -> None:
     series = check_series(f"{PREFIX}{text}", "counter", "count")
-    batch = encode((), [ObservationRun(series, [at_us], array("d", [1.0]))])
+    batch = encode((), [ObservationRun(series, [at_us], array("d", [value]))])
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         if storable(cursor, text) != text:
             raise MetricsLogError(f"this database's encoding can't hold {text!r}: mark it in other letters")
         worker = storable(cursor, by or who())
         await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=worker)
-    return Mark(datetime.fromtimestamp(at_us / 1e6, UTC), text)
 
 
 async def marks(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> list[Mark]:
     """Return the marks from *since* to before *until*, in order of time; all by default.
 
-    Of marks with the same text in the same minute (or in the same day, once minutes are not kept) the last one.
+    Of marks with the same text in the same minute (or in the same day, once minutes are not kept) the last one. Those
+    that were taken back are not among them.
 
     Raises:
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
@@ -91,7 +180,7 @@ async def read_marks(
     rows = sql.SQL(" UNION ALL ").join(
         sql.SQL(
             """
-            SELECT last_us, count, {width} AS width
+            SELECT last_us, sum, {width} AS width
             FROM {rollup}
             WHERE version = h.live
                 AND worker = 0
@@ -103,16 +192,21 @@ async def read_marks(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT DISTINCT ON (r.last_us, s.key) r.last_us, s.key, r.count
-            FROM {series} s
-            CROSS JOIN {head} h
-            CROSS JOIN LATERAL ({rows}) r
-            WHERE s.key > %(prefix)s
-                AND s.key < %(past)s
-                AND s.kind = 'counter'
-                AND r.last_us >= %(since)s
-                AND r.last_us < %(until)s
-            ORDER BY r.last_us, s.key, r.width
+            SELECT m.last_us, m.key, m.sum
+            FROM (
+                SELECT DISTINCT ON (r.last_us, s.key) r.last_us, s.key, r.sum
+                FROM {series} s
+                CROSS JOIN {head} h
+                CROSS JOIN LATERAL ({rows}) r
+                WHERE s.key > %(prefix)s
+                    AND s.key < %(past)s
+                    AND s.kind = 'counter'
+                    AND r.last_us >= %(since)s
+                    AND r.last_us < %(until)s
+                ORDER BY r.last_us, s.key, r.width
+            ) AS m
+            WHERE m.sum > 0
+            ORDER BY m.last_us, m.key
             """
         ).format(series=names.series, head=names.head, rows=rows),
         {
@@ -123,6 +217,6 @@ async def read_marks(
         },
     )
     return [
-        Mark(datetime.fromtimestamp(last_us / 1e6, UTC), key.removeprefix(PREFIX), count)
-        for last_us, key, count in await cursor.fetchall()
+        Mark(_moment(last_us), key.removeprefix(PREFIX), max(1, int(sum_)))
+        for last_us, key, sum_ in await cursor.fetchall()
     ]

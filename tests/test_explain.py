@@ -19,12 +19,13 @@ from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.audit import events
 from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.explain import UnknownSeries, explain
-from chancy_metrics.plugin.marks import mark, marks
+from chancy_metrics.plugin.marks import mark, marks, take_back
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.projections import explain as module
-from chancy_metrics.projections import summarising
+from chancy_metrics.projections import selection, summarising
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.explain import Place, remake
@@ -358,6 +359,44 @@ async def test_marks_are_events_like_any_other(dsn: str, connection: Connection,
     assert abs(found[0].at - before) < timedelta(microseconds=2)
     assert [one.text for one in recent] == ["deploy 1.42"]
     assert explained.equal and [one.text for one in explained.marks] == ["rollback"]
+
+
+async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: Connection, names: Tables) -> None:
+    at = datetime.now(UTC).replace(microsecond=250_000) - timedelta(minutes=3)
+
+    async with an_app(dsn) as (chancy, _):
+        await mark(chancy, "deploy", at=at - timedelta(hours=1))
+        await mark(chancy, "deploy", at=at)
+        await mark(chancy, "other", at=at)
+        await order_and_fold(connection, names)
+        first = await take_back(chancy, "deploy", at=at.replace(microsecond=0), by="ann")
+        await order_and_fold(connection, names)
+        again = await take_back(chancy, "deploy", at=at)
+        left = await marks(chancy)
+        by_place = await take_back(chancy, place=selection.Place(3, 0))
+        last = await take_back(chancy, "deploy")
+        await order_and_fold(connection, names)
+        none = await marks(chancy)
+        explained = await explain(chancy, "mark:deploy", at)
+        kept = [
+            (one.value, one.worker) async for one in events(chancy, selection.Selection(key="mark:deploy", since=at))
+        ]
+        for wrong in (
+            {"text": "never"},
+            {"text": "deploy", "at": at - timedelta(days=1)},
+            {"place": selection.Place(9, 0)},
+        ):
+            with pytest.raises(MetricsLogError, match="audit events --prefix mark"):
+                await take_back(chancy, **wrong)
+
+    assert (first.text, first.again, again.again) == ("deploy", False, True)
+    assert abs(first.at - at) < timedelta(microseconds=2)
+    assert [(one.text, one.count) for one in left] == [("deploy", 1), ("other", 1)]
+    assert (by_place.text, by_place.again) == ("other", False)
+    assert last.at == left[0].at
+    assert none == explained.marks == []
+    assert explained.equal
+    assert [value for value, _ in kept] == [1.0, -1.0] and kept[1][1] == "ann"
 
 
 def test_the_commands_explain_a_point_and_mark_a_moment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
