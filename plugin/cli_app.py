@@ -1,31 +1,23 @@
-"""What the commands of `chancy-metrics` share: the app they work on, and how they end."""
+"""What the commands of `chancy-metrics` are given: the app they work on, and moments and lengths of time."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-import psycopg
 from chancy import Chancy
 from chancy.utils import import_string
 
-from chancy_metrics.events.errors import MetricsLogError, WrongMoment
-from chancy_metrics.events.standby import sentence
+from chancy_metrics.events.errors import WrongMoment
 
 from .metrics import Metrics
 from .moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
 from .redaction import without_password
-
-#: Exit code of a command that ran and found something wrong.
-FOUND_SOMETHING = 3
-
-T = TypeVar("T")
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(?P<number>\d+(\.\d*)?)(?P<unit>[smhd])", re.ASCII)
@@ -110,11 +102,3 @@ def load(app: str) -> tuple[Chancy, Metrics]:
             param_hint="--app",
         )
     return chancy, metrics
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; what the database or this package raises ends the command with one line."""
-    try:
-        return asyncio.run(work)
-    except (MetricsLogError, psycopg.Error) as error:
-        raise click.ClickException(sentence(error)) from error

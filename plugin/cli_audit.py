@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from .cli_door import Section
 from .cli_events import events_command, job_command
 from .cli_explain import explain_command
 from .cli_proof import check_command, export_command, import_command, seal_command
 
 
-@click.group("audit")
+@click.group("audit", cls=Section)
 def audit() -> None:
     """Read the raw events, explain a number by them, and prove that they are what was written."""
 

@@ -15,15 +15,17 @@ import msgspec
 from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.words import counted
 from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
 
 from .audit import JobLife, job_life, pages
-from .cli_app import FOUND_SOMETHING, Moment, load, run
+from .cli_app import Moment
+from .cli_door import FOUND_SOMETHING, Door, command
 from .cursor_file import CursorFile, parse_place
 from .event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
-from .terminal import json_line, safe
+from .near import asked_names, unknown_names
 from .versions import what_is_left_out
 
 _KINDS = ("job", "counter", "gauge", "histogram")
@@ -58,13 +60,13 @@ _FILTERS: list[Callable[[Any], Any]] = [
 ]
 
 
-def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
+def _with_filters(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_FILTERS):
-        command = option(command)
-    return command
+        function = option(function)
+    return function
 
 
-@click.command("events")
+@command("events")
 @_with_filters
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; from now on, unless told where to begin.")
@@ -73,7 +75,6 @@ def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep the place in this file, and go on from there the next time.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
     "--parquet",
     type=click.Path(file_okay=False, path_type=Path),
@@ -81,66 +82,73 @@ def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.pass_obj
 def events_command(
-    app: str,
+    door: Door,
     /,
     limit: int | None,
     follow: bool,
     cursor: Path | None,
-    as_json: bool,
     parquet: Path | None,
     **filters: Any,
 ) -> None:
     """List the raw events in the order in which they were counted: job updates and observations.
 
-    Exits with 3 when a batch could not be read that may hold what was asked for; stderr says which.
+    Exits with 3 when a batch could not be read that may hold what was asked for; stderr says which. Exits with 1, and
+    says what comes near, where a name was asked for that no event has.
     """
-    chancy, _ = load(app)
-    _check(filters["since"], filters["until"], filters["after"], follow, cursor, as_json, parquet)
-    tell_left_out(chancy, filters["since"], filters["until"])
-    listing = Listing(Selection(**filters), limit, None if cursor is None else CursorFile(cursor), as_json)
-    try:
-        if parquet is None:
-            run(listing.print(chancy, follow=follow))
-        else:
-            run(listing.export(chancy, parquet))
-    except KeyboardInterrupt:
-        if not follow:
-            raise
+    _check(filters["since"], filters["until"], filters["after"], follow, cursor, door.as_json, parquet)
+    chancy, _ = door.load()
+    _tell_left_out(door, chancy, filters["since"], filters["until"])
+    selection = Selection(**filters)
+    listing = Listing(door, selection, limit, None if cursor is None else CursorFile(cursor))
+    if parquet is None:
+        door.run(listing.print(chancy, follow=follow))
+    else:
+        door.run(listing.export(chancy, parquet))
     if listing.unreadable:
         sys.exit(FOUND_SOMETHING)
+    if not listing.events and cursor is None:
+        unknown = door.run(unknown_names(chancy, selection))
+        if unknown:
+            raise MetricsLogError("; ".join(unknown))
+        if parquet is None and not (door.as_json and asked_names(selection) == []):
+            door.tell("no event has all of what was asked for")
 
 
-@click.command("job")
+@command("job")
 @click.argument("job_id", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def job_command(app: str, job_id: UUID, as_json: bool) -> None:
+def job_command(door: Door, job_id: UUID) -> None:
     """Show what became of a job: each time it was saved after an attempt.
 
-    Exits with 3 when a batch could not be read, in which there may be more; stderr says which.
+    Exits with 3 when a batch could not be read, in which there may be more; stderr says which. Exits with 1 where the
+    log has no update of it.
     """
-    chancy, _ = load(app)
-    life = run(job_life(chancy, job_id))
-    if as_json:
-        click.echo(json_line(life))
+    chancy, _ = door.load()
+    life = door.run(job_life(chancy, job_id))
+    if door.as_json and (life.updates or life.unreadable):
+        door.say_json(life)
     else:
-        _show_life(life)
+        _show_life(door, life)
     if life.unreadable:
         sys.exit(FOUND_SOMETHING)
+    if not life.updates:
+        raise MetricsLogError(f"the log has no update of job {job_id} up to position {life.position:,}")
 
 
 class Listing:
     """One run of `audit events`.
 
     Attributes:
+        events: How many matched.
         unreadable: How many batches could not be read.
     """
 
-    def __init__(self, selection: Selection, limit: int | None, cursor: CursorFile | None, as_json: bool) -> None:
+    def __init__(self, door: Door, selection: Selection, limit: int | None, cursor: CursorFile | None) -> None:
+        self._door = door
         self._selection = selection
         self._left = limit
         self._cursor = cursor
-        self._as_json = as_json
+        self.events = 0
         self.unreadable = 0
 
     async def print(self, chancy: Chancy, *, follow: bool) -> None:
@@ -149,15 +157,13 @@ class Listing:
         kept = None if self._cursor is None else self._cursor.read()
         if kept is not None:
             selection = msgspec.structs.replace(selection, after=kept)
-        printer = None if self._as_json else LinePrinter(EVENTS)
+        printer = None if self._door.as_json else LinePrinter(self._door, EVENTS)
         async with aclosing(self._pages(chancy, selection, follow)) as found:
             async for page in found:
                 if printer is None:
-                    if page.events:
-                        click.echo("\n".join(map(json_line, page.events)))
+                    self._door.say_json(*page.events)
                 else:
                     printer.print([event_row(event) for event in page.events])
-                sys.stdout.flush()
                 if self._cursor is not None:
                     self._cursor.write(page.place)
 
@@ -174,14 +180,16 @@ class Listing:
                 export.finish()
         except OSError as error:
             raise MetricsLogError(f"{str(folder)!r} can't be written: {error}") from error
-        click.echo(f"wrote {export.events:,} events into {export.files:,} files; {folder} ends at {export.place}")
+        written = f"{counted(export.events, 'event')} into {counted(export.files, 'file')}"
+        self._door.say(f"wrote {written}; {folder} ends at {export.place}")
 
     async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
         """Yield pages up to the limit; says on stderr what could not be looked at."""
-        async with aclosing(pages(chancy, selection, follow=follow, warn=_warn)) as found:
+        async with aclosing(pages(chancy, selection, follow=follow, warn=self._door.tell)) as found:
             async for whole in found:
                 page = whole if self._left is None else whole.cut(self._left)
                 self._tell(page.gaps)
+                self.events += len(page.events)
                 yield page
                 if self._left is not None:
                     self._left -= len(page.events)
@@ -192,17 +200,13 @@ class Listing:
         unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]
         self.unreadable += len(unreadable)
         for sentence in [*map(str, unreadable), *pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])]:
-            _warn(sentence)
+            self._door.tell(sentence)
 
 
-def tell_left_out(chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
+def _tell_left_out(door: Door, chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
     """Say on stderr which of the events of a window are listed, or can't be, and are not in the numbers."""
-    if sentence := run(what_is_left_out(chancy, since=since, until=until)).sentence:
-        _warn(f"not all of these events are in the numbers: {sentence}")
-
-
-def _warn(sentence: str) -> None:
-    click.echo(safe(sentence), err=True)
+    if sentence := door.run(what_is_left_out(chancy, since=since, until=until)).sentence:
+        door.tell(f"not all of these events are in the numbers: {sentence}")
 
 
 def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
@@ -218,7 +222,7 @@ def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
     ]
 
 
-def _show_life(life: JobLife) -> None:
+def _show_life(door: Door, life: JobLife) -> None:
     updates = life.updates
     if updates:
         first = updates[0]
@@ -227,18 +231,17 @@ def _show_life(life: JobLife) -> None:
             "created": "-" if first.created_at is None else moment(first.created_at),
             "due": "-" if first.scheduled_at is None else moment(first.scheduled_at),
         }
-        for name, value in lines.items():
-            click.echo(f"{name:<9} {safe(value)}")
-        LinePrinter(UPDATES).print([update_row(event) for event in updates])
-    else:
-        click.echo(f"the log has no update of job {life.job_id} up to position {life.position:,}")
+        door.say(*(f"{name:<9} {value}" for name, value in lines.items()))
+        LinePrinter(door, UPDATES).print([update_row(event) for event in updates])
     notes = [str(gap) for gap in life.unreadable] + pruned_days(life.pruned)
     notes += [f"the update at position {one.position} is not in the numbers: {one.error}" for one in life.left_out]
     if life.waiting:
-        waiting = "1 batch waits" if life.waiting == 1 else f"{life.waiting:,} batches wait"
-        notes.append(f"{waiting} for a place in the order, which the next fold gives: there may be more soon")
-    for note in notes:
-        _warn(note)
+        waits = "waits" if life.waiting == 1 else "wait"
+        notes.append(
+            f"{counted(life.waiting, 'batch')} {waits} for a place in the order, which the next fold gives: "
+            "there may be more soon"
+        )
+    door.tell(*notes)
 
 
 def _check(

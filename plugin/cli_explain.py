@@ -9,19 +9,23 @@ from datetime import datetime
 import click
 
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.events.words import counted, span
+from chancy_metrics.events.words import moment as in_words
 from chancy_metrics.projections.event import Event
+from chancy_metrics.projections.selection import Place
 
-from .cli_app import FOUND_SOMETHING, Moment, load, run
+from .cli_app import Moment
+from .cli_door import FOUND_SOMETHING, Door, command
+from .cli_events import PlaceType
 from .event_table import seconds
 from .explain import Explained, Share, Value, explain
-from .marks import mark
-from .terminal import json_line, safe
+from .marks import mark, take_back
 
 #: Names printed of each list.
 _NAMES = 5
 
 
-@click.command("explain")
+@command("explain")
 @click.argument("key")
 @click.option(
     "--at", type=Moment(), required=True, help="A moment in the point's bucket: 2026-03-10T12:00Z, or 2h ago."
@@ -31,10 +35,9 @@ _NAMES = 5
 @click.option("--kind", type=click.Choice(["counter", "gauge", "histogram"]), help="Where the key has several types.")
 @click.option("--unit", help="Where the key has several units.")
 @click.option("--most", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events in each list.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def explain_command(
-    app: str,
+    door: Door,
     key: str,
     at: datetime,
     resolution: str,
@@ -42,14 +45,13 @@ def explain_command(
     kind: str | None,
     unit: str | None,
     most: int,
-    as_json: bool,
 ) -> None:
     """Show the value of a point, the events behind it, and whether they come to it.
 
     Exits with 3 where what is stored is not what the events come to.
     """
-    chancy, _ = load(app)
-    found = run(
+    chancy, _ = door.load()
+    found = door.run(
         explain(
             chancy,
             key,
@@ -61,27 +63,44 @@ def explain_command(
             most=most,
         )
     )
-    click.echo(json_line(found) if as_json else _text(found))
+    door.answer(found, lambda: _lines(found))
     if not found.equal:
         sys.exit(FOUND_SOMETHING)
 
 
-@click.command("mark")
-@click.argument("text")
+@command("mark")
+@click.argument("text", required=False)
 @click.option("--at", type=Moment(), help="When it happened: 2026-03-10T12:00Z, or 10m ago; now by default.")
+@click.option("--undo", is_flag=True, help="Take back the mark TEXT: the one at --at or --place, or the last one.")
+@click.option("--place", type=PlaceType(), help="Of the mark to take back: POSITION:INDEX, instead of TEXT and --at.")
 @click.pass_obj
-def mark_command(app: str, text: str, at: datetime | None) -> None:
-    """Mark a moment, such as a deploy: charts and explanations show it."""
-    chancy, metrics = load(app)
-    made = run(mark(chancy, text, at=at))
-    click.echo(f"marked {made.at:%Y-%m-%d %H:%M:%S %Z}: {safe(text)}; shown within {metrics.sync_interval:g} s")
+def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, place: Place | None) -> None:
+    """Mark a moment, such as a deploy: charts and explanations show it.
+
+    With --undo a mark is taken back. The log keeps both, and who made them; twice is as good as once.
+    """
+    if place is not None and not undo:
+        raise click.UsageError("--place says which mark to take back: it needs --undo")
+    if place is not None and at is not None:
+        raise click.UsageError("--place and --at both say which mark: leave one of them out")
+    if text is None and place is None:
+        raise click.UsageError("say what happened: mark TEXT")
+    chancy, metrics = door.load()
+    shown = span(metrics.sync_interval)
+    if undo:
+        gone = door.run(take_back(chancy, text or "", at=at, place=place))
+        until = "was taken back before" if gone.again else f"is taken back, and shown no more within {shown}"
+        door.answer(gone, lambda: [f"the mark of {in_words(gone.at)} {until}: {gone.text}"])
+        return
+    made = door.run(mark(chancy, text or "", at=at))
+    door.answer(made, lambda: [f"marked {in_words(made.at)}: {made.text}; shown within {shown}"])
 
 
-def _text(found: Explained) -> str:
+def _lines(found: Explained) -> list[str]:
     where = found.worker_id or "all workers"
     lines = [
-        f"{safe(found.key)}   {found.kind} in {safe(found.unit)}   {safe(where)}",
-        f"{found.since:%Y-%m-%d %H:%M:%S} to {found.until:%H:%M:%S %Z}   ({found.resolution})",
+        f"{found.key}   {found.kind} in {found.unit}   {where}",
+        f"{in_words(found.since)[:-4]} to {_until(found)}   ({found.resolution})",
         "",
         _line("shown", _value(found.stored)),
         _line("recomputed", _value(found.recomputed)),
@@ -92,13 +111,19 @@ def _text(found: Explained) -> str:
         if shares := getattr(found, f"by_{name}"):
             lines.append(_line(f"by {name}", _shares(shares)))
     for made in found.marks:
-        lines.append(_line("mark", f"{made.at:%H:%M:%S}  {safe(made.text)}"))
+        lines.append(_line("mark", f"{in_words(made.at)[:-4]}  {made.text}"))
     lists = {"largest": found.largest, "failed": found.failed, "first": found.first}
     if found.by_func:
         lists["slowest"] = lists.pop("largest")
     for name in sorted(lists, key=["slowest", "largest", "failed", "first"].index):
         lines += _events(name, lists[name])
-    return "\n".join(lines)
+    return lines
+
+
+def _until(found: Explained) -> str:
+    """The end of a bucket; with its date where that is another one than the beginning's."""
+    at = in_words(found.until)
+    return at if found.until.date() != found.since.date() else at[11:]
 
 
 def _line(name: str, value: str) -> str:
@@ -108,7 +133,7 @@ def _line(name: str, value: str) -> str:
 def _value(value: Value | None) -> str:
     if value is None:
         return "nothing"
-    parts = [f"{value.count:,} observations", f"sum {value.sum:,.6g}"]
+    parts = [counted(value.count, "observation"), f"sum {value.sum:,.6g}"]
     if value.minimum != value.maximum:
         parts.append(f"{value.minimum:,.6g} … {value.average:,.6g} … {value.maximum:,.6g}")
     if value.last is not None:
@@ -119,7 +144,7 @@ def _value(value: Value | None) -> str:
 
 
 def _shares(shares: list[Share]) -> str:
-    shown = "   ".join(f"{safe(name)} {count:,}" for name, count in shares[:_NAMES])
+    shown = "   ".join(f"{name} {count:,}" for name, count in shares[:_NAMES])
     return shown + (f"   and {len(shares) - _NAMES:,} more" if len(shares) > _NAMES else "")
 
 
@@ -127,11 +152,11 @@ def _events(title: str, events: Iterable[Event]) -> list[str]:
     lines = []
     for event in events:
         what = (
-            f"{event.job_id}  {event.state}  {safe(event.func or '')}  run {seconds(event.run_s)}"
-            f"  wait {seconds(event.wait_s)}  {safe(event.error)}".rstrip()
+            f"{event.job_id}  {event.state}  {event.func or ''}  run {seconds(event.run_s)}"
+            f"  wait {seconds(event.wait_s)}  {event.error}".rstrip()
             if event.kind == "job"
             else f"{event.value!r}"
         )
         place = f"{event.position}:{event.index}"
-        lines.append(f"  {event.at:%H:%M:%S.%f}  {place:>10}  {safe(event.worker)}  {what}")
+        lines.append(f"  {event.at:%Y-%m-%d %H:%M:%S.%f}  {place:>10}  {event.worker}  {what}")
     return ["", title, *lines] if lines else []

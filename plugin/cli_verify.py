@@ -9,49 +9,49 @@ from typing import Any
 import click
 import msgspec
 
-from .cli_app import FOUND_SOMETHING, Duration, Moment, load, run
+from chancy_metrics.events.words import counted as in_numbers
+from chancy_metrics.events.words import moment as in_words
+from chancy_metrics.events.words import span
+
+from .cli_app import Duration, Moment
+from .cli_door import FOUND_SOMETHING, Door, command
 from .completeness import Completeness, completeness
 from .presence import spell
-from .terminal import safe
 from .verify import Verified, verify
 
 _since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
 _until = click.option("--until", type=Moment(), help="Up to this moment, exclusive.")
 
 
-@click.command("verify")
+@command("verify")
 @_since
 @_until
 @click.option("--budget", type=Duration(), help="Look at random days and hours for so long: 30s.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def verify_command(
-    app: str, since: datetime | None, until: datetime | None, budget: float | None, as_json: bool
-) -> None:
+def verify_command(door: Door, since: datetime | None, until: datetime | None, budget: float | None) -> None:
     """Replay the log and compare it with everything that is made of it.
 
     Nobody waits for it. Exits with 3 when anything does not agree; `status` then says so until a run that looks there
     finds nothing.
     """
-    chancy, _ = load(app)
     _check_order(since, until)
-    found = run(verify(chancy, since=since, until=until, budget_s=budget))
-    click.echo(_verified_json(found) if as_json else _verified_text(found))
+    chancy, _ = door.load()
+    found = door.run(verify(chancy, since=since, until=until, budget_s=budget))
+    door.answer(_as_objects(found), lambda: verified_lines(found))
     if found.drift:
         sys.exit(FOUND_SOMETHING)
 
 
-@click.command("completeness")
+@command("completeness")
 @_since
 @_until
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def completeness_command(app: str, since: datetime | None, until: datetime | None, as_json: bool) -> None:
+def completeness_command(door: Door, since: datetime | None, until: datetime | None) -> None:
     """Say what is missing from the numbers, or late in them, in a window of time or at all."""
-    chancy, _ = load(app)
     _check_order(since, until)
-    found = run(completeness(chancy, since, until))
-    click.echo(msgspec.json.encode(found).decode() if as_json else _completeness_text(found))
+    chancy, _ = door.load()
+    found = door.run(completeness(chancy, since, until))
+    door.answer(found, lambda: _completeness_lines(found))
 
 
 def counted(found: Completeness) -> dict[str, str]:
@@ -61,11 +61,14 @@ def counted(found: Completeness) -> dict[str, str]:
         "dropped": f"{found.dropped:,}",
         "skewed": f"{found.skewed:,}",
         "expired": f"{found.expired:,}",
-        "buffered": f"{found.buffered:,} job updates",
+        "buffered": in_numbers(found.buffered, "job update"),
         "dead letters": f"{found.dead_letters:,}" + (f", and {found.discarded:,} given up" if found.discarded else ""),
-        "failing rules": ", ".join(f"{rule.rule} on {rule.batches:,} batches" for rule in found.failing_rules) or "0",
+        "failing rules": ", ".join(
+            f"{rule.rule} on {in_numbers(rule.batches, 'batch')}" for rule in found.failing_rules
+        )
+        or "0",
         "holes": f"{found.holes:,}",
-        "unclean ends": f"{found.ended_uncleanly:,} workers",
+        "unclean ends": in_numbers(found.ended_uncleanly, "worker"),
         "lost": spell(found.lost),
         "uncertain": uncertain(found),
         "in memory": spell(found.in_memory),
@@ -84,34 +87,36 @@ def _check_order(since: datetime | None, until: datetime | None) -> None:
         raise click.BadParameter(f"{until.isoformat()} is not after --since", param_hint="--until")
 
 
-def _completeness_text(found: Completeness) -> str:
+def _completeness_lines(found: Completeness) -> list[str]:
+    since = in_words(found.since, "the beginning")
     lines = {
-        "window": f"{_moment(found.since, 'the beginning')} to {_moment(found.until, 'now')}",
+        "window": f"{since if found.until is None else since.removesuffix(' UTC')} to {in_words(found.until, 'now')}",
         "from": found.source + (f", raw since {found.raw_since:%Y-%m-%d}" if found.raw_since else ""),
         "position": f"{found.position:,}",
-        "not folded yet": f"{found.waiting:,} batches",
+        "not folded yet": in_numbers(found.waiting, "batch"),
     }
     lines |= {
         name: value + (" (of all time)" if name.replace(" ", "_") in found.for_all_time else "")
         for name, value in counted(found).items()
     }
     if found.left_out:
-        lines["left out"] = safe(found.left_out)
+        lines["left out"] = found.left_out
     lines["not looked at"] = "whether the numbers are those of the log: `chancy-metrics verify` compares them"
-    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    return [f"{name:<15} {value}" for name, value in lines.items()]
 
 
-def _verified_text(found: Verified) -> str:
+def verified_lines(found: Verified) -> list[str]:
+    """What `verify` prints."""
     lines = [*(f"note: {note}" for note in found.notes), *map(str, found.findings), *map(str, found.differences)]
     hidden = found.drift - len(found.findings) - len(found.differences)
     if hidden:
         lines.append(f"and {hidden:,} more")
     lines.append(
-        f"{found.points:,} points compared at position {found.position:,} of version {found.version}, "
-        f"{found.events:,} events of {found.spans:,} {'stretch' if found.spans == 1 else 'stretches'} of time "
-        f"replayed in {found.took_s:,.1f} s: " + _verdict(found)
+        f"{in_numbers(found.points, 'point')} compared at position {found.position:,} of version {found.version}, "
+        f"{in_numbers(found.events, 'event')} of {in_numbers(found.spans, 'stretch')} of time "
+        f"replayed in {span(found.took_s)}: " + _verdict(found)
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _verdict(found: Verified) -> str:
@@ -119,7 +124,7 @@ def _verdict(found: Verified) -> str:
     whole = found.since is found.until is None and found.spans == 1
     parts = []
     if found.drift:
-        parts.append(f"{found.different:,} differences, {found.found:,} other faults")
+        parts.append(f"{in_numbers(found.different, 'difference')}, {in_numbers(found.found, 'other fault')}")
     if found.nothing:
         parts.append(f"nothing was compared: {found.nothing}")
     elif not found.drift:
@@ -127,12 +132,17 @@ def _verdict(found: Verified) -> str:
     if found.left_out:
         parts.append(found.left_out)
     if not whole and found.share is not None and found.share.oldest_at is not None:
-        since = f"{found.share.oldest_at:%Y-%m-%d %H:%M:%S %Z}"
+        since = in_words(found.share.oldest_at)
         parts.append(f"{percent(found.share.whole)} of the buckets kept were compared since {since}")
     if found.ended_uncleanly:
-        parts.append(f"{found.ended_uncleanly:,} sessions ended uncleanly: `completeness` says what may be missing")
+        parts.append(
+            f"{in_numbers(found.ended_uncleanly, 'session')} ended uncleanly: `completeness` says what may be missing"
+        )
     if found.open is not None and found.open > found.drift:
-        parts.append(f"{found.open - found.drift:,} findings of earlier runs are open: `status` says where")
+        still = found.open - found.drift
+        parts.append(
+            f"{in_numbers(still, 'finding')} of earlier runs {'is' if still == 1 else 'are'} open: `status` says where"
+        )
     return "; ".join(parts)
 
 
@@ -143,10 +153,9 @@ def percent(share: float) -> str:
     return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
 
 
-def _verified_json(found: Verified) -> str:
-    return msgspec.json.encode(
-        msgspec.structs.asdict(found) | {"differences": _named(found.differences), "findings": _named(found.findings)}
-    ).decode()
+def _as_objects(found: Verified) -> dict[str, Any]:
+    lists = {"differences": _named(found.differences), "findings": _named(found.findings)}
+    return msgspec.structs.asdict(found) | lists
 
 
 def _named(value: Any) -> Any:
@@ -154,7 +163,3 @@ def _named(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return {name: _named(part) for name, part in value._asdict().items()}
     return [_named(part) for part in value] if isinstance(value, list) else value
-
-
-def _moment(moment: datetime | None, none: str) -> str:
-    return none if moment is None else moment.isoformat()

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
-
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.selection import Place
 
@@ -15,6 +13,8 @@ from .terminal import json_line, safe
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .cli_door import Door
 
 #: Narrowest table that is made; a narrower terminal breaks the lines.
 _LEAST_WIDTH = 60
@@ -37,34 +37,32 @@ UPDATES = (
 class LinePrinter:
     """Prints rows as they come, so that their number does not matter; the head once."""
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, door: Door, columns: Sequence[Column]) -> None:
+        self._door = door
         self._columns = columns
         self._has_head = False
-        self._console = _console()
+        self._console = _console(door)
 
     def print(self, rows: Sequence[Sequence[str]]) -> None:
         """Print a page of rows; their texts are made safe here."""
         if not rows:
             return
-        shown = [[safe(cell) for cell in row] for row in rows]
-        if self._console is None:
-            self._print_plain(shown)
-        else:
-            self._print_rich(self._console, shown)
+        shown = [[safe(cell) for cell in row] for row in rows]  # before they are broken into lines
+        lines = self._plain(shown) if self._console is None else self._table(self._console, shown)
         self._has_head = True
+        self._door.say(*lines)
 
-    def _print_plain(self, rows: list[list[str]]) -> None:
+    def _plain(self, rows: list[list[str]]) -> list[str]:
         head = [] if self._has_head else [[column.name for column in self._columns]]
-        lines = [
+        return [
             "  ".join(
                 cell if column.width is None else cell.ljust(column.width)
                 for column, cell in zip(self._columns, row, strict=True)
             ).rstrip()
             for row in head + rows
         ]
-        click.echo("\n".join(lines))
 
-    def _print_rich(self, console: Console, rows: list[list[str]]) -> None:
+    def _table(self, console: Console, rows: list[list[str]]) -> list[str]:
         from rich.table import Table
         from rich.text import Text
 
@@ -78,7 +76,9 @@ class LinePrinter:
                 table.add_column(column.name, width=column.width, no_wrap=True, overflow="ellipsis")
         for row in rows:
             table.add_row(*map(Text, row))  # as text: as markup, a key could change what is shown
-        console.print(table, width=width)
+        with console.capture() as capture:
+            console.print(table, width=width)
+        return capture.get().rstrip("\n").split("\n")
 
 
 def event_row(event: Event) -> list[str]:
@@ -130,10 +130,10 @@ def _observation(event: Event) -> str:
     return f"{event.kind} {event.key} {event.value:.15g} {event.unit}"
 
 
-def _console() -> Console | None:
+def _console(door: Door) -> Console | None:
     try:
         from rich.console import Console
     except ImportError:
         return None
-    console = Console(highlight=False, soft_wrap=False, emoji=False, markup=False)
+    console = Console(file=door.out, highlight=False, soft_wrap=False, emoji=False, markup=False)
     return console if console.is_terminal else None  # who pipes wants a line an event, and a hundred times as fast

@@ -174,7 +174,10 @@ class Filling:
                 if done.caught_up:
                     return
                 if done.reason and done.reason != BUSY:
-                    raise VersionRefused(f"version {self.version} stops at position {done.position}: {done.reason}")
+                    raise VersionRefused(
+                        f"version {self.version} stops at position {done.position}: {done.reason}; "
+                        "`chancy-metrics status` says more"
+                    )
                 self.tell("filling", done.position, target)
                 await self._give_way(done.position, target)
 

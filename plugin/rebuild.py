@@ -161,7 +161,10 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
         live = await live_version(cursor, names)
         before = None if live.replaced is None else await read_version(cursor, names, live.replaced)
     if before is None or before.status != "resting":
-        raise VersionRefused(f"there is nothing to go back to: no version from before {live.version} is kept")
+        raise VersionRefused(
+            f"there is nothing to go back to: no version from before {live.version} is kept; "
+            "`chancy-metrics rebuild` makes the numbers again by the rules of this app"
+        )
     return await _take(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
 
 
@@ -258,6 +261,14 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
     folder = _folder("swap" if cause == "asked" else cause, by)
     options = metrics_of(chancy).options
     async with own_connection(chancy, folder) as working, own_connection(chancy, folder) as holding:
+        async with short_transaction(working) as cursor:
+            there = {one.version: one for one in await read_versions(cursor, tables(chancy.prefix))}
+        if version not in there or there[version].status in ("live", "dropped"):
+            is_what = there[version].status if version in there else "not there"
+            raise VersionRefused(
+                f"version {version} can't become the live one: it is {is_what}; `chancy-metrics versions` lists those "
+                f"that rest or are ready, and `chancy-metrics rebuild` makes one"
+            )
         filling = Filling(chancy, options, working, folder)
         filling.version = version
         # Long before the locks, so that under them little is left.

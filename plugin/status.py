@@ -6,17 +6,17 @@ from datetime import UTC, date, datetime, timedelta
 from typing import overload
 
 import msgspec
-import psycopg
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
-from chancy_metrics.events.standby import NOW, REPLAYED_AT, sentence
+from chancy_metrics.events.standby import NOW, REPLAYED_AT
+from chancy_metrics.events.words import counted, is_or_are, moment
 from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 
@@ -99,14 +99,11 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
     """Read the state of the pipeline in one snapshot.
 
     Raises:
-        MetricsLogError: The tables are missing, older than this code or locked, or the database can't be reached.
+        MetricsLogError: The tables are missing, older than this code or locked.
+        psycopg.OperationalError: The database can't be reached.
     """
-    names = tables(chancy.prefix)
-    try:
-        async with reading(chancy) as connection:
-            return await _read(connection, names, options)
-    except psycopg.OperationalError as error:
-        raise MetricsLogError(f"the database can't be reached: {sentence(error)}") from error
+    async with reading(chancy) as connection:
+        return await _read(connection, tables(chancy.prefix), options)
 
 
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
@@ -209,16 +206,17 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
     ]
     if status.completeness.holes:
         reasons.append(
-            f"{status.completeness.holes} batches are missing from their producers' sequences: the log is damaged"
+            f"{is_or_are(status.completeness.holes, 'batch')} missing from their producers' sequences: "
+            "the log is damaged"
         )
     if status.completeness.dead_letters:
         reasons.append(
-            f"{status.completeness.dead_letters} batches could not be read, or stored, and are not in the numbers: "
-            f"{status.completeness.left_out}"
+            f"{counted(dead := status.completeness.dead_letters, 'batch')} could not be read, or stored, and "
+            f"{'is' if dead == 1 else 'are'} not in the numbers: {status.completeness.left_out}"
         )
     reasons += status.withheld
     reasons += [
-        f"rule {rule.rule!r} failed on {rule.batches:,} {'batch' if rule.batches == 1 else 'batches'}, of which only "
+        f"rule {rule.rule!r} failed on {counted(rule.batches, 'batch')}, of which only "
         "its own metrics are missing (position "
         f"{rule.position}: {rule.error[:200]}): mend it and raise rules_version"
         for rule in status.completeness.failing_rules
@@ -227,8 +225,8 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
     if (last := status.verified) is not None and last.found_since is not None:
         hidden = last.places - len(last.sentences)
         reasons.append(
-            f"verify found {last.different} differences and {last.found} other faults, the first at "
-            f"{last.found_since:%Y-%m-%d %H:%M:%S %Z}, and no run over their place has found it right since: "
+            f"verify found {counted(last.different, 'difference')} and {counted(last.found, 'other fault')}, the first "
+            f"at {moment(last.found_since)}, and no run over their place has found it right since: "
             f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more places" if hidden else "")
         )
     if status.due_day is not None and status.due_day.hangs(status.at):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -9,18 +10,35 @@ import msgspec
 
 #: Kinds of characters that a terminal acts on, or that nobody can see.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+#: Letters and marks, by their category, that are drawn as nothing: fillers, joiners and selectors of variants.
+_DRAWN_AS_NOTHING = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def safe(text: str) -> str:
     """Return *text* with every character that is not to be seen spelled as `\\u001b`, as JSON does."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spelled(letter) if unicodedata.category(letter) in _HIDDEN else letter for letter in text)
+    return "".join(_spelled(letter) if _is_hidden(letter) else letter for letter in text)
 
 
-def json_line(value: Any) -> str:
-    """Encode *value* as one line of JSON, which stays the same value when read back, and is safe to show."""
-    return safe(msgspec.json.encode(value, enc_hook=repr).decode())
+def json_line(value: Any, encoding: str = "utf-8") -> str:
+    """Encode *value* as one line of JSON, which stays the same value when read back, and is safe to show.
+
+    Args:
+        encoding: Of the place where it goes; what that lacks is escaped.
+    """
+    line = safe(msgspec.json.encode(value, enc_hook=repr).decode())
+    try:
+        line.encode(encoding)
+    except UnicodeError:
+        return "".join(letter if letter.isascii() else _spelled(letter) for letter in line)
+    return line
+
+
+def _is_hidden(letter: str) -> bool:
+    return unicodedata.category(letter) in _HIDDEN or _DRAWN_AS_NOTHING.match(letter) is not None
 
 
 def _spelled(letter: str) -> str:

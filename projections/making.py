@@ -158,7 +158,8 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
     )
     if row := await cursor.fetchone():
         raise AlreadyRunning(
-            f"version {version} is being filled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}"
+            f"version {version} is being filled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}: "
+            "`chancy-metrics rebuild --status` shows how far it is"
         )
     await cursor.execute(
         sql.SQL(

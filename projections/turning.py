@@ -54,10 +54,15 @@ async def catch_up(
             if done.reason == BUSY:
                 await anyio.sleep(0.02)
             elif done.reason:
-                raise VersionRefused(f"version {version} stops at position {done.position}: {done.reason}")
+                raise VersionRefused(
+                    f"version {version} stops at position {done.position}: {done.reason}; "
+                    "`chancy-metrics status` says more"
+                )
             else:
                 patience.deadline = anyio.current_time() + BUSY_S
-    raise VersionRefused(f"version {version} stops at position {done.position}: {done.reason}")
+    raise VersionRefused(
+        f"version {version} stops at position {done.position}: {done.reason}; `chancy-metrics status` says more"
+    )
 
 
 async def turn(

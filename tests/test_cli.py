@@ -64,7 +64,7 @@ async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_the
     assert waiting.returncode == 3
     assert "UNHEALTHY: events have been waiting for 30" in waiting.stdout
     assert fold.returncode == 0
-    assert fold.stdout == "ordered 1 batches, folded 1 events, stands at position 1\n"
+    assert fold.stdout == "ordered 1 batch, folded 1 event, stands at position 1\n"
     assert after.returncode == 0
 
 
@@ -79,7 +79,7 @@ async def test_damage_is_unhealthy(dsn: str, connection: AsyncConnection[TupleRo
     done = run(dsn, "status")
 
     assert done.returncode == 3
-    assert "1 batches are missing" in done.stdout
+    assert "1 batch is missing" in done.stdout
     assert "the log has no partition for" in done.stdout
 
 

@@ -14,7 +14,7 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli import _text
+from chancy_metrics.plugin.cli import status_lines
 from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.retention import DueDay
 from chancy_metrics.plugin.status import Status, read_status
@@ -36,7 +36,7 @@ async def status(dsn: str, *made_by: Callable[..., Any], version: int = 0, **opt
 
 def line(found: Status, name: str) -> str:
     """What the text says beside *name*."""
-    return next(line[15:].strip() for line in _text(found).splitlines() if line.startswith(f"{name} "))
+    return next(line[15:].strip() for line in status_lines(found) if line.startswith(f"{name} "))
 
 
 async def let_wait(connection: Connection, names: Tables, seconds: int, *, silent_s: int | None = None) -> None:
@@ -60,7 +60,7 @@ async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) ->
     assert (found.unfinished, found.due_day, found.unhealthy) == ([], None, [])
     assert line(found, "version") == "1, rules 2.0"
     assert line(found, "retention") == "no day is past its time"
-    assert _text(found).splitlines()[-1] == "healthy"
+    assert status_lines(found)[-1] == "healthy"
 
 
 async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection: Connection, names: Tables) -> None:
@@ -235,7 +235,7 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
     assert due.due_day.due_at == datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
     assert line(due, "retention") == str(due.due_day)
     assert hangs.unhealthy == [f"{hangs.due_day}: {blocker}"]
-    assert _text(hangs).splitlines()[-1] == f"UNHEALTHY: {hangs.unhealthy[0]}"
+    assert status_lines(hangs)[-1] == f"UNHEALTHY: {hangs.unhealthy[0]}"
 
 
 async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(

@@ -23,9 +23,10 @@ from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.words import counted
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli import _text
-from chancy_metrics.plugin.cli_verify import _verified_text
+from chancy_metrics.plugin.cli import status_lines
+from chancy_metrics.plugin.cli_verify import verified_lines
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.verify import Verified, verify
@@ -95,7 +96,7 @@ async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
 
         assert (found.drift, found.points, found.spans) == (0, 0, 1)
         assert found.nothing == "nothing has been folded yet"
-        assert "nothing was compared" in (told := _verified_text(found)) and "agree" not in told
+        assert "nothing was compared" in (told := "\n".join(verified_lines(found))) and "agree" not in told
     async with an_app(dsn) as (chancy, metrics):
         status = await read_status(chancy, metrics.options)
     assert status.verified is not None
@@ -338,7 +339,7 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
 
     assert checks(before) == {"log"}
     assert after.drift == 0
-    told = _verified_text(after)
+    told = "\n".join(verified_lines(after))
     assert "version 1 leaves out 1 batch, 1 of them given up" in told and "everything agrees" not in told
 
 
@@ -528,10 +529,12 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
     assert [elsewhere.open, coarser.open, nothing.open, soon.open, mended.open] == [bad.drift] * 4 + [0]
     assert still.verified is not None and still.verified.at == elsewhere.at
     [reason] = still.unhealthy
-    assert reason.startswith(f"verify found {bad.different} differences and {bad.found} other faults, the first at ")
+    assert reason.startswith(
+        f"verify found {counted(bad.different, 'difference')} and {counted(bad.found, 'other fault')}, the first at "
+    )
     assert f"1min {noon} worker w1" in reason
     assert healthy.unhealthy == []
-    told = _verified_text(elsewhere)
+    told = "\n".join(verified_lines(elsewhere))
     assert "they agree" in told and f"{bad.drift} findings of earlier runs are open" in told
     drift = await fetch(connection, "SELECT count(*) FROM {log} WHERE worker NOT IN ('w1', 'w2')", names)
     assert drift == [(3,)]  # of the runs that compared something
@@ -621,7 +624,7 @@ async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified
     assert (status.verified.rebuilt.version, status.verified.rebuilt.different) == (1, bad.different)
     assert [fault.check for fault in status.verified.open] == ["head"]  # the log's, whatever the version
     assert "version 2 was never compared with the log" in status.not_looked_at[0]
-    text = _text(status)
+    text = "\n".join(status_lines(status))
     assert " of version 1, which is not the live one," in text
     assert "log checked     whole up to position 6" in text
 

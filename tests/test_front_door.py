@@ -1,0 +1,389 @@
+"""Commands x what may be in their way: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from chancy import Chancy
+from click.testing import CliRunner, Result
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import cli_door
+from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.cli_door import APP
+from chancy_metrics.plugin.cli_errors import TRACEBACK, sentence_of
+from chancy_metrics.plugin.terminal import safe
+from chancy_metrics.projections.matching import names_of
+from examples.embedded import Server
+from tests.factories import LogWriter, a_row, a_run, now_us, order_and_fold
+from tests.reading import invoke
+from tests.standby import Standby
+
+PLUGIN = Path(cli_door.__file__).parent
+JOB = uuid.UUID(int=7)
+KEY = "app:n\x1b[2J\r\n\u202e\u200b\u0085\x9bhealthy"
+WORKER = "w\nhealthy\x1b]0;x\x07\u2066"
+
+#: Commands that only read, and those that write; FILE is a file that is not there, DIR a folder.
+READS = [
+    *("status", "versions", "verify", "completeness", "rebuild --status", "prune --dry-run"),
+    *("audit events", f"audit job {JOB}", "audit seal", "audit check", "audit export FILE"),
+    "audit explain app:n --at 1m",
+]
+WRITES = [
+    *("fold", "rebuild", "rebuild --abort", "swap", "undo", "prune --archive DIR --keep 1s"),
+    *("discard 1 --why broken", "discard --rule r --why broken", "mark deploy", "mark deploy --undo"),
+    "audit import --abandon",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def told(dsn: str, folder: Path, command: str, *options: str) -> Result:
+    """Run one command in this process."""
+    places = {"FILE": str(folder / f"{uuid.uuid4()}.export"), "DIR": str(folder)}
+    return invoke(dsn, [*(places.get(one, one) for one in command.split(" ")), *options])
+
+
+def is_sentence(done: Result, code: int = 1) -> bool:
+    """Whether a command ended with one line on stderr and nothing else."""
+    return (
+        done.exit_code == code
+        and done.stdout == ""
+        and done.stderr.startswith("Error: ")
+        and done.stderr.count("\n") == 1
+        and "Traceback" not in done.stderr
+    )
+
+
+def is_refusal(done: Result) -> bool:
+    """Whether stdout is one refusal in JSON, and nothing else."""
+    found = json.loads(done.stdout)
+    return found.keys() == {"error", "exit_code"} and found["exit_code"] == done.exit_code == 1 and bool(found["error"])
+
+
+SITUATIONS = {
+    "not migrated": ("{empty}", "run `chancy misc migrate`"),
+    "server away": ("postgresql://u:hunter2@127.0.0.1:1/d", "can't be reached"),
+    "no such database": ("{other}", 'database "nowhere" does not exist: see that the app\'s DSN names the right one'),
+    "a broken DSN": ("postgresql://u:hunter2%zz@127.0.0.1/d", "the app's DSN can't be read: "),
+    "no such role": ("{norole}", 'role "nobody" does not exist: see that user and password'),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_every_command_says_in_a_sentence_why_it_can_not(
+    situation: str, empty_dsn: str, server: Server, folder: Path
+) -> None:
+    template, words = SITUATIONS[situation]
+    dsn = template.format(
+        empty=empty_dsn, other=server.dsn("nowhere"), norole=server.dsn().replace("postgres@", "nobody@")
+    )
+
+    wrong = {}
+    for command in READS + WRITES:
+        text, spoken = told(dsn, folder, command), told(dsn, folder, command, "--json")
+        if not (is_sentence(text) and words in text.stderr and is_refusal(spoken) and "hunter" not in text.output):
+            wrong[command] = text.output + spoken.output
+
+    assert wrong == {}
+
+
+async def test_who_has_no_grants_is_told_which(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+) -> None:
+    role = f"stranger_{uuid.uuid4().hex[:8]}"
+    identifier = sql.Identifier(role)
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+    await connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
+    theirs = dsn.replace("postgres@", f"{role}@")
+    try:
+        found = {one: await anyio.to_thread.run_sync(told, theirs, folder, one) for one in READS + WRITES}
+        await connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(identifier))
+        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        fold = await anyio.to_thread.run_sync(told, theirs, folder, "fold")
+    finally:
+        await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(identifier))
+
+    assert {one: done.output for one, done in found.items() if not is_sentence(done)} == {}
+    for command, done in found.items():
+        assert "permission denied for" in done.stderr and f"'{role}'" in done.stderr, command
+        assert 'the README\'s "Roles" has the GRANTs' in done.stderr, command
+    assert f"role '{role}' has SELECT there, and not INSERT, UPDATE, DELETE" in fold.stderr
+
+
+async def test_what_writes_belongs_on_the_primary(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, standby: Standby, folder: Path
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await standby.arrived()
+    there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+
+    for command in ("fold", "rebuild", "mark deploy", "audit import --abandon"):
+        done = await anyio.to_thread.run_sync(told, there, folder, command)
+        assert is_sentence(done) and "Do this on the primary" in done.stderr, (command, done.output)
+
+
+@pytest.fixture
+async def hostile(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> str:
+    """A log whose names are made to fool a terminal."""
+    job = a_row(now_us(), job_id=JOB.bytes, func=f"app\x1b[1A{KEY}", state="failed")
+    job = job._replace(combo=job.combo._replace(error=f"E\r\n{KEY}", queue=WORKER))
+    runs = [a_run(KEY, [float("1e308")], at_us=now_us()), a_run("app:n", at_us=now_us(), unit="\x1b[8m")]
+    await LogWriter(connection, names, WORKER).append(jobs=[job], runs=runs)
+    await LogWriter(connection, names, WORKER).append(runs=[a_run(f"mark:{KEY}", at_us=now_us())])
+    await order_and_fold(connection, names)
+    await connection.execute(
+        sql.SQL("UPDATE {} SET folded_by = %s, created_by = %s").format(names.versions), [WORKER, WORKER]
+    )
+    return dsn
+
+
+async def test_nothing_that_others_wrote_reaches_a_terminal(hostile: str, folder: Path) -> None:
+    for command in [*READS, "rebuild --no-swap", f"mark {KEY.replace(' ', '')}", "audit events --state faild"]:
+        for options in ([], ["--json"]):
+            done = await anyio.to_thread.run_sync(told, hostile, folder, command, *options)
+            assert all(letter.isprintable() for letter in done.output.replace("\n", "")), (command, done.output)
+            assert done.stdout.split("\n").count("healthy") == (command == "status" and not options), command
+            assert done.exception is None or isinstance(done.exception, SystemExit), command
+
+
+async def test_json_is_all_that_stdout_has(hostile: str, folder: Path) -> None:
+    for command in READS + WRITES:
+        done = await anyio.to_thread.run_sync(told, hostile, folder, command, "--json")
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert answers, (command, done.output)
+        if done.exit_code == 1:
+            assert is_refusal(done), (command, done.output)
+
+
+def process(dsn: str, command: str, **environment: str) -> dict[str, Any]:
+    """How to run a command as a process of its own."""
+    return {
+        "args": [sys.executable, "-m", "chancy_metrics.plugin.cli", *command.split(" ")],
+        "env": os.environ | {"DSN": dsn, APP: "tests.app.chancy"} | environment,
+        "stderr": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+    }
+
+
+def finished(dsn: str, command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(**process(dsn, command, **environment), timeout=60)
+
+
+def left(dsn: str, command: str) -> tuple[bytes, int]:
+    """Run a command whose reader leaves at once; return what it said, and its exit code."""
+    with subprocess.Popen(**process(dsn, command)) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        return running.stderr.read(), running.wait()
+
+
+def filled(dsn: str, command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose disk is full."""
+    with open("/dev/full", "wb") as full:
+        return subprocess.run(**process(dsn, command) | {"stdout": full}, timeout=60)
+
+
+def interrupted(dsn: str, command: str) -> tuple[bytes, int]:
+    """Run a command, interrupt it after its first line; return what it said, and its exit code."""
+    with subprocess.Popen(**process(dsn, command)) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate()
+        return said, running.returncode
+
+
+@pytest.fixture
+async def much(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> str:
+    """A log with more than a pipe holds, and a name that Latin-1 has not."""
+    await LogWriter(connection, names).append(runs=[a_run("app:caf\u00e9 \u20ac", [1.0] * 3_000, at_us=now_us())])
+    await order_and_fold(connection, names)
+    return dsn
+
+
+async def test_what_an_encoding_lacks_is_a_question_mark_and_escaped_in_json(much: str) -> None:
+    for encoding, options, shown in (
+        ("latin-1", "", "app:caf\u00e9 ?"),
+        ("latin-1", " --json", ""),
+        ("ascii", "", "app:caf? ?"),
+        ("utf-8", "", "app:caf\u00e9 \u20ac"),
+    ):
+        done = finished(much, f"audit events --limit 1{options}", PYTHONIOENCODING=encoding)
+
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout.decode(encoding)
+        assert not options or json.loads(done.stdout.decode(encoding))["key"] == "app:caf\u00e9 \u20ac"
+
+
+async def test_who_leaves_ends_it_quietly(much: str) -> None:
+    for command in ("audit events", "audit export -", "status", "--help", "audit events --follow --after 0"):
+        assert left(much, command) == (b"", 0), command
+
+
+async def test_a_full_disk_is_a_sentence(much: str) -> None:
+    for command in ("audit events", "audit export -", "status --json", "--help"):
+        done = filled(much, command)
+        assert done.returncode == 1, command
+        assert done.stderr.startswith(b"Error: ") and b"No space left on device" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+async def test_an_interrupted_command_ends_quietly(much: str) -> None:
+    assert interrupted(much, "audit events --follow --after 0") == (b"", 130)
+
+
+async def test_what_loggers_and_the_app_print_is_not_in_the_answer(dsn: str, folder: Path) -> None:
+    (folder / "loud.py").write_text(
+        "import logging, sys, os\nfrom chancy import Chancy\nfrom chancy_metrics.plugin import Metrics\n"
+        "logging.basicConfig(stream=sys.stdout)\nprint('hello')\nlogging.warning('loud')\n"
+        "chancy = Chancy(os.environ['DSN'], plugins=[Metrics()])\n"
+    )
+
+    done = finished(dsn, "status --json", **{APP: "loud.chancy", "PYTHONPATH": str(folder)})
+
+    assert json.loads(done.stdout)["unhealthy"] == []
+    assert b"hello" in done.stderr and b"loud" in done.stderr
+
+
+def test_help_needs_no_app_and_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(APP, raising=False)
+    runner = CliRunner()
+    groups = {(): main, ("audit",): main.commands["audit"]}
+    for path, group in groups.items():
+        shown = runner.invoke(main, [*path, "--help"])
+        assert shown.exit_code == 0 and "..." not in shown.output.replace("[ARGS]...", "")
+        for name, command in group.commands.items():  # type: ignore[attr-defined]
+            own = runner.invoke(main, [*path, name, "--help"])
+            assert own.exit_code == 0 and ("--json" in own.output or name == "audit"), own.output
+            first = " ".join((command.help or "").split("\n\n")[0].split()).split(". ")[0]
+            assert first.rstrip(".") in " ".join(shown.output.split())
+
+    for arguments, said in (
+        (["status"], "say which app"),
+        (["--app"], "requires an argument"),
+        (["nothing"], "No such"),
+    ):
+        done = runner.invoke(main, arguments)
+        assert is_sentence(done, 2) and said in done.stderr, done.output
+    assert json.loads(runner.invoke(main, ["status", "--json"]).stdout)["exit_code"] == 2
+    assert runner.invoke(main, []).exit_code == 2
+
+
+def test_an_error_nobody_thought_of_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(Exception):
+        pass
+
+    def fails(*_: object) -> None:
+        raise ExceptionGroup("several", [Odd("\x1b[1mno")])
+
+    monkeypatch.setattr(cli_door, "load", fails)
+    runner = CliRunner()
+
+    plain = runner.invoke(main, ["--app", "x", "status"])
+    whole = runner.invoke(main, ["--app", "x", "status"], env={TRACEBACK: "1"})
+
+    assert is_sentence(plain) and "unexpected Odd: \\u001b[1mno; CHANCY_METRICS_TRACEBACK=1 shows" in plain.stderr
+    assert "Traceback" in whole.stderr and whole.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (psycopg.errors.LockNotAvailable("canceling"), "somebody holds a lock"),
+        (psycopg.errors.QueryCanceled("canceling"), "raise statement_timeout"),
+        (psycopg.errors.DeadlockDetected("deadlock"), "run the command again"),
+        (psycopg.errors.AdminShutdown("terminating"), "the server ended the session"),
+        (psycopg.errors.DiskFull("could not extend"), "make room there"),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute"), "Do this on the primary"),
+        (psycopg.errors.UndefinedTable("no relation"), "chancy misc migrate"),
+        (psycopg.errors.DivisionByZero("division"), "DivisionByZero (22012): division"),
+        (psycopg.OperationalError("consuming input failed: server closed"), "can't be reached: consuming"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
+        (MemoryError(), "no memory left"),
+    ],
+)
+def test_each_kind_of_error_says_what_to_do(error: Exception, words: str) -> None:
+    said = sentence_of(error, Chancy("postgresql://"))
+
+    assert words in said and "\n" not in said
+
+
+async def test_a_name_nobody_has_ends_with_one_and_names_what_is_near(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+) -> None:
+    job = a_row(now_us(), func="app.send", state="failed")
+    job = job._replace(combo=job.combo._replace(error="app.errors.CardDeclined: no", queue="mail"))
+    await LogWriter(connection, names, "worker-1").append(jobs=[job], runs=[a_run("app:orders")])
+    await order_and_fold(connection, names)
+
+    async def events(*options: str) -> Result:
+        return await anyio.to_thread.run_sync(told, dsn, folder, "audit events", *options)
+
+    for option, value, close in (
+        ("--state", "faild", "'failed'"),
+        ("--queue", "mial", "'mail'"),
+        ("--func", "send", "'app.send'"),
+        ("--worker", "worker-2", "'worker-1'"),
+        ("--error", "CardDeclind", "'CardDeclined'"),
+        ("--key", "app:order", "'app:orders'"),
+        ("--prefix", "ap", "'app'"),
+    ):
+        done = await events(option, value)
+        assert is_sentence(done) and f"{value!r}; near " in done.stderr and close in done.stderr, done.output
+        assert is_refusal(await events(option, value, "--json"))
+    for found in ("CardDeclined", "errors.CardDeclined", "app.errors.CardDeclined", "app.errors.CardDeclined: no"):
+        assert (await events("--error", found)).stdout.count("CardDeclined") == 1
+    nothing = await events("--queue", "mail", "--until", "2020-01-01")
+    assert (nothing.exit_code, nothing.stderr) == (0, "no event has all of what was asked for\n")
+    for unknown in (f"audit job {uuid.uuid4()}", "audit explain app:order --at 1m"):
+        assert is_sentence(await anyio.to_thread.run_sync(told, dsn, folder, unknown))
+
+
+def test_an_error_is_found_by_the_last_parts_of_its_type() -> None:
+    assert names_of("a.b.C: no. really") == ["a.b.C: no. really", "a.b.C", "b.C", "C"]
+    assert names_of("ValueError") == ["ValueError", "ValueError"]
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x7f", "\x9b", "\u200b", "\u202e", "\u2028", "\ufe0f", "\u3164", "\ud800"])
+def test_what_can_not_be_seen_is_spelled(letter: str) -> None:
+    assert safe(f"a{letter}b") == f"a\\u{ord(letter):04x}b"
+
+
+def test_only_the_door_prints() -> None:
+    found = []
+    for module in PLUGIN.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            is_stream = isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr")
+            if is_stream or name in ("print", "click.echo", "click.secho", "echo", "sys.stdout.write"):
+                found.append(module.name)
+
+    assert set(found) == {"cli_door.py"}
