@@ -40,12 +40,14 @@ class Sequenced(NamedTuple):
         last_id: Largest pending id seen: the `after` of the next call.
         conflicts: Of spilled batches whose id is taken by one with other bytes, a sentence each; they went into the
             log as producers of their own.
+        refused: Why spilled batches stay where they are though the log is not locked; "" where none does.
     """
 
     batches: int
     position: int | None
     last_id: int
     conflicts: tuple[str, ...] = ()
+    refused: str = ""
 
 
 class LedgerRow(NamedTuple):
@@ -97,20 +99,21 @@ async def sequence(
     Batches of one producer get theirs in the order of their sequences. Safe to call from anywhere at any time:
     whoever does not get the lock leaves. With *after* only pending ids past it are looked at, which spares the
     dead rows below; a call now and then with the id up to which all is *settled* finds what committed late. Before
-    that, spilled batches are taken into the log, if it can be written to now.
+    that, spilled batches are taken into the log, if it can be written to now; those that it refuses hold up nothing:
+    what their producers appended after them gets its place, and they are a hole before it until they come.
 
     Raises:
         psycopg.errors.LockNotAvailable: Somebody holds a lock on the log, and its batches can't be read; nothing
             was done, and a later call does it.
     """
-    conflicts = await take_spilled_unless_locked(connection, tables)
+    conflicts, refused = await take_spilled_unless_locked(connection, tables)
     async with short_transaction(connection, lock_timeout_ms=ORDER_LOCK_MS, index_only=True) as cursor:
         await cursor.execute(
             sql.SQL("SELECT 1 FROM {pending} WHERE id > %(after)s LIMIT 1").format(pending=tables.pending),
             {"after": after},
         )
         if await cursor.fetchone() is None:
-            return Sequenced(0, await _position(cursor, tables), after, tuple(conflicts))
+            return Sequenced(0, await _position(cursor, tables), after, conflicts, refused)
     async with short_transaction(connection, lock_timeout_ms=ORDER_LOCK_MS, index_only=True) as cursor:
         # The lock and the read are two statements: a lock taken by the statement that reads is younger than
         # its snapshot, and what another sequencer took meanwhile would be taken twice.
@@ -119,13 +122,14 @@ async def sequence(
         )
         head = await cursor.fetchone()
         if head is None:
-            return Sequenced(0, None, after, tuple(conflicts))
+            return Sequenced(0, None, after, conflicts, refused)
         position, chain = int(head[0]), bytes(head[1])
         taken = await _take(cursor, tables, after, limit)
         known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         if gaps := _gaps(taken, known):
             # A predecessor committed late, below *after*, or is spilled still: it was committed before its successor.
-            conflicts += await take_spilled_of(cursor, tables, gaps)
+            found = await take_spilled_of(cursor, tables, gaps)
+            conflicts, refused = conflicts + found.conflicts, refused or found.refused
             taken += await _take(cursor, tables, settled, limit)
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         rows = await _read_sized(cursor, tables, [row.batch_id for row in taken])
@@ -143,7 +147,7 @@ async def sequence(
             sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
             {"position": position, "chain": chain},
         )
-    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), tuple(conflicts))
+    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), conflicts, refused)
 
 
 async def read_ledger(

@@ -7,9 +7,10 @@ from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
 from psycopg.rows import TupleRow
 
+from .classify import in_words
 from .log import BatchId, read_columns, short_transaction
 from .partitions import attached_days, make_days
 from .schema import Tables
@@ -18,8 +19,10 @@ from .schema import Tables
 TAKE_LOCK_MS = 10
 
 
-#: Batches that are taken in one transaction.
+#: Batches that are taken in one transaction, if the log refuses none of them.
 _TAKE_BATCHES = 200
+#: Of so many that the log refuses one by one, the rest is left for the next call.
+_REFUSED_BATCHES = 10
 
 
 class _Spilled(NamedTuple):
@@ -27,39 +30,93 @@ class _Spilled(NamedTuple):
     sha256: bytes
 
 
-async def take_spilled_unless_locked(connection: AsyncConnection[TupleRow], tables: Tables) -> list[str]:
+class Taken(NamedTuple):
+    """What became of spilled batches.
+
+    Attributes:
+        conflicts: A sentence for each whose id was taken by other bytes.
+        refused: Why some stay spilled, other than for a lock, in a sentence; "" where none does.
+    """
+
+    conflicts: tuple[str, ...] = ()
+    refused: str = ""
+
+
+async def take_spilled_unless_locked(connection: AsyncConnection[TupleRow], tables: Tables) -> Taken:
     """Take what is spilled into the log, in transactions of their own; where the log is locked, leave the rest.
 
-    Makes today's partition if it is missing.
+    What the log refuses stays spilled and holds up neither other spilled batches nor those that are in the log. Makes
+    today's partition if it is missing.
 
-    Returns:
-        A sentence for each batch whose id was taken by other bytes.
+    Raises:
+        psycopg.Error: The connection is lost, or its server takes no writes.
     """
     conflicts: list[str] = []
+    refused: list[BatchId] = []
+    reason: Error | None = None
+    limit = _TAKE_BATCHES
     try:
         async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
             if not await is_any_spilled(cursor, tables):
-                return []
+                return Taken()
             await cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
             row = await cursor.fetchone()
             assert row is not None
-        await make_days(connection, tables, today=row[0], ahead=0)
-        taken = _TAKE_BATCHES
-        while taken == _TAKE_BATCHES:
-            async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
-                taken, found = await _take(cursor, tables, await _lock_oldest(cursor, tables))
-            conflicts += found
+        try:
+            await make_days(connection, tables, today=row[0], ahead=0)
+        except Error as error:  # those of other days need it not
+            reason = _unless_lost(connection, error)
+        while len(refused) < _REFUSED_BATCHES:
+            spilled: list[_Spilled] = []
+            try:
+                async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
+                    spilled = await _lock_oldest(cursor, tables, limit, refused)
+                    taken, found = await _take(cursor, tables, spilled)
+            except errors.LockNotAvailable:
+                raise
+            except Error as error:
+                reason = _unless_lost(connection, error)
+                if not spilled:
+                    break
+                if len(spilled) == 1:
+                    refused.append(spilled[0].batch_id)
+                limit = max(1, len(spilled) // 2)
+            else:
+                conflicts += found
+                if taken < limit:
+                    break
+                limit = min(2 * limit, _TAKE_BATCHES)
     except errors.LockNotAvailable:
         pass
-    return conflicts
+    except Error as error:
+        reason = _unless_lost(connection, error)
+    return Taken(tuple(conflicts), "" if reason is None else in_words(reason))
 
 
-async def take_spilled_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> list[str]:
-    """Take the spilled batches of *producers* into the log in the caller's transaction; returns the same.
+async def take_spilled_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> Taken:
+    """Take the spilled batches of *producers* into the log in the caller's transaction, all or none.
 
     Waits for another process that takes them at the moment.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: The log is locked.
+        psycopg.Error: As `take_spilled_unless_locked`.
     """
-    return (await _take(cursor, tables, await _lock_of(cursor, tables, producers)))[1]
+    try:
+        async with cursor.connection.transaction():
+            conflicts = (await _take(cursor, tables, await _lock_of(cursor, tables, producers)))[1]
+    except errors.LockNotAvailable:
+        raise
+    except Error as error:
+        return Taken(refused=in_words(_unless_lost(cursor.connection, error)))
+    return Taken(tuple(conflicts))
+
+
+def _unless_lost(connection: AsyncConnection[TupleRow], error: Error) -> Error:
+    """Return *error*, or raise it where nothing more can be done on *connection*."""
+    if connection.closed:
+        raise error
+    return error
 
 
 async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: date | None = None) -> bool:
@@ -74,18 +131,26 @@ async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: dat
     return bool(row and row[0])
 
 
-async def _lock_oldest(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[_Spilled]:
+async def _lock_oldest(
+    cursor: AsyncCursor[TupleRow], tables: Tables, limit: int, without: Sequence[BatchId]
+) -> list[_Spilled]:
     await cursor.execute(
         sql.SQL(
             """
-            SELECT day, producer, sequence, sha256
-            FROM {spill}
+            SELECT s.day, s.producer, s.sequence, s.sha256
+            FROM {spill} s
+            WHERE NOT EXISTS (
+                SELECT
+                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS w (producer, sequence)
+                WHERE w.producer = s.producer
+                    AND w.sequence = s.sequence
+            )
             ORDER BY appended_at, producer, sequence
             LIMIT %(limit)s
-            FOR UPDATE SKIP LOCKED
+            FOR UPDATE OF s SKIP LOCKED
             """
         ).format(spill=tables.spill),
-        {"limit": _TAKE_BATCHES},
+        _ids(without) | {"limit": limit},
     )
     return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
 

@@ -109,6 +109,12 @@ class Projector:
             after, ordered = sequenced.last_id, sequenced.batches
             for conflict in sequenced.conflicts:
                 self._chancy.log.warning(f"metrics: {conflict}")
+            if sequenced.refused:
+                self._warnings.warn(
+                    "refused",
+                    "the metrics log refuses what is in the spill table; it stays there, and is tried again with each "
+                    f"fold: {sequenced.refused}",
+                )
             batches += ordered
         self._hint.looked(after)
         if sweep and sequenced.position is not None:

@@ -215,6 +215,32 @@ async def test_a_batch_that_is_spilled_and_in_the_log_is_taken_once_and_other_by
     assert await total(connection, names, "app:n") == [1 + 10 + 1] * 4
 
 
+async def test_a_batch_that_the_log_refuses_holds_up_no_other(connection: Connection, names: Tables) -> None:
+    first, second, other = (LogWriter(connection, names) for _ in range(3))
+    await first.spill(runs=[a_run(values=[1.0])])
+    await first.append(runs=[a_run(values=[1.0])])
+    await second.spill(runs=[a_run(values=[1.0] * 9)])  # which the log will refuse
+    await second.append(runs=[a_run(values=[1.0])])
+    await other.spill(runs=[a_run(values=[1.0])])
+    await fetch(connection, "ALTER TABLE {log} ADD CONSTRAINT small CHECK (events < 9)", names)
+
+    sequenced = await sequence(connection, names)
+    await order_and_fold(connection, names)
+    waiting, holes = await spilled(connection, names), "SELECT sum(holes)::int FROM {producers}"
+    assert "CheckViolation" in sequenced.refused
+    assert [row[1] for row in waiting] == [second.producer]
+    assert await fetch(connection, holes, names) == [(1,)]
+    assert await total(connection, names, "app:n") == [4] * 4
+
+    await fetch(connection, "ALTER TABLE {log} DROP CONSTRAINT small", names)
+    assert (await sequence(connection, names)).refused == ""
+    await order_and_fold(connection, names)
+
+    assert await fetch(connection, holes, names) == [(0,)]
+    assert await total(connection, names, "app:n") == [13] * 4
+    assert diff(await stored(connection, names), await replay(connection, names)) == []
+
+
 async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
