@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CODEC = 1
+#: What one batch may have at the most. Recorders keep far below; readers hold a batch at once.
+MAX_PAYLOAD_BYTES = 64 << 20
 
 _STARTED = 1
 _COMPLETED = 2
@@ -120,8 +122,8 @@ def encode(
     """Encode one batch. About 0.8 us a job, 34 bytes; 12 bytes an observation.
 
     Raises:
-        ValueError: It would be no batch to `decode`: a time before the year 1, a text with NUL, a value that is not
-            finite, a key that breaks its rule, columns of different lengths.
+        ValueError: It has more than `MAX_PAYLOAD_BYTES`, or would be no batch to `decode`: a time before the year 1, a
+            text with NUL, a value that is not finite, a key that breaks its rule, columns of different lengths.
     """
     facts = jobs if isinstance(jobs, JobFacts) else JobFacts.of(jobs) if jobs else None
     times: list[int] = []
@@ -131,11 +133,13 @@ def encode(
         times += (min(run.at_us), max(run.at_us))
     payload = _encoder.encode(
         _Payload(
-            _checked_counts(counts or {}),
+            _checked_counts({**(counts or {}), **(facts.counts if facts else {})}),
             _pack_jobs(facts) if facts else None,
             _pack_observations(observations) if observations else None,
         )
     )
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a batch of {len(payload):,} bytes is too large: one has at most {MAX_PAYLOAD_BYTES:,}")
     return EncodedBatch(
         events=(len(facts.job_ids) if facts else 0) + sum(len(run.values) for run in observations),
         first_us=min(times, default=None),

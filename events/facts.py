@@ -105,6 +105,7 @@ class JobFacts(NamedTuple):
         not_started: Numbers of the updates whose start is not known.
         not_completed: The same of the end.
         meta: By number of the update: MessagePack of the kept keys.
+        cut_meta: Of how many updates some of the meta that was to be kept was too large.
     """
 
     job_ids: Sequence[bytes]
@@ -117,6 +118,7 @@ class JobFacts(NamedTuple):
     not_started: Sequence[int]
     not_completed: Sequence[int]
     meta: Mapping[int, bytes]
+    cut_meta: int = 0
 
     @classmethod
     def of(cls, rows: Sequence[JobRow]) -> JobFacts:
@@ -134,6 +136,11 @@ class JobFacts(NamedTuple):
             [number for number, end in enumerate(completed) if end is None],
             {number: kept for number, kept in enumerate(meta) if kept},
         )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the batch is to say of them."""
+        return {"cut:meta": self.cut_meta} if self.cut_meta else {}
 
     def rows(self) -> list[JobRow]:
         """Turn the columns into rows."""

@@ -15,6 +15,8 @@ from .errors import Damaged
 #: Lists and maps within each other, the outermost map included: what reads them recurses as deep.
 MAX_DEPTH = 64
 
+#: What a map takes beside its keys and values, at the most.
+_MAP_BYTES = 5
 _KIND = "kept meta"
 _SCALARS = (str, int, float, bool, type(None), bytes, datetime)
 _encoder = msgspec.msgpack.Encoder()
@@ -29,6 +31,18 @@ def encode_meta(kept: Mapping[str, Any]) -> bytes:
     except Exception:  # JSON holds what MessagePack does not: whole numbers past 64 bits
         pass
     return _encoder.encode({key: _as_text(value) for key, value in kept.items()})
+
+
+def encode_meta_within(kept: Mapping[str, Any], most: int) -> bytes:
+    """Encode those of the keys, in their order, that fit into *most* bytes beside the ones before; b"" if none does."""
+    fits: dict[str, Any] = {}
+    size = _MAP_BYTES
+    for key, value in kept.items():
+        more = len(encode_meta({key: value})) - 1
+        if size + more <= most:
+            fits[key] = value
+            size += more
+    return encode_meta(fits) if fits else b""
 
 
 def decode_meta(data: bytes | memoryview) -> dict[str, Any]:

@@ -100,7 +100,7 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
             sql.SQL(
                 """
                 CREATE TABLE {partition} (
-                    LIKE {log} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING INDEXES,
+                    LIKE {log} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING INDEXES INCLUDING CONSTRAINTS,
                     CONSTRAINT day_in_range CHECK (day >= {day} AND day < {end})
                 );
                 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {partition}

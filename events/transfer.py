@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from .codec import MAX_PAYLOAD_BYTES
 from .decoding import HOSTILE, fault_of
 from .errors import DamagedExport
 from .facts import FIRST_US, Kind
@@ -29,9 +30,9 @@ _MAGIC = _WORD + b"1\n"
 _LENGTH = 4
 _DIGEST = 32
 _BLOCK = 1 << 20
-#: Bytes of a trailer, of a frame with a batch (PostgreSQL's longest value, and its row), and of any other frame.
+#: Bytes of a trailer, of a frame with a batch (its payload, and its row), and of any other frame.
 _MOST_TRAILER = 1 << 10
-_MOST_BATCH = (1 << 30) + (1 << 16)
+_MOST_BATCH = MAX_PAYLOAD_BYTES + (1 << 16)
 _MOST_FRAME = 64 << 20
 #: How a frame with a batch begins: an array of sixteen, and the word.
 _BATCH_START = b"\xdc\x00\x10\xa5batch"

@@ -48,7 +48,7 @@ CREATE TABLE {log} (
     events integer NOT NULL,
     closes boolean NOT NULL,
     codec smallint NOT NULL,
-    payload bytea NOT NULL,
+    payload bytea NOT NULL CHECK (octet_length(payload) <= 67108864),
     sha256 bytea NOT NULL,
     PRIMARY KEY (day, producer, sequence)
 ) PARTITION BY RANGE (day);
@@ -83,7 +83,7 @@ CREATE TABLE {spill} (
     events integer NOT NULL,
     closes boolean NOT NULL,
     codec smallint NOT NULL,
-    payload bytea NOT NULL,
+    payload bytea NOT NULL CHECK (octet_length(payload) <= 67108864),
     sha256 bytea NOT NULL,
     PRIMARY KEY (producer, sequence)
 ) WITH ({short_lived});

@@ -18,6 +18,9 @@ from .clock import look, same_clock
 
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
 CHUNK_POINTS = 10_000
+#: Kept meta of the job updates in a buffer at the most, and where it closes a batch.
+META_BYTES = 64 << 20
+_CHUNK_META_BYTES = 8 << 20
 #: Series with a track; what comes past them is validated each time, and takes the lock.
 _TRACKS = 10_000
 #: Integers a float64 holds exactly.
@@ -45,6 +48,7 @@ class _Chunk:
 
     def __init__(self) -> None:
         self.points = 0
+        self.meta_bytes = 0
         self.runs: dict[Series, tuple[array[int], array[float]]] = {}
         self.jobs: list[JobRow] = []
 
@@ -79,6 +83,7 @@ class Buffer:
         self._look_anew(self._chunk_points)
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
+        self._meta_bytes = 0
         self._lock = threading.Lock()
         self._disowned = False
         self.counts: Counter[str] = Counter()
@@ -130,11 +135,24 @@ class Buffer:
         with self._lock:
             self._add_point(series, (same_clock(time_ns)(), value))
 
-    def record_job(self, row: JobRow) -> None:
-        """Keep a job update that did not get into the log with its job."""
+    def record_job(self, row: JobRow, *, cut_meta: int = 0) -> None:
+        """Keep a job update that did not get into the log with its job.
+
+        Past `META_BYTES` of kept meta in here, updates are kept without theirs.
+
+        Args:
+            cut_meta: 1 if some of its meta was left out already.
+        """
         with self._lock:
-            self._open_chunk().jobs.append(row)
+            if row.meta and self._meta_bytes + len(row.meta) > META_BYTES:
+                row, cut_meta = row._replace(meta=b""), 1
+            self._meta_bytes += len(row.meta)
+            chunk = self._open_chunk()
+            chunk.jobs.append(row)
+            chunk.meta_bytes += len(row.meta)
             self._added(1)
+            if cut_meta:
+                self.counts["cut:meta"] += 1
             next(self._times, None)
             self.counts["buffered"] += 1
 
@@ -155,7 +173,7 @@ class Buffer:
             if not self._chunks and not self.counts:
                 return None
             chunk = self._chunks.popleft() if self._chunks else _Chunk()
-            self._held -= chunk.points
+            self._forget(chunk)
             counts, self.counts = self.counts, Counter()
         try:
             runs = [
@@ -236,7 +254,8 @@ class Buffer:
         self._times = look(self._clock, room - 1)
 
     def _open_chunk(self) -> _Chunk:
-        if not self._chunks or self._chunks[-1].points >= self._chunk_points:
+        last = self._chunks[-1] if self._chunks else None
+        if last is None or last.points >= self._chunk_points or last.meta_bytes >= _CHUNK_META_BYTES:
             self._chunks.append(_Chunk())
         return self._chunks[-1]
 
@@ -251,5 +270,9 @@ class Buffer:
         self._held += points
         while self._held > self._max_points and len(self._chunks) > 1:
             oldest = self._chunks.popleft()
-            self._held -= oldest.points
+            self._forget(oldest)
             self.counts["dropped"] += oldest.points
+
+    def _forget(self, chunk: _Chunk) -> None:
+        self._held -= chunk.points
+        self._meta_bytes -= chunk.meta_bytes

@@ -61,6 +61,7 @@ def counted(found: Completeness) -> dict[str, str]:
         "dropped": f"{found.dropped:,}",
         "skewed": f"{found.skewed:,}",
         "expired": f"{found.expired:,}",
+        "cut meta": in_numbers(found.cut_meta, "job update"),
         "buffered": in_numbers(found.buffered, "job update"),
         "dead letters": f"{found.dead_letters:,}" + (f", and {found.discarded:,} given up" if found.discarded else ""),
         "failing rules": ", ".join(

@@ -37,7 +37,7 @@ SILENT_S = 180
 RECENT_S = 5
 _WAIT_S = 0.5
 #: What no window is known of: it is counted, not dated.
-_UNDATED = ["rejected", "dropped", "skewed", "expired", "buffered", "holes"]
+_UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes"]
 
 Source = Literal["raw", "opening", "opening and raw"]
 
@@ -56,6 +56,7 @@ class Completeness(msgspec.Struct, frozen=True):
             they started, started before they were due, or took more than 142 years. They are in: at the time they were
             appended if ahead, in the old bucket they name if behind.
         expired: Observations older than everything that is kept.
+        cut_meta: Job updates with more kept meta than `max_meta_bytes`: some of its keys are not in the log.
         buffered: Job updates that reached the log through a buffer, not with their job.
         dead_letters: Batches that may have events in the window, could not be read or stored, and are not given up.
         discarded: The same, given up.
@@ -88,6 +89,7 @@ class Completeness(msgspec.Struct, frozen=True):
     dropped: int
     skewed: int
     expired: int
+    cut_meta: int
     buffered: int
     dead_letters: int
     discarded: int
@@ -220,6 +222,7 @@ def complete(
         dropped=counts.get("dropped", 0),
         skewed=counts.get("skewed", 0),
         expired=counts.get("expired", 0),
+        cut_meta=counts.get("cut:meta", 0),
         buffered=counts.get("buffered", 0),
         dead_letters=facts.left_out.batches - facts.left_out.discarded,
         discarded=facts.left_out.discarded,

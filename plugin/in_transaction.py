@@ -75,4 +75,7 @@ def _encode(runs: dict[Series, array[float]], *, skewed: int = 0) -> EncodedBatc
     at_us = now_us()
     counts = {"skewed": skewed} if skewed else {}
     runs_now = [ObservationRun(series, [at_us] * len(values), values) for series, values in runs.items()]
-    return encode((), runs_now, counts)
+    try:
+        return encode((), runs_now, counts)
+    except ValueError as error:
+        raise InvalidObservation("value", f"{error}; record these observations in several calls") from error

@@ -23,6 +23,7 @@ from .buffer import Buffer
 from .connection import DatabaseClock, one_trip, own_connection
 from .job_facts import job_facts
 from .limited_log import RateLimited
+from .options import META_BYTES
 from .presence import Held, spell
 
 #: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
@@ -91,6 +92,7 @@ class JobHook:
         *,
         lock_wait_ms: int,
         keep_meta: tuple[str, ...],
+        max_meta_bytes: int = META_BYTES,
         error_messages: bool = False,
     ) -> None:
         self.worker_id = worker_id
@@ -105,7 +107,9 @@ class JobHook:
         self._buffer = buffer
         self._clock = clock
         self._full_wait_ms = self._lock_wait_ms = lock_wait_ms
-        self._facts = partial(job_facts, keep_meta=keep_meta, error_messages=error_messages)
+        self._facts = partial(
+            job_facts, keep_meta=keep_meta, max_meta_bytes=max_meta_bytes, error_messages=error_messages
+        )
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -156,7 +160,8 @@ class JobHook:
             self._owed.add(job)
         else:
             try:
-                self._buffer.record_job(self._facts([job]).rows()[0])
+                facts = self._facts([job])
+                self._buffer.record_job(facts.rows()[0], cut_meta=facts.cut_meta)
             except Exception as error:  # on_job_updated must not raise into the host
                 self._buffer.count("rejected:job")
                 what = f"an update of job {job.id} ({job.func}) could not be recorded"

@@ -42,7 +42,7 @@ from .buffer import IN_FORKED_CHILD, Buffer
 from .connection import DatabaseClock, own_connection
 from .ending import STOP_S, cancel_all, end
 from .limited_log import RateLimited
-from .options import DAY_S, Options, Resolution, check_options
+from .options import DAY_S, META_BYTES, Options, Resolution, check_options
 from .presence import Presence, spell
 from .recorder import OwnLine, Recorder
 from .session import Session
@@ -89,6 +89,7 @@ class Metrics(Plugin):
         log_retention: float = _LOG_RETENTION_S,
         strict: bool = False,
         keep_meta: Iterable[str] = (),
+        max_meta_bytes: int = META_BYTES,
         error_messages: bool = False,
         rules: Iterable[Rule] = (),
         rules_version: int = 0,
@@ -108,6 +109,8 @@ class Metrics(Plugin):
             log_retention: Seconds raw events are kept.
             strict: Direct calls raise on invalid observations instead of logging and counting them.
             keep_meta: Keys of a job's `meta` that go into the log.
+            max_meta_bytes: How many bytes of these keys a job may have; of a larger one those that fit are kept, in the
+                order of *keep_meta*, and the job is counted.
             error_messages: The first line of an error goes into the log, not only its type; it may say too much.
             rules: Pure functions that make more metrics of job updates, also of those in the log already.
             rules_version: Number of these rules, raised whenever they change.
@@ -128,6 +131,7 @@ class Metrics(Plugin):
             log_retention=log_retention,
             strict=strict,
             keep_meta=keep_meta,
+            max_meta_bytes=max_meta_bytes,
             error_messages=error_messages,
             rules=rules,
             rules_version=rules_version,

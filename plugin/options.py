@@ -16,6 +16,10 @@ DAY_S = 86_400
 _LONGEST_APPEND_S = 1.0
 #: A hundred years: no moment that is computed of it is out of datetime's bounds.
 _MAX_S = 36_525 * DAY_S
+#: Of one job's kept meta: sixteen such jobs fill a batch.
+_MAX_META_BYTES = 1 << 20
+#: The default of max_meta_bytes.
+META_BYTES = 4_096
 
 
 class Options(NamedTuple):
@@ -31,6 +35,7 @@ class Options(NamedTuple):
     log_retention: float
     strict: bool
     keep_meta: tuple[str, ...]
+    max_meta_bytes: int
     error_messages: bool
     rules: RuleSet
     auto_rebuild: bool
@@ -53,6 +58,7 @@ def check_options(
     log_retention: float,
     strict: bool,
     keep_meta: Iterable[str],
+    max_meta_bytes: int,
     error_messages: bool,
     rules: Iterable[Rule],
     rules_version: int,
@@ -89,6 +95,9 @@ def check_options(
             raise ValueError(f"{name}={flag!r} must be True or False")
     if isinstance(keep_meta, str):
         raise ValueError(f"keep_meta={keep_meta!r} must be several keys, such as ({keep_meta!r},)")
+    _whole("max_meta_bytes", max_meta_bytes)
+    if max_meta_bytes > _MAX_META_BYTES:
+        raise ValueError(f"max_meta_bytes={max_meta_bytes!r} must be at most {_MAX_META_BYTES:,}")
     kept = tuple(keep_meta)
     for key in kept:
         if not isinstance(key, str):
@@ -104,6 +113,7 @@ def check_options(
         log_retention,
         strict,
         kept,
+        max_meta_bytes,
         error_messages,
         _rule_set(tuple(rules), rules_version),
         auto_rebuild,

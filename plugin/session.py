@@ -89,6 +89,7 @@ class Session:
             chancy.log,
             lock_wait_ms=options.lock_wait_ms,
             keep_meta=options.keep_meta,
+            max_meta_bytes=options.max_meta_bytes,
             error_messages=options.error_messages,
         )
         self._at_exit = weakref.finalize(self, _say_lost, os.getpid(), self.recorder, self.hook, chancy.log)

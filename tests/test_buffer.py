@@ -18,6 +18,7 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
+from chancy_metrics.events.meta import encode_meta
 from chancy_metrics.plugin import Metrics, buffer
 from chancy_metrics.plugin.buffer import Buffer
 from tests.factories import a_row
@@ -267,3 +268,20 @@ async def test_a_strict_plugin_raises_what_is_wrong_and_counts_it_too() -> None:
         metrics.sync_record_gauge("", 1)
 
     assert counts_of(cut(held)) == {"rejected:value": 1, "rejected:key": 1}
+
+
+def test_updates_that_wait_keep_so_much_meta_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "META_BYTES", 1_000)
+    monkeypatch.setattr(buffer, "_CHUNK_META_BYTES", 400)
+    waiting = Buffer(1_000)
+    meta = encode_meta({"a": "x" * 190})  # five of them fit, three close a batch
+
+    for _ in range(8):
+        waiting.record_job(a_row(meta=meta))
+    batches = cut(waiting)
+    waiting.record_job(a_row(meta=meta))
+    after = cut(waiting)
+
+    assert [len(one.jobs.meta) for one in batches if one.jobs] == [3, 2]
+    assert [one.counts.get("cut:meta", 0) for one in batches] == [3, 0]
+    assert [one.counts.get("cut:meta", 0) for one in after] == [0]

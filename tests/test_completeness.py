@@ -76,7 +76,7 @@ def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
 
     assert (window.rejected, window.dropped, window.skewed, window.holes) == ({"key": 2}, 3, 4, 5)
     assert (window.dead_letters, window.discarded) == (6, 8)
-    assert set(window.for_all_time) == {*("rejected", "dropped", "skewed", "expired", "buffered", "holes")}
+    assert set(window.for_all_time) == {*("rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes")}
     assert ever.for_all_time == []
 
 

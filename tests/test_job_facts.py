@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
+from chancy_metrics.events.meta import decode_meta, encode_meta
 from chancy_metrics.plugin.job_facts import job_facts
 from tests.factories import a_job
 
@@ -168,3 +169,35 @@ def test_many_jobs_at_once_have_the_facts_of_each_alone(jobs: list[QueuedJob]) -
         assert row.completed_us == (job.completed_at and microseconds(job.completed_at))
         assert row.scheduled_us == microseconds(job.scheduled_at or job.created_at)
     assert encode(facts) == encode(rows)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 120), min_size=1, max_size=6),
+    most=st.integers(1, 300),
+)
+def test_of_too_much_kept_meta_the_keys_that_fit_stay_in_their_order(sizes: list[int], most: int) -> None:
+    meta = {f"k{number}": "x" * size for number, size in enumerate(sizes)}
+    keep = tuple(reversed(meta))
+    whole = len(encode_meta(meta))
+
+    facts = job_facts([a_job(meta=meta), a_job()], keep, max_meta_bytes=most)
+
+    kept = facts.meta.get(0, b"")
+    found = list(decode_meta(kept)) if kept else []
+    assert len(kept) <= most
+    assert facts.cut_meta == (whole > most) == (len(found) < len(meta))
+    assert found == [key for key in keep if key in found]
+    for key in set(meta) - set(found):  # it did not fit beside those before it
+        before = {one: meta[one] for one in [*found[: sum(keep.index(one) < keep.index(key) for one in found)], key]}
+        assert len(encode_meta(before)) + 4 > most
+
+
+def test_a_batch_of_jobs_has_room_for_so_much_meta() -> None:
+    jobs = [a_job(meta={"small": 1, "large": "x" * 1_000_000}) for _ in range(20)]
+
+    facts = job_facts(jobs, ("small", "large"), max_meta_bytes=1 << 20)
+    batch = encode(facts)
+
+    assert [len(decode_meta(facts.meta[number])) for number in range(20)] == [2] * 16 + [1] * 4
+    assert facts.cut_meta == 4
+    assert decode(batch.codec, batch.payload, batch.sha256, batch.events).counts == {"cut:meta": 4}

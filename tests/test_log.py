@@ -11,7 +11,7 @@ import pytest
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.codec import encode
+from chancy_metrics.events.codec import MAX_PAYLOAD_BYTES, encode
 from chancy_metrics.events.log import (
     BatchId,
     append,
@@ -163,3 +163,16 @@ async def test_transactions_of_ours_have_their_own_isolation_and_timeouts(dsn: s
 
         assert inside == ("read committed", "5s")
         assert await cursor.fetchone() == ("0",)
+
+
+async def test_no_table_takes_a_batch_that_no_recorder_makes(connection: Connection, names: Tables) -> None:
+    checks = await fetch(
+        connection,
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'"
+        " AND conrelid IN ('chancy_metrics_log'::regclass, 'chancy_metrics_spill'::regclass)",
+        names,
+    )
+
+    assert sum(f"octet_length(payload) <= {MAX_PAYLOAD_BYTES}" in text for (text,) in checks) == 2
+    with pytest.raises(ValueError, match="too large"):
+        encode([a_row(meta=b"x" * MAX_PAYLOAD_BYTES)])

@@ -20,6 +20,7 @@ def test_defaults_are_those_of_the_built_in_and_ours() -> None:
     assert metrics.maximum_metric_age == 90 * 86_400
     assert metrics.max_points == {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}
     assert metrics.max_buffered_points == 1_000_000
+    assert metrics.options.max_meta_bytes == 4_096
     assert metrics.options.append_interval == 1.0
     assert Metrics(sync_interval=1).options.append_interval == 0.25
     assert metrics.options.lock_timeout == 0.1
@@ -47,6 +48,8 @@ def test_points_of_one_resolution_leave_the_others_at_their_defaults() -> None:
         ("maximum_metric_age", 0),
         ("maximum_metric_age", 1.5),
         ("max_buffered_points", 0),
+        ("max_meta_bytes", 0),
+        ("max_meta_bytes", 2**20 + 1),
         ("max_buffered_points", 1.5),
         ("max_buffered_points", True),
         ("lock_timeout", 0),
