@@ -75,7 +75,7 @@ async def test_going_down_leaves_what_is_not_ours(dsn: str, connection: Connecti
 
     assert await (await connection.execute(others)).fetchall() == before
     assert [row[1] for row in await catalogue(connection)] == ["chancy_metrics"] * len(await catalogue(connection))
-    assert len(TABLES) == 17
+    assert len(TABLES) == 18
 
 
 @pytest.mark.parametrize("migrators", [4])
