@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
+from .bounds import FAR_US, MAX_PAYLOAD_BYTES
 from .columns import DecodedBatch, JobColumns, ObservationColumns
 from .decoding import HOSTILE, fault_of
 from .errors import DamagedBatch, UnknownCodec
@@ -28,17 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CODEC = 1
-#: What one batch may have at the most. Recorders keep far below; readers hold a batch at once.
-MAX_PAYLOAD_BYTES = 64 << 20
 
 _STARTED = 1
 _COMPLETED = 2
 _WIDTHS = (("B", 1, 1 << 8), ("H", 2, 1 << 16), ("I", 4, 1 << 32), ("Q", 8, 1 << 64))
 _TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _BIG_ENDIAN = sys.byteorder == "big"
-
-#: Two instants a datetime can name are less than 2**59 us apart, and a few of these added up stay within 64 bits.
-_FAR_US = 2**59
 
 #: Counts stay whole in JSON, and added up in 64 bits.
 _MOST_TALLY = 2**53
@@ -261,7 +257,7 @@ def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(counts)
 
 
-def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -_FAR_US) -> _Ints:
+def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -FAR_US) -> _Ints:
     if len(column) != rows:
         raise ValueError(f"a column has {len(column)} rows, not {rows}")
     base = min(column)
@@ -280,7 +276,7 @@ def _most(width: int, span: int) -> int:
 
 
 def _check_range(base: int, span: int, least: int) -> None:
-    if base < least or base + span > _FAR_US:
+    if base < least or base + span > FAR_US:
         raise ValueError(f"a column from {base} to {base + span} is out of range")
 
 
@@ -291,7 +287,7 @@ def _bytes(column: array[int] | array[float]) -> bytes:
     return column.tobytes()
 
 
-def _unpack(column: _Ints, rows: int, least: int = -_FAR_US) -> NDArray[np.int64]:
+def _unpack(column: _Ints, rows: int, least: int = -FAR_US) -> NDArray[np.int64]:
     import numpy as np
 
     base = column.base

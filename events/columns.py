@@ -66,3 +66,11 @@ class DecodedBatch(NamedTuple):
     counts: dict[str, int]
     jobs: JobColumns | None
     observations: ObservationColumns | None
+
+    def times(self) -> tuple[int | None, int | None]:
+        """The first and the last event's own time, microseconds since 1970; None without any."""
+        at = [part.at_us for part in (self.jobs, self.observations) if part is not None]
+        return (
+            min((int(times.min()) for times in at), default=None),
+            max((int(times.max()) for times in at), default=None),
+        )

@@ -7,13 +7,16 @@ given only to what is committed, so every reader after this one needs nothing bu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from typing import LiteralString, NamedTuple, Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from .bounds import ID_IN_BOUNDS
 from .log import APPENDED_US, BatchId, read_columns, short_transaction
+from .partitions import attached_days
 from .schema import Tables
 from .seal import LogRow, link
 from .spill import take_spilled_of, take_spilled_unless_locked
@@ -38,9 +41,10 @@ class Sequenced(NamedTuple):
         batches: How many got a position.
         position: The last position in the ledger; None if somebody else holds the order.
         last_id: Largest pending id seen: the `after` of the next call.
-        conflicts: Of spilled batches whose id is taken by one with other bytes, a sentence each; they went into the
-            log as producers of their own.
+        conflicts: Of batches whose id is taken by one with other bytes, a sentence each; they went into the log as
+            producers of their own.
         refused: Why spilled batches stay where they are though the log is not locked; "" where none does.
+        set_aside: How many rows of pending are about no batch, and got no position.
     """
 
     batches: int
@@ -48,6 +52,7 @@ class Sequenced(NamedTuple):
     last_id: int
     conflicts: tuple[str, ...] = ()
     refused: str = ""
+    set_aside: int = 0
 
 
 class LedgerRow(NamedTuple):
@@ -77,6 +82,15 @@ class _Pending(NamedTuple):
     batch_id: BatchId
 
 
+class _SetAside(NamedTuple):
+    """A row of pending that is about no batch; its day as text, since it may be one that no `date` can hold."""
+
+    day: str
+    producer: UUID
+    sequence: int
+    why: str
+
+
 class _Producer(NamedTuple):
     producer: UUID
     worker: str
@@ -96,11 +110,13 @@ async def sequence(
 ) -> Sequenced:
     """Give the next positions to up to *limit* committed batches, exactly once each, in one transaction.
 
-    Batches of one producer get theirs in the order of their sequences. Safe to call from anywhere at any time:
-    whoever does not get the lock leaves. With *after* only pending ids past it are looked at, which spares the
-    dead rows below; a call now and then with the id up to which all is *settled* finds what committed late. Before
-    that, spilled batches are taken into the log, if it can be written to now; those that it refuses hold up nothing:
-    what their producers appended after them gets its place, and they are a hole before it until they come.
+    Batches of one producer get theirs in the order of their sequences. What waits for a position and is no batch (none
+    is in the log under its id, or no log could hold one) is set aside: it gets none, and keeps nobody from theirs.
+    Safe to call from anywhere at any time: whoever does not get the lock leaves. With *after* only pending ids past it
+    are looked at, which spares the dead rows below; a call now and then with the id up to which all is *settled* finds
+    what committed late. Before that, spilled batches are taken into the log, if it can be written to now; those that it
+    refuses hold up nothing: what their producers appended after them gets its place, and they are a hole before it
+    until they come.
 
     Raises:
         psycopg.errors.LockNotAvailable: Somebody holds a lock on the log, and its batches can't be read; nothing
@@ -124,20 +140,26 @@ async def sequence(
         if head is None:
             return Sequenced(0, None, after, conflicts, refused)
         position, chain = int(head[0]), bytes(head[1])
-        taken = await _take(cursor, tables, after, limit)
+        taken, odd = await _take(cursor, tables, after, limit)
         known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         if gaps := _gaps(taken, known):
             # A predecessor committed late, below *after*, or is spilled still: it was committed before its successor.
             found = await take_spilled_of(cursor, tables, gaps)
             conflicts, refused = conflicts + found.conflicts, refused or found.refused
-            taken += await _take(cursor, tables, settled, limit)
+            others, others_odd = await _take(cursor, tables, settled, limit)
+            taken, odd = taken + others, odd + others_odd
             known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         rows = await _read_sized(cursor, tables, [row.batch_id for row in taken])
-        ordered = await _without_known(cursor, tables, _in_sequence(sorted(taken)), known)
+        odd += [_removed(row.batch_id) for row in taken if row.batch_id not in rows]
+        there = [row for row in sorted(taken) if row.batch_id in rows]
+        ordered, copies, told = await _settle_ids(cursor, tables, _in_sequence(there), known, rows)
+        conflicts += tuple(told)
+        odd += copies.odd
+        rows |= copies.rows
+        await _set_aside(cursor, tables, odd)
         entries = []
         for batch_id in ordered:
-            # A row that was removed by force keeps its place, where every fold will miss it and say so.
-            row, size = rows.get(batch_id) or (_removed(batch_id), 0)
+            row, size = rows[batch_id]
             position += 1
             chain = link(chain, position, row)
             entries.append(_Entry(position, row, size, chain))
@@ -147,7 +169,7 @@ async def sequence(
             sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
             {"position": position, "chain": chain},
         )
-    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), conflicts, refused)
+    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), conflicts, refused, len(odd))
 
 
 async def read_ledger(
@@ -212,7 +234,10 @@ async def _position(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     return int(row[0]) if row else 0
 
 
-async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit: int) -> list[_Pending]:
+async def _take(
+    cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit: int
+) -> tuple[list[_Pending], list[_SetAside]]:
+    """Take rows out of pending: what may be a batch's, and what can't be any's."""
     await cursor.execute(
         sql.SQL(
             """
@@ -224,12 +249,18 @@ async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit
                 ORDER BY id
                 LIMIT %(limit)s
             ))
-            RETURNING id, day, producer, sequence
+            RETURNING id, CASE WHEN {in_bounds} THEN day END, producer, sequence, day::text
             """
-        ).format(pending=tables.pending),
+        ).format(pending=tables.pending, in_bounds=sql.SQL(ID_IN_BOUNDS)),
         {"after": after, "limit": limit},
     )
-    return [_Pending(row[0], BatchId(*row[1:])) for row in await cursor.fetchall()]
+    taken, odd = [], []
+    for number, day, producer, sequence, text in await cursor.fetchall():
+        if day is None:
+            odd.append(_SetAside(text, producer, sequence, "no log can hold a batch of this id"))
+        else:
+            taken.append(_Pending(number, BatchId(day, producer, sequence)))
+    return taken, odd
 
 
 async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
@@ -271,20 +302,124 @@ def _in_sequence(taken: Sequence[_Pending]) -> list[BatchId]:
     return [waiting[row.batch_id.producer].pop() for row in taken]
 
 
-async def _without_known(
-    cursor: AsyncCursor[TupleRow], tables: Tables, ordered: list[BatchId], known: dict[UUID, int]
-) -> list[BatchId]:
-    """Leave out batches that have a position already (a batch cut anew for another day, of which both came)."""
-    seen: set[tuple[UUID, int]] = set()
-    result = []
+class _Copies(NamedTuple):
+    """Rows of the log under ids of their own; *odd* is what can't be copied now."""
+
+    rows: dict[BatchId, tuple[LogRow, int]]
+    odd: list[_SetAside]
+
+
+async def _settle_ids(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    ordered: Sequence[BatchId],
+    known: dict[UUID, int],
+    rows: dict[BatchId, tuple[LogRow, int]],
+) -> tuple[list[BatchId], _Copies, list[str]]:
+    """Return which batches get a position, one for each id.
+
+    A batch that was cut anew for another day, of which both came, is one batch. Another one under the same id is not:
+    it is copied to a producer of its own, so that whoever takes somebody's next id hides nothing.
+
+    Returns:
+        The batches, the copies among them, and a sentence for each of those.
+    """
+    kept: dict[tuple[UUID, int], bytes | None] = {}
+    result: list[BatchId] = []
+    copies = _Copies({}, [])
+    told = []
     for batch_id in ordered:
         key = batch_id.producer, batch_id.sequence
-        late = batch_id.sequence <= known.get(batch_id.producer, 0)
-        if key in seen or (late and await in_ledger(cursor, tables, *key)):
-            continue
-        seen.add(key)
-        result.append(batch_id)
-    return result
+        if key not in kept and batch_id.sequence <= known.get(batch_id.producer, 0):
+            day = await _placed_day(cursor, tables, *key)
+            if day is not None:
+                there = await read_log_rows(cursor, tables, [batch_id._replace(day=day)])
+                kept[key] = next((row.sha256 for row in there.values()), None)
+        if key not in kept:
+            kept[key] = rows[batch_id][0].sha256
+            result.append(batch_id)
+        elif kept[key] not in (None, rows[batch_id][0].sha256):
+            copy = await _copy(cursor, tables, batch_id)
+            if copy is None:
+                copies.odd.append(_SetAside(str(batch_id.day), *key, "its id is taken, and its day takes no copy"))
+                continue
+            copies.rows[copy] = (await _read_sized(cursor, tables, [copy]))[copy]
+            result.append(copy)
+            told.append(
+                f"batch {batch_id.sequence} of producer {batch_id.producer} is in the log on {batch_id.day} and, with "
+                f"other content, on another day: it counts as producer {copy.producer}; two processes must not share "
+                "a producer"
+            )
+    return result, copies, told
+
+
+async def _placed_day(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> date | None:
+    """The day under which a batch has its position; None if it has none."""
+    await cursor.execute(
+        sql.SQL("SELECT day FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s").format(
+            ledger=tables.ledger
+        ),
+        {"producer": producer, "sequence": sequence},
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def _copy(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> BatchId | None:
+    """Append a batch once more, as the only one of a new producer; None where the log takes neither its day nor today.
+
+    It keeps its bytes, its worker and the time it was appended.
+    """
+    copied = BatchId(batch_id.day, uuid4(), 1)
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {log} (
+                day, producer, sequence, worker, first_us, last_us, appended_at, events, closes, codec, payload, sha256
+            )
+            SELECT d.day, %(new)s, 1, l.worker, l.first_us, l.last_us, l.appended_at, l.events, true, l.codec,
+                l.payload, l.sha256
+            FROM {log} l
+            CROSS JOIN LATERAL (
+                SELECT CASE
+                    WHEN l.day = ANY(%(days)s::date[]) THEN l.day
+                    ELSE (clock_timestamp() AT TIME ZONE 'UTC')::date
+                END AS day
+            ) AS d
+            WHERE l.day = %(day)s
+                AND l.producer = %(producer)s
+                AND l.sequence = %(sequence)s
+                AND d.day = ANY(%(days)s::date[])
+            RETURNING day
+            """
+        ).format(log=tables.log),
+        batch_id._asdict() | {"new": copied.producer, "days": await attached_days(cursor, tables)},
+    )
+    row = await cursor.fetchone()
+    return copied._replace(day=row[0]) if row else None
+
+
+def set_aside_sentence(rows: int) -> str:
+    """Say that so many rows of pending are no batches."""
+    what = "entry that waited for a position was" if rows == 1 else "entries that waited for a position were"
+    return (
+        f"{rows:,} {what} set aside, since no batch is in the log under that id: somebody wrote what is no batch, or "
+        "removed it by force; `chancy-metrics audit check` names the first ones"
+    )
+
+
+async def _set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, odd: Sequence[_SetAside]) -> None:
+    if odd:
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {set_aside} (day, producer, sequence, why)
+                SELECT *
+                FROM unnest(%(day)s::text[], %(producer)s::uuid[], %(sequence)s::bigint[], %(why)s::text[])
+                """
+            ).format(set_aside=tables.set_aside),
+            {name: [getattr(one, name) for one in odd] for name in _SetAside._fields},
+        )
 
 
 async def read_log_rows(
@@ -303,8 +438,8 @@ async def _read_sized(
     return {BatchId(*row[:3]): (LogRow(*row[:-1]), row[-1]) for row in rows}
 
 
-def _removed(batch_id: BatchId) -> LogRow:
-    return LogRow(*batch_id, "", None, None, 0, 0, False, 0, b"")
+def _removed(batch_id: BatchId) -> _SetAside:
+    return _SetAside(str(batch_id.day), batch_id.producer, batch_id.sequence, "its row is not in the log")
 
 
 async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[_Entry]) -> None:

@@ -12,13 +12,15 @@ from weakref import WeakKeyDictionary
 from psycopg import AsyncConnection, AsyncCursor, Cursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from .bounds import END_US
 from .codec import EncodedBatch
 from .facts import bounded_worker
 from .schema import Tables
 from .settings import Isolation, settings_for
 
-#: `appended_at` as an integer, in `read_columns`.
-APPENDED_US: LiteralString = "(extract(epoch FROM l.appended_at) * 1000000)::bigint"
+#: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
+#: that a log has: no reader fails on it, and its position's hash does not cover it.
+APPENDED_US: LiteralString = f"greatest(0, least({END_US}, extract(epoch FROM l.appended_at) * 1000000))::bigint"
 #: The limit for lock waits of `append_in_transaction`.
 _LOCK_WAIT_MS = 100
 #: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.

@@ -50,6 +50,26 @@ async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, befo
     return cursor.rowcount
 
 
+async def forget_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
+    """Delete up to *piece* rows of what was set aside before *before*."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {set_aside}
+            WHERE id = ANY(ARRAY(
+                SELECT id
+                FROM {set_aside}
+                WHERE found_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+                LIMIT %(piece)s
+                FOR UPDATE SKIP LOCKED
+            ))
+            """
+        ).format(set_aside=tables.set_aside),
+        {"before": before, "piece": piece},
+    )
+    return cursor.rowcount
+
+
 async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
     """Delete up to *piece* positions from the start of the ledger, of days before *before* that have left the log.
 

@@ -16,6 +16,7 @@ MIGRATION_KEY = "metrics_log"
 TABLES = (
     "metrics_log",
     "metrics_pending",
+    "metrics_set_aside",
     "metrics_spill",
     "metrics_ledger",
     "metrics_head",
@@ -48,6 +49,7 @@ class Tables(NamedTuple):
     prefix: str
     log: sql.Identifier
     pending: sql.Identifier
+    set_aside: sql.Identifier
     spill: sql.Identifier
     ledger: sql.Identifier
     head: sql.Identifier
@@ -102,6 +104,7 @@ def tables(prefix: str) -> Tables:
         prefix,
         log=name("log"),
         pending=name("pending"),
+        set_aside=name("set_aside"),
         spill=name("spill"),
         ledger=name("ledger"),
         head=name("head"),

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
 from psycopg.rows import TupleRow
 
+from .bounds import ID_IN_BOUNDS
 from .classify import in_words
 from .log import BatchId, read_columns, short_transaction
 from .partitions import attached_days, make_days
@@ -122,9 +123,9 @@ def _unless_lost(connection: AsyncConnection[TupleRow], error: Error) -> Error:
 async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: date | None = None) -> bool:
     """Whether a batch (of *day*) is spilled."""
     await cursor.execute(
-        sql.SQL("SELECT EXISTS (SELECT FROM {spill} WHERE %(day)s::date IS NULL OR day = %(day)s)").format(
-            spill=tables.spill
-        ),
+        sql.SQL(
+            "SELECT EXISTS (SELECT FROM {spill} WHERE {in_bounds} AND (%(day)s::date IS NULL OR day = %(day)s))"
+        ).format(spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
         {"day": day},
     )
     row = await cursor.fetchone()
@@ -139,17 +140,18 @@ async def _lock_oldest(
             """
             SELECT s.day, s.producer, s.sequence, s.sha256
             FROM {spill} s
-            WHERE NOT EXISTS (
-                SELECT
-                FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS w (producer, sequence)
-                WHERE w.producer = s.producer
-                    AND w.sequence = s.sequence
-            )
+            WHERE {in_bounds}
+                AND NOT EXISTS (
+                    SELECT
+                    FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[]) AS w (producer, sequence)
+                    WHERE w.producer = s.producer
+                        AND w.sequence = s.sequence
+                )
             ORDER BY appended_at, producer, sequence
             LIMIT %(limit)s
             FOR UPDATE OF s SKIP LOCKED
             """
-        ).format(spill=tables.spill),
+        ).format(spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
         _ids(without) | {"limit": limit},
     )
     return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
@@ -162,10 +164,11 @@ async def _lock_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Col
             SELECT day, producer, sequence, sha256
             FROM {spill}
             WHERE producer = ANY(%(producers)s)
+                AND {in_bounds}
             ORDER BY appended_at, producer, sequence
             FOR UPDATE
             """
-        ).format(spill=tables.spill),
+        ).format(spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
         {"producers": list(producers)},
     )
     return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]

@@ -15,7 +15,17 @@ from uuid import UUID
 
 import msgspec
 
-from .codec import MAX_PAYLOAD_BYTES
+from .bounds import (
+    END_US,
+    FAR_US,
+    FIRST_DAY,
+    HASH_BYTES,
+    LAST_DAY,
+    MAX_CODEC,
+    MAX_EVENTS,
+    MAX_PAYLOAD_BYTES,
+    MAX_SEQUENCE,
+)
 from .decoding import HOSTILE, fault_of
 from .errors import DamagedExport
 from .facts import FIRST_US, Kind
@@ -37,20 +47,17 @@ _MOST_FRAME = 64 << 20
 #: How a frame with a batch begins: an array of sixteen, and the word.
 _BATCH_START = b"\xdc\x00\x10\xa5batch"
 
-#: Days and moments of a log lie in these years; events may be older, as a wrong clock says.
-FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
-_LAST_US = 7_258_118_400_000_000
-_FAR_US = 2**59
+_LAST_US = END_US
 _FAR = 2**62
 
 _Position = Annotated[int, msgspec.Meta(ge=1, lt=_FAR)]
-_Sequence = Annotated[int, msgspec.Meta(ge=1, lt=_FAR)]
-_Events = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_Sequence = Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQUENCE)]
+_Events = Annotated[int, msgspec.Meta(ge=0, le=MAX_EVENTS)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, lt=_LAST_US)]
-_EventTime = Annotated[int, msgspec.Meta(ge=FIRST_US, le=_FAR_US)]
+_EventTime = Annotated[int, msgspec.Meta(ge=FIRST_US, le=FAR_US)]
 _Seconds = Annotated[int, msgspec.Meta(ge=FIRST_US // 1_000_000, le=_LAST_US // 1_000_000)]
-_Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 #: A name PostgreSQL can keep, and find by an index.
 _Name = Annotated[str, msgspec.Meta(max_length=1_024, pattern=r"\A[^\x00]*\Z")]
 _Decimal = Annotated[str, msgspec.Meta(max_length=2_100, pattern=r"\A-?[0-9]{1,1000}(\.[0-9]{1,1100})?\Z")]
@@ -124,9 +131,9 @@ class Producer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     producer: UUID
     worker: _Name
-    last_sequence: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    last_sequence: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
     closed: bool
-    holes: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    holes: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
     seen_us: _Moment
 
 
@@ -154,11 +161,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     appended_us: _Moment
     events: _Events
     closes: bool
-    codec: Annotated[int, msgspec.Meta(ge=0, lt=2**15)]
+    codec: Annotated[int, msgspec.Meta(ge=1, le=MAX_CODEC)]
     sha256: _Hash
     placed_events: _Events
     chain: _Hash
-    payload: bytes
+    payload: Annotated[bytes, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
 
 
 class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="trailer"):
@@ -320,6 +327,8 @@ def _fault(frame: Frame) -> str:
         return f"has a hash of {len(frame.chain)} bytes at position {frame.position}"
     if isinstance(frame, Header | GoneDay | Gone | Batch) and frame.day and not FIRST_DAY <= frame.day <= LAST_DAY:
         return f"is of {frame.day}, and a log has days from {FIRST_DAY} to {LAST_DAY}"
+    if isinstance(frame, Batch) and (frame.first_us or 0) > (frame.last_us if frame.last_us is not None else FAR_US):
+        return f"has a last event at {frame.last_us}, before its first one at {frame.first_us}"
     if isinstance(frame, Opening) and frame.horizons.keys() != RESOLUTIONS.keys():
         return f"has horizons of {', '.join(frame.horizons)}, not of {', '.join(RESOLUTIONS)}"
     return ""

@@ -8,7 +8,7 @@ from chancy.migrate import Migration, Migrator
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
 
-from chancy_metrics.events import schema
+from chancy_metrics.events import bounds, schema
 
 # Rows of these tables live for seconds: vacuum often, by count rather than by share, and never
 # truncate, which takes a lock that appends would wait for.
@@ -22,7 +22,7 @@ CREATE FUNCTION {refuse_change}() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     RAISE EXCEPTION '% of % refused: %', TG_OP, TG_TABLE_NAME,
             coalesce(TG_ARGV[0], 'the metrics log and its order are append-only')
-        USING ERRCODE = 'object_not_in_prerequisite_state',
+        USING ERRCODE = coalesce(TG_ARGV[1], 'object_not_in_prerequisite_state'),
               HINT = CASE WHEN TG_ARGV[0] IS NULL THEN
                   'Correct a number by appending another event; days past log_retention leave by '
                   '`chancy-metrics prune`, everything by `chancy misc migrate --plugin Metrics -t 0`.' ELSE '' END;
@@ -48,9 +48,11 @@ CREATE TABLE {log} (
     events integer NOT NULL,
     closes boolean NOT NULL,
     codec smallint NOT NULL,
-    payload bytea NOT NULL CHECK (octet_length(payload) <= 67108864),
+    payload bytea NOT NULL,
     sha256 bytea NOT NULL,
-    PRIMARY KEY (day, producer, sequence)
+    PRIMARY KEY (day, producer, sequence),
+    CONSTRAINT id_in_bounds CHECK ({id_in_bounds}),
+    CONSTRAINT batch_in_bounds CHECK ({batch_in_bounds})
 ) PARTITION BY RANGE (day);
 -- Compressing packed columns costs the append two to four times and gains nothing.
 ALTER TABLE {log} ALTER COLUMN payload SET STORAGE EXTERNAL;
@@ -68,8 +70,19 @@ CREATE TABLE {pending} (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     day date NOT NULL,
     producer uuid NOT NULL,
-    sequence bigint NOT NULL
+    sequence bigint NOT NULL,
+    CONSTRAINT id_in_bounds CHECK ({id_in_bounds})
 ) WITH ({short_lived});
+
+-- Rows of pending that are about no batch. The day is text: it may be one that no reader can hold.
+CREATE TABLE {set_aside} (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    day text NOT NULL,
+    producer uuid NOT NULL,
+    sequence bigint NOT NULL,
+    why text NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- Batches that the log could not take. It has no partition, and nobody who locks the log has a reason to lock it.
 CREATE TABLE {spill} (
@@ -83,9 +96,11 @@ CREATE TABLE {spill} (
     events integer NOT NULL,
     closes boolean NOT NULL,
     codec smallint NOT NULL,
-    payload bytea NOT NULL CHECK (octet_length(payload) <= 67108864),
+    payload bytea NOT NULL,
     sha256 bytea NOT NULL,
-    PRIMARY KEY (producer, sequence)
+    PRIMARY KEY (producer, sequence),
+    CONSTRAINT id_in_bounds CHECK ({id_in_bounds}),
+    CONSTRAINT batch_in_bounds CHECK ({batch_in_bounds})
 ) WITH ({short_lived});
 ALTER TABLE {spill} ALTER COLUMN payload SET STORAGE EXTERNAL;
 
@@ -123,8 +138,14 @@ CREATE TABLE {sessions} (
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,
     held jsonb,
-    fold_error text
+    fold_error text,
+    written_by name NOT NULL DEFAULT current_user,
+    CONSTRAINT session_in_bounds CHECK ({session_in_bounds})
 ) WITH (fillfactor = 50, {short_lived});
+-- Lest another role than the one that began a session says that it lives, or how it ended.
+CREATE TRIGGER refuse_change BEFORE UPDATE ON {sessions}
+    FOR EACH ROW WHEN (OLD.written_by <> current_user AND current_setting('is_superuser') <> 'on')
+    EXECUTE FUNCTION {refuse_change}('only the role that began a session says how it is', 'insufficient_privilege');
 
 CREATE TABLE {days} (
     day date PRIMARY KEY,
@@ -255,6 +276,8 @@ CREATE FUNCTION {append}(
 DECLARE
     _short_wait_ms CONSTANT text := least(nullif(_lock_wait_ms, 0), 10);
     _is_there boolean;
+    _days_there date[];
+    _there bytea[];
 BEGIN
     _day := coalesce(_day, (clock_timestamp() AT TIME ZONE 'UTC')::date);
 
@@ -264,8 +287,9 @@ BEGIN
         BEGIN
             PERFORM set_config('lock_timeout', _short_wait_ms, true);
             BEGIN
+                SELECT array_agg(day) INTO _days_there FROM {pending} WHERE {is_this};
                 _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
-                    OR EXISTS (SELECT FROM {pending} WHERE {is_this})
+                    OR _days_there IS NOT NULL
                     OR EXISTS (SELECT FROM {ledger} WHERE {is_this});
             EXCEPTION WHEN OTHERS OR query_canceled THEN
                 _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
@@ -277,11 +301,20 @@ BEGIN
                     OR EXISTS (SELECT FROM {ledger} WHERE {is_this});
             END;
             IF _is_there THEN
-                state := 'known';
-                IF EXISTS (SELECT FROM {spill} WHERE {is_this} AND sha256 <> _sha256)
-                    OR EXISTS (SELECT FROM {log} WHERE day = _day AND {is_this} AND sha256 <> _sha256)
-                THEN
-                    state := 'taken';
+                SELECT array_cat(_days_there, array_agg(day)) INTO _days_there FROM {ledger} WHERE {is_this};
+                SELECT array_agg(t.sha256) INTO _there
+                FROM (
+                    SELECT sha256 FROM {spill} WHERE {is_this}
+                    UNION ALL
+                    SELECT sha256
+                    FROM {log}
+                    WHERE day = ANY(_days_there || ARRAY[_day, (clock_timestamp() AT TIME ZONE 'UTC')::date])
+                        AND {is_this}
+                ) AS t;
+                IF _there IS NULL AND NOT EXISTS (SELECT FROM {ledger} WHERE {is_this}) THEN
+                    _is_there := false;  -- a row of pending alone is no batch: whoever may append can write one
+                ELSE
+                    state := CASE WHEN _sha256 = ANY(_there) OR _there IS NULL THEN 'known' ELSE 'taken' END;
                 END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR query_canceled THEN
@@ -387,7 +420,14 @@ class MetricsLog(Migration):
         names = schema.tables(migrator.prefix)
         ledger_days = sql.Identifier(f"{names.prefix}metrics_ledger_days")
         await cursor.execute(
-            sql.SQL(_UP).format(short_lived=_SHORT_LIVED, ledger_days=ledger_days, **_identifiers(names))
+            sql.SQL(_UP).format(
+                short_lived=_SHORT_LIVED,
+                ledger_days=ledger_days,
+                id_in_bounds=sql.SQL(bounds.ID_IN_BOUNDS),
+                batch_in_bounds=sql.SQL(bounds.BATCH_IN_BOUNDS),
+                session_in_bounds=sql.SQL(bounds.SESSION_IN_BOUNDS),
+                **_identifiers(names),
+            )
         )
         await cursor.execute(
             sql.SQL(_APPEND).format(

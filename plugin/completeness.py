@@ -268,7 +268,7 @@ async def read_facts(
         sql.SQL(
             """
             SELECT v.version, v.position, v.counts::text,
-                (SELECT coalesce(sum(holes), 0)::bigint FROM {producers}),
+                (SELECT least(coalesce(sum(holes), 0), 9007199254740991)::bigint FROM {producers}),
                 (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone'))
             FROM {head} h
             JOIN {versions} v

@@ -9,7 +9,13 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.memory import forget_days, forget_positions, forget_producers, forget_sessions
+from chancy_metrics.events.memory import (
+    forget_days,
+    forget_positions,
+    forget_producers,
+    forget_sessions,
+    forget_set_aside,
+)
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.projections.buckets import horizons
@@ -55,6 +61,7 @@ class Maintenance:
         async with short_transaction(connection) as cursor:
             removed += await forget_producers(cursor, names, before=forgotten, piece=PIECE)
             removed += await forget_sessions(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_set_aside(cursor, names, before=forgotten, piece=PIECE)
         async with short_transaction(connection) as cursor:
             removed += await forget_positions(cursor, names, before=forgotten, piece=PIECE)
             removed += await forget_days(cursor, names, before=forgotten)

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words, is_too_much
-from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
+from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sentence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables
@@ -106,7 +106,7 @@ class Projector:
         while ordered == SEQUENCE_LIMIT:
             with self._patience.waiting(connection):
                 sequenced = await sequence(connection, names, after=after, settled=self._hint.settled)
-            after, ordered = sequenced.last_id, sequenced.batches
+            after, ordered = sequenced.last_id, sequenced.batches + sequenced.set_aside
             for conflict in sequenced.conflicts:
                 self._chancy.log.warning(f"metrics: {conflict}")
             if sequenced.refused:
@@ -115,7 +115,9 @@ class Projector:
                     "the metrics log refuses what is in the spill table; it stays there, and is tried again with each "
                     f"fold: {sequenced.refused}",
                 )
-            batches += ordered
+            if sequenced.set_aside:
+                self._warnings.warn("set aside", f"metrics: {set_aside_sentence(sequenced.set_aside)}")
+            batches += sequenced.batches
         self._hint.looked(after)
         if sweep and sequenced.position is not None:
             self._hint.swept(moment)

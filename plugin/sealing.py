@@ -25,6 +25,7 @@ from chancy_metrics.projections.audit import (
     check_day,
     check_head,
     check_producers,
+    check_set_aside,
     read_unchecked,
 )
 from chancy_metrics.projections.findings import Finding, Findings
@@ -140,6 +141,7 @@ async def check(
             await check_head(cursor, names, found)
         async with short_transaction(connection) as cursor:
             await check_producers(cursor, names, found)
+            await check_set_aside(cursor, names, found)
     return Checked(
         at=at,
         took_s=round(time.monotonic() - started, 3),

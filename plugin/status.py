@@ -10,8 +10,10 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.ledger import set_aside_sentence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
@@ -44,6 +46,7 @@ class Status(msgspec.Struct, frozen=True):
 
     Attributes:
         pending_batches: Without a position yet; *spilled_batches* of them are in the spill table, not in the log.
+        set_aside: Entries that waited for a position, or are in the spill table, and are no batch.
         oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
             step.
         fold_errors: Why sessions that live failed to fold when they last tried, each with its worker.
@@ -65,6 +68,7 @@ class Status(msgspec.Struct, frozen=True):
     events_per_s: float
     pending_batches: int
     spilled_batches: int
+    set_aside: int
     oldest_waiting_s: float
     silent_s: float
     version: int
@@ -109,7 +113,7 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, names)
-        pending, spilled = await _waiting(cursor, names)
+        pending, spilled, set_aside = await _waiting(cursor, names)
         lag = await live_lag(cursor, names)
         task = await read_task(cursor, names, options)
         unfinished = await read_unfinished(cursor, names)
@@ -139,6 +143,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         events_per_s=rate,
         pending_batches=pending + spilled,
         spilled_batches=spilled,
+        set_aside=set_aside,
         oldest_waiting_s=lag.waiting_s,
         silent_s=lag.silent_s,
         version=head["version"],
@@ -209,6 +214,8 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
             f"{is_or_are(status.completeness.holes, 'batch')} missing from their producers' sequences: "
             "the log is damaged"
         )
+    if status.set_aside:
+        reasons.append(set_aside_sentence(status.set_aside))
     if status.completeness.dead_letters:
         reasons.append(
             f"{counted(dead := status.completeness.dead_letters, 'batch')} could not be read, or stored, and "
@@ -307,16 +314,20 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int]:
-    """How many batches wait for their position, in the log and spilled."""
+async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int, int]:
+    """How many batches wait for their position, in the log and spilled, and how many entries were set aside."""
     await cursor.execute(
-        sql.SQL("SELECT (SELECT count(*) FROM {pending}), (SELECT count(*) FROM {spill})").format(
-            pending=names.pending, spill=names.spill
-        )
+        sql.SQL(
+            """
+            SELECT (SELECT count(*) FROM {pending}),
+                (SELECT count(*) FROM {spill} WHERE {in_bounds}),
+                (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds}))
+            """
+        ).format(pending=names.pending, spill=names.spill, set_aside=names.set_aside, in_bounds=sql.SQL(ID_IN_BOUNDS))
     )
     row = await cursor.fetchone()
     assert row is not None
-    return int(row[0]), int(row[1])
+    return int(row[0]), int(row[1]), int(row[2])
 
 
 async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
@@ -193,6 +194,33 @@ async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: 
         found.add_uncounted(Counter({Spot("producers"): broken[0][5] - len(broken)}))
 
 
+async def check_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+    """Name what waited for a position, or waits in the spill table, and is no batch."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT day, producer, sequence, why, count(*) OVER ()
+            FROM (
+                SELECT id, day, producer, sequence, why
+                FROM {set_aside}
+                UNION ALL
+                SELECT NULL, day::text, producer, sequence, 'no log can take this row of the spill table'
+                FROM {spill}
+                WHERE NOT ({in_bounds})
+            ) AS odd
+            ORDER BY id
+            LIMIT %(shown)s
+            """
+        ).format(set_aside=tables.set_aside, spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
+        {"shown": _SHOWN},
+    )
+    odd = await cursor.fetchall()
+    for day, producer, sequence, why, _ in odd:
+        found.add("pending", f"batch {sequence} of producer {producer} on {day}", f"it has no position: {why}")
+    if odd:
+        found.add_uncounted(Counter({Spot("pending"): odd[0][4] - len(odd)}))
+
+
 def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bool, found: Findings) -> None:
     def add(check: Check, text: str) -> None:
         found.add(check, f"position {entry.position}", text, scale="position", at=entry.position)
@@ -234,12 +262,21 @@ def _payload_fault(row: LogRow, payload: bytes) -> str:
         return payload_fault(row, payload)
     except DamagedBatch as error:
         return str(error)
+    if (times := decoded.times()) != (row.first_us, row.last_us):
+        return (
+            f"its events are from {_moment(times[0])} to {_moment(times[1])}, its row says from {_moment(row.first_us)}"
+            f" to {_moment(row.last_us)}, and a search goes by that"
+        )
     faults = decoded.jobs.meta_faults() if decoded.jobs is not None else {}
     if not faults:
         return ""
     index, fault = next(iter(faults.items()))
     others = f", and that of {len(faults) - 1} more" if len(faults) > 1 else ""
     return f"the kept meta of event {index}{others} can't be read: {fault}"
+
+
+def _moment(at_us: int | None) -> str:
+    return "never" if at_us is None else f"{at_us} us"
 
 
 async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] = frozenset()) -> _Days:

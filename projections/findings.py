@@ -16,6 +16,7 @@ Check = Literal[
     "chain",
     "head",
     "producers",
+    "pending",
     "summaries",
 ]
 #: Places that are told apart; the findings of further ones are counted under their check and scale alone.
@@ -44,7 +45,8 @@ class Finding(NamedTuple):
         check: What was looked at: the "cache" against the rollups, merged rows against their "workers'", the
             "resolutions" against each other, "quantiles" against their sketches, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
-            ledger, the "producers" against their batches, the "summaries" of stretches against those.
+            ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
+            stretches against those.
         where: The place.
         text: A sentence.
     """

@@ -9,8 +9,10 @@ from uuid import UUID
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import NOW
 
@@ -38,7 +40,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
         sql.SQL(
             """
             SELECT {now}, coalesce(v.folded_at, v.live_since, v.created_at), p.day, p.producer, p.sequence,
-                l.day, l.producer, l.sequence, (SELECT min(appended_at) FROM {spill})
+                l.day, l.producer, l.sequence, (SELECT min({appended_us}) FROM {spill} l WHERE {in_bounds})
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
@@ -47,6 +49,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
             LEFT JOIN (
                 SELECT day, producer, sequence
                 FROM {pending}
+                WHERE {in_bounds}
                 ORDER BY id
                 LIMIT 1
             ) p
@@ -59,6 +62,8 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
             ledger=tables.ledger,
             pending=tables.pending,
             spill=tables.spill,
+            in_bounds=sql.SQL(ID_IN_BOUNDS),
+            appended_us=sql.SQL(APPENDED_US),
         )
     )
     row = await cursor.fetchone()
@@ -69,7 +74,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
     *places, spilled = row[2:]
     appended = [await appended_us(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
     if spilled is not None:
-        appended.append(microseconds(spilled))
+        appended.append(spilled)
     oldest_us = min((at_us for at_us in appended if at_us is not None), default=now_us)
     return Lag(max(0, now_us - oldest_us) / 1e6, (now_us - folded_us) / 1e6)
 
@@ -80,12 +85,18 @@ async def appended_us(
     """When a batch was appended, microseconds since 1970; None if it is not in the log any more."""
     await cursor.execute(
         sql.SQL(
-            "SELECT appended_at FROM {log} WHERE day = %(day)s AND producer = %(producer)s AND sequence = %(sequence)s"
-        ).format(log=tables.log),
+            """
+            SELECT {appended_us}
+            FROM {log} l
+            WHERE day = %(day)s
+                AND producer = %(producer)s
+                AND sequence = %(sequence)s
+            """
+        ).format(log=tables.log, appended_us=sql.SQL(APPENDED_US)),
         {"day": day, "producer": producer, "sequence": sequence},
     )
     row = await cursor.fetchone()
-    return microseconds(row[0]) if row else None
+    return row[0] if row else None
 
 
 async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> int:
@@ -94,10 +105,10 @@ async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position:
         sql.SQL(
             """
             SELECT greatest(h.position - %(position)s, 0) + (SELECT count(*) FROM {pending})
-                + (SELECT count(*) FROM {spill})
+                + (SELECT count(*) FROM {spill} WHERE {in_bounds})
             FROM {head} h
             """
-        ).format(head=tables.head, pending=tables.pending, spill=tables.spill),
+        ).format(head=tables.head, pending=tables.pending, spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
         {"position": position},
     )
     row = await cursor.fetchone()
@@ -112,8 +123,9 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
             SELECT count(*) + (
                 SELECT count(*)
                 FROM {spill}
-                WHERE first_us < %(until_us)s
-                    AND last_us >= %(since_us)s
+                WHERE (first_us < %(until_us)s) IS NOT FALSE
+                    AND (last_us >= %(since_us)s) IS NOT FALSE
+                    AND events > 0
             )
             FROM (
                 (
@@ -127,15 +139,16 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
                 (SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT %(most)s)
             ) AS w
             CROSS JOIN LATERAL (
-                SELECT first_us, last_us
+                SELECT first_us, last_us, events
                 FROM {log} l
                 WHERE l.day = w.day
                     AND l.producer = w.producer
                     AND l.sequence = w.sequence
                 LIMIT 1
             ) AS l
-            WHERE l.first_us < %(until_us)s
-                AND l.last_us >= %(since_us)s
+            WHERE (l.first_us < %(until_us)s) IS NOT FALSE
+                AND (l.last_us >= %(since_us)s) IS NOT FALSE
+                AND l.events > 0
             """
         ).format(ledger=tables.ledger, pending=tables.pending, spill=tables.spill, log=tables.log),
         {"position": position, "most": _BACKLOG, **span._asdict()},

@@ -9,6 +9,7 @@ import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 
 from .span import Span
@@ -222,11 +223,11 @@ async def write_left_out(
                 AND l.producer = o.producer
                 AND l.sequence = o.sequence
             CROSS JOIN LATERAL (
-                SELECT CASE WHEN l.first_us IS NOT NULL THEN (extract(epoch FROM l.appended_at) * 1000000)::bigint END
+                SELECT CASE WHEN l.first_us IS NOT NULL THEN {appended_us} END
             ) AS a (appended_us)
             ON CONFLICT DO NOTHING
             """
-        ).format(dead=tables.dead_letters, ledger=tables.ledger, log=tables.log),
+        ).format(dead=tables.dead_letters, ledger=tables.ledger, log=tables.log, appended_us=sql.SQL(APPENDED_US)),
         {
             "version": version,
             "positions": [position for position, _ in wanted],

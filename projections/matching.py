@@ -20,12 +20,13 @@ _Mask = NDArray[np.bool_]
 
 
 def may_match(selection: Selection, row: LogRow) -> bool:
-    """Whether a batch may hold events that are looked for, by its row without the payload."""
+    """Whether a batch may hold events that are looked for, by its row without the payload.
+
+    One that does not say when its events were may have them at any time.
+    """
     return (
-        row.first_us is not None
-        and row.last_us is not None
-        and min(row.first_us, row.appended_us) < selection.until_us
-        and min(row.last_us, row.appended_us) >= selection.since_us
+        (row.first_us is None or min(row.first_us, row.appended_us) < selection.until_us)
+        and (row.last_us is None or min(row.last_us, row.appended_us) >= selection.since_us)
         and selection.worker in (None, bounded_worker(row.worker))
         and selection.producer in (None, row.producer)
     )

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 from .advance import too_late
@@ -220,14 +220,14 @@ async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: 
                 changed_at = clock_timestamp(),
                 last_position = %(last)s,
                 last_us = (
-                    SELECT max(least(last_us, (extract(epoch FROM appended_at) * 1000000)::bigint))
-                    FROM {log}
+                    SELECT max(least(last_us, {appended_us}))
+                    FROM {log} l
                     WHERE day = %(day)s
                 )
             WHERE day = %(day)s
                 AND state = 'closed'
             """
-        ).format(days=tables.days, log=tables.log),
+        ).format(days=tables.days, log=tables.log, appended_us=sql.SQL(APPENDED_US)),
         {"day": day, "last": last},
     )
     return cursor.rowcount == 1

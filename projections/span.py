@@ -11,7 +11,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import LedgerRow
-from chancy_metrics.events.log import BatchId
+from chancy_metrics.events.log import APPENDED_US, BatchId
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 _US = 1_000_000
@@ -112,15 +112,16 @@ async def find_batches(
                 ON o.producer = l.producer
                 AND o.sequence = l.sequence
                 AND o.day = l.day
-            CROSS JOIN LATERAL (SELECT (extract(epoch FROM l.appended_at) * 1000000)::bigint) AS a (appended_us)
+            CROSS JOIN LATERAL (SELECT {appended_us}) AS a (appended_us)
             WHERE l.day = %(day)s
-                AND l.events > 0
-                AND least(l.first_us, a.appended_us) < %(until_us)s
-                AND least(l.last_us, a.appended_us) >= %(since_us)s
+                AND (l.events > 0 OR o.events > 0)
+                -- What does not say when its events were may have them at any time.
+                AND (l.first_us IS NULL OR least(l.first_us, a.appended_us) < %(until_us)s)
+                AND (l.last_us IS NULL OR least(l.last_us, a.appended_us) >= %(since_us)s)
                 AND o.position <= %(until)s
             ORDER BY o.position
             """
-        ).format(log=tables.log, ledger=tables.ledger),
+        ).format(log=tables.log, ledger=tables.ledger, appended_us=sql.SQL(APPENDED_US)),
         {
             "day": day,
             "since_us": -(2**63) if span.since_us is None else span.since_us,

@@ -16,7 +16,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
-from .audit import check_day, check_head, check_places, check_producers
+from .audit import check_day, check_head, check_places, check_producers, check_set_aside
 from .cache_check import check_cache, check_quantiles
 from .consistency import check_resolutions, check_workers
 from .contrast import Contrast, contrast
@@ -109,6 +109,7 @@ async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, 
         await check_head(cursor, tables, found)
     async with short_transaction(connection) as cursor:
         await check_producers(cursor, tables, found)
+        await check_set_aside(cursor, tables, found)
     return found
 
 

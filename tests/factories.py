@@ -150,7 +150,7 @@ async def append_as(
 
 async def order(connection: AsyncConnection[TupleRow], names: Tables) -> None:
     """Give everything that is committed its place."""
-    while (await sequence(connection, names)).batches:
+    while (done := await sequence(connection, names)).batches or done.set_aside:
         pass
 
 

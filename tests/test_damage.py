@@ -57,17 +57,6 @@ async def test_a_row_that_is_not_in_the_log_gets_a_dead_letter(connection: Conne
     assert await total(connection, names, "app:n") == [2] * 4
 
 
-async def test_a_row_removed_by_force_before_it_had_a_place_gets_a_dead_letter(
-    connection: Connection, names: Tables
-) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await damage(connection, names, "DELETE FROM {log}")
-
-    await order_and_fold(connection, names)
-
-    assert await dead_letters(connection, names) == [(1, "its row is not in the log")]
-
-
 async def test_a_row_removed_by_force_after_the_fold_shows_in_the_replay(connection: Connection, names: Tables) -> None:
     await LogWriter(connection, names).append(runs=[a_run("app:n")])
     await order_and_fold(connection, names)

@@ -19,7 +19,7 @@ from chancy_metrics.events.ledger import LedgerRow, Sequenced, in_ledger, pieces
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, link
-from tests.factories import LogWriter, a_row, a_run, append_as, connections, fetch, order
+from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
 
 Connection = AsyncConnection[TupleRow]
 
@@ -137,20 +137,20 @@ async def test_a_hole_is_counted_and_filled_again_when_its_batch_comes(connectio
     assert [place[2] for place in await places(connection, names)] == [1, 3, 2]
 
 
-async def test_a_row_removed_by_force_before_it_was_ordered_keeps_its_place(
+async def test_a_row_removed_by_force_before_it_was_ordered_is_set_aside_and_the_next_one_shows_the_hole(
     connection: Connection, names: Tables
 ) -> None:
     writer = LogWriter(connection, names)
     for _ in range(3):
         await writer.append(runs=[a_run()])
-    await connection.execute("SET session_replication_role = replica")
-    await fetch(connection, "DELETE FROM {log} WHERE sequence >= 2", names)
+    await damage(connection, names, "DELETE FROM {log} WHERE sequence = 2")
 
     await order(connection, names)
 
     rows = await fetch(connection, "SELECT position, sequence, events FROM {ledger} ORDER BY position", names)
-    assert rows == [(1, 1, 1), (2, 2, 0), (3, 3, 0)]
-    assert await producers(connection, names) == [(3, False, 0)]
+    assert rows == [(1, 1, 1), (2, 3, 1)]
+    assert await producers(connection, names) == [(3, False, 1)]
+    assert await fetch(connection, "SELECT sequence, why FROM {set_aside}", names) == [(2, "its row is not in the log")]
 
 
 async def test_a_producer_whose_row_was_cleaned_up_goes_on_without_a_hole(
