@@ -91,7 +91,7 @@ def load(app: str) -> tuple[Chancy, Metrics]:
     try:
         found: Chancy | Callable[[], Chancy] = import_string(app)  # type: ignore[no-untyped-call] # Chancy's
         chancy = found if isinstance(found, Chancy) else found()
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise click.BadParameter(
             f"{app!r} can't be imported: {type(error).__name__}: {without_password(str(error))}", param_hint="--app"
         ) from error

@@ -9,8 +9,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
+from io import TextIOBase
 from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar
 
 import click
@@ -47,7 +48,7 @@ class Door:
         self.app: str | None = None
         self.as_json = as_json
         self.chancy: Chancy | None = None
-        self.out, self.err = _lenient(sys.stdout), _lenient(sys.stderr)
+        self.out, self.err = map(_lenient, (sys.stdout, sys.stderr))
         self._is_data = False
         self._progress: Progress | None = None
 
@@ -159,6 +160,17 @@ class Progress:
         return "\n" if was_open else ""
 
 
+class _Aside(TextIOBase):
+    """What others print while a command works: on stderr, and as harmless as the rest."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def write(self, text: str, /) -> int:
+        self._door.tell_raw("\n".join(map(safe, text.split("\n"))))
+        return len(text)
+
+
 class Command(click.Command):
     """A command that takes `--json` and prints through the door."""
 
@@ -179,8 +191,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what others print meanwhile, loggers and the app itself, goes to stderr."""
-        door = ctx.find_object(Door)
-        with redirect_stdout(sys.stderr if door is None else door.err):
+        aside = _Aside(ctx.find_object(Door) or Door())
+        with redirect_stdout(aside), redirect_stderr(aside):
             return super().invoke(ctx)
 
 
@@ -272,8 +284,10 @@ def _show_help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-def _lenient(stream: TextIO) -> TextIO:
-    """Let *stream* show "?" where its encoding lacks a character."""
+def _lenient(stream: TextIO | None) -> TextIO:
+    """Let *stream* show "?" where its encoding lacks a character; what goes to one that was closed is lost."""
+    if stream is None:
+        return open(os.devnull, "w")
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")

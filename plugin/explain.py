@@ -19,6 +19,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.words import counted, is_or_are
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
 from chancy_metrics.projections.left_out import LeftOut, storable
@@ -212,9 +213,10 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
 def _sentence(place: Place, made: Remade) -> str:
     parts = []
     if made.crowd.events or made.opening is None:
-        parts.append(f"{made.crowd.events:,} {'event' if made.crowd.events == 1 else 'events'} in the log")
+        parts.append(f"{counted(made.crowd.events, 'event')} in the log")
     if made.opening is not None:
-        parts.append(f"{made.opening.tally:,} observations of days that have left it, which the opening vouches for")
+        pruned = counted(made.opening.tally, "observation")
+        parts.append(f"{pruned} of days that have left it, which the opening vouches for")
     behind = " and ".join(parts)
     if not made.is_kept:
         verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
@@ -234,15 +236,11 @@ def _beside(made: Remade) -> Iterator[str]:
     if made.lost:
         position = min(made.lost)
         which = f"position {position}: {made.lost[position]}"
-        yield f"{len(made.lost):,} {_batches(len(made.lost))} lost that may belong here ({which})"
+        yield f"{is_or_are(len(made.lost), 'batch')} lost that may belong here ({which})"
     if made.is_index_wrong:
         yield "the summaries called stretches empty that hold some of these events: `chancy-metrics verify` says which"
     if made.waiting:
-        yield f"{made.waiting:,} {_batches(made.waiting)} not folded yet, which may hold more"
-
-
-def _batches(count: int) -> str:
-    return "batch is" if count == 1 else "batches are"
+        yield f"{is_or_are(made.waiting, 'batch')} not folded yet, which may hold more"
 
 
 def _value(point: Point | None, again: Point | None) -> Value | None:

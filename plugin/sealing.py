@@ -19,6 +19,7 @@ from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.seal import Seal
+from chancy_metrics.events.words import counted
 from chancy_metrics.projections.audit import (
     Unchecked,
     check_batches,
@@ -128,7 +129,9 @@ async def check(
         if first > 1:
             notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
         if waiting:
-            notes.append(f"{waiting:,} batches have no position yet: the chain does not cover them, nor did this check")
+            have, them = ("has", "it") if waiting == 1 else ("have", "them")
+            unseen = f"the chain does not cover {them}, nor did this check"
+            notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
         walk = _Walk(connection, names, found, until, on_progress, started)
         await walk.run()
         async with short_transaction(connection) as cursor:

@@ -256,7 +256,7 @@ def _why_waiting(status: Status, patience_s: float) -> str:
         return f"folding fails: {'; '.join(status.fold_errors)}"
     if status.spilled_batches and status.silent_s <= patience_s:
         return (
-            f"{status.spilled_batches} batches are in the spill table, and the log does not take them: "
+            f"{is_or_are(status.spilled_batches, 'batch')} in the spill table, and the log does not take them: "
             "`SELECT * FROM pg_locks` says who holds a lock on it"
         )
     if status.silent_s <= patience_s and status.folded_by is not None:

@@ -18,6 +18,7 @@ from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.stretch import read_whole_rows
+from chancy_metrics.events.words import counted
 
 from .findings import Check, Findings, Spot
 
@@ -236,7 +237,7 @@ def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bo
             add("log", f"its row of {day} is not in the log")
     else:
         if row.events != entry.events:
-            add("ledger", f"it says {entry.events} events, the log {row.events}")
+            add("ledger", f"it says {counted(entry.events, 'event')}, the log {row.events}")
         before = b"" if entry.position == 1 else entry.before
         if before is not None and (fault := chain_fault(before, entry.position, row, entry.chain)):
             add("chain", fault)

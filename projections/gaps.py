@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.words import counted
 
 from .selection import Selection, start_of
 
@@ -37,8 +38,8 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap")
         if self.index is not None:
             return f"the kept meta of event {self.position}:{self.index} could not be read: {self.error}"
         return (
-            f"the batch at position {self.position} ({self.events:,} events, batch {self.sequence} of producer "
-            f"{self.producer} on {self.day}) could not be read: {self.error}"
+            f"the batch at position {self.position} ({counted(self.events, 'event')}, batch {self.sequence} of "
+            f"producer {self.producer} on {self.day}) could not be read: {self.error}"
         )
 
 

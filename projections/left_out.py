@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.words import counted
 
 from .span import Span
 
@@ -75,12 +76,12 @@ class LeftOut(msgspec.Struct, frozen=True):
     def _list(self) -> str:
         parts = []
         if self.batches:
-            of_events = f" of {_count(self.events, 'event', 'events')}" if self.events else ""
+            of_events = f" of {counted(self.events, 'event')}" if self.events else ""
             given_up = f", {self.discarded:,} of them given up" if self.discarded else ""
             why = "; ".join(f"position {one.position}: {one.error[:_SHOWN_CHARS]}" for one in self.first[:1])
-            parts.append(f"{_count(self.batches, 'batch', 'batches')}{of_events}{given_up} ({why})")
+            parts.append(f"{counted(self.batches, 'batch')}{of_events}{given_up} ({why})")
         parts += [
-            f"what rule {rule.rule!r} makes of {_count(rule.batches, 'batch', 'batches')} "
+            f"what rule {rule.rule!r} makes of {counted(rule.batches, 'batch')} "
             f"(position {rule.position}: {rule.error[:_SHOWN_CHARS]})"
             for rule in self.rules
         ]
@@ -289,7 +290,3 @@ def storable(cursor: AsyncCursor[TupleRow], text: str) -> str:
     """
     encoding = _PYTHON_ENCODINGS.get(cursor.connection.info.parameter_status("server_encoding") or "", "ascii")
     return text.replace("\x00", "\ufffd").encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.words import counted
 
 from .advance import too_late
 from .buckets import bucket_of
@@ -85,8 +86,8 @@ async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet,
     span = await _span(cursor, tables, day)
     if span.pending:
         return (
-            f"{span.pending} batches of {day} have no place in the order yet: a worker's next fold gives them one, "
-            "or `chancy-metrics fold`"
+            f"{counted(span.pending, 'batch')} of {day} {'has' if span.pending == 1 else 'have'} no place in the order "
+            "yet: a worker's next fold gives one, or `chancy-metrics fold`"
         )
     for version in await read_versions(cursor, tables):
         if version.status != "dropped" and version.position < span.last:

@@ -263,14 +263,14 @@ async def test_an_interrupted_command_ends_quietly(much: str) -> None:
 async def test_what_loggers_and_the_app_print_is_not_in_the_answer(dsn: str, folder: Path) -> None:
     (folder / "loud.py").write_text(
         "import logging, sys, os\nfrom chancy import Chancy\nfrom chancy_metrics.plugin import Metrics\n"
-        "logging.basicConfig(stream=sys.stdout)\nprint('hello')\nlogging.warning('loud')\n"
+        "logging.basicConfig(stream=sys.stdout)\nprint('hello\\x1b[2J')\nlogging.warning('loud\\u202e')\n"
         "chancy = Chancy(os.environ['DSN'], plugins=[Metrics()])\n"
     )
 
     done = finished(dsn, "status --json", **{APP: "loud.chancy", "PYTHONPATH": str(folder)})
 
     assert json.loads(done.stdout)["unhealthy"] == []
-    assert b"hello" in done.stderr and b"loud" in done.stderr
+    assert b"hello\\u001b[2J\n" in done.stderr and b"loud\\u202e\n" in done.stderr
 
 
 def test_help_needs_no_app_and_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:

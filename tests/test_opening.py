@@ -275,8 +275,7 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, nam
     blocker = await reason(connection, names)
 
     assert blocker == (
-        "1 batches of 2026-03-10 have no place in the order yet: a worker's next fold gives them one, "
-        "or `chancy-metrics fold`"
+        "1 batch of 2026-03-10 has no place in the order yet: a worker's next fold gives one, or `chancy-metrics fold`"
     )
     await order_and_fold(connection, names)
     assert await reason(connection, names) == ""

@@ -102,8 +102,8 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     other = run(dsn, "events", "--parquet", str(tmp_path))
 
     assert [one.stdout.split(";")[0] for one in (first, second, third)] == [
-        "wrote 1 events into 1 files",
-        "wrote 1 events into 1 files",
+        "wrote 1 event into 1 file",
+        "wrote 1 event into 1 file",
         "wrote 0 events into 0 files",
     ]
     assert positions(tmp_path) == [1, 2]

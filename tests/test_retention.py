@@ -119,7 +119,7 @@ async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_
         [after] = await let_go(connection, names)
 
         assert (during.state, during.blocker) == ("attached", HELD)
-        assert unfolded.state == "closed" and "have no place in the order yet" in unfolded.blocker
+        assert unfolded.state == "closed" and "no place in the order yet" in unfolded.blocker
         assert (after.state, after.blocker) == ("gone", "")
         points = await replay(connection, names)
         assert "app:old" in {point.series.key for point in points}
@@ -399,7 +399,7 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
     would, gone = run(dsn, "prune", "--dry-run"), run(dsn, "prune")
 
     assert texts([nothing]) == [(0, "no day of the log is past its time\n")]
-    why = f"1 batches of {OLD} have no place in the order yet: a worker's next fold gives them one, or "
+    why = f"1 batch of {OLD} has no place in the order yet: a worker's next fold gives one, or "
     why += "`chancy-metrics fold`"
     assert dry.returncode == refused.returncode == as_json.returncode == 3
     assert f"stays (attached): {why}" in dry.stdout
@@ -407,8 +407,8 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
     [day] = json.loads(as_json.stdout)
     assert (day["day"], day["state"], day["blocker"]) == (str(OLD), "closed", why)
     assert would.returncode == gone.returncode == 0
-    assert would.stdout.splitlines()[0].startswith(f"{OLD}  0.0 MB  would go")
-    assert gone.stdout.splitlines() == [f"{OLD}  0.0 MB  gone", "freed 0.0 MB"]
+    assert would.stdout.splitlines() == [f"{OLD}  32.8 kB  would go", "would free 32.8 kB"]
+    assert gone.stdout.splitlines() == [f"{OLD}  32.8 kB  gone", "freed 32.8 kB"]
 
 
 async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
