@@ -186,7 +186,6 @@ async def send(
 ) -> None:
     """The first half of `append`, which in a pipeline waits for nothing; `receive` is the other."""
     values = _values(batch_id, batch, worker, lock_wait_ms) | {"closes": closes, "is_retry": is_retry}
-    # In binary: the caller's session may have a DateStyle that psycopg does not read.
     await cursor.execute(_append_statement(tables), values, binary=True)
 
 
@@ -205,7 +204,7 @@ async def append_in_transaction(
 ) -> None:
     """Append the single batch of a producer of its own, on the database's day. Raises what `append` raises."""
     async with cursor.connection.cursor(row_factory=tuple_row) as own:
-        await own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms))
+        await own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms), binary=True)
         _appended(await own.fetchone())
 
 
@@ -220,7 +219,7 @@ def sync_append_in_transaction(
 ) -> None:
     """The same, synchronous."""
     with cursor.connection.cursor(row_factory=tuple_row) as own:
-        own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms))
+        own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms), binary=True)
         _appended(own.fetchone())
 
 
@@ -273,6 +272,7 @@ async def read_columns(
 
 
 def _append_statement(tables: Tables) -> sql.Composed:
+    # To be executed in binary: the caller's session may have a DateStyle that psycopg does not read.
     return sql.SQL(_APPEND).format(append=tables.append)
 
 

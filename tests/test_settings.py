@@ -15,6 +15,7 @@ from psycopg import sql
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Observation
 from chancy_metrics.plugin.connection import own_connection
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.verify import verify
@@ -75,7 +76,10 @@ async def test_under_hostile_settings_everything_is_recorded_folded_and_read(
         await claimed(connection, job)
         async with worker.chancy.pool.connection() as session, session.cursor() as cursor:
             await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[job], cursor=cursor)
+            await metrics.record_in_transaction(worker.chancy, cursor, Observation.counter("app:own"))
             kept = await (await cursor.execute("SHOW DateStyle")).fetchone()
+        with psycopg.connect(hostile) as own, own.cursor() as sync_cursor:
+            metrics.sync_record_in_transaction(worker.chancy, sync_cursor, Observation.counter("app:own"))
         await metrics.on_job_updated(worker=worker, job=job)
         await metrics.increment_counter("app:n", 0.1)
         await metrics.increment_counter("price:€", 1)
@@ -85,6 +89,7 @@ async def test_under_hostile_settings_everything_is_recorded_folded_and_read(
 
     assert kept == ("German, DMY",)
     assert shown["app:n"].values_1min[0][1] == of_worker["app:n"].values_1min[0][1] == 0.1
+    assert shown["app:own"].values_1min[0][1] == 2
     assert {"price:€", "queue:default:succeeded"} <= shown.keys()
     for command in (["mark", "deploy"], ["fold"], ["rebuild"], ["undo"], ["prune"]):
         done = await anyio.to_thread.run_sync(invoke, hostile, command)
