@@ -126,22 +126,29 @@ def _lacking(said: str, chancy: Chancy | None) -> str:
     if chancy is None:
         return roles
     try:
-        role, has = asyncio.run(asyncio.wait_for(_privileges(chancy, table[1] if table else ""), _LOOK_S))
+        role, has, parts = asyncio.run(asyncio.wait_for(_privileges(chancy, table[1] if table else ""), _LOOK_S))
     except Exception:  # the error itself is what has to be said
         return roles
     if table is None:
         return f"the role is {role!r}; {roles}"
-    lacks = ", ".join(one for one in _PRIVILEGES if one not in has)
-    return f"role {role!r} has {', '.join(has) or 'no privilege'} there, and not {lacks or 'its ownership'}; {roles}"
+    held = [f"{one} of some columns" if one in parts else one for one in _PRIVILEGES if one in has + parts]
+    lacks = ", ".join(one for one in _PRIVILEGES if one not in has + parts)
+    return f"role {role!r} has {', '.join(held) or 'no privilege'} there, and not {lacks or 'its ownership'}; {roles}"
 
 
-async def _privileges(chancy: Chancy, table: str) -> tuple[str, list[str]]:
-    """Return this session's role, and which privileges it has on the whole of *table*."""
+async def _privileges(chancy: Chancy, table: str) -> tuple[str, list[str], list[str]]:
+    """Return this session's role, and which privileges it has on all of *table*, and on some columns of it only."""
     async with own_connection(chancy) as connection:
         cursor = await connection.execute(
             sql.SQL(
                 """
-                SELECT current_user::text, coalesce(array_agg(p) FILTER (WHERE has_table_privilege(c.oid, p)), '{{}}')
+                SELECT current_user::text,
+                    coalesce(array_agg(p) FILTER (WHERE has_table_privilege(c.oid, p)), '{{}}'),
+                    coalesce(array_agg(p) FILTER (WHERE
+                        CASE WHEN p = 'DELETE' OR has_table_privilege(c.oid, p) THEN false
+                            ELSE has_any_column_privilege(c.oid, p)
+                        END
+                    ), '{{}}')
                 FROM unnest(%(privileges)s::text[]) AS p
                 LEFT JOIN pg_class c
                     ON c.relname = %(table)s
@@ -152,4 +159,4 @@ async def _privileges(chancy: Chancy, table: str) -> tuple[str, list[str]]:
         )
         row = await cursor.fetchone()
     assert row is not None
-    return row[0], sorted(row[1], key=_PRIVILEGES.index)
+    return row[0], row[1], row[2]

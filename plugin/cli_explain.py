@@ -8,11 +8,12 @@ from datetime import datetime
 
 import click
 
+from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.events.words import counted, span
 from chancy_metrics.events.words import moment as in_words
 from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.selection import Place
+from chancy_metrics.projections.selection import Place, Selection
 
 from .cli_app import Moment
 from .cli_door import FOUND_SOMETHING, Door, command
@@ -20,6 +21,7 @@ from .cli_events import PlaceType
 from .event_table import seconds
 from .explain import Explained, Share, Value, explain
 from .marks import mark, take_back
+from .near import unknown_names
 
 #: Names printed of each list.
 _NAMES = 5
@@ -63,6 +65,9 @@ def explain_command(
             most=most,
         )
     )
+    if worker_id is not None and found.stored is found.recomputed is None:
+        for unknown in door.run(unknown_names(chancy, Selection(worker=worker_id))):
+            raise MetricsLogError(unknown)
     door.answer(found, lambda: _lines(found))
     if not found.equal:
         sys.exit(FOUND_SOMETHING)

@@ -21,6 +21,8 @@ from click.testing import CliRunner, Result
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.importing import begin_importing
+from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import cli_door
 from chancy_metrics.plugin.cli import main
@@ -49,6 +51,10 @@ WRITES = [
     *("discard 1 --why broken", "discard --rule r --why broken", "mark deploy", "mark deploy --undo"),
     "audit import --abandon",
 ]
+
+
+#: What asks for something that is not there.
+UNKNOWN = ("audit explain app:order --at 1m", "audit explain app:orders --at 1d --worker nobody")
 
 
 @pytest.fixture
@@ -120,6 +126,12 @@ async def test_who_has_no_grants_is_told_which(
         await connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(identifier))
         await LogWriter(connection, names).append(runs=[a_run("app:n")])
         fold = await anyio.to_thread.run_sync(told, theirs, folder, "fold")
+        await connection.execute(
+            sql.SQL("REVOKE SELECT ON {log} FROM {role}; GRANT SELECT (day, events) ON {log} TO {role}").format(
+                log=names.log, role=identifier
+            )
+        )
+        check = await anyio.to_thread.run_sync(told, theirs, folder, "audit check")
     finally:
         await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(identifier))
 
@@ -128,6 +140,34 @@ async def test_who_has_no_grants_is_told_which(
         assert "permission denied for" in done.stderr and f"'{role}'" in done.stderr, command
         assert 'the README\'s "Roles" has the GRANTs' in done.stderr, command
     assert f"role '{role}' has SELECT there, and not INSERT, UPDATE, DELETE" in fold.stderr
+    assert f"role '{role}' has SELECT of some columns there, and not INSERT" in check.stderr
+
+
+async def test_an_import_that_has_not_ended_names_the_ways_out(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    async with short_transaction(connection) as cursor:
+        await begin_importing(cursor, names)
+
+    done = await anyio.to_thread.run_sync(told, dsn, folder, "fold")
+
+    assert is_sentence(done) and "`chancy-metrics audit import --abandon`" in done.stderr
+    assert "CONTEXT" not in done.stderr
+
+
+async def test_what_is_refused_names_the_next_step(dsn: str, folder: Path) -> None:
+    for command, words in {
+        "undo": "`chancy-metrics rebuild` makes the numbers again",
+        "swap": "make one with `chancy-metrics rebuild --no-swap`",
+        "swap 7": "it is not there; `chancy-metrics versions` lists",
+        "swap 1": "it is live; `chancy-metrics versions` lists",
+        "discard 1 --why broken": "the order ends at 0",
+        "audit import --abandon": "import",
+        "mark deploy --undo": "`chancy-metrics audit events --prefix mark` lists them",
+    }.items():
+        done = await anyio.to_thread.run_sync(told, dsn, folder, command)
+        assert is_sentence(done) and words in done.stderr, (command, done.output)
 
 
 async def test_what_writes_belongs_on_the_primary(
@@ -363,7 +403,7 @@ async def test_a_name_nobody_has_ends_with_one_and_names_what_is_near(
         assert (await events("--error", found)).stdout.count("CardDeclined") == 1
     nothing = await events("--queue", "mail", "--until", "2020-01-01")
     assert (nothing.exit_code, nothing.stderr) == (0, "no event has all of what was asked for\n")
-    for unknown in (f"audit job {uuid.uuid4()}", "audit explain app:order --at 1m"):
+    for unknown in (*UNKNOWN, f"audit job {uuid.uuid4()}"):
         assert is_sentence(await anyio.to_thread.run_sync(told, dsn, folder, unknown))
 
 
