@@ -19,6 +19,7 @@ from .cli_explain import mark_command
 from .cli_retention import discard_command, prune_command
 from .cli_verify import completeness_command, counted, percent, verify_command
 from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
+from .maintenance import mend_horizons
 from .projector import Round, fold_all
 from .retention import DueDay
 from .status import Status, read_status
@@ -65,9 +66,10 @@ def fold_command(door: Door) -> None:
         f"ordered {in_numbers(done.batches, 'batch')}, folded {in_numbers(done.events, 'event')}, "
         f"stands at position {done.position}"
     )
+    mended = [] if done.reason else door.run(mend_horizons(chancy, metrics.options))
     if done.reason:
         raise MetricsLogError(f"not everything is folded ({text}): {done.reason}; {_after(done)}")
-    door.answer(done._asdict(), lambda: [text])
+    door.answer(done._asdict() | {"mended": mended}, lambda: [text, *mended])
 
 
 def _after(done: Round) -> str:

@@ -17,12 +17,14 @@ from chancy_metrics.events.memory import (
     forget_set_aside,
 )
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
-from chancy_metrics.events.schema import TABLES, Tables
+from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.projections.ahead import mend
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import PIECE, UnusedNames, drop_versions, expire
+from chancy_metrics.projections.lag import newest_appended_us
 from chancy_metrics.projections.left_out import forget_left_out
 
-from .connection import DatabaseClock, database_now_us
+from .connection import DatabaseClock, database_now_us, own_connection
 from .options import Options
 from .retention import first_kept_day, prune
 
@@ -30,6 +32,8 @@ from .retention import first_kept_day, prune
 SERIES_ALARM = 100_000
 #: The dashboard's card of the built-in's table; ours are summed under its name.
 DASHBOARD_NAME = "metrics"
+#: The database's clock is believed so far past the newest batch.
+_IDLE_US = 3_600_000_000
 
 
 class Maintenance:
@@ -52,8 +56,10 @@ class Maintenance:
             How many rows went, those of the log's day not counted; None if none did.
         """
         options = self._options
-        now = await database_now_us(connection.cursor()) if now_us is None else now_us
-        kept = horizons(now, options.max_points, options.maximum_metric_age)
+        latest = await believed_now_us(connection, names)
+        now = latest if now_us is None else now_us
+        # Horizons only rise, so they go by no other clock.
+        kept = horizons(min(now, latest), options.max_points, options.maximum_metric_age)
         forgotten = first_kept_day(now, options.maximum_metric_age)
         removed = await expire(connection, names, kept)
         removed += await drop_versions(connection, names, now_us=now)
@@ -67,7 +73,30 @@ class Maintenance:
             removed += await forget_days(cursor, names, before=forgotten)
             removed += await forget_left_out(cursor, names, piece=PIECE)
         await prune(connection, names, options.rules, now_us=now, log_retention_s=options.log_retention)
+        keeps = horizons(latest, options.max_points, options.maximum_metric_age)
+        await mend(connection, names, options.rules, keeps, now_s=latest // 1_000_000)
         return removed or None
+
+
+async def believed_now_us(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+    """The database's clock, microseconds since 1970, but not long past the newest batch in the order.
+
+    A clock that jumps ahead lets nothing expire before something was recorded by it. While workers run, something is
+    recorded each `collection_interval`.
+    """
+    async with short_transaction(connection) as cursor:
+        now_us = await database_now_us(cursor)
+        newest_us = await newest_appended_us(cursor, names)
+    return now_us if newest_us is None else min(now_us, newest_us + _IDLE_US)
+
+
+async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
+    """Fold again what horizons that are ahead hide; a sentence for each version of which something was hidden."""
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection:
+        now_us = await believed_now_us(connection, names)
+        kept = horizons(now_us, options.max_points, options.maximum_metric_age)
+        return await mend(connection, names, options.rules, kept, now_s=now_us // 1_000_000)
 
 
 async def make_days_ahead(connection: AsyncConnection[TupleRow], names: Tables, clock: DatabaseClock) -> None:

@@ -19,8 +19,12 @@ from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.events.words import counted, is_or_are, moment
+from chancy_metrics.projections.ahead import ahead_of
+from chancy_metrics.projections.ahead import sentence as ahead_sentence
+from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
+from chancy_metrics.projections.versions import live_version
 
 from .completeness import SILENT_S, Completeness, complete, read_facts
 from .maintenance import SERIES_ALARM, series_count
@@ -133,6 +137,11 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         ambiguous = await _ambiguous(cursor, names)
         fold_errors = await _fold_errors(cursor, names)
         unreadable = await read_unreadable(cursor, names)
+        hidden = ahead_of(
+            (live := await live_version(cursor, names)).horizons,
+            horizons(microseconds(head["now"]), options.max_points, options.maximum_metric_age),
+            int(head["now"].timestamp()),
+        )
         verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
@@ -175,7 +184,11 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
     )
     missing = [day for day in (today, today + timedelta(days=1)) if day not in days]
     return msgspec.structs.replace(
-        status, not_looked_at=_not_looked_at(status), unhealthy=_reasons(status, missing) + unreadable
+        status,
+        not_looked_at=_not_looked_at(status),
+        unhealthy=_reasons(status, missing)
+        + ([ahead_sentence(live.version, live.horizons, hidden)] if hidden else [])
+        + unreadable,
     )
 
 

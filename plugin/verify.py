@@ -18,6 +18,9 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.standby import sentence
+from chancy_metrics.projections.ahead import ahead_of
+from chancy_metrics.projections.ahead import sentence as ahead_sentence
+from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.findings import Finding, Findings, Spot
 from chancy_metrics.projections.replay import Difference
@@ -125,12 +128,23 @@ async def verify(
             spans = await _draw(connection, names, asked, at, chance or Random())
         async with short_transaction(connection) as cursor:
             open_positions = await read_open_positions(cursor, names)
+            live = await live_version(cursor, names)
+        kept = horizons(microseconds(at), metrics.options.max_points, metrics.options.maximum_metric_age)
+        hidden = ahead_of(live.horizons, kept, int(at.timestamp()))
         found = Findings(SHOWN)
+        if hidden:
+            found.add("horizons", f"version {live.version}", ahead_sentence(live.version, live.horizons, hidden))
         checked = []
         differences: list[Difference] = []
         for span in spans:
             one = await check_span(
-                connection, names, metrics.options.rules, span, most=SHOWN, open_positions=open_positions
+                connection,
+                names,
+                metrics.options.rules,
+                span,
+                most=SHOWN,
+                open_positions=open_positions,
+                kept=hidden,
             )
             checked.append(one)
             differences += one.contrast.differences[: SHOWN - len(differences)]

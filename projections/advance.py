@@ -220,7 +220,7 @@ async def write(
         changed = await store(cursor, tables, stretch.version, kept)
         await write_left_out(cursor, tables, stretch.version, stretch.dead, stretch.failed)
         if locked.status == "live":
-            await _write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
+            await write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
         await _move(cursor, tables, stretch, counts, folder)
         if announce is not None and locked.status == "live":
             await announce(cursor)
@@ -394,9 +394,10 @@ def _fold_limiter() -> CapacityLimiter:
     return _limiter
 
 
-async def _write_ring(
+async def write_ring(
     cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, position: int, points: bytes
 ) -> None:
+    """Write the ring row of the next step of *version*, whose lock the caller holds, and let the oldest ones go."""
     number = version.folds + 1
     await cursor.execute(
         sql.SQL("DELETE FROM {cache} WHERE fold <= %(oldest)s").format(cache=tables.cache),

@@ -44,7 +44,8 @@ async def expire(connection: AsyncConnection[TupleRow], tables: Tables, kept: Ma
                 connection,
                 tables,
                 resolution,
-                sql.SQL("version = {} AND bucket / 60 < {}").format(version, horizon // 60),
+                # A horizon that is ahead hides what is kept; it is still there when that is mended.
+                sql.SQL("version = {} AND bucket / 60 < {}").format(version, min(horizon, kept[resolution]) // 60),
             )
     return removed
 

@@ -18,6 +18,7 @@ Check = Literal[
     "producers",
     "pending",
     "summaries",
+    "horizons",
 ]
 #: Places that are told apart; the findings of further ones are counted under their check and scale alone.
 _PLACES = 2_000
@@ -46,7 +47,7 @@ class Finding(NamedTuple):
             "resolutions" against each other, "quantiles" against their sketches, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
-            stretches against those.
+            stretches against those, a version's "horizons" against the settings.
         where: The place.
         text: A sentence.
     """

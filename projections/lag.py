@@ -99,6 +99,17 @@ async def appended_us(
     return row[0] if row else None
 
 
+async def newest_appended_us(cursor: AsyncCursor[TupleRow], tables: Tables) -> int | None:
+    """When the last batch in the order was appended, the same; None if there is none, or it has left the log."""
+    await cursor.execute(
+        sql.SQL("SELECT day, producer, sequence FROM {ledger} ORDER BY position DESC LIMIT 1").format(
+            ledger=tables.ledger
+        )
+    )
+    row = await cursor.fetchone()
+    return await appended_us(cursor, tables, *row) if row else None
+
+
 async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> int:
     """How many batches are not folded up to *position*: with a place past it, without one yet, or spilled."""
     await cursor.execute(

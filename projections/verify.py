@@ -78,6 +78,7 @@ async def check_span(
     *,
     most: int,
     open_positions: Set[int] = frozenset(),
+    kept: Mapping[str, int] | None = None,
 ) -> Checked:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
@@ -87,6 +88,7 @@ async def check_span(
     Args:
         most: Differences, and findings, that are spelled out.
         open_positions: Positions at which something was wrong: those of them that were passed are in `looked`.
+        kept: What is to be kept: resolution -> start of the oldest bucket, seconds. A horizon past it is looked below.
 
     Raises:
         VersionRefused: The live version has other rules.
@@ -94,7 +96,7 @@ async def check_span(
     """
     for _ in range(_TRIES):
         try:
-            return await _Attempt(connection, tables, rules, span, most, open_positions).run()
+            return await _Attempt(connection, tables, rules, span, most, open_positions, kept).run()
         except _Moved:
             continue
     raise MetricsLogError(f"the live version or its opening changed {_TRIES} times while they were verified: try again")
@@ -124,6 +126,7 @@ class _Attempt:
         span: Span,
         most: int,
         open_positions: Set[int],
+        kept: Mapping[str, int] | None,
     ) -> None:
         self._connection = connection
         self._tables = tables
@@ -131,6 +134,7 @@ class _Attempt:
         self._span = span
         self._most = most
         self._open_positions = open_positions
+        self._kept = kept
         self._passed: list[int] = []
         self._days: list[int] = []
         self._found = Findings(most)
@@ -140,7 +144,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await read_days(cursor, self._tables)
-        total = Sum(self._span.first_buckets(base.version.horizons), self._span.end_buckets())
+        total = Sum(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
         after = base.version.position
         if self._span.is_everything:
             after = await self._replay_order(total, base, 0)
@@ -158,7 +162,7 @@ class _Attempt:
             while page := await self._page(cursor, after, now.version.position):
                 await self._replay(cursor, total, now, page)
                 after = page[-1].position
-            first, end = self._span.first_buckets(now.version.horizons), self._span.end_buckets()
+            first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
             await to_thread.run_sync(total.add, await read_cells(cursor, self._tables, OPENING, first, end))
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
@@ -178,6 +182,10 @@ class _Attempt:
         if reason := version.refuses(self._rules):
             raise VersionRefused(f"can't verify: {reason}")
         return _Base(version, await gone_days(cursor, self._tables))
+
+    def _scope(self, version: Version) -> dict[str, int]:
+        """What is looked at goes by the settings, where the version's own row would hide what is to be kept."""
+        return {name: min(at, (self._kept or {}).get(name, at)) for name, at in version.horizons.items()}
 
     async def _page(self, cursor: AsyncCursor[TupleRow], after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
