@@ -161,10 +161,30 @@ class Progress:
 
 
 class _Aside(TextIOBase):
-    """What others print while a command works: on stderr, and as harmless as the rest."""
+    """What others print while a command works: on stderr, and as harmless as the rest.
+
+    It has whatever an app may ask of `sys.stdout` and `sys.stderr` when it is imported: `faulthandler` wants a number.
+    """
 
     def __init__(self, door: Door) -> None:
         self._door = door
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # read-only here, as that of TextIOWrapper
+        return self._door.err.encoding
+
+    @property
+    def buffer(self) -> BinaryIO:
+        return self._door.err.buffer
+
+    def fileno(self) -> int:
+        return self._door.err.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    def reconfigure(self, **_: Any) -> None:
+        """Stay as it is: what lacks a glyph gets "?" already."""
 
     def write(self, text: str, /) -> int:
         self._door.tell_raw("\n".join(map(safe, text.split("\n"))))

@@ -303,6 +303,7 @@ async def test_an_interrupted_command_ends_quietly(much: str) -> None:
 async def test_what_loggers_and_the_app_print_is_not_in_the_answer(dsn: str, folder: Path) -> None:
     (folder / "loud.py").write_text(
         "import logging, sys, os\nfrom chancy import Chancy\nfrom chancy_metrics.plugin import Metrics\n"
+        "import faulthandler\nfaulthandler.enable()\nsys.stdout.reconfigure(encoding=sys.stdout.encoding)\n"
         "logging.basicConfig(stream=sys.stdout)\nprint('hello\\x1b[2J')\nlogging.warning('loud\\u202e')\n"
         "chancy = Chancy(os.environ['DSN'], plugins=[Metrics()])\n"
     )
