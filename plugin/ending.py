@@ -64,7 +64,7 @@ async def end(chancy: Chancy, recorder: Recorder, hook: JobHook | None, log: Log
     if lost:
         log.error(
             f"the last metrics of worker {recorder.worker_id!r} are lost: {spell(lost)}. They could not be written: "
-            + why
+            + (why or "they were recorded after the last batch was made")
             + (f"; `status` shows it only later, because this could not be told either: {untold}" if untold else "")
         )
     elif reasons or untold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.buffer import Buffer
 from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.connection import DatabaseClock
+from chancy_metrics.plugin.ending import end
+from chancy_metrics.plugin.recorder import Recorder
 from chancy_metrics.plugin.status import read_status
 from examples.embedded import Server
 from tests.factories import a_job, an_app, connections, eventually, fetch, order_and_fold, total
@@ -119,6 +124,27 @@ async def test_where_log_and_spill_are_locked_the_loss_is_said_and_shown_at_once
     assert "LockNotAvailable" in error
     assert (found.ended_uncleanly, found.lost, found.uncertain_s) == (1, held, 0)
     assert status.completeness == found
+
+
+class Late(Recorder):
+    """One whose buffer a thread fills to the last moment."""
+
+    async def close(self, chancy: Chancy) -> None:
+        await super().close(chancy)
+        self.buffer.record("counter", "app:late", 1, None)
+
+
+async def test_what_is_recorded_while_the_session_ends_is_said_to_be_lost_and_why(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with an_app(dsn) as (chancy, _):
+        recorder = Late("web-0", Buffer(1_000), DatabaseClock(), logging.getLogger("late"))
+        assert not await end(chancy, recorder, None, logging.getLogger("late"), within_s=9)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "late"] == [
+        "the last metrics of worker 'web-0' are lost: 1 observation. They could not be written: they were recorded "
+        "after the last batch was made"
+    ]
 
 
 async def test_where_the_role_may_not_append_flush_raises_and_the_stop_gives_up_at_once(
