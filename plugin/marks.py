@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import msgspec
@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events import words
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.facts import check_series, microseconds
+from chancy_metrics.events.facts import EPOCH, check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.projections.left_out import storable
@@ -146,7 +146,7 @@ def _is_at(at_us: int, at: datetime) -> bool:
 
 
 def _moment(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us / 1e6, UTC)
+    return EPOCH + timedelta(microseconds=at_us)
 
 
 async def _append(chancy: Chancy, text: str, at_us: int, value: float, by: str | None) -> None:
@@ -174,9 +174,15 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
 
 
 async def read_marks(
-    cursor: AsyncCursor[TupleRow], names: Tables, since: datetime | None = None, until: datetime | None = None
+    cursor: AsyncCursor[TupleRow],
+    names: Tables,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    after: Mark | None = None,
+    limit: int | None = None,
 ) -> list[Mark]:
-    """The same with a cursor."""
+    """The same with a cursor, by time and text; the first *limit* behind *after*, which need not be there any more."""
     rows = sql.SQL(" UNION ALL ").join(
         sql.SQL(
             """
@@ -203,10 +209,12 @@ async def read_marks(
                     AND s.kind = 'counter'
                     AND r.last_us >= %(since)s
                     AND r.last_us < %(until)s
+                    AND (r.last_us, s.key) > (%(after_us)s, %(after_key)s)
                 ORDER BY r.last_us, s.key, r.width
             ) AS m
             WHERE m.sum > 0
             ORDER BY m.last_us, m.key
+            LIMIT %(limit)s
             """
         ).format(series=names.series, head=names.head, rows=rows),
         {
@@ -214,6 +222,9 @@ async def read_marks(
             "past": f"{PREFIX[:-1]};",  # ";" follows ":"
             "since": -(2**63) if since is None else microseconds(since),
             "until": 2**63 - 1 if until is None else microseconds(until),
+            "after_us": -(2**63) if after is None else microseconds(after.at),
+            "after_key": "" if after is None else storable(cursor, PREFIX + after.text),
+            "limit": limit,
         },
     )
     return [

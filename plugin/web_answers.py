@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import timedelta
 
 import anyio
 import msgspec
 from chancy import Chancy
 
+from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+
 from .audit import JobLife, job_life
 from .explain import Explained, explain
-from .marks import Mark
-from .marks import marks as read_marks
+from .marks import Mark, read_marks
 from .metrics import metrics_of
+from .reading import reading
 from .status import Status, read_status
 from .web_events import read_events
 from .web_parameters import Parameters, WrongParameter
@@ -22,6 +26,8 @@ from .web_series import SeriesPage, WorkersPage, list_series, list_workers
 
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
 MAX_RANGE_S = 10 * 365 * 86_400
+#: Of a place among marks: a moment and a text.
+_MOST_PLACE_BYTES = 17 + MAX_KEY_BYTES
 
 #: Points explained at once: this process may work on jobs, too.
 _EXPLAINING = anyio.CapacityLimiter(2)
@@ -31,14 +37,14 @@ Answer = Callable[[Chancy, Parameters], Awaitable[object]]
 
 
 class MarksPage(msgspec.Struct, frozen=True):
-    """Some marks, in order of time.
+    """Some marks, in order of time and text.
 
     Attributes:
-        next: What `since` must be for the next page; None on the last one.
+        next: What `after` must be for the next page; None on the last one.
     """
 
     marks: list[Mark]
-    next: datetime | None
+    next: str | None
 
 
 async def series(chancy: Chancy, given: Parameters) -> SeriesPage:
@@ -91,10 +97,22 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     since, until = given.span()
+    after = given.text("after", most_bytes=_MOST_PLACE_BYTES)
     limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
     given.finish()
-    found = await read_marks(chancy, since, until)
-    return MarksPage(found[:limit], found[limit].at if len(found) > limit else None)
+    behind = None if after is None else _mark_at(after)
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        found = await read_marks(cursor, tables(chancy.prefix), since, until, after=behind, limit=limit + 1)
+    last = found[limit - 1] if len(found) > limit else None
+    return MarksPage(found[:limit], last and f"{microseconds(last.at)}:{last.text}")
+
+
+def _mark_at(place: str) -> Mark:
+    """Several marks may have one moment: a place among them is the moment and the text."""
+    at_us, colon, text = place.partition(":")
+    if not (colon and text and at_us.isascii() and at_us.isdigit() and len(at_us) < 17):
+        raise WrongParameter("after", place, "a place among marks, as in the last answer's next")
+    return Mark(EPOCH + timedelta(microseconds=int(at_us)), text)
 
 
 async def status(chancy: Chancy, given: Parameters) -> Status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import re
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -44,11 +45,13 @@ _HEADERS = {
 #: Small files are asked for again each time and mostly answered with 304; plotly's script once a day.
 _CACHED = {PLOTLY: "public, max-age=86400"}
 _LEAST_BYTES = 1_000
+_WEIGHT = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)", re.ASCII)
+_TAG = re.compile(r'(?:W/)?"([^"]*)"')
 NO_PLOTLY = "charts need plotly, which is not installed here: pip install 'chancy-metrics[page]', then start again"
 
 
 class File(NamedTuple):
-    """A file as it is sent."""
+    """A file as it is sent; *tag* is the plain body's, the compressed one has a tag of its own."""
 
     body: bytes
     zipped: bytes
@@ -63,16 +66,49 @@ async def send_file(request: Request, name: str) -> Response:
         missing = NO_PLOTLY if name == PLOTLY else "Not Found"
         return Response(missing, 404, _HEADERS | {"Cache-Control": "no-store"}, "text/plain; charset=utf-8")
     file = await anyio.to_thread.run_sync(read_file, path, path.stat().st_mtime_ns)
+    zipped = len(file.body) >= _LEAST_BYTES and takes_gzip(_field(request, "accept-encoding"))
+    tag = f"{file.tag}-gzip" if zipped else file.tag
     headers = _HEADERS | {
-        "ETag": file.tag,
+        "ETag": f'"{tag}"',
         "Cache-Control": _CACHED.get(name, "no-cache"),
         "Vary": "Accept-Encoding",
     }
-    if file.tag in request.headers.get("if-none-match", ""):
+    if is_known(tag, _field(request, "if-none-match")):
         return Response(status_code=304, headers=headers)
-    if len(file.body) >= _LEAST_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+    if zipped:
         return Response(file.zipped, headers=headers | {"Content-Encoding": "gzip"}, media_type=file.media_type)
     return Response(file.body, headers=headers, media_type=file.media_type)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an `Accept-Encoding` prefers gzip to nothing at all, by RFC 9110, 12.5.3; what can't be read counts as 0.
+
+    What is not named weighs as `*` does; "identity" weighs 1 where neither is there, so that "gzip;q=0.5" takes it.
+    """
+    weights: dict[str, float] = {}
+    for one in accepted.lower().split(","):
+        coding, *parameters = (part.strip() for part in one.split(";"))
+        weights[{"x-gzip": "gzip"}.get(coding, coding)] = _weight(parameters)
+    gzip_weight = weights.get("gzip", weights.get("*", 0.0))
+    return gzip_weight > 0 and gzip_weight >= weights.get("identity", 0.0)
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            return float(value) if _WEIGHT.fullmatch(value.strip()) else 0.0
+    return 1.0
+
+
+def is_known(tag: str, known: str) -> bool:
+    """Whether an `If-None-Match` names the tag, weakly or strongly, or is `*`: whatever there is, it has."""
+    return known.strip() == "*" or any(match[1] == tag for match in _TAG.finditer(known))
+
+
+def _field(request: Request, name: str) -> str:
+    """A header's value; one that was sent in several lines is one list."""
+    return ", ".join(request.headers.getlist(name))
 
 
 @lru_cache
@@ -85,7 +121,7 @@ def files() -> dict[str, Path]:
 def read_file(path: Path, modified_ns: int) -> File:
     """Read a file and compress it, once for each time it was modified; plotly's takes a few tenths of a second."""
     body = path.read_bytes()
-    return File(body, gzip.compress(body, 6), f'"{sha256(body).hexdigest()[:32]}"', _TYPES[path.suffix])
+    return File(body, gzip.compress(body, 6), sha256(body).hexdigest()[:32], _TYPES[path.suffix])
 
 
 def plotly_script() -> Path | None:

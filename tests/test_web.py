@@ -216,6 +216,8 @@ WRONG = [
     ("jobs/7", "job_id", "a UUID"),
     ("jobs/%00", "job_id", "text without NUL"),
     (f"jobs/{JOB}?job_id={JOB}", "job_id", "one value"),
+    ("marks?after=x", "after", "a place among marks"),
+    ("marks?after=99999999999999999:x", "after", "a place among marks"),
     ("marks?limit=0", "limit", "a whole number from 1 to 1,000"),
     ("workers?after=%00", "after", "text without NUL"),
     ("status?x=1", "x", "there is no such parameter"),
@@ -369,7 +371,7 @@ async def test_marks_of_a_window_are_listed(dsn: str, connection: AsyncConnectio
     async with asking(dsn) as client:
         found = await get(client, "marks", since=(NOW - timedelta(minutes=25)).isoformat())
         first = await get(client, "marks", limit=1)
-        second = await get(client, "marks", since=first["next"])
+        second = await get(client, "marks", after=first["next"])
 
     assert [one["text"] for one in found["marks"]] == ["<b>deploy</b> 20", "<b>deploy</b> 10"]
     assert len(first["marks"]) == 1 and found["next"] is None
@@ -382,6 +384,39 @@ async def test_status_is_what_the_command_shows(dsn: str, log: LogWriter) -> Non
 
     assert (status["position"], status["pending_batches"], status["unhealthy"]) == (1, 0, [])
     assert status["completeness"]["holes"] == 0
+
+
+async def walk(client: httpx.AsyncClient, path: str, field: str, **parameters: Any) -> list[Any]:
+    """Everything on all pages of a list, which must come to an end."""
+    seen: list[Any] = []
+    after = None
+    for _ in range(50):
+        page = await get(client, path, after=after, **parameters)
+        seen += page[field]
+        after = page["next"]
+        if after is None:
+            return seen
+    raise AssertionError(f"{path} does not end; it has come to {after!r}")
+
+
+async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    texts = ["b", "a", "a:b", "ä", "<b>", "x" * 1_019, "A", "12:", "%s"]
+    for number, text in enumerate(texts):
+        at_us = NOW_US + (number == 0)
+        await LogWriter(connection, names, f"w{text[:9]}").append(runs=[a_run(f"mark:{text}", at_us=at_us)])
+    await order_and_fold(connection, names)
+    async with asking(dsn) as client:
+        marks = await walk(client, "marks", "marks", limit=2)
+        keys = await walk(client, "series", "series", limit=2)
+        workers = await walk(client, "workers", "workers", limit=2)
+        alone = await walk(client, "marks", "marks", limit=1, since=NOW.isoformat())
+
+    assert sorted(one["text"] for one in marks) == sorted(texts) and marks[-1]["text"] == "b"
+    assert alone == marks
+    assert sorted(one["key"] for one in keys) == sorted(f"mark:{text}" for text in texts)
+    assert sorted(workers) == sorted({f"w{text[:9]}" for text in texts})
 
 
 # -- hostile keys -----------------------------------------------------------------------------------------
@@ -595,6 +630,57 @@ async def test_a_file_is_sent_compressed_and_once(dsn: str) -> None:
     assert first.text == plain.text == (web_files.PAGE / "page.js").read_text()
     assert (again.status_code, again.content) == (304, b"")
     assert first.headers["content-type"].startswith("text/javascript")
+
+
+async def test_each_encoding_of_a_file_has_its_own_tag_and_head_answers_like_get(dsn: str) -> None:
+    zipped, plain = {"Accept-Encoding": "br, gzip;q=0.8"}, {"Accept-Encoding": "gzip;q=0, *;q=0.5"}
+    async with asking(dsn, token=False) as client:
+        tags = {}
+        for name, sent in (("gzip", zipped), (None, plain)):
+            first = await client.get("/metrics-log/page.js", headers=sent)
+            assert first.headers.get("content-encoding") == name
+            tags[name] = first.headers["etag"]
+            head = await client.head("/metrics-log/page.js", headers=sent)
+            assert (head.status_code, head.content, head.headers) == (200, b"", first.headers)
+        assert tags["gzip"] != tags[None]
+
+        for known, sent, status in (
+            (tags["gzip"], zipped, 304),
+            (tags["gzip"], plain, 200),
+            (f'"x", W/{tags[None]}', plain, 304),
+            ("*", plain, 304),
+            (tags[None].strip('"'), plain, 200),
+            (tags[None].replace('"', "", 1), plain, 200),
+        ):
+            answer = await client.get("/metrics-log/page.js", headers=sent | {"If-None-Match": known})
+            assert answer.status_code == status, (known, sent)
+            assert answer.headers["etag"] == tags["gzip" if sent is zipped else None]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("x-gzip", True),
+        ("GZIP ; Q=1.000", True),
+        ("deflate, gzip;q=0.001", True),
+        ("*", True),
+        ("*;q=0", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("*, gzip;q=0", False),
+        ("gzip;q=0.5, identity", False),
+        ("gzip, identity;q=0.5", True),
+        ("identity", False),
+        ("gzipped", False),
+        ("gzip;q=x", False),
+        ("gzip;q=-1", False),
+        ("gzip;q=2", False),
+    ],
+)
+def test_weights_decide_whether_a_file_is_compressed(accepted: str, takes: bool) -> None:
+    assert web_files.takes_gzip(accepted) is takes
 
 
 async def test_plotlys_script_is_the_one_in_its_package(dsn: str) -> None:
