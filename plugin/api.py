@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +17,13 @@ from starlette.responses import Response
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import retention_s
 
-from .completeness import recent_completeness
-from .metrics import Metrics, metrics_of
+from .completeness import Completeness, recent_completeness
+from .metrics import Metrics, metrics_of, reader_of
+from .series_index import SeriesIndex
 from .web import page_routes
-from .window import MAX_BUCKETS
+from .web_room import RETRY_S, Busy, room, work
+from .web_series import index_of
+from .window import MAX_BUCKETS, Window
 
 
 class MetricsApiPlugin(ApiPlugin):
@@ -52,12 +55,8 @@ class MetricsApiPlugin(ApiPlugin):
     @requires(["authenticated"])
     async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         """List every metric: category (text before the first ":") -> names (the segment after it)."""
-        keys = await metrics_of(chancy).list_metrics(chancy)
-        categories: dict[str, set[str]] = defaultdict(set)
-        for key in keys:
-            category, _, name = key.partition(":")
-            categories[category].add(name.split(":", 1)[0])
-        return _json({"categories": {key: sorted(names) for key, names in categories.items()}, "count": len(keys)})
+        await reader_of(chancy).copy()  # all of it, as before: a list of a part would be wrong here
+        return Response(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")
 
     @staticmethod
     @requires(["authenticated"])
@@ -65,37 +64,58 @@ class MetricsApiPlugin(ApiPlugin):
         """Answer the metrics under a prefix for a window; a range longer than what is kept is cut to that."""
         params = request.query_params
         plugin = metrics_of(chancy)
+        worker_id = params.get("worker_id")
         resolution: Any = params.get("resolution", "5min")  # get_metrics says what is wrong with it
         try:
-            result = await plugin.get_metrics(
-                chancy,
-                metric_prefix=request.path_params["prefix"],
-                worker_id=params.get("worker_id"),
-                resolution=resolution,
-                start=datetime.fromisoformat(params["start"]) if "start" in params else None,
-                end=datetime.fromisoformat(params["end"]) if "end" in params else None,
-                range_seconds=_range(plugin, resolution, int(params["range"])) if "range" in params else None,
-                limit=int(params["limit"]) if "limit" in params else None,
+            async with room(chancy) if worker_id else nullcontext():
+                result = await plugin.get_metrics(
+                    chancy,
+                    metric_prefix=request.path_params["prefix"],
+                    worker_id=worker_id,
+                    resolution=resolution,
+                    start=datetime.fromisoformat(params["start"]) if "start" in params else None,
+                    end=datetime.fromisoformat(params["end"]) if "end" in params else None,
+                    range_seconds=_range(plugin, resolution, int(params["range"])) if "range" in params else None,
+                    limit=int(params["limit"]) if "limit" in params else None,
+                )
+            complete = await recent_completeness(chancy, result["start"], result["end"])
+        except Busy as error:
+            return Response(
+                msgspec.json.encode({"title": str(error)}), 503, {"Retry-After": str(RETRY_S)}, "application/json"
             )
         except (ValueError, OverflowError) as error:
-            return _json({"title": str(error)}, status=422)
-        return _json(
-            {
-                **result,
-                "completeness": await recent_completeness(chancy, result["start"], result["end"]),
-                "series": {
-                    key: {
-                        "type": metric.type,
-                        "unit": metric.unit,
-                        "data": metric.data,
-                        "aggregation": metric.aggregation,
-                        "sampled_at": metric.sampled_at,
-                        "summary": metric.summary,
-                    }
-                    for key, metric in result["series"].items()
-                },
-            }
+            return Response(msgspec.json.encode({"title": str(error)}), 422, media_type="application/json")
+        return Response(await work(chancy, _window, result, complete), media_type="application/json")
+
+
+def _categories(index: SeriesIndex) -> bytes:
+    categories: dict[str, set[str]] = defaultdict(set)
+    for key, _, _ in index.find():
+        category, _, name = key.partition(":")
+        categories[category].add(name.split(":", 1)[0])
+    shown = {key: sorted(names) for key, names in categories.items()}
+    return msgspec.json.encode({"categories": shown, "count": len(index)})
+
+
+def _window(result: Window, complete: Completeness | None) -> bytes:
+    """Return the answer as JSON, each series by itself: the encoder lets no other thread run meanwhile."""
+    # Not Chancy's json_dumps on dataclasses.asdict(): that takes a second for what the dashboard may ask for at once.
+    series = {
+        key: msgspec.Raw(
+            msgspec.json.encode(
+                {
+                    "type": metric.type,
+                    "unit": metric.unit,
+                    "data": metric.data,
+                    "aggregation": metric.aggregation,
+                    "sampled_at": metric.sampled_at,
+                    "summary": metric.summary,
+                }
+            )
         )
+        for key, metric in result["series"].items()
+    }
+    return msgspec.json.encode({**result, "completeness": complete, "series": series})
 
 
 def _range(plugin: Metrics, resolution: str, seconds: int) -> int:
@@ -105,8 +125,3 @@ def _range(plugin: Metrics, resolution: str, seconds: int) -> int:
     width = RESOLUTIONS[resolution]
     kept = retention_s(resolution, plugin.max_points, plugin.maximum_metric_age) // width * width
     return min(seconds, max(width, min(kept, MAX_BUCKETS * width)))
-
-
-def _json(body: Mapping[str, Any], *, status: int = 200) -> Response:
-    # Not Chancy's json_dumps on dataclasses.asdict(): that takes a second for what the dashboard may ask for at once.
-    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)

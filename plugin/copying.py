@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from anyio import to_thread
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
@@ -49,7 +50,12 @@ async def read_points(
         where=where.format(**{name: sql.Literal(value) for name, value in values.items()}),
     )
     async with cursor.copy(query) as copy:
-        data = b"".join([bytes(block) async for block in copy])
+        blocks = [bytes(block) async for block in copy]
+    return await to_thread.run_sync(_columns, blocks)
+
+
+def _columns(blocks: list[bytes]) -> ChangedPoints:
+    data = b"".join(blocks)
     table = np.frombuffer(data, _ROW, offset=_HEADER, count=(len(data) - _HEADER - _TRAILER) // _ROW.itemsize)
     return ChangedPoints(
         table["series"].astype(np.int32),

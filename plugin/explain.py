@@ -25,6 +25,7 @@ from chancy_metrics.projections.explain import Place, Remade, remake
 from chancy_metrics.projections.left_out import LeftOut, storable
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
+from chancy_metrics.projections.sums import to_float
 
 from .completeness import Source
 from .marks import Mark, read_marks
@@ -249,13 +250,12 @@ def _value(point: Point | None, again: Point | None) -> Value | None:
         return None
     sketch = point.sketch or (again.sketch if again is not None and again.tally == point.tally else b"")
     p50, p95, p99 = (_quantile(point, sketch, percent) for percent in (50, 95, 99))
-    total = float(point.sum)
     return Value(
         count=point.tally,
-        sum=total,
+        sum=to_float(point.sum),
         minimum=point.minimum,
         maximum=point.maximum,
-        average=total / point.tally,
+        average=to_float(point.sum / point.tally),  # of the exact sum, which may lie past the largest float64
         last=point.last,
         last_at=_moment(point.last_us / 1e6),
         p50=p50,

@@ -148,6 +148,7 @@ class Metrics(Plugin):
         self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
         self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
         self._maintenance: Maintenance | None = None
+        self._is_served = False
         self._warned_nobody = False
         self._forked = False
         self._warnings: RateLimited | None = None
@@ -210,6 +211,11 @@ class Metrics(Plugin):
         return list(TABLES)
 
     def api_plugin(self) -> str:
+        """Name what serves the page; whoever asks is about to, so the copy it shows is loaded from now on."""
+        self._is_served = True
+        for session in self._sessions.values():
+            if session.runs:
+                self._reader(session.chancy).begin()
         return "chancy_metrics.plugin.api.MetricsApiPlugin"
 
     def migrator(self, chancy: Chancy) -> Migrator | None:
@@ -254,6 +260,8 @@ class Metrics(Plugin):
         session = self._session(worker)
         session.runs = True
         self._point()
+        if self._is_served:
+            self._reader(chancy).begin()
         try:
             await session.run()
         finally:
@@ -507,7 +515,8 @@ class Metrics(Plugin):
             series, tracks = copy.series, copy.tracks
         if asks_window:
             assert start is not None and end is not None
-            return window(self._options, series, tracks, metric_prefix, name, start, end)
+            # In a thread: it may have 100,000 points.
+            return await asyncio.to_thread(window, self._options, series, tracks, metric_prefix, name, start, end)
         return history(self._options, series, tracks, metric_prefix)
 
     async def list_metrics(self, chancy: Chancy) -> list[str]:
@@ -697,10 +706,11 @@ class Metrics(Plugin):
         from chancy_metrics.events.log import short_transaction
 
         from .reader import read_worker
+        from .reading import reading
 
-        await chancy.pool.open()
+        # Not one of the pool's, which jobs need.
         async with (
-            chancy.pool.connection() as connection,
+            reading(chancy) as connection,
             short_transaction(connection, isolation="REPEATABLE READ") as cursor,
         ):
             return await read_worker(cursor, tables(chancy.prefix), worker_id, prefix)
@@ -729,6 +739,11 @@ def metrics_of(chancy: Chancy) -> Metrics:
     if not isinstance(plugin, Metrics):
         raise MetricsLogError(f"{chancy!r} has no metrics log: add chancy_metrics.plugin.Metrics() to its plugins")
     return plugin
+
+
+def reader_of(chancy: Chancy) -> Reader:
+    """Return what keeps this process's copy of the app's shared cache."""
+    return metrics_of(chancy)._reader(chancy)
 
 
 def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:

@@ -37,6 +37,11 @@ class Names(Mapping[int, Series]):
         exact = [one for one in self._shown[place : place + 1] if one[0] == prefix]
         return exact + self._shown[below:end]
 
+    def number_of(self, key: str) -> int | None:
+        """Return the number of the series shown under *key*; None if there is none."""
+        place = bisect_left(self._shown, key, key=_KEY)
+        return self._shown[place][1] if place < len(self._shown) and self._shown[place][0] == key else None
+
     @cached_property
     def _shown(self) -> list[tuple[str, int]]:
         return sorted(shown_keys(self._series).items())

@@ -48,6 +48,15 @@ class _Place(NamedTuple):
     token: UUID | None
 
 
+class _News(NamedTuple):
+    """What folds have changed past a copy's place, up to *place*."""
+
+    changes: list[dict[str, ChangedPoints]]
+    names: Mapping[int, Series]
+    horizons: Mapping[str, int]
+    place: _Place
+
+
 class Copy:
     """The merged points of the live version, by series number; a series is known while it has one.
 
@@ -70,8 +79,9 @@ class Copy:
                     kind = names[number].kind
                     if kind not in rows:  # of all points at once: one by one takes twice as long
                         rows[kind] = rows_of(kind, points.bucket, points.values)
-                    tracks = self.tracks.setdefault(number, {})
-                    tracks[resolution] = put(tracks.get(resolution), rows[kind][mine])
+                    tracks = self.tracks.get(number, {})
+                    # A new dict: whoever reads may have the one before.
+                    self.tracks[number] = tracks | {resolution: put(tracks.get(resolution), rows[kind][mine])}
 
     def keep(self, names: Mapping[int, Series], horizons: Mapping[str, int]) -> None:
         """Let go of what lies below the horizons, and of the series that have nothing left."""
@@ -88,6 +98,21 @@ class Copy:
         if self.tracks.keys() != self.series.keys():
             self.series = Names({number: names[number] for number in self.tracks})
 
+    def after(self, news: _News) -> Copy:
+        """Return what this becomes with what folds have changed; this one stays as it is, for those who read it."""
+        later = Copy(self.place, self.horizons)
+        later.series, later.tracks = self.series, dict(self.tracks)
+        for points in news.changes:
+            later.put(points, news.names)
+        later.keep(news.names, news.horizons)
+        later.series.under(None)  # their keys are put in order here, and not by whoever reads first
+        later.place = news.place
+        return later
+
+    def become(self, later: Copy) -> None:
+        """Take over everything of *later* at once."""
+        self.place, self.horizons, self.series, self.tracks = later.place, later.horizons, later.series, later.tracks
+
 
 class Reader:
     """Keeps one `Copy` for as long as somebody reads."""
@@ -100,11 +125,33 @@ class Reader:
         self._idle_s = idle_s
         self._copy: Copy | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[Copy] | None = None
+        self._began_at = 0.0
         self._wakeup = asyncio.Event()
         self._lock = asyncio.Lock()
         self._read_at = 0.0
         self._patience = Patience(ANSWER_S)
         self._warnings = RateLimited(log)
+
+    def begin(self) -> None:
+        """Load the copy in the background, unless it is there; what fails is tried again by whoever asks."""
+        if not self.following and self._loading is None:
+            self._began_at = time.monotonic()
+            self._loading = asyncio.create_task(self.copy(), name="metrics_load")
+            self._loading.add_done_callback(self._loaded)
+
+    async def copy_soon(self, within_s: float) -> Copy | None:
+        """Return the copy if it is there within so many seconds of the beginning of its load; None until then."""
+        self.begin()
+        if self._loading is None:
+            return await self.copy()
+        await asyncio.wait({loading := self._loading}, timeout=max(0.0, self._began_at + within_s - time.monotonic()))
+        return loading.result() if loading.done() else None
+
+    def _loaded(self, loading: asyncio.Task[Copy]) -> None:
+        self._loading = None
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            self._warnings.warn("load", f"the metrics cache could not be loaded: {type(error).__name__}: {error}")
 
     async def copy(self) -> Copy:
         """Return the copy; the first call loads it, later ones ask the database nothing."""
@@ -145,19 +192,25 @@ class Reader:
 
     async def _load_or_follow(self) -> None:
         names = tables(self._chancy.prefix)
+        news = None
         async with any_connection(self._chancy) as connection:
             with needs_schema(names), self._patience.waiting(connection):
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-                    if self._copy is None or not await self._follow(cursor, names, self._copy):
+                    if self._copy is not None:
+                        news = await self._follow(cursor, names, self._copy)
+                    if news is None:
                         self._copy = await _load(cursor, names)
+        if news is not None and self._copy is not None:
+            # In a thread, as the load: where 20,000 series change or expire at once, it takes half a second.
+            self._copy.become(await to_thread.run_sync(self._copy.after, news))
 
-    async def _follow(self, cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:
-        """Whether *copy* could be brought up to date; what is damaged in the ring is named."""
+    async def _follow(self, cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _News | None:
+        """Return what brings *copy* up to date; None if nothing does. What is damaged in the ring is named."""
         try:
             return await _follow(cursor, names, copy)
         except Damaged as error:
             self._warnings.warn("ring", f"the metrics cache is loaded again from the rollups: {error}")
-            return False
+            return None
 
     async def _follow_for_a_while(self) -> None:
         pool = self._chancy.pool
@@ -180,9 +233,9 @@ class Reader:
 
 
 async def read_worker(
-    cursor: AsyncCursor[TupleRow], names: Tables, worker: str, prefix: str | None
+    cursor: AsyncCursor[TupleRow], names: Tables, worker: str | None, prefix: str | None
 ) -> tuple[Names, dict[int, Tracks]]:
-    """Read the points of one worker from the rollups, in the caller's snapshot.
+    """Read the points of one worker, or for None of all together, from the rollups, in the caller's snapshot.
 
     The series are those from which keys under *prefix* come, whether this worker has points of them or not.
     """
@@ -191,17 +244,22 @@ async def read_worker(
     version = await live_version(cursor, names)
     series = await _names_near(cursor, names, version, prefix)
     copy = Copy(_Place(version.version, 0, None), version.horizons)
+    number = 0 if worker is None else await _worker_number(cursor, names, worker)
+    if number is not None and series:
+        where = sql.SQL(
+            "r.version = {version} AND r.worker = {worker} AND r.bucket >= {horizon} AND r.series = ANY({series})"
+        )
+        await _read_levels(cursor, names, copy, series, where, worker=number, series=list(series))
+    return Names(series), copy.tracks
+
+
+async def _worker_number(cursor: AsyncCursor[TupleRow], names: Tables, worker: str) -> int | None:
     await cursor.execute(
         sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers),
         {"name": storable(cursor, bounded_worker(worker))},
     )
     row = await cursor.fetchone()
-    if row is not None and series:
-        where = sql.SQL(
-            "r.version = {version} AND r.worker = {worker} AND r.bucket >= {horizon} AND r.series = ANY({series})"
-        )
-        await _read_levels(cursor, names, copy, series, where, worker=row[0], series=list(series))
-    return Names(series), copy.tracks
+    return None if row is None else int(row[0])
 
 
 async def _load(cursor: AsyncCursor[TupleRow], names: Tables) -> Copy:
@@ -215,7 +273,7 @@ async def _load(cursor: AsyncCursor[TupleRow], names: Tables) -> Copy:
     series = await _names(cursor, names, None)
     where = sql.SQL("r.version = {version} AND r.worker = 0 AND r.bucket >= {horizon}")
     await _read_levels(cursor, names, copy, series, where)
-    copy.keep(series, version.horizons)
+    await to_thread.run_sync(copy.keep, series, version.horizons)
     return copy
 
 
@@ -234,8 +292,8 @@ async def _read_levels(
         await to_thread.run_sync(copy.put, {resolution: points}, known)
 
 
-async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> bool:
-    """Apply what the ring has past the copy's place; False if the ring does not go on from there.
+async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _News | None:
+    """Read what the ring has past the copy's place; None if the ring does not go on from there.
 
     Raises:
         Damaged: What it has there is nothing a fold wrote.
@@ -259,27 +317,33 @@ async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> b
     )
     rows = await cursor.fetchall()
     if not rows:
-        return False
+        return None
     version, folds, *horizons = rows[0][4:]
     ring = [(_Place(*row[:3]), row[3]) for row in rows if row[1] is not None]
     if place.token is not None and (not ring or ring.pop(0)[0] != place):
-        return False
+        return None
     # Nothing may be missing between the copy and the version.
     if version != place.version or len(ring) != folds - place.fold:
-        return False
+        return None
     if any((of.version, of.fold) != (version, place.fold + step) for step, (of, _) in enumerate(ring, 1)):
-        return False
-    changes = [unpack_points(points, f"fold {of.fold} of the shared cache") for of, points in ring]
-    numbers = {int(one) for changed in changes for points in changed.values() for one in np.unique(points.series)}
+        return None
+    changes, numbers = await to_thread.run_sync(_unpack, ring)
     known: Mapping[int, Series] = copy.series
     if missing := sorted(numbers - copy.series.keys()):
         known = {**copy.series, **await _names(cursor, names, missing)}
-    # Nothing is awaited from here: whoever reads sees all of it or nothing.
-    for changed in changes:
-        copy.put(changed, known)
-    copy.keep(known, dict(zip(RESOLUTIONS, horizons, strict=True)))
-    copy.place = ring[-1][0] if ring else place
-    return True
+    return _News(changes, known, dict(zip(RESOLUTIONS, horizons, strict=True)), ring[-1][0] if ring else place)
+
+
+def _unpack(ring: list[tuple[_Place, bytes]]) -> tuple[list[dict[str, ChangedPoints]], set[int]]:
+    """Return what each fold has changed, and the numbers of the series in all of it."""
+    changes = [unpack_points(points, f"fold {of.fold} of the shared cache") for of, points in ring]
+    numbers = {int(one) for changed in changes for points in changed.values() for one in np.unique(points.series)}
+    return changes, numbers
+
+
+async def read_names(cursor: AsyncCursor[TupleRow], names: Tables) -> Names:
+    """Return all series that have a name, also those without points."""
+    return Names(await _names(cursor, names, None))
 
 
 async def _names(cursor: AsyncCursor[TupleRow], names: Tables, numbers: list[int] | None) -> dict[int, Series]:

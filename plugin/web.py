@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import psycopg
@@ -21,6 +21,7 @@ from .explain import UnknownSeries
 from .web_answers import ANSWERS, Answer
 from .web_files import SHELL, send_file
 from .web_parameters import Parameters, WrongParameter
+from .web_room import RETRY_S, Busy
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -58,6 +59,8 @@ def _answering(answer: Answer) -> Endpoint:
             return _json({"title": str(error)}, 404)
         except VersionRefused as error:
             return _json({"title": str(error)}, 409)
+        except Busy as error:
+            return _json({"title": str(error)}, 503, {"Retry-After": str(RETRY_S)})
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
         except psycopg.OperationalError as error:
@@ -66,8 +69,8 @@ def _answering(answer: Answer) -> Endpoint:
     return endpoint
 
 
-def _json(body: object, status: int = 200) -> Response:
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+def _json(body: object, status: int = 200, more: Mapping[str, str] | None = None) -> Response:
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(more or {})}
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import anyio
 import msgspec
 from chancy import Chancy
 
@@ -19,9 +18,10 @@ from .marks import Mark, read_marks
 from .metrics import metrics_of
 from .reading import reading
 from .status import Status, read_status
-from .web_events import read_events
+from .web_events import read_events, without_large_meta
 from .web_parameters import Parameters, WrongParameter
 from .web_points import NAMES, KeptResolution, Points, kept_resolutions, read_points
+from .web_room import room, work
 from .web_series import SeriesPage, WorkersPage, list_series, list_workers
 
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
@@ -29,8 +29,8 @@ MAX_RANGE_S = 10 * 365 * 86_400
 #: Of a place among marks: a moment and a text.
 _MOST_PLACE_BYTES = 17 + MAX_KEY_BYTES
 
-#: Points explained at once: this process may work on jobs, too.
-_EXPLAINING = anyio.CapacityLimiter(2)
+#: What of an explanation are events.
+_LISTS = ("largest", "failed", "first")
 
 #: Raises `WrongParameter` and what it asks raises; the result is made JSON.
 Answer = Callable[[Chancy, Parameters], Awaitable[object]]
@@ -50,8 +50,9 @@ class MarksPage(msgspec.Struct, frozen=True):
 async def series(chancy: Chancy, given: Parameters) -> SeriesPage:
     prefix, after = given.text("prefix"), given.text("after")
     limit = given.whole("limit", least=1, most=MAX_SERIES, default=100)
+    search = given.text("search")
     given.finish()
-    return await list_series(chancy, prefix, after=after, limit=limit)
+    return await list_series(chancy, prefix, search, after=after, limit=limit)
 
 
 async def workers(chancy: Chancy, given: Parameters) -> WorkersPage:
@@ -81,7 +82,9 @@ async def job(chancy: Chancy, given: Parameters) -> JobLife:
     job_id = given.identifier("job_id")
     given.finish()
     assert job_id is not None
-    return await job_life(chancy, job_id)
+    async with room(chancy):
+        life = await job_life(chancy, job_id)
+    return msgspec.structs.replace(life, updates=await work(chancy, without_large_meta, life.updates))
 
 
 async def explanation(chancy: Chancy, given: Parameters) -> Explained:
@@ -91,8 +94,10 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
     given.finish()
     if at is None:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
-    async with _EXPLAINING:
-        return await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
+    async with room(chancy):
+        found = await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
+    lists = {name: await work(chancy, without_large_meta, getattr(found, name)) for name in _LISTS}
+    return msgspec.structs.replace(found, **lists)
 
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
@@ -101,10 +106,10 @@ async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
     given.finish()
     behind = None if after is None else _mark_at(after)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
         found = await read_marks(cursor, tables(chancy.prefix), since, until, after=behind, limit=limit + 1)
     last = found[limit - 1] if len(found) > limit else None
-    return MarksPage(found[:limit], last and f"{microseconds(last.at)}:{last.text}")
+    return MarksPage(found[:limit], None if last is None else f"{microseconds(last.at)}:{last.text}")
 
 
 def _mark_at(place: str) -> Mark:
@@ -117,7 +122,8 @@ def _mark_at(place: str) -> Mark:
 
 async def status(chancy: Chancy, given: Parameters) -> Status:
     given.finish()
-    return await read_status(chancy, metrics_of(chancy).options)
+    async with room(chancy):
+        return await read_status(chancy, metrics_of(chancy).options)
 
 
 #: By path under /api/v1/metrics-log.

@@ -16,6 +16,7 @@ from . import window
 from .metrics import metrics_of
 from .options import Options, Resolution
 from .web_parameters import WrongParameter
+from .web_room import room, work
 from .web_series import metric_of
 from .window import MAX_BUCKETS, Metric, MetricValue, default_range_s
 
@@ -113,14 +114,16 @@ async def read_points(
     assert metric is not None
     kind, unit = metric.metric_type, metric.unit
     if worker_id is not None:
-        metric = (await plugin.get_metrics(chancy, key, worker_id)).get(key)
+        async with room(chancy):
+            metric = (await plugin.get_metrics(chancy, key, worker_id)).get(key)
     width = RESOLUTIONS[resolution]
-    values = {} if metric is None else dict(getattr(metric, f"values_{resolution}"))
-    buckets = [
-        _bucket(kind, _at(start), now < _at(start + width), values.get(_at(start)))
-        for start in range(first, last, width)
-    ]
+    buckets = await work(chancy, _buckets, metric, kind, resolution, range(first, last, width), now)
     return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)
+
+
+def _buckets(metric: Metric | None, kind: Kind, resolution: Resolution, starts: range, now: datetime) -> list[Bucket]:
+    values = {} if metric is None else dict(getattr(metric, f"values_{resolution}"))
+    return [_bucket(kind, at, now < at + timedelta(seconds=starts.step), values.get(at)) for at in map(_at, starts)]
 
 
 def _bounds(

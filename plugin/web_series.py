@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 from chancy import Chancy
@@ -13,9 +16,16 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
 
 from .explain import UnknownSeries
-from .metrics import metrics_of
+from .metrics import metrics_of, reader_of
+from .names import Names
+from .reader import Copy, Tracks, read_names, read_worker
 from .reading import reading
-from .window import Metric
+from .series_index import Listed, SeriesIndex
+from .web_room import room, work
+from .window import Metric, has_kept, kept_since, metric_in
+
+#: Seconds from the beginning of its load that a request waits for the copy of the cache, and then does without it.
+SOON_S = 1.0
 
 
 class ListedSeries(msgspec.Struct, frozen=True):
@@ -46,23 +56,67 @@ class WorkersPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-async def list_series(chancy: Chancy, prefix: str | None, *, after: str | None, limit: int) -> SeriesPage:
-    """Return series whose key begins with *prefix*, also in the middle of a segment; from this process's copy."""
-    begin = prefix or ""
-    segments, colon, _ = begin.rpartition(":")
-    found = await metrics_of(chancy).get_metrics(chancy, segments if colon else None)
-    matching = [(key, metric) for key, metric in sorted(found.items()) if key.startswith(begin)]
-    page = [(key, metric) for key, metric in matching if after is None or key > after][: limit + 1]
-    return SeriesPage(
-        [ListedSeries(key, metric.metric_type, metric.unit) for key, metric in page[:limit]],
-        len(matching),
-        page[limit - 1][0] if len(page) > limit else None,
+async def list_series(
+    chancy: Chancy, prefix: str | None, search: str | None = None, *, after: str | None, limit: int
+) -> SeriesPage:
+    """Return series whose key begins with *prefix*, also in the middle of a segment, and has each word of *search*.
+
+    From this process's copy; as long as that is being loaded, of all names there are.
+    """
+    index = await index_of(chancy)
+    return await work(chancy, _page, index, prefix or "", (search or "").split(), after, limit)
+
+
+def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | None, limit: int) -> SeriesPage:
+    found = index.find(begin, words)
+    first = 0 if after is None else bisect_right(found, after, key=lambda one: one.key)
+    page = found[first : first + limit]
+    more = len(found) > first + limit
+    return SeriesPage([ListedSeries(*one) for one in page], len(found), page[-1].key if more else None)
+
+
+class _Indexed(NamedTuple):
+    """An index, and of what: a fold or the end of a bucket may take series away."""
+
+    fold: int
+    kept: tuple[int, ...]
+    series: SeriesIndex
+
+
+_indexes: WeakKeyDictionary[Copy, _Indexed] = WeakKeyDictionary()
+
+
+async def index_of(chancy: Chancy) -> SeriesIndex:
+    """Return the series that have points now; made once for all requests between two folds."""
+    copy = await reader_of(chancy).copy_soon(SOON_S)
+    if copy is None:
+        async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+            names = await read_names(cursor, tables(chancy.prefix))
+        return await work(chancy, _index, names)
+    kept = kept_since(metrics_of(chancy).options)
+    at = (copy.place.fold, tuple(kept.values()))
+    indexed = _indexes.get(copy)
+    if indexed is None or indexed[:2] != at:
+        indexed = _Indexed(*at, await work(chancy, _index_kept, copy.series, copy.tracks, kept))
+        _indexes[copy] = indexed
+    return indexed.series
+
+
+def _index(names: Names) -> SeriesIndex:
+    return SeriesIndex(Listed(key, names[number].kind, names[number].unit) for key, number in names.under(None))
+
+
+def _index_kept(names: Names, tracks: Mapping[int, Tracks], kept: Mapping[str, int]) -> SeriesIndex:
+    return SeriesIndex(
+        Listed(key, names[number].kind, names[number].unit)
+        for key, number in names.under(None)
+        if has_kept(tracks.get(number, {}), kept)
     )
 
 
 async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> WorkersPage:
     names = tables(chancy.prefix)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
                 """
@@ -86,10 +140,19 @@ async def metric_of(chancy: Chancy, key: str) -> Metric:
     Raises:
         UnknownSeries: It has none; the message has the keys that come near.
     """
-    plugin = metrics_of(chancy)
-    metric = (await plugin.get_metrics(chancy, key)).get(key)
+    copy = await reader_of(chancy).copy_soon(SOON_S)
+    if copy is not None:
+        metric = metric_in(metrics_of(chancy).options, copy.series, copy.tracks, key)
+    else:
+        async with (
+            room(chancy),
+            reading(chancy) as connection,
+            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+        ):
+            series, tracks = await read_worker(cursor, tables(chancy.prefix), None, key)
+        metric = metric_in(metrics_of(chancy).options, series, tracks, key)
     if metric is None:
-        near = get_close_matches(key, await plugin.list_metrics(chancy), n=3)
+        near = await work(chancy, (await index_of(chancy)).near, key)
         like = f"; like it are {', '.join(map(repr, near))}" if near else ""
         raise UnknownSeries(f"there is no series {key!r}{like}: GET …/series lists them")
     return metric

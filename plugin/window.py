@@ -218,13 +218,31 @@ def history(
     options: Options, series: Names, tracks: Mapping[int, Mapping[str, Rows]], prefix: str | None
 ) -> dict[str, Metric]:
     """Make 0.24's answer: every series under *prefix* that has a point kept now."""
-    kept = horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
+    kept = kept_since(options)
     result = {}
     for key, number in series.under(prefix):
         mine = tracks.get(number, {})
-        if any(rows[-1, 0] >= kept[resolution] for resolution, rows in mine.items()):
+        if has_kept(mine, kept):
             result[key] = Metric(series[number].kind, series[number].unit, dict(mine), kept)
     return result
+
+
+def metric_in(options: Options, series: Names, tracks: Mapping[int, Mapping[str, Rows]], key: str) -> Metric | None:
+    """Return the one metric of a key; None if it has no point kept now."""
+    kept, number = kept_since(options), series.number_of(key)
+    mine = {} if number is None else tracks.get(number, {})
+    if number is None or not has_kept(mine, kept):
+        return None
+    return Metric(series[number].kind, series[number].unit, dict(mine), kept)
+
+
+def kept_since(options: Options) -> dict[str, int]:
+    """Return resolution -> start of the oldest bucket kept now, seconds since 1970."""
+    return horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
+
+
+def has_kept(tracks: Mapping[str, Rows], kept: Mapping[str, int]) -> bool:
+    return any(rows[-1, 0] >= kept[resolution] for resolution, rows in tracks.items())
 
 
 def window(

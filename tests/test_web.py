@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import uuid
 from array import array
 from collections.abc import AsyncIterator
@@ -11,8 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import httpx
+import msgspec
 import pytest
 from chancy import Chancy, Worker
 from chancy.plugins.api import Api, SimpleAuthBackend, auth
@@ -25,11 +29,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, web_events, web_files, window
+from chancy_metrics.plugin import Metrics, web_events, web_files, web_room, web_series, window
 from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.reader import Reader
 from chancy_metrics.plugin.web import page_routes
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, order_and_fold
+from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, order_and_fold
 
 ROOT = "/api/v1/metrics-log"
 JOB = uuid.UUID("019e2b7c-0000-7000-8000-000000000001")
@@ -550,6 +555,131 @@ async def test_a_search_that_takes_too_long_says_where_to_go_on(
     assert seen == five_batches
 
 
+# -- what it may take -----------------------------------------------------------------------------------------
+
+
+async def test_series_are_found_by_any_part_of_their_key(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    keys = ["job:app.Mail:failed", "queue:mail:failed", "queue:mail:wait", "queue:ship:failed"]
+    await LogWriter(connection, names).append(runs=[a_run(key, at_us=NOW_US) for key in keys])
+    await order_and_fold(connection, names)
+    async with asking(dsn) as client:
+        found = {
+            search: await walk(client, "series", "series", search=search, limit=1) for search in ("MAIL", "mai fa")
+        }
+        both = await get(client, "series", search="failed", prefix="queue:")
+
+    assert [one["key"] for one in found["MAIL"]] == keys[:3]
+    assert [one["key"] for one in found["mai fa"]] == keys[:2]
+    assert ([one["key"] for one in both["series"]], both["matching"]) == ([keys[1], keys[3]], 2)
+
+
+async def test_as_long_as_the_copy_is_loaded_the_database_is_asked(
+    dsn: str, log: LogWriter, at_now: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = {"series": {}, "points": {"key": "app:took", "resolution": "1min", "range": 240}}
+    async with asking(dsn) as client:
+        expected = {path: await get(client, path, **given) for path, given in questions.items()}
+    monkeypatch.setattr(web_series, "SOON_S", -1.0)
+    monkeypatch.setattr(Reader, "copy", lambda self: asyncio.Event().wait())  # it takes for ever
+    async with asking(dsn) as client:
+        assert {path: await get(client, path, **given) for path, given in questions.items()} == expected
+        assert (await client.get(f"{ROOT}/points?key=app:m")).status_code == 404
+
+
+async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start(dsn: str, log: LogWriter) -> None:
+    async with a_host(dsn) as (worker, metrics):
+        running = asyncio.create_task(metrics.run(worker, worker.chancy))
+        await asyncio.sleep(0)
+        reader = metrics._reader(worker.chancy)
+        assert not reader.following and reader._loading is None  # nobody asks here
+
+        Api(authentication_backend=SimpleAuthBackend({})).build_starlette_app(worker, worker.chancy)
+
+        async def is_loaded() -> bool:
+            return reader.following
+
+        await eventually(is_loaded)
+        running.cancel()
+
+
+async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_long_is_told_when_to_come_again(
+    dsn: str, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    most = 0
+    async with asking(dsn) as client, connections(dsn, 1) as (watcher,):
+        await get(client, "series")
+        paths = [path for path in ASKED if path not in ("series", "resolutions")]
+        asked = asyncio.gather(*(client.get(f"{ROOT}/{path}{ASKED[path]}") for path in paths * 6))
+        while not asked.done():
+            [(now,)] = await (await watcher.execute(count)).fetchall()
+            most = max(most, now)
+        assert {answer.status_code for answer in asked.result()} == {200}
+        # Besides those: the log's writer, one that the pool has, and one that is closing.
+        assert 1 < most <= web_room.MOST_CONNECTIONS + 4
+
+        monkeypatch.setattr(web_room, "WAIT_S", 0.01)
+        monkeypatch.setattr(web_room, "MOST_CONNECTIONS", 0)
+        monkeypatch.setattr(web_room, "_rooms", WeakKeyDictionary())
+        for path in paths:
+            answer = await client.get(f"{ROOT}/{path}{ASKED[path]}")
+            if path == "points":
+                assert answer.status_code == 200  # from memory
+                continue
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), path
+            assert "try again" in answer.json()["title"], path
+
+
+async def test_pages_of_large_events_end_at_a_number_of_bytes(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 5_000, 30, 40, 9_000, 9_000]
+    rows = [
+        a_row(NOW_US + number, job_id=JOB.bytes, meta=msgspec.msgpack.encode({"text": "x" * size}))
+        for number, size in enumerate(sizes)
+    ]
+    for part in (rows[:4], rows[4:]):
+        await LogWriter(connection, names).append(jobs=part)
+    await order_and_fold(connection, names)
+    monkeypatch.setattr(web_events, "MAX_BYTES", 6_000)
+    async with asking(dsn) as client:
+        pages, after, more = [], None, True
+        while more:
+            page = await get(client, "events", after=after)
+            pages.append([len(event["meta"]["text"]) for event in page["events"]])
+            after, more = page["next"], page["more"]
+        life = await get(client, f"jobs/{JOB}")
+        found = await get(client, "explain", key="global:status:succeeded", at=NOW.isoformat(), resolution="1hour")
+
+    assert [size for page in pages for size in page] == sizes
+    assert all(sum(page) < 6_000 or len(page) == 1 for page in pages)
+    for events in (life["updates"], *(found[name] for name in ("largest", "failed", "first"))):
+        for event in events:
+            assert len(event.get("meta", {}).get("text", "")) < 5_000
+            assert ("meta" in event) != ("left out" in event.get("damage", ""))
+
+
+async def test_numbers_are_finite_where_a_sum_is_past_the_largest_float(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    largest = sys.float_info.max
+    for sign, kind in ((1, "counter"), (-1, "histogram")):
+        await LogWriter(connection, names).append(
+            runs=[a_run(f"app:{kind}", [sign * largest] * 3, kind=kind, at_us=NOW_US)]
+        )
+    await order_and_fold(connection, names)
+    async with asking(dsn) as client:
+        for sign, kind in ((1, "counter"), (-1, "histogram")):
+            points = await get(client, "points", key=f"app:{kind}", resolution="1day", range=2 * 86_400)
+            found = await get(client, "explain", key=f"app:{kind}", at=NOW.isoformat(), resolution="1day")
+
+            assert [one["sum"] for one in points["buckets"] if "sum" in one] == [sign * largest]
+            for name in ("stored", "recomputed"):
+                assert (found[name]["sum"], found[name]["average"]) == (sign * largest, sign * largest), name
+
+
 # -- the shell --------------------------------------------------------------------------------------------
 
 
@@ -713,6 +843,8 @@ def test_the_document_names_every_route_and_parameter() -> None:
 
     for route in page_routes():
         assert f"`{route['path'].removeprefix('/api/v1')}" in text, route["path"]
-    parameters = "prefix after limit key resolution since until range worker_id at most kind producer func queue state"
+    parameters = (
+        "prefix search after limit key resolution since until range worker_id at most kind producer func queue state"
+    )
     for parameter in [*parameters.split(), "job_id", "error"]:
         assert f"`{parameter}" in text, parameter

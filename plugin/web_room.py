@@ -1,0 +1,73 @@
+"""How much of a process the page may take: connections to the database, and time of its processor, at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.to_thread
+from chancy import Chancy
+
+from chancy_metrics.events.errors import MetricsLogError
+
+#: Connections of one process with which requests are answered, and requests that may wait for one, each so long.
+MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 10.0
+#: What a client is told to wait before it tries again.
+RETRY_S = 2
+
+_Result = TypeVar("_Result")
+
+
+class Busy(MetricsLogError):
+    """Too many requests wait for the database already, or this one has for too long."""
+
+
+class _Room:
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(MOST_CONNECTIONS)
+        self.waiting = 0
+        # One thread at a time: more would not be faster, and each takes the interpreter from the event loop for 5 ms.
+        self.working = anyio.CapacityLimiter(1)
+
+
+_rooms: WeakKeyDictionary[Chancy, _Room] = WeakKeyDictionary()
+
+
+async def work(chancy: Chancy, function: Callable[..., _Result], *arguments: object) -> _Result:
+    """Call a function that takes more than some milliseconds in a thread."""
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=_room(chancy).working)
+
+
+def _room(chancy: Chancy) -> _Room:
+    return _rooms.setdefault(chancy, _Room())
+
+
+@asynccontextmanager
+async def room(chancy: Chancy) -> AsyncIterator[None]:
+    """Let a request of the page open one connection for a block: whoever else needs one is never refused for it.
+
+    Raises:
+        Busy: There was no room in time.
+    """
+    mine = _room(chancy)
+    if mine.waiting >= MOST_WAITING:
+        raise Busy(f"{mine.waiting:,} requests wait for the database in this process already: try again in a moment")
+    mine.waiting += 1
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await mine.free.acquire()
+    except TimeoutError:
+        raise Busy(
+            f"this process asks the database {MOST_CONNECTIONS} questions at once, and was busy with others for "
+            f"{WAIT_S:g} s: try again in a moment"
+        ) from None
+    finally:
+        mine.waiting -= 1
+    try:
+        yield
+    finally:
+        mine.free.release()
