@@ -6,16 +6,20 @@ Needs Chromium and its driver, as the dashboard's tests do.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 import uuid
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
@@ -282,6 +286,13 @@ async def test_series_are_found_while_typing_and_chosen_by_key(page: MetricsLog)
     page.drawn(1)
 
 
+async def test_series_are_found_by_any_part_of_their_key(page: MetricsLog) -> None:
+    page.show(range="6h")
+    page.one("#search").send_keys("MAIL exec")
+
+    page.wait(lambda: [found.text for found in page.all("#found .name")] == ["job:app.mail:execution_time", RUN])
+
+
 async def test_all_series_under_a_prefix_are_added_at_once(page: MetricsLog) -> None:
     page.show(range="6h")
     page.one("#search").send_keys("queue:mail:")
@@ -416,6 +427,80 @@ async def test_an_address_is_the_same_moment_in_every_zone(page: MetricsLog) -> 
         page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
+#: Number, unit, and what is written: never a thousand of one unit where one of the next would do.
+WRITTEN = [
+    (59.99, "seconds", "1 min"),
+    (3_599.9, "seconds", "1 h"),
+    (86_399.0, "seconds", "1 d"),
+    (0.9996, "seconds", "1 s"),
+    (5e-7, "seconds", "0.5 µs"),
+    (999.9e6, "bytes", "1 GB"),
+    (994e6, "bytes", "994 MB"),
+    (999_999.6, "count", "1M"),
+    (999_999, "count", "999,999"),
+    (-59.999, "seconds", "-1 min"),
+    (sys.float_info.max, "count", "1.80e+308"),
+    (0, "bytes", "0 B"),
+]
+#: Milliseconds and the length of time.
+LENGTHS = [
+    (59_400, "59 s"),
+    (59_600, "1 min"),
+    (3_599_000, "1 h"),
+    (7_199_000, "2 h"),
+    (5_400_000, "1 h 30 min"),
+    (86_399_000, "1 d"),
+    (172_799_000, "2 d"),
+    (90_000_000, "1 d 1 h"),
+]
+
+
+async def test_numbers_and_lengths_of_time_are_rounded_before_their_unit_is_chosen(page: MetricsLog) -> None:
+    page.show(SUCCEEDED)
+    written, lengths = page.browser.execute_async_script(
+        "const [numbers, spans, done] = arguments; Promise.all([import('/metrics-log/numbers.js'),"
+        " import('/metrics-log/times.js')]).then(([{ number }, { length }]) =>"
+        " done([numbers.map(([value, unit]) => number(value, unit)), spans.map(([ms]) => length(ms))]))",
+        WRITTEN,
+        LENGTHS,
+    )
+
+    assert written == [text for _, _, text in WRITTEN]
+    assert lengths == [text for _, text in LENGTHS]
+
+
+async def test_the_largest_numbers_are_drawn_and_a_days_bucket_is_read_out_with_its_date(page: MetricsLog) -> None:
+    first = datetime(2026, 3, 9, tzinfo=UTC)
+    starts = [(first + timedelta(days=day)).isoformat() for day in range(4)]
+    points = {
+        "key": "large",
+        "type": "counter",
+        "unit": "count",
+        "width_s": 86_400,
+        "since": starts[0],
+        "until": starts[3],
+        "generated_at": starts[3],
+        "buckets": [
+            {"at": at, "sum": sum_}
+            for at, sum_ in zip(starts, [sys.float_info.max, -sys.float_info.max, 1e308], strict=False)
+        ],
+    }
+    page.show(SUCCEEDED)
+    page.browser.execute_async_script(ONE_CHART, points)
+
+    heights = [bar.rect["height"] for bar in page.all(".bars .point path")]
+    assert min(heights) > 30 and abs(heights[0] - heights[1]) < 2
+    assert "Infinity" not in page.one(".chart").text
+    assert next(iter(page.values("large"))) == "total"
+    readouts = page.browser.execute_async_script(
+        "const done = arguments[0]; import('/metrics-log/times.js').then(({ bucketStart }) => {"
+        " const at = Date.UTC(2026, 2, 10, 5), day = 864e5;"
+        " done([bucketStart(at, day, at - day, at + day), bucketStart(at, 36e5, at - day, at),"
+        " bucketStart(at, 36e5, at, at + 36e5)]); })"
+    )
+    assert readouts == ["10 Mar 2026", "10 Mar 05:00", "05:00"]
+
+
 async def test_the_cursor_is_shared(page: MetricsLog) -> None:
     page.show(SUCCEEDED, "app:stock", range="6h", resolution="5min")
 
@@ -527,6 +612,71 @@ async def test_the_keyboard_does_all_of_it(page: MetricsLog) -> None:
     page.wait(lambda: page.focused() == plot)
     plot.send_keys("+")
     page.wait(lambda: "since" in page.address())
+
+
+async def test_the_keyboard_keeps_its_place_when_what_it_is_on_goes(site: Site, page: MetricsLog) -> None:
+    def has_place() -> bool:
+        return bool(page.browser.execute_script("return document.activeElement !== document.body"))
+
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 115 * 60))
+    page.show(SUCCEEDED, FAILED, RUN, range="24h")
+    for selector, charts in (("#chosen li button", 2), (".chart .remove", 1)):
+        page.one(selector).send_keys(Keys.ENTER)
+        page.drawn(charts)
+        page.wait(has_place)
+    page.one("#chosen li button").send_keys(Keys.ENTER)
+    page.drawn(0)
+    page.wait(has_place)
+
+    page.show(FAILED, of=FAILED, at=at, width="1hour")
+    page.wait(lambda: STORED in page.one("#panel").text)
+    [every] = [button for button in page.all("#panel button") if button.text.startswith("List all")]
+    every.send_keys(Keys.ENTER)
+    page.wait(lambda: not page.one("#panel").is_displayed() and has_place())
+    page.browser.back()
+    page.wait(lambda: STORED in page.one("#panel").text)
+    assert page.focused() == page.one("#panel-title")
+    since, until = (datetime.fromtimestamp(site.now_us / 1e6, UTC) - timedelta(hours=hours) for hours in (2, 1))
+    page.show(SUCCEEDED, since=since.isoformat(), until=until.isoformat())
+    page.one("#now").send_keys(Keys.ENTER)
+    page.wait(lambda: not page.one("#now").is_enabled() and has_place())
+
+
+# -- a new installation -----------------------------------------------------------------------------------
+
+
+async def test_a_new_installation_says_why_there_is_nothing_and_shows_the_first_numbers_when_they_come(
+    server: Server, template: str, site: Site
+) -> None:
+    name = f"new_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+    dsn = server.dsn(name)
+    with web(dsn) as url:
+        page = MetricsLog(site.page.browser, url)
+        await eventually(partial(answers, url))
+        page.log_in()
+        page.browser.get(f"{url}/metrics-log")
+        page.wait(lambda: "There are no numbers yet" in page.text)
+        assert "Nothing has been recorded" in page.one("#nothing").text
+        assert not page.all(".chart") and not page.one("#legend").is_displayed()
+
+        async with connections(dsn, 1) as (connection,):
+            now_us = time.time_ns() // 1_000
+            rows = [a_row(now_us - minute * MINUTE_US) for minute in (1, 9)]
+            await LogWriter(connection, tables("chancy_"), "worker-1").append(jobs=rows)
+
+        page.drawn(3)
+        assert not page.one("#nothing").is_displayed()
+        assert Select(page.one("#range")).first_selected_option.get_attribute("value") == "15m"
+
+
+async def answers(url: str) -> bool:
+    """Whether a web process has begun to serve."""
+    with suppress(httpx.TransportError):
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"{url}/metrics-log")).status_code == 200
+    return False
 
 
 # -- the tail ---------------------------------------------------------------------------------------------
@@ -649,6 +799,9 @@ async def test_it_fits_a_phone(page: MetricsLog, site: Site) -> None:
     page.show(FAILED, of=FAILED, at=at, width="1hour")
     page.wait(lambda: STORED in page.one("#panel").text)
     assert page.sideways() <= 0 and page.one("#panel").size["width"] <= 390
+    for link in page.all("#panel a.job"):
+        assert link.rect["x"] > 0 and link.rect["x"] + link.rect["width"] < 390
+    assert page.all("#panel a.job")
 
     page.browser.get(f"{page.url}/metrics-log?view=events")
     page.wait(lambda: page.all("#events-view tbody tr"))

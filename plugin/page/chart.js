@@ -2,9 +2,9 @@
 
 import { el, name, table, visible } from "./dom.js";
 import { markLines } from "./marks.js";
-import { number, hasScale } from "./numbers.js";
+import { number, hasScale, total } from "./numbers.js";
 import { draw, MARGIN } from "./plotly.js";
-import { clock, moment, span } from "./times.js";
+import { bucketStart, moment, span } from "./times.js";
 import { color } from "./theme.js";
 import { lines } from "./traces.js";
 import { followPointer } from "./pointer.js";
@@ -143,6 +143,11 @@ export class Chart {
     return (at - from) / (to - from);
   }
 
+  #start(index) {
+    const { width_s, since, until } = this.points;
+    return bucketStart(this.starts[index], width_s * 1_000, Date.parse(since), Date.parse(until));
+  }
+
   #unit(line) {
     return line.plain ? "count" : this.points.unit;
   }
@@ -153,19 +158,19 @@ export class Chart {
 
   #readout(index) {
     if (index >= 0 && this.points.buckets[index].missing) {
-      return [el("div", {}, el("dt", { class: "quiet", text: clock(this.starts[index]) }), el("dd", { text: "nothing observed" }))];
+      return [el("div", {}, el("dt", { class: "quiet", text: this.#start(index) }), el("dd", { text: "nothing observed" }))];
     }
     const shown = index >= 0 ? index : this.points.buckets.findLastIndex((bucket) => !bucket.missing);
     if (shown < 0) return [el("div", {}, el("dt", { class: "quiet", text: "no observation in this window" }))];
-    const total = index < 0 && this.lines[0].name === "count";
+    const isTotal = index < 0 && this.lines[0].name === "count";
     const items = this.lines.map((line) => {
-      const value = total ? line.values.reduce((sum, one) => sum + (one ?? 0), 0) : line.values[shown];
+      const value = isTotal ? total(line.values) : line.values[shown];
       const swatch = el("span", { class: "swatch" });
       if (line.hue) swatch.style.background = color(line.hue);
-      return el("div", {}, el("dt", {}, line.hue ? swatch : null, total ? "total" : line.name),
+      return el("div", {}, el("dt", {}, line.hue ? swatch : null, isTotal ? "total" : line.name),
         el("dd", { text: number(value, this.#unit(line)) }));
     });
-    const when = total ? null : el("div", {}, el("dt", { class: "quiet", text: index < 0 ? `latest, ${clock(this.starts[shown])}` : clock(this.starts[shown]) }));
+    const when = isTotal ? null : el("div", {}, el("dt", { class: "quiet", text: `${index < 0 ? "latest, " : ""}${this.#start(shown)}` }));
     return when ? [when, ...items] : items;
   }
 

@@ -27,6 +27,7 @@ export class Explanation {
     if (wanted === this.shown) return;
     this.shown = wanted;
     this.asked?.abort();
+    if (!wanted) this.#giveFocusBack();
     this.panel.hidden = !wanted;
     document.body.classList.toggle("with-panel", Boolean(wanted));
     if (!wanted) return;
@@ -129,11 +130,16 @@ export class Explanation {
     return el("section", {}, el("h3", { text: title }), ...content);
   }
 
-  /** Close, and give the focus back to where it was opened. */
   #close() {
     this.page.change({ of: "", at: "", width: "", job: "" }, true);
-    if (this.opener?.isConnected) this.opener.focus();
-    else byId("main").focus();
+  }
+
+  /** Give the focus, if it is in here, back to where the panel was opened from: however it is closed. */
+  #giveFocusBack() {
+    if (this.panel.contains(document.activeElement)) {
+      if (this.opener?.isConnected && this.opener.checkVisibility()) this.opener.focus();
+      else byId("main").focus();
+    }
     this.opener = null;
   }
 }

@@ -10,23 +10,39 @@ const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 /** Whether a number of this unit carries its unit with it. */
 export const hasScale = (unit) => unit in SCALES;
 
-/** A value to three digits, counts below a million in full. */
+/** A value to three digits in the largest scale it fills once rounded, counts below a million in full. */
 export function number(value, unit = "count") {
   if (value === null || value === undefined) return "–";
-  if (value === 0) return hasScale(unit) ? `0 ${SCALES[unit].find(([size]) => size === 1)[1]}` : "0";
+  const scales = SCALES[unit] ?? PLAIN;
+  const space = hasScale(unit) ? " " : "";
+  if (value === 0) return `0${space}${scales.find(([size]) => size === 1)[1]}`;
   const size = Math.abs(value);
   if (!hasScale(unit) && Number.isInteger(value) && size < 1_000_000) return WHOLE.format(value);
-  const scale = (SCALES[unit] ?? PLAIN).find(([least]) => size >= least);
-  if (!scale) return size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
-  const [least, suffix] = scale;
-  return `${Number((value / least).toPrecision(3))}${suffix ? (hasScale(unit) ? " " : "") + suffix : ""}`;
+  if (!hasScale(unit) && size >= 1e15) return value.toExponential(2);
+  if (!hasScale(unit) && size < 1) return size < 1e-3 ? value.toExponential(1) : String(rounded(value));
+  let index = scales.findIndex(([least]) => size >= least);
+  if (index < 0) index = scales.length - 1;
+  // 59.99 s are a minute, and 999.9 MB a gigabyte.
+  if (index > 0 && rounded(size / scales[index][0]) * scales[index][0] >= scales[index - 1][0] * (1 - 1e-9)) index -= 1;
+  const [least, suffix] = scales[index];
+  return `${written(rounded(value / least))}${suffix ? space + suffix : ""}`;
+}
+
+const rounded = (value) => Number(value.toPrecision(3));
+/** Past the largest scale, and below the smallest, the digits would not fit. */
+const written = (value) => (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential() : String(value));
+
+/** Add up; past the largest number it is that one, as the server's sums are. */
+export function total(values) {
+  const sum = values.reduce((before, one) => before + (one ?? 0), 0);
+  return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, sum));
 }
 
 export const whole = (value) => (value === null || value === undefined ? "–" : WHOLE.format(value));
 
 /** Two to six round numbers from *low* to *high*. */
 export function ticks(low, high) {
-  const rough = (high - low) / 5 || 1;
+  const rough = high / 5 - low / 5 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((one) => one >= rough) ?? rough;
   const found = [];

@@ -1,18 +1,17 @@
 // The page: who is signed in, what the address says is shown, and the parts that show it.
 
+import { fittingRange, firstNumbers } from "./beginning.js";
 import { ask, forgetToken, onTokenChange, signIn, signedOut, SignedOut, token } from "./api.js";
 import { byId } from "./dom.js";
 import { Charts } from "./charts.js";
 import { Controls } from "./controls.js";
+import { keepFocus } from "./focus.js";
 import { Explanation } from "./explain.js";
 import { Picker } from "./picker.js";
 import { StatusStrip } from "./status.js";
 import { Tail } from "./tail.js";
 import { followTheme } from "./theme.js";
 import { parse, write } from "./view.js";
-
-/** What is shown where the address names no series, of what there is. */
-const FIRST = ["global:status:succeeded", "global:status:failed"];
 
 class Page {
   constructor() {
@@ -25,6 +24,7 @@ class Page {
     this.status = new StatusStrip(this);
     this.explanation = new Explanation(this);
     this.tail = new Tail(this, byId("events-view"));
+    keepFocus(byId("main"));
     followTheme(byId("theme"), () => this.charts.redraw());
     addEventListener("popstate", () => this.#open(parse(location.search)));
     signedOut.addEventListener("refused", () => this.#askToSignIn());
@@ -50,10 +50,10 @@ class Page {
       this.signedIn = true;
       for (const id of ["status", "views", "sign-out"]) byId(id).hidden = false;
       byId("sign-in").hidden = true;
-      if (!this.view.keys.length && !location.search) this.view.keys = await this.#firstKeys();
       this.status.load();
       this.controls.load().catch((error) => this.#fail(error));
       await this.#open(this.view);
+      if (!this.view.keys.length && !location.search) await this.#begin();
     } catch (error) {
       this.#fail(error);
     }
@@ -100,12 +100,14 @@ class Page {
     else if (changed("counters", "histograms")) this.charts.redraw();
   }
 
-  async #firstKeys() {
-    const { series } = await ask("series", { prefix: "global:status", limit: 20 });
-    const times = await ask("series", { prefix: "queue:", limit: 50 });
-    const known = series.map((one) => one.key);
-    const waits = times.series.filter((one) => one.type === "histogram").map((one) => one.key);
-    return [...FIRST.filter((key) => known.includes(key)), ...waits.slice(0, 2)];
+  /** Show the first series there are, as soon as there are some, unless somebody chooses others meanwhile. */
+  async #begin() {
+    const isUntouched = () => this.signedIn && !this.view.keys.length && !location.search;
+    const keys = await firstNumbers(isUntouched);
+    byId("nothing").hidden = true;
+    if (!keys.length || !isUntouched()) return;
+    const range = await fittingRange(keys);
+    if (isUntouched()) await this.#open({ ...this.view, keys, range: range ?? this.view.range }, this.view);
   }
 
   async #signIn(event) {

@@ -23,14 +23,14 @@ export class Picker {
     this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // the input keeps the focus
   }
 
-  /** List the series whose key begins with what was typed. */
+  /** List the series whose key has what was typed in it; of several words, each. */
   async search() {
     this.asked?.abort();
     this.asked = new AbortController();
-    const prefix = this.input.value.trim();
+    const search = this.input.value.trim();
     try {
-      const page = await ask("series", { prefix, limit: LISTED }, this.asked.signal);
-      if (document.activeElement === this.input) this.#list(page, prefix);
+      const page = await ask("series", { search, limit: LISTED }, this.asked.signal);
+      if (document.activeElement === this.input) this.#list(page, search);
     } catch (error) {
       if (error.name !== "AbortError") this.#say(error.message);
     }
@@ -57,7 +57,7 @@ export class Picker {
     );
   }
 
-  #list(page, prefix) {
+  #list(page, search) {
     const { keys } = this.page.view;
     this.options = page.series.map((one) => ({ ...one, keys: [one.key] }));
     const free = page.series.map((one) => one.key).filter((key) => !keys.includes(key));
@@ -72,7 +72,7 @@ export class Picker {
         el("span", { class: "quiet", text: option.all ? "" : `${option.type} · ${visible(option.unit)}` }),
       )),
     );
-    if (!this.options.length) this.#say(prefix ? "No series begins with that" : "There are no series yet");
+    if (!this.options.length) this.#say(search ? "No series has that in its key" : "There are no series yet");
     else if (rest > 0) this.list.append(el("div", { class: "quiet more", role: "presentation", text: `… and ${whole(rest)} more: type on` }));
     this.#open();
     announce(`${whole(page.matching)} series`);

@@ -3,7 +3,7 @@
 import { timeTicks } from "./times.js";
 import { number, ticks } from "./numbers.js";
 import { color } from "./theme.js";
-import { reach, traces } from "./traces.js";
+import { divided, drawnBy, reach, traces } from "./traces.js";
 
 /** Space around the plotting area, pixels; the cursor and the marks lie over the same area. */
 export const MARGIN = { l: 54, r: 10, t: 8, b: 22 };
@@ -31,12 +31,14 @@ export function loadPlotly() {
 export async function draw(element, points, shown, width) {
   const Plotly = await loadPlotly();
   const [from, to] = [Date.parse(points.since), Date.parse(points.until)];
-  const [low, high] = reach(shown);
+  const by = drawnBy(shown);
+  const drawn = divided(shown, by);
+  const [low, high] = reach(drawn);
   const unit = shown[0].plain ? "count" : points.unit;
   const vertical = ticks(low, high);
   const horizontal = timeTicks(from, to, Math.max(2, Math.floor(width / 80)));
   const axis = { fixedrange: true, zeroline: false, showline: false, tickfont: { color: color("quiet"), size: 11 } };
-  await Plotly.react(element, traces(points, shown), {
+  await Plotly.react(element, traces(points, drawn), {
     width, height: HEIGHT, margin: { ...MARGIN, pad: 0 }, barmode: "overlay",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif" }, hovermode: false, showlegend: false,
@@ -48,7 +50,7 @@ export async function draw(element, points, shown, width) {
     yaxis: { ...axis, range: [0, 1], visible: false },
     yaxis2: {
       ...axis, overlaying: "y", side: "left", range: [low, high], gridcolor: color("grid"), tickmode: "array",
-      tickvals: vertical, ticktext: vertical.map((value) => number(value, unit)),
+      tickvals: vertical, ticktext: vertical.map((value) => (by === 1 ? number(value, unit) : `${Number(value.toPrecision(3))}e${Math.round(Math.log10(by))}`)),
     },
     shapes: points.buckets.filter((bucket) => bucket.partial).map((bucket) => ({
       type: "rect", layer: "below", xref: "x", yref: "paper", y0: 0, y1: 1, x0: Date.parse(bucket.at),

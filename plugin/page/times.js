@@ -48,18 +48,36 @@ export function span(from_ms, to_ms) {
   return `${DATE.format(from_ms)} ${CLOCK.format(from_ms)} – ${end} UTC`;
 }
 
+/** The start of a bucket of a window, as short as it is clear: with its day unless the whole window is of one day. */
+export function bucketStart(at_ms, width_ms, from_ms, to_ms) {
+  if (width_ms >= DAY) return YEAR.format(at_ms);
+  const sameDay = Math.floor(from_ms / DAY) === Math.floor((to_ms - 1) / DAY);
+  return sameDay ? CLOCK.format(at_ms) : `${DATE.format(at_ms)} ${CLOCK.format(at_ms)}`;
+}
+
+/** The shortest range that ends now and has a moment in it. */
+export function rangeSince(from_ms, now_ms = Date.now()) {
+  const fitting = Object.entries(RANGES).find(([, [length_ms]]) => now_ms - length_ms <= from_ms);
+  return (fitting ?? Object.entries(RANGES).at(-1))[0];
+}
+
 /** How long ago, roughly. */
 export function ago(ms, now_ms = Date.now()) {
   const past = Math.max(0, now_ms - ms);
   return past < SECOND ? "just now" : `${length(past)} ago`;
 }
 
-/** A length of time, in its largest unit or two. */
+/** A length of time, in its largest unit or two, each less than one of the next. */
 export function length(ms) {
-  if (ms < MINUTE) return `${Math.round(ms / SECOND)} s`;
-  if (ms < HOUR) return `${Math.round(ms / MINUTE)} min`;
-  if (ms < DAY) return `${Math.floor(ms / HOUR)} h ${Math.round((ms % HOUR) / MINUTE)} min`;
-  return `${Math.floor(ms / DAY)} d ${Math.round((ms % DAY) / HOUR)} h`;
+  const [s, min, h] = [SECOND, MINUTE, HOUR].map((unit) => Math.round(ms / unit));
+  if (s < 60) return `${s} s`;
+  if (min < 60) return `${min} min`;
+  return min < 24 * 60 ? two(min, 60, "h", "min") : two(h, 24, "d", "h");
+}
+
+function two(count, size, large, small) {
+  const rest = count % size;
+  return `${Math.floor(count / size)} ${large}${rest ? ` ${rest} ${small}` : ""}`;
 }
 
 const STEPS = [1, 2, 5, 10, 15, 30].map((n) => n * MINUTE)

@@ -46,6 +46,18 @@ function rates(points, field) {
 
 const hueOf = (points) => STATES.find(([state]) => points.key.endsWith(`:${state}`))?.[1] ?? "counter";
 
+/** What values are divided by to be drawn: plotly leaves out, or can't scale, what is near the ends of float64. */
+export function drawnBy(shown) {
+  const peak = shown.flatMap((line) => line.values).reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
+  const isPlain = peak === 0 || (peak > 1e-290 && peak < 1e290);
+  return isPlain ? 1 : Math.max(10 ** Math.floor(Math.log10(peak)), Number.MIN_VALUE);
+}
+
+/** The lines with every value divided. */
+export const divided = (shown, by) => (by === 1 ? shown : shown.map((line) => ({
+  ...line, values: line.values.map((one) => one && one / by), above: line.above?.map((one) => one && one / by),
+})));
+
 /** Lowest and highest value on the axis, with some room; from 0 where nothing lies below it. */
 export function reach(shown) {
   const values = shown.filter((line) => line.style !== "none").flatMap((line) => line.values.concat(line.above ?? []))

@@ -1,0 +1,68 @@
+// A new installation: why there are no numbers yet, and what to show once there are some.
+
+import { ask, SignedOut } from "./api.js";
+import { byId, el } from "./dom.js";
+import { whole } from "./numbers.js";
+import { DAY, rangeSince } from "./times.js";
+
+const AGAIN_MS = 1_000;
+/** What is shown where the address names no series, of what there is. */
+const FIRST = ["global:status:succeeded", "global:status:failed"];
+const MOST = 4;
+
+/** The series to begin with: how jobs end, then the times of queues, then whatever there is; [] if there is none. */
+export async function firstKeys() {
+  const [states, queues] = [await ask("series", { prefix: "global:status", limit: 20 }), await ask("series", { prefix: "queue:", limit: 50 })];
+  const known = states.series.map((one) => one.key);
+  const times = queues.series.filter((one) => one.type === "histogram").map((one) => one.key);
+  const keys = [...FIRST.filter((key) => known.includes(key)), ...times.slice(0, 2)];
+  if (keys.length) return keys;
+  const { series } = await ask("series", { limit: MOST });
+  return series.map((one) => one.key);
+}
+
+/** The shortest range that has all there is of the series in the last day; null where they have nothing in it. */
+export async function fittingRange(keys) {
+  const answers = await Promise.all(keys.map((key) => ask("points", { key, resolution: "5min", range: DAY / 1_000 })));
+  const first = answers.map(({ buckets }) => buckets.find((bucket) => !bucket.missing)).filter(Boolean).map(({ at }) => Date.parse(at));
+  return first.length ? rangeSince(Math.min(...first)) : null;
+}
+
+/** Say why there is nothing, again and again, until there are series, whose keys are returned, or *goesOn* says no. */
+export async function firstNumbers(goesOn) {
+  const note = byId("nothing");
+  while (goesOn()) {
+    try {
+      const keys = await firstKeys();
+      if (keys.length) return keys;
+      tell(note, reasons(await ask("status")));
+    } catch (error) {
+      if (error instanceof SignedOut) throw error;
+      tell(note, [error.message]);
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+  return [];
+}
+
+function tell(note, sentences) {
+  note.hidden = false;
+  const shown = sentences.join("\n");
+  if (note.dataset.shown === shown) return; // said once to who listens
+  note.dataset.shown = shown;
+  note.replaceChildren(el("h2", { text: "There are no numbers yet" }), ...sentences.map((text) => el("p", { text })));
+}
+
+/** Why a log without any series has none, and what happens next. */
+export function reasons(status) {
+  const waiting = status.pending_batches;
+  const next = "This page shows them as they come.";
+  if (waiting && !status.folded_by) {
+    return [`${waiting === 1 ? "One batch" : `${whole(waiting)} batches`} of events wait, and nobody has folded any yet: a worker does within 5 s of its start. If none runs, start one, or run \u201cchancy-metrics fold\u201d.`, next];
+  }
+  if (waiting) return [`${waiting === 1 ? "One batch" : `${whole(waiting)} batches`} of events wait for the next fold.`, next];
+  if (!status.position && !status.ordered_position) {
+    return ["Nothing has been recorded: a worker records each job that ends, and whatever your code observes. The first numbers are there some 5 s after that, later ones after each sync_interval.", next];
+  }
+  return ["What was recorded has expired, or nobody has observed anything since.", next];
+}
