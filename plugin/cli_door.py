@@ -22,6 +22,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from .cli_app import load
 from .cli_errors import TRACEBACK, sentence_of
 from .metrics import Metrics
+from .redaction import without_password
 from .terminal import json_line, safe
 
 #: Exit codes: fine, could not run, wrong usage, ran and found something wrong, interrupted.
@@ -268,7 +269,8 @@ class Front(Section):
             return _refuse_usage(door, error)
         except Exception as error:  # whatever it is, who runs a command gets a sentence
             if os.environ.get(TRACEBACK):
-                door.tell(*"".join(traceback.format_exception(error)).splitlines())
+                text = "".join(traceback.format_exception(error))
+                door.tell(*without_password(text, door.chancy.dsn if door.chancy else "").split("\n"))
             return door.refuse(sentence_of(error, door.chancy), COULD_NOT)
 
 

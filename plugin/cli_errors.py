@@ -64,8 +64,8 @@ def sentence_of(error: BaseException, chancy: Chancy | None = None) -> str:
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    said = _said(error, chancy)
-    return " ".join(without_password(said, "" if chancy is None else chancy.dsn).split())
+    # Without the DSN: what `connect` raises says nothing of it, and a password may be a word of every sentence.
+    return " ".join(without_password(_said(error, chancy)).split())
 
 
 def _said(error: BaseException, chancy: Chancy | None) -> str:
@@ -78,7 +78,8 @@ def _said(error: BaseException, chancy: Chancy | None) -> str:
         return f"{where}{error.strerror}"
     if isinstance(error, MemoryError):
         return "this process has no memory left: run the command where there is more"
-    return f"unexpected {in_words(error)}; {TRACEBACK}=1 shows where it came from"
+    text = without_password(in_words(error), "" if chancy is None else chancy.dsn)
+    return f"unexpected {text}; {TRACEBACK}=1 shows where it came from"
 
 
 def _of_the_database(error: psycopg.Error, chancy: Chancy | None) -> str:

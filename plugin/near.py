@@ -18,8 +18,9 @@ from chancy_metrics.projections.selection import Selection, names_of, type_of
 from .audit import pages
 from .connection import own_connection
 
-#: Positions before the end of the order in which names are looked for, and names of series and workers besides.
-_POSITIONS, _NAMES = 500, 5_000
+#: Positions before the end of the order in which names are looked for, up to so many events, and names of series and
+#: workers besides.
+_POSITIONS, _EVENTS, _NAMES = 200, 50_000, 5_000
 #: Where there are no more than so many names, all of them are offered.
 _FEW = 6
 _WORDS = {
@@ -90,8 +91,12 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         end = await read_end(cursor, names)
         found = await _stored(cursor, names, field)
+    seen = 0
     async with aclosing(pages(chancy, Selection(first_position=max(1, end - _POSITIONS)))) as recent:
         async for page in recent:
+            seen += len(page.events)
+            if seen > _EVENTS:
+                break
             for event in page.events:
                 if field == "error":
                     found |= set(names_of(type_of(event.error)))

@@ -369,10 +369,11 @@ def test_an_error_nobody_thought_of_is_a_sentence_too(monkeypatch: pytest.Monkey
         (psycopg.OperationalError("consuming input failed: server closed"), "can't be reached: consuming"),
         (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
         (MemoryError(), "no memory left"),
+        (RuntimeError("dsn is postgresql://u:secret@h/d"), "u:***@h/d"),
     ],
 )
 def test_each_kind_of_error_says_what_to_do(error: Exception, words: str) -> None:
-    said = sentence_of(error, Chancy("postgresql://"))
+    said = sentence_of(error, Chancy("postgresql://chancy:chancy@127.0.0.1:1/chancy"))
 
     assert words in said and "\n" not in said
 
