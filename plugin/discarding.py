@@ -112,9 +112,28 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
         given_up = await _give_up(cursor, names, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
         if not given_up:
             raise MetricsLogError(
-                f"rule {rule!r} has failed on no batch that is not given up; {await _left_out(cursor, names)}"
+                f"rule {rule!r} has failed on no batch that is not given up; {await _failing(cursor, names)}"
             )
     return given_up
+
+
+async def _failing(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
+    """Say which rules have failed on batches that are not given up."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT DISTINCT rule
+            FROM {dead}
+            WHERE discarded_at IS NULL
+                AND rule <> ''
+            ORDER BY rule
+            LIMIT %(most)s
+            """
+        ).format(dead=names.dead_letters),
+        {"most": _NAMED},
+    )
+    rules = [repr(row[0]) for row in await cursor.fetchall()]
+    return f"those that have: {', '.join(rules)}" if rules else "no rule has"
 
 
 async def _give_up(
