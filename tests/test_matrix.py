@@ -202,6 +202,31 @@ CASES = [
         },
     ),
     Case(
+        "what a session lost at its end, and what others hold",
+        by(
+            """
+            INSERT INTO {sessions} (session, worker, producers, append_interval, seen_at, ended_at, held)
+            SELECT gen_random_uuid(), 'web', '{{}}', 1, clock_timestamp() - age, ended_at, held::jsonb
+            FROM (
+                VALUES (interval '0', clock_timestamp(), '{{"observations": 400, "job_updates": 20}}'),
+                    ('1 hour', NULL, '{{"observations": 3}}'), ('0', NULL, '{{"job_updates": 5}}')
+            ) AS s (age, ended_at, held)
+            """
+        ),
+        "",
+        {
+            "status": ["lost            400 observations, 20 job updates", "in memory       5 job updates"],
+            "completeness": ["lost            400 observations, 20 job updates", "in memory       5 job updates"],
+            "status json": ['"lost":{"job_updates":20,"observations":400}'],
+            "http": ['"in_memory":{"job_updates":5}'],
+            "strip": [
+                "Lost at an end bad 20 job updates, 400 observations",
+                "Uncertain warn 3 observations",
+                "In memory warn 5 job updates",
+            ],
+        },
+    ),
+    Case(
         "what is not folded yet",
         what_waits,
         "",

@@ -24,6 +24,9 @@ export function facts(status) {
     ["Dead letters", whole(completeness.dead_letters), completeness.dead_letters ? "bad" : ""],
     ["Failing rules", whole(completeness.failing_rules.length), completeness.failing_rules.length ? "bad" : ""],
     ["Unclean ends", whole(completeness.ended_uncleanly), completeness.ended_uncleanly ? "warn" : ""],
+    ...held("Lost at an end", completeness.lost, "bad"),
+    ...held("Uncertain", completeness.uncertain, "warn"),
+    ...held("In memory", completeness.in_memory, "warn"),
     ["Dropped", whole(completeness.dropped), completeness.dropped ? "warn" : ""],
     ["Drift", faults || verified?.share.whole ? whole(faults) : "not checked", faults ? "bad" : ""],
     ["Compared", verified ? percent(verified.share.whole) : "nothing"],
@@ -31,6 +34,13 @@ export function facts(status) {
     ["Log", number(status.log_bytes, "bytes")],
     ["Series", whole(status.series)],
   ];
+}
+
+/** What sessions held or lost, by kind; no fact where that is nothing. */
+function held(term, kinds, how) {
+  const words = { observations: "observations", job_updates: "job updates", dropped: "dropped from a full buffer" };
+  const parts = Object.entries(kinds).filter(([, count]) => count).map(([kind, count]) => `${whole(count)} ${words[kind] ?? kind}`);
+  return parts.length ? [[term, parts.join(", "), how]] : [];
 }
 
 function lastVerify({ verified, version }, now) {
