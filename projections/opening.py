@@ -171,11 +171,10 @@ async def _span(cursor: AsyncCursor[TupleRow], tables: Tables, day: date) -> _Sp
             """
             SELECT coalesce(min(position), 0), coalesce(max(position), 0),
                 (SELECT count(*) FROM {pending} WHERE day = %(day)s)
-                    + (SELECT count(*) FROM {spill} WHERE day = %(day)s)
             FROM {ledger}
             WHERE day = %(day)s
             """
-        ).format(ledger=tables.ledger, pending=tables.pending, spill=tables.spill),
+        ).format(ledger=tables.ledger, pending=tables.pending),
         {"day": day},
     )
     row = await cursor.fetchone()

@@ -52,6 +52,7 @@ class Everything:
         appended: Batches that are in, by the day they lie in.
         done: How often each kind of work was done.
         busy: Kinds of work that still go on.
+        blockers: What kept the days, and how often.
     """
 
     def __init__(self, dsn: str, names: Tables) -> None:
@@ -60,6 +61,7 @@ class Everything:
         self.appended: Counter[date] = Counter()
         self.done: Counter[str] = Counter()
         self.busy = {*ROUNDS, "prune"}
+        self.blockers: Counter[str] = Counter()
 
     async def write(self, worker: str) -> None:
         """Append to any day; what a day does not take any more is spilled."""
@@ -78,7 +80,7 @@ class Everything:
                 self.appended[batch_id.day] += done.state == "appended"
                 self.appended[TODAY] += done.state == "spilled"
                 await anyio.sleep(0.001)
-        raise AssertionError(f"after {MOST} appends not yet done: {self.busy}")
+        raise AssertionError(f"after {MOST} appends not yet done: {self.busy}; {self.done}; {self.blockers}")
 
     async def fold(self) -> None:
         async with connections(self.dsn, 1) as (connection,):
@@ -127,6 +129,7 @@ class Everything:
             while self.done["prune"] < len(PAST):
                 [pruned] = await prune(connection, self.names, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
                 self.done["prune"] += pruned.state == "gone"
+                self.blockers[f"{pruned.state}: {pruned.blocker}"] += 1
                 if "(resting)" in pruned.blocker:
                     newest = await self._newest_that_rests()
                     await advance(connection, self.names, folder="pruner", version=newest)
