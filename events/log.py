@@ -101,7 +101,7 @@ async def short_transaction(
 _APPEND = """
 SELECT state, at, error_code, error_text
 FROM {append}(
-    %(lock_wait_ms)s::integer, %(is_retry)s, %(day)s::date, %(producer)s, %(sequence)s::bigint, %(worker)s::text,
+    %(lock_wait_ms)s::integer, %(earlier)b, %(day)s::date, %(producer)s, %(sequence)s::bigint, %(worker)s::text,
     %(first_us)s::bigint, %(last_us)s::bigint, %(events)s::integer, %(closes)s, %(codec)s::smallint, %(payload)b,
     %(sha256)b
 )
@@ -145,16 +145,16 @@ async def append(
     worker: str,
     closes: bool = False,
     lock_wait_ms: int = 0,
-    is_retry: bool = False,
+    earlier: bytes | None = None,
 ) -> Appended:
     """Append one batch in the caller's transaction; what the log can't take now goes into the spill table.
 
     Args:
         lock_wait_ms: How long each lock of the log is waited for; 0 waits for ever. A spilled batch adds 10 ms at
             the most.
-        is_retry: Whether an earlier transaction may have written this id. It is looked up first: once that transaction
-            has ended, "known" is final, and so is what is written. If it has not, the same bytes may be both in the
-            log and spilled, of which `sequence` drops one.
+        earlier: The sha256 of other bytes that an earlier transaction, which has ended, may have written under this
+            id. They are looked up first, and "known" says that they are there. The same bytes need no look: they may
+            come to be both in the log and spilled, of which `sequence` drops one.
 
     Raises:
         psycopg.Error: Neither the log nor the spill table took it. The transaction is whole if the server could
@@ -168,7 +168,7 @@ async def append(
         worker=worker,
         closes=closes,
         lock_wait_ms=lock_wait_ms,
-        is_retry=is_retry,
+        earlier=earlier,
     )
     return await receive(cursor)
 
@@ -182,10 +182,10 @@ async def send(
     worker: str,
     closes: bool = False,
     lock_wait_ms: int = 0,
-    is_retry: bool = False,
+    earlier: bytes | None = None,
 ) -> None:
     """The first half of `append`, which in a pipeline waits for nothing; `receive` is the other."""
-    values = _values(batch_id, batch, worker, lock_wait_ms) | {"closes": closes, "is_retry": is_retry}
+    values = _values(batch_id, batch, worker, lock_wait_ms) | {"closes": closes, "earlier": earlier}
     await cursor.execute(_append_statement(tables), values, binary=True)
 
 
@@ -282,7 +282,7 @@ def _values(batch_id: BatchId, batch: EncodedBatch, worker: str, lock_wait_ms: i
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
     place = {"day": None, "producer": producer, "sequence": 1, "worker": bounded_worker(worker)}
-    return batch._asdict() | place | {"closes": True, "is_retry": False, "lock_wait_ms": lock_wait_ms}
+    return batch._asdict() | place | {"closes": True, "earlier": None, "lock_wait_ms": lock_wait_ms}
 
 
 def _appended(row: TupleRow | None) -> Appended:

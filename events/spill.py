@@ -31,6 +31,11 @@ class _Spilled(NamedTuple):
     sha256: bytes
 
 
+class _Known(NamedTuple):
+    places: list[BatchId]
+    is_counted: bool
+
+
 class Taken(NamedTuple):
     """What became of spilled batches.
 
@@ -179,23 +184,25 @@ async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, spilled: Sequence
 
     A batch keeps its id, its bytes, its worker and the time it was appended; its day, too, unless the log takes nothing
     there any more: then it is today. One that is in the log with the same bytes is dropped; one whose id is taken by
-    other bytes gets a producer of its own.
+    other bytes gets a producer of its own. One whose day has left the log since is what was there.
     """
     if not spilled:
         return 0, []
     known = await _known(cursor, tables, [one.batch_id for one in spilled])
+    places = [place for one in known.values() for place in one.places]
     logged = {
         BatchId(*row[:3]): bytes(row[3])
-        for row in await read_columns(cursor, tables, list(known.values()), "l.day, l.producer, l.sequence, l.sha256")
+        for row in await read_columns(cursor, tables, places, "l.day, l.producer, l.sequence, l.sha256")
     }
     moved: list[BatchId] = []
     doubled: list[BatchId] = []
     conflicts: list[str] = []
     for batch_id, sha256 in spilled:
-        if batch_id not in known:
-            moved.append(batch_id)
-        elif logged.get(known[batch_id]) == sha256:
+        there = {logged[place] for place in known[batch_id].places if place in logged}
+        if sha256 in there or (not there and known[batch_id].is_counted):
             doubled.append(batch_id)
+        elif not there:
+            moved.append(batch_id)
         else:
             moved.append(await _give_new_id(cursor, tables, batch_id))
             conflicts.append(
@@ -205,26 +212,35 @@ async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, spilled: Sequence
     return await _move(cursor, tables, moved) + await _drop(cursor, tables, doubled), conflicts
 
 
-async def _known(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, BatchId]:
-    """Return under which day an id is in the log or was, for those of *batch_ids* that are."""
+async def _known(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, _Known]:
+    """Return under which days each id may be in the log, and whether it has a position."""
     await cursor.execute(
         sql.SQL(
             """
-            SELECT w.number, coalesce(o.day, p.day)
+            SELECT w.number, found.day, found.is_counted
             FROM unnest(%(producers)s::uuid[], %(sequences)s::bigint[])
                 WITH ORDINALITY AS w (producer, sequence, number)
-            LEFT JOIN {ledger} o
-                ON o.producer = w.producer
-                AND o.sequence = w.sequence
-            LEFT JOIN {pending} p
-                ON p.producer = w.producer
-                AND p.sequence = w.sequence
-            WHERE coalesce(o.day, p.day) IS NOT NULL
+            CROSS JOIN LATERAL (
+                SELECT day, true AS is_counted
+                FROM {ledger}
+                WHERE producer = w.producer
+                    AND sequence = w.sequence
+                UNION ALL
+                SELECT day, false
+                FROM {pending}
+                WHERE producer = w.producer
+                    AND sequence = w.sequence
+            ) AS found
             """
         ).format(ledger=tables.ledger, pending=tables.pending),
         _ids(batch_ids),
     )
-    return {batch_ids[row[0] - 1]: batch_ids[row[0] - 1]._replace(day=row[1]) for row in await cursor.fetchall()}
+    known = {batch_id: _Known([], False) for batch_id in batch_ids}
+    for number, day, is_counted in await cursor.fetchall():
+        batch_id = batch_ids[number - 1]
+        places, was_counted = known[batch_id]
+        known[batch_id] = _Known([*places, batch_id._replace(day=day)], is_counted or was_counted)
+    return known
 
 
 async def _give_new_id(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> BatchId:

@@ -256,7 +256,7 @@ _VALUES: LiteralString = (
 _APPEND = """
 CREATE FUNCTION {append}(
     _lock_wait_ms integer,
-    _is_retry boolean,
+    _earlier bytea,
     _day date,
     _producer uuid,
     _sequence bigint,
@@ -281,9 +281,9 @@ DECLARE
 BEGIN
     _day := coalesce(_day, (clock_timestamp() AT TIME ZONE 'UTC')::date);
 
-    -- Where other events may come under the id of an earlier attempt, nothing is written before that is looked up.
+    -- The same bytes may come as often as they like. Before others come under an id, what became of it is looked up.
     -- The earlier transaction has ended, and a batch moves from spill to pending to ledger, so one snapshot finds it.
-    IF _is_retry THEN
+    IF _earlier IS NOT NULL THEN
         BEGIN
             PERFORM set_config('lock_timeout', _short_wait_ms, true);
             BEGIN
@@ -314,7 +314,7 @@ BEGIN
                 IF _there IS NULL AND NOT EXISTS (SELECT FROM {ledger} WHERE {is_this}) THEN
                     _is_there := false;  -- a row of pending alone is no batch: whoever may append can write one
                 ELSE
-                    state := CASE WHEN _sha256 = ANY(_there) OR _there IS NULL THEN 'known' ELSE 'taken' END;
+                    state := CASE WHEN _earlier = ANY(_there) OR _there IS NULL THEN 'known' ELSE 'taken' END;
                 END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR query_canceled THEN
@@ -345,12 +345,9 @@ BEGIN
                 AND {is_this};
         END IF;
     EXCEPTION
-        WHEN serialization_failure THEN  -- a batch that this transaction can't see may have this id
-            state := 'refused';
-            error_code := SQLSTATE;
-            error_text := SQLERRM;
         WHEN OTHERS OR query_canceled THEN
-            state := NULL;
+            -- A batch that this transaction can't see may have this id.
+            state := CASE WHEN _earlier IS NOT NULL AND SQLSTATE = '40001' THEN 'refused' END;
             error_code := SQLSTATE;
             error_text := SQLERRM;
     END;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
-from chancy_metrics.events.codec import encode
+from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.log import Appended, BatchId, receive, send, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 
@@ -43,6 +43,9 @@ class _Bag:
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
+    def __len__(self) -> int:
+        return len(self._jobs)
+
     def __contains__(self, job: QueuedJob) -> bool:
         return any(job is other for other in self._jobs)
 
@@ -65,10 +68,17 @@ class _Bag:
 
 
 class _Attempt(NamedTuple):
-    """A batch that was written in a transaction whose outcome is not known yet."""
+    """A batch that was written in a transaction whose outcome is not known yet.
+
+    Attributes:
+        jobs: Its jobs, less those that the host has saved since.
+        saved: Those: they are in the log only if the batch is.
+    """
 
     batch_id: BatchId
-    bag: _Bag  # its jobs, less those the host has saved since
+    batch: EncodedBatch
+    jobs: _Bag
+    saved: _Bag
 
 
 class JobHook:
@@ -76,11 +86,12 @@ class JobHook:
 
     Its batch commits or rolls back with the jobs, whether the log takes it or, while that is locked or broken, the
     spill table. Where the host keeps its batch because it does not know what became of its COMMIT, it comes again with
-    the same `QueuedJob` objects and maybe newer ones. Then the id of the earlier attempt is looked up wherever a batch
-    can be: spilled, waiting for its position, or in the ledger. If it is nowhere, the earlier transaction rolled back,
-    and all jobs are written under that id. If it is there, that transaction committed, and only the jobs that were not
-    in it are written, under the next id. Either is final, since the host's own UPDATEs have waited for that
-    transaction. Where it can't be looked up nothing is written, and the jobs wait in memory for the next flush.
+    the same `QueuedJob` objects and maybe newer ones. Then the same bytes are written under the same id once more,
+    which needs no look at what became of them, since an id is counted once; and the newer jobs under the next id.
+    Only where the database refuses some of the jobs now, because somebody else has claimed them, would the same bytes
+    be wrong. Then the id is looked up wherever a batch can be: if it is nowhere, the earlier transaction rolled back,
+    and what is left of its jobs is written under that id. That is final, since the host's own UPDATEs have waited for
+    that transaction. Where it can't be looked up its jobs wait in memory.
     """
 
     def __init__(
@@ -94,34 +105,36 @@ class JobHook:
         keep_meta: tuple[str, ...],
         max_meta_bytes: int = META_BYTES,
         error_messages: bool = False,
+        others: Callable[[], Held] | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.producer: UUID = uuid4()
         self.producers = [self.producer]
         self._sequence = 1
-        self._unconfirmed: _Attempt | None = None
-        self._written = False  # whether the transaction under way holds the unconfirmed attempt
+        self._attempts: list[_Attempt] = []  # by sequence
+        self._written = False  # whether the transaction under way holds every attempt
         self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
-        self._owed = _Bag()  # saved by the host, in the log only if the unconfirmed attempt is
         self._closed = False
+        self._others = others or buffer.held
         self._buffer = buffer
         self._clock = clock
         self._full_wait_ms = self._lock_wait_ms = lock_wait_ms
         self._facts = partial(
             job_facts, keep_meta=keep_meta, max_meta_bytes=max_meta_bytes, error_messages=error_messages
         )
+        self._log = log
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
         """Append the empty batch that shows that this producer exists. Never raises."""
-        attempt = _Attempt(self._next_id(), _Bag())
-        self._unconfirmed = attempt
+        attempt = self._cut([])
+        self._keep(attempt)
         try:
             async with (
                 chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
                 short_transaction(connection) as cursor,
             ):
-                await self._append(cursor, tables(chancy.prefix), attempt.batch_id, [], is_retry=False)
+                await self._append(cursor, tables(chancy.prefix), attempt)
         except Exception as error:  # a worker must start whatever the log does
             self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
             return
@@ -145,31 +158,31 @@ class JobHook:
             try:
                 await self._write(own, tables(prefix), list(jobs))
             except Exception as error:  # our failure must not become the job's
-                await self._rollback(own, len(jobs), error)
+                await self._rollback(own, len(_without(list(jobs), self._recorded)), error)
             else:
-                self._written = self._unconfirmed is not None
+                self._written = True
 
     def take_saved(self, job: QueuedJob) -> None:
         """Note that the host has saved *job*; buffer it if it was not recorded with it. Never raises."""
-        attempt = self._unconfirmed
-        if attempt is not None and self._written and job in attempt.bag:
+        if self._written and any(job in attempt.jobs for attempt in self._attempts):
             self._confirm()
         if self._recorded.take(job):
             return
-        if self._unconfirmed is not None and self._unconfirmed.bag.take(job):
-            self._owed.add(job)
-        else:
-            try:
-                facts = self._facts([job])
-                self._buffer.record_job(facts.rows()[0], cut_meta=facts.cut_meta)
-            except Exception as error:  # on_job_updated must not raise into the host
-                self._buffer.count("rejected:job")
-                what = f"an update of job {job.id} ({job.func}) could not be recorded"
-                self._warnings.warn("job", f"{what}: {type(error).__name__}: {error}")
+        for attempt in self._attempts:
+            if attempt.jobs.take(job):
+                attempt.saved.add(job)
+                return
+        try:
+            facts = self._facts([job])
+            self._buffer.record_job(facts.rows()[0], cut_meta=facts.cut_meta)
+        except Exception as error:  # on_job_updated must not raise into the host
+            self._buffer.count("rejected:job")
+            what = f"an update of job {job.id} ({job.func}) could not be recorded"
+            self._warnings.warn("job", f"{what}: {type(error).__name__}: {error}")
 
     def held(self) -> Held:
         """Count the job updates that the host has saved and that are in the log only if an unanswered COMMIT was."""
-        return +Held(job_updates=len(self._owed.jobs()))
+        return +Held(job_updates=sum(len(attempt.saved) for attempt in self._attempts))
 
     async def close(self, chancy: Chancy) -> None:
         """Settle what is unconfirmed and append that the producer ends here.
@@ -177,90 +190,111 @@ class JobHook:
         Raises:
             psycopg.Error: What prevented it; another call tries again.
         """
-        if self._closed:
+        if self._closed or (self._sequence == 1 and not self._attempts):  # it has ended, or never began
             return
         async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-            names, attempt = tables(chancy.prefix), self._unconfirmed
-            if attempt is None and self._sequence == 1:
-                return  # it never began
-            batch_id = attempt.batch_id if attempt else self._next_id()
-            closing = partial(self._append, cursor, names, closes=True)
-            appended = await closing(batch_id, self._owed.jobs(), is_retry=attempt is not None)
-            if not appended.is_written:
-                following = batch_id._replace(day=self._clock.today(), sequence=batch_id.sequence + 1)
-                await closing(following, [], is_retry=False)
-        self._unconfirmed, self._owed, self._closed = None, _Bag(), True
+            names = tables(chancy.prefix)
+            for attempt in tuple(self._attempts):
+                await self._write_again(cursor, names, attempt, [])
+            await self._append(cursor, names, self._cut([]), closes=True)
+        self._attempts, self._closed = [], True
 
     async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
-        async with one_trip(cursor.connection):
-            # The server is busy with this while the batch is made.
-            await cursor.execute("SAVEPOINT metrics_log")
-            attempt = self._unconfirmed
-            new = _without(jobs, self._recorded)
-            if self._recorded:
-                # What the host does not come back with now, it never will.
-                self._recorded = _Bag(_without(jobs, _Bag(new)))
-            batch_id = attempt.batch_id if attempt else self._next_id()
-            candidates = self._owed.jobs() + new
-            sent = bool(candidates or attempt)
-            if sent:
-                await self._send(cursor, names, batch_id, candidates, is_retry=attempt is not None)
-        if not sent:
+        new = _without(jobs, self._recorded)
+        if self._recorded:
+            # What the host does not come back with now, it never will.
+            self._recorded = _Bag(_without(jobs, _Bag(new)))
+        if not self._attempts:
+            async with one_trip(cursor.connection):
+                # The server is busy with this while the batch is made.
+                await cursor.execute("SAVEPOINT metrics_log")
+                if new:
+                    attempt = self._cut(new)
+                    await self._send(cursor, names, attempt)
+            if new:
+                self._keep(await self._receive(cursor, names, attempt))
             return
-        if (await self._appended(cursor)).is_written:
-            self._unconfirmed = _Attempt(batch_id, _Bag(new))
-            return
-        left = new
-        if attempt is None:
-            self._warnings.warn(
-                "conflict",
-                f"{batch_id} of job updates is recorded already, but this process never wrote it: "
-                "two processes must not share a producer, and this one takes a new id",
-            )
-            self.producer, self._sequence = uuid4(), 1
-            self.producers.append(self.producer)
-        else:
-            # It was there: the first transaction did commit, with exactly the jobs of that attempt.
+        await cursor.execute("SAVEPOINT metrics_log")
+        for attempt in tuple(self._attempts):
+            rest = _without(new, attempt.jobs)
+            back = _without(new, _Bag(rest))
+            try:
+                await self._write_again(cursor, names, attempt, back)
+            except psycopg.Error:
+                if back or cursor.connection.info.transaction_status != TransactionStatus.INTRANS:
+                    raise
+                # None of it is saved now, so it may stay unknown for as long as it must.
+            new = rest
+        if new:
+            self._keep(await self._append(cursor, names, self._cut(new)))
+
+    async def _write_again(
+        self, cursor: AsyncCursor[TupleRow], names: Tables, attempt: _Attempt, back: list[QueuedJob]
+    ) -> None:
+        """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
+        is_recut = len(back) < len(attempt.jobs)
+        again = self._cut(back, attempt) if is_recut else attempt
+        written = await self._append(cursor, names, again, earlier=attempt.batch.sha256 if is_recut else None)
+        if written is None:
             self._settle(attempt)
-            left = _without(new, attempt.bag)
-        if left:
-            batch_id = self._next_id()
-            await self._append(cursor, names, batch_id, left, is_retry=False)
-            self._unconfirmed = _Attempt(batch_id, _Bag(left))
+        else:
+            self._attempts[self._attempts.index(attempt)] = written
 
     async def _append(
         self,
         cursor: AsyncCursor[TupleRow],
         names: Tables,
-        batch_id: BatchId,
-        jobs: list[QueuedJob],
+        attempt: _Attempt,
         *,
-        is_retry: bool,
+        earlier: bytes | None = None,
         closes: bool = False,
-    ) -> Appended:
-        await self._send(cursor, names, batch_id, jobs, is_retry=is_retry, closes=closes)
-        return await self._appended(cursor)
+    ) -> _Attempt | None:
+        await self._send(cursor, names, attempt, earlier=earlier, closes=closes)
+        return await self._receive(cursor, names, attempt, earlier=earlier, closes=closes)
 
     async def _send(
         self,
         cursor: AsyncCursor[TupleRow],
         names: Tables,
-        batch_id: BatchId,
-        jobs: list[QueuedJob],
+        attempt: _Attempt,
         *,
-        is_retry: bool,
+        earlier: bytes | None = None,
         closes: bool = False,
     ) -> None:
         await send(
             cursor,
             names,
-            batch_id,
-            encode(self._facts(jobs) if jobs else ()),
+            attempt.batch_id,
+            attempt.batch,
             worker=self.worker_id,
             closes=closes,
             lock_wait_ms=self._lock_wait_ms,
-            is_retry=is_retry,
+            earlier=earlier,
         )
+
+    async def _receive(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        attempt: _Attempt,
+        *,
+        earlier: bytes | None = None,
+        closes: bool = False,
+    ) -> _Attempt | None:
+        """Return *attempt* as this transaction has written it; None if an earlier one had."""
+        appended = await self._appended(cursor)
+        if appended.state != "taken":
+            return attempt if appended.is_written else None
+        self._warnings.warn(
+            "conflict",
+            f"{attempt.batch_id} of job updates is recorded already, but this process never wrote it: "
+            "two processes must not share a producer, and this one takes a new id",
+        )
+        self.producer, self._sequence = uuid4(), 1
+        self.producers.append(self.producer)
+        moved = attempt._replace(batch_id=self._next_id())
+        self._sequence += 1
+        return await self._append(cursor, names, moved, closes=closes)
 
     async def _appended(self, cursor: AsyncCursor[TupleRow]) -> Appended:
         try:
@@ -285,29 +319,44 @@ class JobHook:
         except psycopg.Error as failure:
             # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
             raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
-        others = spell(self._buffer.held() + self.held())
+        others = spell(self._others() + self.held())
         self._warnings.warn(
             "record",
-            f"neither the log nor the spill table took {how_many} job updates of worker {self.worker_id!r}: they wait "
-            f"in memory beside {others}; if this process is killed before the database takes them, they are lost: "
+            f"neither the log nor the spill table took {how_many:,} job updates of worker {self.worker_id!r}: they "
+            f"wait in memory beside {others}; if this process is killed before the database takes them, they are lost: "
             f"{type(error).__name__}: {error}",
             every_s=MEMORY_WARNING_S,
         )
 
-    def _confirm(self) -> None:
-        """The transaction of the unconfirmed attempt has committed."""
-        if self._unconfirmed is not None:
-            self._settle(self._unconfirmed)
-            self._written = False
-
-    def _settle(self, attempt: _Attempt) -> None:
-        """The batch of *attempt* is in the log, with its jobs and those that were owed."""
-        self._recorded = _Bag(self._recorded.jobs() + attempt.bag.jobs()) if self._recorded else attempt.bag
-        self._unconfirmed, self._owed = None, _Bag()
-        self._sequence += 1
+    def _cut(self, jobs: list[QueuedJob], earlier: _Attempt | None = None) -> _Attempt:
+        """Make a batch of *jobs*: a new one, or what is left of an *earlier* one under its id."""
+        batch_id, saved = (earlier.batch_id, earlier.saved) if earlier else (self._next_id(), _Bag())
+        rows = saved.jobs() + jobs
+        return _Attempt(batch_id, encode(self._facts(rows) if rows else ()), _Bag(jobs), saved)
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
+
+    def _keep(self, attempt: _Attempt | None) -> None:
+        """Remember a new attempt, which uses its id up."""
+        if attempt is not None:
+            self._attempts.append(attempt)
+            self._sequence = attempt.batch_id.sequence + 1
+
+    def _confirm(self) -> None:
+        """The transaction that holds every attempt has committed."""
+        for attempt in tuple(self._attempts):
+            self._settle(attempt)
+        self._written = False
+
+    def _settle(self, attempt: _Attempt) -> None:
+        """The batch of *attempt* is in the log, with its jobs and those that were saved since."""
+        self._recorded = _Bag(self._recorded.jobs() + attempt.jobs.jobs()) if self._recorded else attempt.jobs
+        self._attempts.remove(attempt)
+        if attempt.saved:
+            self._log.info(
+                f"{len(attempt.saved):,} job updates of worker {self.worker_id!r} that waited in memory are written"
+            )
 
 
 def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:

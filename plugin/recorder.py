@@ -66,7 +66,6 @@ class _InFlight(NamedTuple):
     batch_id: BatchId
     batch: EncodedBatch
     closes: bool
-    is_retry: bool = False
 
 
 class Recorder:
@@ -104,6 +103,7 @@ class Recorder:
         self._clock = clock
         self._lock = anyio.Lock()
         self._patience = Patience(ANSWER_S)
+        self._log = log
         self._warnings = RateLimited(log)
 
     async def open(self, chancy: Chancy) -> None:
@@ -215,8 +215,7 @@ class Recorder:
 
     async def _send(self, connection: AsyncConnection[TupleRow], names: Tables) -> None:
         assert self._in_flight is not None
-        batch_id, batch, closes, is_retry = self._in_flight
-        self._in_flight = self._in_flight._replace(is_retry=True)
+        batch_id, batch, closes = self._in_flight
         with self._patience.waiting(connection):
             async with short_transaction(connection) as cursor:
                 appended = await append(
@@ -227,7 +226,6 @@ class Recorder:
                     worker=self.worker_id,
                     closes=closes,
                     lock_wait_ms=LOCK_WAIT_MS,
-                    is_retry=is_retry,
                 )
         if appended.state == "taken":
             self.renew()
@@ -239,6 +237,8 @@ class Recorder:
         if appended.state == "spilled":
             self._warnings.warn("spill", f"metrics of worker {self.worker_id!r}: {appended.spill_note}")
         self._clock.see(appended.now)
+        if updates := count_kinds(batch)["job_updates"]:
+            self._log.info(f"{updates:,} job updates of worker {self.worker_id!r} that waited in memory are written")
         self._done()
 
     def _done(self) -> None:

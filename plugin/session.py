@@ -91,6 +91,7 @@ class Session:
             keep_meta=options.keep_meta,
             max_meta_bytes=options.max_meta_bytes,
             error_messages=options.error_messages,
+            others=self.recorder.held,
         )
         self._at_exit = weakref.finalize(self, _say_lost, os.getpid(), self.recorder, self.hook, chancy.log)
         self.turns = Turns(str(self.presence.id), options.sync_interval, worker.is_leader)

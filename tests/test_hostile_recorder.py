@@ -160,7 +160,7 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
     retried = honest.next_id()
     batch = encode((), [a_run("app:n", at_us=at)])
     async with short_transaction(connection) as cursor:
-        appended = await append(cursor, names, retried, batch, worker="worker", is_retry=True)
+        appended = await append(cursor, names, retried, batch, worker="worker", earlier=batch.sha256)
     assert appended.state == "appended"  # and not taken for known
     await order_and_fold(connection, names)
     # The next id of the honest producer, with other content: under another day, spilled, and closing.

@@ -94,7 +94,7 @@ async def test_another_batch_under_a_taken_id_is_refused_and_never_dropped(
 
     async with short_transaction(connection) as cursor:
         assert (await append(cursor, names, batch_id, other, worker="w")).state == "taken"
-        assert (await append(cursor, names, batch_id, other, worker="w", is_retry=True)).state == "taken"
+        assert (await append(cursor, names, batch_id, other, worker="w", earlier=b"some")).state == "taken"
 
 
 async def test_what_is_appended_in_a_transaction_is_there_if_and_only_if_it_commits(dsn: str, names: Tables) -> None:

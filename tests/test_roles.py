@@ -97,7 +97,7 @@ async def test_who_may_append_appends_and_what_it_appends_counts(
     batch_id = await writer.append(batch=batch)
     async with short_transaction(recorder) as cursor:
         again = await append(cursor, names, batch_id, batch, worker="w")
-        retried = await append(cursor, names, batch_id, batch, worker="w", is_retry=True)
+        retried = await append(cursor, names, batch_id, batch, worker="w", earlier=batch.sha256)
     await order_and_fold(connection, names)
 
     assert (again.state, retried.state) == ("known", "known")

@@ -117,7 +117,7 @@ async def test_no_statement_on_the_log_locks_another_day_than_its_own(connection
         await append(cursor, names, batch_id, batch, worker="w")
         locked.append(await locked_days(connection, names))
     async with short_transaction(connection) as cursor:
-        assert (await append(cursor, names, batch_id, batch, worker="w", is_retry=True)).state == "known"
+        assert (await append(cursor, names, batch_id, batch, worker="w")).state == "known"
         locked.append(await locked_days(connection, names))
     async with connection.transaction():
         await sequence(connection, names)

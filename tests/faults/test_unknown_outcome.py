@@ -106,8 +106,8 @@ async def test_a_worker_that_stops_with_an_unconfirmed_batch_settles_it(
 
 Outcome = Literal["saved", "rolled back", "unanswered", "cut short"]
 Trouble = Literal["log", "pending", "log, pending", "spill", "log, spill", "renamed"]
-#: What keeps the hook from writing a retry, whose id it can't look up then, and what keeps it from writing anything.
-NO_RETRY = ("log, pending", "spill")
+#: What keeps the hook from writing part of an earlier batch, whose id it can't look up then; and all that it writes.
+NO_PART = ("log, pending", "spill")
 NOTHING = ("log, spill",)
 
 
@@ -165,12 +165,12 @@ class HostMachine(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from(["saved", "rolled back", "unanswered", "cut short"]), data=st.data())
     def flush(self, outcome: Outcome, data: st.DataObject) -> None:
-        unwritable = self.trouble in (NO_RETRY + NOTHING if self.hook._unconfirmed else NOTHING)
-        if outcome == "cut short" and unwritable:
-            outcome = "saved"  # what is neither recorded nor announced can't be known
         if self.retrying and self.pending:
             positions = data.draw(st.sets(st.integers(0, len(self.pending) - 1), max_size=2))
             self.refused |= {self.pending[position].job.id for position in positions} - self.unknowable
+        unwritable = self.trouble in (NO_PART + NOTHING if self._comes_back_in_part() else NOTHING)
+        if outcome == "cut short" and unwritable:
+            outcome = "saved"  # what is neither recorded nor announced can't be known
         if outcome == "unanswered" and unwritable:
             self.unknowable |= {update.job.id for update in (*self.pending, *self.outgoing)}
         told = data.draw(st.integers(0, 3))
@@ -246,6 +246,12 @@ class HostMachine(RuleBasedStateMachine):
 
     def other_runs(self, query: str) -> None:
         self.runner.run(fetch(self.other, query, self.names))
+
+    def _comes_back_in_part(self) -> bool:
+        """Whether the host saves some jobs of an unconfirmed batch now, and not the others."""
+        coming = {id(update.job) for update in (*self.pending, *self.outgoing) if update.job.id not in self.refused}
+        known = [[id(job) in coming for job in attempt.jobs.jobs()] for attempt in self.hook._attempts]
+        return any(any(ones) and not all(ones) for ones in known)
 
     async def _flush(self, outcome: Outcome, told: int) -> None:
         self.pending += self.outgoing
