@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 import signal
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from subprocess import DEVNULL
 from typing import IO
 
 import anyio
-import pytest
 from anyio.abc import Process
 from chancy import Chancy, Queue
 from psycopg import AsyncConnection
@@ -22,10 +20,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.projections.replay import diff, replay, stored
-from examples.embedded import Server
 from tests.factories import an_app, eventually
 from tests.faults import jobs as load
-from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import (
     Update,
     install_truth,
@@ -89,51 +85,6 @@ def differences(logged: dict[Update, int], saved: dict[Update, int]) -> tuple[li
     """Updates that were lost; those that are in the log too often."""
     lost = [update for update in saved if not logged.get(update)]
     return lost, [update for update, times in logged.items() if times > saved.get(update, 0)]
-
-
-@pytest.mark.parametrize("sync_interval", [2, 60])
-async def test_five_kills_in_a_row_lose_and_double_nothing(
-    sync_interval: int, dsn: str, connection: Connection, names: Tables
-) -> None:
-    await install_truth(connection)
-    async with an_app(dsn, Metrics()) as (chancy, _):
-        await push_load(chancy, 2_000)
-        for _ in range(5):
-            async with a_worker(dsn, sync_interval) as process:
-                await until_saved(connection, 60)
-                process.kill()
-        async with a_worker(dsn, sync_interval) as process:
-            await until_saved(connection, 60)
-            process.send_signal(signal.SIGTERM)
-            with anyio.fail_after(30):
-                assert await process.wait() == 0
-
-        await assert_counted_once(chancy, connection, names)
-
-
-async def test_kills_while_commits_go_unanswered_lose_and_double_nothing(
-    dsn: str, server: Server, connection: Connection, names: Tables
-) -> None:
-    chance = random.Random(1)
-
-    def loses(statements: bytes) -> Loss:
-        about_jobs = b"SAVEPOINT metrics_log" in statements
-        return chance.choice(("answer", "answer", "commit", "", "")) if about_jobs else ""
-
-    await install_truth(connection)
-    async with a_proxy(server, loses) as proxy, an_app(dsn, Metrics()) as (chancy, _):
-        await push_load(chancy, 2_000)
-        for last in (False, True):
-            async with a_worker(proxy.dsn(dsn), 2) as process:
-                await until_saved(connection, 300)
-                if last:
-                    proxy.loses = lambda _: ""
-                    process.send_signal(signal.SIGTERM)
-                    with anyio.fail_after(30):
-                        assert await process.wait() == 0
-        assert Counter(proxy.lost)["answer"] >= 3
-
-        await assert_counted_once(chancy, connection, names)
 
 
 async def test_two_workers_of_which_one_is_killed_share_the_work_and_the_truth(

@@ -24,5 +24,6 @@ async def work(dsn: str, sync_interval: float) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("worker").setLevel(logging.INFO)
     job_hook.MEMORY_WARNING_S = 0  # each line, so that a test can add up what they say
     asyncio.run(work(sys.argv[1], float(sys.argv[2])))
