@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 from .bounds import END_US
 from .codec import EncodedBatch
 from .facts import bounded_worker
+from .lenient import be_lenient
 from .schema import Tables
 from .settings import Isolation, settings_for
 
@@ -91,6 +92,7 @@ async def short_transaction(
                 index_only=index_only,
             )
             await cursor.execute(settings, binary=False)
+            be_lenient(cursor)
             yield cursor
     except errors.ReadOnlySqlTransaction:
         # A failover can leave sessions on a server that takes no writes, and a pool would keep them for an hour.

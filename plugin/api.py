@@ -14,6 +14,7 @@ from starlette.authentication import requires
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.buckets import retention_s
 
@@ -55,7 +56,10 @@ class MetricsApiPlugin(ApiPlugin):
     @requires(["authenticated"])
     async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         """List every metric: category (text before the first ":") -> names (the segment after it)."""
-        await reader_of(chancy).copy()  # all of it, as before: a list of a part would be wrong here
+        try:
+            await reader_of(chancy).copy()  # all of it, as before: a list of a part would be wrong here
+        except MetricsLogError as error:
+            return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
         return Response(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")
 
     @staticmethod
@@ -85,6 +89,8 @@ class MetricsApiPlugin(ApiPlugin):
             )
         except (ValueError, OverflowError) as error:
             return Response(msgspec.json.encode({"title": str(error)}), 422, media_type="application/json")
+        except MetricsLogError as error:
+            return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
         return Response(await work(chancy, _window, result, complete), media_type="application/json")
 
 

@@ -17,6 +17,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.bounds import LAST_DAY
 from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
@@ -269,7 +270,7 @@ async def read_facts(
             """
             SELECT v.version, v.position, v.counts::text,
                 (SELECT least(coalesce(sum(holes), 0), 9007199254740991)::bigint FROM {producers}),
-                (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone'))
+                (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone') AND day <= %(last_day)s)
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
@@ -279,7 +280,8 @@ async def read_facts(
             versions=names.versions,
             producers=names.producers,
             days=names.days,
-        )
+        ),
+        {"last_day": LAST_DAY},
     )
     row = await cursor.fetchone()
     if row is None:

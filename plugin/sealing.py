@@ -30,7 +30,9 @@ from chancy_metrics.projections.audit import (
     read_unchecked,
 )
 from chancy_metrics.projections.findings import Finding, Findings
+from chancy_metrics.projections.index_check import check_summaries
 from chancy_metrics.projections.replay import PAGE
+from chancy_metrics.projections.soundness import check_books
 from chancy_metrics.projections.span import read_days
 
 from .reading import reading
@@ -145,6 +147,8 @@ async def check(
         async with short_transaction(connection) as cursor:
             await check_producers(cursor, names, found)
             await check_set_aside(cursor, names, found)
+            await check_books(cursor, names, found)
+        await check_summaries(connection, names, found)
     return Checked(
         at=at,
         took_s=round(time.monotonic() - started, 3),

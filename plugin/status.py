@@ -14,6 +14,7 @@ from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import set_aside_sentence
+from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
@@ -291,6 +292,7 @@ def _rules_note(task: Task, options: Options) -> str:
 
 async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
     async with cursor.connection.cursor(row_factory=dict_row) as own:
+        be_lenient(own)
         await own.execute(
             sql.SQL(
                 """

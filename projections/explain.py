@@ -24,7 +24,7 @@ from .gaps import may_have_matched, read_pruned
 from .lag import count_waiting_in
 from .left_out import LeftOut, left_out, storable
 from .matching import may_match
-from .pages import read_ranges
+from .pages import floor_of, read_ranges
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
 from .rules import RuleSet
 from .selection import Selection
@@ -197,7 +197,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             pruned = await read_pruned(cursor, self._tables, after=0)
         if not self._trusts_index:
-            floor = max((one.last_position for one in pruned), default=0)
+            floor = floor_of(pruned, version.position)
             await self._replay_range(version, gone, floor + 1, version.position)
             return
         chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)

@@ -10,6 +10,7 @@ Check = Literal[
     "workers",
     "resolutions",
     "quantiles",
+    "rollups",
     "payload",
     "log",
     "ledger",
@@ -44,7 +45,8 @@ class Finding(NamedTuple):
 
     Attributes:
         check: What was looked at: the "cache" against the rollups, merged rows against their "workers'", the
-            "resolutions" against each other, "quantiles" against their sketches, each "payload" against its sha256,
+            "resolutions" against each other, "quantiles" against their sketches, "rollups" for rows that no fold
+            writes, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
             stretches against those, a version's "horizons" against the settings.

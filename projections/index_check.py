@@ -13,6 +13,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import FORMAT, Summary
 
 from .findings import Findings
+from .pages import read_end
 from .summarising import STRETCH_BATCHES, describe
 
 #: Summaries read at once.
@@ -24,7 +25,7 @@ async def check_summaries(connection: AsyncConnection[TupleRow], tables: Tables,
 
     One that is missing is no fault: where there is none the batches themselves are read.
     """
-    after = 0
+    after = -(2**63)
     while True:
         async with short_transaction(connection) as cursor:
             page = await _read(cursor, tables, after)
@@ -38,8 +39,10 @@ async def check_summaries(connection: AsyncConnection[TupleRow], tables: Tables,
 async def _check(connection: AsyncConnection[TupleRow], tables: Tables, summary: Summary, found: Findings) -> None:
     async with short_transaction(connection, index_only=True) as cursor:
         first, last = summary.first_position, summary.last_position
-        rows = await read_ledger(cursor, tables, after=first - 1, limit=STRETCH_BATCHES + 1, until=last)
+        rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=STRETCH_BATCHES + 1, until=last)
         gone = await gone_days(cursor, tables)
+        if not rows and first > await read_end(cursor, tables):
+            found.add("summaries", f"positions {first} to {last}", "the order does not reach there", scale="position")
         if not rows or any(row.batch_id.day in gone for row in rows):
             return
         batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows])

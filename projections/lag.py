@@ -45,7 +45,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
             JOIN {versions} v
                 ON v.version = h.live
             LEFT JOIN {ledger} l
-                ON l.position = v.position + 1
+                ON l.position = least(v.position, 9223372036854775806) + 1
             LEFT JOIN (
                 SELECT day, producer, sequence
                 FROM {pending}

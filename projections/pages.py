@@ -153,7 +153,7 @@ async def read_ranges(
     Yields:
         A position, and the ranges up to there that are to be read, both ends inclusive.
     """
-    floor = max((one.last_position for one in pruned), default=0)
+    floor = floor_of(pruned, end)
     while after < end:
         async with short_transaction(connection) as cursor:
             stretches = await read_stretches(
@@ -162,6 +162,11 @@ async def read_ranges(
         until = min(stretches[-1].last, end) if len(stretches) == _STRETCHES else end
         yield until, ranges_to_read(stretches, after + 1, until, floor)
         after = until
+
+
+def floor_of(pruned: Sequence[Pruned], end: int) -> int:
+    """The last position that has left the log; what a day says past the order's *end* is not believed."""
+    return max((one.last_position for one in pruned if one.last_position <= end), default=0)
 
 
 def ranges_to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from .cells import Cells, Sketches, concatenate, merge
 from .fold import Fold
 from .sketch import decode
+from .soundness import sound
 from .sums import canonical
 
 #: Rows read at once.
@@ -35,7 +36,7 @@ async def read_cells(
     until: Mapping[str, int] | None = None,
     only: tuple[int, int] | None = None,
 ) -> Fold:
-    """Return what *version* has stored, in the caller's snapshot.
+    """Return what *version* has stored, in the caller's snapshot, without rows that no fold has written.
 
     Args:
         since: Resolution -> start of the first bucket, seconds; a resolution that is not in it is not read.
@@ -59,9 +60,15 @@ async def read_cells(
                     WHERE version = %(version)s
                         AND bucket >= %(since)s
                         AND bucket < %(until)s
+                        AND {sound}
                         {only}
                     """
-                ).format(rollup=tables.rollup(resolution), whole=_WHOLE_MICRO, only=_ONLY if only else sql.SQL("")),
+                ).format(
+                    rollup=tables.rollup(resolution),
+                    whole=_WHOLE_MICRO,
+                    sound=sound(tables, resolution),
+                    only=_ONLY if only else sql.SQL(""),
+                ),
                 {
                     "version": version,
                     "since": since[resolution],

@@ -26,6 +26,7 @@ from .fold import Fold
 from .index_check import check_summaries
 from .replay import PAGE, Sum, log_snapshot, read_alive, within
 from .rules import RuleSet
+from .soundness import check_books, check_points
 from .span import Span, find_batches, read_days
 from .stored import read_cells
 from .versions import OPENING, Version, live_version
@@ -112,6 +113,9 @@ async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, 
     async with short_transaction(connection) as cursor:
         await check_producers(cursor, tables, found)
         await check_set_aside(cursor, tables, found)
+        await check_books(cursor, tables, found)
+    async with short_transaction(connection) as cursor:
+        await check_points(cursor, tables, found)
     return found
 
 

@@ -1,0 +1,177 @@
+"""Rows of the aggregates that no fold has written, and bookkeeping that contradicts itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import LiteralString
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.bounds import END_US, FAR_US
+from chancy_metrics.events.facts import FIRST_US
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+
+from .findings import Findings, Spot
+
+#: Rows one check spells out.
+_SHOWN = 20
+_OF_A_NAME: LiteralString = """
+    (series IN (SELECT id FROM {series}) AND (worker = 0 OR worker IN (SELECT id FROM {workers})))
+"""
+_IN_BOUNDS: LiteralString = f"""
+    count BETWEEN 1 AND {2**53}
+    AND sum > '-Infinity' AND sum < 'Infinity'
+    AND min > '-Infinity' AND max < 'Infinity' AND min <= max
+    AND (last IS NULL OR (last > '-Infinity' AND last < 'Infinity'))
+    AND last_us BETWEEN {FIRST_US} AND {FAR_US}
+    AND bucket BETWEEN {FIRST_US // 1_000_000 - 86_400} AND {FAR_US // 1_000_000}
+    AND coalesce(last_position, 0) BETWEEN 0 AND {2**62}
+"""
+
+
+def sound(tables: Tables, resolution: str) -> sql.Composed:
+    """The condition on a rollup's row without which no fold can have written it: readers leave out what breaks it."""
+    return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND {of_a_name})").format(
+        width=RESOLUTIONS[resolution],
+        in_bounds=sql.SQL(_IN_BOUNDS),
+        of_a_name=sql.SQL(_OF_A_NAME).format(series=tables.series, workers=tables.workers),
+    )
+
+
+async def check_points(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+    """Name the rollups' rows that no fold has written, wherever their bucket is. Reads each rollup once."""
+    for resolution in RESOLUTIONS:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT r.version, r.bucket, r.series, s.key, r.worker, w.name, {of_a_name}, count(*) OVER ()
+                FROM {rollup} r
+                LEFT JOIN {series} s
+                    ON s.id = r.series
+                LEFT JOIN {workers} w
+                    ON w.id = r.worker
+                WHERE version IN (SELECT version FROM {versions} WHERE status <> 'dropped')
+                    AND {sound} IS NOT TRUE
+                ORDER BY r.version, r.worker, r.series, r.bucket
+                LIMIT %(shown)s
+                """
+            ).format(
+                rollup=tables.rollup(resolution),
+                series=tables.series,
+                workers=tables.workers,
+                versions=tables.versions,
+                of_a_name=sql.SQL(_OF_A_NAME).format(series=tables.series, workers=tables.workers),
+                sound=sound(tables, resolution),
+            ),
+            {"shown": _SHOWN},
+        )
+        odd = await cursor.fetchall()
+        for version, bucket, series, key, worker, name, has_names, _ in odd:
+            who = "all" if worker == 0 else name or f"number {worker}"
+            where = f"{key or f'series {series}'} {resolution} {bucket} worker {who} of version {version}"
+            fault = (
+                "no fold writes such a row: its numbers are out of bounds, or contradict each other"
+                if has_names
+                else "it is of a series or a worker that has no name"
+            )
+            found.add("rollups", where, f"{fault}; readers leave it out, and a rebuild makes it again")
+        if odd:
+            found.add_uncounted(Counter({Spot("rollups"): odd[0][-1] - len(odd)}))
+
+
+#: What contradicts itself -> a query for (where, what), which counts nothing: such rows are few.
+_BOOKS: dict[LiteralString, LiteralString] = {
+    "head": """
+        SELECT 'version ' || v.version, 'it is called ' || v.status || ', and the live one is version ' || h.live
+        FROM {versions} v
+        CROSS JOIN {head} h
+        WHERE (v.status = 'live') <> (v.version = h.live)
+        UNION ALL
+        SELECT 'version ' || v.version, 'it stands at position ' || v.position || ', the order ends at ' || h.position
+        FROM {versions} v
+        CROSS JOIN {head} h
+        WHERE v.version NOT IN (0, h.live)
+            AND (v.position > h.position OR v.position < 0)
+        UNION ALL
+        SELECT 'version 0', 'it is not there: what has left the log is in no rebuild'
+        WHERE NOT EXISTS (SELECT FROM {versions} WHERE version = 0)
+        UNION ALL
+        SELECT 'version ' || version, 'one of its times is none that a clock gave'
+        FROM {versions}
+        WHERE NOT (isfinite(created_at) AND coalesce(isfinite(folded_at), true) AND coalesce(isfinite(live_since), true)
+            AND coalesce(isfinite(kept_until), true) AND coalesce(isfinite(folder_since), true))
+        UNION ALL
+        SELECT 'position ' || d.position,
+            'version ' || d.version || ' leaves it out, and the order ends at ' || h.position
+        FROM {dead} d
+        CROSS JOIN {head} h
+        WHERE d.position > h.position
+            OR d.position < 1
+    """,
+    "producers": """
+        SELECT 'producer ' || producer, 'its row says it was seen at ' || seen_at || ', with ' || holes || ' holes'
+        FROM {producers}
+        WHERE NOT isfinite(seen_at)
+            OR seen_at > clock_timestamp() + interval '1 day'
+            OR holes < 0
+        UNION ALL
+        SELECT 'producer ' || o.producer, 'its row is missing: nobody would see a hole, or an unclean end'
+        FROM {ledger} o
+        WHERE o.day >= (clock_timestamp() AT TIME ZONE 'UTC')::date - 1
+            AND NOT EXISTS (SELECT FROM {producers} p WHERE p.producer = o.producer)
+        GROUP BY o.producer
+        HAVING max(o.sequence) > 1
+    """,
+    "log": """
+        SELECT 'day ' || day,
+            'it is called ' || state || ', with a last position of ' || coalesce(last_position::text, 'none')
+        FROM {days}
+        WHERE NOT day BETWEEN '1970-01-01' AND '2199-12-31'
+            OR NOT isfinite(changed_at)
+            OR last_position < 0
+            OR last_position > (SELECT position FROM {head})
+            OR last_us > %(end_us)s
+        UNION ALL
+        SELECT 'day ' || d.day, 'it is said to end at position ' || d.last_position || ', and ends at ' || o.last
+        FROM {days} d
+        JOIN (SELECT day, max(position) AS last FROM {ledger} GROUP BY day) o
+            ON o.day = d.day
+        WHERE d.state IN ('opening', 'gone')
+            AND d.last_position <> o.last
+        UNION ALL
+        SELECT 'day ' || d.day, 'it is said to have left the log, and its partition is part of it'
+        FROM {days} d
+        JOIN pg_class c
+            ON c.relname = %(stem)s || to_char(d.day, 'YYYYMMDD')
+        JOIN pg_inherits i
+            ON i.inhrelid = c.oid
+            AND i.inhparent = %(log)s::regclass
+        WHERE d.state = 'gone'
+    """,
+}
+
+
+async def check_books(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+    """Name what versions, dead letters, producers and days say that can't be."""
+    for check, query in _BOOKS.items():
+        await cursor.execute(
+            sql.SQL("SELECT place, what FROM ({query}) AS odd (place, what) LIMIT %(shown)s").format(
+                query=sql.SQL(query).format(
+                    versions=tables.versions,
+                    head=tables.head,
+                    dead=tables.dead_letters,
+                    producers=tables.producers,
+                    ledger=tables.ledger,
+                    days=tables.days,
+                )
+            ),
+            {
+                "shown": _SHOWN,
+                "end_us": END_US,
+                "stem": tables.partition_stem,
+                "log": tables.log.as_string(cursor),
+            },
+        )
+        for where, what in await cursor.fetchall():
+            found.add(check, where, what)  # type: ignore[arg-type] # a key of _BOOKS
