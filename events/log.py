@@ -18,6 +18,7 @@ from .facts import bounded_worker
 from .lenient import be_lenient
 from .schema import Tables
 from .settings import Isolation, settings_for
+from .storable import storable_worker
 
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.
@@ -187,7 +188,8 @@ async def send(
     earlier: bytes | None = None,
 ) -> None:
     """The first half of `append`, which in a pipeline waits for nothing; `receive` is the other."""
-    values = _values(batch_id, batch, worker, lock_wait_ms) | {"closes": closes, "earlier": earlier}
+    values = _values(batch_id, batch, storable_worker(cursor, worker), lock_wait_ms)
+    values |= {"closes": closes, "earlier": earlier}
     await cursor.execute(_append_statement(tables), values, binary=True)
 
 
@@ -206,7 +208,8 @@ async def append_in_transaction(
 ) -> None:
     """Append the single batch of a producer of its own, on the database's day. Raises what `append` raises."""
     async with cursor.connection.cursor(row_factory=tuple_row) as own:
-        await own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms), binary=True)
+        values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
+        await own.execute(_append_statement(tables), values, binary=True)
         _appended(await own.fetchone())
 
 
@@ -221,7 +224,8 @@ def sync_append_in_transaction(
 ) -> None:
     """The same, synchronous."""
     with cursor.connection.cursor(row_factory=tuple_row) as own:
-        own.execute(_append_statement(tables), _single_values(producer, batch, worker, lock_wait_ms), binary=True)
+        values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
+        own.execute(_append_statement(tables), values, binary=True)
         _appended(own.fetchone())
 
 
@@ -279,11 +283,11 @@ def _append_statement(tables: Tables) -> sql.Composed:
 
 
 def _values(batch_id: BatchId, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
-    return batch_id._asdict() | batch._asdict() | {"worker": bounded_worker(worker), "lock_wait_ms": lock_wait_ms}
+    return batch_id._asdict() | batch._asdict() | {"worker": worker, "lock_wait_ms": lock_wait_ms}
 
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
-    place = {"day": None, "producer": producer, "sequence": 1, "worker": bounded_worker(worker)}
+    place = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
     return batch._asdict() | place | {"closes": True, "earlier": None, "lock_wait_ms": lock_wait_ms}
 
 

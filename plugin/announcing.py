@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Json
 
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.storable import storable_worker
 
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
     from chancy_metrics.projections.advance import Announce
@@ -32,7 +33,8 @@ def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce
 
     async def announce(cursor: AsyncCursor[TupleRow]) -> None:
         if chancy.notifications:
-            event = {"t": FOLDED, "worker": folder, "projector": projector_id}
+            # A NOTIFY has room for 8,000 bytes.
+            event = {"t": FOLDED, "worker": storable_worker(cursor, folder), "projector": projector_id}
             await cursor.execute(
                 """
                 SELECT pg_notify(

@@ -14,7 +14,7 @@ from chancy_metrics.events.classify import in_words, may_pass
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.projections.left_out import storable
+from chancy_metrics.events.storable import storable
 from chancy_metrics.projections.versions import Version, read_versions
 
 from .announcing import announce_by

@@ -19,10 +19,11 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.storable import storable
 from chancy_metrics.events.words import counted, is_or_are
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
-from chancy_metrics.projections.left_out import LeftOut, storable
+from chancy_metrics.projections.left_out import LeftOut
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 from chancy_metrics.projections.sums import to_float

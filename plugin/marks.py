@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH, check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
-from chancy_metrics.projections.left_out import storable
+from chancy_metrics.events.storable import storable
 from chancy_metrics.projections.selection import Place, Selection
 
 from .audit import events

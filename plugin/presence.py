@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.storable import storable, storable_worker
 
 #: Seconds between two signs of life.
 BEAT_S = 60
@@ -108,11 +109,11 @@ class Presence:
                     ).format(sessions=names.sessions),
                     {
                         "session": self.id,
-                        "worker": self._worker_id,
+                        "worker": storable_worker(cursor, self._worker_id),
                         "producers": self._producers(),
                         "append_interval": self._append_interval_s,
                         "held": Jsonb(dict(held)) if held else None,
-                        "fold_error": fold_error[:_ERROR_LENGTH].replace("\x00", "") or None,
+                        "fold_error": storable(cursor, fold_error)[:_ERROR_LENGTH] or None,
                         "ends": ends,
                     },
                 )

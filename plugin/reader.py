@@ -17,11 +17,11 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import Damaged
-from chancy_metrics.events.facts import Kind, Series, bounded_worker
+from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.silence import Patience
-from chancy_metrics.projections.left_out import storable
+from chancy_metrics.events.storable import storable, storable_worker
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.versions import Version, live_version
 
@@ -256,7 +256,7 @@ async def read_worker(
 async def _worker_number(cursor: AsyncCursor[TupleRow], names: Tables, worker: str) -> int | None:
     await cursor.execute(
         sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers),
-        {"name": storable(cursor, bounded_worker(worker))},
+        {"name": storable_worker(cursor, worker)},
     )
     row = await cursor.fetchone()
     return None if row is None else int(row[0])

@@ -21,6 +21,7 @@ from chancy_metrics.events.ledger import PIECE_BYTES, LedgerRow, pieces, read_le
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.storable import storable_worker
 
 from .cells import kept_of
 from .counts import added_counts
@@ -437,7 +438,7 @@ async def _move(
             "version": stretch.version,
             "position": stretch.position,
             "counts": None if total is None else Jsonb(total),
-            "folder": folder,
+            "folder": storable_worker(cursor, folder),
             "events": stretch.events,
             "fold_us": (time.monotonic_ns() - stretch.started_ns) // 1000,
         },

@@ -16,13 +16,14 @@ from chancy_metrics.events.ledger import pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.storable import storable
 
 from .cells import ALL_WORKERS, select
 from .crowd import Crowd
 from .fold import Fold, fold
 from .gaps import may_have_matched, read_pruned
 from .lag import count_waiting_in
-from .left_out import LeftOut, left_out, storable
+from .left_out import LeftOut, left_out
 from .matching import may_match
 from .pages import floor_of, read_ranges
 from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive

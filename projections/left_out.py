@@ -11,14 +11,13 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.storable import storable
 from chancy_metrics.events.words import counted
 
 from .span import Span
 
 #: Positions that are named, with their errors.
 _NAMED = 5
-#: Encodings of databases that hold more than ASCII for certain.
-_PYTHON_ENCODINGS = {"UTF8": "utf-8", "LATIN1": "iso8859-1", "LATIN9": "iso8859-15", "WIN1252": "cp1252"}
 _ERROR_CHARS = 1_000
 _SHOWN_CHARS = 200
 
@@ -281,12 +280,3 @@ async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, piec
         {"piece": piece},
     )
     return cursor.rowcount
-
-
-def storable(cursor: AsyncCursor[TupleRow], text: str) -> str:
-    """Return *text* as this database can hold it: an error may quote the very character that could not be stored.
-
-    What it can't hold becomes an escape, such as \\u20ac, that no key and no worker id is stored under.
-    """
-    encoding = _PYTHON_ENCODINGS.get(cursor.connection.info.parameter_status("server_encoding") or "", "ascii")
-    return text.replace("\x00", "\ufffd").encode(encoding, "backslashreplace").decode(encoding)

@@ -52,7 +52,7 @@ async def test_names_of_4000_letters_are_recorded_folded_and_found(
             await metrics.increment_counter("app:n", 2)
         await LogWriter(connection, names, LONG).append(jobs=[a_row(now_us(), func=LONG, state="retrying")])
         await mark(chancy, "deploy", by=LONG[::-1])
-        done = await fold_all(chancy)
+        done = await fold_all(chancy, "日" * 4_000)  # more than a NOTIFY has room for
 
         of_worker = await metrics.get_metrics(chancy, "app:n", worker_id=LONG)
         explained = await explain(chancy, "app:n", datetime.now(UTC), resolution="1day", worker_id=LONG)

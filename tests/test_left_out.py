@@ -23,7 +23,7 @@ from chancy_metrics.events.errors import MetricsLogError, StuckAt
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin import Derived, JobColumns, Metrics, Observation
 from chancy_metrics.plugin.audit import job_life
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
@@ -231,9 +231,14 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
         async with metrics.recording(chancy):
             await metrics.increment_counter("price:£", 2)
             await metrics.increment_counter("app:n", 3)
+        async with metrics.recording(chancy, worker_id="paid in €"):
+            await metrics.increment_counter("app:n", 4)
+            async with connection.transaction(), connection.cursor() as cursor:
+                await metrics.record_in_transaction(chancy, cursor, Observation.counter("app:n", 5))
         for key in ("price:€", "app:n"):
             await LogWriter(connection, names).append(runs=[a_run(key, at_us=now_us())])
-        folded = await fold_all(chancy)
+        folded = await fold_all(chancy, "folds for €")
+        of_worker = await metrics.get_metrics(chancy, "app:n", worker_id="paid in €")
         found = await what_live_leaves_out(connection, names)
         checked = await verify(chancy)
         made = await rebuild(chancy)
@@ -246,7 +251,7 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
             await explain(chancy, "price:€", datetime.now(UTC))
 
     assert (given_up.why, unknown) == ("\\u20ac", {})
-    assert folded.reason == ""
+    assert folded.reason == "" and of_worker["app:n"].values_1day[0][1] >= 4
     assert (found.batches, found.rules) == (1, []) and "LATIN1" in found.sentence.upper().replace("LATIN-1", "LATIN1")
     assert (checked.drift, made.different, made.left_out) == (0, 0, 1)
 
