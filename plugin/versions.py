@@ -20,6 +20,9 @@ from .completeness import span_of
 from .moments import utc
 from .reading import reading
 
+#: Of a rollup so many blocks are counted, and the others taken to be like them.
+_MOST_BLOCKS = 2_000
+
 
 class VersionInfo(msgspec.Struct, frozen=True):
     """One version; times are UTC.
@@ -27,6 +30,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
     Attributes:
         rules: Its pair of numbers, ours and the user's; *rule_names* are the user's.
         position: Where it stands; *ordered_position* is the end of the ledger.
+        rows: Exact where no rollup has more than 16 MB, about right where one has more.
         size_bytes: Its share of the rollup tables, by its share of their rows.
         dead_letters: Batches it had to leave out; *leaves_out* says which and why, and which rules failed; "" for none.
         moved_by: Who folded into it last, at *moved_at*.
@@ -97,7 +101,7 @@ async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[
 
 
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
-    """Return every version but the opening, oldest first. Counts all rows of the rollups."""
+    """Return every version but the opening, oldest first. Takes as long over large rollups as over small ones."""
     names = tables(chancy.prefix)
     async with (
         reading(chancy) as connection,
@@ -162,23 +166,36 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
 
 
 async def _rows(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, int], dict[int, int]]:
-    """Return rows and bytes of each version, all resolutions together."""
+    """Return rows and bytes of each version, all resolutions together; of a large table as a sample of it has them."""
     rows: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for resolution in RESOLUTIONS:
+        rollup = names.rollup(resolution)
+        share = min(1.0, _MOST_BLOCKS / max(1, await _blocks(cursor, rollup)))
+        # Whole blocks, always the same ones of a table that stays as it is.
+        sample = sql.SQL("TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)").format(percent=sql.Literal(100 * share))
         await cursor.execute(
             sql.SQL(
                 """
                 SELECT version, count(*), (
                     pg_total_relation_size(%(rollup)s::regclass) * (count(*) / sum(count(*)) OVER ())
                 )::bigint
-                FROM {rollup}
+                FROM {rollup} {sample}
                 GROUP BY version
                 """
-            ).format(rollup=names.rollup(resolution)),
-            {"rollup": names.rollup(resolution).as_string(cursor)},
+            ).format(rollup=rollup, sample=sample if share < 1 else sql.SQL("")),
+            {"rollup": rollup.as_string(cursor)},
         )
         for version, count, size in await cursor.fetchall():
-            rows[version] = rows.get(version, 0) + count
+            rows[version] = rows.get(version, 0) + round(count / share)
             sizes[version] = sizes.get(version, 0) + size
     return rows, sizes
+
+
+async def _blocks(cursor: AsyncCursor[TupleRow], rollup: sql.Identifier) -> int:
+    await cursor.execute(
+        "SELECT pg_relation_size(%(rollup)s::regclass) / current_setting('block_size')::integer",
+        {"rollup": rollup.as_string(cursor)},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -16,7 +16,9 @@ from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.plugin import versions
 from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.versions import list_versions
 from chancy_metrics.projections import making
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.buckets import horizons
@@ -32,6 +34,7 @@ from tests.factories import (
     LogWriter,
     a_row,
     a_run,
+    an_app,
     connections,
     eventually,
     fetch,
@@ -349,3 +352,19 @@ async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connect
 
     await eventually(gone)  # the server needs a moment to notice
     assert await a_version(connection, names, by="rebuild by bob") == 2
+
+
+async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
+    dsn: str, names: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = LogWriter(connection, names)
+    await writer.append(runs=[a_run(f"app:{number}") for number in range(2_000)])
+    await order_and_fold(connection, names)
+    async with an_app(dsn) as (chancy, _):
+        [exact] = await list_versions(chancy)
+        monkeypatch.setattr(versions, "_MOST_BLOCKS", 20)
+        [estimated] = await list_versions(chancy)
+
+    assert exact.rows == 4 * 2 * 2_000  # resolutions, of the worker and of all together
+    assert exact.rows / 2 < estimated.rows < exact.rows * 2 and estimated.rows != exact.rows
+    assert abs(estimated.size_bytes - exact.size_bytes) <= 4
