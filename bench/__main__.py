@@ -26,6 +26,7 @@ SUBJECTS = (
     "proof",
     "read",
     "delay",
+    "page",
     "freshness",
     "audit",
     "disk",

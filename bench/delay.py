@@ -48,7 +48,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 async with _running(dsn, Metrics(sync_interval=1)), _load(dsn, events_per_s):
                     await asyncio.sleep(settle_s)
                     before = await ask(connection, _FOLDED)
-                    delays = await _delays(seconds)
+                    delays = await delays_for(seconds)
                     folded.append((await ask(connection, _FOLDED) - before) / seconds)
                 samples["with"].append(delays)
                 return percentile(delays, 0.99)
@@ -56,7 +56,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
             async def without() -> float:
                 async with _running(dsn), _load(dsn, events_per_s):
                     await asyncio.sleep(settle_s)
-                    delays = await _delays(seconds)
+                    delays = await delays_for(seconds)
                 samples["without"].append(delays)
                 await fold_all(outside)  # the next turn of the plugin is not to catch up
                 return percentile(delays, 0.99)
@@ -75,7 +75,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-async def _delays(seconds: float) -> list[float]:
+async def delays_for(seconds: float) -> list[float]:
     """How late a timer that is due every tick comes; while the loop stands still, all those due meanwhile are late."""
     found = []
     started = time.perf_counter()

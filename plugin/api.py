@@ -96,7 +96,7 @@ class MetricsApiPlugin(ApiPlugin):
 
 def _categories(index: SeriesIndex) -> bytes:
     categories: dict[str, set[str]] = defaultdict(set)
-    for key, _, _ in index.find():
+    for key in index.find():
         category, _, name = key.partition(":")
         categories[category].add(name.split(":", 1)[0])
     shown = {key: sorted(names) for key, names in categories.items()}

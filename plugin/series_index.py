@@ -25,27 +25,32 @@ class SeriesIndex:
     """Series in the order of their keys; unchanging, so that it is made once for many requests."""
 
     def __init__(self, series: Iterable[Listed]) -> None:
-        self._series = sorted(series)
-        self._keys = [one.key for one in self._series]
+        # Plain tuples of texts: the collector of garbage looks at them once, and at named ones each time.
+        self._series = {key: (kind, unit) for key, kind, unit in series}
+        self._keys = sorted(self._series)
         self._folded = [key.casefold() for key in self._keys]
         self._backwards = sorted(key[::-1] for key in self._keys)
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, begin: str = "", words: Sequence[str] = ()) -> Sequence[Listed]:
-        """Return the series whose key begins with *begin* and has each of *words* in it, in any case; by key.
+    def find(self, begin: str = "", words: Sequence[str] = ()) -> Sequence[str]:
+        """Return the keys that begin with *begin* and have each of *words* in them, in any case; in order.
 
         Without words it takes a slice; with them it looks at every key that begins so.
         """
         first = bisect_left(self._keys, begin)
         last = bisect_right(self._keys, begin, lo=first, key=lambda key: key[: len(begin)])
         if not words:
-            return self._series[first:last]
+            return self._keys[first:last]
         wanted = [word.casefold() for word in words]
         return [
-            self._series[place] for place in range(first, last) if all(word in self._folded[place] for word in wanted)
+            self._keys[place] for place in range(first, last) if all(word in self._folded[place] for word in wanted)
         ]
+
+    def series(self, key: str) -> Listed:
+        """Return the series of a key that is there."""
+        return Listed(key, *self._series[key])
 
     def near(self, key: str) -> list[str]:
         """Return up to three keys that are like one that is not there, the most alike first.

@@ -82,7 +82,7 @@ async def job(chancy: Chancy, given: Parameters) -> JobLife:
     job_id = given.identifier("job_id")
     given.finish()
     assert job_id is not None
-    async with room(chancy):
+    async with room(chancy, decodes=True):
         life = await job_life(chancy, job_id)
     return msgspec.structs.replace(life, updates=await work(chancy, without_large_meta, life.updates))
 
@@ -94,7 +94,7 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
     given.finish()
     if at is None:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
-    async with room(chancy):
+    async with room(chancy, decodes=True):
         found = await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
     lists = {name: await work(chancy, without_large_meta, getattr(found, name)) for name in _LISTS}
     return msgspec.structs.replace(found, **lists)

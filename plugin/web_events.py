@@ -76,7 +76,7 @@ async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
     given.finish()
     if asked is not None:
         selection = msgspec.structs.replace(selection, after=await _place(chancy, asked))
-    async with room(chancy):
+    async with room(chancy, decodes=True):
         return await _search(chancy, selection, limit)
 
 

@@ -16,6 +16,8 @@ from chancy_metrics.events.errors import MetricsLogError
 
 #: Connections of one process with which requests are answered, and requests that may wait for one, each so long.
 MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 10.0
+#: Requests of these that may decode batches of the log, each in a thread.
+MOST_DECODING = 2
 #: What a client is told to wait before it tries again.
 RETRY_S = 2
 
@@ -29,6 +31,7 @@ class Busy(MetricsLogError):
 class _Room:
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(MOST_CONNECTIONS)
+        self.decoding = asyncio.Semaphore(MOST_DECODING)
         self.waiting = 0
         # One thread at a time: more would not be faster, and each takes the interpreter from the event loop for 5 ms.
         self.working = anyio.CapacityLimiter(1)
@@ -47,8 +50,11 @@ def _room(chancy: Chancy) -> _Room:
 
 
 @asynccontextmanager
-async def room(chancy: Chancy) -> AsyncIterator[None]:
+async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
     """Let a request of the page open one connection for a block: whoever else needs one is never refused for it.
+
+    Args:
+        decodes: It reads batches of the log, which takes a processor, too.
 
     Raises:
         Busy: There was no room in time.
@@ -57,10 +63,17 @@ async def room(chancy: Chancy) -> AsyncIterator[None]:
     if mine.waiting >= MOST_WAITING:
         raise Busy(f"{mine.waiting:,} requests wait for the database in this process already: try again in a moment")
     mine.waiting += 1
+    taken: list[asyncio.Semaphore] = []
     try:
         async with asyncio.timeout(WAIT_S):
-            await mine.free.acquire()
-    except TimeoutError:
+            for one in (mine.decoding, mine.free) if decodes else (mine.free,):
+                await one.acquire()
+                taken.append(one)
+    except BaseException as error:
+        for one in taken:
+            one.release()
+        if not isinstance(error, TimeoutError):
+            raise
         raise Busy(
             f"this process asks the database {MOST_CONNECTIONS} questions at once, and was busy with others for "
             f"{WAIT_S:g} s: try again in a moment"
@@ -70,4 +83,5 @@ async def room(chancy: Chancy) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        mine.free.release()
+        for one in taken:
+            one.release()

@@ -69,10 +69,10 @@ async def list_series(
 
 def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | None, limit: int) -> SeriesPage:
     found = index.find(begin, words)
-    first = 0 if after is None else bisect_right(found, after, key=lambda one: one.key)
+    first = 0 if after is None else bisect_right(found, after)
     page = found[first : first + limit]
     more = len(found) > first + limit
-    return SeriesPage([ListedSeries(*one) for one in page], len(found), page[-1].key if more else None)
+    return SeriesPage([ListedSeries(*index.series(key)) for key in page], len(found), page[-1] if more else None)
 
 
 class _Indexed(NamedTuple):
