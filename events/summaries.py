@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from hashlib import sha256
 from typing import NamedTuple
 
 from psycopg import AsyncCursor, sql
@@ -52,11 +53,22 @@ class Wanted(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Positions from *first* to *last*, inclusive; *skips* where surely nothing wanted is in them."""
+    """Positions from *first* to *last*, inclusive; *skips* where surely nothing wanted is in them.
+
+    Attributes:
+        is_broken: Whether its summary says that, and is not what was written: it is not believed.
+    """
 
     first: int
     last: int
     skips: bool
+    is_broken: bool = False
+
+
+def digest_of(summary: Summary) -> bytes:
+    """The hash by which a search tells a summary from a damaged one."""
+    *numbers, bits = summary
+    return sha256(" ".join(map(str, [*numbers, FORMAT])).encode() + (bits or b"")).digest()
 
 
 async def last_summarised(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
@@ -75,15 +87,17 @@ async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: 
     await cursor.execute(
         sql.SQL(
             """
-            INSERT INTO {summaries} (first_position, last_position, day, first_us, last_us, events, format, filter)
+            INSERT INTO {summaries} (
+                first_position, last_position, day, first_us, last_us, events, format, filter, digest
+            )
             VALUES (
                 %(first_position)s, %(last_position)s, %(day)s, %(first_us)s, %(last_us)s, %(events)s, %(format)s,
-                %(filter)b
+                %(filter)b, %(digest)b
             )
             ON CONFLICT (first_position) DO NOTHING
             """
         ).format(summaries=tables.summaries),
-        summary._asdict() | {"format": FORMAT},
+        summary._asdict() | {"format": FORMAT, "digest": digest_of(summary)},
     )
     return cursor.rowcount == 1
 
@@ -115,14 +129,28 @@ async def read_stretches(
 ) -> list[Stretch]:
     """Return up to *limit* stretches that reach past position *after*, in order, none that begins past *until*.
 
-    Looks at single bytes of the filters where they lie, so hardly anything of them is read.
+    Looks at single bytes of the filters where they lie; one by which a stretch is left out is read whole, and hashed.
     """
     await cursor.execute(
         sql.SQL(
             """
             SELECT first_position, last_position,
-                -- A filter that nobody made is not looked at: CASE, since AND does not keep an order.
-                CASE WHEN format = %(format)s AND octet_length(filter) >= %(least)s THEN NOT ({holds}) ELSE false END
+                -- CASE, since AND does not keep an order: a filter that nobody made is not looked at.
+                CASE
+                    WHEN format <> %(format)s OR filter IS NULL THEN 'read'
+                    WHEN octet_length(filter) < %(least)s THEN 'broken'
+                    WHEN {holds} THEN 'read'
+                    WHEN digest = sha256(
+                        convert_to(
+                            concat_ws(
+                                ' ', first_position, last_position, to_char(day, 'YYYY-MM-DD'),
+                                coalesce(first_us::text, 'None'), coalesce(last_us::text, 'None'), events, format
+                            ),
+                            'UTF8'
+                        ) || filter
+                    ) THEN 'skip'
+                    ELSE 'broken'
+                END
             FROM {summaries}
             WHERE first_position >= coalesce(
                     (SELECT max(first_position) FROM {summaries} WHERE first_position <= %(after)s + 1), 0
@@ -143,7 +171,7 @@ async def read_stretches(
             "until_us": wanted.until_us,
         },
     )
-    return [Stretch(*row) for row in await cursor.fetchall()]
+    return [Stretch(first, last, what == "skip", what == "broken") for first, last, what in await cursor.fetchall()]
 
 
 def _holds(wanted: Wanted) -> sql.Composed:

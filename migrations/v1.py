@@ -163,7 +163,8 @@ CREATE TABLE {summaries} (
     last_us bigint,
     events bigint NOT NULL,
     format smallint NOT NULL,
-    filter bytea
+    filter bytea,
+    digest bytea -- sha256 of all of it: a search leaves out nothing by a row that was damaged
 );
 -- Not compressed, so that a few bytes can be read without the rest: half of its bits are set, at random.
 ALTER TABLE {summaries} ALTER COLUMN filter SET STORAGE EXTERNAL;

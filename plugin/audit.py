@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.left_out import LeftOutBatch, left_out_at
 from chancy_metrics.projections.pages import Page, read_end, read_pages
 from chancy_metrics.projections.selection import Place, Selection
@@ -40,6 +40,7 @@ class JobLife(msgspec.Struct, frozen=True):
         first_day: The log's first day; None without any.
         pruned: Days that have left the log, in which it may have had updates too.
         unreadable: Batches that can't be read, in which it may have had updates too.
+        damaged_summaries: Rows of the skip index that were not believed; what they are about was read.
         left_out: Batches of its updates that are not in the numbers, and why.
         waiting: Batches that are recorded and not in the order yet, up to 10,000.
     """
@@ -50,6 +51,7 @@ class JobLife(msgspec.Struct, frozen=True):
     first_day: date | None
     pruned: list[Pruned]
     unreadable: list[Unreadable]
+    damaged_summaries: list[DamagedSummary]
     left_out: list[LeftOutBatch]
     waiting: int
 
@@ -143,6 +145,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
         days[0] if days else None,
         [gap for gap in gaps if isinstance(gap, Pruned)],
         [gap for gap in gaps if isinstance(gap, Unreadable)],
+        [gap for gap in gaps if isinstance(gap, DamagedSummary)],
         missing,
         waiting,
     )

@@ -16,7 +16,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.words import counted
-from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
 
@@ -199,8 +199,9 @@ class Listing:
     def _tell(self, gaps: Sequence[Gap]) -> None:
         unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]
         self.unreadable += len(unreadable)
-        for sentence in [*map(str, unreadable), *pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])]:
-            self._door.tell(sentence)
+        damaged = [str(gap) for gap in gaps if isinstance(gap, DamagedSummary)]
+        pruned = pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])
+        self._door.tell(*map(str, unreadable), *damaged, *pruned)
 
 
 def _tell_left_out(door: Door, chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
@@ -233,7 +234,7 @@ def _show_life(door: Door, life: JobLife) -> None:
         }
         door.say(*(f"{name:<9} {value}" for name, value in lines.items()))
         LinePrinter(door, UPDATES).print([update_row(event) for event in updates])
-    notes = [str(gap) for gap in life.unreadable] + pruned_days(life.pruned)
+    notes = [str(gap) for gap in [*life.unreadable, *life.damaged_summaries]] + pruned_days(life.pruned)
     notes += [f"the update at position {one.position} is not in the numbers: {one.error}" for one in life.left_out]
     if life.waiting:
         waits = "waits" if life.waiting == 1 else "wait"

@@ -115,15 +115,17 @@ async def remake(
         VersionRefused: The live version has other rules than *rules*.
         MetricsLogError: Days left the log, or versions were swapped, faster than this read them.
     """
-    trusts_index, events = True, 0
+    trusts_index, events, is_broken = True, 0, False
     for _ in range(_TRIES):
-        done = await _Attempt(connection, tables, rules, place, most, trusts_index).run()
+        attempt = _Attempt(connection, tables, rules, place, most, trusts_index)
+        done = await attempt.run()
         if done is None:
             continue
+        is_broken |= attempt.is_index_broken
         if trusts_index and done.difference:  # it may be the summaries that are wrong: read all there is
             trusts_index, events = False, done.crowd.events
             continue
-        return done._replace(is_index_wrong=not trusts_index and done.crowd.events > events)
+        return done._replace(is_index_wrong=is_broken or (not trusts_index and done.crowd.events > events))
     raise MetricsLogError(
         f"the live version or its opening changed {_TRIES} times while a point was explained: try again"
     )
@@ -151,6 +153,7 @@ class _Attempt:
         self._total = Sum()
         self._trusts_index = trusts_index
         self._lost: dict[int, str] = {}
+        self.is_index_broken = False
 
     async def run(self) -> Remade | None:
         """Return None where what it stood on has changed meanwhile."""
@@ -202,7 +205,8 @@ class _Attempt:
             await self._replay_range(version, gone, floor + 1, version.position)
             return
         chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)
-        async for _, ranges in chunks:
+        async for _, ranges, broken in chunks:
+            self.is_index_broken |= bool(broken)
             for first, last in ranges:
                 await self._replay_range(version, gone, first, last)
 

@@ -60,7 +60,20 @@ class Pruned(msgspec.Struct, frozen=True, tag="pruned", tag_field="gap"):
         )
 
 
-Gap = Unreadable | Pruned
+class DamagedSummary(msgspec.Struct, frozen=True, tag="summary", tag_field="gap"):
+    """A row of the skip index that is not what was written; the batches it is about were read all the same."""
+
+    first_position: int
+    last_position: int
+
+    def __str__(self) -> str:
+        return (
+            f"the summary of positions {self.first_position} to {self.last_position} is damaged: these were read "
+            "without it; `chancy-metrics audit check` says more"
+        )
+
+
+Gap = Unreadable | Pruned | DamagedSummary
 
 
 def unreadable(row: LedgerRow, error: str, index: int | None = None) -> Unreadable:

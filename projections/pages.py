@@ -20,7 +20,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Stretch, read_stretches
 
 from .event import Event, spell_out
-from .gaps import Gap, Pruned, concerns, may_have_matched, place_of, read_pruned, unreadable
+from .gaps import DamagedSummary, Gap, Pruned, concerns, may_have_matched, place_of, read_pruned, unreadable
 from .matching import matching, may_match
 from .selection import Place, Selection
 
@@ -130,7 +130,9 @@ async def read_pages(
     gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
     if gaps:
         yield Page(reader.place, [], gaps)
-    async for until_here, ranges in read_ranges(connection, tables, selection, pruned, selection.start, end):
+    async for until_here, ranges, broken in read_ranges(connection, tables, selection, pruned, selection.start, end):
+        if broken:
+            yield Page(reader.place, [], [DamagedSummary(one.first, one.last) for one in broken])
         for first, last in ranges:
             async for page in reader.read(first, last):
                 yield page
@@ -144,14 +146,15 @@ async def read_ranges(
     pruned: Sequence[Pruned],
     after: int,
     end: int,
-) -> AsyncIterator[tuple[int, list[tuple[int, int]]]]:
+) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[Stretch]]]:
     """Yield what of the positions past *after* up to *end* may hold what is selected, some stretches at a time.
 
     Args:
         pruned: What has left the log of these positions.
 
     Yields:
-        A position, and the ranges up to there that are to be read, both ends inclusive.
+        A position; the ranges up to there that are to be read, both ends inclusive; and which stretches are among them
+            since their summary is damaged.
     """
     floor = floor_of(pruned, end)
     while after < end:
@@ -160,7 +163,8 @@ async def read_ranges(
                 cursor, tables, selection.wanted(), after=after, until=end, limit=_STRETCHES
             )
         until = min(stretches[-1].last, end) if len(stretches) == _STRETCHES else end
-        yield until, ranges_to_read(stretches, after + 1, until, floor)
+        broken = [stretch for stretch in stretches if stretch.is_broken]
+        yield until, ranges_to_read(stretches, after + 1, until, floor), broken
         after = until
 
 

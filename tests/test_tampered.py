@@ -111,6 +111,7 @@ TAMPERINGS = {
                 "day 12000-01-01",
                 "exit 3",
             ],
+            "events": ["the summary of positions 1 to 4 is damaged: these were read without it", "4:1", "exit 0"],
             "verify": ["chain, position 3", "head, version 2: it stands at position 999", "exit 3"],
         },
     ),
