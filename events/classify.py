@@ -54,8 +54,16 @@ def may_be_of_a_batch(error: BaseException) -> bool:
 
 def is_too_much(error: BaseException) -> bool:
     """Whether *error* says that a step took too long or too much memory, so that a smaller one may succeed."""
+    if isinstance(error, psycopg.Error) and (error.sqlstate in _TOO_MUCH or isinstance(error, ServerSilent)):
+        return True
+    return is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether *error* says that there was too little memory, here or in the database."""
     if isinstance(error, psycopg.Error):
-        return error.sqlstate in _TOO_MUCH or isinstance(error, ServerSilent)
+        # libpq's own have no SQLSTATE: "out of memory for query result", "cannot allocate memory for input buffer".
+        return error.sqlstate == "53200" or (error.sqlstate is None and "memory" in str(error))
     return isinstance(error, MemoryError)
 
 

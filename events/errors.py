@@ -23,6 +23,10 @@ class InvalidObservation(MetricsLogError, ValueError):
         self.rule = rule
 
 
+class OutOfMemory(MetricsLogError):
+    """There was too little memory for batches that are named."""
+
+
 class WrongMoment(MetricsLogError, ValueError):
     """A moment has no zone, or lies outside the years 1970 to 2199."""
 

@@ -7,6 +7,7 @@ given only to what is committed, so every reader after this one needs nothing bu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import LiteralString, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
@@ -15,6 +16,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from .bounds import ID_IN_BOUNDS
+from .classify import in_words, is_out_of_memory
+from .errors import OutOfMemory
 from .log import APPENDED_US, BatchId, read_columns, short_transaction
 from .partitions import attached_days
 from .schema import Tables
@@ -194,6 +197,8 @@ async def read_ledger(
 
 class _Sized(Protocol):
     @property
+    def position(self) -> int: ...
+    @property
     def events(self) -> int: ...
     @property
     def size_bytes(self) -> int: ...
@@ -215,6 +220,25 @@ def pieces(rows: Iterable[_Row], *, events: int = PIECE_EVENTS, size: int = PIEC
         has_bytes += row.size_bytes
     if piece:
         yield piece
+
+
+@contextmanager
+def naming(rows: Sequence[_Sized]) -> Iterator[None]:
+    """Read or look through a piece of the order.
+
+    Raises:
+        OutOfMemory: There was too little memory for that, which says nothing of where; this names the piece.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        first, last, size = rows[0].position, rows[-1].position, sum(row.size_bytes for row in rows)
+        what = f"the batch at position {first}" if first == last else f"the batches at positions {first} to {last}"
+        raise OutOfMemory(
+            f"too little memory for {what}, {size:,} bytes ({in_words(error)}): try it where there is more"
+        ) from error
 
 
 async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date, datetime
 from typing import Any, Literal, LiteralString, NamedTuple
 from uuid import UUID
@@ -57,6 +57,9 @@ class LogBatch(NamedTuple):
     sha256: bytes
     without: frozenset[str] = frozenset()
 
+
+#: Opens a transaction for one read, or hands out the one under way, which it leaves open.
+Transaction = Callable[[], AbstractAsyncContextManager[AsyncCursor[TupleRow]]]
 
 _lock_limits_ms = WeakKeyDictionary[AsyncConnection[TupleRow], int]()
 

@@ -189,6 +189,7 @@ Frame = Header | GoneDay | Opening | Points | Producer | Gone | Batch | Trailer
 _RANK = {Header: 0, GoneDay: 1, Opening: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
 _SINGLE = (Header, Opening, Trailer)
 _encoder = msgspec.msgpack.Encoder()
+_NO_BYTES = _encoder.encode(b"")
 _decoder = msgspec.msgpack.Decoder(Frame)
 _trailer_decoder = msgspec.msgpack.Decoder(Trailer)
 
@@ -217,7 +218,12 @@ class Writer:
             return
         self.batches += 1
         self.events += place.row.events
-        self.put(Batch(place.position, *place.row, place.events, place.chain, place.payload))
+        # The payload is the frame's last field, so it need not be copied into the frame to be written behind it.
+        start = _encoder.encode(Batch(place.position, *place.row, place.events, place.chain, b""))[: -len(_NO_BYTES)]
+        start += _bytes_header(len(place.payload))
+        self._write((len(start) + len(place.payload)).to_bytes(_LENGTH, "big"))
+        self._write(start)
+        self._write(place.payload)
 
     def finish(self, at_us: int) -> bytes:
         """Write the trailer and the digest; return the digest of the content."""
@@ -232,6 +238,12 @@ class Writer:
         self._file.write(data)
         self._digest.update(data)
         self.size_bytes += len(data)
+
+
+def _bytes_header(size: int) -> bytes:
+    """What MessagePack writes before so many bytes."""
+    code, width = (b"\xc4", 1) if size < 1 << 8 else (b"\xc5", 2) if size < 1 << 16 else (b"\xc6", 4)
+    return code + size.to_bytes(width, "big")
 
 
 def place_of(frame: Gone | Batch) -> Place:

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.ledger import pieces
+from chancy_metrics.events.ledger import naming, pieces
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -155,8 +155,9 @@ class Export:
             if not page:
                 return
             for piece in pieces(page):
-                whole = await self._with_rows(piece, gone)
-                await to_thread.run_sync(self._put_all, whole)
+                with naming(piece):
+                    whole = await self._with_rows(piece, gone)
+                    await to_thread.run_sync(self._put_all, whole)
                 self._lost += sum(place.row is None and place.batch_id.day not in gone for place in whole)
                 after = piece[-1].position
                 if self._on_progress is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Literal, TypeVar
 
 import anyio
@@ -13,11 +14,20 @@ from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.classify import in_words, is_too_much, may_be_of_a_batch
+from chancy_metrics.events.classify import in_words, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import BUSY, REBUILD_STEP_EVENTS, Advanced, Stretch, narrow, read, write
+from chancy_metrics.projections.advance import (
+    BUSY,
+    REBUILD_STEP_EVENTS,
+    Advanced,
+    Stretch,
+    narrow,
+    read,
+    set_aside,
+    write,
+)
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.lag import live_lag
 from chancy_metrics.projections.left_out import LeftOut, left_out
@@ -28,6 +38,7 @@ from chancy_metrics.projections.versions import Version, live_version
 from .announcing import announce_by
 from .connection import database_now_us, own_connection
 from .options import DAY_S, Options
+from .step_size import StepSize
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
 _GIVE_WAY_S = 0.1
@@ -90,7 +101,7 @@ class Filling:
         self._on_progress = on_progress
         self._total_events = 0
         self._aimed_at = 0
-        self._step_events = REBUILD_STEP_EVENTS
+        self._steps = StepSize(REBUILD_STEP_EVENTS)
 
     async def live(self) -> Version:
         async with short_transaction(self._connection) as cursor:
@@ -142,14 +153,20 @@ class Filling:
         Raises:
             VersionRefused: This code can't fold it that far.
         """
-        async with own_connection(self._chancy, self._folder) as reading:
+        async with AsyncExitStack() as stack:
+            reading = await stack.enter_async_context(own_connection(self._chancy, self._folder))
             following: Stretch | Advanced | None = None
             while True:
                 target = (await self.live()).position
                 await self.aim(target)
+                if reading.closed:  # libpq gives it up where it has no memory for what comes
+                    reading = await stack.enter_async_context(own_connection(self._chancy, self._folder))
                 try:
                     stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
-                    if isinstance(stretch, Stretch):
+                    if isinstance(stretch, Stretch) and self._steps.is_tried_alone:
+                        following = None
+                        done = await write(self._connection, self.names, stretch, folder=self._folder)
+                    elif isinstance(stretch, Stretch):
                         done, following = await _both(
                             write(self._connection, self.names, stretch, folder=self._folder),
                             self._read(reading, target, after=stretch.position),
@@ -158,16 +175,23 @@ class Filling:
                         done = stretch
                 except Exception as error:
                     following = None
-                    if is_too_much(error) and self._step_events > 1 and not self._connection.closed:
-                        self._step_events //= 2
+                    if self._connection.closed:
+                        raise
+                    if self._steps.shrink(error):
                         self._chancy.log.warning(
                             f"filling version {self.version} took too much for one step, goes on with "
-                            f"{self._step_events:,} events at a time: {in_words(error)}"
+                            f"{self._steps.events:,} events at a time: {in_words(error)}"
                         )
                         continue
-                    if not may_be_of_a_batch(error):
-                        raise
-                    done = await self._narrow(target)
+                    if may_be_of_a_batch(error):
+                        done = await self._narrow(target)
+                    elif await self._steps.try_again(error):
+                        continue
+                    else:
+                        done = await set_aside(
+                            self._connection, self.names, error, folder=self._folder, version=self.version
+                        )
+                self._steps.went_well(grows=False)
                 if done.reason:
                     following = None
                 self.events += done.events
@@ -241,7 +265,7 @@ class Filling:
             version=self.version,
             after=after,
             until=until,
-            step_events=self._step_events,
+            step_events=self._steps.events,
         )
 
     async def _narrow(self, until: int) -> Advanced:
@@ -252,7 +276,7 @@ class Filling:
             rules=self.rules,
             version=self.version,
             until=until,
-            step_events=self._step_events,
+            step_events=self._steps.events,
         )
 
     async def _give_way(self, position: int, target: int) -> None:

@@ -15,7 +15,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.classify import in_words, is_too_much
+from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sentence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
@@ -29,13 +29,12 @@ from .connection import connect
 if TYPE_CHECKING:
     from chancy_metrics.projections.advance import Advanced
 from .limited_log import RateLimited
+from .step_size import StepSize
 
 #: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
 SWEEP_S = 10
 #: Seconds to wait for the server at one step; then its connection is given up, and a smaller step tried on another.
 ANSWER_S = 30
-#: After steps that were too large the next ones grow by this part of the usual size.
-_GROWTH = 100
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
 BUSY_S = 10
 
@@ -84,7 +83,7 @@ class Projector:
         self._hint = _hints.setdefault(chancy, Hint())
         self._swept = -math.inf
         self._patience = Patience(ANSWER_S)
-        self._step_events = 0  # as many as usual
+        self._steps: StepSize | None = None
 
     async def run_once(self, *, within_s: float = math.inf) -> Round:
         """Give every committed batch its position and fold up to the last of them, in bounded transactions.
@@ -135,9 +134,9 @@ class Projector:
     async def _advance(self, names: Tables) -> Advanced:
         """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
         # numpy comes with this: a process that never folds starts without it.
-        from chancy_metrics.projections.advance import STEP_EVENTS, advance
+        from chancy_metrics.projections.advance import STEP_EVENTS, advance, set_aside
 
-        self._step_events = min(STEP_EVENTS, self._step_events or STEP_EVENTS)
+        steps = self._steps = self._steps or StepSize(STEP_EVENTS)
         while True:
             try:
                 connection = await self._connected()
@@ -147,21 +146,24 @@ class Projector:
                         names,
                         folder=self._folder,
                         rules=self._rules,
-                        step_events=self._step_events,
+                        step_events=steps.events,
                         announce=self._announce,
                     )
             except Exception as error:
-                if not is_too_much(error) or self._step_events == 1:
-                    raise
-                self._step_events //= 2
-                self._warnings.warn(
-                    "step",
-                    f"folding metrics took too much for one step, goes on with {self._step_events:,} events at a time: "
-                    f"{in_words(error)}",
+                if steps.shrink(error):
+                    self._warnings.warn(
+                        "step",
+                        f"folding metrics took too much for one step, goes on with {steps.events:,} events at a time: "
+                        f"{in_words(error)}",
+                    )
+                    continue
+                if await steps.try_again(error):
+                    continue
+                advanced = await set_aside(
+                    await self._connected(), names, error, folder=self._folder, announce=self._announce
                 )
-            else:
-                self._step_events += STEP_EVENTS // _GROWTH
-                return advanced
+            steps.went_well(grows=True)
+            return advanced
 
     async def look(self) -> Look:
         """Ask the database whether there are numbers, or events to make the first ones of."""

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.importing import is_importing
-from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.seal import Seal
@@ -194,7 +194,8 @@ class _Walk:
                 rows, unchecked = piece
                 # The next piece is read while this one is hashed: two of them are held at once.
                 ahead = asyncio.create_task(self._read(rows[-1].position))
-                self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
+                with naming(rows):
+                    self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
                 self.places += len(rows)
                 self.events += sum(row.events for row in rows)
                 self._tell(rows[-1].position)
@@ -212,7 +213,8 @@ class _Walk:
                 return None
         rows = self._page.pop(0)
         async with short_transaction(self._connection, index_only=True) as cursor:
-            return rows, await read_unchecked(cursor, self._names, rows)
+            with naming(rows):
+                return rows, await read_unchecked(cursor, self._names, rows)
 
     def _tell(self, position: int) -> None:
         if self._on_progress is not None:

@@ -273,10 +273,41 @@ async def leave_out(
     connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folder: str
 ) -> Advanced:
     """Step past the batch at *position*, right before which *version* stands, without anything of it."""
-    nothing = Numbered({}, [], [])
-    dead = {position: reason}
-    stretch = Stretch(version, position - 1, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
+    stretch = _nothing(version, position - 1, position, {position: reason})
     return await write(connection, tables, stretch, folder=folder)
+
+
+async def set_aside(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    error: Exception,
+    *,
+    folder: str,
+    version: int | None = None,
+    announce: Announce | None = None,
+) -> Advanced:
+    """Step past the batch behind *version* (the live one by default), for which there was too little memory.
+
+    Its dead letter says how large it is. A version that is filled where there is more memory takes it up again.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        rows = await read_ledger(cursor, tables, after=mine.position, limit=1) if mine is not None else []
+    if mine is None or not rows:
+        return Advanced(0, mine.position if mine else 0, True)
+    (row,) = rows
+    reason = (
+        f"too little memory for its {row.events:,} events of {row.size_bytes:,} bytes: {in_words(error)}; "
+        "`chancy-metrics rebuild` where there is more takes it up"
+    )
+    stretch = _nothing(mine.version, mine.position, row.position, {row.position: reason})
+    return await write(connection, tables, stretch, folder=folder, announce=announce)
+
+
+def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Stretch:
+    """A stretch with nothing in it but dead letters."""
+    nothing = Numbered({}, [], [])
+    return Stretch(version, before, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
 
 
 class _Halving:
@@ -349,11 +380,7 @@ class _Halving:
                 if not is_deterministic(again):
                     raise
         dead = {position: f"can't be stored: {reason}"}
-        nothing = Numbered({}, [], [])
-        started_ns = time.monotonic_ns()
-        return await self._write(
-            Stretch(self._version, before, position, 0, nothing, Counter(), {}, dead, {}, started_ns)
-        )
+        return await self._write(_nothing(self._version, before, position, dead))
 
     async def _write(self, stretch: Stretch) -> Advanced:
         done = await write(self._connection, self._tables, stretch, folder=self._folder, announce=self._announce)

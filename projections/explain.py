@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
-from chancy_metrics.events.ledger import pieces, read_ledger, read_log_rows
+from chancy_metrics.events.ledger import naming, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -226,9 +226,10 @@ class _Attempt:
                 row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
             ]
             for piece in pieces(wanted):
-                async with short_transaction(self._connection) as cursor:
-                    batches = await read_alive(cursor, self._tables, version, piece)
-                await self._take(batches)
+                with naming(piece):
+                    async with short_transaction(self._connection) as cursor:
+                        batches = await read_alive(cursor, self._tables, version, piece)
+                    await self._take(batches)
             after = rows[-1].position if rows else last
 
     async def _take(self, batches: Sequence[LogBatch]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date
+from functools import partial
 from typing import NamedTuple
 
+from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
@@ -51,10 +53,11 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         span = await _span(cursor, tables, day)
         dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
         kept = await _kept(cursor, tables)
-        total = Sum(kept)
-        if span.last and not dead:
-            await replay_into(total, cursor, tables, rules, live, after=span.first - 1, until=span.last, day=day)
-    folded = total.fold()
+    total = Sum(kept)
+    if span.last and not dead:
+        transaction = partial(short_transaction, connection)
+        await replay_into(total, transaction, tables, rules, live, after=span.first - 1, until=span.last, day=day)
+    folded = await to_thread.run_sync(total.fold)
     dead |= folded.dead
     if dead or folded.failed:
         async with short_transaction(connection) as cursor:

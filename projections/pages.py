@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.columns import DecodedBatch
-from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, UnknownCodec
-from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger, read_log_rows
+from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -224,7 +224,7 @@ class _Reader:
             gaps = found.gaps
             for number, rows in enumerate(found.pieces):
                 batches = found.batches if not number else await self._batches(rows, gaps)
-                matches, damaged = await to_thread.run_sync(_decode, self._selection, batches)
+                matches, damaged = await self._decode(rows, batches, gaps)
                 by_position = {row.position: row for row in rows}
                 gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
                 if gaps:
@@ -237,6 +237,8 @@ class _Reader:
                         unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
                     )
                     yield page
+                found.batches.clear()
+                del batches, matches  # not held while the next piece is read
             after = found.until
             yield self.page(Place(after))._replace(gaps=gaps)
 
@@ -262,10 +264,25 @@ class _Reader:
 
     async def _read(self, cursor: AsyncCursor[TupleRow], rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
         """Read the batches at *rows*; what is missing is added to *gaps*."""
-        batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
+        try:
+            with naming(rows):
+                batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
+        except OutOfMemory as error:
+            gaps.append(_too_large(rows, error))
+            return []
         found = {batch.position for batch in batches}
         gaps += await self._gaps(cursor, [row for row in rows if row.position not in found])
         return batches
+
+    async def _decode(
+        self, rows: list[LedgerRow], batches: list[LogBatch], gaps: list[Gap]
+    ) -> tuple[list[_Found], dict[int, str]]:
+        try:
+            with naming(rows):
+                return await to_thread.run_sync(_decode, self._selection, batches)
+        except OutOfMemory as error:
+            gaps.append(_too_large(rows, error))
+            return [], {}
 
     async def _gaps(self, cursor: AsyncCursor[TupleRow], missing: Sequence[LedgerRow]) -> list[Gap]:
         """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
@@ -284,6 +301,13 @@ class _Reader:
             if row.batch_id.day not in gone and may_have_matched(self._selection, row)
         ]
         return gaps
+
+
+def _too_large(rows: Sequence[LedgerRow], error: OutOfMemory) -> Gap:
+    """Name the batch for which there is too little memory; raise *error* where there are several."""
+    if len(rows) > 1:
+        raise error
+    return unreadable(rows[0], str(error))
 
 
 def _decode(selection: Selection, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
+from chancy_metrics.events.log import LogBatch, Transaction, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 
@@ -111,13 +111,13 @@ async def replay(
         end = version.position if until is None else until
         total = Sum(version.horizons)
         await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, version.horizons))
-        await replay_into(total, cursor, tables, rules, version, until=end)
+        await replay_into(total, lambda: nullcontext(cursor), tables, rules, version, until=end)
     return points_of(total.fold(), version.horizons)
 
 
 async def replay_into(
     total: Sum,
-    cursor: AsyncCursor[TupleRow],
+    transaction: Transaction,
     tables: Tables,
     rules: RuleSet,
     version: Version,
@@ -131,13 +131,39 @@ async def replay_into(
     Leaves out the version's dead letters and what is in the opening.
 
     Args:
+        transaction: What is read is read in one that is folded outside of, unless it hands out one that stays open.
         day: Only batches of this day of the log.
     """
-    gone = await gone_days(cursor, tables)
-    while page := await read_ledger(cursor, tables, after=after, limit=PAGE, until=until):
+    while True:
+        async with transaction() as cursor:
+            gone = await gone_days(cursor, tables)
+            page = await read_ledger(cursor, tables, after=after, limit=PAGE, until=until)
+        if not page:
+            return
         after = page[-1].position
-        for rows in pieces([row for row in page if row.batch_id.day not in gone and day in (None, row.batch_id.day)]):
-            await to_thread.run_sync(total.add_batches, await read_alive(cursor, tables, version, rows), rules)
+        rows = [row for row in page if row.batch_id.day not in gone and day in (None, row.batch_id.day)]
+        await add_rows(total, transaction, tables, rules, version, rows)
+
+
+async def add_rows(
+    total: Sum,
+    transaction: Transaction,
+    tables: Tables,
+    rules: RuleSet,
+    version: Version,
+    rows: Sequence[LedgerRow],
+) -> None:
+    """Add the batches at *rows*, in ascending order, to *total*: read a piece in a transaction, fold it behind that.
+
+    Raises:
+        OutOfMemory: There is too little memory for a piece, which it names.
+    """
+    for piece in pieces(rows):
+        with naming(piece):
+            async with transaction() as cursor:
+                batches = await read_alive(cursor, tables, version, piece)
+            await to_thread.run_sync(total.add_batches, batches, rules)
+        del batches  # not held while the next piece is read
 
 
 async def read_alive(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,9 @@ from .ring import COLUMNS, ChangedPoints
 from .sketch import decode_many, encode, encode_many, merge_runs, quantile_many, starts_of
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
+
+#: Rows of one statement.
+_PIECE_ROWS = 20_000
 
 #: A sum as a finite float64: beyond the largest one, the largest one, since JSON has no infinity.
 FINITE_SUM = sql.SQL(
@@ -110,21 +113,35 @@ async def store(
         merged = cells.worker == ALL_WORKERS
         sum_up = sql.SQL(_SUM_UP).format(newer=_NEWER)
         add = partial(sql.SQL(_ADD).format, rollup=tables.rollup(resolution), sum_up=sum_up)
-        together = await _with_stored_sketches(cursor, tables, version, resolution, select(cells, merged))
-        await cursor.execute(
-            add(
-                returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
-                answer=sql.SQL("SELECT * FROM updated UNION ALL SELECT * FROM inserted"),
-            ),
-            await to_thread.run_sync(_parameters, version, together),
-            binary=True,
-        )
-        changed[resolution] = changed_points(await cursor.fetchall())
-        await cursor.execute(
-            add(returning=sql.SQL(""), answer=sql.SQL("SELECT")),
-            await to_thread.run_sync(_parameters, version, select(cells, ~merged)),
-        )
+        rows: list[TupleRow] = []
+        for piece in _pieces(select(cells, merged)):
+            together = await _with_stored_sketches(cursor, tables, version, resolution, piece)
+            await cursor.execute(
+                add(
+                    returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
+                    answer=sql.SQL("SELECT * FROM updated UNION ALL SELECT * FROM inserted"),
+                ),
+                await to_thread.run_sync(_parameters, version, together),
+                binary=True,
+            )
+            rows += await cursor.fetchall()
+        changed[resolution] = changed_points(rows)
+        for piece in _pieces(select(cells, ~merged)):
+            await cursor.execute(
+                add(returning=sql.SQL(""), answer=sql.SQL("SELECT")),
+                await to_thread.run_sync(_parameters, version, piece),
+            )
     return changed
+
+
+def _pieces(cells: Cells) -> Iterator[Cells]:
+    """Cut *cells* into pieces that take a moment each: the server ends a transaction that is idle for seconds."""
+    if cells.rows <= _PIECE_ROWS:
+        yield cells
+        return
+    number = np.arange(cells.rows) // _PIECE_ROWS
+    for piece in range(int(number[-1]) + 1):
+        yield select(cells, number == piece)
 
 
 def changed_points(rows: list[TupleRow]) -> ChangedPoints:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
 from datetime import date
+from functools import partial
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -12,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.log import Transaction, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
@@ -24,7 +26,7 @@ from .coverage import Looked, Stretch, looked_at
 from .findings import Findings
 from .fold import Fold
 from .index_check import check_summaries
-from .replay import PAGE, Sum, log_snapshot, read_alive, within
+from .replay import PAGE, Sum, add_rows, log_snapshot, within
 from .rules import RuleSet
 from .soundness import check_books, check_points
 from .span import Span, find_batches, read_days
@@ -164,12 +166,13 @@ class _Attempt:
             if (now.version.version, now.gone) != (base.version.version, base.gone):
                 raise _Moved
             while page := await self._page(cursor, after, now.version.position):
-                await self._replay(cursor, total, now, page)
+                await self._replay(lambda: nullcontext(cursor), total, now, page)
                 after = page[-1].position
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
-            await to_thread.run_sync(total.add, await read_cells(cursor, self._tables, OPENING, first, end))
+            opening = await read_cells(cursor, self._tables, OPENING, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
+        await to_thread.run_sync(total.add, opening)
         differ = await to_thread.run_sync(self._compare, live, total, first, end)
         looked = Looked(
             self._span.is_everything,
@@ -203,25 +206,23 @@ class _Attempt:
             if not page or version.position - after < _NEAR:
                 return after
             for rows in pieces(page):
-                async with short_transaction(self._connection) as cursor:
-                    await self._replay(cursor, total, base, rows)
+                await self._replay(partial(short_transaction, self._connection), total, base, rows)
             after = page[-1].position
 
     async def _replay_day(self, total: Sum, base: _Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
         for rows in pieces(found):
-            async with short_transaction(self._connection) as cursor:
-                await self._replay(cursor, total, base, rows)
+            await self._replay(partial(short_transaction, self._connection), total, base, rows)
         if found:
             await self._check_day(day)
 
-    async def _replay(self, cursor: AsyncCursor[TupleRow], total: Sum, base: _Base, rows: Sequence[LedgerRow]) -> None:
-        await check_places(cursor, self._tables, base.version.version, rows, self._found)
+    async def _replay(self, transaction: Transaction, total: Sum, base: _Base, rows: Sequence[LedgerRow]) -> None:
+        async with transaction() as cursor:
+            await check_places(cursor, self._tables, base.version.version, rows, self._found)
         self._passed += [row.position for row in rows if row.position in self._open_positions]
-        for piece in pieces([row for row in rows if row.batch_id.day not in base.gone]):
-            batches = await read_alive(cursor, self._tables, base.version, piece)
-            await to_thread.run_sync(total.add_batches, batches, self._rules)
+        in_log = [row for row in rows if row.batch_id.day not in base.gone]
+        await add_rows(total, transaction, self._tables, self._rules, base.version, in_log)
 
     async def _check_day(self, day: date) -> None:
         self._days.append(day.toordinal())

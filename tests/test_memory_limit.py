@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.meta import encode_meta
 from chancy_metrics.events.schema import Tables
-from tests.factories import LogWriter, a_row, now_us
+from tests.factories import LogWriter, a_row, fetch, now_us
 from tests.processes import ROOT
 from tests.within_memory import MARK
 
@@ -28,6 +29,7 @@ def within_memory(dsn: str, *commands: str, more: int) -> list[Any]:
     process = subprocess.run(
         [sys.executable, "-m", "tests.within_memory", dsn, str(more), *commands],
         cwd=ROOT,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # what a thread's own heap reserves is address space, too
         capture_output=True,
         timeout=200,
         check=False,
@@ -57,6 +59,16 @@ async def test_a_log_of_large_batches_is_read_in_little_memory(
     events = BATCHES * JOBS
     assert (folded["events"], made["events"], made["different"]) == (events, events, 0)
     assert (verified, checked) == ([], [])
-    assert (listed, life, exported) == (events, BATCHES, events)
+    assert (listed, life, exported) == ([events, []], BATCHES, events)
     assert explained.startswith(f"{events} events in the log; recomputed: equal") and again == explained
     assert summaries > 1
+
+    large = encode_meta({"html": "x" * (1 << 20)})
+    await writer.append(jobs=[a_row(at_us, meta=large) for _ in range(60)])
+    await writer.append(jobs=[a_row(at_us)])
+    (folded,) = within_memory(dsn, "fold", more=100 << 20)
+
+    assert folded["done"]["events"] == 2  # that one, and what `verify` recorded
+    ((position, error),) = await fetch(connection, "SELECT position, error FROM {dead_letters}", names)
+    assert position == folded["done"]["position"] - 1
+    assert error.startswith("too little memory for its 60 events of 62,9")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ async def opening_and_rest(connection: Connection, names: Tables, since: Mapping
         live = await live_version(cursor, names)
         total = Sum()
         await to_thread.run_sync(total.add, await read_cells(cursor, names, OPENING, since))
-        await replay_into(total, cursor, names, BUILT_IN, live, until=live.position)
+        await replay_into(total, lambda: nullcontext(cursor), names, BUILT_IN, live, until=live.position)
     return points_of(total.fold(), since)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import step_size
 from chancy_metrics.plugin.presence import Presence
 from chancy_metrics.plugin.projector import Projector, fold_all
 from chancy_metrics.plugin.rebuild import rebuild
@@ -82,3 +83,40 @@ async def test_status_says_why_nobody_folds(dsn: str, names: Tables, connection:
     assert due and due_again
     assert "folding fails: worker-1: QueryCanceled: too much" in failing.unhealthy[0]
     assert "folding fails" not in well.unhealthy[0]
+
+
+async def test_a_batch_that_needs_too_much_memory_by_itself_is_set_aside_until_there_is_more(
+    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_size, "_PAUSE_S", 0)
+    writer = LogWriter(connection, names)
+    for series in (1, SERIES, 1):
+        await writer.append(runs=[a_run(f"app:{series}:{n}", at_us=now_us()) for n in range(series)])
+    await cancels_more_than(connection, names, SERIES // 2, "out_of_memory")
+
+    async with an_app(dsn) as (chancy, _):
+        done = await fold_all(chancy)
+        as_little = await rebuild(chancy)
+        await connection.execute("DROP FUNCTION too_much CASCADE")
+        more = await rebuild(chancy)
+
+    dead = await fetch(connection, "SELECT version, position, error FROM {dead_letters} ORDER BY version", names)
+    assert (done.events, done.position) == (2, 3)
+    assert (as_little.events, as_little.left_out, as_little.different) == (2, 1, 0)
+    assert (more.events, more.left_out) == (SERIES + 2, 0)
+    assert [(version, position) for version, position, _ in dead] == [(1, 2), (2, 2)]
+    for *_, error in dead:
+        assert error.startswith("too little memory for its 20 events of ")
+        assert "OutOfMemory: too much" in error
+
+
+async def test_what_is_no_lack_of_memory_is_raised_where_it_is_met_alone() -> None:
+    steps = step_size.StepSize(20_000)
+
+    assert steps.shrink(errors.QueryCanceled("statement timeout"))
+    assert steps.events == 10_000
+    while steps.shrink(MemoryError()):
+        pass
+    assert steps.events == 1
+    with pytest.raises(errors.QueryCanceled):
+        await steps.try_again(errors.QueryCanceled("statement timeout"))

@@ -51,7 +51,9 @@ async def run(chancy: Chancy, metrics: Metrics, command: str) -> Any:
         case ["check"]:
             return msgspec.to_builtins((await check(chancy)).findings)
         case ["list"]:
-            return sum([1 async for _ in events(chancy)])
+            gaps: list[str] = []
+            listed = [event.index async for event in events(chancy, on_gap=lambda gap: gaps.append(str(gap)))]
+            return [len(listed), gaps]
         case ["job", job_id]:
             return len((await job_life(chancy, UUID(job_id))).updates)
         case ["explain", key]:
