@@ -12,7 +12,7 @@ from datetime import date
 from typing import LiteralString, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
 from .bounds import ID_IN_BOUNDS
@@ -121,6 +121,9 @@ async def sequence(
     refuses hold up nothing: what their producers appended after them gets its place, and they are a hole before it
     until they come.
 
+    Where the log can be read and not written, producers wait that have a spilled batch before those in the log, and no
+    others.
+
     Raises:
         psycopg.errors.LockNotAvailable: Somebody holds a lock on the log, and its batches can't be read; nothing
             was done, and a later call does it.
@@ -145,13 +148,20 @@ async def sequence(
         position, chain = int(head[0]), bytes(head[1])
         taken, odd = await _take(cursor, tables, after, limit)
         known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
+        waiting: list[_Pending] = []
         if gaps := _gaps(taken, known):
             # A predecessor committed late, below *after*, or is spilled still: it was committed before its successor.
-            found = await take_spilled_of(cursor, tables, gaps)
-            conflicts, refused = conflicts + found.conflicts, refused or found.refused
-            others, others_odd = await _take(cursor, tables, settled, limit)
-            taken, odd = taken + others, odd + others_odd
-            known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
+            try:
+                found = await take_spilled_of(cursor, tables, gaps)
+            except errors.LockNotAvailable:  # those of others need not wait for it
+                waiting = [row for row in taken if row.batch_id.producer in gaps]
+                taken = [row for row in taken if row.batch_id.producer not in gaps]
+                await _put_back(cursor, tables, waiting)
+            else:
+                conflicts, refused = conflicts + found.conflicts, refused or found.refused
+                others, others_odd = await _take(cursor, tables, settled, limit)
+                taken, odd = taken + others, odd + others_odd
+                known = await _producers(cursor, tables, {row.batch_id.producer for row in taken})
         rows = await _read_sized(cursor, tables, [row.batch_id for row in taken])
         odd += [_removed(row.batch_id) for row in taken if row.batch_id not in rows]
         there = [row for row in sorted(taken) if row.batch_id in rows]
@@ -172,7 +182,8 @@ async def sequence(
             sql.SQL("UPDATE {head} SET position = %(position)s, chain = %(chain)s").format(head=tables.head),
             {"position": position, "chain": chain},
         )
-    return Sequenced(len(entries), position, max([after, *(row.id for row in taken)]), conflicts, refused, len(odd))
+    last_id = min([max([after, *(row.id for row in taken)]), *(row.id - 1 for row in waiting)])
+    return Sequenced(len(entries), position, last_id, conflicts, refused, len(odd))
 
 
 async def read_ledger(
@@ -285,6 +296,25 @@ async def _take(
         else:
             taken.append(_Pending(number, BatchId(day, producer, sequence)))
     return taken, odd
+
+
+async def _put_back(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[_Pending]) -> None:
+    """Undo what `_take` did with these rows."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {pending} (id, day, producer, sequence) OVERRIDING SYSTEM VALUE
+            SELECT *
+            FROM unnest(%(ids)s::bigint[], %(days)s::date[], %(producers)s::uuid[], %(sequences)s::bigint[])
+            """
+        ).format(pending=tables.pending),
+        {
+            "ids": [row.id for row in rows],
+            "days": [row.batch_id.day for row in rows],
+            "producers": [row.batch_id.producer for row in rows],
+            "sequences": [row.batch_id.sequence for row in rows],
+        },
+    )
 
 
 async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
