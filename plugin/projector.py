@@ -25,6 +25,7 @@ from chancy_metrics.projections.rules import BUILT_IN, RuleSet
 
 from .announcing import announce_by, read_installation
 from .connection import connect
+from .reading import LOCK_LIMIT_MS, naming_locks
 
 if TYPE_CHECKING:
     from chancy_metrics.projections.advance import Advanced
@@ -35,6 +36,7 @@ from .step_size import StepSize
 SWEEP_S = 10
 #: Seconds to wait for the server at one step; then its connection is given up, and a smaller step tried on another.
 ANSWER_S = 30
+_BY_A_FOLD = "by a fold"
 #: Seconds `fold_all` goes on trying beside somebody else who folds.
 BUSY_S = 10
 
@@ -89,8 +91,15 @@ class Projector:
         """Give every committed batch its position and fold up to the last of them, in bounded transactions.
 
         Takes no further step once *within_s* seconds have passed. Another process may do the same at the same time.
-        Raises what the database raises.
+
+        Raises:
+            TableLocked: The log, or what waits for its position, is locked; the message says by whom.
+            psycopg.Error: What else the database says.
         """
+        async with naming_locks(self._chancy, _BY_A_FOLD):
+            return await self._run_once(within_s)
+
+    async def _run_once(self, within_s: float) -> Round:
         connection = await self._connected()
         names = tables(self._chancy.prefix)
         batches = events = 0
@@ -148,6 +157,7 @@ class Projector:
                         rules=self._rules,
                         step_events=steps.events,
                         announce=self._announce,
+                        lock_wait_ms=LOCK_LIMIT_MS,
                     )
             except Exception as error:
                 if steps.shrink(error):
@@ -188,9 +198,10 @@ class Projector:
     @asynccontextmanager
     async def _cursor(self) -> AsyncIterator[AsyncCursor[TupleRow]]:
         connection = await self._connected()
-        with self._patience.waiting(connection):
-            async with short_transaction(connection, index_only=True) as cursor:
-                yield cursor
+        async with naming_locks(self._chancy, _BY_A_FOLD):
+            with self._patience.waiting(connection):
+                async with short_transaction(connection, lock_timeout_ms=LOCK_LIMIT_MS, index_only=True) as cursor:
+                    yield cursor
 
     async def _connected(self) -> AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:

@@ -29,18 +29,29 @@ async def reading(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
         TableLocked: One would have; the message says which table, and who holds it.
         SchemaMissing: The tables are missing or older than this code.
     """
-    names = tables(chancy.prefix)
-    with needs_schema(names):
-        try:
-            async with own_connection(chancy) as connection:
-                limit_locks(connection, LOCK_LIMIT_MS)
-                yield connection
-        except errors.LockNotAvailable as error:
-            raise TableLocked(await _who_locks(chancy, names)) from error
+    with needs_schema(tables(chancy.prefix)):
+        async with naming_locks(chancy, f"for {LOCK_LIMIT_MS / 1_000:g} s"), own_connection(chancy) as connection:
+            limit_locks(connection, LOCK_LIMIT_MS)
+            yield connection
 
 
-async def _who_locks(chancy: Chancy, names: Tables) -> str:
-    waited = f"for {LOCK_LIMIT_MS / 1_000:g} s"
+@asynccontextmanager
+async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
+    """Say which table is locked, and who holds it, where a statement in the block has waited for that in vain.
+
+    Args:
+        waited: What follows on "could not be read": how long, or by what.
+
+    Raises:
+        TableLocked: In the stead of what psycopg raised.
+    """
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        raise TableLocked(await _who_locks(chancy, tables(chancy.prefix), waited)) from error
+
+
+async def _who_locks(chancy: Chancy, names: Tables, waited: str) -> str:
     try:
         async with own_connection(chancy) as connection:
             cursor = await connection.execute(

@@ -105,6 +105,7 @@ async def advance(
     until: int | None = None,
     step_events: int = STEP_EVENTS,
     announce: Announce | None = None,
+    lock_wait_ms: int | None = None,
 ) -> Advanced:
     """Fold the next stretch of the ledger into a version: exactly once, whoever else tries the same.
 
@@ -116,9 +117,18 @@ async def advance(
     Args:
         version: Its number; the live one by default.
         until: Position past which nothing is folded; the end of the ledger by default.
+        lock_wait_ms: How long a locked table is waited for where it is to be read; by default what `limit_locks` says.
     """
     try:
-        stretch = await read(connection, tables, rules=rules, version=version, until=until, step_events=step_events)
+        stretch = await read(
+            connection,
+            tables,
+            rules=rules,
+            version=version,
+            until=until,
+            step_events=step_events,
+            lock_wait_ms=lock_wait_ms,
+        )
         if isinstance(stretch, Advanced):
             return stretch
         return await write(connection, tables, stretch, folder=folder, announce=announce)
@@ -147,6 +157,7 @@ async def read(
     until: int | None = None,
     step_events: int = STEP_EVENTS,
     without: frozenset[str] = frozenset(),
+    lock_wait_ms: int | None = None,
 ) -> Stretch | Advanced:
     """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
 
@@ -154,7 +165,7 @@ async def read(
         without: Names of rules that are not asked.
         after: Where the version will stand when the stretch is written; where it stands by default.
     """
-    async with short_transaction(connection, index_only=True) as cursor:
+    async with short_transaction(connection, lock_timeout_ms=lock_wait_ms, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
             return Advanced(0, 0, False, f"there is no version {version}")

@@ -13,14 +13,16 @@ from chancy import Chancy, Queue, Worker, job
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin import projector as projector_module
 from chancy_metrics.plugin.announcing import FOLDED
 from chancy_metrics.plugin.projector import Projector, fold_all
 from chancy_metrics.plugin.turns import NEW_S, PATIENCE, Turns, _turn, project
 from chancy_metrics.projections.advance import STEP_EVENTS
-from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, total
+from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
 Connection = AsyncConnection[TupleRow]
 INTERVAL_S = 60.0
@@ -88,6 +90,27 @@ async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(
 
     assert (ordered.batches, ordered.events) == (SEQUENCE_LIMIT + 1, 0)
     assert (folded.batches, folded.events) == (0, SEQUENCE_LIMIT + 1)
+
+
+async def test_a_round_that_finds_the_log_locked_ends_and_says_by_whom(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector_module, "LOCK_LIMIT_MS", 50)
+    async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
+        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
+        await order(connection, names)  # so that only the fold has something to read
+        projector = Projector(chancy, "p")
+        async with locking.transaction():
+            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+            with anyio.fail_after(20), pytest.raises(TableLocked) as locked:
+                await projector.run_once()
+        done = await projector.run_once()
+        await projector.close()
+
+        said = f"chancy_metrics_log could not be read by a fold: process {locking.info.backend_pid} "
+
+    assert said in str(locked.value)
+    assert done == (0, 2, 1, "")
 
 
 async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
