@@ -33,7 +33,7 @@ ID_IN_BOUNDS: LiteralString = f"day BETWEEN '{FIRST_DAY}' AND '{LAST_DAY}' AND s
 BATCH_IN_BOUNDS: LiteralString = (
     f"char_length(worker) <= {MAX_WORKER_CHARS} AND first_us BETWEEN {FIRST_US} AND {FAR_US}"
     f" AND last_us BETWEEN first_us AND {FAR_US} AND events >= 0 AND codec BETWEEN 1 AND {MAX_CODEC}"
-    f" AND octet_length(payload) <= {MAX_PAYLOAD_BYTES} AND octet_length(sha256) = {HASH_BYTES}"
+    f" AND octet_length(payload) <= {MAX_PAYLOAD_BYTES} AND octet_length(sha256) <= {HASH_BYTES}"
 )
 #: The same of a session's row. `numeric` and the zones let NaN, infinity and a session's settings change nothing.
 SESSION_IN_BOUNDS: LiteralString = (

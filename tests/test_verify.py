@@ -43,6 +43,7 @@ from tests.factories import (
     connections,
     damage,
     fetch,
+    order,
     order_and_fold,
 )
 
@@ -330,6 +331,7 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
     dsn: str, connection: Connection, names: Tables
 ) -> None:
     await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await order(connection, names)
     await damage(connection, names, "DELETE FROM {log}")
     await order_and_fold(connection, names)
     before = await verified(dsn)
