@@ -342,7 +342,7 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
     assert checks(before) == {"log"}
     assert after.drift == 0
     told = "\n".join(verified_lines(after))
-    assert "version 1 leaves out 1 batch, 1 of them given up" in told and "everything agrees" not in told
+    assert "version 1 leaves out 1 batch of 1 event, 1 of them given up" in told and "everything agrees" not in told
 
 
 async def test_what_expired_is_not_missed(dsn: str, connection: Connection, names: Tables) -> None:
