@@ -139,7 +139,9 @@ async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connectio
     }
     assert all(may_hold(bits, row.job_id) for row in rows)
     assert all(may_hold(bits, text_token(field, text)) for field, texts in there.items() for text in texts)
-    assert not any(may_hold(bits, text_token(field, "nothing")) for field in there)
+    # A filter may be wrong about what is not there, about one in a hundred; ids are new in each run.
+    wrong = [text_token(field, f"nothing {number}") for field in there for number in range(100)]
+    assert sum(may_hold(bits, token) for token in wrong) < len(wrong) / 10
 
 
 async def test_stretches_are_left_out_by_their_time_too(connection: Connection, names: Tables) -> None:
