@@ -172,6 +172,8 @@ def a_rebuild(*, points: int = 9, different: int = 0, left_out: int = 0, rose: f
         different=different,
         differences=[],
         left_out=left_out,
+        leaves_out="",
+        left_out_before="",
         events=5,
         seconds=0.1,
     )

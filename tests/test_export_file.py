@@ -257,7 +257,8 @@ def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     row = places[position - 1].row
     assert row is not None
     old = getattr(row, field)
-    new = {int: lambda: old + 1, str: lambda: old + "x", bytes: lambda: sha256(old).digest(), bool: lambda: not old}
+    step = -1 if field == "first_us" else 1  # still before the last one: this is about the chain
+    new = {int: lambda: old + step, str: lambda: old + "x", bytes: lambda: sha256(old).digest(), bool: lambda: not old}
     forged = row._replace(**{field: new.get(type(old), lambda: old + timedelta(days=1))()})
     places[position - 1] = places[position - 1]._replace(row=forged, batch_id=BatchId(*forged[:3]))
     path = file_of(tmp_path_factory.mktemp("export") / "log", places)
