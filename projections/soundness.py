@@ -120,6 +120,12 @@ _BOOKS: dict[LiteralString, LiteralString] = {
         FROM {ledger} o
         WHERE o.day >= (clock_timestamp() AT TIME ZONE 'UTC')::date - 1
             AND NOT EXISTS (SELECT FROM {producers} p WHERE p.producer = o.producer)
+            -- An import brings them last, and that of a single day brings none.
+            AND EXISTS (SELECT FROM {producers})
+            AND (
+                (SELECT min(position) FROM {ledger}) = 1
+                OR EXISTS (SELECT FROM {days} WHERE state IN ('opening', 'gone'))
+            )
         GROUP BY o.producer
         HAVING max(o.sequence) > 1
     """,

@@ -249,7 +249,7 @@ async def test_one_day_is_a_log_of_its_own(
     assert await total(target[1], names, "app:n") == [3] * 4
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy)
-        assert (found.found, found.first, found.batches, found.carried) == (0, 2, 2, 2)
+        assert (found.findings, found.first, found.batches, found.carried) == ([], 2, 2, 2)
 
 
 async def test_a_day_that_is_not_there_is_refused(
