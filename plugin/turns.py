@@ -123,9 +123,6 @@ async def project(
 
 async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
     """Do what there is to do now and return the seconds until the next look."""
-    # numpy comes with this: a process that never folds starts without it.
-    from chancy_metrics.projections.advance import BUSY
-
     was_mine = turns.mine
     if turns.new:
         found = await projector.look()
@@ -145,6 +142,9 @@ async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
             turns.hear("")
             return patience
         turns.take_over()
+    # numpy comes with this: a process that never folds starts without it.
+    from chancy_metrics.projections.advance import BUSY
+
     # A longer round would be followed by as long a pause, in which nobody sees anything new.
     done = await projector.run_once(within_s=interval_s)
     idle = not (done.batches or done.events or done.reason)
