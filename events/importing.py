@@ -70,7 +70,7 @@ async def take_back(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int,
     Returns:
         Positions, batches and events that were there.
     """
-    await cursor.execute("SELECT set_config('metrics_log.abandoning', 'on', true)")
+    await cursor.execute("SELECT set_config('chancy_metrics.abandoning', 'on', true)")
     await cursor.execute(
         sql.SQL(
             """

@@ -61,7 +61,7 @@ CREATE TRIGGER refuse_change BEFORE UPDATE ON {log}
     FOR EACH ROW EXECUTE FUNCTION {refuse_change}();
 -- An import that is given up takes its batches with it, and says so with this setting.
 CREATE TRIGGER refuse_delete BEFORE DELETE ON {log}
-    FOR EACH ROW WHEN (current_setting('metrics_log.abandoning', true) IS DISTINCT FROM 'on')
+    FOR EACH ROW WHEN (current_setting('chancy_metrics.abandoning', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION {refuse_change}();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {log}
     FOR EACH STATEMENT EXECUTE FUNCTION {refuse_change}();
