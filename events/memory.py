@@ -12,59 +12,36 @@ from .schema import Tables
 
 async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
     """Delete up to *piece* producers that were last seen before *before*."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            DELETE FROM {producers}
-            WHERE producer = ANY(ARRAY(
-                SELECT producer
-                FROM {producers}
-                WHERE seen_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
-                LIMIT %(piece)s
-                FOR UPDATE SKIP LOCKED
-            ))
-            """
-        ).format(producers=tables.producers),
-        {"before": before, "piece": piece},
-    )
-    return cursor.rowcount
+    return await _forget(cursor, tables.producers, "producer", "seen_at", before, piece)
 
 
 async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
     """Delete up to *piece* sessions that were last seen before *before*."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            DELETE FROM {sessions}
-            WHERE session = ANY(ARRAY(
-                SELECT session
-                FROM {sessions}
-                WHERE seen_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
-                LIMIT %(piece)s
-                FOR UPDATE SKIP LOCKED
-            ))
-            """
-        ).format(sessions=tables.sessions),
-        {"before": before, "piece": piece},
-    )
-    return cursor.rowcount
+    return await _forget(cursor, tables.sessions, "session", "seen_at", before, piece)
 
 
 async def forget_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
     """Delete up to *piece* rows of what was set aside before *before*."""
+    return await _forget(cursor, tables.set_aside, "id", "found_at", before, piece)
+
+
+async def _forget(
+    cursor: AsyncCursor[TupleRow], table: sql.Identifier, key: str, moment: str, before: date, piece: int
+) -> int:
+    """Delete up to *piece* rows, by *key*, whose *moment* lies before a day (UTC), but for those that are locked."""
     await cursor.execute(
         sql.SQL(
             """
-            DELETE FROM {set_aside}
-            WHERE id = ANY(ARRAY(
-                SELECT id
-                FROM {set_aside}
-                WHERE found_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+            DELETE FROM {table}
+            WHERE {key} = ANY(ARRAY(
+                SELECT {key}
+                FROM {table}
+                WHERE {moment} < %(before)s::date::timestamp AT TIME ZONE 'UTC'
                 LIMIT %(piece)s
                 FOR UPDATE SKIP LOCKED
             ))
             """
-        ).format(set_aside=tables.set_aside),
+        ).format(table=table, key=sql.Identifier(key), moment=sql.Identifier(moment)),
         {"before": before, "piece": piece},
     )
     return cursor.rowcount
