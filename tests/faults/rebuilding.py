@@ -27,22 +27,23 @@ spawner.set_forkserver_preload(["tests.faults.rebuilding"])
 
 
 class Rebuilding:
-    """The process, and what it tells."""
+    """The process, what it told last, and the phase it was in."""
 
     def __init__(self, process: BaseProcess, pipe: Pipe) -> None:
         self.process = process
         self._pipe = pipe
         self.phase = ""
+        self.told: Progress | Rebuilt | int | str | None = None
 
     async def next(self) -> Progress | Rebuilt | int | str | None:
         """Wait for what it tells next: progress, the result or the error; None if it ended without any."""
         try:
-            told: Progress | Rebuilt | int | str = await to_thread.run_sync(self._pipe.recv)
+            self.told = await to_thread.run_sync(self._pipe.recv)
         except (EOFError, ConnectionResetError):
             return None
-        if isinstance(told, Progress):
-            self.phase = told.phase
-        return told
+        if isinstance(self.told, Progress):
+            self.phase = self.told.phase
+        return self.told
 
     async def reach(self, phase: str) -> bool:
         """Wait until it is in *phase* (or past it); False if it ended before."""
