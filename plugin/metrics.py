@@ -105,7 +105,7 @@ class Metrics(Plugin):
             append_interval: Seconds an observation may wait in memory: what a killed process can lose. One second by
                 default, or a quarter of *sync_interval* if that is less.
             max_buffered_points: Observations kept while the database is away; past it the oldest go, counted.
-            lock_timeout: Seconds recording may wait for a lock in a job's transaction.
+            lock_timeout: Seconds recording may wait for a lock in a job's transaction; from 0.001 to 2,147,483.
             log_retention: Seconds raw events are kept.
             strict: Direct calls raise on invalid observations instead of logging and counting them.
             keep_meta: Keys of a job's `meta` that go into the log.

@@ -16,6 +16,8 @@ DAY_S = 86_400
 _LONGEST_APPEND_S = 1.0
 #: A hundred years: no moment that is computed of it is out of datetime's bounds.
 _MAX_S = 36_525 * DAY_S
+#: PostgreSQL's lock_timeout is a 32-bit number of milliseconds.
+_MAX_LOCK_S = (2**31 - 1) // 1000
 #: Of one job's kept meta: sixteen such jobs fill a batch.
 _MAX_META_BYTES = 1 << 20
 #: The default of max_meta_bytes.
@@ -43,7 +45,7 @@ class Options(NamedTuple):
     @property
     def lock_wait_ms(self) -> int:
         """`lock_timeout` as the database takes it: 0 would wait for ever."""
-        return max(1, min(2**31 - 1, round(self.lock_timeout * 1000)))
+        return max(1, round(self.lock_timeout * 1000))
 
 
 def check_options(
@@ -76,10 +78,10 @@ def check_options(
         "maximum_metric_age": maximum_metric_age,
         "collection_interval": collection_interval,
         "append_interval": append_interval,
-        "lock_timeout": lock_timeout,
         "log_retention": log_retention,
     }.items():
         _seconds(name, value)
+    _seconds("lock_timeout", lock_timeout, _MAX_LOCK_S, "what PostgreSQL takes")
     if lock_timeout < 0.001:
         raise ValueError(f"lock_timeout={lock_timeout!r} must be at least 0.001 seconds: 0 would wait for ever")
     if maximum_metric_age != int(maximum_metric_age):
@@ -134,9 +136,9 @@ def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:
     return RuleSet(user=version, rules=rules)
 
 
-def _seconds(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _MAX_S:
-        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, at most {_MAX_S:,} (a hundred years)")
+def _seconds(name: str, value: float, most_s: int = _MAX_S, why: str = "a hundred years") -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most_s:
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, at most {most_s:,} ({why})")
 
 
 def _whole(name: str, value: int) -> None:

@@ -54,6 +54,23 @@ def test_points_of_one_resolution_leave_the_others_at_their_defaults() -> None:
         ("max_buffered_points", True),
         ("lock_timeout", 0),
         ("lock_timeout", 0.0001),
+        ("lock_timeout", 2_147_484),
+        ("lock_timeout", math.inf),
+        ("lock_timeout", math.nan),
+        ("lock_timeout", True),
+        ("collection_interval", math.nan),
+        ("append_interval", math.inf),
+        ("append_interval", 3_155_760_001),
+        ("log_retention", math.nan),
+        ("log_retention", math.inf),
+        ("maximum_metric_age", math.inf),
+        ("maximum_metric_age", True),
+        ("max_buffered_points", -1),
+        ("max_buffered_points", math.inf),
+        ("max_meta_bytes", True),
+        ("rules_version", -1),
+        ("rules_version", True),
+        ("rules_version", 2**31),
         ("log_retention", -3),
         ("log_retention", 10**12),
         ("maximum_metric_age", 10**12),
@@ -63,6 +80,8 @@ def test_points_of_one_resolution_leave_the_others_at_their_defaults() -> None:
         ("max_points_per_resolution", {"2min": 5}),
         ("max_points_per_resolution", {"1min": 0}),
         ("max_points_per_resolution", {"1min": 1.5}),
+        ("max_points_per_resolution", {"1min": True}),
+        ("max_points_per_resolution", {"1day": math.inf}),
     ],
 )
 def test_a_wrong_value_is_refused_by_keyword_value_and_rule(keyword: str, value: Any) -> None:
@@ -72,6 +91,10 @@ def test_a_wrong_value_is_refused_by_keyword_value_and_rule(keyword: str, value:
     parts = next(iter(value.items())) if isinstance(value, dict) else value if isinstance(value, list) else (value,)
     assert any(repr(part) in str(refused.value) for part in parts)
     assert "must" in str(refused.value) or "are" in str(refused.value)
+
+
+def test_the_longest_lock_timeout_is_one_the_database_takes() -> None:
+    assert Metrics(lock_timeout=2_147_483).options.lock_wait_ms == 2_147_483_000 < 2**31
 
 
 def test_a_copy_in_another_process_has_the_same_settings_and_records_for_itself() -> None:
