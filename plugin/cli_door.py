@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -22,12 +23,15 @@ from chancy_metrics.events.errors import MetricsLogError
 from .cli_app import load
 from .cli_errors import TRACEBACK, sentence_of
 from .metrics import Metrics
-from .redaction import without_password
+from .redaction import WithoutPasswords, without_password
 from .terminal import json_line, safe
 
 #: Exit codes: fine, could not run, wrong usage, ran and found something wrong, interrupted.
 FINE, COULD_NOT, WRONG_USAGE, FOUND_SOMETHING, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 _NAME = "chancy-metrics"
+#: Says why it can't connect, from threads that outlive a command, with what of the DSN libpq could not read.
+_POOL_LOGGER = logging.getLogger("psycopg.pool")
+_HIDING = WithoutPasswords()
 #: Names the app where no `--app` does.
 APP = "CHANCY_METRICS_APP"
 #: Seconds between lines of progress: on a terminal, where one is written over the other, and in a log.
@@ -162,7 +166,7 @@ class Progress:
 
 
 class _Aside(TextIOBase):
-    """What others print while a command works: on stderr, and as harmless as the rest.
+    """What others print while a command works: on stderr, as harmless as the rest, and without passwords.
 
     It has whatever an app may ask of `sys.stdout` and `sys.stderr` when it is imported: `faulthandler` wants a number.
     """
@@ -188,7 +192,7 @@ class _Aside(TextIOBase):
         """Stay as it is: what lacks a glyph gets "?" already."""
 
     def write(self, text: str, /) -> int:
-        self._door.tell_raw("\n".join(map(safe, text.split("\n"))))
+        self._door.tell_raw("\n".join(map(safe, without_password(text).split("\n"))))
         return len(text)
 
 
@@ -251,6 +255,7 @@ class Front(Section):
         arguments = list(sys.argv[1:] if args is None else args)
         self._main_shell_completion(extra, prog_name or _NAME, complete_var)
         door = Door(as_json="--json" in arguments)
+        _POOL_LOGGER.addFilter(_HIDING)  # once, however often
         sys.exit(self._run(door, arguments, extra))
 
     def _run(self, door: Door, arguments: list[str], extra: dict[str, Any]) -> int:

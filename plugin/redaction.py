@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from urllib.parse import unquote
@@ -13,6 +14,8 @@ HIDDEN = "***"
 _SCHEME = re.compile(r"\s*postgres(?:ql)?://")
 _URI = re.compile(r"(\w://[^\s:/@\"']*:)[^\"'\n]*@")
 _OPTION = re.compile(r"(?:ssl)?password\s*=\s*(.*?)\s*(?=\s[a-z_]+\s*=|&|$)", re.DOTALL)
+#: The same in a text that is more than a DSN, where the next space ends it.
+_GIVEN = re.compile(r"((?:ssl)?password\s?=\s?)(?:'(?:[^'\\]|\\.)*'|[^\s'\"&,;)]+)")
 #: What may stand in a password that is not encoded, and so takes it apart.
 _SEPARATORS = re.compile(r"[^\w.~-]+")
 #: Texts of libpq whose quoted part is a piece of the DSN, whichever.
@@ -30,9 +33,20 @@ def without_password(text: str, dsn: str = "") -> str:
     """
     text = _URI.sub(rf"\1{HIDDEN}@", text)
     text = _QUOTED.sub(rf'\1"{HIDDEN}"', text)
+    text = _GIVEN.sub(rf"\1{HIDDEN}", text)
     for secret in sorted(set(_secrets(dsn)), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
     return text
+
+
+class WithoutPasswords(logging.Filter):
+    """Hides what a logger says of passwords, whichever handler writes it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if (harmless := without_password(said)) != said:
+            record.msg, record.args = harmless, ()
+        return True
 
 
 def _secrets(dsn: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -73,6 +75,35 @@ def test_an_app_that_connects_when_it_is_imported_tells_nobody(monkeypatch: pyte
 
     assert done.exit_code == 2
     assert "percent-encoded" in done.output and "hunter" not in done.output
+
+
+@pytest.mark.parametrize("stream", ["sys.stderr", "sys.__stderr__"])
+def test_what_the_pool_logs_and_the_app_prints_tells_nobody(
+    stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also through a handler that was made with the process's own stderr, and from the pool's threads."""
+    (tmp_path / "pooled.py").write_text(
+        "import logging, sys\nfrom psycopg_pool import ConnectionPool, PoolTimeout\n"
+        "from chancy import Chancy\nfrom chancy_metrics.plugin import Metrics\nimport threading\n"
+        "told = threading.Event()\n"
+        "class Telling(logging.StreamHandler):\n"
+        "    def emit(self, record):\n        super().emit(record)\n        told.set()\n"
+        f"handler = Telling({stream})\nlogging.getLogger('psycopg.pool').addHandler(handler)\n"
+        f"dsn = {BROKEN['a percent sign']!r}\n"
+        "pool = ConnectionPool(dsn, min_size=1, open=True, reconnect_timeout=0.1)\n"
+        "assert told.wait(10)\npool.close()\n"
+        "print('connecting to', dsn, 'with host=h password=huntertwo')\n"
+        "chancy = Chancy(dsn, plugins=[Metrics()])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pooled", raising=False)
+
+    done = CliRunner().invoke(main, ["--app", "pooled.chancy", "status"])
+
+    said = done.output + capfd.readouterr().err
+    assert done.exit_code == 1, said
+    assert "error connecting in 'pool-" in said and 'percent-encoded token: "***"' in said and "password=***" in said
+    assert "hunter" not in said and "two" not in said
 
 
 @given(st.text("ab%@:/?# [&='", min_size=1, max_size=12))
