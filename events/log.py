@@ -208,12 +208,12 @@ async def append_in_transaction(
     *,
     worker: str,
     lock_wait_ms: int = _LOCK_WAIT_MS,
-) -> None:
+) -> Appended:
     """Append the single batch of a producer of its own, on the database's day. Raises what `append` raises."""
     async with cursor.connection.cursor(row_factory=tuple_row) as own:
         values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
         await own.execute(_append_statement(tables), values, binary=True)
-        _appended(await own.fetchone())
+        return _appended(await own.fetchone())
 
 
 def sync_append_in_transaction(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from datetime import datetime, timedelta
-from uuid import uuid4
+from typing import Literal, NamedTuple
+from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from chancy import Chancy
@@ -31,6 +32,8 @@ from .reading import reading
 PREFIX = "mark:"
 #: A mark may lie so far ahead of this host's clock: nothing happens later than it is recorded.
 _AHEAD_US = 1_000_000
+#: Of the producers that take marks back.
+_TAKING_BACK = UUID("6f5d0f0e-52f5-4b0c-8a51-5c8d1d3f2a77")
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -43,6 +46,16 @@ class Mark(msgspec.Struct, frozen=True):
     at: datetime
     text: str
     count: int = 1
+
+
+class _Recorded(NamedTuple):
+    """What the order has of one text at one moment: how many marks, less those taken back, and how often that was."""
+
+    left: float = 0
+    taken_back: int = 0
+
+    def after(self, value: float) -> _Recorded:
+        return _Recorded(self.left + value, self.taken_back + (value < 0))
 
 
 class TakenBack(msgspec.Struct, frozen=True):
@@ -77,7 +90,7 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
         raise MetricsLogError(f"{at.isoformat()} lies ahead: mark what has happened")
     if not text.strip():
         raise MetricsLogError(f"a mark needs a text, not {text!r}")
-    await _append(chancy, text, at_us, 1.0, by)
+    await _append(chancy, text, at_us, 1.0, by, uuid4())
     return Mark(_moment(at_us), text)
 
 
@@ -86,7 +99,8 @@ async def take_back(
 ) -> TakenBack:
     """Take a mark back by appending its opposite; charts, `marks` and `explain` show it no more after the next fold.
 
-    The log keeps both events, each with who made it. A mark that was taken back is not taken back again.
+    The log keeps both events, each with who made it. A mark that was taken back is not taken back again, nor by two at
+    once: whoever takes it back for the same time appends the same batch, which counts once.
 
     Args:
         text: Of the mark; not needed with *place*.
@@ -101,9 +115,9 @@ async def take_back(
     at = utc(at)
     if place is not None:
         text, at = await _mark_at(chancy, text, place)
-    sums = await _recorded(chancy, text)
-    asked = sorted(at_us for at_us in sums if at is None or _is_at(at_us, at))
-    made = [at_us for at_us in asked if sums[at_us] > 0]
+    recorded = await _recorded(chancy, text)
+    asked = sorted(at_us for at_us in recorded if at is None or _is_at(at_us, at))
+    made = [at_us for at_us in asked if recorded[at_us].left > 0]
     if asked and not made:
         return TakenBack(_moment(asked[-1]), text, again=True)
     if not made:  # its day may have left the log, and then the numbers alone have it
@@ -115,8 +129,12 @@ async def take_back(
             f"there is no mark {text!r}{when} in the order: `chancy-metrics audit events --prefix mark` lists them, "
             f"and one that was just made gets its place with the next fold"
         )
-    await _append(chancy, text, made[-1], -1.0, by)
-    return TakenBack(_moment(made[-1]), text, again=False)
+    at_us = made[-1]
+    turn = recorded[at_us].taken_back if at_us in recorded else 0
+    state = await _append(chancy, text, at_us, -1.0, by, uuid5(_TAKING_BACK, f"{turn} {at_us} {text}"))
+    if state == "taken":  # somebody else has this id for something else
+        state = await _append(chancy, text, at_us, -1.0, by, uuid4())
+    return TakenBack(_moment(at_us), text, again=state == "known")
 
 
 async def _mark_at(chancy: Chancy, text: str, place: Place) -> tuple[str, datetime]:
@@ -132,12 +150,13 @@ async def _mark_at(chancy: Chancy, text: str, place: Place) -> tuple[str, dateti
     return (marked[0].key or "").removeprefix(PREFIX), marked[0].at
 
 
-async def _recorded(chancy: Chancy, text: str) -> dict[int, float]:
-    """Return how many marks *text* the log has at each moment (microseconds since 1970), less those taken back."""
-    sums: dict[int, float] = defaultdict(float)
+async def _recorded(chancy: Chancy, text: str) -> dict[int, _Recorded]:
+    """Return what the order has of *text* at each moment, microseconds since 1970."""
+    recorded: dict[int, _Recorded] = defaultdict(_Recorded)
     async for event in events(chancy, Selection(key=f"{PREFIX}{text}")):
-        sums[microseconds(event.at)] += event.value or 0
-    return sums
+        at_us = microseconds(event.at)
+        recorded[at_us] = recorded[at_us].after(event.value or 0)
+    return recorded
 
 
 def _is_at(at_us: int, at: datetime) -> bool:
@@ -149,14 +168,18 @@ def _moment(at_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=at_us)
 
 
-async def _append(chancy: Chancy, text: str, at_us: int, value: float, by: str | None) -> None:
+async def _append(
+    chancy: Chancy, text: str, at_us: int, value: float, by: str | None, producer: UUID
+) -> Literal["appended", "spilled", "known", "taken"]:
+    """Append one event as the only batch of *producer*; return what became of it, as `Appended.state`."""
     series = check_series(f"{PREFIX}{text}", "counter", "count")
     batch = encode((), [ObservationRun(series, [at_us], array("d", [value]))])
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         if storable(cursor, text) != text:
             raise MetricsLogError(f"this database's encoding can't hold {text!r}: mark it in other letters")
         worker = storable(cursor, by or who())
-        await append_in_transaction(cursor, tables(chancy.prefix), uuid4(), batch, worker=worker)
+        appended = await append_in_transaction(cursor, tables(chancy.prefix), producer, batch, worker=worker)
+    return appended.state
 
 
 async def marks(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> list[Mark]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -397,6 +398,31 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
     assert none == explained.marks == []
     assert explained.equal
     assert [value for value, _ in kept] == [1.0, -1.0] and kept[1][1] == "ann"
+
+
+async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    at = datetime.now(UTC).replace(second=10, microsecond=0) - timedelta(minutes=3)
+    later = at + timedelta(seconds=30)
+
+    async with an_app(dsn) as (chancy, _):
+        await mark(chancy, "deploy", at=at)
+        await mark(chancy, "deploy", at=later)
+        await order_and_fold(connection, names)
+        both = await asyncio.gather(*[take_back(chancy, "deploy", at=later, by=by) for by in ("ann", "bob")])
+        once_more = await take_back(chancy, "deploy", at=later)  # before a fold has shown the others
+        await order_and_fold(connection, names)
+        left = await marks(chancy)
+        await mark(chancy, "deploy", at=later)
+        await order_and_fold(connection, names)
+        anew = await take_back(chancy, "deploy", at=later)
+        await order_and_fold(connection, names)
+        values = [one.value async for one in events(chancy, selection.Selection(key="mark:deploy"))]
+
+    assert [one.again for one in both].count(False) >= 1 and once_more.again and not anew.again
+    assert [(one.text, one.count) for one in left] == [("deploy", 1)]
+    assert values == [1.0, 1.0, -1.0, 1.0, -1.0]
 
 
 def test_the_commands_explain_a_point_and_mark_a_moment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
