@@ -262,6 +262,11 @@ async def _give_new_id(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: 
 
 
 async def _move(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:
+    """Write batches into log and pending, and return how many of them went.
+
+    Raises:
+        psycopg.Error: The log refuses them, or pending does without a word.
+    """
     # What somebody else puts under the same id meanwhile stays spilled, and the next call looks at it again.
     await cursor.execute(
         sql.SQL(
@@ -292,16 +297,25 @@ async def _move(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequen
                 INSERT INTO {pending} (day, producer, sequence)
                 SELECT day, producer, sequence
                 FROM taken
+                RETURNING 1
+            ), gone AS (
+                DELETE FROM {spill} s
+                USING taken t
+                WHERE s.producer = t.producer
+                    AND s.sequence = t.sequence
+                RETURNING 1
             )
-            DELETE FROM {spill} s
-            USING taken t
-            WHERE s.producer = t.producer
-                AND s.sequence = t.sequence
+            SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM waiting), (SELECT count(*) FROM gone)
             """
         ).format(log=tables.log, spill=tables.spill, pending=tables.pending),
         _ids(batch_ids) | {"days": await attached_days(cursor, tables)},
     )
-    return cursor.rowcount
+    row = await cursor.fetchone()
+    assert row is not None
+    taken, waiting, gone = row
+    if waiting != taken:  # nobody would ever give them positions
+        raise errors.RaiseException("a rule or a trigger keeps batches out of the pending table")
+    return int(gone)
 
 
 async def _drop(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:

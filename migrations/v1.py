@@ -337,6 +337,9 @@ BEGIN
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             INSERT INTO {pending} (day, producer, sequence) VALUES (_day, _producer, _sequence);
+            IF NOT FOUND THEN -- nobody would give it a position
+                RAISE EXCEPTION 'a rule or a trigger keeps batches out of the pending table';
+            END IF;
             state := 'appended';
         ELSE
             SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END

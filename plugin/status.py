@@ -271,7 +271,7 @@ def _why_waiting(status: Status, patience_s: float) -> str:
     if status.spilled_batches and status.silent_s <= patience_s:
         return (
             f"{is_or_are(status.spilled_batches, 'batch')} in the spill table, and the log does not take them: "
-            "`SELECT * FROM pg_locks` says who holds a lock on it"
+            "`SELECT * FROM pg_locks` says who holds a lock on it, the log of who folds whether it refuses them"
         )
     if status.silent_s <= patience_s and status.folded_by is not None:
         return f"{status.folded_by} folds, and does not keep up"

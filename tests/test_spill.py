@@ -16,6 +16,7 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import Appended, BatchId, append, short_transaction
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.spill import take_spilled_unless_locked
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.projections.audit import check_producers
 from chancy_metrics.projections.findings import Findings
@@ -44,6 +45,16 @@ BREAKS: list[tuple[LiteralString, LiteralString]] = [
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
         " CREATE TRIGGER refuse BEFORE INSERT ON {pending} FOR EACH ROW EXECUTE FUNCTION refuse()",
         "DROP TRIGGER refuse ON {pending}",
+    ),
+    *(
+        SILENT := [
+            (
+                "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+                " CREATE TRIGGER swallow BEFORE INSERT ON {pending} FOR EACH ROW EXECUTE FUNCTION swallow()",
+                "DROP FUNCTION swallow CASCADE",
+            ),
+            ("CREATE RULE swallow AS ON INSERT TO {pending} DO INSTEAD NOTHING", "DROP RULE swallow ON {pending}"),
+        ]
     ),
 ]
 
@@ -123,6 +134,27 @@ async def test_a_log_that_refuses_for_any_other_reason_spills_too(dsn: str, name
         await order_and_fold(connection, names)
 
         assert await total(connection, names, "app:n") == [len(BREAKS) + 1] * 4
+
+
+@pytest.mark.parametrize(("break_it", "mend_it"), SILENT, ids=["trigger", "rule"])
+async def test_what_pending_swallows_stays_spilled_and_is_said(
+    dsn: str, connection: Connection, names: Tables, break_it: LiteralString, mend_it: LiteralString
+) -> None:
+    await fetch(connection, break_it, names)
+    batch_id = new_id()
+    outcome = await attempt(connection, names, batch_id)
+    taken = await take_spilled_unless_locked(connection, names)
+    left = await spilled(connection, names)
+    async with an_app(dsn) as (chancy, metrics):
+        status = await read_status(chancy, metrics.options)
+    await fetch(connection, mend_it, names)
+    await order_and_fold(connection, names)
+
+    assert "rule" in str(outcome.error) and "rule" in taken.refused.lower()
+    assert [row[1] for row in left] == [batch_id.producer]
+    assert status.spilled_batches == status.pending_batches == 1
+    assert await spilled(connection, names) == []
+    assert await total(connection, names, "app:n") == [1] * 4
 
 
 async def test_batches_of_days_that_take_none_come_under_today_and_a_missing_day_is_made(
