@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import LiteralString
 
-from .facts import FIRST_US
+from chancy_metrics.events.facts import FIRST_US
 
 #: Days of a log, both inclusive.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)

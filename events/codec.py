@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from .bounds import FAR_US, MAX_PAYLOAD_BYTES
-from .columns import DecodedBatch, JobColumns, ObservationColumns
-from .decoding import HOSTILE, fault_of
-from .errors import DamagedBatch, UnknownCodec
-from .facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series
+from chancy_metrics.events.bounds import FAR_US, MAX_PAYLOAD_BYTES
+from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.decoding import HOSTILE, fault_of
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import Damaged
-from .facts import Combo, Series
-from .meta import decode_meta
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.facts import Combo, Series
+from chancy_metrics.events.meta import decode_meta
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from .errors import Damaged
+from chancy_metrics.events.errors import Damaged
 
 T = TypeVar("T", covariant=True)
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, SupportsFloat
 
 import msgspec
 
-from .errors import InvalidObservation
+from chancy_metrics.events.errors import InvalidObservation
 
 Kind = Literal["counter", "gauge", "histogram"]
 KINDS: tuple[Kind, ...] = ("counter", "gauge", "histogram")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Damaged
+from chancy_metrics.events.errors import Damaged
 
 #: Bytes of a token, as many as a UUID has.
 TOKEN_BYTES = 16

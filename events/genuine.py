@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
-from .errors import MetricsLogError
-from .seal import chain_fault, payload_fault
-from .stretch import PAGE, Place
-from .transfer import Batch, Frame, Gone, place_of
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.seal import chain_fault, payload_fault
+from chancy_metrics.events.stretch import PAGE, Place
+from chancy_metrics.events.transfer import Batch, Frame, Gone, place_of
 
 #: Bytes of payloads, or one batch, that are held at once.
 PIECE_BYTES = 4 << 20

@@ -12,8 +12,8 @@ import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from .schema import Tables
-from .transfer import GoneDay, Producer
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transfer import GoneDay, Producer
 
 _TRIGGER = "importing"
 _SETTING = "chancy_metrics.importing"

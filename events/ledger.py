@@ -15,14 +15,14 @@ from uuid import UUID, uuid4
 from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
-from .bounds import ID_IN_BOUNDS
-from .classify import in_words, is_out_of_memory
-from .errors import OutOfMemory
-from .log import APPENDED_US, BatchId, read_columns, short_transaction
-from .partitions import attached_days
-from .schema import Tables
-from .seal import LogRow, link
-from .spill import take_spilled_of, take_spilled_unless_locked
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
+from chancy_metrics.events.classify import in_words, is_out_of_memory
+from chancy_metrics.events.errors import OutOfMemory
+from chancy_metrics.events.log import APPENDED_US, BatchId, read_columns, short_transaction
+from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.seal import LogRow, link
+from chancy_metrics.events.spill import take_spilled_of, take_spilled_unless_locked
 
 SEQUENCE_LIMIT = 2_000
 #: Milliseconds each lock is waited for while the end of the ledger is held: others want it, too.

@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 from psycopg import AsyncConnection, AsyncCursor, Cursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
-from .bounds import END_US
-from .codec import EncodedBatch
-from .facts import bounded_worker
-from .lenient import be_lenient
-from .schema import Tables
-from .settings import Isolation, settings_for
-from .storable import storable_worker
+from chancy_metrics.events.bounds import END_US
+from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.facts import bounded_worker
+from chancy_metrics.events.lenient import be_lenient
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.settings import Isolation, settings_for
+from chancy_metrics.events.storable import storable_worker
 
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.

@@ -7,7 +7,7 @@ from datetime import date
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from .schema import Tables
+from chancy_metrics.events.schema import Tables
 
 
 async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:

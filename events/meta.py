@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from .decoding import decode_as
-from .errors import Damaged
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged
 
 #: Lists and maps within each other, the outermost map included: what reads them recurses as deep.
 MAX_DEPTH = 64

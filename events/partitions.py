@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from psycopg import AsyncConnection, AsyncCursor, Rollback, errors, sql
 from psycopg.rows import TupleRow
 
-from .log import short_transaction
-from .schema import Tables
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
 
 DAYS_AHEAD = 21
 #: An append rides in a job's transaction: DDL that would queue in front of it gives up and comes again.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from .schema import Tables
+from chancy_metrics.events.schema import Tables
 
 
 class Moment(NamedTuple):

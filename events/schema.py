@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from .errors import PrefixTooLong
+from chancy_metrics.events.errors import PrefixTooLong
 
 MIGRATION_KEY = "metrics_log"
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from .errors import Damaged
+from chancy_metrics.events.errors import Damaged
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
 from psycopg.rows import TupleRow
 
-from .bounds import ID_IN_BOUNDS
-from .classify import in_words
-from .log import BatchId, read_columns, short_transaction
-from .partitions import attached_days, make_days
-from .schema import Tables
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
+from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.log import BatchId, read_columns, short_transaction
+from chancy_metrics.events.partitions import attached_days, make_days
+from chancy_metrics.events.schema import Tables
 
 #: Milliseconds for which the log's locks are waited for: while it is locked, batches that are in it go on.
 TAKE_LOCK_MS = 10

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import AsyncCursor, Cursor
 
-from .facts import bounded_worker
+from chancy_metrics.events.facts import bounded_worker
 
 #: Encodings of databases that hold more than ASCII for certain.
 _PYTHON_ENCODINGS = {"UTF8": "utf-8", "LATIN1": "iso8859-1", "LATIN9": "iso8859-15", "WIN1252": "cp1252"}

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from .bounds import (
+from chancy_metrics.events.bounds import (
     END_US,
     FAR_US,
     FIRST_DAY,
@@ -26,13 +26,13 @@ from .bounds import (
     MAX_PAYLOAD_BYTES,
     MAX_SEQUENCE,
 )
-from .decoding import HOSTILE, fault_of
-from .errors import DamagedExport
-from .facts import FIRST_US, Kind
-from .log import BatchId
-from .schema import RESOLUTIONS
-from .seal import LogRow
-from .stretch import Place
+from chancy_metrics.events.decoding import HOSTILE, fault_of
+from chancy_metrics.events.errors import DamagedExport
+from chancy_metrics.events.facts import FIRST_US, Kind
+from chancy_metrics.events.log import BatchId
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.events.seal import LogRow
+from chancy_metrics.events.stretch import Place
 
 _WORD = b"chancy-metrics export "
 _MAGIC = _WORD + b"1\n"

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 from chancy_metrics.events.columns import JobColumns
 from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, PluginShared
 from chancy_metrics.events.facts import Observation
+from chancy_metrics.plugin.metrics import Metrics
 from chancy_metrics.projections.rules import Derived
 
-from .metrics import Metrics
-
 if TYPE_CHECKING:
-    from .window import Metric
+    from chancy_metrics.plugin.window import Metric
 
 __all__ = [
     "Derived",
@@ -28,7 +27,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # numpy comes with Metric: a worker that only records starts without it.
     if name == "Metric":
-        from .window import Metric
+        from chancy_metrics.plugin.window import Metric
 
         return Metric
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

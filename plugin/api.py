@@ -16,15 +16,14 @@ from starlette.responses import Response
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.completeness import Completeness, recent_completeness
+from chancy_metrics.plugin.metrics import Metrics, metrics_of, reader_of
+from chancy_metrics.plugin.series_index import SeriesIndex
+from chancy_metrics.plugin.web import page_routes
+from chancy_metrics.plugin.web_room import RETRY_S, Busy, room, work
+from chancy_metrics.plugin.web_series import index_of
+from chancy_metrics.plugin.window import MAX_BUCKETS, Window
 from chancy_metrics.projections.buckets import retention_s
-
-from .completeness import Completeness, recent_completeness
-from .metrics import Metrics, metrics_of, reader_of
-from .series_index import SeriesIndex
-from .web import page_routes
-from .web_room import RETRY_S, Busy, room, work
-from .web_series import index_of
-from .window import MAX_BUCKETS, Window
 
 
 class MetricsApiPlugin(ApiPlugin):

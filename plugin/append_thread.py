@@ -19,9 +19,9 @@ from typing import Any, Generic, TypeVar
 import anyio._backends._asyncio  # noqa: F401
 from chancy import Chancy
 
-from .ending import STOP_S, cancel_all, end
-from .presence import spell
-from .recorder import Recorder
+from chancy_metrics.plugin.ending import STOP_S, cancel_all, end
+from chancy_metrics.plugin.presence import spell
+from chancy_metrics.plugin.recorder import Recorder
 
 _Opened = TypeVar("_Opened")
 

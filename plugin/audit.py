@@ -14,6 +14,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.connection import needs_schema
+from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.tail import follow_pages
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.left_out import LeftOutBatch, left_out_at
@@ -21,11 +25,6 @@ from chancy_metrics.projections.pages import Page, read_end, read_pages
 from chancy_metrics.projections.selection import Place, Selection
 from chancy_metrics.projections.span import read_days
 from chancy_metrics.projections.versions import live_version
-
-from .connection import needs_schema
-from .moments import utc
-from .reading import reading
-from .tail import follow_pages
 
 #: Waiting batches are counted up to this.
 _MOST_WAITING = 10_000

@@ -12,19 +12,18 @@ import click
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.words import counted as in_numbers
 from chancy_metrics.events.words import is_or_are, moment, size, span
-
-from .cli_audit import audit
-from .cli_door import APP, FOUND_SOMETHING, Door, Front, command
-from .cli_explain import mark_command
-from .cli_retention import discard_command, prune_command
-from .cli_verify import completeness_command, counted, percent, verify_command
-from .cli_versions import rebuild_command, swap_command, undo_command, versions_command
-from .maintenance import mend_horizons
-from .projector import Round, fold_all
-from .retention import DueDay
-from .status import Status, read_status
-from .verified import LastVerified
-from .versions import Unfinished
+from chancy_metrics.plugin.cli_audit import audit
+from chancy_metrics.plugin.cli_door import APP, FOUND_SOMETHING, Door, Front, command
+from chancy_metrics.plugin.cli_explain import mark_command
+from chancy_metrics.plugin.cli_retention import discard_command, prune_command
+from chancy_metrics.plugin.cli_verify import completeness_command, counted, percent, verify_command
+from chancy_metrics.plugin.cli_versions import rebuild_command, swap_command, undo_command, versions_command
+from chancy_metrics.plugin.maintenance import mend_horizons
+from chancy_metrics.plugin.projector import Round, fold_all
+from chancy_metrics.plugin.retention import DueDay
+from chancy_metrics.plugin.status import Status, read_status
+from chancy_metrics.plugin.verified import LastVerified
+from chancy_metrics.plugin.versions import Unfinished
 
 
 @click.group(cls=Front, context_settings={"help_option_names": ["-h", "--help"]})

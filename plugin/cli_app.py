@@ -14,10 +14,9 @@ from chancy import Chancy
 from chancy.utils import import_string
 
 from chancy_metrics.events.errors import WrongMoment
-
-from .metrics import Metrics
-from .moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
-from .redaction import without_password
+from chancy_metrics.plugin.metrics import Metrics
+from chancy_metrics.plugin.moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
+from chancy_metrics.plugin.redaction import without_password
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(?P<number>\d+(\.\d*)?)(?P<unit>[smhd])", re.ASCII)

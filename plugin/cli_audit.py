@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .cli_door import Section
-from .cli_events import events_command, job_command
-from .cli_explain import explain_command
-from .cli_proof import check_command, export_command, import_command, seal_command
+from chancy_metrics.plugin.cli_door import Section
+from chancy_metrics.plugin.cli_events import events_command, job_command
+from chancy_metrics.plugin.cli_explain import explain_command
+from chancy_metrics.plugin.cli_proof import check_command, export_command, import_command, seal_command
 
 
 @click.group("audit", cls=Section)

@@ -19,12 +19,11 @@ import click
 from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
-
-from .cli_app import load
-from .cli_errors import TRACEBACK, sentence_of
-from .metrics import Metrics
-from .redaction import WithoutPasswords, without_password
-from .terminal import json_line, safe
+from chancy_metrics.plugin.cli_app import load
+from chancy_metrics.plugin.cli_errors import TRACEBACK, sentence_of
+from chancy_metrics.plugin.metrics import Metrics
+from chancy_metrics.plugin.redaction import WithoutPasswords, without_password
+from chancy_metrics.plugin.terminal import json_line, safe
 
 #: Exit codes: fine, could not run, wrong usage, ran and found something wrong, interrupted.
 FINE, COULD_NOT, WRONG_USAGE, FOUND_SOMETHING, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT

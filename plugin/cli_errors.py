@@ -16,9 +16,8 @@ from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import tables
 from chancy_metrics.events.silence import ServerSilent
 from chancy_metrics.events.standby import sentence as on_standby
-
-from .connection import needs_schema, own_connection
-from .redaction import without_password
+from chancy_metrics.plugin.connection import needs_schema, own_connection
+from chancy_metrics.plugin.redaction import without_password
 
 #: Set in the environment, the traceback is shown too.
 TRACEBACK = "CHANCY_METRICS_TRACEBACK"

@@ -16,17 +16,16 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.words import counted
+from chancy_metrics.plugin.audit import JobLife, job_life, pages
+from chancy_metrics.plugin.cli_app import Moment
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cursor_file import CursorFile, parse_place
+from chancy_metrics.plugin.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
+from chancy_metrics.plugin.near import asked_names, unknown_names
+from chancy_metrics.plugin.versions import what_is_left_out
 from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.pages import Page
 from chancy_metrics.projections.selection import Place, Selection
-
-from .audit import JobLife, job_life, pages
-from .cli_app import Moment
-from .cli_door import FOUND_SOMETHING, Door, command
-from .cursor_file import CursorFile, parse_place
-from .event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
-from .near import asked_names, unknown_names
-from .versions import what_is_left_out
 
 _KINDS = ("job", "counter", "gauge", "histogram")
 
@@ -169,7 +168,7 @@ class Listing:
 
     async def export(self, chancy: Chancy, folder: Path) -> None:
         """Write what matches into Parquet files, behind what is in the folder."""
-        from .parquet import Export
+        from chancy_metrics.plugin.parquet import Export
 
         try:
             with Export(folder, self._selection) as export:

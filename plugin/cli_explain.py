@@ -12,16 +12,15 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.events.words import counted, span
 from chancy_metrics.events.words import moment as in_words
+from chancy_metrics.plugin.cli_app import Moment
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli_events import PlaceType
+from chancy_metrics.plugin.event_table import seconds
+from chancy_metrics.plugin.explain import Explained, Share, Value, explain
+from chancy_metrics.plugin.marks import mark, take_back
+from chancy_metrics.plugin.near import unknown_names
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.selection import Place, Selection
-
-from .cli_app import Moment
-from .cli_door import FOUND_SOMETHING, Door, command
-from .cli_events import PlaceType
-from .event_table import seconds
-from .explain import Explained, Share, Value, explain
-from .marks import mark, take_back
-from .near import unknown_names
 
 #: Names printed of each list.
 _NAMES = 5

@@ -15,11 +15,10 @@ import msgspec
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.seal import Seal, read_seals
 from chancy_metrics.events.words import counted, is_or_are, size, span
-
-from .cli_app import Day
-from .cli_door import FOUND_SOMETHING, Door, command
-from .sealing import Checked, Progress, check, seal
-from .transfer import abandon_import, export_log, import_log
+from chancy_metrics.plugin.cli_app import Day
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.sealing import Checked, Progress, check, seal
+from chancy_metrics.plugin.transfer import abandon_import, export_log, import_log
 
 #: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
 _LINE_CHARS = 10_000

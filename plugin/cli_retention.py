@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 
 from chancy_metrics.events.words import counted, moment, size
-
-from .cli_app import Duration
-from .cli_door import FOUND_SOMETHING, Door, command
-from .connection import who
-from .discarding import Discarded, discard, discard_rule
-from .retention import PrunedDay, prune_all
+from chancy_metrics.plugin.cli_app import Duration
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.connection import who
+from chancy_metrics.plugin.discarding import Discarded, discard, discard_rule
+from chancy_metrics.plugin.retention import PrunedDay, prune_all
 
 
 @command("prune")

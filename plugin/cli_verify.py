@@ -12,12 +12,11 @@ import msgspec
 from chancy_metrics.events.words import counted as in_numbers
 from chancy_metrics.events.words import moment as in_words
 from chancy_metrics.events.words import span
-
-from .cli_app import Duration, Moment
-from .cli_door import FOUND_SOMETHING, Door, command
-from .completeness import Completeness, completeness
-from .presence import spell
-from .verify import Verified, verify
+from chancy_metrics.plugin.cli_app import Duration, Moment
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.completeness import Completeness, completeness
+from chancy_metrics.plugin.presence import spell
+from chancy_metrics.plugin.verify import Verified, verify
 
 _since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
 _until = click.option("--until", type=Moment(), help="Up to this moment, exclusive.")

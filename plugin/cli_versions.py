@@ -8,13 +8,12 @@ from collections.abc import Callable
 import click
 
 from chancy_metrics.events.words import counted, moment, size, span
-
-from .cli_app import Duration
-from .cli_door import FOUND_SOMETHING, Door, command
-from .filling import Progress
-from .options import DAY_S
-from .rebuild import Rebuilt, abort, rebuild, swap, undo
-from .versions import VersionInfo, list_versions, what_is_left_out
+from chancy_metrics.plugin.cli_app import Duration
+from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.options import DAY_S
+from chancy_metrics.plugin.rebuild import Rebuilt, abort, rebuild, swap, undo
+from chancy_metrics.plugin.versions import VersionInfo, list_versions, what_is_left_out
 
 #: Differences printed as text.
 _SHOWN = 20

@@ -23,14 +23,13 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.counts import decode_counts
 from chancy_metrics.projections.lag import count_waiting
 from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
 from chancy_metrics.projections.span import Span
-
-from .metrics import metrics_of
-from .moments import utc
-from .reading import reading
 
 #: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
 SILENT_S = 180

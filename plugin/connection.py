@@ -22,9 +22,8 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.silence import Patience
-
-from .clock import now_us
-from .redaction import without_password
+from chancy_metrics.plugin.clock import now_us
+from chancy_metrics.plugin.redaction import without_password
 
 #: Seconds to wait for the server when a connection is made.
 CONNECT_TIMEOUT_S = 5

@@ -15,11 +15,10 @@ from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.announcing import announce_by
+from chancy_metrics.plugin.connection import own_connection
+from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.projections.versions import Version, read_versions
-
-from .announcing import announce_by
-from .connection import own_connection
-from .metrics import metrics_of
 
 #: Positions a message names.
 _NAMED = 10

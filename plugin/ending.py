@@ -13,11 +13,10 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.schema import tables
-
-from .connection import own_connection
-from .job_hook import JobHook
-from .presence import Held, spell
-from .recorder import Recorder
+from chancy_metrics.plugin.connection import own_connection
+from chancy_metrics.plugin.job_hook import JobHook
+from chancy_metrics.plugin.presence import Held, spell
+from chancy_metrics.plugin.recorder import Recorder
 
 #: Seconds that all of our work at a worker's stop, or at a block's end, may take together.
 STOP_S = 10.0

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from chancy_metrics.plugin.terminal import json_line, safe
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.selection import Place
-
-from .terminal import json_line, safe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .cli_door import Door
+    from chancy_metrics.plugin.cli_door import Door
 
 #: Narrowest table that is made; a narrower terminal breaks the lines.
 _LEAST_WIDTH = 60

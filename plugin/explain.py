@@ -21,19 +21,18 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.storable import storable
 from chancy_metrics.events.words import counted, is_or_are
+from chancy_metrics.plugin.completeness import Source
+from chancy_metrics.plugin.marks import Mark, read_marks
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.names import shown_keys
+from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
 from chancy_metrics.projections.left_out import LeftOut
 from chancy_metrics.projections.replay import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 from chancy_metrics.projections.sums import to_float
-
-from .completeness import Source
-from .marks import Mark, read_marks
-from .metrics import metrics_of
-from .moments import utc
-from .names import shown_keys
-from .reading import reading
 
 #: Series of which near misses are looked for.
 _NEAR_KEYS = 5_000

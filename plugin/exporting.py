@@ -21,9 +21,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import Seal
 from chancy_metrics.events.stretch import Place, read_places, read_whole_rows
 from chancy_metrics.events.transfer import Frame, GoneDay, Header, Producer, Writer
+from chancy_metrics.plugin.sealing import Progress, read_seal
 from chancy_metrics.projections.carrying import read_opening, read_points
-
-from .sealing import Progress, read_seal
 
 _PRODUCERS = 1_000
 

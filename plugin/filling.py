@@ -18,6 +18,10 @@ from chancy_metrics.events.classify import in_words, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.announcing import announce_by
+from chancy_metrics.plugin.connection import database_now_us, own_connection
+from chancy_metrics.plugin.options import DAY_S, Options
+from chancy_metrics.plugin.step_size import StepSize
 from chancy_metrics.projections.advance import (
     BUSY,
     REBUILD_STEP_EVENTS,
@@ -34,11 +38,6 @@ from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.making import copy_opening, make_version
 from chancy_metrics.projections.turning import Cause, turn
 from chancy_metrics.projections.versions import Version, live_version
-
-from .announcing import announce_by
-from .connection import database_now_us, own_connection
-from .options import DAY_S, Options
-from .step_size import StepSize
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
 _GIVE_WAY_S = 0.1

@@ -44,12 +44,11 @@ from chancy_metrics.events.transfer import (
     Producer,
     read_frames,
 )
+from chancy_metrics.plugin.connection import database_now_us
+from chancy_metrics.plugin.import_check import Contents
+from chancy_metrics.plugin.sealing import Progress
 from chancy_metrics.projections.carrying import Names, begin_with, empty_versions, write_points
 from chancy_metrics.projections.versions import OPENING, Version, lock_version, read_versions
-
-from .connection import database_now_us
-from .import_check import Contents
-from .sealing import Progress
 
 #: Seconds to go on trying for a lock that somebody holds.
 PATIENCE_S = 30

@@ -10,9 +10,8 @@ from chancy import QueuedJob
 
 from chancy_metrics.events.facts import JobFacts, instants
 from chancy_metrics.events.meta import encode_meta, encode_meta_within
-
-from .job_error import job_error
-from .options import META_BYTES
+from chancy_metrics.plugin.job_error import job_error
+from chancy_metrics.plugin.options import META_BYTES
 
 #: Bytes of kept meta one batch may have.
 _MOST_OF_BATCH = 16 << 20

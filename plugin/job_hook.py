@@ -18,13 +18,12 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.log import Appended, BatchId, receive, send, short_transaction
 from chancy_metrics.events.schema import Tables, tables
-
-from .buffer import Buffer
-from .connection import DatabaseClock, one_trip, own_connection
-from .job_facts import job_facts
-from .limited_log import RateLimited
-from .options import META_BYTES
-from .presence import Held, spell
+from chancy_metrics.plugin.buffer import Buffer
+from chancy_metrics.plugin.connection import DatabaseClock, one_trip, own_connection
+from chancy_metrics.plugin.job_facts import job_facts
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.options import META_BYTES
+from chancy_metrics.plugin.presence import Held, spell
 
 #: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
 RETRY_WAIT_MS = 8

@@ -18,15 +18,14 @@ from chancy_metrics.events.memory import (
 )
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.plugin.connection import DatabaseClock, database_now_us, own_connection
+from chancy_metrics.plugin.options import Options
+from chancy_metrics.plugin.retention import first_kept_day, prune
 from chancy_metrics.projections.ahead import mend
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import PIECE, UnusedNames, drop_versions, expire
 from chancy_metrics.projections.lag import newest_appended_us
 from chancy_metrics.projections.left_out import forget_left_out
-
-from .connection import DatabaseClock, database_now_us, own_connection
-from .options import Options
-from .retention import first_kept_day, prune
 
 #: More series than this are an alarm: most likely an id or a user's name has got into a key.
 SERIES_ALARM = 100_000

@@ -21,16 +21,15 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.silence import Patience
+from chancy_metrics.plugin.announcing import announce_by, read_installation
+from chancy_metrics.plugin.connection import connect
+from chancy_metrics.plugin.reading import LOCK_LIMIT_MS, naming_locks
 from chancy_metrics.projections.rules import BUILT_IN, RuleSet
-
-from .announcing import announce_by, read_installation
-from .connection import connect
-from .reading import LOCK_LIMIT_MS, naming_locks
 
 if TYPE_CHECKING:
     from chancy_metrics.projections.advance import Advanced
-from .limited_log import RateLimited
-from .step_size import StepSize
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.step_size import StepSize
 
 #: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
 SWEEP_S = 10

@@ -22,14 +22,13 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.silence import Patience
 from chancy_metrics.events.storable import storable, storable_worker
+from chancy_metrics.plugin.connection import any_connection, needs_schema
+from chancy_metrics.plugin.copying import read_points
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.names import Names
+from chancy_metrics.plugin.tracks import Rows, put, rows_of, without_before
 from chancy_metrics.projections.ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.versions import Version, live_version
-
-from .connection import any_connection, needs_schema
-from .copying import read_points
-from .limited_log import RateLimited
-from .names import Names
-from .tracks import Rows, put, rows_of, without_before
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300

@@ -13,8 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.log import limit_locks
 from chancy_metrics.events.schema import Tables, tables
-
-from .connection import needs_schema, own_connection
+from chancy_metrics.plugin.connection import needs_schema, own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
 LOCK_LIMIT_MS = 3_000

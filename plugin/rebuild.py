@@ -18,6 +18,12 @@ from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.connection import database_now_us, own_connection, who
+from chancy_metrics.plugin.filling import Filling, Progress
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.options import DAY_S, Options
+from chancy_metrics.plugin.projector import Projector
+from chancy_metrics.plugin.verified import RebuildCompared, keep_rebuilt
 from chancy_metrics.projections.advance import BUSY
 from chancy_metrics.projections.compare import Comparison, compare
 from chancy_metrics.projections.making import drop_version, finish_version
@@ -31,13 +37,6 @@ from chancy_metrics.projections.versions import (
     read_version,
     read_versions,
 )
-
-from .connection import database_now_us, own_connection, who
-from .filling import Filling, Progress
-from .metrics import metrics_of
-from .options import DAY_S, Options
-from .projector import Projector
-from .verified import RebuildCompared, keep_rebuilt
 
 #: Seconds to wait for another rebuild that may have been killed a moment ago.
 _PATIENCE_S = 5

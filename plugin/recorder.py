@@ -20,11 +20,10 @@ from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.silence import Patience, ServerSilent
-
-from .buffer import Buffer
-from .connection import DatabaseClock, any_connection, connect, own_connection
-from .limited_log import RateLimited
-from .presence import Held, Presence, spell
+from chancy_metrics.plugin.buffer import Buffer
+from chancy_metrics.plugin.connection import DatabaseClock, any_connection, connect, own_connection
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.presence import Held, Presence, spell
 
 #: Seconds to wait for the server's answer to an append; then its connection is given up.
 ANSWER_S = 20

@@ -14,13 +14,12 @@ from chancy_metrics.events.importing import is_importing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.connection import database_now_us, own_connection
+from chancy_metrics.plugin.options import Options
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.transfer import archive_day
 from chancy_metrics.projections.opening import refusal, take_in
 from chancy_metrics.projections.rules import RuleSet
-
-from .connection import database_now_us, own_connection
-from .options import Options
-from .reading import reading
-from .transfer import archive_day
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
 

@@ -8,8 +8,7 @@ from chancy.migrate import Migrator
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import tables
-
-from .connection import DatabaseClock, own_connection
+from chancy_metrics.plugin.connection import DatabaseClock, own_connection
 
 #: How long a migration may think between two statements.
 _STEP_MS = 60_000

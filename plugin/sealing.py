@@ -20,6 +20,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.seal import Seal
 from chancy_metrics.events.words import counted
+from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.audit import (
     Unchecked,
     check_batches,
@@ -34,8 +35,6 @@ from chancy_metrics.projections.index_check import check_summaries
 from chancy_metrics.projections.replay import PAGE
 from chancy_metrics.projections.soundness import check_books
 from chancy_metrics.projections.span import read_days
-
-from .reading import reading
 
 #: Findings that are spelled out; past these they are only counted.
 SHOWN = 100

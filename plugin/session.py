@@ -18,22 +18,21 @@ from chancy.hub import Event
 
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.schema import tables
-
-from .announcing import FOLDED
-from .buffer import Buffer
-from .connection import DatabaseClock, own_connection
-from .ending import STOP_S, cancel_all, end
-from .job_hook import JobHook
-from .limited_log import RateLimited
-from .options import Options
-from .presence import Presence, spell
-from .recorder import Recorder
-from .turns import Turns, project
+from chancy_metrics.plugin.announcing import FOLDED
+from chancy_metrics.plugin.buffer import Buffer
+from chancy_metrics.plugin.connection import DatabaseClock, own_connection
+from chancy_metrics.plugin.ending import STOP_S, cancel_all, end
+from chancy_metrics.plugin.job_hook import JobHook
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.options import Options
+from chancy_metrics.plugin.presence import Presence, spell
+from chancy_metrics.plugin.recorder import Recorder
+from chancy_metrics.plugin.turns import Turns, project
 
 if TYPE_CHECKING:
-    from .maintenance import Maintenance
-    from .projector import Projector
-    from .succession import Succession
+    from chancy_metrics.plugin.maintenance import Maintenance
+    from chancy_metrics.plugin.projector import Projector
+    from chancy_metrics.plugin.succession import Succession
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
 OPEN_WAIT_S = 5
@@ -144,7 +143,7 @@ class Session:
     def projector(self) -> Projector:
         """What folds for this session, whose announcements this session knows for its own."""
         # This and what it needs is not for a process that only hands jobs in.
-        from .projector import Projector
+        from chancy_metrics.plugin.projector import Projector
 
         return Projector(
             self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.presence.id)
@@ -160,7 +159,7 @@ class Session:
         if written and self.turns.mine:
             with anyio.move_on_after(until - time.monotonic(), shield=True) as folding:
                 try:
-                    from .projector import fold_all
+                    from chancy_metrics.plugin.projector import fold_all
 
                     await fold_all(self.chancy, self.worker.worker_id, rules=self._options.rules)
                 except Exception as error:  # a worker must stop whatever the database does
@@ -186,7 +185,7 @@ class Session:
 
     async def _look_at_rules(self) -> None:
         if self._succession is None:
-            from .succession import Succession
+            from chancy_metrics.plugin.succession import Succession
 
             self._succession = Succession(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
         await self._succession.look()
@@ -195,7 +194,7 @@ class Session:
         if not self.turns.mine:
             return
         # numpy comes with these: a worker that only records does without it.
-        from .maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
+        from chancy_metrics.plugin.maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
 
         if self._maintenance is None:
             self._maintenance = Maintenance(self._options)
@@ -223,9 +222,8 @@ class Session:
     async def _measure_tables(self) -> None:
         if not self.turns.mine:
             return
+        from chancy_metrics.plugin.maintenance import table_sizes
         from chancy_metrics.projections.reserved import table_sizes as gauges_of
-
-        from .maintenance import table_sizes
 
         async with own_connection(self.chancy) as connection:
             sizes = await table_sizes(connection, self.chancy)

@@ -20,22 +20,21 @@ from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.events.words import counted, is_or_are, moment
+from chancy_metrics.plugin.completeness import SILENT_S, Completeness, complete, read_facts
+from chancy_metrics.plugin.maintenance import SERIES_ALARM, series_count
+from chancy_metrics.plugin.options import DAY_S, Options
+from chancy_metrics.plugin.presence import spell
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.retention import DueDay, oldest_due
+from chancy_metrics.plugin.succession import Task, read_all_withheld, read_task, standstill_after_s
+from chancy_metrics.plugin.verified import LastVerified, read_last_verified, read_unreadable
+from chancy_metrics.plugin.versions import Unfinished, read_unfinished
 from chancy_metrics.projections.ahead import ahead_of
 from chancy_metrics.projections.ahead import sentence as ahead_sentence
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.lag import appended_us, live_lag
 from chancy_metrics.projections.rules import label
 from chancy_metrics.projections.versions import live_version
-
-from .completeness import SILENT_S, Completeness, complete, read_facts
-from .maintenance import SERIES_ALARM, series_count
-from .options import DAY_S, Options
-from .presence import spell
-from .reading import reading
-from .retention import DueDay, oldest_due
-from .succession import Task, read_all_withheld, read_task, standstill_after_s
-from .verified import LastVerified, read_last_verified, read_unreadable
-from .versions import Unfinished, read_unfinished
 
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
 CADENCES = 3

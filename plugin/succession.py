@@ -17,12 +17,11 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import AlreadyRunning, LeavesOutMore
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.connection import own_connection
+from chancy_metrics.plugin.limited_log import RateLimited
+from chancy_metrics.plugin.options import DAY_S, Options
 from chancy_metrics.projections.left_out import left_out, withheld
 from chancy_metrics.projections.rules import RuleSet, is_above, label
-
-from .connection import own_connection
-from .limited_log import RateLimited
-from .options import DAY_S, Options
 
 if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
     from chancy_metrics.projections.versions import Version
@@ -168,9 +167,8 @@ class Succession:
         return task
 
     async def _do(self, task: Task) -> None:
+        from chancy_metrics.plugin.filling import Filling
         from chancy_metrics.projections.making import withhold_version
-
-        from .filling import Filling
 
         assert task.cause is not None
         async with (

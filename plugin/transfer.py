@@ -16,13 +16,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.transfer import check_whole
-
-from .connection import needs_schema, own_connection
-from .exporting import Export, Exported, Moved
-from .files import publish, temporary_file
-from .importing import Abandoned, Import, Imported, abandon
-from .reading import reading
-from .sealing import Progress
+from chancy_metrics.plugin.connection import needs_schema, own_connection
+from chancy_metrics.plugin.exporting import Export, Exported, Moved
+from chancy_metrics.plugin.files import publish, temporary_file
+from chancy_metrics.plugin.importing import Abandoned, Import, Imported, abandon
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.sealing import Progress
 
 #: Times to begin again before giving up.
 _TRIES = 5

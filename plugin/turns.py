@@ -10,11 +10,10 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from chancy_metrics.events.classify import in_words
-
-from .limited_log import RateLimited
+from chancy_metrics.plugin.limited_log import RateLimited
 
 if TYPE_CHECKING:
-    from .projector import Projector
+    from chancy_metrics.plugin.projector import Projector
 
 #: Folds are heard of within this many intervals, or somebody else folds.
 PATIENCE = 1.5

@@ -18,6 +18,13 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.standby import sentence
+from chancy_metrics.plugin import in_transaction
+from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.connection import database_now_us
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.verified import Run, keep, read_open_positions
 from chancy_metrics.projections.ahead import ahead_of
 from chancy_metrics.projections.ahead import sentence as ahead_sentence
 from chancy_metrics.projections.buckets import horizons
@@ -28,14 +35,6 @@ from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
 from chancy_metrics.projections.verify import Checked, check_order, check_span
 from chancy_metrics.projections.versions import live_version
-
-from . import in_transaction
-from .completeness import completeness
-from .connection import database_now_us
-from .metrics import metrics_of
-from .moments import utc
-from .reading import reading
-from .verified import Run, keep, read_open_positions
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
 SHOWN = 100

@@ -11,14 +11,13 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.plugin.completeness import span_of
+from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.making import FILLED
 from chancy_metrics.projections.rules import label
 from chancy_metrics.projections.versions import UNFINISHED, live_version
-
-from .completeness import span_of
-from .moments import utc
-from .reading import reading
 
 #: Of a rollup so many blocks are counted, and the others taken to be like them.
 _MOST_BLOCKS = 2_000

@@ -15,13 +15,12 @@ from starlette.responses import Response
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.schema import tables
 from chancy_metrics.events.standby import sentence
-
-from .connection import needs_schema
-from .explain import UnknownSeries
-from .web_answers import ANSWERS, Answer
-from .web_files import SHELL, send_file
-from .web_parameters import Parameters, WrongParameter
-from .web_room import RETRY_S, Busy
+from chancy_metrics.plugin.connection import needs_schema
+from chancy_metrics.plugin.explain import UnknownSeries
+from chancy_metrics.plugin.web_answers import ANSWERS, Answer
+from chancy_metrics.plugin.web_files import SHELL, send_file
+from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
+from chancy_metrics.plugin.web_room import RETRY_S, Busy
 
 Endpoint = Callable[..., Awaitable[Response]]
 

@@ -11,18 +11,17 @@ from chancy import Chancy
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-
-from .audit import JobLife, job_life
-from .explain import Explained, explain
-from .marks import Mark, read_marks
-from .metrics import metrics_of
-from .reading import reading
-from .status import Status, read_status
-from .web_events import read_events, without_large_meta
-from .web_parameters import Parameters, WrongParameter
-from .web_points import NAMES, KeptResolution, Points, kept_resolutions, read_points
-from .web_room import room, work
-from .web_series import SeriesPage, WorkersPage, list_series, list_workers
+from chancy_metrics.plugin.audit import JobLife, job_life
+from chancy_metrics.plugin.explain import Explained, explain
+from chancy_metrics.plugin.marks import Mark, read_marks
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.status import Status, read_status
+from chancy_metrics.plugin.web_events import read_events, without_large_meta
+from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
+from chancy_metrics.plugin.web_points import NAMES, KeptResolution, Points, kept_resolutions, read_points
+from chancy_metrics.plugin.web_room import room, work
+from chancy_metrics.plugin.web_series import SeriesPage, WorkersPage, list_series, list_workers
 
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
 MAX_RANGE_S = 10 * 365 * 86_400

@@ -12,14 +12,13 @@ from chancy import Chancy
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.audit import pages
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
+from chancy_metrics.plugin.web_room import room, work
 from chancy_metrics.projections.event import Event, EventKind
 from chancy_metrics.projections.pages import read_end
 from chancy_metrics.projections.selection import Place, Selection
-
-from .audit import pages
-from .reading import reading
-from .web_parameters import Parameters, WrongParameter
-from .web_room import room, work
 
 #: Seconds after which a search that finds too little answers with what it has.
 SEARCH_S = 2.0

@@ -9,8 +9,7 @@ from uuid import UUID
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import MAX_KEY_BYTES
-
-from .moments import BOUNDS, utc
+from chancy_metrics.plugin.moments import BOUNDS, utc
 
 _Choice = TypeVar("_Choice", bound=str)
 

@@ -10,15 +10,14 @@ from chancy import Chancy
 
 from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin import window
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.options import Options, Resolution
+from chancy_metrics.plugin.web_parameters import WrongParameter
+from chancy_metrics.plugin.web_room import room, work
+from chancy_metrics.plugin.web_series import metric_of
+from chancy_metrics.plugin.window import MAX_BUCKETS, Metric, MetricValue, default_range_s
 from chancy_metrics.projections.buckets import bucket_of, horizons
-
-from . import window
-from .metrics import metrics_of
-from .options import Options, Resolution
-from .web_parameters import WrongParameter
-from .web_room import room, work
-from .web_series import metric_of
-from .window import MAX_BUCKETS, Metric, MetricValue, default_range_s
 
 NAMES: tuple[Resolution, ...] = get_args(Resolution)
 

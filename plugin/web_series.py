@@ -14,15 +14,14 @@ from psycopg import sql
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-
-from .explain import UnknownSeries
-from .metrics import metrics_of, reader_of
-from .names import Names
-from .reader import Copy, Tracks, read_names, read_worker
-from .reading import reading
-from .series_index import Listed, SeriesIndex
-from .web_room import room, work
-from .window import Metric, has_kept, kept_since, metric_in
+from chancy_metrics.plugin.explain import UnknownSeries
+from chancy_metrics.plugin.metrics import metrics_of, reader_of
+from chancy_metrics.plugin.names import Names
+from chancy_metrics.plugin.reader import Copy, Tracks, read_names, read_worker
+from chancy_metrics.plugin.reading import reading
+from chancy_metrics.plugin.series_index import Listed, SeriesIndex
+from chancy_metrics.plugin.web_room import room, work
+from chancy_metrics.plugin.window import Metric, has_kept, kept_since, metric_in
 
 #: Seconds from the beginning of its load that a request waits for the copy of the cache, and then does without it.
 SOON_S = 1.0

@@ -14,12 +14,11 @@ import numpy as np
 
 from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.moments import is_aware
+from chancy_metrics.plugin.names import Names
+from chancy_metrics.plugin.options import Options
+from chancy_metrics.plugin.tracks import KEPT, Rows, since
 from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
-
-from .moments import is_aware
-from .names import Names
-from .options import Options
-from .tracks import KEPT, Rows, since
 
 MetricValue = float | dict[str, float | int]
 #: Bucket start (aware, UTC) and value.

@@ -22,16 +22,15 @@ from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable_worker
-
-from .cells import kept_of
-from .counts import added_counts
-from .fold import fold
-from .left_out import LeftOut, summed_up, write_left_out
-from .numbers import Numbered, number, still_numbered
-from .ring import RING_SIZE, pack_points
-from .rules import BUILT_IN, RuleSet
-from .store import store
-from .versions import Version, live_version, lock_version, read_version
+from chancy_metrics.projections.cells import kept_of
+from chancy_metrics.projections.counts import added_counts
+from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.left_out import LeftOut, summed_up, write_left_out
+from chancy_metrics.projections.numbers import Numbered, number, still_numbered
+from chancy_metrics.projections.ring import RING_SIZE, pack_points
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.store import store
+from chancy_metrics.projections.versions import Version, live_version, lock_version, read_version
 
 #: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
 STEP_EVENTS = 20_000

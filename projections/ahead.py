@@ -15,16 +15,15 @@ from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .advance import write_ring
-from .numbers import number, still_numbered
-from .replay import PAGE, Sum, read_alive
-from .ring import pack_points
-from .rules import RuleSet
-from .span import Span, find_batches, read_days
-from .store import store
-from .stored import read_cells
-from .versions import OPENING, Version, lock_version, read_version, read_versions
+from chancy_metrics.projections.advance import write_ring
+from chancy_metrics.projections.numbers import number, still_numbered
+from chancy_metrics.projections.replay import PAGE, Sum, read_alive
+from chancy_metrics.projections.ring import pack_points
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.store import store
+from chancy_metrics.projections.stored import read_cells
+from chancy_metrics.projections.versions import OPENING, Version, lock_version, read_version, read_versions
 
 _US = 1_000_000
 #: Times to begin again, since folds go on meanwhile.

@@ -19,8 +19,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.stretch import read_whole_rows
 from chancy_metrics.events.words import counted
-
-from .findings import Check, Findings, Spot
+from chancy_metrics.projections.findings import Check, Findings, Spot
 
 #: Places or producers one statement spells out.
 _SHOWN = 100

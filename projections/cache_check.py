@@ -12,14 +12,13 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .arrays import bigints, doubles, integers, take_arrays
-from .findings import Findings
-from .ring import COLUMNS, ChangedPoints, unpack_points
-from .sketch import quantile_many
-from .store import FINITE_SUM, QUANTILES
-from .stored import take_apart
-from .versions import Version
+from chancy_metrics.projections.arrays import bigints, doubles, integers, take_arrays
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, unpack_points
+from chancy_metrics.projections.sketch import quantile_many
+from chancy_metrics.projections.store import FINITE_SUM, QUANTILES
+from chancy_metrics.projections.stored import take_apart
+from chancy_metrics.projections.versions import Version
 
 #: Ring rows whose points are held at once, points one statement looks up, and sketches taken apart at once.
 _FOLDS = 20

@@ -13,12 +13,11 @@ from chancy_metrics.events.errors import Damaged, InvalidObservation
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer import Opening, Point, Points
-
-from .counts import decode_counts
-from .numbers import number_series, number_workers
-from .sketch import decode
-from .turning import empty_ring
-from .versions import OPENING, Version
+from chancy_metrics.projections.counts import decode_counts
+from chancy_metrics.projections.numbers import number_series, number_workers
+from chancy_metrics.projections.sketch import decode
+from chancy_metrics.projections.turning import empty_ring
+from chancy_metrics.projections.versions import OPENING, Version
 
 #: Rows in one frame.
 _ROWS = 1_000

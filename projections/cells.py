@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .sketch import merge_runs
-from .sums import EXACT, ZERO, add, canonical
+from chancy_metrics.projections.sketch import merge_runs
+from chancy_metrics.projections.sums import EXACT, ZERO, add, canonical
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -9,10 +9,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .replay import Difference, Point
-from .sums import canonical
-from .versions import Version
+from chancy_metrics.projections.replay import Difference, Point
+from chancy_metrics.projections.sums import canonical
+from chancy_metrics.projections.versions import Version
 
 #: Differences that are spelled out; past these they are only counted.
 SHOWN = 1_000

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.schema import RESOLUTIONS
-
-from .cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
-from .findings import Spot
-from .fold import Fold
-from .replay import Difference, diff, spell_out
-from .sketch import starts_of
-from .sums import EXACT
+from chancy_metrics.projections.cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
+from chancy_metrics.projections.findings import Spot
+from chancy_metrics.projections.fold import Fold
+from chancy_metrics.projections.replay import Difference, diff, spell_out
+from chancy_metrics.projections.sketch import starts_of
+from chancy_metrics.projections.sums import EXACT
 
 #: Columns without NaN.
 _PLAIN = ("tally", "last_us", "minimum", "maximum", "last_position", "last_index")

@@ -13,8 +13,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from chancy_metrics.events.schema import RESOLUTIONS
-
-from .findings import Spot
+from chancy_metrics.projections.findings import Spot
 
 #: Checks that every run makes whole.
 EACH_TIME = frozenset({"cache", "head", "producers"})

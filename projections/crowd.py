@@ -13,13 +13,12 @@ from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
-
-from .cells import Floats, Ints
-from .event import Event, spell_out
-from .feeding import fed
-from .job_times import believed_us, shown_us, times_of
-from .rules import RuleSet
-from .span import Span
+from chancy_metrics.projections.cells import Floats, Ints
+from chancy_metrics.projections.event import Event, spell_out
+from chancy_metrics.projections.feeding import fed
+from chancy_metrics.projections.job_times import believed_us, shown_us, times_of
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.span import Span
 
 #: States of updates that went wrong.
 _WRONG = ("failed", "retrying")

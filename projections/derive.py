@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
-
-from .job_times import believed
-from .reserved import refuse_reserved
-from .rules import Derived, RuleSet, name_of
+from chancy_metrics.projections.job_times import believed
+from chancy_metrics.projections.reserved import refuse_reserved
+from chancy_metrics.projections.rules import Derived, RuleSet, name_of
 
 
 class Made(NamedTuple):

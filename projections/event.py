@@ -16,8 +16,7 @@ from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.meta import decode_meta
-
-from .job_times import believed_us, shown_us, times_of
+from chancy_metrics.projections.job_times import believed_us, shown_us, times_of
 
 #: "job" is a job update, the others are observations.
 EventKind = Literal["job", "counter", "gauge", "histogram"]

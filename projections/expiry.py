@@ -9,9 +9,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from . import opening
-from .versions import OPENING, lock_version, read_versions
+from chancy_metrics.projections import opening
+from chancy_metrics.projections.versions import OPENING, lock_version, read_versions
 
 #: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
 PIECE = 10_000

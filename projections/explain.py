@@ -17,21 +17,20 @@ from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable
-
-from .cells import ALL_WORKERS, select
-from .crowd import Crowd
-from .fold import Fold, fold
-from .gaps import may_have_matched, read_pruned
-from .lag import count_waiting_in
-from .left_out import LeftOut, left_out
-from .matching import may_match
-from .pages import floor_of, read_ranges
-from .replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
-from .rules import RuleSet
-from .selection import Selection
-from .span import Span
-from .stored import read_cells
-from .versions import OPENING, Version, live_version
+from chancy_metrics.projections.cells import ALL_WORKERS, select
+from chancy_metrics.projections.crowd import Crowd
+from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.gaps import may_have_matched, read_pruned
+from chancy_metrics.projections.lag import count_waiting_in
+from chancy_metrics.projections.left_out import LeftOut, left_out
+from chancy_metrics.projections.matching import may_match
+from chancy_metrics.projections.pages import floor_of, read_ranges
+from chancy_metrics.projections.replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.selection import Selection
+from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.stored import read_cells
+from chancy_metrics.projections.versions import OPENING, Version, live_version
 
 #: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
 _TRIES = 5

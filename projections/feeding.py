@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.facts import Series
-
-from .derive import made_of
-from .job_series import job_series
-from .job_times import has_times, shown_us, times_of
-from .rules import RuleSet
+from chancy_metrics.projections.derive import made_of
+from chancy_metrics.projections.job_series import job_series
+from chancy_metrics.projections.job_times import has_times, shown_us, times_of
+from chancy_metrics.projections.rules import RuleSet
 
 #: Of a job update's series those that count it, those of its run time, and those of its wait time.
 _COLUMNS = slice(4), slice(4, 6), slice(6, 8)

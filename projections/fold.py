@@ -18,8 +18,7 @@ from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import SKEW_US, Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
-
-from .cells import (
+from chancy_metrics.projections.cells import (
     ALL_WORKERS,
     Cells,
     Floats,
@@ -34,12 +33,12 @@ from .cells import (
     sizes_of,
     starts_of_runs,
 )
-from .derive import derive
-from .job_series import has_wait_time, job_series
-from .job_times import OwnTimes, believed_us, job_times, shown_us
-from .rules import BUILT_IN, RuleSet
-from .sketch import codes
-from .sums import exact_sums
+from chancy_metrics.projections.derive import derive
+from chancy_metrics.projections.job_series import has_wait_time, job_series
+from chancy_metrics.projections.job_times import OwnTimes, believed_us, job_times, shown_us
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.sketch import codes
+from chancy_metrics.projections.sums import exact_sums
 
 _MINUTE_US = 60_000_000
 _DAY_S = RESOLUTIONS["1day"]

@@ -11,10 +11,9 @@ from chancy_metrics.events.log import read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import FORMAT, Summary
-
-from .findings import Findings
-from .pages import read_end
-from .summarising import STRETCH_BATCHES, describe
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.pages import read_end
+from chancy_metrics.projections.summarising import STRETCH_BATCHES, describe
 
 #: Summaries read at once.
 _PAGE = 50

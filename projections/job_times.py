@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from chancy_metrics.events.columns import JobColumns
 from chancy_metrics.events.facts import SKEW_US
-
-from .job_series import has_wait_time
+from chancy_metrics.projections.job_series import has_wait_time
 
 #: Longest duration kept, 142 years: beyond it float64 can't hold every microsecond.
 MAX_DURATION_US = 2**52

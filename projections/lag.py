@@ -15,8 +15,7 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import NOW
-
-from .span import Span
+from chancy_metrics.projections.span import Span
 
 #: Waiting batches that are looked at one by one.
 _BACKLOG = 2_000

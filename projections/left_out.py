@@ -13,8 +13,7 @@ from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable import storable
 from chancy_metrics.events.words import counted
-
-from .span import Span
+from chancy_metrics.projections.span import Span
 
 #: Positions that are named, with their errors.
 _NAMED = 5

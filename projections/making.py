@@ -11,10 +11,17 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import AlreadyRunning
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .left_out import copy_left_out, left_out
-from .rules import RuleSet, label
-from .versions import OPENING, UNFINISHED, Version, lock_head, lock_version, read_version, read_versions
+from chancy_metrics.projections.left_out import copy_left_out, left_out
+from chancy_metrics.projections.rules import RuleSet, label
+from chancy_metrics.projections.versions import (
+    OPENING,
+    UNFINISHED,
+    Version,
+    lock_head,
+    lock_version,
+    read_version,
+    read_versions,
+)
 
 #: Rows of the opening one transaction copies.
 COPY_ROWS = 20_000

@@ -11,10 +11,9 @@ from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationC
 from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.seal import LogRow
-
-from .feeding import updates_that_feed
-from .job_times import believed_us
-from .selection import Selection, names_of
+from chancy_metrics.projections.feeding import updates_that_feed
+from chancy_metrics.projections.job_times import believed_us
+from chancy_metrics.projections.selection import Selection, names_of
 
 _Mask = NDArray[np.bool_]
 

@@ -14,9 +14,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
-
-from .cells import ALL_WORKERS, Cells, merge
-from .fold import Fold
+from chancy_metrics.projections.cells import ALL_WORKERS, Cells, merge
+from chancy_metrics.projections.fold import Fold
 
 
 class Numbered(NamedTuple):

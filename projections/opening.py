@@ -15,17 +15,16 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.words import counted
-
-from .advance import too_late
-from .buckets import bucket_of
-from .cells import kept_of
-from .counts import added_counts
-from .left_out import copy_left_out, left_out, write_left_out
-from .numbers import number, still_numbered
-from .replay import Sum, replay_into
-from .rules import RuleSet
-from .store import store
-from .versions import OPENING, Version, live_version, lock_version, read_versions
+from chancy_metrics.projections.advance import too_late
+from chancy_metrics.projections.buckets import bucket_of
+from chancy_metrics.projections.cells import kept_of
+from chancy_metrics.projections.counts import added_counts
+from chancy_metrics.projections.left_out import copy_left_out, left_out, write_left_out
+from chancy_metrics.projections.numbers import number, still_numbered
+from chancy_metrics.projections.replay import Sum, replay_into
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.store import store
+from chancy_metrics.projections.versions import OPENING, Version, live_version, lock_version, read_versions
 
 _BUSY = "another process works on the opening; the next call tries again"
 

@@ -18,11 +18,19 @@ from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Stretch, read_stretches
-
-from .event import Event, spell_out
-from .gaps import DamagedSummary, Gap, Pruned, concerns, may_have_matched, place_of, read_pruned, unreadable
-from .matching import matching, may_match
-from .selection import Place, Selection
+from chancy_metrics.projections.event import Event, spell_out
+from chancy_metrics.projections.gaps import (
+    DamagedSummary,
+    Gap,
+    Pruned,
+    concerns,
+    may_have_matched,
+    place_of,
+    read_pruned,
+    unreadable,
+)
+from chancy_metrics.projections.matching import matching, may_match
+from chancy_metrics.projections.selection import Place, Selection
 
 #: Stretches looked at in one statement, and ledger rows read in one.
 _STRETCHES = 2_000

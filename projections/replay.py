@@ -19,13 +19,12 @@ from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import LogBatch, Transaction, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-
-from .cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
-from .fold import Fold, fold
-from .rules import BUILT_IN, RuleSet
-from .sketch import encode_many, starts_of
-from .stored import read_cells
-from .versions import OPENING, Version, live_version
+from chancy_metrics.projections.cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
+from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.sketch import encode_many, starts_of
+from chancy_metrics.projections.stored import read_cells
+from chancy_metrics.projections.versions import OPENING, Version, live_version
 
 #: Ledger rows read at once: with a piece of them what a replay holds beside its points.
 PAGE = 2_000

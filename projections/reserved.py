@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Kind, Series, check_series
-
-from .job_series import STATES, job_series
+from chancy_metrics.projections.job_series import STATES, job_series
 
 #: The gauge of what `verify` has found.
 DRIFT = Series("metrics:drift", "gauge", "count")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from chancy_metrics.events.columns import JobColumns
 from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series
-
-from .reserved import check_own_series
+from chancy_metrics.projections.reserved import check_own_series
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -10,8 +10,7 @@ import msgspec
 from chancy_metrics.events.facts import bounded_worker, microseconds
 from chancy_metrics.events.filter import token
 from chancy_metrics.events.summaries import Wanted
-
-from .event import EventKind
+from chancy_metrics.projections.event import EventKind
 
 _LEAST_US, _MOST_US = -(2**63), 2**63 - 1
 

@@ -11,8 +11,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.bounds import END_US, FAR_US
 from chancy_metrics.events.facts import FIRST_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .findings import Findings, Spot
+from chancy_metrics.projections.findings import Findings, Spot
 
 #: Rows one check spells out.
 _SHOWN = 20

@@ -14,11 +14,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
-
-from .arrays import bigints, blobs, doubles, integers, take_arrays
-from .cells import ALL_WORKERS, Cells, Ints, Sketches, select
-from .ring import COLUMNS, ChangedPoints
-from .sketch import decode_many, encode, encode_many, merge_runs, quantile_many, starts_of
+from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
+from chancy_metrics.projections.cells import ALL_WORKERS, Cells, Ints, Sketches, select
+from chancy_metrics.projections.ring import COLUMNS, ChangedPoints
+from chancy_metrics.projections.sketch import decode_many, encode, encode_many, merge_runs, quantile_many, starts_of
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
 

@@ -14,12 +14,11 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .cells import Cells, Sketches, concatenate, merge
-from .fold import Fold
-from .sketch import decode
-from .soundness import sound
-from .sums import canonical
+from chancy_metrics.projections.cells import Cells, Sketches, concatenate, merge
+from chancy_metrics.projections.fold import Fold
+from chancy_metrics.projections.sketch import decode
+from chancy_metrics.projections.soundness import sound
+from chancy_metrics.projections.sums import canonical
 
 #: Rows read at once.
 _PIECE = 20_000

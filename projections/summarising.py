@@ -19,9 +19,8 @@ from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.summaries import Summary, forget_summaries, last_summarised, write_summary
-
-from .job_series import job_series
-from .selection import names_of, text_token
+from chancy_metrics.projections.job_series import job_series
+from chancy_metrics.projections.selection import names_of, text_token
 
 #: A stretch ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
 STRETCH_EVENTS = 10_000

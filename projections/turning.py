@@ -12,13 +12,12 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import LeavesOutMore, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
-
-from .advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
-from .left_out import LeftOut, left_out, withheld
-from .making import set_status
-from .ring import pack_points
-from .rules import RuleSet, is_above, label
-from .versions import Head, Version, lock_head, lock_version, read_version
+from chancy_metrics.projections.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
+from chancy_metrics.projections.left_out import LeftOut, left_out, withheld
+from chancy_metrics.projections.making import set_status
+from chancy_metrics.projections.ring import pack_points
+from chancy_metrics.projections.rules import RuleSet, is_above, label
+from chancy_metrics.projections.versions import Head, Version, lock_head, lock_version, read_version
 
 #: Why a version becomes the live one: it was asked for; its rules are newer; it was live before and is taken
 #: back; nobody can fold the live one any more.

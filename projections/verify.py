@@ -17,21 +17,20 @@ from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import Transaction, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .audit import check_day, check_head, check_places, check_producers, check_set_aside
-from .cache_check import check_cache, check_quantiles
-from .consistency import check_resolutions, check_workers
-from .contrast import Contrast, contrast
-from .coverage import Looked, Stretch, looked_at
-from .findings import Findings
-from .fold import Fold
-from .index_check import check_summaries
-from .replay import PAGE, Sum, add_rows, log_snapshot, within
-from .rules import RuleSet
-from .soundness import check_books, check_points
-from .span import Span, find_batches, read_days
-from .stored import read_cells
-from .versions import OPENING, Version, live_version
+from chancy_metrics.projections.audit import check_day, check_head, check_places, check_producers, check_set_aside
+from chancy_metrics.projections.cache_check import check_cache, check_quantiles
+from chancy_metrics.projections.consistency import check_resolutions, check_workers
+from chancy_metrics.projections.contrast import Contrast, contrast
+from chancy_metrics.projections.coverage import Looked, Stretch, looked_at
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.fold import Fold
+from chancy_metrics.projections.index_check import check_summaries
+from chancy_metrics.projections.replay import PAGE, Sum, add_rows, log_snapshot, within
+from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.soundness import check_books, check_points
+from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.stored import read_cells
+from chancy_metrics.projections.versions import OPENING, Version, live_version
 
 #: Positions left for the snapshot: few, since a snapshot holds vacuum back everywhere.
 _NEAR = 500

@@ -9,8 +9,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-
-from .rules import RuleSet, label
+from chancy_metrics.projections.rules import RuleSet, label
 
 #: The version that holds what pruned days of the log added; every new version begins with a copy of it.
 OPENING = 0
