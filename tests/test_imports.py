@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +13,82 @@ import pytest
 from chancy_metrics import plugin
 
 ROOT = Path(__file__).parent.parent
-BELOW = {
-    "plugin": {"plugin", "projections", "events"},
-    "projections": {"projections", "events"},
-    "events": {"events"},
-    "migrations": {"events"},
-}
+#: Folders, each of which imports from itself and from those above it. A total order, so no cycle passes.
+ORDER = [
+    "events",
+    "projections",
+    "plugin",
+]
 
 
-def imported(module: Path) -> set[str]:
-    """Our packages that *module* imports, wherever in it."""
-    found = set()
+def imported(module: Path) -> Iterator[str]:
+    """Dotted names below `chancy_metrics` that *module* imports, wherever in it: of modules, or of names in them."""
     for node in ast.walk(ast.parse(module.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {name.split(".")[1] for name in names if name.startswith("chancy_metrics.")}
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import in line {node.lineno}"
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("chancy_metrics.") for name in found if name.startswith("chancy_metrics."))
+
+
+def folder_of(root: Path, name: str) -> str:
+    """The folder that the module or package *name* lies in, or the one of the module that holds that name."""
+    path = root / name.replace(".", "/")
+    while not path.is_dir() and not path.with_suffix(".py").exists():
+        path = path.parent
+    return (path if path.is_dir() else path.parent).relative_to(root).as_posix()
+
+
+def upward(root: Path, order: list[str]) -> list[str]:
+    """Imports that go up *order*, and folders that are not in it."""
+    found = []
+    for module in sorted(path for top in {one.split("/")[0] for one in order} for path in (root / top).rglob("*.py")):
+        folder = module.parent.relative_to(root).as_posix()
+        if folder not in order:
+            found.append(f"{folder} has no place in the order")
+            continue
+        for name in imported(module):
+            if order.index(there := folder_of(root, name)) > order.index(folder):
+                found.append(f"{module.relative_to(root)} imports {name}, which lies in {there}")
     return found
 
 
-@pytest.mark.parametrize("package", BELOW)
-def test_no_module_imports_upward(package: str) -> None:
-    for module in (ROOT / package).glob("*.py"):
-        assert imported(module) <= BELOW[package], module
+def test_no_module_imports_upward() -> None:
+    assert upward(ROOT, ORDER) == []
+
+
+def test_every_folder_of_the_order_is_there() -> None:
+    assert [folder for folder in ORDER if not (ROOT / folder / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        ({"low/a.py": "from chancy_metrics.high import b"}, ["low/a.py imports high.b, which lies in high"]),
+        ({"low/a.py": "from chancy_metrics.high.b import B"}, ["low/a.py imports high.b.B, which lies in high"]),
+        ({"low/a.py": "if 1:\n    import chancy_metrics.high.b"}, ["low/a.py imports high.b, which lies in high"]),
+        ({"low/sub/a.py": ""}, ["low/sub has no place in the order"]),
+        (
+            {"low/a.py": "from chancy_metrics.high import b", "high/b.py": "from chancy_metrics.low import a"},
+            ["low/a.py imports high.b, which lies in high"],  # one side of every cycle goes up
+        ),
+        ({"high/b.py": "from chancy_metrics.low import a"}, []),
+    ],
+)
+def test_an_upward_import_and_a_cycle_are_found(tmp_path: Path, modules: dict[str, str], found: list[str]) -> None:
+    for name, text in {"low/a.py": "", "high/b.py": "", **modules}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert upward(tmp_path, ["low", "high"]) == found
 
 
 def test_migrations_import_nothing_but_the_names_of_tables_and_the_bounds_of_their_rows() -> None:
     for module in (ROOT / "migrations").glob("v*.py"):
-        lines = re.findall(r"^[ \t]*(?:from|import) chancy_metrics.*", module.read_text(), re.MULTILINE)
-        assert lines == ["from chancy_metrics.events import bounds, schema"]
+        assert set(imported(module)) == {"events.bounds", "events.schema"}
 
 
 def test_a_worker_that_only_records_does_not_load_numpy() -> None:
@@ -57,7 +105,8 @@ print("numpy" in sys.modules)
 
 
 def test_nothing_of_ours_lies_beside_the_package() -> None:
-    program = f"import importlib.util as u; print([name for name in {list(BELOW)} if u.find_spec(name)])"
+    tops = ["events", "projections", "plugin", "migrations"]
+    program = f"import importlib.util as u; print([name for name in {tops} if u.find_spec(name)])"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
