@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from chancy_metrics.events.silence import ServerSilent
+from chancy_metrics.events.silent_server import ServerSilent
 
 #: SQLSTATE classes of errors that the same rows meet again whenever they are stored.
 _OF_THE_DATA = {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.bounds import FAR_US, MAX_PAYLOAD_BYTES
-from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
+from chancy_metrics.events.chain import chain_fault, payload_fault
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.seal import chain_fault, payload_fault
 from chancy_metrics.events.stretch import PAGE, Place
 from chancy_metrics.events.transfer import Batch, Frame, Gone, place_of
 

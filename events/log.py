@@ -17,8 +17,8 @@ from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.settings import Isolation, settings_for
 from chancy_metrics.events.storable import storable_worker
+from chancy_metrics.events.transaction_settings import Isolation, settings_for
 
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import LogRow
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import LOG_ROW
 from chancy_metrics.events.log import BatchId, read_columns
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import LogRow
 
 #: Places one statement reads.
 PAGE = 2_000

@@ -26,12 +26,12 @@ from chancy_metrics.events.bounds import (
     MAX_PAYLOAD_BYTES,
     MAX_SEQUENCE,
 )
+from chancy_metrics.events.chain import LogRow
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedExport
 from chancy_metrics.events.facts import FIRST_US, Kind
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.events.seal import LogRow
 from chancy_metrics.events.stretch import Place
 
 _WORD = b"chancy-metrics export "

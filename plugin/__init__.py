@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.batch import JobColumns
 from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, PluginShared
 from chancy_metrics.events.facts import Observation
 from chancy_metrics.plugin.metrics import Metrics

@@ -10,8 +10,8 @@ import sys
 import click
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.words import counted as in_numbers
-from chancy_metrics.events.words import is_or_are, moment, size, span
+from chancy_metrics.events.humanize import counted as in_numbers
+from chancy_metrics.events.humanize import is_or_are, moment, size, span
 from chancy_metrics.plugin.cli_audit import audit
 from chancy_metrics.plugin.cli_door import APP, FOUND_SOMETHING, Door, Front, command
 from chancy_metrics.plugin.cli_explain import mark_command

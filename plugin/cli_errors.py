@@ -14,7 +14,7 @@ from psycopg import errors, sql
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import tables
-from chancy_metrics.events.silence import ServerSilent
+from chancy_metrics.events.silent_server import ServerSilent
 from chancy_metrics.events.standby import sentence as on_standby
 from chancy_metrics.plugin.connection import needs_schema, own_connection
 from chancy_metrics.plugin.redaction import without_password

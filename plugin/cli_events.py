@@ -15,7 +15,7 @@ import msgspec
 from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.words import counted
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.plugin.audit import JobLife, job_life, pages
 from chancy_metrics.plugin.cli_app import Moment
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command

@@ -9,9 +9,9 @@ from datetime import datetime
 import click
 
 from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.humanize import counted, span
+from chancy_metrics.events.humanize import moment as in_words
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.events.words import counted, span
-from chancy_metrics.events.words import moment as in_words
 from chancy_metrics.plugin.cli_app import Moment
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.cli_events import PlaceType

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 import click
 import msgspec
 
+from chancy_metrics.events.chain import Seal, read_seals
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.seal import Seal, read_seals
-from chancy_metrics.events.words import counted, is_or_are, size, span
+from chancy_metrics.events.humanize import counted, is_or_are, size, span
 from chancy_metrics.plugin.cli_app import Day
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.sealing import Checked, Progress, check, seal

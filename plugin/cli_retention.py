@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from chancy_metrics.events.words import counted, moment, size
+from chancy_metrics.events.humanize import counted, moment, size
 from chancy_metrics.plugin.cli_app import Duration
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.connection import who

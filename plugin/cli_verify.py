@@ -9,9 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from chancy_metrics.events.words import counted as in_numbers
-from chancy_metrics.events.words import moment as in_words
-from chancy_metrics.events.words import span
+from chancy_metrics.events.humanize import counted as in_numbers
+from chancy_metrics.events.humanize import moment as in_words
+from chancy_metrics.events.humanize import span
 from chancy_metrics.plugin.cli_app import Duration, Moment
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.completeness import Completeness, completeness

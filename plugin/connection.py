@@ -21,7 +21,7 @@ from psycopg_pool import PoolTimeout
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.silence import Patience
+from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.clock import now_us
 from chancy_metrics.plugin.redaction import without_password
 

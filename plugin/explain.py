@@ -17,10 +17,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
+from chancy_metrics.events.humanize import counted, is_or_are
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.storable import storable
-from chancy_metrics.events.words import counted, is_or_are
 from chancy_metrics.plugin.completeness import Source
 from chancy_metrics.plugin.marks import Mark, read_marks
 from chancy_metrics.plugin.metrics import metrics_of

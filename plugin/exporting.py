@@ -12,13 +12,13 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import naming, pieces
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import Seal
 from chancy_metrics.events.stretch import Place, read_places, read_whole_rows
 from chancy_metrics.events.transfer import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.plugin.sealing import Progress, read_seal

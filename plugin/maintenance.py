@@ -8,14 +8,14 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.memory import (
+from chancy_metrics.events.expiry import (
     forget_days,
     forget_positions,
     forget_producers,
     forget_sessions,
     forget_set_aside,
 )
+from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
 from chancy_metrics.plugin.connection import DatabaseClock, database_now_us, own_connection

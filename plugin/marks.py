@@ -13,7 +13,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events import words
+from chancy_metrics.events import humanize
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH, check_series, microseconds
@@ -123,7 +123,7 @@ async def take_back(
         made = [microseconds(one.at) for one in await marks(chancy) if one.text == text]
         made = [at_us for at_us in made if at is None or _is_at(at_us, at)]
     if not made:
-        when = "" if at is None else f" at {words.moment(at)}"
+        when = "" if at is None else f" at {humanize.moment(at)}"
         raise MetricsLogError(
             f"there is no mark {text!r}{when} in the order: `chancy-metrics audit events --prefix mark` lists them, "
             f"and one that was just made gets its place with the next fold"

@@ -20,7 +20,7 @@ from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sen
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.events.silence import Patience
+from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.announcing import announce_by, read_installation
 from chancy_metrics.plugin.connection import connect
 from chancy_metrics.plugin.reading import LOCK_LIMIT_MS, naming_locks

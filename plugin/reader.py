@@ -20,7 +20,7 @@ from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
-from chancy_metrics.events.silence import Patience
+from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.events.storable import storable, storable_worker
 from chancy_metrics.plugin.connection import any_connection, needs_schema
 from chancy_metrics.plugin.copying import read_points

@@ -19,7 +19,7 @@ from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.events.silence import Patience, ServerSilent
+from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.buffer import Buffer
 from chancy_metrics.plugin.connection import DatabaseClock, any_connection, connect, own_connection
 from chancy_metrics.plugin.limited_log import RateLimited

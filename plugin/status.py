@@ -13,13 +13,13 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.humanize import counted, is_or_are, moment
 from chancy_metrics.events.ledger import set_aside_sentence
 from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
-from chancy_metrics.events.words import counted, is_or_are, moment
 from chancy_metrics.plugin.completeness import SILENT_S, Completeness, complete, read_facts
 from chancy_metrics.plugin.maintenance import SERIES_ALARM, series_count
 from chancy_metrics.plugin.options import DAY_S, Options

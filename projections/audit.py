@@ -11,14 +11,14 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
+from chancy_metrics.events.chain import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.stretch import read_whole_rows
-from chancy_metrics.events.words import counted
 from chancy_metrics.projections.findings import Check, Findings, Spot
 
 #: Places or producers one statement spells out.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.classify import in_words
-from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.projections.job_times import believed
 from chancy_metrics.projections.reserved import refuse_reserved
 from chancy_metrics.projections.rules import Derived, RuleSet, name_of

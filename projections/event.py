@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch

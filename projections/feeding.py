@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.derive import made_of
 from chancy_metrics.projections.job_series import job_series

@@ -9,9 +9,9 @@ import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.words import counted
 from chancy_metrics.projections.selection import Selection, start_of
 
 _DAY_US = 86_400_000_000

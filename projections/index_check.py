@@ -10,7 +10,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.summaries import FORMAT, Summary
+from chancy_metrics.events.skip_index import FORMAT, Summary
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.pages import read_end
 from chancy_metrics.projections.summarising import STRETCH_BATCHES, describe

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.batch import JobColumns
 from chancy_metrics.events.facts import SKEW_US
 from chancy_metrics.projections.job_series import has_wait_time
 

@@ -9,10 +9,10 @@ import msgspec
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable import storable
-from chancy_metrics.events.words import counted
 from chancy_metrics.projections.span import Span
 
 #: Positions that are named, with their errors.

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.columns import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.chain import LogRow
 from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.events.seal import LogRow
 from chancy_metrics.projections.feeding import updates_that_feed
 from chancy_metrics.projections.job_times import believed_us
 from chancy_metrics.projections.selection import Selection, names_of

@@ -12,9 +12,9 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.words import counted
 from chancy_metrics.projections.advance import too_late
 from chancy_metrics.projections.buckets import bucket_of
 from chancy_metrics.projections.cells import kept_of

@@ -10,14 +10,14 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.summaries import Stretch, read_stretches
+from chancy_metrics.events.skip_index import Stretch, read_stretches
 from chancy_metrics.projections.event import Event, spell_out
 from chancy_metrics.projections.gaps import (
     DamagedSummary,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from chancy_metrics.events.columns import JobColumns
+from chancy_metrics.events.batch import JobColumns
 from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series
 from chancy_metrics.projections.reserved import check_own_series
 

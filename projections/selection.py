@@ -7,9 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from chancy_metrics.events.bloom import token
 from chancy_metrics.events.facts import bounded_worker, microseconds
-from chancy_metrics.events.filter import token
-from chancy_metrics.events.summaries import Wanted
+from chancy_metrics.events.skip_index import Wanted
 from chancy_metrics.projections.event import EventKind
 
 _LEAST_US, _MOST_US = -(2**63), 2**63 - 1

@@ -22,8 +22,8 @@ from click.testing import CliRunner
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.meta import encode_meta

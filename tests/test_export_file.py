@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.genuine import ImportRefused, genuine_places
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import LogRow, link
 from chancy_metrics.events.stretch import Place
 from chancy_metrics.events.transfer import (
     Batch,

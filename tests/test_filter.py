@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.filter import BITS_A_TOKEN, make_filter, may_hold, places_of, token
+from chancy_metrics.events.bloom import BITS_A_TOKEN, make_filter, may_hold, places_of, token
 
 tokens = st.binary(min_size=16, max_size=16)
 

@@ -15,10 +15,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import link
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.genuine import ImportRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
-from chancy_metrics.events.seal import link
 from chancy_metrics.events.stretch import Place
 from chancy_metrics.events.transfer import (
     Frame,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.ledger import LedgerRow, Sequenced, in_ledger, pieces, read_ledger, sequence
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import LogRow, link
 from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
 
 Connection = AsyncConnection[TupleRow]

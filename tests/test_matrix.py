@@ -20,7 +20,7 @@ from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches, short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.events.summaries import write_summary
+from chancy_metrics.events.skip_index import write_summary
 from chancy_metrics.plugin import reading as reading_module
 from chancy_metrics.projections.summarising import describe
 from examples.embedded import Server

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import Seal, link, read_seals
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import read_log_rows
 from chancy_metrics.events.log import BatchId, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import Seal, link, read_seals
 from chancy_metrics.plugin import sealing
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.retention import prune

@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.summaries import Stretch
+from chancy_metrics.events.skip_index import Stretch
 from chancy_metrics.projections import summarising
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.gaps import Gap

@@ -13,12 +13,12 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.bloom import may_hold, token
+from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import Damaged
-from chancy_metrics.events.filter import may_hold, token
 from chancy_metrics.events.meta import MAX_DEPTH, decode_meta, encode_meta
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.seal import read_seals
 from chancy_metrics.plugin.audit import job_life
 from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.job_facts import job_facts

@@ -13,13 +13,13 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.bloom import may_hold
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.filter import may_hold
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.log import BatchId, LogBatch, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.summaries import FORMAT, Wanted, read_stretches
+from chancy_metrics.events.skip_index import FORMAT, Wanted, read_stretches
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.projections import summarising
 from chancy_metrics.projections.rules import BUILT_IN

@@ -20,6 +20,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.genuine import ImportRefused
@@ -28,7 +29,6 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.seal import Seal
 from chancy_metrics.events.stretch import Place
 from chancy_metrics.plugin import Metrics, exporting
 from chancy_metrics.plugin.discarding import discard

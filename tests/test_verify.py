@@ -21,9 +21,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.words import counted
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli import status_lines
 from chancy_metrics.plugin.cli_verify import verified_lines

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.words import counted, is_or_are, size, span
+from chancy_metrics.events.humanize import counted, is_or_are, size, span
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.columns import DecodedBatch
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from tests.factories import fetch
 

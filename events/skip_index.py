@@ -13,7 +13,7 @@ from typing import NamedTuple
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.filter import LEAST_BYTES, places_of
+from chancy_metrics.events.bloom import LEAST_BYTES, places_of
 from chancy_metrics.events.schema import Tables
 
 #: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
