@@ -19,8 +19,8 @@ from chancy_metrics.events.ledger import naming, pieces
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.stretch import Place, read_places, read_whole_rows
-from chancy_metrics.events.transfer import Frame, GoneDay, Header, Producer, Writer
+from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
+from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
 from chancy_metrics.plugin.sealing import Progress, read_seal
 from chancy_metrics.projections.carrying import read_opening, read_points
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from chancy_metrics.events.errors import Damaged, DamagedExport
-from chancy_metrics.events.genuine import ImportRefused, genuine_places
-from chancy_metrics.events.transfer import Batch, Frame, Gone, GoneDay, Header, Opening, Points, read_frames
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.file import Batch, Frame, Gone, GoneDay, Header, Opening, Points, read_frames
 from chancy_metrics.projections.carrying import check_points
 
 

@@ -19,21 +19,11 @@ from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
-from chancy_metrics.events.genuine import ImportRefused, genuine_places
-from chancy_metrics.events.importing import (
-    allow,
-    begin_importing,
-    end_importing,
-    is_importing,
-    take_back,
-    write_gone_days,
-    write_producers,
-)
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.stretch import PAGE, Place, write_places
-from chancy_metrics.events.transfer import (
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.file import (
     Batch,
     Frame,
     Gone,
@@ -44,6 +34,16 @@ from chancy_metrics.events.transfer import (
     Producer,
     read_frames,
 )
+from chancy_metrics.events.transfer.guard import (
+    allow,
+    begin_importing,
+    end_importing,
+    is_importing,
+    take_back,
+    write_gone_days,
+    write_producers,
+)
+from chancy_metrics.events.transfer.rows import PAGE, Place, write_places
 from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.sealing import Progress

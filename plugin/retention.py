@@ -10,10 +10,10 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.importing import is_importing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.connection import database_now_us, own_connection
 from chancy_metrics.plugin.options import Options
 from chancy_metrics.plugin.reading import reading

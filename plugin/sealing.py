@@ -16,10 +16,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.importing import is_importing
 from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.audit import (
     Unchecked,

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.events.transfer import check_whole
+from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin.connection import needs_schema, own_connection
 from chancy_metrics.plugin.exporting import Export, Exported, Moved
 from chancy_metrics.plugin.files import publish, temporary_file

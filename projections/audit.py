@@ -18,7 +18,7 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.stretch import read_whole_rows
+from chancy_metrics.events.transfer.rows import read_whole_rows
 from chancy_metrics.projections.findings import Check, Findings, Spot
 
 #: Places or producers one statement spells out.

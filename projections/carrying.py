@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.errors import Damaged, InvalidObservation
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.transfer import Opening, Point, Points
+from chancy_metrics.events.transfer.file import Opening, Point, Points
 from chancy_metrics.projections.counts import decode_counts
 from chancy_metrics.projections.numbers import number_series, number_workers
 from chancy_metrics.projections.sketch import decode

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.partitions import DDL_LOCK_MS, make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer import check_whole
+from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin import retention
 from chancy_metrics.plugin.retention import PrunedDay, prune
 from chancy_metrics.plugin.sealing import check, seal

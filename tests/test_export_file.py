@@ -17,11 +17,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.genuine import ImportRefused, genuine_places
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.stretch import Place
-from chancy_metrics.events.transfer import (
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.file import (
     Batch,
     DamagedExport,
     Frame,
@@ -32,6 +31,7 @@ from chancy_metrics.events.transfer import (
     place_of,
     read_frames,
 )
+from chancy_metrics.events.transfer.rows import Place
 from tests.factories import NOON_US, a_run, fetch
 from tests.test_transfer import HEAD, exported, imported, importing, some_log, target
 
@@ -265,7 +265,7 @@ def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     come = []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chancy_metrics.events.genuine.PAGE", size)
+        patch.setattr("chancy_metrics.events.transfer.check.PAGE", size)
         with pytest.raises(ImportRefused, match=f"position {position} of "):
             for piece in genuine_places(read_frames(path), 0, b"", set(), path):
                 come += piece

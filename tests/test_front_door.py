@@ -21,9 +21,9 @@ from click.testing import CliRunner, Result
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.importing import begin_importing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transfer.guard import begin_importing
 from chancy_metrics.plugin import cli_door
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.cli_door import APP

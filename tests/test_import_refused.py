@@ -17,10 +17,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
-from chancy_metrics.events.genuine import ImportRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
-from chancy_metrics.events.stretch import Place
-from chancy_metrics.events.transfer import (
+from chancy_metrics.events.transfer.check import ImportRefused
+from chancy_metrics.events.transfer.file import (
     Frame,
     GoneDay,
     Header,
@@ -30,6 +29,7 @@ from chancy_metrics.events.transfer import (
     Producer,
     Writer,
 )
+from chancy_metrics.events.transfer.rows import Place
 from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.transfer import abandon_import
@@ -245,7 +245,7 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
     copy, there = target
     await LogWriter(there, names, "local").append(runs=[a_run("app:local", at_us=now_us())])
     waiting = await fetch(there, "SELECT day, producer, sequence FROM {pending}", names)
-    monkeypatch.setattr("chancy_metrics.events.genuine.PAGE", 2)
+    monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
@@ -295,7 +295,7 @@ async def test_what_was_taken_back_can_be_taken_again(
     await exported(dsn, tmp_path / "log")
     copy, there = target
     with monkeypatch.context() as patch:
-        patch.setattr("chancy_metrics.events.genuine.PAGE", 2)
+        patch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
         with pytest.raises(KeyboardInterrupt):
             await imported(copy, tmp_path / "log", on_progress=lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     async with an_app(copy) as (chancy, _):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 #: Folders, each of which imports from itself and from those above it. A total order, so no cycle passes.
 ORDER = [
     "events",
+    "events/transfer",
     "projections",
     "plugin",
 ]

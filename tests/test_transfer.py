@@ -23,13 +23,13 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.genuine import ImportRefused
-from chancy_metrics.events.importing import is_importing
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.stretch import Place
+from chancy_metrics.events.transfer.check import ImportRefused
+from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.events.transfer.rows import Place
 from chancy_metrics.plugin import Metrics, exporting
 from chancy_metrics.plugin.discarding import discard
 from chancy_metrics.plugin.exporting import Exported
@@ -363,7 +363,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
         await take_piece(run, piece)
 
     monkeypatch.setattr(Import, "_take_piece", take)
-    monkeypatch.setattr("chancy_metrics.events.genuine.PAGE", 2)
+    monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
@@ -411,7 +411,7 @@ async def stopped_after(dsn: str, path: Path, pieces: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(Import, "_take_piece", take)
-        patch.setattr("chancy_metrics.events.genuine.PAGE", 2)
+        patch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
         await imported(dsn, path)
 
 

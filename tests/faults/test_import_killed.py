@@ -17,10 +17,10 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events import genuine
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transfer import check as check_module
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.importing import Imported
 from chancy_metrics.plugin.sealing import check
@@ -38,7 +38,7 @@ KILLS = 12
 
 
 def _run(dsn: str, path: Path, pipe: Pipe) -> None:
-    genuine.PAGE = 3
+    check_module.PAGE = 3
     try:
         pipe.send(asyncio.run(_work(dsn, path, pipe)))
     except (MetricsLogError, psycopg.Error) as error:

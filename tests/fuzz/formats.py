@@ -22,7 +22,7 @@ from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.meta import decode_meta, encode_meta
-from chancy_metrics.events.transfer import Trailer, check_whole
+from chancy_metrics.events.transfer.file import Trailer, check_whole
 from chancy_metrics.plugin.cursor_file import CursorFile
 from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.parquet import Export, as_table

@@ -32,7 +32,7 @@ from chancy_metrics.events.errors import DamagedExport
 from chancy_metrics.events.facts import FIRST_US, Kind
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.events.stretch import Place
+from chancy_metrics.events.transfer.rows import Place
 
 _WORD = b"chancy-metrics export "
 _MAGIC = _WORD + b"1\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from chancy_metrics.events.chain import chain_fault, payload_fault
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.stretch import PAGE, Place
-from chancy_metrics.events.transfer import Batch, Frame, Gone, place_of
+from chancy_metrics.events.transfer.file import Batch, Frame, Gone, place_of
+from chancy_metrics.events.transfer.rows import PAGE, Place
 
 #: Bytes of payloads, or one batch, that are held at once.
 PIECE_BYTES = 4 << 20

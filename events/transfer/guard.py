@@ -13,7 +13,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer import GoneDay, Producer
+from chancy_metrics.events.transfer.file import GoneDay, Producer
 
 _TRIGGER = "importing"
 _SETTING = "chancy_metrics.importing"

@@ -1,0 +1,1 @@
+"""The log taken elsewhere: the export format, its checks, and its rows."""
