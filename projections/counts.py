@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -11,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.schema import Tables
 
 _decoder = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]])
@@ -41,3 +43,32 @@ async def added_counts(
         return dict(Counter(decode_counts(row[0]) if row else {}) + counts)
     except Damaged:
         return None
+
+
+async def read_counts(cursor: AsyncCursor[TupleRow], tables: Tables, versions: list[int]) -> dict[int, str]:
+    """Return version -> the text of what it counted, as JSON, of those of *versions* that are there."""
+    await cursor.execute(
+        sql.SQL("SELECT version, counts::text FROM {versions} WHERE version = ANY(%(versions)s::integer[])").format(
+            versions=tables.versions
+        ),
+        {"versions": versions},
+    )
+    return dict(await cursor.fetchall())
+
+
+def count_faults(stored: Mapping[str, int], derived: Mapping[str, int], *, events: int | None) -> list[str]:
+    """Say where what a version counted is not what the log says, a sentence for each reason.
+
+    Args:
+        derived: The same of the whole log folded again, upon what the days counted that have left it.
+        events: How many the log has; None where days have left it. Which came too late ("expired") can't be derived,
+            since that depends on when they were folded: it is held against this alone.
+    """
+    faults = [
+        f"it counted {stored.get(reason, 0):,} as {reason!r}, and the log says {derived.get(reason, 0):,}"
+        for reason in sorted((stored.keys() | derived.keys()) - {"expired"})
+        if stored.get(reason, 0) != derived.get(reason, 0)
+    ]
+    if events is not None and (expired := stored.get("expired", 0)) > events:
+        faults.append(f"it counted {expired:,} as 'expired', and the log has {counted(events, 'event')}")
+    return faults

@@ -20,6 +20,7 @@ Check = Literal[
     "pending",
     "summaries",
     "horizons",
+    "counts",
 ]
 #: Places that are told apart; the findings of further ones are counted under their check and scale alone.
 _PLACES = 2_000
@@ -49,7 +50,8 @@ class Finding(NamedTuple):
             writes, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
-            stretches against those, a version's "horizons" against the settings.
+            stretches against those, a version's "horizons" against the settings, what it "counts" beside its points
+            against the log.
         where: The place.
         text: A sentence.
     """

@@ -228,12 +228,12 @@ class Sum:
         self._workers: dict[str, int] = {}
         self._series: dict[Series, int] = {}
         self._parts: dict[str, list[Cells]] = {}
-        self._counts = Counter[str]()
+        self.counts = Counter[str]()
         self._days = Counter[int]()
 
     def add(self, part: Fold) -> None:
         self.events += part.events
-        self._counts.update(part.counts)
+        self.counts.update(part.counts)
         self.dead.update(part.dead)
         self.failed.update(part.failed)
         self._days.update(part.days)
@@ -256,7 +256,7 @@ class Sum:
             parts[:] = [merge(concatenate(parts))]
         levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
         names = list(self._workers), list(self._series)
-        return Fold(self.events, *names, levels, self._counts, self.dead, self.failed, self._days)
+        return Fold(self.events, *names, levels, self.counts, self.dead, self.failed, self._days)
 
 
 def within(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from datetime import date
@@ -12,7 +13,7 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import Transaction, short_transaction
 from chancy_metrics.events.partitions import gone_days
@@ -21,6 +22,7 @@ from chancy_metrics.projections.audit import check_day, check_head, check_places
 from chancy_metrics.projections.cache_check import check_cache, check_quantiles
 from chancy_metrics.projections.consistency import check_resolutions, check_workers
 from chancy_metrics.projections.contrast import Contrast, contrast
+from chancy_metrics.projections.counts import count_faults, decode_counts, read_counts
 from chancy_metrics.projections.coverage import Looked, Stretch, looked_at
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold import Fold
@@ -171,8 +173,11 @@ class _Attempt:
             opening = await read_cells(cursor, self._tables, OPENING, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
+            counts = await read_counts(cursor, self._tables, [OPENING, now.version.version])
         await to_thread.run_sync(total.add, opening)
         differ = await to_thread.run_sync(self._compare, live, total, first, end)
+        if self._span.is_everything:
+            self._check_counts(counts, total, now)
         looked = Looked(
             self._span.is_everything,
             looked_at(first, end)
@@ -227,6 +232,24 @@ class _Attempt:
         self._days.append(day.toordinal())
         async with short_transaction(self._connection) as cursor:
             await check_day(cursor, self._tables, day, self._found)
+
+    def _check_counts(self, counts: Mapping[int, str], total: Sum, base: _Base) -> None:
+        """Compare what the live version counted with the replay's, unless that lacks batches, which is said already."""
+        if any(spot.check in ("log", "payload") for spot in self._found.spots):
+            return
+        where = f"version {base.version.version}"
+        try:
+            before, stored = (
+                decode_counts(counts.get(version, "{}"), f"what version {version} counted")
+                for version in (OPENING, base.version.version)
+            )
+        except Damaged as error:
+            self._found.add("counts", where, f"{error}: a rebuild counts again")
+            return
+        again = Counter(before)
+        again.update(total.counts)
+        for fault in count_faults(stored, again, events=None if base.gone else total.events):
+            self._found.add("counts", where, f"{fault}; a rebuild counts again")
 
     def _compare(self, live: Fold, total: Sum, first: Mapping[str, int], end: Mapping[str, int] | None) -> Contrast:
         for (position, rule), error in sorted(total.failed.items()):

@@ -125,6 +125,26 @@ TAMPERINGS = {
             "verify": ["the live version stands past it", "cache, fold", "exit 3"],
         },
     ),
+    "counts that the log does not bear out": Tampering(
+        [
+            'UPDATE {versions} SET counts = \'{{"skewed": 7, "expired": 999999, "rejected:value": 2}}\''
+            " WHERE version = 1"
+        ],
+        {
+            "verify": [
+                "counts, version 1: it counted 7 as 'skewed', and the log says 0",
+                "it counted 2 as 'rejected:value', and the log says 0",
+                "it counted 999,999 as 'expired', and the log has ",
+                "exit 3",
+            ],
+            "status after": ["UNHEALTHY: verify found", "counts, version 1"],
+            "rebuild": ["version 2 is live", "exit 0"],
+        },
+    ),
+    "counts that are none": Tampering(
+        ["UPDATE {versions} SET counts = '[1]' WHERE version = 1"],
+        {"verify": ["counts, version 1: ", "a rebuild counts again", "exit 3"], "rebuild": ["version 2 is live"]},
+    ),
     "a head without a version": Tampering(
         ["DELETE FROM {head}"],
         {
