@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from contextlib import nullcontext
 from datetime import date
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
-from chancy_metrics.events.log import Transaction, short_transaction
+from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.audit import check_day, check_head, check_places, check_producers, check_set_aside
@@ -34,7 +33,7 @@ from chancy_metrics.projections.span import Span, find_batches, read_days
 from chancy_metrics.projections.stored import read_cells
 from chancy_metrics.projections.versions import OPENING, Version, live_version
 
-#: Positions left for the snapshot: few, since a snapshot holds vacuum back everywhere.
+#: Positions left for after the snapshot, so that folds that go on meanwhile are not chased for ever.
 _NEAR = 500
 #: Times to begin again before giving up.
 _TRIES = 5
@@ -86,7 +85,7 @@ async def check_span(
 ) -> Checked:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
-    The log never changes, so it is replayed in short transactions; the last positions, and what is stored, are
+    The log never changes, so it is replayed in short transactions, outside of which it is folded; what is stored is
     read in one snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
 
     Args:
@@ -166,14 +165,12 @@ class _Attempt:
             now = await self._read_base(cursor)
             if (now.version.version, now.gone) != (base.version.version, base.gone):
                 raise _Moved
-            while page := await self._page(cursor, after, now.version.position):
-                await self._replay(lambda: nullcontext(cursor), total, now, page)
-                after = page[-1].position
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
             opening = await read_cells(cursor, self._tables, OPENING, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
             counts = await read_counts(cursor, self._tables, [OPENING, now.version.version])
+        await self._replay_rest(total, now, after)
         await to_thread.run_sync(total.add, opening)
         differ = await to_thread.run_sync(self._compare, live, total, first, end)
         if self._span.is_everything:
@@ -209,24 +206,37 @@ class _Attempt:
                 page = await self._page(cursor, after, version.position)
             if not page or version.position - after < _NEAR:
                 return after
-            for rows in pieces(page):
-                await self._replay(partial(short_transaction, self._connection), total, base, rows)
+            await self._replay(total, base, page)
             after = page[-1].position
+
+    async def _replay_rest(self, total: Sum, now: _Base, after: int) -> None:
+        """Replay past *after* up to where *now*, the snapshot, stood: that is in the log for ever, or `_Moved`."""
+        while True:
+            async with short_transaction(self._connection) as cursor:
+                page = await self._page(cursor, after, now.version.position)
+            if not page:
+                break
+            await self._replay(total, now, page)
+            after = page[-1].position
+        async with short_transaction(self._connection) as cursor:
+            if await gone_days(cursor, self._tables) != now.gone:
+                raise _Moved
 
     async def _replay_day(self, total: Sum, base: _Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
-        for rows in pieces(found):
-            await self._replay(partial(short_transaction, self._connection), total, base, rows)
+        await self._replay(total, base, found)
         if found:
             await self._check_day(day)
 
-    async def _replay(self, transaction: Transaction, total: Sum, base: _Base, rows: Sequence[LedgerRow]) -> None:
-        async with transaction() as cursor:
-            await check_places(cursor, self._tables, base.version.version, rows, self._found)
-        self._passed += [row.position for row in rows if row.position in self._open_positions]
-        in_log = [row for row in rows if row.batch_id.day not in base.gone]
-        await add_rows(total, transaction, self._tables, self._rules, base.version, in_log)
+    async def _replay(self, total: Sum, base: _Base, found: Sequence[LedgerRow]) -> None:
+        for rows in pieces(found):
+            async with short_transaction(self._connection) as cursor:
+                await check_places(cursor, self._tables, base.version.version, rows, self._found)
+            self._passed += [row.position for row in rows if row.position in self._open_positions]
+            in_log = [row for row in rows if row.batch_id.day not in base.gone]
+            transaction = partial(short_transaction, self._connection)
+            await add_rows(total, transaction, self._tables, self._rules, base.version, in_log)
 
     async def _check_day(self, day: date) -> None:
         self._days.append(day.toordinal())

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 from chancy import QueuedJob, Worker
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,7 @@ from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.verify import Verified, verify
 from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.replay import Sum
 from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.span import Span, draw
@@ -87,6 +89,26 @@ async def test_what_is_right_is_right(dsn: str, connection: Connection, names: T
     assert (found.version, found.position, found.events, found.spans) == (1, 6, 54, 1)
     counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", names))[0][0] for name in RESOLUTIONS]
     assert found.points == sum(counted) > 100
+
+
+async def test_nothing_is_folded_in_a_transaction(
+    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_history(connection, names)
+    idle: list[int] = []
+    add_batches = Sum.add_batches
+
+    def watched(total: Sum, *arguments: object) -> None:
+        with psycopg.connect(dsn) as other:
+            waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+            idle.append(len(other.execute(waiting).fetchall()))
+        add_batches(total, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sum, "add_batches", watched)
+
+    found = await verified(dsn)
+
+    assert (found.drift, found.events, idle) == (0, 54, [0])
 
 
 async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
