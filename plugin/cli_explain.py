@@ -68,7 +68,7 @@ def explain_command(
         for unknown in door.run(unknown_names(chancy, Selection(worker=worker_id))):
             raise MetricsLogError(unknown)
     door.answer(found, lambda: _lines(found))
-    if not found.equal:
+    if found.equal is False:
         sys.exit(FOUND_SOMETHING)
 
 

@@ -82,8 +82,8 @@ class Explained(msgspec.Struct, frozen=True):
         recomputed: What the events behind it come to, folded again; None if there are none.
         compared: Whether there was anything to compare: with a bucket that is not kept, and where nothing is stored and
             nothing comes of the log, there is not.
-        equal: Whether the two are the same, to the last bit, or nothing was compared; *difference* says in what they
-            are not.
+        equal: Whether the two are the same, to the last bit; *difference* says in what they are not. None where nothing
+            was compared.
         waiting: Batches with events of that time that are not folded yet; they are in neither.
         source: Where the events are: in the log ("raw"), pruned from it and in the "opening", or both.
         left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
@@ -110,7 +110,7 @@ class Explained(msgspec.Struct, frozen=True):
     stored: Value | None
     recomputed: Value | None
     compared: bool
-    equal: bool
+    equal: bool | None
     difference: str
     waiting: int
     source: Source | Literal["nothing"]
@@ -194,7 +194,7 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
         stored=_value(made.stored, made.again),
         recomputed=_value(made.again, made.again),
         compared=made.is_compared,
-        equal=not difference,
+        equal=not difference if made.is_compared else None,
         difference=difference,
         waiting=made.waiting,
         source=source,

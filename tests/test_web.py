@@ -353,7 +353,9 @@ async def test_a_point_is_explained_by_its_events_and_recomputed(dsn: str, log: 
     async with asking(dsn) as client:
         at = (NOW - timedelta(minutes=3)).isoformat()
         found = await get(client, "explain", key="global:status:retrying", at=at, resolution="1hour")
+        long_ago = await get(client, "explain", key="global:status:retrying", at="2020-01-01T00:00Z")
 
+    assert (long_ago["equal"], long_ago["compared"]) == (None, False)
     assert (found["equal"], found["events"], found["source"]) == (True, 1, "raw")
     assert found["by_func"] == [["app.mail", 1]]
     assert [event["job_id"] for event in found["failed"]] == [str(JOB)]

@@ -72,7 +72,7 @@ export class Explanation {
   }
 
   #verdict(found) {
-    if (!found.compared || (found.equal && (found.left_out.batches || found.left_out.rules.length))) return el("p", { class: "verdict", text: found.sentence });
+    if (found.equal === null || (found.equal && (found.left_out.batches || found.left_out.rules.length))) return el("p", { class: "verdict", text: found.sentence });
     return el("p", { class: `verdict ${found.equal ? "good" : "bad"}` }, el("span", { "aria-hidden": "true", text: found.equal ? "✓ " : "≠ " }), found.sentence);
   }
 
