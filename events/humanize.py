@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-_IRREGULAR = {"batch": "batches", "series": "series", "stretch": "stretches", "difference": "differences"}
+_IRREGULAR = {
+    "entry": "entries",
+    "batch": "batches",
+    "series": "series",
+    "stretch": "stretches",
+    "difference": "differences",
+}
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 _SPANS = (("s", 60), ("min", 60), ("h", 24), ("d", 0))
 

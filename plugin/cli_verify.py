@@ -68,6 +68,7 @@ def counted(found: Completeness) -> dict[str, str]:
         )
         or "0",
         "holes": f"{found.holes:,}",
+        "set aside": in_numbers(found.set_aside, "entry"),
         "unclean ends": in_numbers(found.ended_uncleanly, "worker"),
         "lost": spell(found.lost),
         "uncertain": uncertain(found),

@@ -17,9 +17,10 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.bounds import LAST_DAY
+from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
 from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
@@ -37,7 +38,7 @@ SILENT_S = 180
 RECENT_S = 5
 _WAIT_S = 0.5
 #: What no window is known of: it is counted, not dated.
-_UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes"]
+_UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside"]
 
 Source = Literal["raw", "opening", "opening and raw"]
 
@@ -63,6 +64,7 @@ class Completeness(msgspec.Struct, frozen=True):
         failing_rules: User rules that failed on batches of the window: their metrics of those are missing, no others.
         left_out: Both in a sentence; "" where nothing is left out.
         holes: Batches missing from a producer's sequence: damage.
+        set_aside: Entries that waited for a position, or are in the spill table, and are no batch: damage.
         ended_uncleanly: Sessions of workers and `recording()` blocks that fell silent without an end, or ended with
             something unwritten, and were seen last in the window. One is silent after `SILENT_S`, whatever other
             session has its worker id.
@@ -96,6 +98,7 @@ class Completeness(msgspec.Struct, frozen=True):
     failing_rules: list[FailingRule]
     left_out: str
     holes: int
+    set_aside: int
     ended_uncleanly: int
     lost: dict[str, int]
     uncertain: dict[str, int]
@@ -145,6 +148,7 @@ class Facts(NamedTuple):
     counts: dict[str, int]
     left_out: LeftOut
     holes: int
+    set_aside: int
     last_gone: date | None
     ended: list[End]
     waiting: int
@@ -229,6 +233,7 @@ def complete(
         failing_rules=facts.left_out.rules,
         left_out=facts.left_out.sentence,
         holes=facts.holes,
+        set_aside=facts.set_aside,
         ended_uncleanly=len({one.session or one.worker for one in ended}),
         lost=_held(one for one in ended if one.how == "lossy"),
         uncertain=_held(silent),
@@ -268,7 +273,9 @@ async def read_facts(
         sql.SQL(
             """
             SELECT v.version, v.position, v.counts::text,
-                (SELECT least(coalesce(sum(holes), 0), 9007199254740991)::bigint FROM {producers}),
+                (SELECT least(coalesce(sum(greatest(holes, 0)), 0), 9007199254740991)::bigint FROM {producers}),
+                (SELECT count(*) FROM {producers} WHERE holes < 0),
+                (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds})),
                 (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone') AND day <= %(last_day)s)
             FROM {head} h
             JOIN {versions} v
@@ -278,6 +285,9 @@ async def read_facts(
             head=names.head,
             versions=names.versions,
             producers=names.producers,
+            set_aside=names.set_aside,
+            spill=names.spill,
+            in_bounds=sql.SQL(ID_IN_BOUNDS),
             days=names.days,
         ),
         {"last_day": LAST_DAY},
@@ -285,20 +295,25 @@ async def read_facts(
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
-    version, position, text, holes, last_gone = row
+    version, position, text, holes, below_zero, set_aside, last_gone = row
     unreadable: list[str] = []
-    counts = _counts(text, f"what version {version} counted", unreadable)
+    counts = _counts(text, f"what version {version} counted", unreadable, "`chancy-metrics rebuild` counts again")
+    if below_zero:
+        unreadable.append(
+            f"{counted(below_zero, 'producer')} with less than no holes, which is damage: they are left out here; "
+            "`chancy-metrics audit check` names them"
+        )
     ended = [*await _sessions(cursor, names, unreadable), *await _without_session(cursor, names)]
     left, waiting = await left_out(cursor, names, version, span), await count_waiting(cursor, names, position)
-    return Facts(position, counts, left, holes, last_gone, ended, waiting, tuple(unreadable))
+    return Facts(position, counts, left, holes, set_aside, last_gone, ended, waiting, tuple(unreadable))
 
 
-def _counts(text: str, where: str, unreadable: list[str]) -> dict[str, int]:
-    """Decode counts; of those that can't be read, none, and it is said in *unreadable*."""
+def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[str, int]:
+    """Decode counts; of those that can't be read, none, and it is said in *unreadable*, with the *remedy*."""
     try:
         return decode_counts(text, where)
     except Damaged as error:
-        unreadable.append(str(error))
+        unreadable.append(f"{error}: it is left out here; {remedy}")
         return {}
 
 
@@ -333,9 +348,13 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables, unreadable: li
         {"silent": SILENT_S},
     )
     return [
-        End(worker, seen_at.astimezone(UTC), how, session, _counts(held, f"what {worker} held", unreadable), interval)
+        End(worker, seen_at.astimezone(UTC), how, session, _held_by(worker, held, unreadable), interval)
         for worker, seen_at, how, session, held, interval in await cursor.fetchall()
     ]
+
+
+def _held_by(worker: str, held: str, unreadable: list[str]) -> dict[str, int]:
+    return _counts(held, f"what {worker} held", unreadable, "its session writes it again, if it lives")
 
 
 async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:

@@ -117,7 +117,7 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
 async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, names)
-        pending, spilled, set_aside = await _waiting(cursor, names)
+        pending, spilled = await _waiting(cursor, names)
         lag = await live_lag(cursor, names)
         task = await read_task(cursor, names, options)
         unfinished = await read_unfinished(cursor, names)
@@ -152,7 +152,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         events_per_s=rate,
         pending_batches=pending + spilled,
         spilled_batches=spilled,
-        set_aside=set_aside,
+        set_aside=completeness.set_aside,
         oldest_waiting_s=lag.waiting_s,
         silent_s=lag.silent_s,
         version=head["version"],
@@ -218,10 +218,7 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
         )
     if status.rules_note and status.rules == status.app_rules:
         reasons.append(f"this app can't fold: {status.rules_note}")
-    reasons += [
-        f"{sentence}: it is left out here; `chancy-metrics rebuild` counts again"
-        for sentence in status.completeness.unreadable
-    ]
+    reasons += status.completeness.unreadable
     if status.completeness.holes:
         reasons.append(
             f"{is_or_are(status.completeness.holes, 'batch')} missing from their producers' sequences: "
@@ -328,20 +325,18 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int, int]:
-    """How many batches wait for their position, in the log and spilled, and how many entries were set aside."""
+async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int]:
+    """How many batches wait for their position, in the log and spilled."""
     await cursor.execute(
         sql.SQL(
             """
-            SELECT (SELECT count(*) FROM {pending}),
-                (SELECT count(*) FROM {spill} WHERE {in_bounds}),
-                (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds}))
+            SELECT (SELECT count(*) FROM {pending}), (SELECT count(*) FROM {spill} WHERE {in_bounds})
             """
-        ).format(pending=names.pending, spill=names.spill, set_aside=names.set_aside, in_bounds=sql.SQL(ID_IN_BOUNDS))
+        ).format(pending=names.pending, spill=names.spill, in_bounds=sql.SQL(ID_IN_BOUNDS))
     )
     row = await cursor.fetchone()
     assert row is not None
-    return int(row[0]), int(row[1]), int(row[2])
+    return int(row[0]), int(row[1])
 
 
 async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:

@@ -21,6 +21,7 @@ export function facts(status) {
     ...(status.replayed_at ? [["Standby, as of", ago(Date.parse(status.replayed_at), now)]] : []),
     ["Events", `${number(status.events_per_s)}/s`],
     ["Holes", whole(completeness.holes), completeness.holes ? "bad" : ""],
+    ...(completeness.set_aside ? [["Set aside", whole(completeness.set_aside), "bad"]] : []),
     ["Dead letters", whole(completeness.dead_letters), completeness.dead_letters ? "bad" : ""],
     ["Failing rules", whole(completeness.failing_rules.length), completeness.failing_rules.length ? "bad" : ""],
     ["Unclean ends", whole(completeness.ended_uncleanly), completeness.ended_uncleanly ? "warn" : ""],
