@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.errors import Damaged, InvalidObservation
+from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.file import Opening, Point, Points
@@ -17,7 +17,7 @@ from chancy_metrics.projections.counts import decode_counts
 from chancy_metrics.projections.numbers import number_series, number_workers
 from chancy_metrics.projections.sketch import decode
 from chancy_metrics.projections.turning import empty_ring
-from chancy_metrics.projections.versions import OPENING, Version
+from chancy_metrics.projections.versions import NO_OPENING, OPENING, Version
 
 #: Rows in one frame.
 _ROWS = 1_000
@@ -32,6 +32,7 @@ async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening
 
     Raises:
         Damaged: What it counted can't be read.
+        SchemaMissing: It is not there.
     """
     await cursor.execute(
         sql.SQL(
@@ -44,7 +45,8 @@ async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening
         {"opening": OPENING},
     )
     row = await cursor.fetchone()
-    assert row is not None
+    if row is None:
+        raise SchemaMissing(NO_OPENING)
     counts, *horizons = row
     return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the opening's row"))
 

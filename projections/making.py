@@ -8,12 +8,13 @@ from datetime import UTC
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import AlreadyRunning
+from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.left_out import copy_left_out, left_out
 from chancy_metrics.projections.rules import RuleSet, label
 from chancy_metrics.projections.versions import (
+    NO_OPENING,
     OPENING,
     UNFINISHED,
     Version,
@@ -62,12 +63,14 @@ async def make_version(
 
     Raises:
         AlreadyRunning: Somebody else fills it, or was faster.
+        SchemaMissing: Version 0 is not there.
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
         # A day on its way into the opening is in it, or will be folded from the log; this lock says which.
         opening = await lock_version(cursor, tables, OPENING, wait=True)
-        assert opening is not None
+        if opening is None:
+            raise SchemaMissing(NO_OPENING)
         versions = await read_versions(cursor, tables)
         if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
             raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -24,7 +25,15 @@ from chancy_metrics.projections.numbers import number, still_numbered
 from chancy_metrics.projections.replay import Sum, replay_into
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.store import store
-from chancy_metrics.projections.versions import OPENING, Version, live_version, lock_version, read_versions
+from chancy_metrics.projections.versions import (
+    NO_OPENING,
+    OPENING,
+    Version,
+    live_version,
+    lock_version,
+    read_version,
+    read_versions,
+)
 
 _BUSY = "another process works on the opening; the next call tries again"
 
@@ -65,7 +74,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
     numbered = await number(connection, tables, folded)
     async with short_transaction(connection, index_only=True) as cursor:
         if await lock_version(cursor, tables, OPENING) is None:
-            return _BUSY
+            return NO_OPENING if await read_version(cursor, tables, OPENING) is None else _BUSY
         if reason := await refusal(cursor, tables, rules, day):
             return reason
         keeps = await _kept(cursor, tables)
@@ -125,6 +134,9 @@ async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[
 
     Returns:
         The horizons: resolution -> start of the oldest bucket that is complete, seconds.
+
+    Raises:
+        SchemaMissing: The opening is not there.
     """
     await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
     row = await cursor.fetchone()
@@ -149,7 +161,8 @@ async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[
         reached,
     )
     row = await cursor.fetchone()
-    assert row is not None
+    if row is None:
+        raise SchemaMissing(NO_OPENING)
     return dict(zip(RESOLUTIONS, row, strict=True))
 
 

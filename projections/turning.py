@@ -9,7 +9,7 @@ import anyio
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import LeavesOutMore, VersionRefused
+from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
@@ -17,7 +17,7 @@ from chancy_metrics.projections.left_out import LeftOut, left_out, withheld
 from chancy_metrics.projections.making import set_status
 from chancy_metrics.projections.ring import pack_points
 from chancy_metrics.projections.rules import RuleSet, is_above, label
-from chancy_metrics.projections.versions import Head, Version, lock_head, lock_version, read_version
+from chancy_metrics.projections.versions import NO_OPENING, Head, Version, lock_head, lock_version, read_version
 
 #: Why a version becomes the live one: it was asked for; its rules are newer; it was live before and is taken
 #: back; nobody can fold the live one any more.
@@ -160,6 +160,8 @@ async def _point(
         ).format(versions=tables.versions),
         {"version": version, "live": live.version, "keeps": cause == "undo"},
     )
+    if not cursor.rowcount:
+        raise SchemaMissing(NO_OPENING)
     await cursor.execute(
         sql.SQL("UPDATE {head} SET live = %(version)s, barred = %(barred)s").format(head=tables.head),
         {"version": version, "barred": barred},

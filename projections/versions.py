@@ -15,6 +15,12 @@ from chancy_metrics.projections.rules import RuleSet, label
 OPENING = 0
 
 
+#: What is missing where the row of version 0 is, and what to do.
+NO_OPENING = (
+    "version 0 is not there, which holds what the days added that have left the log: bring its row in metrics_versions "
+    "back from a backup (`chancy-metrics audit check` says what else is wrong)"
+)
+
 #: Statuses of versions that are on their way to become the live one.
 UNFINISHED = ("copying", "filling", "ready")
 

@@ -111,6 +111,8 @@ TAMPERINGS = {
                 "day 12000-01-01",
                 "exit 3",
             ],
+            "status": ["UNHEALTHY: 1 producer with less than no holes, which is damage", "holes           0"],
+            "completeness": ["holes           0", "1 producer with less than no holes"],
             "events": ["the summary of positions 1 to 4 is damaged: these were read without it", "4:1", "exit 0"],
             "verify": ["chain, position 3", "head, version 2: it stands at position 999", "exit 3"],
         },
@@ -144,6 +146,25 @@ TAMPERINGS = {
     "counts that are none": Tampering(
         ["UPDATE {versions} SET counts = '[1]' WHERE version = 1"],
         {"verify": ["counts, version 1: ", "a rebuild counts again", "exit 3"], "rebuild": ["version 2 is live"]},
+    ),
+    "entries that are no batch": Tampering(
+        [
+            "INSERT INTO {set_aside} (day, producer, sequence, why)"
+            " SELECT 'infinity', gen_random_uuid(), 7, 'its day is none' FROM generate_series(1, 3)",
+        ],
+        {
+            "status": ["set aside       3 entries", "UNHEALTHY: 3 entries that waited for a position were set aside"],
+            "completeness": ["set aside       3 entries"],
+            "check": ["it has no position: its day is none", "exit 3"],
+        },
+    ),
+    "no version 0": Tampering(
+        ["DELETE FROM {versions} WHERE version = 0"],
+        {
+            "check": ["WRONG at version 0 (head): it is not there", "exit 3"],
+            "verify": ["version 0: it is not there", "exit 3"],
+            "rebuild": ["version 0 is not there, which holds what the days added", "exit 1"],
+        },
     ),
     "a head without a version": Tampering(
         ["DELETE FROM {head}"],
