@@ -69,6 +69,11 @@ def limit_locks(connection: AsyncConnection[TupleRow], limit_ms: int) -> None:
     _lock_limits_ms[connection] = limit_ms
 
 
+def lock_limit_ms(connection: AsyncConnection[TupleRow]) -> int:
+    """How long transactions of *connection* wait for a lock; 0 for ever."""
+    return _lock_limits_ms.get(connection, 0)
+
+
 @asynccontextmanager
 async def short_transaction(
     connection: AsyncConnection[TupleRow],
@@ -92,7 +97,7 @@ async def short_transaction(
                 connection.info.server_version,
                 isolation,
                 idle_timeout_ms=idle_timeout_ms or (_SNAPSHOT_IDLE_MS if isolation == "REPEATABLE READ" else _IDLE_MS),
-                lock_timeout_ms=_lock_limits_ms.get(connection, 0) if lock_timeout_ms is None else lock_timeout_ms,
+                lock_timeout_ms=lock_limit_ms(connection) if lock_timeout_ms is None else lock_timeout_ms,
                 index_only=index_only,
             )
             await cursor.execute(settings, binary=False)

@@ -16,8 +16,8 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.announcing import announce_by
-from chancy_metrics.plugin.connection import own_connection
 from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.versions import Version, read_versions
 
 #: Positions a message names.
@@ -65,12 +65,13 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
 
     Raises:
         MetricsLogError: No version leaves anything of it out; the message says where it is instead.
+        TableLocked: Somebody holds a lock on a table for longer than `LOCK_LIMIT_MS`.
         ValueError: There is no reason in *why*.
     """
     if not why.strip():
         raise ValueError(f"why={why!r} must say why the batch at position {position} is given up")
     names = tables(chancy.prefix)
-    async with own_connection(chancy, "discard") as connection:
+    async with reading(chancy, "discard") as connection:
         tried = await _get_past(chancy, connection, names, position)
         async with short_transaction(connection) as cursor:
             again = await _give_up(cursor, names, "position = %(value)s", position, why=why, by=by) == 0
@@ -107,7 +108,7 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
     if not why.strip():
         raise ValueError(f"why={why!r} must say why what rule {rule!r} would have made is given up")
     names = tables(chancy.prefix)
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy, "discard") as connection, short_transaction(connection) as cursor:
         given_up = await _give_up(cursor, names, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
         if not given_up:
             raise MetricsLogError(

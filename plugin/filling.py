@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, TypeVar
 
 import anyio
@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.log import limit_locks, lock_limit_ms, short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin.announcing import announce_by
 from chancy_metrics.plugin.connection import database_now_us, own_connection
@@ -153,13 +153,13 @@ class Filling:
             VersionRefused: This code can't fold it that far.
         """
         async with AsyncExitStack() as stack:
-            reading = await stack.enter_async_context(own_connection(self._chancy, self._folder))
+            reading = await stack.enter_async_context(self._another())
             following: Stretch | Advanced | None = None
             while True:
                 target = (await self.live()).position
                 await self.aim(target)
                 if reading.closed:  # libpq gives it up where it has no memory for what comes
-                    reading = await stack.enter_async_context(own_connection(self._chancy, self._folder))
+                    reading = await stack.enter_async_context(self._another())
                 try:
                     stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
                     if isinstance(stretch, Stretch) and self._steps.is_tried_alone:
@@ -253,6 +253,13 @@ class Filling:
                 note,
             )
         )
+
+    @asynccontextmanager
+    async def _another(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """Open one more connection, which waits for locks as long as the first one."""
+        async with own_connection(self._chancy, self._folder) as connection:
+            limit_locks(connection, lock_limit_ms(self._connection))
+            yield connection
 
     async def _read(
         self, connection: AsyncConnection[TupleRow], until: int, *, after: int | None = None

@@ -1,4 +1,4 @@
-"""Connections for whoever only looks: none waits long for a lock; what is locked or missing is said in a sentence."""
+"""Connections that wait for no lock for ever: what is locked or missing is said in a sentence."""
 
 from __future__ import annotations
 
@@ -17,20 +17,29 @@ from chancy_metrics.plugin.connection import needs_schema, own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
 LOCK_LIMIT_MS = 3_000
+#: The same of a rebuild, which waits for the folds of the live version, too.
+REBUILD_LOCK_LIMIT_MS = 30_000
 _QUERY_CHARS = 80
 
 
 @asynccontextmanager
-async def reading(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def reading(
+    chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None
+) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
+
+    Args:
+        name: Its `application_name`.
+        lock_limit_ms: `LOCK_LIMIT_MS` by default.
 
     Raises:
         TableLocked: One would have; the message says which table, and who holds it.
         SchemaMissing: The tables are missing or older than this code.
     """
+    limit_ms = LOCK_LIMIT_MS if lock_limit_ms is None else lock_limit_ms
     with needs_schema(tables(chancy.prefix)):
-        async with naming_locks(chancy, f"for {LOCK_LIMIT_MS / 1_000:g} s"), own_connection(chancy) as connection:
-            limit_locks(connection, LOCK_LIMIT_MS)
+        async with naming_locks(chancy, f"for {limit_ms / 1_000:g} s"), own_connection(chancy, name) as connection:
+            limit_locks(connection, limit_ms)
             yield connection
 
 

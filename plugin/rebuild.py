@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -18,11 +18,12 @@ from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.plugin.connection import database_now_us, own_connection, who
+from chancy_metrics.plugin.connection import database_now_us, who
 from chancy_metrics.plugin.filling import Filling, Progress
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.options import DAY_S, Options
 from chancy_metrics.plugin.projector import Projector
+from chancy_metrics.plugin.reading import REBUILD_LOCK_LIMIT_MS, reading
 from chancy_metrics.plugin.verified import RebuildCompared, keep_rebuilt
 from chancy_metrics.projections.advance import BUSY
 from chancy_metrics.projections.compare import Comparison, compare
@@ -96,12 +97,13 @@ async def rebuild(
     Raises:
         AlreadyRunning: Somebody else rebuilds under the same rules.
         VersionRefused: The live version's rules are newer than this code's.
+        TableLocked: Somebody holds a lock on a table for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
     """
     options = metrics_of(chancy).options
     folder = _folder("rebuild", by)
     behind = ""
     async with AsyncExitStack() as stack:
-        working, holding, looking = [await stack.enter_async_context(own_connection(chancy, folder)) for _ in range(3)]
+        working, holding, looking = [await stack.enter_async_context(_working(chancy, folder)) for _ in range(3)]
         filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
         await _check_wins(filling, working)
         await filling.begin(swaps=swap, patience_s=_PATIENCE_S)
@@ -140,7 +142,7 @@ async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DA
     Raises:
         VersionRefused: There is none, or it may not.
     """
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         ready = [one.version for one in await read_versions(cursor, tables(chancy.prefix)) if one.status == "ready"]
     if version is None and not ready:
         raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
@@ -156,7 +158,7 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
         VersionRefused: It is gone, or this code has not its rules.
     """
     names = tables(chancy.prefix)
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         live = await live_version(cursor, names)
         before = None if live.replaced is None else await read_version(cursor, names, live.replaced)
     if before is None or before.status != "resting":
@@ -171,7 +173,7 @@ async def abort(chancy: Chancy) -> int | None:
     """Give up the unfinished version of this code's rules; return its number, None if there is none."""
     names = tables(chancy.prefix)
     pair = metrics_of(chancy).options.rules.pair
-    async with own_connection(chancy) as connection:
+    async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
             versions = await read_versions(cursor, names)
         for one in versions:
@@ -204,7 +206,7 @@ async def _fold_on(chancy: Chancy, options: Options, folder: str) -> str:
         await projector.close()
     if not reason:
         return ""
-    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
         live = await live_version(cursor, tables(chancy.prefix))
     return f"version {live.version} stands at position {live.position}, and events past it can't be folded: {reason}"
 
@@ -259,7 +261,7 @@ async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int)
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
     folder = _folder("swap" if cause == "asked" else cause, by)
     options = metrics_of(chancy).options
-    async with own_connection(chancy, folder) as working, own_connection(chancy, folder) as holding:
+    async with _working(chancy, folder) as working, _working(chancy, folder) as holding:
         async with short_transaction(working) as cursor:
             there = {one.version: one for one in await read_versions(cursor, tables(chancy.prefix))}
         if version not in there or there[version].status in ("live", "dropped"):
@@ -275,6 +277,10 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
         await catch_up(working, filling.names, version, options.rules, until=until, folder=folder)
         await filling.take_over(holding, cause=cause, keep_s=keep_s)
     return version
+
+
+def _working(chancy: Chancy, folder: str) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
+    return reading(chancy, folder, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
 
 
 def _folder(what: str, by: str | None) -> str:

@@ -13,12 +13,13 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
+from chancy_metrics.events.errors import AlreadyRunning, TableLocked, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin import filling
+from chancy_metrics.plugin import filling, reading
 from chancy_metrics.plugin import rebuild as module
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.discarding import discard, discard_rule
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
 from chancy_metrics.projections.advance import BUSY, Advanced, write
@@ -296,3 +297,28 @@ async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
         counted.append((await completeness(chancy)).expired)
 
     assert counted == [1, 1, 1]
+
+
+async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_holds_it(
+    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REBUILD_LOCK_LIMIT_MS", 50)
+    monkeypatch.setattr(reading, "LOCK_LIMIT_MS", 50)
+    async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
+        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        await order_and_fold(connection, names)
+        for table, work in (
+            ("log", lambda: rebuild(chancy)),
+            ("versions", lambda: undo(chancy)),
+            ("dead_letters", lambda: discard(chancy, 1, why="a test", by="me")),
+            ("dead_letters", lambda: discard_rule(chancy, "mine", why="a test", by="me")),
+        ):
+            async with locking.transaction():
+                await fetch(locking, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", names)
+                with anyio.fail_after(20), pytest.raises(TableLocked) as locked:
+                    await work()
+
+            said = f"table chancy_metrics_{table} could not be read for 0.05 s: process {locking.info.backend_pid} "
+            assert said in str(locked.value)
+
+        assert (await rebuild(chancy)).swapped
