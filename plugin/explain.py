@@ -30,7 +30,7 @@ from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.event import Event
 from chancy_metrics.projections.explain import Place, Remade, remake
 from chancy_metrics.projections.left_out import LeftOut
-from chancy_metrics.projections.replay import Point
+from chancy_metrics.projections.points import Point
 from chancy_metrics.projections.sketch import decode, quantile_many
 from chancy_metrics.projections.sums import to_float
 

@@ -30,7 +30,7 @@ from chancy_metrics.projections.ahead import sentence as ahead_sentence
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.findings import Finding, Findings, Spot
-from chancy_metrics.projections.replay import Difference
+from chancy_metrics.projections.points import Difference
 from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
 from chancy_metrics.projections.verify import Checked, check_order, check_span

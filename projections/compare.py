@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.replay import Difference, Point
+from chancy_metrics.projections.points import Difference, Point
 from chancy_metrics.projections.sums import canonical
 from chancy_metrics.projections.versions import Version
 

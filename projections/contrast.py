@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
 from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.fold import Fold
-from chancy_metrics.projections.replay import Difference, diff, spell_out
+from chancy_metrics.projections.points import Difference, diff, spell_out
 from chancy_metrics.projections.sketch import starts_of
 from chancy_metrics.projections.sums import EXACT
 

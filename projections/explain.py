@@ -25,7 +25,8 @@ from chancy_metrics.projections.lag import count_waiting_in
 from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.matching import may_match
 from chancy_metrics.projections.pages import floor_of, read_ranges
-from chancy_metrics.projections.replay import PAGE, Difference, Point, Sum, log_snapshot, points_of, read_alive
+from chancy_metrics.projections.points import Difference, Point, points_of
+from chancy_metrics.projections.replay import PAGE, Sum, log_snapshot, read_alive
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.selection import Selection
 from chancy_metrics.projections.span import Span

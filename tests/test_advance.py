@@ -20,7 +20,8 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.advance import STEP_EVENTS, advance
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.ring import RING_SIZE
 from chancy_metrics.projections.rules import RuleSet
 from tests.factories import (

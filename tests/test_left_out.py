@@ -36,7 +36,8 @@ from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.left_out import LeftOut, forget_left_out, left_out
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions import live_version

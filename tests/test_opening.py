@@ -28,7 +28,8 @@ from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.fold import fold
 from chancy_metrics.projections.opening import take_in
-from chancy_metrics.projections.replay import Point, Sum, diff, points_of, replay, replay_into, stored
+from chancy_metrics.projections.points import Point, diff, points_of
+from chancy_metrics.projections.replay import Sum, replay, replay_into, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.stored import read_cells
 from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version

@@ -26,7 +26,8 @@ from chancy_metrics.projections.advance import BUSY, Advanced, write
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.making import make_version
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.versions import Version
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold

@@ -25,7 +25,8 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.discarding import discard
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.retention import PrunedDay, first_kept_day, prune
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from examples.embedded import Server
 from tests.factories import (

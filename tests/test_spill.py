@@ -20,7 +20,8 @@ from chancy_metrics.events.spill import take_spilled_unless_locked
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.projections.audit import check_producers
 from chancy_metrics.projections.findings import Findings
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, order, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]

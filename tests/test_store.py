@@ -18,7 +18,8 @@ from chancy_metrics.projections import numbers
 from chancy_metrics.projections.advance import BUSY, advance
 from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.numbers import number_series, number_workers
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.ring import COLUMNS, unpack_points
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 

@@ -27,7 +27,8 @@ from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.expiry import drop_versions
 from chancy_metrics.projections.making import drop_version
-from chancy_metrics.projections.replay import diff, replay, stored
+from chancy_metrics.projections.points import diff
+from chancy_metrics.projections.replay import replay, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.versions import read_versions
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
