@@ -13,10 +13,10 @@ from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.verify import verify
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.contrast import contrast
 from chancy_metrics.projections.fold import Fold, fold
-from chancy_metrics.projections.replay import Sum
 
 from .database import Databases, Producer, an_app, connections, order
 from .facts import batches_of, job_rows, log_batches
@@ -37,7 +37,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         figures = middle(
             await by_turns(size.of(3, 1), {"verify": _verified(dsn, count, points), "memory": _folded(in_memory)})
         )
-    total = Sum()
+    total = Accumulator()
     total.add(fold(in_memory))
     folded = total.fold()
     compared = middle(await by_turns(size.of(5, 1), {"contrast": _contrasted(folded)}))
@@ -75,7 +75,7 @@ def _verified(dsn: str, count: int, points: list[int]) -> Turn:
 
 def _folded(batches: Sequence[LogBatch]) -> Turn:
     async def turn() -> float:
-        total = Sum()
+        total = Accumulator()
         started = time.perf_counter()
         for start in range(0, len(batches), 250):
             total.add(fold(batches[start : start + 250]))

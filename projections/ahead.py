@@ -15,9 +15,10 @@ from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.advance import write_ring
 from chancy_metrics.projections.numbers import number, still_numbered
-from chancy_metrics.projections.replay import PAGE, Sum, read_alive
+from chancy_metrics.projections.replay import PAGE, read_alive
 from chancy_metrics.projections.ring import pack_points
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.span import Span, find_batches, read_days
@@ -107,7 +108,7 @@ async def _mend(
         async with short_transaction(connection) as cursor:
             base = await _read_base(cursor, tables, version, ahead)
             days = await read_days(cursor, tables)
-        total = Sum(base.first, base.version.horizons)
+        total = Accumulator(base.first, base.version.horizons)
         span = Span(min(base.first.values()) * _US, None)
         for day in days:
             async with short_transaction(connection) as cursor:
@@ -163,7 +164,12 @@ async def _read_base(cursor: AsyncCursor[TupleRow], tables: Tables, version: int
 
 
 async def _add(
-    cursor: AsyncCursor[TupleRow], tables: Tables, total: Sum, base: _Base, rules: RuleSet, rows: list[LedgerRow]
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    total: Accumulator,
+    base: _Base,
+    rules: RuleSet,
+    rows: list[LedgerRow],
 ) -> None:
     kept = [row for row in rows if row.batch_id.day not in base.gone]
     if kept:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.accumulator import within
 from chancy_metrics.projections.cells import ALL_WORKERS, Cells, coarsen, merge, no_sketches, select
 from chancy_metrics.projections.contrast import contrast
 from chancy_metrics.projections.findings import Check, Findings, Spot
 from chancy_metrics.projections.fold import Fold
-from chancy_metrics.projections.replay import within
 
 
 def check_workers(live: Fold, found: Findings) -> None:

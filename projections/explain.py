@@ -17,6 +17,7 @@ from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.cells import ALL_WORKERS, select
 from chancy_metrics.projections.crowd import Crowd
 from chancy_metrics.projections.fold import Fold, fold
@@ -26,7 +27,7 @@ from chancy_metrics.projections.left_out import LeftOut, left_out
 from chancy_metrics.projections.matching import may_match
 from chancy_metrics.projections.pages import floor_of, read_ranges
 from chancy_metrics.projections.points import Difference, Point, points_of
-from chancy_metrics.projections.replay import PAGE, Sum, log_snapshot, read_alive
+from chancy_metrics.projections.replay import PAGE, log_snapshot, read_alive
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.selection import Selection
 from chancy_metrics.projections.span import Span
@@ -150,7 +151,7 @@ class _Attempt:
         self._crowd = Crowd(place.series, place.span, rules, most)
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
-        self._total = Sum()
+        self._total = Accumulator()
         self._trusts_index = trusts_index
         self._lost: dict[int, str] = {}
         self.is_index_broken = False

@@ -16,13 +16,14 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.advance import too_late
 from chancy_metrics.projections.buckets import bucket_of
 from chancy_metrics.projections.cells import kept_of
 from chancy_metrics.projections.counts import added_counts
 from chancy_metrics.projections.left_out import copy_left_out, left_out, write_left_out
 from chancy_metrics.projections.numbers import number, still_numbered
-from chancy_metrics.projections.replay import Sum, replay_into
+from chancy_metrics.projections.replay import replay_into
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.store import store
 from chancy_metrics.projections.versions import (
@@ -61,7 +62,7 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
         span = await _span(cursor, tables, day)
         dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
         kept = await _kept(cursor, tables)
-    total = Sum(kept)
+    total = Accumulator(kept)
     if span.last and not dead:
         transaction = partial(short_transaction, connection)
         await replay_into(total, transaction, tables, rules, live, after=span.first - 1, until=span.last, day=day)

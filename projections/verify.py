@@ -17,6 +17,7 @@ from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.accumulator import Accumulator, within
 from chancy_metrics.projections.audit import check_day, check_head, check_places, check_producers, check_set_aside
 from chancy_metrics.projections.cache_check import check_cache, check_quantiles
 from chancy_metrics.projections.consistency import check_resolutions, check_workers
@@ -26,7 +27,7 @@ from chancy_metrics.projections.coverage import Looked, Stretch, looked_at
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold import Fold
 from chancy_metrics.projections.index_check import check_summaries
-from chancy_metrics.projections.replay import PAGE, Sum, add_rows, log_snapshot, within
+from chancy_metrics.projections.replay import PAGE, add_rows, log_snapshot
 from chancy_metrics.projections.rules import RuleSet
 from chancy_metrics.projections.soundness import check_books, check_points
 from chancy_metrics.projections.span import Span, find_batches, read_days
@@ -150,7 +151,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await read_days(cursor, self._tables)
-        total = Sum(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
+        total = Accumulator(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
         after = base.version.position
         if self._span.is_everything:
             after = await self._replay_order(total, base, 0)
@@ -198,7 +199,7 @@ class _Attempt:
     async def _page(self, cursor: AsyncCursor[TupleRow], after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
-    async def _replay_order(self, total: Sum, base: _Base, after: int) -> int:
+    async def _replay_order(self, total: Accumulator, base: _Base, after: int) -> int:
         """Replay past *after* until the live version's position is near; return how far that was."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -209,7 +210,7 @@ class _Attempt:
             await self._replay(total, base, page)
             after = page[-1].position
 
-    async def _replay_rest(self, total: Sum, now: _Base, after: int) -> None:
+    async def _replay_rest(self, total: Accumulator, now: _Base, after: int) -> None:
         """Replay past *after* up to where *now*, the snapshot, stood: that is in the log for ever, or `_Moved`."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -222,14 +223,14 @@ class _Attempt:
             if await gone_days(cursor, self._tables) != now.gone:
                 raise _Moved
 
-    async def _replay_day(self, total: Sum, base: _Base, day: date) -> None:
+    async def _replay_day(self, total: Accumulator, base: _Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
         await self._replay(total, base, found)
         if found:
             await self._check_day(day)
 
-    async def _replay(self, total: Sum, base: _Base, found: Sequence[LedgerRow]) -> None:
+    async def _replay(self, total: Accumulator, base: _Base, found: Sequence[LedgerRow]) -> None:
         for rows in pieces(found):
             async with short_transaction(self._connection) as cursor:
                 await check_places(cursor, self._tables, base.version.version, rows, self._found)
@@ -243,7 +244,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             await check_day(cursor, self._tables, day, self._found)
 
-    def _check_counts(self, counts: Mapping[int, str], total: Sum, base: _Base) -> None:
+    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: _Base) -> None:
         """Compare what the live version counted with the replay's, unless that lacks batches, which is said already."""
         if any(spot.check in ("log", "payload") for spot in self._found.spots):
             return
@@ -261,7 +262,9 @@ class _Attempt:
         for fault in count_faults(stored, again, events=None if base.gone else total.events):
             self._found.add("counts", where, f"{fault}; a rebuild counts again")
 
-    def _compare(self, live: Fold, total: Sum, first: Mapping[str, int], end: Mapping[str, int] | None) -> Contrast:
+    def _compare(
+        self, live: Fold, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
+    ) -> Contrast:
         for (position, rule), error in sorted(total.failed.items()):
             text = f"rule {rule!r} fails on it, and did not before: {error}"
             self._found.add("payload", f"position {position}", text, scale="position", at=position)

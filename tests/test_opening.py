@@ -24,12 +24,13 @@ from chancy_metrics.events.partitions import close_day, gone_days, make_days, re
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.retention import PrunedDay, prune
 from chancy_metrics.projections import opening
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.expiry import expire
 from chancy_metrics.projections.fold import fold
 from chancy_metrics.projections.opening import take_in
 from chancy_metrics.projections.points import Point, diff, points_of
-from chancy_metrics.projections.replay import Sum, replay, replay_into, stored
+from chancy_metrics.projections.replay import replay, replay_into, stored
 from chancy_metrics.projections.rules import BUILT_IN
 from chancy_metrics.projections.stored import read_cells
 from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
@@ -101,7 +102,7 @@ async def opening_and_rest(connection: Connection, names: Tables, since: Mapping
     """What a new version with a longer retention would have."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         live = await live_version(cursor, names)
-        total = Sum()
+        total = Accumulator()
         await to_thread.run_sync(total.add, await read_cells(cursor, names, OPENING, since))
         await replay_into(total, lambda: nullcontext(cursor), names, BUILT_IN, live, until=live.position)
     return points_of(total.fold(), since)

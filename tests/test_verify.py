@@ -31,8 +31,8 @@ from chancy_metrics.plugin.cli_verify import verified_lines
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.verify import Verified, verify
+from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.replay import Sum
 from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.span import Span, draw
@@ -96,15 +96,15 @@ async def test_nothing_is_folded_in_a_transaction(
 ) -> None:
     await a_history(connection, names)
     idle: list[int] = []
-    add_batches = Sum.add_batches
+    add_batches = Accumulator.add_batches
 
-    def watched(total: Sum, *arguments: object) -> None:
+    def watched(total: Accumulator, *arguments: object) -> None:
         with psycopg.connect(dsn) as other:
             waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
             idle.append(len(other.execute(waiting).fetchall()))
         add_batches(total, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Sum, "add_batches", watched)
+    monkeypatch.setattr(Accumulator, "add_batches", watched)
 
     found = await verified(dsn)
 
