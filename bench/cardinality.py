@@ -1,9 +1,9 @@
 """What many series cost: `python -m bench.cardinality [--series N ...] [--churn MINUTES] [--json FILE]`.
 
-For each number of distinct counters, one observation each: memory of who records, who folds and who reads, each in a
-process of its own; how long a fold and a reader's refresh take; bytes on disk; and whether `status` complains. Then
-keys and worker ids that change all the time: how many names and rows there come to be, and how clean-up takes them
-away again once they are past what is kept.
+For each number of distinct counters, one observation each: memory of who records, folds, reads and verifies, each in a
+process of its own; how long a fold, a reader's refresh and a verify take; bytes on disk; and whether `status` complains
+of it. Then keys and worker ids that change all the time: how many names and rows there come to be, and how clean-up
+takes them away again once they are past what is kept.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.options import DAY_S
 from chancy_metrics.plugin.reader import Reader
 from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.advance import advance
 
 from .database import Databases, Producer, an_app, ask, connections, databases, order
@@ -59,7 +60,7 @@ class Figure(NamedTuple):
 
 
 async def measure(pool: Databases, series: int, note: Note) -> None:
-    """Record, fold and read *series* counters, each of the three in a process of its own."""
+    """Record, fold, read and verify *series* counters, each of the four in a process of its own."""
     with pool.database() as dsn:
         for role in _ROLES:
             for work, figure, unit in await _in_a_process(role, dsn, series):
@@ -157,7 +158,23 @@ async def read(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
     )
 
 
-_ROLES = {"record": record, "project": project, "read": read}
+async def compare(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
+    """A process that verifies: all points against the log."""
+    async with an_app(dsn, Metrics()) as chancy:
+        started = time.perf_counter()
+        found = await verify(chancy)
+        took = time.perf_counter() - started
+    check("drift", (found.drift, found.points >= 2 * len(_LEVELS) * series), (0, True))
+    return iter(
+        [
+            ("verify: everything", took, "s"),
+            ("verify: points compared", float(found.points), ""),
+            ("verify: memory at its most", _memory("VmHWM") / _MB, "MB"),
+        ]
+    )
+
+
+_ROLES = {"record": record, "project": project, "read": read, "compare": compare}
 
 
 async def churn(pool: Databases, minutes: int, note: Note) -> None:

@@ -38,33 +38,39 @@ def sound(tables: Tables, resolution: str) -> sql.Composed:
     )
 
 
+def odd_points(tables: Tables, resolution: str) -> sql.Composed:
+    """The query for the first rows that are not `sound`, and how many there are.
+
+    Names are joined and not looked up as in `sound`: beneath IS NOT TRUE each row would pass through all of them.
+    """
+    return sql.SQL(
+        """
+        SELECT r.version, r.bucket, r.series, s.key, r.worker, w.name, {has_names}, count(*) OVER ()
+        FROM {rollup} r
+        LEFT JOIN {series} s
+            ON s.id = r.series
+        LEFT JOIN {workers} w
+            ON w.id = r.worker
+        WHERE version IN (SELECT version FROM {versions} WHERE status <> 'dropped')
+            AND (bucket %% {width} = 0 AND {in_bounds} AND {has_names}) IS NOT TRUE
+        ORDER BY r.version, r.worker, r.series, r.bucket
+        LIMIT %(shown)s
+        """
+    ).format(
+        rollup=tables.rollup(resolution),
+        series=tables.series,
+        workers=tables.workers,
+        versions=tables.versions,
+        width=RESOLUTIONS[resolution],
+        in_bounds=sql.SQL(_IN_BOUNDS),
+        has_names=sql.SQL("(s.id IS NOT NULL AND (r.worker = 0 OR w.id IS NOT NULL))"),
+    )
+
+
 async def check_points(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
     """Name the rollups' rows that no fold has written, wherever their bucket is. Reads each rollup once."""
     for resolution in RESOLUTIONS:
-        await cursor.execute(
-            sql.SQL(
-                """
-                SELECT r.version, r.bucket, r.series, s.key, r.worker, w.name, {of_a_name}, count(*) OVER ()
-                FROM {rollup} r
-                LEFT JOIN {series} s
-                    ON s.id = r.series
-                LEFT JOIN {workers} w
-                    ON w.id = r.worker
-                WHERE version IN (SELECT version FROM {versions} WHERE status <> 'dropped')
-                    AND {sound} IS NOT TRUE
-                ORDER BY r.version, r.worker, r.series, r.bucket
-                LIMIT %(shown)s
-                """
-            ).format(
-                rollup=tables.rollup(resolution),
-                series=tables.series,
-                workers=tables.workers,
-                versions=tables.versions,
-                of_a_name=sql.SQL(_OF_A_NAME).format(series=tables.series, workers=tables.workers),
-                sound=sound(tables, resolution),
-            ),
-            {"shown": _SHOWN},
-        )
+        await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
         odd = await cursor.fetchall()
         for version, bucket, series, key, worker, name, has_names, _ in odd:
             who = "all" if worker == 0 else name or f"number {worker}"

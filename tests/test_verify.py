@@ -17,7 +17,7 @@ import pytest
 from chancy import QueuedJob, Worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
@@ -35,6 +35,7 @@ from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.reserved import DRIFT
 from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
+from chancy_metrics.projections.soundness import odd_points
 from chancy_metrics.projections.span import Span, draw
 from tests.factories import (
     NOON_US,
@@ -109,6 +110,17 @@ async def test_nothing_is_folded_in_a_transaction(
     found = await verified(dsn)
 
     assert (found.drift, found.events, idle) == (0, 54, [0])
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+async def test_rows_without_a_name_are_found_by_joins_however_many_names_there_are(
+    connection: Connection, names: Tables, resolution: str
+) -> None:
+    query = sql.SQL("EXPLAIN ") + odd_points(names, resolution)
+
+    plan = "\n".join(line for (line,) in await (await connection.execute(query, {"shown": 1})).fetchall())
+
+    assert "SubPlan" not in plan
 
 
 async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
