@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import STEP_EVENTS, advance
-from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

@@ -29,9 +29,9 @@ from chancy_metrics.plugin.audit import events, job_life, pages
 from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.parquet import Export
 from chancy_metrics.plugin.terminal import json_line
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.selection import Selection
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

@@ -32,7 +32,7 @@ from chancy_metrics.plugin.options import DAY_S
 from chancy_metrics.plugin.reader import Reader
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, ask, connections, databases, order
 from .harness import check

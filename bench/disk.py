@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.search.indexing import summarise
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows

@@ -13,8 +13,8 @@ import numpy as np
 from chancy_metrics.events.codec import ObservationRun, decode, encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.projections.cells import ALL_WORKERS
-from chancy_metrics.projections.fold import fold
+from chancy_metrics.projections.fold.cells import ALL_WORKERS
+from chancy_metrics.projections.fold.fold import fold
 
 from .database import Databases
 from .facts import batches_of, job_rows, log_batches

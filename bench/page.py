@@ -23,7 +23,7 @@ from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, connections, order
 from .delay import delays_for

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 
 _NAMES = tables("chancy_")
 _EXPLAIN = sql.SQL("EXPLAIN (FORMAT JSON) ")

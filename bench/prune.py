@@ -16,11 +16,11 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.projections.advance import REBUILD_STEP_EVENTS, advance
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.fold import fold
-from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.advance import REBUILD_STEP_EVENTS, advance
+from chancy_metrics.projections.versions.expiry import expire
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

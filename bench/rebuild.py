@@ -21,9 +21,9 @@ from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.fold import fold
-from chancy_metrics.projections.lag import live_lag
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.lag import live_lag
 
 from .database import Databases, Producer, an_app, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.lag import live_lag
+from chancy_metrics.projections.versions.lag import live_lag
 
 _NAMES = tables("chancy_")
 _TABLES = r"""

@@ -35,11 +35,11 @@ from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.status import read_status
-from chancy_metrics.projections.advance import Advanced, advance
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.versions.advance import Advanced, advance
+from chancy_metrics.projections.versions.expiry import expire
 
 from .database import Databases, Producer, an_app, connections, databases, order
 from .facts import batches_of, job_rows, moved

@@ -22,7 +22,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Kind, Series, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS, tables
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 from examples.embedded import wheel_binaries
 
 from .database import Databases, Producer, ask, connections, order

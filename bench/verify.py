@@ -13,10 +13,10 @@ from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.accumulator import Accumulator
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.contrast import contrast
-from chancy_metrics.projections.fold import Fold, fold
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.diff import contrast
+from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, connections, order
 from .facts import batches_of, job_rows, log_batches

@@ -19,8 +19,8 @@ from chancy_metrics.events.ledger import Sequenced, sequence
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics, projector
 from chancy_metrics.plugin.projector import Projector, Round
-from chancy_metrics.projections import advance as steps
-from chancy_metrics.projections.advance import Advanced, advance
+from chancy_metrics.projections.versions import advance as steps
+from chancy_metrics.projections.versions.advance import Advanced, advance
 
 from .database import an_app
 

@@ -17,7 +17,7 @@ from chancy_metrics.events.bloom import LEAST_BYTES, places_of
 from chancy_metrics.events.schema import Tables
 
 #: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
-#: `projections/summarising.py` makes): filters of another format are not looked at.
+#: `projections/search/indexing.py` makes): filters of another format are not looked at.
 FORMAT = 1
 
 

@@ -20,7 +20,7 @@ import sys
 
 import duckdb
 
-#: What each event adds to which series: job updates as `projections/job_series.py` has it, observations to their own.
+#: What each event adds to which series: job updates as `projections/rules/built_in.py` has it, the others to theirs.
 #: A duration comes as whole microseconds, which add up exactly; its seconds are the same float64 again.
 OBSERVED = """
 SELECT key, kind, unit, worker, "at", "position", "index", value, NULL::BIGINT AS took_us

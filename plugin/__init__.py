@@ -6,7 +6,7 @@ from chancy_metrics.events.batch import JobColumns
 from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, PluginShared
 from chancy_metrics.events.facts import Observation
 from chancy_metrics.plugin.metrics import Metrics
-from chancy_metrics.projections.rules import Derived
+from chancy_metrics.projections.rules.rule_set import Derived
 
 if TYPE_CHECKING:
     from chancy_metrics.plugin.window import Metric

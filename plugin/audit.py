@@ -18,13 +18,13 @@ from chancy_metrics.plugin.connection import needs_schema
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.plugin.tail import follow_pages
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
-from chancy_metrics.projections.left_out import LeftOutBatch, left_out_at
-from chancy_metrics.projections.pages import Page, read_end, read_pages
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page, read_end, read_pages
 from chancy_metrics.projections.span import read_days
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_at
+from chancy_metrics.projections.versions.version import live_version
 
 #: Waiting batches are counted up to this.
 _MOST_WAITING = 10_000

@@ -13,7 +13,7 @@ from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
 from chancy_metrics.plugin.clock import look, same_clock
-from chancy_metrics.projections.reserved import check_own_series
+from chancy_metrics.projections.rules.reserved import check_own_series
 
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
 CHUNK_POINTS = 10_000

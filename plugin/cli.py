@@ -22,8 +22,8 @@ from chancy_metrics.plugin.maintenance import mend_horizons
 from chancy_metrics.plugin.projector import Round, fold_all
 from chancy_metrics.plugin.retention import DueDay
 from chancy_metrics.plugin.status import Status, read_status
-from chancy_metrics.plugin.verified import LastVerified
 from chancy_metrics.plugin.versions import Unfinished
+from chancy_metrics.projections.verify.outcomes import LastVerified
 
 
 @click.group(cls=Front, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,7 +73,7 @@ def fold_command(door: Door) -> None:
 
 def _after(done: Round) -> str:
     """Say what to do where not everything could be folded."""
-    from chancy_metrics.projections.advance import BUSY
+    from chancy_metrics.projections.versions.advance import BUSY
 
     if done.reason == BUSY:
         return "let it come to its end, or run `chancy-metrics fold` again"

@@ -23,9 +23,9 @@ from chancy_metrics.plugin.cursor_file import CursorFile, parse_place
 from chancy_metrics.plugin.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from chancy_metrics.plugin.near import asked_names, unknown_names
 from chancy_metrics.plugin.versions import what_is_left_out
-from chancy_metrics.projections.gaps import DamagedSummary, Gap, Pruned, Unreadable
-from chancy_metrics.projections.pages import Page
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page
 
 _KINDS = ("job", "counter", "gauge", "histogram")
 

@@ -19,8 +19,8 @@ from chancy_metrics.plugin.event_table import seconds
 from chancy_metrics.plugin.explain import Explained, Share, Value, explain
 from chancy_metrics.plugin.marks import mark, take_back
 from chancy_metrics.plugin.near import unknown_names
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place, Selection
 
 #: Names printed of each list.
 _NAMES = 5

@@ -27,10 +27,10 @@ from chancy_metrics.events.standby import NOW
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.counts import decode_counts
-from chancy_metrics.projections.lag import count_waiting
-from chancy_metrics.projections.left_out import FailingRule, LeftOut, left_out
 from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.counts import decode_counts
+from chancy_metrics.projections.versions.lag import count_waiting
+from chancy_metrics.projections.versions.left_out import FailingRule, LeftOut, left_out
 
 #: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
 SILENT_S = 180

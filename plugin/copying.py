@@ -11,8 +11,8 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.ring import ChangedPoints
-from chancy_metrics.projections.store import FINITE_SUM
+from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
+from chancy_metrics.projections.rollups.write import FINITE_SUM
 
 _HEADER = 19
 _TRAILER = 2

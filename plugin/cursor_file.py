@@ -8,7 +8,7 @@ from pathlib import Path
 from chancy_metrics.events.decoding import fault_of
 from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.files import read_small, replace_text
-from chancy_metrics.projections.selection import Place
+from chancy_metrics.projections.search.query import Place
 
 _PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
 

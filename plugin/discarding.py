@@ -18,7 +18,7 @@ from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.announcing import announce_by
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.versions import Version, read_versions
+from chancy_metrics.projections.versions.version import Version, read_versions
 
 #: Positions a message names.
 _NAMED = 10
@@ -167,7 +167,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
     Returns:
         What came of it, in words; "" where no version stands there.
     """
-    from chancy_metrics.projections.advance import ADVANCING, advance, leave_out
+    from chancy_metrics.projections.versions.advance import ADVANCING, advance, leave_out
 
     async with short_transaction(connection) as cursor:
         waiting = [

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from chancy_metrics.plugin.terminal import json_line, safe
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.selection import Place
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -27,12 +27,12 @@ from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.names import shown_keys
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.explain import Place, Remade, remake
-from chancy_metrics.projections.left_out import LeftOut
-from chancy_metrics.projections.points import Point
-from chancy_metrics.projections.sketch import decode, quantile_many
-from chancy_metrics.projections.sums import to_float
+from chancy_metrics.projections.explain.recompute import Place, Remade, remake
+from chancy_metrics.projections.fold.exact_sum import to_float
+from chancy_metrics.projections.fold.points import Point
+from chancy_metrics.projections.fold.sketch import decode, quantile_many
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.versions.left_out import LeftOut
 
 #: Series of which near misses are looked for.
 _NEAR_KEYS = 5_000

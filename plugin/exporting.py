@@ -22,7 +22,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
 from chancy_metrics.plugin.sealing import Progress, read_seal
-from chancy_metrics.projections.carrying import read_opening, read_points
+from chancy_metrics.projections.versions.baseline_io import read_opening, read_points
 
 _PRODUCERS = 1_000
 

@@ -22,7 +22,8 @@ from chancy_metrics.plugin.announcing import announce_by
 from chancy_metrics.plugin.connection import database_now_us, own_connection
 from chancy_metrics.plugin.options import DAY_S, Options
 from chancy_metrics.plugin.step_size import StepSize
-from chancy_metrics.projections.advance import (
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.versions.advance import (
     BUSY,
     REBUILD_STEP_EVENTS,
     Advanced,
@@ -32,12 +33,11 @@ from chancy_metrics.projections.advance import (
     set_aside,
     write,
 )
-from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.lag import live_lag
-from chancy_metrics.projections.left_out import LeftOut, left_out
-from chancy_metrics.projections.making import copy_opening, make_version
-from chancy_metrics.projections.turning import Cause, turn
-from chancy_metrics.projections.versions import Version, live_version
+from chancy_metrics.projections.versions.create import copy_opening, make_version
+from chancy_metrics.projections.versions.lag import live_lag
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.promote import Cause, turn
+from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
 _GIVE_WAY_S = 0.1

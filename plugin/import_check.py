@@ -12,7 +12,7 @@ import numpy as np
 from chancy_metrics.events.errors import Damaged, DamagedExport
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
 from chancy_metrics.events.transfer.file import Batch, Frame, Gone, GoneDay, Header, Opening, Points, read_frames
-from chancy_metrics.projections.carrying import check_points
+from chancy_metrics.projections.versions.baseline_io import check_points
 
 
 class Contents:

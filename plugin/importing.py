@@ -47,8 +47,8 @@ from chancy_metrics.events.transfer.rows import PAGE, Place, write_places
 from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.sealing import Progress
-from chancy_metrics.projections.carrying import Names, begin_with, empty_versions, write_points
-from chancy_metrics.projections.versions import OPENING, Version, lock_version, read_versions
+from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points
+from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_versions
 
 #: Seconds to go on trying for a lock that somebody holds.
 PATIENCE_S = 30

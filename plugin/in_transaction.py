@@ -15,7 +15,7 @@ from chancy_metrics.events.facts import Observation, Series, check_value
 from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.clock import now_us
-from chancy_metrics.projections.reserved import check_own_series
+from chancy_metrics.projections.rules.reserved import check_own_series
 
 
 async def record(

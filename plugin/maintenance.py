@@ -21,11 +21,11 @@ from chancy_metrics.events.schema import TABLES, Tables, tables
 from chancy_metrics.plugin.connection import DatabaseClock, database_now_us, own_connection
 from chancy_metrics.plugin.options import Options
 from chancy_metrics.plugin.retention import first_kept_day, prune
-from chancy_metrics.projections.ahead import mend
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import PIECE, UnusedNames, drop_versions, expire
-from chancy_metrics.projections.lag import newest_appended_us
-from chancy_metrics.projections.left_out import forget_left_out
+from chancy_metrics.projections.versions.expiry import PIECE, UnusedNames, drop_versions, expire
+from chancy_metrics.projections.versions.horizons_ahead import mend
+from chancy_metrics.projections.versions.lag import newest_appended_us
+from chancy_metrics.projections.versions.left_out import forget_left_out
 
 #: More series than this are an alarm: most likely an id or a user's name has got into a key.
 SERIES_ALARM = 100_000

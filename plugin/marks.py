@@ -25,7 +25,7 @@ from chancy_metrics.plugin.clock import now_us
 from chancy_metrics.plugin.connection import own_connection, who
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.query import Place, Selection
 
 #: What the key of a mark begins with; its text comes behind it.
 PREFIX = "mark:"

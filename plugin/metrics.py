@@ -44,7 +44,7 @@ from chancy_metrics.plugin.options import DAY_S, META_BYTES, Options, Resolution
 from chancy_metrics.plugin.presence import Presence, spell
 from chancy_metrics.plugin.recorder import OwnLine, Recorder
 from chancy_metrics.plugin.session import Session
-from chancy_metrics.projections.rules import Rule
+from chancy_metrics.projections.rules.rule_set import Rule
 
 if TYPE_CHECKING:
     from chancy_metrics.plugin.maintenance import Maintenance

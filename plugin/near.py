@@ -14,8 +14,8 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin.audit import pages
 from chancy_metrics.plugin.connection import own_connection
-from chancy_metrics.projections.pages import read_end
-from chancy_metrics.projections.selection import Selection, names_of, type_of
+from chancy_metrics.projections.search.query import Selection, names_of, type_of
+from chancy_metrics.projections.search.scan import read_end
 
 #: Positions before the end of the order in which names are looked for, up to so many events, and names of series and
 #: workers besides.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.projections.rules import Rule, RuleSet, name_of
+from chancy_metrics.projections.rules.rule_set import Rule, RuleSet, name_of
 
 Resolution = Literal["1min", "5min", "1hour", "1day"]
 

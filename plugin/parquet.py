@@ -16,9 +16,9 @@ from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.cursor_file import parse_place
 from chancy_metrics.plugin.files import create_anew, lock_folder, read_small, replace, replace_text, sync_file
 from chancy_metrics.plugin.terminal import json_line
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.pages import Page
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page
 
 try:
     import pyarrow as pa

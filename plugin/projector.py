@@ -24,10 +24,10 @@ from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.announcing import announce_by, read_installation
 from chancy_metrics.plugin.connection import connect
 from chancy_metrics.plugin.reading import LOCK_LIMIT_MS, naming_locks
-from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 
 if TYPE_CHECKING:
-    from chancy_metrics.projections.advance import Advanced
+    from chancy_metrics.projections.versions.advance import Advanced
 from chancy_metrics.plugin.limited_log import RateLimited
 from chancy_metrics.plugin.step_size import StepSize
 
@@ -142,7 +142,7 @@ class Projector:
     async def _advance(self, names: Tables) -> Advanced:
         """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
         # numpy comes with this: a process that never folds starts without it.
-        from chancy_metrics.projections.advance import STEP_EVENTS, advance, set_aside
+        from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance, set_aside
 
         steps = self._steps = self._steps or StepSize(STEP_EVENTS)
         while True:
@@ -216,7 +216,7 @@ async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
-    from chancy_metrics.projections.advance import BUSY
+    from chancy_metrics.projections.versions.advance import BUSY
 
     projector = Projector(chancy, folder, rules=rules)
     until = time.monotonic() + BUSY_S

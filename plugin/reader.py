@@ -27,8 +27,8 @@ from chancy_metrics.plugin.copying import read_points
 from chancy_metrics.plugin.limited_log import RateLimited
 from chancy_metrics.plugin.names import Names
 from chancy_metrics.plugin.tracks import Rows, put, rows_of, without_before
-from chancy_metrics.projections.ring import ChangedPoints, unpack_points
-from chancy_metrics.projections.versions import Version, live_version
+from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
+from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300

@@ -24,12 +24,12 @@ from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.options import DAY_S, Options
 from chancy_metrics.plugin.projector import Projector
 from chancy_metrics.plugin.reading import REBUILD_LOCK_LIMIT_MS, reading
-from chancy_metrics.plugin.verified import RebuildCompared, keep_rebuilt
-from chancy_metrics.projections.advance import BUSY
-from chancy_metrics.projections.compare import Comparison, compare
-from chancy_metrics.projections.making import drop_version, finish_version
-from chancy_metrics.projections.turning import Cause, catch_up, obstacle
-from chancy_metrics.projections.versions import (
+from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_rebuilt
+from chancy_metrics.projections.versions.advance import BUSY
+from chancy_metrics.projections.versions.compare import Comparison, compare
+from chancy_metrics.projections.versions.create import drop_version, finish_version
+from chancy_metrics.projections.versions.promote import Cause, catch_up, obstacle
+from chancy_metrics.projections.versions.version import (
     UNFINISHED,
     Version,
     live_version,

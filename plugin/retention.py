@@ -18,8 +18,8 @@ from chancy_metrics.plugin.connection import database_now_us, own_connection
 from chancy_metrics.plugin.options import Options
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.plugin.transfer import archive_day
-from chancy_metrics.projections.opening import refusal, take_in
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.baseline import refusal, take_in
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
 

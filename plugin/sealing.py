@@ -21,7 +21,10 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.audit import (
+from chancy_metrics.projections.findings import Finding, Findings
+from chancy_metrics.projections.rollups.soundness import check_books
+from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.verify.ledger import (
     Unchecked,
     check_batches,
     check_day,
@@ -30,11 +33,8 @@ from chancy_metrics.projections.audit import (
     check_set_aside,
     read_unchecked,
 )
-from chancy_metrics.projections.findings import Finding, Findings
-from chancy_metrics.projections.index_check import check_summaries
-from chancy_metrics.projections.replay import PAGE
-from chancy_metrics.projections.soundness import check_books
-from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.verify.skip_index import check_summaries
+from chancy_metrics.projections.versions.replay import PAGE
 
 #: Findings that are spelled out; past these they are only counted.
 SHOWN = 100

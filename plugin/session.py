@@ -214,7 +214,7 @@ class Session:
     async def _summarise(self) -> None:
         if not self.turns.mine:
             return
-        from chancy_metrics.projections.summarising import summarise
+        from chancy_metrics.projections.search.indexing import summarise
 
         async with own_connection(self.chancy) as connection:
             await summarise(connection, tables(self.chancy.prefix))
@@ -223,7 +223,7 @@ class Session:
         if not self.turns.mine:
             return
         from chancy_metrics.plugin.maintenance import table_sizes
-        from chancy_metrics.projections.reserved import table_sizes as gauges_of
+        from chancy_metrics.projections.rules.reserved import table_sizes as gauges_of
 
         async with own_connection(self.chancy) as connection:
             sizes = await table_sizes(connection, self.chancy)

@@ -27,14 +27,14 @@ from chancy_metrics.plugin.presence import spell
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.plugin.retention import DueDay, oldest_due
 from chancy_metrics.plugin.succession import Task, read_all_withheld, read_task, standstill_after_s
-from chancy_metrics.plugin.verified import LastVerified, read_last_verified, read_unreadable
 from chancy_metrics.plugin.versions import Unfinished, read_unfinished
-from chancy_metrics.projections.ahead import ahead_of
-from chancy_metrics.projections.ahead import sentence as ahead_sentence
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.lag import appended_us, live_lag
-from chancy_metrics.projections.rules import label
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.verify.outcomes import LastVerified, read_last_verified, read_unreadable
+from chancy_metrics.projections.versions.horizons_ahead import ahead_of
+from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
+from chancy_metrics.projections.versions.lag import appended_us, live_lag
+from chancy_metrics.projections.versions.version import live_version
 
 #: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
 CADENCES = 3

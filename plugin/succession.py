@@ -20,11 +20,11 @@ from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin.connection import own_connection
 from chancy_metrics.plugin.limited_log import RateLimited
 from chancy_metrics.plugin.options import DAY_S, Options
-from chancy_metrics.projections.left_out import left_out, withheld
-from chancy_metrics.projections.rules import RuleSet, is_above, label
+from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
+from chancy_metrics.projections.versions.left_out import left_out, withheld
 
 if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
-    from chancy_metrics.projections.versions import Version
+    from chancy_metrics.projections.versions.version import Version
 
 #: Seconds for which a version is kept that leaves out more than the live one; it is made anew after that.
 WITHHELD_S = 7 * DAY_S
@@ -94,8 +94,8 @@ async def read_task(
     Args:
         standstill_s: Seconds without a fold after which nobody folds; `standstill_after_s` by default.
     """
-    from chancy_metrics.projections.lag import live_lag
-    from chancy_metrics.projections.versions import live_version, read_head, read_versions
+    from chancy_metrics.projections.versions.lag import live_lag
+    from chancy_metrics.projections.versions.version import live_version, read_head, read_versions
 
     live = await live_version(cursor, names)
     if not live.refuses(options.rules):
@@ -119,7 +119,7 @@ async def read_task(
 
 async def read_all_withheld(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
     """Say which versions do not take over by themselves, though their rules are newer, and for what they leave out."""
-    from chancy_metrics.projections.versions import live_version, read_versions
+    from chancy_metrics.projections.versions.version import live_version, read_versions
 
     return await _withheld(cursor, names, await read_versions(cursor, names), await live_version(cursor, names))
 
@@ -168,7 +168,7 @@ class Succession:
 
     async def _do(self, task: Task) -> None:
         from chancy_metrics.plugin.filling import Filling
-        from chancy_metrics.projections.making import withhold_version
+        from chancy_metrics.projections.versions.create import withhold_version
 
         assert task.cause is not None
         async with (

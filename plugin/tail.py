@@ -13,8 +13,8 @@ from psycopg.errors import IdleInTransactionSessionTimeout
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin.connection import own_connection
-from chancy_metrics.projections.pages import Page, check_place, read_end, read_pages
-from chancy_metrics.projections.selection import Selection
+from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.scan import Page, check_place, read_end, read_pages
 
 #: Seconds between looks at the end of the order: one row of one table.
 POLL_S = 0.25

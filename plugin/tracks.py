@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.facts import Kind
-from chancy_metrics.projections.ring import COLUMNS
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS
 
 Rows = NDArray[np.float64]
 

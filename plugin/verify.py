@@ -24,17 +24,17 @@ from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.plugin.verified import Run, keep, read_open_positions
-from chancy_metrics.projections.ahead import ahead_of
-from chancy_metrics.projections.ahead import sentence as ahead_sentence
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.findings import Finding, Findings, Spot
-from chancy_metrics.projections.points import Difference
-from chancy_metrics.projections.reserved import DRIFT
+from chancy_metrics.projections.fold.points import Difference
+from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
-from chancy_metrics.projections.verify import Checked, check_order, check_span
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
+from chancy_metrics.projections.verify.outcomes import Run, keep, read_open_positions
+from chancy_metrics.projections.verify.replay import Checked, check_order, check_span
+from chancy_metrics.projections.versions.horizons_ahead import ahead_of
+from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
+from chancy_metrics.projections.versions.version import live_version
 
 #: Differences, and findings, that are spelled out; past these they are only counted.
 SHOWN = 100

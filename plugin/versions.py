@@ -14,10 +14,10 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.plugin.completeness import span_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.projections.left_out import LeftOut, left_out
-from chancy_metrics.projections.making import FILLED
-from chancy_metrics.projections.rules import label
-from chancy_metrics.projections.versions import UNFINISHED, live_version
+from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.versions.create import FILLED
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.version import UNFINISHED, live_version
 
 #: Of a rollup so many blocks are counted, and the others taken to be like them.
 _MOST_BLOCKS = 2_000

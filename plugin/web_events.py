@@ -16,9 +16,9 @@ from chancy_metrics.plugin.audit import pages
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
 from chancy_metrics.plugin.web_room import room, work
-from chancy_metrics.projections.event import Event, EventKind
-from chancy_metrics.projections.pages import read_end
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.event import Event, EventKind
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import read_end
 
 #: Seconds after which a search that finds too little answers with what it has.
 SEARCH_S = 2.0

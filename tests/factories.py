@@ -21,8 +21,8 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.projections.advance import BUSY, advance
-from chancy_metrics.projections.rules import BUILT_IN, RuleSet
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.advance import BUSY, advance
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
 

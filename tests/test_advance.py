@@ -19,11 +19,11 @@ from chancy_metrics.events.facts import KINDS, Series
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.advance import STEP_EVENTS, advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.ring import RING_SIZE
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rollups.delta_ring import RING_SIZE
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import (
     NOON_US,
     LogWriter,

@@ -18,7 +18,7 @@ from chancy_metrics.plugin import retention
 from chancy_metrics.plugin.retention import PrunedDay, prune
 from chancy_metrics.plugin.sealing import check, seal
 from chancy_metrics.plugin.transfer import import_log
-from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold, total
 from tests.test_cli import run
 from tests.test_transfer import LOG, folded, target

@@ -30,11 +30,11 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import tail
 from chancy_metrics.plugin.audit import events, job_life
 from chancy_metrics.plugin.cli import main
-from chancy_metrics.projections import summarising
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.gaps import Gap, Pruned, Unreadable
-from chancy_metrics.projections.selection import Place, Selection
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.search import indexing
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.gaps import Gap, Pruned, Unreadable
+from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.search.query import Place, Selection
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -232,7 +232,7 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
 async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
     dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summarising, "STRETCH_EVENTS", 50)
+    monkeypatch.setattr(indexing, "STRETCH_EVENTS", 50)
     for number in range(100):
         ids = [JOB] if number == 40 else []
         jobs = [a_row(job_id=one.bytes) for one in ids] + [a_row() for _ in range(5 - len(ids))]
@@ -245,7 +245,7 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
         decoded.append(1)
         return decode(*arguments)
 
-    monkeypatch.setattr("chancy_metrics.projections.pages.decode", counted)
+    monkeypatch.setattr("chancy_metrics.projections.search.scan.decode", counted)
     async with an_app(dsn) as (chancy, _):
         life = await job_life(chancy, JOB)
 
@@ -283,7 +283,7 @@ async def test_a_batch_that_can_not_be_read_is_said_and_the_others_are_shown(
     await a_log(connection, names)
     await damage(connection, names, change)
     if summarised:
-        monkeypatch.setattr(summarising, "STRETCH_BATCHES", 2)
+        monkeypatch.setattr(indexing, "STRETCH_BATCHES", 2)
         assert await summarise(connection, names) == 1
     gaps: list[Gap] = []
 
@@ -328,7 +328,7 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
 ) -> None:
     await an_old_day(connection, names)
     if summarised:
-        monkeypatch.setattr(summarising, "STRETCH_BATCHES", 1)
+        monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
         await summarise(connection, names)
         await summarise(connection, names)
         assert await fetch(connection, "SELECT first_position FROM {summaries}", names) == [(3,)]
@@ -351,7 +351,7 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
 async def test_a_day_that_leaves_while_it_is_read_is_said_once(
     dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.projections.pages._ROWS", 1)
+    monkeypatch.setattr("chancy_metrics.projections.search.scan._ROWS", 1)
     await make_days(connection, names, today=OLD, ahead=0)
     for number in range(4):
         await LogWriter(connection, names).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)

@@ -18,8 +18,8 @@ from chancy_metrics.plugin.explain import explain
 from chancy_metrics.plugin.marks import mark
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.job_series import job_series
-from chancy_metrics.projections.selection import Selection
+from chancy_metrics.projections.rules.built_in import job_series
+from chancy_metrics.projections.search.query import Selection
 from tests.factories import LogWriter, a_row, an_app, fetch, now_us
 
 #: Longer than an index entry may be, and no compression makes it shorter.

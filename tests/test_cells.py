@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chancy_metrics.projections.cells import (
+from chancy_metrics.projections.fold.cells import (
     Cells,
     Sketches,
     add_up,

@@ -8,12 +8,12 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections import compare
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.compare import Comparison
-from chancy_metrics.projections.making import copy_opening, make_version
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import read_version
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions import compare
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.compare import Comparison
+from chancy_metrics.projections.versions.create import copy_opening, make_version
+from chancy_metrics.projections.versions.version import read_version
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

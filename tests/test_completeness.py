@@ -22,7 +22,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin import completeness as module
 from chancy_metrics.plugin.completeness import End, Facts, complete, completeness, recent_completeness
 from chancy_metrics.plugin.status import read_status
-from chancy_metrics.projections.left_out import LeftOut
+from chancy_metrics.projections.versions.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

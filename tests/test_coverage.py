@@ -9,7 +9,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.projections.coverage import (
+from chancy_metrics.projections.findings import Findings, Spot
+from chancy_metrics.projections.verify.coverage import (
     Fault,
     Looked,
     Seen,
@@ -20,7 +21,6 @@ from chancy_metrics.projections.coverage import (
     still_kept,
     together,
 )
-from chancy_metrics.projections.findings import Findings, Spot
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MINUTE = Spot("difference", "1min", 600)

@@ -9,9 +9,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_run, damage, fetch, order, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]

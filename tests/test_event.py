@@ -10,7 +10,7 @@ import msgspec
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.projections.event import Event, spell_out
+from chancy_metrics.projections.search.event import Event, spell_out
 from tests.factories import a_row, a_run
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)

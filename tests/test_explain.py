@@ -25,14 +25,14 @@ from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.explain import UnknownSeries, explain
 from chancy_metrics.plugin.marks import mark, marks, take_back
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.projections import explain as module
-from chancy_metrics.projections import selection, summarising
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.explain import Place, remake
-from chancy_metrics.projections.replay import stored
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.explain import recompute as module
+from chancy_metrics.projections.explain.recompute import Place, remake
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.search import indexing, query
+from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.replay import stored
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
 from tests.test_opening import a_database
@@ -309,7 +309,7 @@ batches = st.builds(
 async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(
     drawn: list[Batch], server: Server, template: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summarising, "STRETCH_BATCHES", 1)
+    monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
     first_us = (now_us() // DAY_US - 3) * DAY_US
     async with a_database(server, template) as connection:
         await old_days(connection, names, 3)
@@ -374,18 +374,16 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
         await order_and_fold(connection, names)
         again = await take_back(chancy, "deploy", at=at)
         left = await marks(chancy)
-        by_place = await take_back(chancy, place=selection.Place(3, 0))
+        by_place = await take_back(chancy, place=query.Place(3, 0))
         last = await take_back(chancy, "deploy")
         await order_and_fold(connection, names)
         none = await marks(chancy)
         explained = await explain(chancy, "mark:deploy", at)
-        kept = [
-            (one.value, one.worker) async for one in events(chancy, selection.Selection(key="mark:deploy", since=at))
-        ]
+        kept = [(one.value, one.worker) async for one in events(chancy, query.Selection(key="mark:deploy", since=at))]
         for wrong in (
             {"text": "never"},
             {"text": "deploy", "at": at - timedelta(days=1)},
-            {"place": selection.Place(9, 0)},
+            {"place": query.Place(9, 0)},
         ):
             with pytest.raises(MetricsLogError, match="audit events --prefix mark"):
                 await take_back(chancy, **wrong)
@@ -418,7 +416,7 @@ async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
         await order_and_fold(connection, names)
         anew = await take_back(chancy, "deploy", at=later)
         await order_and_fold(connection, names)
-        values = [one.value async for one in events(chancy, selection.Selection(key="mark:deploy"))]
+        values = [one.value async for one in events(chancy, query.Selection(key="mark:deploy"))]
 
     assert [one.again for one in both].count(False) >= 1 and once_more.again and not anew.again
     assert [(one.text, one.count) for one in left] == [("deploy", 1)]

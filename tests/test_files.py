@@ -16,7 +16,7 @@ from chancy_metrics.plugin import files
 from chancy_metrics.plugin.cursor_file import CursorFile
 from chancy_metrics.plugin.files import publish, read_small, replace_text, temporary_file
 from chancy_metrics.plugin.parquet import Export
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.query import Place, Selection
 from tests.test_parquet import a_page, an_event, positions
 
 PLANTS: dict[str, Callable[[Path, Path], None]] = {

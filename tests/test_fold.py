@@ -21,12 +21,12 @@ from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.projections.cells import Cells, concatenate, merge
-from chancy_metrics.projections.event import spell_out
-from chancy_metrics.projections.feeding import fed
-from chancy_metrics.projections.fold import Fold, fold
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.sketch import codes, starts_of
+from chancy_metrics.projections.fold.cells import Cells, concatenate, merge
+from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.fold.sketch import codes, starts_of
+from chancy_metrics.projections.rules.contributions import fed
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.search.event import spell_out
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND

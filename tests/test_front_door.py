@@ -29,7 +29,7 @@ from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.cli_door import APP
 from chancy_metrics.plugin.cli_errors import TRACEBACK, sentence_of
 from chancy_metrics.plugin.terminal import safe
-from chancy_metrics.projections.matching import names_of
+from chancy_metrics.projections.search.match import names_of
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, now_us, order_and_fold
 from tests.reading import invoke

@@ -11,10 +11,10 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.maintenance import Maintenance, mend_horizons
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.ahead import ahead_of
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.horizons_ahead import ahead_of
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]

@@ -34,8 +34,8 @@ from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.transfer import abandon_import
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.sketch import encode as sketch_of
+from chancy_metrics.projections.fold.sketch import encode as sketch_of
+from chancy_metrics.projections.versions.advance import advance
 from tests.factories import NOON_US, LogWriter, a_run, an_app, fetch, now_us, total
 from tests.test_cli import run
 from tests.test_export_file import a_chain

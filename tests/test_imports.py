@@ -18,6 +18,13 @@ ORDER = [
     "events",
     "events/transfer",
     "projections",
+    "projections/rules",
+    "projections/fold",
+    "projections/rollups",
+    "projections/versions",
+    "projections/search",
+    "projections/explain",
+    "projections/verify",
     "plugin",
 ]
 

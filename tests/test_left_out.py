@@ -34,13 +34,13 @@ from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.left_out import LeftOut, forget_left_out, left_out
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.left_out import LeftOut, forget_left_out, left_out
+from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests import rules
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order, order_and_fold

@@ -19,10 +19,10 @@ from chancy_metrics.plugin import Metrics, maintenance
 from chancy_metrics.plugin import session as session_module
 from chancy_metrics.plugin.connection import DatabaseClock
 from chancy_metrics.plugin.maintenance import DASHBOARD_NAME, Maintenance, make_days_ahead, series_count, table_sizes
-from chancy_metrics.projections import expiry
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions import expiry
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]

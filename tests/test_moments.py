@@ -27,8 +27,8 @@ from chancy_metrics.plugin.marks import mark, marks
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
-from chancy_metrics.projections.lag import live_lag
-from chancy_metrics.projections.selection import Selection
+from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.versions.lag import live_lag
 from tests.factories import an_app, fetch, order_and_fold
 
 BERLIN, LORD_HOWE = ZoneInfo("Europe/Berlin"), ZoneInfo("Australia/Lord_Howe")

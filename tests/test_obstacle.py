@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chancy_metrics.projections.turning import Cause, obstacle
-from chancy_metrics.projections.versions import Head, Version
+from chancy_metrics.projections.versions.promote import Cause, obstacle
+from chancy_metrics.projections.versions.version import Head, Version
 
 LIVE = (2, 3)
 ABOVE = [(2, 4), (3, 3), (3, 4)]

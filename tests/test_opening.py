@@ -23,17 +23,17 @@ from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches, s
 from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.retention import PrunedDay, prune
-from chancy_metrics.projections import opening
-from chancy_metrics.projections.accumulator import Accumulator
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.fold import fold
-from chancy_metrics.projections.opening import take_in
-from chancy_metrics.projections.points import Point, diff, points_of
-from chancy_metrics.projections.replay import replay, replay_into, stored
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.stored import read_cells
-from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.points import Point, diff, points_of
+from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions import baseline
+from chancy_metrics.projections.versions.baseline import take_in
+from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.replay import replay, replay_into, stored
+from chancy_metrics.projections.versions.version import OPENING, Version, live_version, read_version
 from examples.embedded import Server
 from tests.factories import a_row, a_run, connections, fetch, order, order_and_fold
 
@@ -390,7 +390,7 @@ async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str
             [during] = await let_go(connection, names, 9)
         [after] = await let_go(connection, names, 9)
 
-    assert (during.state, during.blocker) == ("closed", opening._BUSY)
+    assert (during.state, during.blocker) == ("closed", baseline._BUSY)
     assert (after.state, after.blocker) == ("gone", "")
 
 
@@ -400,7 +400,7 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
     await make_days(connection, names, today=FIRST, ahead=0)
     await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
     await order_and_fold(connection, names)
-    number = opening.number
+    number = baseline.number
 
     async def make_a_version_first(*arguments: object) -> object:
         await fetch(
@@ -411,7 +411,7 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
         )
         return await number(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(opening, "number", make_a_version_first)
+    monkeypatch.setattr(baseline, "number", make_a_version_first)
 
     [done] = await let_go(connection, names, 9)
 

@@ -20,9 +20,9 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import parquet
 from chancy_metrics.plugin.audit import pages
 from chancy_metrics.plugin.parquet import SCHEMA, Export
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.pages import Page
-from chancy_metrics.projections.selection import Place, Selection
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page
 from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, order
 from tests.test_audit_events import run
 from tests.test_selection import chosen
@@ -159,7 +159,7 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
 async def test_an_export_in_small_parts_holds_each_event_once(
     dsn: str, connection: Connection, names: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.projections.pages.PAGE_EVENTS", 3)
+    monkeypatch.setattr("chancy_metrics.projections.search.scan.PAGE_EVENTS", 3)
     monkeypatch.setattr(parquet, "PART_EVENTS", 4)
     await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 20)])
     await order(connection, names)

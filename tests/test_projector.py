@@ -21,7 +21,7 @@ from chancy_metrics.plugin import projector as projector_module
 from chancy_metrics.plugin.announcing import FOLDED
 from chancy_metrics.plugin.projector import Projector, fold_all
 from chancy_metrics.plugin.turns import NEW_S, PATIENCE, Turns, _turn, project
-from chancy_metrics.projections.advance import STEP_EVENTS
+from chancy_metrics.projections.versions.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
 Connection = AsyncConnection[TupleRow]

@@ -22,14 +22,14 @@ from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.discarding import discard, discard_rule
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
-from chancy_metrics.projections.advance import BUSY, Advanced, write
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.making import make_version
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import Version
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.advance import BUSY, Advanced, write
+from chancy_metrics.projections.versions.create import make_version
+from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.version import Version
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

@@ -15,9 +15,9 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, Metrics, Observation
 from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.projections.derive import _observations
-from chancy_metrics.projections.job_series import STATES, job_series
-from chancy_metrics.projections.reserved import DRIFT, check_own_series, table_sizes
+from chancy_metrics.projections.rules.built_in import STATES, job_series
+from chancy_metrics.projections.rules.derive import _observations
+from chancy_metrics.projections.rules.reserved import DRIFT, check_own_series, table_sizes
 from tests.factories import LogWriter, a_host, a_row, a_run, fetch, now_us, order_and_fold, total
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=2_000)

@@ -25,9 +25,9 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.discarding import discard
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.retention import PrunedDay, first_kept_day, prune
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server
 from tests.factories import (
     LogWriter,

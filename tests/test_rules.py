@@ -14,10 +14,10 @@ from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
-from chancy_metrics.projections.cells import Cells
-from chancy_metrics.projections.derive import derive
-from chancy_metrics.projections.fold import Fold, fold
-from chancy_metrics.projections.rules import RuleSet, is_above
+from chancy_metrics.projections.fold.cells import Cells
+from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.rules.derive import derive
+from chancy_metrics.projections.rules.rule_set import RuleSet, is_above
 from tests import rules
 from tests.factories import NOON_US, a_row, a_run
 

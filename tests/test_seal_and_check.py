@@ -25,8 +25,8 @@ from chancy_metrics.plugin import sealing
 from chancy_metrics.plugin.maintenance import Maintenance
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.sealing import Checked, Progress, check, seal
-from chancy_metrics.projections import audit
-from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
 from tests.test_cli import run
 
@@ -316,14 +316,14 @@ async def test_a_beginning_that_is_cleaned_up_during_a_check_is_no_finding(
     dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = await pruned_history(connection, names)
-    read = audit.read_whole_rows
+    read = ledger.read_whole_rows
 
     async def clean_first(*arguments: Any) -> Any:
         await fetch(connection, "DELETE FROM {ledger} WHERE position < 5", names)
         await fetch(connection, "DELETE FROM {days} WHERE day = %(old)s", names, old=old)
         return await read(*arguments)
 
-    monkeypatch.setattr(audit, "read_whole_rows", clean_first)
+    monkeypatch.setattr(ledger, "read_whole_rows", clean_first)
     found = await checked(dsn)
 
     assert (found.found, found.batches) == (0, 4)

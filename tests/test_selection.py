@@ -19,13 +19,13 @@ from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Stretch
-from chancy_metrics.projections import summarising
-from chancy_metrics.projections.event import Event
-from chancy_metrics.projections.gaps import Gap
-from chancy_metrics.projections.job_series import job_series
-from chancy_metrics.projections.pages import ranges_to_read, select
-from chancy_metrics.projections.selection import Place, Selection
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.rules.built_in import job_series
+from chancy_metrics.projections.search import indexing
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.gaps import Gap
+from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import ranges_to_read, select
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
 
 Connection = AsyncConnection[TupleRow]
@@ -162,8 +162,8 @@ async def test_a_selection_is_what_matches_of_all_events_with_and_without_summar
 
     without = [await chosen(connection, names, one) for one in wanted]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summarising, "STRETCH_EVENTS", full)
-        patch.setattr(summarising, "STRETCH_BATCHES", 3)
+        patch.setattr(indexing, "STRETCH_EVENTS", full)
+        patch.setattr(indexing, "STRETCH_BATCHES", 3)
         await summarise(connection, names)
     behind = [await chosen(connection, names, one) for one in wanted]
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chancy_metrics.events.errors import Damaged
-from chancy_metrics.projections.sketch import (
+from chancy_metrics.projections.fold.sketch import (
     OFFSET,
     codes,
     decode,

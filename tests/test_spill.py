@@ -18,10 +18,10 @@ from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.spill import take_spilled_unless_locked
 from chancy_metrics.plugin.status import read_status
-from chancy_metrics.projections.audit import check_producers
 from chancy_metrics.projections.findings import Findings
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.verify.ledger import check_producers
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, order, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]

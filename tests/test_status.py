@@ -19,8 +19,8 @@ from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.retention import DueDay
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.succession import STANDSTILL_S, Succession, standstill_after_s
-from chancy_metrics.projections.making import make_version
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.create import make_version
 from tests import rules
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, order, order_and_fold
 

@@ -14,13 +14,13 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections import numbers
-from chancy_metrics.projections.advance import BUSY, advance
-from chancy_metrics.projections.arrays import bigints, blobs, doubles, integers, take_arrays
-from chancy_metrics.projections.numbers import number_series, number_workers
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.ring import COLUMNS, unpack_points
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rollups import ids
+from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points
+from chancy_metrics.projections.rollups.ids import number_series, number_workers
+from chancy_metrics.projections.versions.advance import BUSY, advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 
 Connection = AsyncConnection[TupleRow]
@@ -192,7 +192,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
     await LogWriter(connection, names).append(runs=[a_run("app:n")])
     await order(connection, names)
     with monkeypatch.context() as patch:
-        patch.setattr(numbers, "number_workers", number_and_lose)
+        patch.setattr(ids, "number_workers", number_and_lose)
         lost = await advance(connection, names, folder="f")
 
     await order_and_fold(connection, names)
@@ -205,7 +205,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
 async def test_a_name_cleaned_up_as_soon_as_it_was_numbered_gets_another_number(
     connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, looks = numbers._find_series, []
+    find, looks = ids._find_series, []
 
     async def find_after_cleanup(*arguments: object) -> dict[Series, int]:
         looks.append(1)
@@ -213,7 +213,7 @@ async def test_a_name_cleaned_up_as_soon_as_it_was_numbered_gets_another_number(
             await fetch(connection, "DELETE FROM {series}", names)
         return await find(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(numbers, "_find_series", find_after_cleanup)
+    monkeypatch.setattr(ids, "_find_series", find_after_cleanup)
 
     assert await number_series(connection, names, [a_run("app:n").series]) == {a_run("app:n").series: 2}
 
@@ -233,7 +233,7 @@ async def test_numbers_of_a_sequence_that_was_left_behind_cost_no_try_for_each_t
         transactions.append(1)
         return short_transaction(*arguments, **options)
 
-    monkeypatch.setattr(numbers, "short_transaction", counted)
+    monkeypatch.setattr(ids, "short_transaction", counted)
 
     series = [Series(f"new:{n}", "counter", "count") for n in range(3)]
     assert min((await number_series(connection, names, series)).values()) > taken

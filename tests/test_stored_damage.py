@@ -25,7 +25,7 @@ from chancy_metrics.plugin.job_facts import job_facts
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.plugin.web import page_routes
-from chancy_metrics.projections.ring import unpack_points
+from chancy_metrics.projections.rollups.delta_ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 from tests.test_audit_events import run
 from tests.test_cli import run as run_cli

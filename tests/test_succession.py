@@ -18,9 +18,9 @@ from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.status import read_status
 from chancy_metrics.plugin.succession import Succession, Task
 from chancy_metrics.plugin.versions import list_versions
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests import rules
 from tests.factories import LogWriter, a_row, an_app, damage, fetch, now_us, order, order_and_fold
 

@@ -21,10 +21,10 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Wanted, read_stretches
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.projections import summarising
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.selection import Selection, start_of, text_token
-from chancy_metrics.projections.summarising import describe, summarise
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.search import indexing
+from chancy_metrics.projections.search.indexing import describe, summarise
+from chancy_metrics.projections.search.query import Selection, start_of, text_token
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -47,8 +47,8 @@ SPANS = "SELECT first_position, last_position, events FROM {summaries} ORDER BY 
 
 @pytest.fixture(autouse=True)
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summarising, "STRETCH_EVENTS", 10)
-    monkeypatch.setattr(summarising, "STRETCH_BATCHES", 4)
+    monkeypatch.setattr(indexing, "STRETCH_EVENTS", 10)
+    monkeypatch.setattr(indexing, "STRETCH_BATCHES", 4)
 
 
 async def let_go(connection: Connection, names: Tables) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.projections.sums import add, canonical, exact_sums, to_float
+from chancy_metrics.projections.fold.exact_sum import add, canonical, exact_sums, to_float
 
 FLOATS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),

@@ -41,8 +41,8 @@ from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.sealing import Progress, check, seal
 from chancy_metrics.plugin.transfer import export_log, import_log
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import live_version
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests.conftest import TEMPLATE
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold, total

@@ -31,12 +31,12 @@ from chancy_metrics.plugin.cli_verify import verified_lines
 from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.verify import Verified, verify
-from chancy_metrics.projections.accumulator import Accumulator
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.reserved import DRIFT
-from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.soundness import odd_points
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
+from chancy_metrics.projections.rollups.soundness import odd_points
+from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw
+from chancy_metrics.projections.versions.advance import advance
 from tests.factories import (
     NOON_US,
     LogWriter,

@@ -21,9 +21,9 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections import verify as module
-from chancy_metrics.projections.replay import log_snapshot
-from chancy_metrics.projections.rules import BUILT_IN
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.verify import replay as module
+from chancy_metrics.projections.versions.replay import log_snapshot
 from tests.factories import LogWriter, a_row, a_run, an_app, append_as, connections, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

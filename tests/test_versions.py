@@ -19,15 +19,15 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import versions
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.versions import list_versions
-from chancy_metrics.projections import making
-from chancy_metrics.projections.advance import advance
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.compare import Comparison, compare
-from chancy_metrics.projections.expiry import expire
-from chancy_metrics.projections.making import copy_opening, drop_version, finish_version, make_version
-from chancy_metrics.projections.rules import BUILT_IN, RuleSet
-from chancy_metrics.projections.turning import turn
-from chancy_metrics.projections.versions import OPENING, Version, live_version, read_version
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions import create
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.compare import Comparison, compare
+from chancy_metrics.projections.versions.create import copy_opening, drop_version, finish_version, make_version
+from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.promote import turn
+from chancy_metrics.projections.versions.version import OPENING, Version, live_version, read_version
 from tests import rules
 from tests.factories import (
     NOON_US,
@@ -135,7 +135,7 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", names)
     await fetch(connection, "UPDATE {days} SET state = 'gone'", names)
-    monkeypatch.setattr(making, "COPY_ROWS", 3)
+    monkeypatch.setattr(create, "COPY_ROWS", 3)
 
     made = await make_version(connection, names, BUILT_IN, EVERYTHING, by="test")
     pieces = 0

@@ -19,7 +19,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.names import Names
 from chancy_metrics.plugin.tracks import KEPT, Rows, put, rows_of, since, without_before
 from chancy_metrics.plugin.window import WindowMetric, check_window, history, window
-from chancy_metrics.projections.ring import COLUMNS
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS
 
 NOW = datetime(2026, 3, 10, 12, 34, 56, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 10, tzinfo=UTC)

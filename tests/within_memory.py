@@ -28,8 +28,8 @@ from chancy_metrics.plugin.rebuild import rebuild
 from chancy_metrics.plugin.sealing import check
 from chancy_metrics.plugin.transfer import export_log
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.fold import fold  # noqa: F401 # imports numpy
-from chancy_metrics.projections.summarising import summarise
+from chancy_metrics.projections.fold.fold import fold  # noqa: F401 # imports numpy
+from chancy_metrics.projections.search.indexing import summarise
 
 #: Before each line that is no log line.
 MARK = "came to: "

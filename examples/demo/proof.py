@@ -14,8 +14,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.points import Difference, Point, diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import Difference, Point, diff
+from chancy_metrics.projections.versions.replay import replay, stored
 
 STATES = ("succeeded", "failed", "retrying")
 

@@ -20,11 +20,11 @@ from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.projections.advance import BUSY, advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions import read_version
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.advance import BUSY, advance
+from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.version import read_version
 from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

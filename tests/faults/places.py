@@ -21,8 +21,8 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.api import MetricsApiPlugin
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import an_app, connections, fetch
 
 _IN_LOG = "SELECT l.codec, l.payload, l.sha256, l.events FROM {log} l"

@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin import Metrics, filling
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap
-from chancy_metrics.projections import making, turning
+from chancy_metrics.projections.versions import create, promote
 from tests.faults.stopping import spawner
 
 STEP_EVENTS = 400
@@ -93,8 +93,8 @@ def rebuilding(
 
 
 def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, pipe: Pipe) -> None:
-    making.COPY_ROWS = COPY_ROWS
-    filling.REBUILD_STEP_EVENTS = turning.REBUILD_STEP_EVENTS = step_events
+    create.COPY_ROWS = COPY_ROWS
+    filling.REBUILD_STEP_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
     try:
         pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, pipe)))
     except (MetricsLogError, psycopg.Error) as error:  # what ends the command, too

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events import log
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 
 spawner = multiprocessing.get_context("forkserver")
 spawner.set_forkserver_preload(["tests.faults.stopping"])

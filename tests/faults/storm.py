@@ -26,8 +26,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server
 from tests.factories import an_app, connections, fetch
 from tests.faults.proxy import Loss, a_proxy

@@ -18,9 +18,9 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import (
     LogWriter,
     a_host,

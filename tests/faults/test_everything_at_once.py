@@ -24,13 +24,13 @@ from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.expiry import drop_versions
-from chancy_metrics.projections.making import drop_version
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import read_versions
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.create import drop_version
+from chancy_metrics.projections.versions.expiry import drop_versions
+from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.version import read_versions
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
 
 Connection = AsyncConnection[TupleRow]

@@ -16,9 +16,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, order_and_fold, total
 from tests.faults.stopping import project, stopping

@@ -11,7 +11,7 @@ from chancy import Chancy
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuild import rebuild, swap, undo
-from chancy_metrics.projections.rules import RuleSet
+from chancy_metrics.projections.rules.rule_set import RuleSet
 from tests import rules
 from tests.factories import an_app, eventually
 from tests.faults.history import Load, live_load

@@ -15,12 +15,12 @@ from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.rebuild import rebuild, undo
 from chancy_metrics.plugin.verify import verify
-from chancy_metrics.projections.advance import advance
-from chancy_metrics.projections.making import copy_opening, make_version
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import stored
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import OPENING
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.create import copy_opening, make_version
+from chancy_metrics.projections.versions.replay import stored
+from chancy_metrics.projections.versions.version import OPENING
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, now_us, order, order_and_fold
 from tests.faults.history import (
     WORKERS,

@@ -15,7 +15,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics, filling
 from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
-from chancy_metrics.projections.advance import advance
+from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
 from tests.faults.history import assert_equals_replay
 

@@ -18,11 +18,11 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
 from chancy_metrics.plugin.retention import prune
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.compare import compare
-from chancy_metrics.projections.expiry import drop_versions, expire
-from chancy_metrics.projections.making import drop_version
-from chancy_metrics.projections.rules import BUILT_IN
-from chancy_metrics.projections.versions import read_version
+from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.compare import compare
+from chancy_metrics.projections.versions.create import drop_version
+from chancy_metrics.projections.versions.expiry import drop_versions, expire
+from chancy_metrics.projections.versions.version import read_version
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us
 from tests.faults.history import WORKERS, assert_equals_replay, catch_up
 

@@ -19,8 +19,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.projections.points import diff
-from chancy_metrics.projections.replay import replay, stored
+from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import an_app, eventually
 from tests.faults import jobs as load
 from tests.faults.truth import (

@@ -28,16 +28,16 @@ from chancy_metrics.plugin.import_check import Contents
 from chancy_metrics.plugin.parquet import Export, as_table
 from chancy_metrics.plugin.terminal import json_line
 from chancy_metrics.plugin.tracks import KEPT, put, rows_of
-from chancy_metrics.plugin.verified import Stored, decode_record
-from chancy_metrics.projections.counts import decode_counts
-from chancy_metrics.projections.coverage import Fault, Seen
-from chancy_metrics.projections.event import spell_out
-from chancy_metrics.projections.fold import fold
-from chancy_metrics.projections.ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.selection import Selection
-from chancy_metrics.projections.sketch import decode as decode_sketch
-from chancy_metrics.projections.sketch import encode as encode_sketch
-from chancy_metrics.projections.sketch import quantile_many
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.sketch import decode as decode_sketch
+from chancy_metrics.projections.fold.sketch import encode as encode_sketch
+from chancy_metrics.projections.fold.sketch import quantile_many
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
+from chancy_metrics.projections.search.event import spell_out
+from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.verify.coverage import Fault, Seen
+from chancy_metrics.projections.verify.outcomes import Stored, decode_record
+from chancy_metrics.projections.versions.counts import decode_counts
 from tests.factories import NOON_US, a_row, a_run
 from tests.fuzz.mutate import mutate_bytes, mutate_tree
 from tests.test_import_refused import frames_of, prologue, write

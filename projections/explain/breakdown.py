@@ -1,0 +1,101 @@
+"""The events behind one point, counted and sorted as they come: memory does not grow with them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from chancy_metrics.events.batch import DecodedBatch
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.projections.fold.cells import Floats, Ints
+from chancy_metrics.projections.rules.contributions import fed
+from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.search.event import Event, spell_out
+from chancy_metrics.projections.span import Span
+
+#: States of updates that went wrong.
+_WRONG = ("failed", "retrying")
+
+
+class Crowd:
+    """What is known of the events that feed *series* within *span*.
+
+    Args:
+        most: How many events each list keeps.
+
+    Attributes:
+        events: How many there are.
+        by: "func", "queue", "state", "error" (of job updates) and "worker" -> how many by name.
+        first: The first ones, in the order of the ledger.
+        failed: The last updates that failed or are to be tried again, in the order of the ledger.
+    """
+
+    def __init__(self, series: Series, span: Span, rules: RuleSet, most: int) -> None:
+        self.events = 0
+        self.by: dict[str, Counter[str]] = {name: Counter() for name in ("func", "queue", "state", "error", "worker")}
+        self.first: list[Event] = []
+        self.failed: list[Event] = []
+        self._series = series
+        self._since_us, self._until_us = span.since_us or 0, span.until_us or 0
+        self._rules = rules
+        self._most = most
+        self._largest: list[tuple[float, int, int, Event]] = []
+
+    @property
+    def largest(self) -> list[Event]:
+        """Those of the greatest value, or of a counter of job updates those that ran longest; the greatest first."""
+        return [event for *_, event in sorted(self._largest, reverse=True)]
+
+    def add(self, batches: Sequence[LogBatch]) -> None:
+        """Look at *batches*, in ascending order; one that can't be read has nothing behind any point."""
+        for batch in batches:
+            try:
+                decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+                found = fed(decoded, self._series, self._rules, batch.appended_us, batch.without)
+            except (DamagedBatch, UnknownCodec):
+                continue
+            at_us = believed_us(found.at_us, batch.appended_us)
+            inside = (at_us >= self._since_us) & (at_us < self._until_us)
+            if inside.any():
+                self._add(batch, decoded, found.indexes[inside], found.values[inside])
+
+    def _add(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
+        self.events += len(index)
+        self.by["worker"][batch.worker] += len(index)
+        self.first += spell_out(batch, decoded, index[: self._most - len(self.first)].tolist())
+        if decoded.jobs is not None:
+            rows = index[index < len(decoded.jobs.at_us)]
+            combos = decoded.jobs.combos
+            tally = np.bincount(decoded.jobs.combo[rows], minlength=len(combos)).tolist()
+            for combo, many in zip(combos, tally, strict=True):
+                if many:
+                    for name in ("func", "queue", "state", "error"):
+                        if text := getattr(combo, name):
+                            self.by[name][text] += many
+            went_wrong = np.array([combo.state in _WRONG for combo in combos])[decoded.jobs.combo[rows]]
+            last = rows[went_wrong][-self._most :].tolist()
+            self.failed = (self.failed + spell_out(batch, decoded, last))[-self._most :]
+            if self._series.kind == "counter":
+                values = values.copy()
+                ran_us = times_of(decoded.jobs, batch.appended_us).took_us[0][rows]
+                values[index < len(decoded.jobs.at_us)] = shown_us(ran_us) / 1e6
+        self._sort(batch, decoded, index, values)
+
+    def _sort(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
+        if len(values) > self._most:
+            top = np.sort(np.argpartition(values, -self._most)[-self._most :])
+            index, values = index[top], values[top]
+        if len(self._largest) >= self._most:
+            above = values > self._largest[0][0]
+            index, values = index[above], values[above]
+        for value, event in zip(values.tolist(), spell_out(batch, decoded, index.tolist()), strict=True):
+            heapq.heappush(self._largest, (value, -event.position, -event.index, event))
+        while len(self._largest) > self._most:
+            heapq.heappop(self._largest)

@@ -1,0 +1,287 @@
+"""One point, made again from the events behind it: what they are, and whether they come to what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.facts import EPOCH, Series
+from chancy_metrics.events.ledger import naming, pieces, read_ledger, read_log_rows
+from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.storable import storable
+from chancy_metrics.projections.explain.breakdown import Crowd
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, select
+from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.fold.points import Difference, Point, points_of
+from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.search.gaps import may_have_matched, read_pruned
+from chancy_metrics.projections.search.match import may_match
+from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.scan import floor_of, read_ranges
+from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.lag import count_waiting_in
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
+from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+
+#: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
+_TRIES = 5
+_US = 1_000_000
+
+
+class Place(NamedTuple):
+    """Which point: a bucket of a series, of one worker or (None) of all together.
+
+    Attributes:
+        bucket: Its start, seconds since 1970.
+    """
+
+    series: Series
+    resolution: str
+    bucket: int
+    worker: str | None
+
+    @property
+    def span(self) -> Span:
+        return Span(self.bucket * _US, (self.bucket + RESOLUTIONS[self.resolution]) * _US)
+
+
+class Remade(NamedTuple):
+    """A point as it is stored and as it is made again.
+
+    Attributes:
+        position: Of the live version; events past it are in neither.
+        is_kept: Whether the live version still keeps its bucket at its resolution.
+        stored: None where it is not.
+        opening: What events that have left the log added to it; None where none did.
+        again: The opening and the events in the log together; None where there is nothing.
+        crowd: The events in the log that the version has.
+        left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
+        waiting: Batches with events of that time that are not in it yet.
+        lost: Positions whose batches can't be folded any more, and may have fed it, with the reason.
+        is_index_wrong: Whether the summaries called stretches empty that hold events of it; those were read here.
+    """
+
+    version: int
+    position: int
+    is_kept: bool
+    stored: Point | None
+    opening: Point | None
+    again: Point | None
+    crowd: Crowd
+    left_out: LeftOut
+    waiting: int
+    lost: dict[int, str]
+    is_index_wrong: bool = False
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there was anything on either side to compare."""
+        return self.is_kept and (self.stored is not None or self.again is not None)
+
+    @property
+    def difference(self) -> str:
+        """In what stored and made again differ, in words; "" if in nothing."""
+        stored, again = self.stored, self.again
+        if again is not None and again.worker is not None:
+            again = again._replace(sketch=b"")  # the rollups keep none of a single worker
+        known = stored or again
+        if not self.is_kept or known is None or stored == again:
+            return ""
+        return Difference(*known[:4], stored, again).change
+
+
+async def remake(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: Place, *, most: int
+) -> Remade:
+    """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
+
+    Reads the log in short transactions and the rest in one snapshot; nobody waits for it. Memory does not grow
+    with the events.
+
+    Args:
+        most: How many events each list of the crowd keeps.
+
+    Raises:
+        VersionRefused: The live version has other rules than *rules*.
+        MetricsLogError: Days left the log, or versions were swapped, faster than this read them.
+    """
+    trusts_index, events, is_broken = True, 0, False
+    for _ in range(_TRIES):
+        attempt = _Attempt(connection, tables, rules, place, most, trusts_index)
+        done = await attempt.run()
+        if done is None:
+            continue
+        is_broken |= attempt.is_index_broken
+        if trusts_index and done.difference:  # it may be the summaries that are wrong: read all there is
+            trusts_index, events = False, done.crowd.events
+            continue
+        return done._replace(is_index_wrong=is_broken or (not trusts_index and done.crowd.events > events))
+    raise MetricsLogError(
+        f"the live version or its opening changed {_TRIES} times while a point was explained: try again"
+    )
+
+
+class _Attempt:
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        tables: Tables,
+        rules: RuleSet,
+        place: Place,
+        most: int,
+        trusts_index: bool,
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._rules = rules
+        self._place = place
+        since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
+        self._wanted = Selection(since=since, until=until, worker=place.worker)
+        self._crowd = Crowd(place.series, place.span, rules, most)
+        self._since = {place.resolution: place.bucket}
+        self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
+        self._total = Accumulator()
+        self._trusts_index = trusts_index
+        self._lost: dict[int, str] = {}
+        self.is_index_broken = False
+
+    async def run(self) -> Remade | None:
+        """Return None where what it stood on has changed meanwhile."""
+        async with short_transaction(self._connection) as cursor:
+            version, gone = await self._base(cursor)
+        await self._replay(version, gone)
+        async with log_snapshot(self._connection, self._tables) as cursor:
+            now, gone_now = await self._base(cursor)
+            if (now.version, gone_now) != (version.version, gone):
+                return None
+            after = version.position
+            while page := await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=now.position):
+                for piece in pieces([row for row in page if row.batch_id.day not in gone]):
+                    await self._take(await read_alive(cursor, self._tables, now, piece))
+                after = page[-1].position
+            worker, series = await self._ids(cursor)
+            stored = await self._read(cursor, now.version, worker, series)
+            opening = await self._read(cursor, OPENING, worker, series)
+            missing = await left_out(cursor, self._tables, now.version, self._place.span)
+            waiting = await count_waiting_in(cursor, self._tables, now.position, self._place.span)
+        is_kept = self._place.bucket >= now.horizons[self._place.resolution]
+        self._total.add(opening)
+        known = {one.position for one in missing.first}
+        return Remade(
+            now.version,
+            now.position,
+            is_kept,
+            self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
+            self._point(opening),
+            self._point(await to_thread.run_sync(self._total.fold)),
+            self._crowd,
+            missing,
+            waiting,
+            {position: error for position, error in self._lost.items() if position not in known},
+        )
+
+    async def _base(self, cursor: AsyncCursor[TupleRow]) -> tuple[Version, set[date]]:
+        version = await live_version(cursor, self._tables)
+        if reason := version.refuses(self._rules):
+            raise VersionRefused(f"can't explain: {reason}")
+        return version, await gone_days(cursor, self._tables)
+
+    async def _replay(self, version: Version, gone: set[date]) -> None:
+        """Take the batches that may have events in the bucket, leaving out stretches that surely have none."""
+        async with short_transaction(self._connection) as cursor:
+            pruned = await read_pruned(cursor, self._tables, after=0)
+        if not self._trusts_index:
+            floor = floor_of(pruned, version.position)
+            await self._replay_range(version, gone, floor + 1, version.position)
+            return
+        chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)
+        async for _, ranges, broken in chunks:
+            self.is_index_broken |= bool(broken)
+            for first, last in ranges:
+                await self._replay_range(version, gone, first, last)
+
+    async def _replay_range(self, version: Version, gone: set[date], first: int, last: int) -> None:
+        after = first - 1
+        while after < last:
+            async with short_transaction(self._connection, index_only=True) as cursor:
+                rows = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=last)
+                rows_here = [row for row in rows if row.batch_id.day not in gone]
+                in_log = await read_log_rows(cursor, self._tables, [row.batch_id for row in rows_here])
+            self._lost |= {
+                row.position: "its row is not in the log"
+                for row in rows_here
+                if row.batch_id not in in_log and may_have_matched(self._wanted, row)
+            }
+            wanted = [
+                row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
+            ]
+            for piece in pieces(wanted):
+                with naming(piece):
+                    async with short_transaction(self._connection) as cursor:
+                        batches = await read_alive(cursor, self._tables, version, piece)
+                    await self._take(batches)
+            after = rows[-1].position if rows else last
+
+    async def _take(self, batches: Sequence[LogBatch]) -> None:
+        mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]
+        await to_thread.run_sync(self._fold, mine)
+
+    def _fold(self, batches: Sequence[LogBatch]) -> None:
+        self._crowd.add(batches)
+        folded = fold(batches, self._rules)
+        self._lost |= folded.dead
+        self._total.add(self._only(folded))
+
+    def _only(self, folded: Fold) -> Fold:
+        """Keep the one point: of one worker's batches the row of all together is that worker's, with its sketch."""
+        levels = {}
+        if self._place.series in folded.series:
+            number = folded.series.index(self._place.series)
+            cells = folded.levels[self._place.resolution]
+            is_it = (cells.worker == ALL_WORKERS) & (cells.series == number) & (cells.bucket == self._place.bucket)
+            if is_it.any():
+                levels[self._place.resolution] = select(cells, is_it)
+        return folded._replace(levels=levels)
+
+    async def _ids(self, cursor: AsyncCursor[TupleRow]) -> tuple[int, int]:
+        """Numbers of the worker and the series; -1 for one that has no points."""
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT CASE WHEN %(worker)s::text IS NULL THEN 0
+                        ELSE coalesce((SELECT id FROM {workers} WHERE name = %(worker)s), -1) END,
+                    coalesce(
+                        (SELECT id FROM {series} WHERE key = %(key)s AND kind = %(kind)s AND unit = %(unit)s), -1
+                    )
+                """
+            ).format(workers=self._tables.workers, series=self._tables.series),
+            {
+                "worker": None if self._place.worker is None else storable(cursor, self._place.worker),
+                **self._place.series._asdict(),
+            },
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    async def _read(self, cursor: AsyncCursor[TupleRow], version: int, worker: int, series: int) -> Fold:
+        """The stored point, as that of all workers together."""
+        found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
+        return found._replace(
+            levels={name: cells._replace(worker=cells.worker * ALL_WORKERS) for name, cells in found.levels.items()}
+        )
+
+    def _point(self, folded: Fold) -> Point | None:
+        points = points_of(folded, self._since)
+        return points[0]._replace(worker=self._place.worker) if points else None

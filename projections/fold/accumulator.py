@@ -1,0 +1,75 @@
+"""Folds added up, in numbers of their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
+from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.rules.rule_set import RuleSet
+
+#: Rows that wait until they are merged: merging each piece at once would sort all points again every time.
+_WAITING_ROWS = 50_000
+
+
+class Accumulator:
+    """Folds added up, in numbers of its own.
+
+    Args:
+        since: Resolution -> start of the first bucket that is kept, seconds; all by default.
+        until: The same of the first bucket past the end.
+    """
+
+    def __init__(self, since: Mapping[str, int] | None = None, until: Mapping[str, int] | None = None) -> None:
+        self.events = 0
+        self.dead: dict[int, str] = {}
+        self.failed: dict[tuple[int, str], str] = {}
+        self._since = since
+        self._until = until
+        self._workers: dict[str, int] = {}
+        self._series: dict[Series, int] = {}
+        self._parts: dict[str, list[Cells]] = {}
+        self.counts = Counter[str]()
+        self._days = Counter[int]()
+
+    def add(self, part: Fold) -> None:
+        self.events += part.events
+        self.counts.update(part.counts)
+        self.dead.update(part.dead)
+        self.failed.update(part.failed)
+        self._days.update(part.days)
+        workers = [self._workers.setdefault(name, len(self._workers) + 1) for name in part.workers]
+        series = [self._series.setdefault(one, len(self._series)) for one in part.series]
+        worker_numbers, series_numbers = np.array([ALL_WORKERS, *workers], np.int64), np.array(series, np.int64)
+        for resolution, cells in within(part.levels, self._since, self._until).items():
+            parts = self._parts.setdefault(resolution, [])
+            parts.append(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
+            if sum(waiting.rows for waiting in parts[1:]) > max(_WAITING_ROWS, parts[0].rows):
+                parts[:] = [merge(concatenate(parts))]
+
+    def add_batches(self, batches: Sequence[LogBatch], rules: RuleSet) -> None:
+        """Fold *batches* and add them."""
+        self.add(fold(batches, rules))
+
+    def fold(self) -> Fold:
+        """All of it as one fold."""
+        for parts in self._parts.values():
+            parts[:] = [merge(concatenate(parts))]
+        levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
+        names = list(self._workers), list(self._series)
+        return Fold(self.events, *names, levels, self.counts, self.dead, self.failed, self._days)
+
+
+def within(
+    levels: Mapping[str, Cells], since: Mapping[str, int] | None, until: Mapping[str, int] | None
+) -> dict[str, Cells]:
+    """Return the cells from each resolution's first bucket to before its end; all where a bound is None."""
+    kept = dict(levels) if since is None else kept_of(levels, since)
+    if until is None:
+        return kept
+    return {resolution: select(cells, cells.bucket < until[resolution]) for resolution, cells in kept.items()}

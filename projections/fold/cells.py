@@ -1,0 +1,216 @@
+"""Points of one resolution as columns, and their merge: a commutative monoid, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chancy_metrics.projections.fold.exact_sum import EXACT, ZERO, add, canonical
+from chancy_metrics.projections.fold.sketch import merge_runs
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+#: The worker number of the rows that hold all workers together.
+ALL_WORKERS = 0
+
+
+class Sketches(NamedTuple):
+    """Quantile sketches of many cells: `counts[i]` values of `codes[i]` belong to cell `owner[i]`; sorted by both."""
+
+    owner: Ints
+    codes: NDArray[np.int32]
+    counts: Ints
+
+
+class Cells(NamedTuple):
+    """Points of one resolution, one row each; rows of equal (worker, series, bucket) only before `merge()`.
+
+    Attributes:
+        worker: Number of the worker, `ALL_WORKERS` for the rows that hold all of them.
+        series: Number of the series.
+        bucket: Start of the bucket, seconds since 1970.
+        tally: How many observations.
+        last_us: Time of the latest event, microseconds since 1970.
+        micro: Sum in millionths, as far as `rest` does not hold it.
+        rest: Row -> what the sum has beside `micro`, exact.
+        last: Latest value of a gauge; NaN in other rows, whose `last_position` and `last_index` are 0.
+        sketches: Of the merged histogram rows.
+    """
+
+    worker: Ints
+    series: Ints
+    bucket: Ints
+    tally: Ints
+    last_us: Ints
+    micro: Ints
+    rest: dict[int, Decimal]
+    minimum: Floats
+    maximum: Floats
+    last: Floats
+    last_position: Ints
+    last_index: Ints
+    sketches: Sketches
+
+    @property
+    def rows(self) -> int:
+        return len(self.worker)
+
+    def sum_of(self, row: int) -> Decimal:
+        """The exact sum of *row*."""
+        return add(_decimal(self.micro[row]), self.rest.get(row, ZERO))
+
+
+def no_sketches() -> Sketches:
+    return Sketches(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+
+
+def concatenate(parts: list[Cells]) -> Cells:
+    """Put cells one after the other, still unmerged."""
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.cumsum([0] + [part.rows for part in parts])
+    rest = {
+        row + int(offset): value
+        for part, offset in zip(parts, offsets, strict=False)
+        for row, value in part.rest.items()
+    }
+    sketches = Sketches(
+        np.concatenate([part.sketches.owner + offset for part, offset in zip(parts, offsets, strict=False)]),
+        np.concatenate([part.sketches.codes for part in parts]),
+        np.concatenate([part.sketches.counts for part in parts]),
+    )
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in Cells._fields
+        if name not in ("rest", "sketches")
+    }
+    return Cells(**columns, rest=rest, sketches=sketches)
+
+
+def merge(cells: Cells) -> Cells:
+    """Merge rows of equal (worker, series, bucket) and sort by them. Associative and commutative."""
+    if not cells.rows:
+        return cells
+    return _reduce(cells, *group_rows(cells.worker, cells.series, cells.bucket // 60))
+
+
+def coarsen(cells: Cells, width_s: int) -> Cells:
+    """Merge the rows of merged cells into buckets *width_s* wide; that keeps their order, so nothing is sorted."""
+    cells = cells._replace(bucket=cells.bucket // width_s * width_s)
+    starts = starts_of_runs(cells.worker, cells.series, cells.bucket)
+    return cells if len(starts) == cells.rows else _reduce(cells, slice(None), starts)
+
+
+def select(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
+    """Return the rows of merged cells where *keep* holds."""
+    if keep.all():
+        return cells
+    moved = np.cumsum(keep) - 1
+    kept = keep[cells.sketches.owner]
+    columns = {name: getattr(cells, name)[keep] for name in Cells._fields if name not in ("rest", "sketches")}
+    return Cells(
+        **columns,
+        rest={int(moved[row]): value for row, value in cells.rest.items() if keep[row]},
+        sketches=Sketches(moved[cells.sketches.owner[kept]], cells.sketches.codes[kept], cells.sketches.counts[kept]),
+    )
+
+
+def kept_of(levels: Mapping[str, Cells], horizons: Mapping[str, int]) -> dict[str, Cells]:
+    """Return the cells that do not lie below the horizons."""
+    return {resolution: select(cells, cells.bucket >= horizons[resolution]) for resolution, cells in levels.items()}
+
+
+def group_rows(*columns: Ints) -> tuple[Ints, Ints]:
+    """Return the stable order that sorts rows by *columns*, the first one foremost, and where in it groups start."""
+    rows = len(columns[0])
+    bits = rows.bit_length()
+    lows = [int(column.min()) for column in columns]
+    spans = [int(column.max()) - low + 1 for column, low in zip(columns, lows, strict=True)]
+    if math.prod(spans) << bits >= 2**63:
+        order = np.lexsort(columns[::-1])
+        return order, starts_of_runs(*(column[order] for column in columns))
+    keys = columns[0] - lows[0]
+    for column, low, span in zip(columns[1:], lows[1:], spans[1:], strict=True):
+        keys *= span
+        keys += column
+        keys -= low
+    # The row rides in the key's low bits: a plain sort is several times faster than an argsort.
+    keys <<= bits
+    keys |= np.arange(rows)
+    keys.sort()
+    return keys & ((1 << bits) - 1), starts_of_runs(keys >> bits)
+
+
+def starts_of_runs(*columns: Ints) -> Ints:
+    """Return where rows differ from the row before; the first one does."""
+    changed = np.empty(len(columns[0]), bool)
+    changed[:1] = True
+    np.not_equal(columns[0][1:], columns[0][:-1], out=changed[1:])
+    for column in columns[1:]:
+        changed[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(changed)
+
+
+def sizes_of(starts: Ints, rows: int) -> Ints:
+    """How many rows each group has."""
+    sizes = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
+    sizes[-1:] = rows - starts[-1:]
+    return sizes
+
+
+def add_up(micro: Ints, starts: Ints) -> tuple[Ints, dict[int, Decimal]]:
+    """Add up millionths per group; all of them exactly as decimals where 64 bits might not hold one of them."""
+    if max(int(micro.max(initial=0)), -int(micro.min(initial=0))) * len(micro) < 2**63:
+        return np.add.reduceat(micro, starts), {}
+    totals = np.add.reduceat(micro.astype(object), starts)
+    return np.zeros(len(starts), np.int64), {row: _decimal(total) for row, total in enumerate(totals) if total}
+
+
+def _decimal(micro: int) -> Decimal:
+    return canonical(EXACT.scaleb(Decimal(int(micro)), -6))
+
+
+def _reduce(cells: Cells, order: Ints | slice, starts: Ints) -> Cells:
+    """Make one row of each group of rows; *order* puts groups together, each begins at one of *starts*."""
+    group = np.empty(cells.rows, np.int64)
+    group[order] = np.repeat(np.arange(len(starts)), sizes_of(starts, cells.rows))
+    micro, rest = add_up(cells.micro[order], starts)
+    for row, value in cells.rest.items():
+        to = int(group[row])
+        rest[to] = add(rest.get(to, ZERO), value)
+    last, last_position, last_index = _latest(cells, group, len(starts))
+    return Cells(
+        worker=cells.worker[order][starts],
+        series=cells.series[order][starts],
+        bucket=cells.bucket[order][starts],
+        tally=np.add.reduceat(cells.tally[order], starts),
+        last_us=np.maximum.reduceat(cells.last_us[order], starts),
+        micro=micro,
+        rest=rest,
+        minimum=np.minimum.reduceat(cells.minimum[order], starts),
+        maximum=np.maximum.reduceat(cells.maximum[order], starts),
+        last=last,
+        last_position=last_position,
+        last_index=last_index,
+        sketches=Sketches(*merge_runs(group[cells.sketches.owner], cells.sketches.codes, cells.sketches.counts)),
+    )
+
+
+def _latest(cells: Cells, group: Ints, size: int) -> tuple[Floats, Ints, Ints]:
+    """The latest gauge of each group is the greatest (time, position, index)."""
+    last, position, index = np.full(size, np.nan), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    gauges = np.flatnonzero(~np.isnan(cells.last))
+    if len(gauges):
+        by_age = gauges[np.lexsort((cells.last_index[gauges], cells.last_position[gauges], cells.last_us[gauges]))]
+        to = group[by_age]  # later ones overwrite earlier ones
+        last[to] = cells.last[by_age]
+        position[to] = cells.last_position[by_age]
+        index[to] = cells.last_index[by_age]
+    return last, position, index

@@ -1,0 +1,296 @@
+"""Batches' columns to cells at four resolutions: pure, vectorised, without I/O and without a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import chain, compress
+from operator import attrgetter, itemgetter
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chancy_metrics.events.batch import JobColumns, ObservationColumns
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.facts import SKEW_US, Series
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.fold.cells import (
+    ALL_WORKERS,
+    Cells,
+    Floats,
+    Ints,
+    Sketches,
+    add_up,
+    coarsen,
+    concatenate,
+    group_rows,
+    merge,
+    no_sketches,
+    sizes_of,
+    starts_of_runs,
+)
+from chancy_metrics.projections.fold.exact_sum import exact_sums
+from chancy_metrics.projections.fold.sketch import codes
+from chancy_metrics.projections.rules.built_in import has_wait_time, job_series
+from chancy_metrics.projections.rules.derive import derive
+from chancy_metrics.projections.rules.job_times import OwnTimes, believed_us, job_times, shown_us
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+
+_MINUTE_US = 60_000_000
+_DAY_S = RESOLUTIONS["1day"]
+_DAY_US = _DAY_S * 1_000_000
+_ONE_US = 1_000_000
+
+# glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
+np.empty(31 << 17)
+
+_FUNC_QUEUE_STATE = itemgetter(slice(3))
+
+_T = TypeVar("_T")
+_N = TypeVar("_N", np.int64, np.float64)
+
+
+class Fold(NamedTuple):
+    """What a stretch of the ledger adds.
+
+    Attributes:
+        workers: Names; cells number them from 1.
+        series: Those of the cells, which number them from 0.
+        levels: Resolution -> merged cells; empty without events.
+        counts: What producers left out and what the fold noticed (reason -> how many).
+        dead: Position -> why its batch is not in here.
+        failed: Position and name of a user's rule -> the error for which nothing of that rule is in here.
+        days: Start of a UTC day, seconds since 1970 -> how many of the recorded events are in it.
+    """
+
+    events: int
+    workers: list[str]
+    series: list[Series]
+    levels: dict[str, Cells]
+    counts: Counter[str]
+    dead: dict[int, str]
+    failed: dict[tuple[int, str], str] = {}  # noqa: RUF012 # nobody adds to it
+    days: dict[int, int] = {}  # noqa: RUF012
+
+
+class _Numbers(dict[_T, int]):
+    """Numbers things from 0 in the order they are first seen."""
+
+    def __missing__(self, key: _T) -> int:
+        number = self[key] = len(self)
+        return number
+
+    def of(self, keys: Iterable[_T]) -> Ints:
+        return np.array(list(map(self.__getitem__, keys)), np.int64)
+
+
+def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
+    """Fold *batches*, in any order, under *rules*.
+
+    One that can't be decoded is named in `dead` and adds nothing; a rule that fails on one adds nothing there and is
+    named in `failed`.
+    """
+    workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
+    failed = dict[tuple[int, str], str]()
+    jobs: list[tuple[LogBatch, JobColumns]] = []
+    recorded: list[tuple[LogBatch, ObservationColumns]] = []
+    observations: list[tuple[LogBatch, ObservationColumns]] = []
+    # By position, so that of two gauges in one instant the later row is the latest.
+    for batch in sorted(batches, key=attrgetter("position")):
+        try:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec) as error:
+            dead[batch.position] = str(error)
+            continue
+        counts.update(decoded.counts)
+        if decoded.jobs is not None:
+            jobs.append((batch, decoded.jobs))
+        if decoded.observations is not None:
+            recorded.append((batch, decoded.observations))
+        derived, failures = derive(decoded, rules, batch.appended_us, batch.without)
+        failed.update({(batch.position, name): error for name, error in failures.items()})
+        if derived.observations is not None:
+            observations.append((batch, derived.observations))
+    events = sum(batch.events for batch in batches if batch.position not in dead)
+    parts = []
+    if jobs:
+        parts.append(_job_cells(jobs, workers, series, counts))
+    if observations:
+        parts.append(_observation_cells(observations, workers, series, counts))
+    if not parts:
+        return Fold(events, [], [], {}, counts, dead, failed)
+    cells = concatenate(parts)
+    used = np.bincount(cells.series, minlength=len(series)) > 0
+    cells = cells._replace(series=(np.cumsum(used) - 1)[cells.series])
+    days = _days([*jobs, *recorded])
+    return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead, failed, days)
+
+
+def _days(stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -> dict[int, int]:
+    """Count the recorded events by day, each once, however many series it feeds."""
+    at_us = np.concatenate([believed_us(columns.at_us, batch.appended_us) for batch, columns in stretch])
+    day = at_us // _DAY_US
+    if day.min() == day.max():
+        return {int(day[0]) * _DAY_S: len(day)}
+    days, events = np.unique(day, return_counts=True)
+    return dict(zip((days * _DAY_S).tolist(), events.tolist(), strict=True))
+
+
+def _levels(cells: Cells) -> dict[str, Cells]:
+    """Merge the minutes, of all workers together and of each, and derive each coarser level from the finer."""
+    together = merge(cells._replace(worker=np.full(cells.rows, ALL_WORKERS)))
+    if cells.worker.min() == cells.worker.max():
+        own = together._replace(worker=np.full(together.rows, cells.worker[0]), sketches=no_sketches())
+    else:
+        own = merge(cells._replace(sketches=no_sketches()))
+    level = concatenate([together, own])
+    levels = {}
+    for resolution, width in RESOLUTIONS.items():
+        levels[resolution] = level = coarsen(level, width)
+    return levels
+
+
+def _job_cells(
+    jobs: list[tuple[LogBatch, JobColumns]], workers: _Numbers[str], series: _Numbers[Series], counts: Counter[str]
+) -> Cells:
+    kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
+    kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
+    own = OwnTimes.of([columns for _, columns in jobs])
+    worker, appended_us = _who_and_when(jobs, workers)
+    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
+    known, took_us, skewed = job_times(own, may_wait, appended_us)
+    counts["skewed"] += int(np.count_nonzero(skewed))
+    at_us = believed_us(own.at_us, appended_us)
+    # Group by (worker, kind, minute) first: everything after works on groups, which are few.
+    minute = at_us // _MINUTE_US
+    order, starts = group_rows(worker, kind, minute)
+    heads, size = order[starts], len(starts)
+    tally, at_us = sizes_of(starts, len(order)), at_us[order]
+    last_us = np.maximum.reduceat(at_us, starts)
+    # The two times of each update, one below the other, without those it does not have.
+    places = np.flatnonzero(known.take(order, axis=1))
+    micro = shown_us(took_us.take(order, axis=1).ravel()[places])
+    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(tally, 2))[places]
+    starts = starts_of_runs(timed)
+    total, rest = add_up(micro, starts)
+    timed_tally = sizes_of(starts, len(places))
+
+    def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
+        return np.concatenate((counted, counted, of_times))
+
+    # Every group feeds two pairs of counters, and a pair of histograms with each of the times it has.
+    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts])), size)
+    head = heads[group]
+    fed = series.of(chain.from_iterable(job_series(*names) for names in kinds)).reshape(len(kinds), 4, 2)
+    return _cells(
+        worker=worker[head],
+        series=fed[kind[head], measure],
+        bucket=minute[head] * 60,
+        tally=below(tally, timed_tally),
+        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[places], starts)),
+        sums=(below(tally * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
+        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
+        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
+        seen=np.repeat(np.arange(2 * size, len(head)), timed_tally),
+        values=micro / _ONE_US,
+    )
+
+
+def _observation_cells(
+    observations: list[tuple[LogBatch, ObservationColumns]],
+    workers: _Numbers[str],
+    series: _Numbers[Series],
+    counts: Counter[str],
+) -> Cells:
+    number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
+    # A -0.0 would make minimum and maximum depend on the order.
+    values = np.concatenate([columns.values for _, columns in observations]) + 0.0
+    worker, appended_us = _who_and_when(observations, workers)
+    at_us = np.concatenate([columns.at_us for _, columns in observations])
+    counts["skewed"] += int(np.count_nonzero(at_us > appended_us + SKEW_US))
+    at_us = believed_us(at_us, appended_us)
+    minute = at_us // _MINUTE_US
+    order, starts = group_rows(worker, number, minute)
+    heads = order[starts]
+    group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
+    values, at_us = values[order], at_us[order]
+    kinds = np.array([key.kind for key in series])[number[heads]]
+    histogram = (kinds == "histogram")[group]
+    sums = exact_sums(values, group, len(starts))
+    cells = _cells(
+        worker=worker[heads],
+        series=number[heads][:, None],
+        bucket=minute[heads] * 60,
+        tally=sizes_of(starts, len(order)),
+        last_us=np.maximum.reduceat(at_us, starts),
+        sums=(np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
+        minimum=np.minimum.reduceat(values, starts),
+        maximum=np.maximum.reduceat(values, starts),
+        seen=group[histogram],
+        values=values[histogram],
+    )
+    # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
+    latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
+    position, index = (
+        np.concatenate(column)[order[latest]]
+        for column in zip(
+            *((np.full(len(c.values), b.position), np.arange(len(c.values))) for b, c in observations), strict=True
+        )
+    )
+    last = np.where(kinds == "gauge", values[latest], np.nan)
+    return cells._replace(last=last, last_position=position, last_index=index)
+
+
+def _who_and_when(
+    stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
+) -> tuple[Ints, Ints]:
+    """Return each row's worker and when it was appended."""
+    sizes = [len(columns.at_us) for _, columns in stretch]
+    worker = np.repeat(workers.of(batch.worker for batch, _ in stretch) + 1, sizes)
+    return worker, np.repeat([batch.appended_us for batch, _ in stretch], sizes)
+
+
+def _cells(
+    *,
+    worker: Ints,
+    series: Ints,
+    bucket: Ints,
+    tally: Ints,
+    last_us: Ints,
+    sums: tuple[Ints, dict[int, Decimal]],
+    minimum: Floats,
+    maximum: Floats,
+    seen: Ints,
+    values: Floats,
+) -> Cells:
+    """Make a cell for each group and each of its series.
+
+    Args:
+        series: A row a group, a column a series; the other columns hold one value a group.
+        seen: The group of each of the *values* that go into sketches.
+    """
+    size, width = series.shape
+    micro, rest = sums
+    return Cells(
+        worker=np.repeat(worker, width),
+        series=series.ravel(),
+        bucket=np.repeat(bucket, width),
+        tally=np.repeat(tally, width),
+        last_us=np.repeat(last_us, width),
+        micro=np.repeat(micro, width),
+        rest={row * width + copy: total for row, total in rest.items() for copy in range(width)},
+        minimum=np.repeat(minimum, width),
+        maximum=np.repeat(maximum, width),
+        last=np.full(size * width, np.nan),
+        last_position=np.zeros(size * width, np.int64),
+        last_index=np.zeros(size * width, np.int64),
+        sketches=Sketches(
+            np.add.outer(np.arange(width), seen * width).ravel(),
+            np.tile(codes(values), width),
+            np.ones(len(seen) * width, np.int64),
+        ),
+    )

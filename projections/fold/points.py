@@ -1,0 +1,125 @@
+"""One point of a projection, spelled out, and where two projections differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.projections.fold.cells import Cells, kept_of
+from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.sketch import encode_many, starts_of
+
+
+class Point(NamedTuple):
+    """One point of a projection, spelled out.
+
+    Attributes:
+        worker: Worker id; None in the points that hold all workers.
+        tally: How many observations.
+        bucket: Start of the bucket, seconds since 1970.
+        last: Latest value of a gauge, else None.
+        sketch: Encoded quantile sketch of a merged histogram, else b"".
+        place: Position and index that gauge value has in the order, which decide between equal times.
+    """
+
+    resolution: str
+    worker: str | None
+    series: Series
+    bucket: int
+    tally: int
+    sum: Decimal
+    minimum: float
+    maximum: float
+    last_us: int
+    last: float | None
+    sketch: bytes
+    place: tuple[int, int] | None = None
+
+
+class Difference(NamedTuple):
+    """A point that two projections do not agree on; None where one does not have it."""
+
+    resolution: str
+    worker: str | None
+    series: Series
+    bucket: int
+    old: Point | None
+    new: Point | None
+
+    @property
+    def at(self) -> str:
+        """The place in words."""
+        return f"{self.series.key} {self.resolution} {self.bucket} worker {self.worker or 'all'}"
+
+    @property
+    def change(self) -> str:
+        """What differs in words."""
+        if self.old is None or self.new is None:
+            return f"only in the {'new' if self.old is None else 'old'}"
+        return ", ".join(
+            f"{name} {old!r} -> {new!r}"
+            for name, old, new in zip(Point._fields, self.old, self.new, strict=True)
+            if old != new
+        )
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.change}"
+
+
+def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
+    """Return where two projections differ, exactly, sorted by place; [] if they are the same."""
+    olds = {point[:4]: point for point in old}
+    news = {point[:4]: point for point in new}
+    places = sorted(olds.keys() | news.keys(), key=lambda place: (place[0], place[1] or "", *place[2:]))
+    return [
+        Difference(*place, olds.get(place), news.get(place)) for place in places if olds.get(place) != news.get(place)
+    ]
+
+
+def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
+    """Spell out a fold's points, without those below the horizons."""
+    return [
+        point
+        for resolution, cells in kept_of(folded.levels, horizons).items()
+        for point in spell_out(resolution, cells, [None, *folded.workers], folded.series)
+    ]
+
+
+def spell_out(resolution: str, cells: Cells, workers: Sequence[str | None], series: Sequence[Series]) -> list[Point]:
+    """Return each row of cells as a point."""
+    starts = starts_of(cells.sketches.owner, cells.rows)
+    sketches = encode_many(starts, cells.sketches.codes, cells.sketches.counts)
+    lengths = (starts[1:] - starts[:-1]).tolist()
+    return [
+        Point(
+            resolution,
+            workers[worker],
+            series[number],
+            bucket,
+            count,
+            cells.sum_of(row),
+            minimum,
+            maximum,
+            last_us,
+            None if last != last else last,
+            sketches[row] if lengths[row] else b"",
+            None if last != last else (position, index),
+        )
+        for row, (worker, number, bucket, count, minimum, maximum, last_us, last, position, index) in enumerate(
+            zip(
+                cells.worker.tolist(),
+                cells.series.tolist(),
+                cells.bucket.tolist(),
+                cells.tally.tolist(),
+                cells.minimum.tolist(),
+                cells.maximum.tolist(),
+                cells.last_us.tolist(),
+                cells.last.tolist(),
+                cells.last_position.tolist(),
+                cells.last_index.tolist(),
+                strict=True,
+            )
+        )
+    ]

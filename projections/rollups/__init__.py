@@ -1,0 +1,1 @@
+"""Points in the database: rows, the numbers of names, and the shared cache."""

@@ -1,0 +1,172 @@
+"""Small numbers that stand for series and for worker ids in the rollups; given once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, merge
+from chancy_metrics.projections.fold.fold import Fold
+
+
+class Numbered(NamedTuple):
+    """A fold's cells in the database's numbers, in the order of those."""
+
+    levels: dict[str, Cells]
+    series: list[int]
+    workers: list[int]
+
+
+async def number(connection: AsyncConnection[TupleRow], tables: Tables, folded: Fold) -> Numbered:
+    """Put the database's numbers into a fold's cells, giving new names theirs in transactions of their own."""
+    if not folded.levels:
+        return Numbered({}, [], [])
+    by_series = await number_series(connection, tables, folded.series)
+    by_name = await number_workers(connection, tables, folded.workers)
+    series = [by_series[one] for one in folded.series]
+    workers = [by_name[name] for name in folded.workers]
+    return Numbered(await to_thread.run_sync(renumber, folded.levels, series, workers), series, workers)
+
+
+def renumber(levels: Mapping[str, Cells], series: Sequence[int], workers: Sequence[int]) -> dict[str, Cells]:
+    """Return *levels* with other numbers: `series[i]` for series i, `workers[i]` for worker i + 1."""
+    series_numbers, worker_numbers = np.array(series, np.int64), np.array([ALL_WORKERS, *workers], np.int64)
+    return {
+        resolution: merge(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
+        for resolution, cells in levels.items()
+    }
+
+
+async def number_series(
+    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
+) -> dict[Series, int]:
+    """Return the number of each series, giving new ones theirs.
+
+    In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
+    """
+    known = await _find_series(connection, tables, series)
+    for attempt in count():  # again if clean-up took one before it had a point
+        if not (missing := sorted(set(series) - known.keys())):
+            break
+        if attempt:
+            await _catch_up(connection, tables.series)
+        async with short_transaction(connection) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    INSERT INTO {series} (key, kind, unit)
+                    SELECT *
+                    FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[])
+                    ON CONFLICT DO NOTHING
+                    """
+                ).format(series=tables.series),
+                _columns(missing),
+            )
+        known |= await _find_series(connection, tables, missing)
+    return known
+
+
+async def number_workers(
+    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
+) -> dict[str, int]:
+    """Return the number of each worker id, giving new ones theirs; like `number_series`."""
+    known = await _find_workers(connection, tables, workers)
+    for attempt in count():
+        if not (missing := sorted(set(workers) - known.keys())):
+            break
+        if attempt:
+            await _catch_up(connection, tables.workers)
+        async with short_transaction(connection) as cursor:
+            await cursor.execute(
+                sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(
+                    workers=tables.workers
+                ),
+                {"names": missing},
+            )
+        known |= await _find_workers(connection, tables, missing)
+    return known
+
+
+async def still_numbered(
+    cursor: AsyncCursor[TupleRow], tables: Tables, series: Sequence[int], workers: Sequence[int]
+) -> bool:
+    """Whether these numbers still stand for something; clean-up deletes unused ones under the version's lock."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT (SELECT count(*) FROM {series} WHERE id = ANY(%(series)s)),
+                (SELECT count(*) FROM {workers} WHERE id = ANY(%(workers)s))
+            """
+        ).format(series=tables.series, workers=tables.workers),
+        {"series": list(series), "workers": list(workers)},
+    )
+    return await cursor.fetchone() == (len(series), len(workers))
+
+
+async def _catch_up(connection: AsyncConnection[TupleRow], table: sql.Identifier) -> None:
+    """Take a table's sequence past the numbers that are in it.
+
+    A restore of data alone, or a switch-over by logical replication, leaves it behind, and each try would then use up
+    as many taken numbers as there are new names.
+    """
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT setval(s.name, max(t.id))
+                FROM {table} t
+                CROSS JOIN (SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass) AS s (name)
+                GROUP BY s.name
+                HAVING max(t.id) > coalesce(pg_sequence_last_value(s.name), 0)
+                """
+            ).format(table=table),
+            {"table": table.as_string(cursor)},
+        )
+
+
+async def _find_series(
+    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
+) -> dict[Series, int]:
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT s.key, s.kind, s.unit, s.id
+                FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[]) AS wanted (key, kind, unit)
+                JOIN {series} s
+                    ON s.key = wanted.key
+                    AND s.kind = wanted.kind
+                    AND s.unit = wanted.unit
+                """
+            ).format(series=tables.series),
+            _columns(series),
+        )
+        return {Series(*row[:3]): row[3] for row in await cursor.fetchall()}
+
+
+async def _find_workers(
+    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
+) -> dict[str, int]:
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL("SELECT name, id FROM {workers} WHERE name = ANY(%(names)s)").format(workers=tables.workers),
+            {"names": list(workers)},
+        )
+        return dict(await cursor.fetchall())
+
+
+def _columns(series: Sequence[Series]) -> dict[str, list[str]]:
+    return {
+        "keys": [one.key for one in series],
+        "kinds": [one.kind for one in series],
+        "units": [one.unit for one in series],
+    }

@@ -1,0 +1,252 @@
+"""Cells into the rollups, and the changed merged points back out of what the database made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, Sketches, select
+from chancy_metrics.projections.fold.sketch import (
+    decode_many,
+    encode,
+    encode_many,
+    merge_runs,
+    quantile_many,
+    starts_of,
+)
+from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
+from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
+
+QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
+
+#: Rows of one statement.
+_PIECE_ROWS = 20_000
+
+#: A sum as a finite float64: beyond the largest one, the largest one, since JSON has no infinity.
+FINITE_SUM = sql.SQL(
+    "CASE WHEN abs(r.sum) <= 1.7976931348623157e308 THEN r.sum::float8"
+    " ELSE sign(r.sum)::float8 * 1.7976931348623157e308 END"
+)
+
+# What a row becomes: n holds what is added, the quantiles and the sketch are already those of both together.
+_SUM_UP = """
+SET count = r.count + n.count,
+    last_us = greatest(r.last_us, n.last_us),
+    sum = trim_scale(r.sum + n.sum),
+    min = least(r.min, n.min),
+    max = greatest(r.max, n.max),
+    last = CASE WHEN {newer} THEN n.last ELSE r.last END,
+    last_position = CASE WHEN {newer} THEN n.last_position ELSE r.last_position END,
+    last_index = CASE WHEN {newer} THEN n.last_index ELSE r.last_index END,
+    p50 = n.p50,
+    p95 = n.p95,
+    p99 = n.p99,
+    sketch = n.sketch
+"""
+_NEWER = sql.SQL("(n.last_us, n.last_position, n.last_index) > (r.last_us, r.last_position, r.last_index)")
+
+# By ctid, since nobody else changes rows of a version whose lock is held: LIMIT keeps the look-up one for each row
+# whatever the statistics say, and no row is locked first, as ON CONFLICT DO UPDATE does, at half as much WAL again.
+_ADD = """
+WITH added AS MATERIALIZED (
+    SELECT a.worker, a.series, a.bucket, a.count, a.last_us,
+        trim_scale(a.micro * 0.000001 + coalesce(a.rest, 0)) AS sum, a.min, a.max,
+        a.last, a.last_position, a.last_index, a.p50, a.p95, a.p99, a.sketch, there.place
+    FROM unnest(
+        %(worker)s::integer[], %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
+        %(micro)s::bigint[], %(rest)s::numeric[], %(min)s::float8[], %(max)s::float8[],
+        %(last)s::float8[], %(last_position)s::bigint[], %(last_index)s::integer[],
+        %(p50)s::float8[], %(p95)s::float8[], %(p99)s::float8[], %(sketch)s::bytea[]
+    ) AS a (
+        worker, series, bucket, count, last_us, micro, rest, min, max,
+        last, last_position, last_index, p50, p95, p99, sketch
+    )
+    LEFT JOIN LATERAL (
+        SELECT f.ctid AS place
+        FROM {rollup} f
+        WHERE f.version = %(version)s
+            AND f.worker = a.worker
+            AND f.series = a.series
+            AND f.bucket = a.bucket
+        LIMIT 1
+    ) AS there ON true
+), updated AS (
+    UPDATE {rollup} r
+    {sum_up}
+    FROM added n
+    WHERE r.ctid = n.place
+    {returning}
+), inserted AS (
+    INSERT INTO {rollup} AS r (
+        version, worker, series, bucket, count, last_us, sum, min, max,
+        last, last_position, last_index, p50, p95, p99, sketch
+    )
+    SELECT %(version)s, n.worker, n.series, n.bucket, n.count, n.last_us, n.sum, n.min, n.max,
+        n.last, n.last_position, n.last_index, n.p50, n.p95, n.p99, n.sketch
+    FROM added n
+    WHERE n.place IS NULL
+    {returning}
+)
+{answer}
+"""
+_CHANGED = "RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.max, r.last, r.p50, r.p95, r.p99"
+
+
+async def store(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, levels: Mapping[str, Cells]
+) -> dict[str, ChangedPoints]:
+    """Add merged cells, whose numbers are those of the database, to the rollups of *version*.
+
+    The caller holds the version's lock; rows are written in one order everywhere.
+
+    Returns:
+        The merged points that changed, with their new values.
+    """
+    take_arrays(cursor)
+    changed = {}
+    for resolution, cells in levels.items():
+        if not cells.rows:
+            continue
+        merged = cells.worker == ALL_WORKERS
+        sum_up = sql.SQL(_SUM_UP).format(newer=_NEWER)
+        add = partial(sql.SQL(_ADD).format, rollup=tables.rollup(resolution), sum_up=sum_up)
+        rows: list[TupleRow] = []
+        for piece in _pieces(select(cells, merged)):
+            together = await _with_stored_sketches(cursor, tables, version, resolution, piece)
+            await cursor.execute(
+                add(
+                    returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
+                    answer=sql.SQL("SELECT * FROM updated UNION ALL SELECT * FROM inserted"),
+                ),
+                await to_thread.run_sync(_parameters, version, together),
+                binary=True,
+            )
+            rows += await cursor.fetchall()
+        changed[resolution] = changed_points(rows)
+        for piece in _pieces(select(cells, ~merged)):
+            await cursor.execute(
+                add(returning=sql.SQL(""), answer=sql.SQL("SELECT")),
+                await to_thread.run_sync(_parameters, version, piece),
+            )
+    return changed
+
+
+def _pieces(cells: Cells) -> Iterator[Cells]:
+    """Cut *cells* into pieces that take a moment each: the server ends a transaction that is idle for seconds."""
+    if cells.rows <= _PIECE_ROWS:
+        yield cells
+        return
+    number = np.arange(cells.rows) // _PIECE_ROWS
+    for piece in range(int(number[-1]) + 1):
+        yield select(cells, number == piece)
+
+
+def changed_points(rows: list[TupleRow]) -> ChangedPoints:
+    """Make columns of rows of (series, bucket, *COLUMNS)."""
+    table = np.array(rows, np.float64).reshape(-1, 2 + len(COLUMNS))
+    return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
+
+
+async def _with_stored_sketches(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, resolution: str, cells: Cells
+) -> Cells:
+    """Merge the sketches that lie in the rollup into those of *cells*: they are what the rows shall hold."""
+    owners = np.unique(cells.sketches.owner)
+    if not len(owners):
+        return cells
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT n.owner, r.min, r.max, r.sketch
+            FROM unnest(%(owner)s::integer[], %(series)s::integer[], %(bucket)s::bigint[])
+                AS n (owner, series, bucket)
+            -- LIMIT keeps this a look-up for each row: as a join it may be planned as a scan of all that is kept.
+            CROSS JOIN LATERAL (
+                SELECT f.min, f.max, f.sketch
+                FROM {rollup} f
+                WHERE f.version = %(version)s
+                    AND f.worker = 0
+                    AND f.series = n.series
+                    AND f.bucket = n.bucket
+                LIMIT 1
+            ) AS r
+            """
+        ).format(rollup=tables.rollup(resolution)),
+        {
+            "version": version,
+            "owner": integers(owners),
+            "series": integers(cells.series[owners]),
+            "bucket": bigints(cells.bucket[owners]),
+        },
+        binary=True,
+    )
+    stored = await cursor.fetchall()
+    if not stored:
+        return cells
+    return await to_thread.run_sync(_merge_sketches, cells, stored)
+
+
+def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
+    rows, least, most, sketches = zip(*stored, strict=True)
+    row = np.array(rows, np.int64)
+    minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
+    minimum[row], maximum[row] = np.minimum(minimum[row], least), np.maximum(maximum[row], most)
+    owner, codes, counts = _decode_sound(sketches)
+    runs = merge_runs(
+        np.concatenate((cells.sketches.owner, row[owner])),
+        np.concatenate((cells.sketches.codes, codes)),
+        np.concatenate((cells.sketches.counts, counts)),
+    )
+    return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs))
+
+
+def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
+    """Decode stored sketches; one that is broken counts as empty, lest no fold passes it: `verify` finds its point."""
+    sound = list(sketches)
+    try:
+        return decode_many(sound)
+    except Damaged:
+        for number, data in enumerate(sketches):
+            try:
+                decode_many([data])
+            except Damaged:
+                sound[number] = encode([], [])
+        return decode_many(sound)
+
+
+def _parameters(version: int, cells: Cells) -> dict[str, Any]:
+    rest = ["NULL"] * cells.rows
+    for row, value in cells.rest.items():
+        rest[row] = str(value)
+    gauges = ~np.isnan(cells.last)
+    starts = starts_of(cells.sketches.owner, cells.rows)
+    sketches = starts, cells.sketches.codes, cells.sketches.counts
+    has_sketch = starts[1:] > starts[:-1]
+    return {
+        "version": version,
+        "worker": integers(cells.worker),
+        "series": integers(cells.series),
+        "bucket": bigints(cells.bucket),
+        "count": bigints(cells.tally),
+        "last_us": bigints(cells.last_us),
+        "micro": bigints(cells.micro),
+        "rest": f"{{{','.join(rest)}}}",
+        "min": doubles(cells.minimum),
+        "max": doubles(cells.maximum),
+        "last": doubles(cells.last, gauges),
+        "last_position": bigints(cells.last_position, gauges),
+        "last_index": integers(cells.last_index, gauges),
+        "sketch": blobs([data if has else b"" for data, has in zip(encode_many(*sketches), has_sketch, strict=True)]),
+    } | {
+        name: doubles(quantile_many(*sketches, q, cells.minimum, cells.maximum), has_sketch)
+        for name, q in QUANTILES.items()
+    }

@@ -1,0 +1,1 @@
+"""Which series an event feeds."""

@@ -1,0 +1,80 @@
+"""Which events of a batch feed one series, and with which values: what the fold adds up, told apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.facts import Series
+from chancy_metrics.projections.rules.built_in import job_series
+from chancy_metrics.projections.rules.derive import made_of
+from chancy_metrics.projections.rules.job_times import has_times, shown_us, times_of
+from chancy_metrics.projections.rules.rule_set import RuleSet
+
+#: Of a job update's series those that count it, those of its run time, and those of its wait time.
+_COLUMNS = slice(4), slice(4, 6), slice(6, 8)
+_Mask = NDArray[np.bool_]
+
+
+class Fed(NamedTuple):
+    """Observations of one series in one batch.
+
+    Attributes:
+        indexes: Of the event each was made of.
+        at_us: When that event happened by its own clock, microseconds since 1970.
+    """
+
+    indexes: NDArray[np.int64]
+    at_us: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()) -> Fed:
+    """Return what *batch*, which was appended then, feeds *series* with, by event.
+
+    Rules that fail on it, or are named in *without*, feed nothing.
+    """
+    parts = [Fed(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    jobs = batch.jobs
+    if jobs is not None:
+        parts += _updates(jobs, series, appended_us)
+        for made in made_of(jobs, rules, appended_us, without).made:
+            if made.columns.series == [series]:
+                parts.append(Fed(made.rows, made.columns.at_us, made.columns.values))
+    if batch.observations is not None:
+        parts += _recorded(batch.observations, series, 0 if jobs is None else len(jobs.at_us))
+    together = Fed(*map(np.concatenate, zip(*parts, strict=True)))
+    order = np.argsort(together.indexes, kind="stable")  # a rule may name its rows in any order
+    return Fed(together.indexes[order], together.at_us[order], together.values[order])
+
+
+def _updates(jobs: JobColumns, series: Series, appended_us: int) -> Iterator[Fed]:
+    counted, ran, waited = updates_that_feed(jobs, series.__eq__)
+    times = times_of(jobs, appended_us)
+    for mask, took_us in ((counted, None), (ran, times.took_us[0]), (waited, times.took_us[1])):
+        rows = np.flatnonzero(mask)
+        yield Fed(rows, jobs.at_us[rows], np.ones(len(rows)) if took_us is None else shown_us(took_us[rows]) / 1e6)
+
+
+def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tuple[_Mask, _Mask, _Mask]:
+    """Which updates feed a built-in series that *matches*: as one more, with their run time, with their wait time."""
+    fed = np.array([[matches(series) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)
+    if not fed.any():
+        nothing = np.zeros(len(jobs.at_us), np.bool_)
+        return nothing, nothing, nothing
+    counts, runs, waits = (np.logical_or.reduce(fed[:, columns], axis=1)[jobs.combo] for columns in _COLUMNS)
+    has_run, has_wait = has_times(jobs)
+    return counts, runs & has_run, waits & has_wait
+
+
+def _recorded(columns: ObservationColumns, series: Series, first: int) -> Iterator[Fed]:
+    bounds = pairwise(accumulate(columns.lengths.tolist(), initial=0))
+    for one, (start, end) in zip(columns.series, bounds, strict=True):
+        if one == series:
+            rows = slice(start, end)
+            yield Fed(np.arange(first + start, first + end), columns.at_us[rows], columns.values[rows])

@@ -1,0 +1,1 @@
+"""Events found in the log by what is asked of them."""

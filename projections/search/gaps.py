@@ -1,0 +1,122 @@
+"""What a search of the log could not look at: batches that can't be read, and days that have left the log."""
+
+from __future__ import annotations
+
+from datetime import date
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.humanize import counted
+from chancy_metrics.events.ledger import LedgerRow
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.search.query import Selection, start_of
+
+_DAY_US = 86_400_000_000
+
+
+class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap"):
+    """A batch that may hold what is looked for, and can't be read; or the kept meta of one event in it.
+
+    Attributes:
+        error: Why, in a sentence.
+        index: Of that event, which is listed without its meta; None where it is the whole batch.
+    """
+
+    position: int
+    day: date
+    producer: UUID
+    sequence: int
+    events: int
+    error: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        if self.index is not None:
+            return f"the kept meta of event {self.position}:{self.index} could not be read: {self.error}"
+        return (
+            f"the batch at position {self.position} ({counted(self.events, 'event')}, batch {self.sequence} of "
+            f"producer {self.producer} on {self.day}) could not be read: {self.error}"
+        )
+
+
+class Pruned(msgspec.Struct, frozen=True, tag="pruned", tag_field="gap"):
+    """A day that has left the log, or (None) days so long gone that they are forgotten.
+
+    Attributes:
+        last_position: Of its last batch.
+    """
+
+    day: date | None
+    last_position: int
+
+    def __str__(self) -> str:
+        return (
+            f"{'older days have' if self.day is None else f'{self.day} has'} left the log: what was recorded there up "
+            f"to position {self.last_position} is in the numbers and can't be listed"
+        )
+
+
+class DamagedSummary(msgspec.Struct, frozen=True, tag="summary", tag_field="gap"):
+    """A row of the skip index that is not what was written; the batches it is about were read all the same."""
+
+    first_position: int
+    last_position: int
+
+    def __str__(self) -> str:
+        return (
+            f"the summary of positions {self.first_position} to {self.last_position} is damaged: these were read "
+            "without it; `chancy-metrics audit check` says more"
+        )
+
+
+Gap = Unreadable | Pruned | DamagedSummary
+
+
+def unreadable(row: LedgerRow, error: str, index: int | None = None) -> Unreadable:
+    return Unreadable(row.position, *row.batch_id, row.events, error, index)
+
+
+def place_of(gap: Gap) -> tuple[int, int]:
+    """Where it is in the order, position and index; a day where it ends."""
+    return (gap.position, gap.index or 0) if isinstance(gap, Unreadable) else (gap.last_position, 0)
+
+
+async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int) -> list[Pruned]:
+    """Return what has left the log of the positions past *after*, oldest first, without days that had no batch."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT NULL::date, min(position) - 1
+            FROM {ledger}
+            HAVING min(position) - 1 > %(after)s
+            UNION ALL
+            (
+                SELECT day, last_position
+                FROM {days}
+                WHERE state IN ('opening', 'gone')
+                    AND last_position > %(after)s
+                ORDER BY day
+            )
+            """
+        ).format(ledger=tables.ledger, days=tables.days),
+        {"after": after},
+    )
+    return [Pruned(*row) for row in await cursor.fetchall()]
+
+
+def concerns(selection: Selection, pruned: Pruned) -> bool:
+    """Whether a day that is gone may have held what is looked for; an event is never later than the day's end or so."""
+    return pruned.day is None or selection.since_us < start_of(pruned.day) + 2 * _DAY_US
+
+
+def may_have_matched(selection: Selection, row: LedgerRow) -> bool:
+    """Whether a lost batch may have held what is looked for: only its producer is known, and about when it was."""
+    start_us = start_of(row.batch_id.day)
+    return (
+        selection.producer in (None, row.batch_id.producer)
+        and selection.since_us < start_us + 2 * _DAY_US
+        and selection.until_us > start_us - _DAY_US
+    )

@@ -1,0 +1,141 @@
+"""Summaries of what is new in the order, made a stretch at a time by whoever keeps the tables in shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from anyio import to_thread
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.batch import DecodedBatch
+from chancy_metrics.events.bloom import make_filter
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
+from chancy_metrics.events.ledger import LedgerRow, read_ledger
+from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.skip_index import Summary, forget_summaries, last_summarised, write_summary
+from chancy_metrics.projections.rules.built_in import job_series
+from chancy_metrics.projections.search.query import names_of, text_token
+
+#: A stretch ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
+STRETCH_EVENTS = 10_000
+STRETCH_BYTES = 32 << 20
+STRETCH_BATCHES = 512
+#: Stretches one call makes, and summaries it lets go: pieces that nobody waits for.
+STRETCHES = 200
+
+
+async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int = STRETCHES) -> int:
+    """Summarise up to *most* full stretches behind the last one, and let go what has left the log.
+
+    Each stretch is read in one short transaction and written in another; between them nothing is held. Two at once
+    do no harm: whoever comes second has worked in vain.
+
+    Args:
+        connection: An autocommit one outside a transaction.
+
+    Returns:
+        How many stretches it wrote; fewer than *most* when it has caught up.
+    """
+    written = 0
+    while written < most:
+        async with short_transaction(connection, index_only=True) as cursor:
+            rows = _stretch(
+                await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=STRETCH_BATCHES)
+            )
+            # Read before the batches: of a day that leaves meanwhile some are missing, and then nothing is said.
+            gone = await gone_days(cursor, tables)
+            kept = [row for row in rows if row.batch_id.day not in gone]
+            batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in kept])
+        if not rows:
+            break
+        summary = await to_thread.run_sync(describe, rows, batches, len(batches) == len(kept))
+        async with short_transaction(connection) as cursor:
+            if not await write_summary(cursor, tables, summary):
+                break
+        written += 1
+    async with short_transaction(connection) as cursor:
+        await forget_summaries(cursor, tables, piece=STRETCHES)
+    return written
+
+
+def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: bool = True) -> Summary:
+    """Summarise a stretch of the order.
+
+    Args:
+        batches: Those of *rows* that have not left the log.
+        complete: Whether none of them is lost. If one is, or can't be decoded, the summary says nothing.
+    """
+    tokens: set[bytes] = set()
+    first_us: list[int] = []
+    last_us: list[int] = []
+    for batch in batches:
+        try:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec):
+            complete = False
+            break
+        for columns in (decoded.jobs, decoded.observations):
+            if columns is not None:
+                at_us = np.minimum(columns.at_us, batch.appended_us)
+                first_us.append(int(at_us.min()))
+                last_us.append(int(at_us.max()))
+        tokens |= tokens_of(batch, decoded)
+    return Summary(
+        rows[0].position,
+        rows[-1].position,
+        max(row.batch_id.day for row in rows),
+        min(first_us, default=None) if complete else None,
+        max(last_us, default=None) if complete else None,
+        sum(batch.events for batch in batches),
+        make_filter(tokens) if complete else None,
+    )
+
+
+def tokens_of(batch: LogBatch, decoded: DecodedBatch) -> set[bytes]:
+    """Return the tokens by which the events of a batch may be looked for; those of job ids are joined into one."""
+    found = {text_token("worker", batch.worker), text_token("producer", str(batch.producer))}
+    if decoded.jobs is not None:
+        found |= {decoded.jobs.ids, text_token("kind", "job")}
+        found = found.union(*{_job_tokens(*combo[:3]) for combo in decoded.jobs.combos})
+        for error in {combo.error for combo in decoded.jobs.combos}:
+            found |= {text_token("error", name) for name in names_of(error)}
+    if decoded.observations is not None:
+        for key, kind, _ in decoded.observations.series:
+            found.add(text_token("kind", kind))
+            found |= _key_tokens(key)
+    return found
+
+
+@lru_cache(maxsize=10_000)
+def _job_tokens(func: str, queue: str, state: str) -> frozenset[bytes]:
+    """Tokens of updates of jobs of *func* on *queue*, and of the keys they feed."""
+    own = {text_token("func", func), text_token("queue", queue), text_token("state", state)}
+    return frozenset(own.union(*(_key_tokens(series.key) for series in job_series(func, queue, state))))
+
+
+@lru_cache(maxsize=10_000)
+def _key_tokens(key: str) -> frozenset[bytes]:
+    return frozenset(text_token("key", prefix) for prefix in prefixes_of(key))
+
+
+def prefixes_of(key: str) -> list[str]:
+    """Return *key* and what lies before each of its colons."""
+    ends = [place for place, letter in enumerate(key) if letter == ":"]
+    return [key, *(key[:end] for end in ends if end)]
+
+
+def _stretch(rows: list[LedgerRow]) -> list[LedgerRow]:
+    """Cut a full stretch from the front of *rows*; [] if they do not fill one yet."""
+    events = size = 0
+    for number, row in enumerate(rows, 1):
+        events += row.events
+        size += row.size_bytes
+        if events >= STRETCH_EVENTS or size >= STRETCH_BYTES or number == STRETCH_BATCHES:
+            return rows[:number]
+    return []

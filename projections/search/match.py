@@ -1,0 +1,100 @@
+"""Which rows of a decoded batch are what is looked for, worked out on its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.chain import LogRow
+from chancy_metrics.events.facts import bounded_worker
+from chancy_metrics.events.log import LogBatch
+from chancy_metrics.projections.rules.contributions import updates_that_feed
+from chancy_metrics.projections.rules.job_times import believed_us
+from chancy_metrics.projections.search.query import Selection, names_of
+
+_Mask = NDArray[np.bool_]
+
+
+def may_match(selection: Selection, row: LogRow) -> bool:
+    """Whether a batch may hold events that are looked for, by its row without the payload.
+
+    One that does not say when its events were may have them at any time.
+    """
+    return (
+        (row.first_us is None or min(row.first_us, row.appended_us) < selection.until_us)
+        and (row.last_us is None or min(row.last_us, row.appended_us) >= selection.since_us)
+        and selection.worker in (None, bounded_worker(row.worker))
+        and selection.producer in (None, row.producer)
+    )
+
+
+def matching(selection: Selection, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
+    """Return the indexes of the events of a batch that are looked for, ascending."""
+    parts = []
+    if decoded.jobs is not None:
+        parts.append(_jobs(selection, decoded.jobs) & _in_time(selection, batch, decoded.jobs.at_us))
+    if decoded.observations is not None:
+        parts.append(
+            _observations(selection, decoded.observations) & _in_time(selection, batch, decoded.observations.at_us)
+        )
+    if not parts or selection.worker not in (None, batch.worker) or selection.producer not in (None, batch.producer):
+        return np.empty(0, np.int64)
+    found = np.flatnonzero(np.concatenate(parts))
+    after = selection.after
+    if after is None or batch.position > after.position:
+        return found
+    if batch.position < after.position or after.index is None:
+        return found[:0]
+    return found[found > after.index]
+
+
+def _in_time(selection: Selection, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
+    at_us = believed_us(own_us, batch.appended_us)
+    return (at_us >= selection.since_us) & (at_us < selection.until_us)
+
+
+def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
+    if selection.kinds and "job" not in selection.kinds:
+        return np.zeros(len(jobs.at_us), np.bool_)
+    of_combo = np.array(
+        [
+            selection.func in (None, func)
+            and selection.queue in (None, queue)
+            and selection.state in (None, state)
+            and (selection.error is None or selection.error in names_of(error))
+            for func, queue, state, _, error in jobs.combos
+        ],
+        np.bool_,
+    )
+    found: _Mask = of_combo[jobs.combo]
+    if selection.job_id is not None:
+        ids = np.frombuffer(jobs.ids, "<u8").reshape(-1, 2)
+        found &= (ids == np.frombuffer(selection.job_id.bytes, "<u8")).all(axis=1)
+    if selection.key is not None or selection.prefix:
+        matches = _key_test(selection)
+        counted, ran, waited = updates_that_feed(jobs, lambda series: matches(series.key))
+        found &= counted | ran | waited
+    return found
+
+
+def _observations(selection: Selection, columns: ObservationColumns) -> _Mask:
+    if selection.of_jobs:
+        return np.zeros(len(columns.values), np.bool_)
+    matches = _key_test(selection)
+    of_series = np.array(
+        [(not selection.kinds or series.kind in selection.kinds) and matches(series.key) for series in columns.series],
+        np.bool_,
+    )
+    return np.repeat(of_series, columns.lengths)
+
+
+def _key_test(selection: Selection) -> Callable[[str], bool]:
+    key, prefix = selection.key, selection.prefix
+
+    def matches(one: str) -> bool:
+        return key in (None, one) and (not prefix or one == prefix or one.startswith(f"{prefix}:"))
+
+    return matches

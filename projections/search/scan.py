@@ -1,0 +1,365 @@
+"""The log read in its order, a page at a time: what a selection matches, and what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.batch import DecodedBatch
+from chancy_metrics.events.codec import decode
+from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger, read_log_rows
+from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.skip_index import Stretch, read_stretches
+from chancy_metrics.projections.search.event import Event, spell_out
+from chancy_metrics.projections.search.gaps import (
+    DamagedSummary,
+    Gap,
+    Pruned,
+    concerns,
+    may_have_matched,
+    place_of,
+    read_pruned,
+    unreadable,
+)
+from chancy_metrics.projections.search.match import matching, may_match
+from chancy_metrics.projections.search.query import Place, Selection
+
+#: Stretches looked at in one statement, and ledger rows read in one.
+_STRETCHES = 2_000
+_ROWS = 512
+#: Events of a page at the most, and bytes of kept meta, or one event, whatever it has.
+PAGE_EVENTS = 1_000
+_PAGE_BYTES = 4 << 20
+
+
+class Page(NamedTuple):
+    """A piece of the order that was looked through; events and gaps may both be empty.
+
+    Attributes:
+        place: Where to go on: everything up to there has been looked at.
+    """
+
+    place: Place
+    events: list[Event]
+    gaps: list[Gap]
+
+    def cut(self, limit: int) -> Page:
+        """Return the page as it is if it has no more than *limit* events, at least one; its beginning otherwise."""
+        if len(self.events) <= limit:
+            return self
+        events = self.events[:limit]
+        last = (events[-1].position, events[-1].index)
+        return Page(Place(*last), events, [gap for gap in self.gaps if place_of(gap) <= last])
+
+
+class _Found(NamedTuple):
+    """Events of a batch that match, by their indexes."""
+
+    batch: LogBatch
+    decoded: DecodedBatch
+    indexes: list[int]
+
+
+class _Rows(NamedTuple):
+    """Places up to position *until* whose batches are to be read, in pieces, and the batches of the first piece."""
+
+    until: int
+    pieces: list[list[LedgerRow]]
+    batches: list[LogBatch]
+    gaps: list[Gap]
+
+
+async def select(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    selection: Selection,
+    *,
+    on_gap: Callable[[Gap], None],
+    limit: int | None = None,
+) -> AsyncIterator[Event]:
+    """Yield up to *limit* events that match, in order; tell *on_gap* what could not be looked at."""
+    found = 0
+    if limit == 0:
+        return
+    async for page in read_pages(connection, tables, selection):
+        for gap in page.gaps:
+            on_gap(gap)
+        for event in page.events:
+            yield event
+            found += 1
+            if found == limit:
+                return
+
+
+async def read_end(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+    """Return the last position of the order."""
+    await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def check_place(selection: Selection, end: int) -> None:
+    """Raise `MetricsLogError` if the place to go on from is past the end of the order: it is none of this log's."""
+    if selection.after is not None and selection.after.position > end:
+        raise MetricsLogError(
+            f"place {selection.after} lies past the end of the order, {end}: it is from another database, or this "
+            "one was restored from before; begin again without it"
+        )
+
+
+async def read_pages(
+    connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection, *, until: int | None = None
+) -> AsyncIterator[Page]:
+    """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
+
+    No transaction is open while somebody works with a page, and none is open for longer than a read takes.
+
+    Args:
+        connection: An autocommit one outside a transaction.
+
+    Raises:
+        MetricsLogError: The place behind which to begin is past the end of the order.
+    """
+    reader = _Reader(connection, tables, selection)
+    async with short_transaction(connection) as cursor:
+        end = await read_end(cursor, tables)
+        check_place(selection, end)
+        end = min(one for one in (end, until, selection.last_position) if one is not None)
+        pruned = await read_pruned(cursor, tables, after=selection.start)
+    reader.said = {one.day for one in pruned if one.day is not None}
+    gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
+    if gaps:
+        yield Page(reader.place, [], gaps)
+    async for until_here, ranges, broken in read_ranges(connection, tables, selection, pruned, selection.start, end):
+        if broken:
+            yield Page(reader.place, [], [DamagedSummary(one.first, one.last) for one in broken])
+        for first, last in ranges:
+            async for page in reader.read(first, last):
+                yield page
+        yield reader.page(Place(until_here))
+
+
+async def read_ranges(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    selection: Selection,
+    pruned: Sequence[Pruned],
+    after: int,
+    end: int,
+) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[Stretch]]]:
+    """Yield what of the positions past *after* up to *end* may hold what is selected, some stretches at a time.
+
+    Args:
+        pruned: What has left the log of these positions.
+
+    Yields:
+        A position; the ranges up to there that are to be read, both ends inclusive; and which stretches are among them
+            since their summary is damaged.
+    """
+    floor = floor_of(pruned, end)
+    while after < end:
+        async with short_transaction(connection) as cursor:
+            stretches = await read_stretches(
+                cursor, tables, selection.wanted(), after=after, until=end, limit=_STRETCHES
+            )
+        until = min(stretches[-1].last, end) if len(stretches) == _STRETCHES else end
+        broken = [stretch for stretch in stretches if stretch.is_broken]
+        yield until, ranges_to_read(stretches, after + 1, until, floor), broken
+        after = until
+
+
+def floor_of(pruned: Sequence[Pruned], end: int) -> int:
+    """The last position that has left the log; what a day says past the order's *end* is not believed."""
+    return max((one.last_position for one in pruned if one.last_position <= end), default=0)
+
+
+def ranges_to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:
+    """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
+
+    What lies between stretches has to be read, except up to *floor*, the last position that has left the log: there
+    the summaries have gone because all of their days have.
+    """
+    ranges: list[tuple[int, int]] = []
+    for stretch in stretches:
+        ranges.append((max(first, floor + 1), stretch.first - 1))
+        if not stretch.skips:
+            ranges.append((max(first, stretch.first), min(stretch.last, end)))
+        first = max(first, stretch.last + 1)
+    ranges.append((first, end))
+    joined: list[tuple[int, int]] = []
+    for start, last in ranges:
+        if start > last:
+            continue
+        if joined and joined[-1][1] == start - 1:
+            joined[-1] = joined[-1][0], last
+        else:
+            joined.append((start, last))
+    return joined
+
+
+class _Reader:
+    """Reads ranges of positions.
+
+    Attributes:
+        place: Up to where pages were yielded.
+        said: Days of which it was said that they are gone.
+    """
+
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._selection = selection
+        self.place = selection.place
+        self.said: set[date] = set()
+
+    def page(self, place: Place, events: list[Event] | None = None) -> Page:
+        """A page that takes the reader to *place*."""
+        self.place = place
+        return Page(place, events or [], [])
+
+    async def read(self, first: int, last: int) -> AsyncIterator[Page]:
+        """Yield the pages of positions *first* to *last*, both inclusive."""
+        after = first - 1
+        while after < last and (found := await self._rows(after, last)):
+            gaps = found.gaps
+            for number, rows in enumerate(found.pieces):
+                batches = found.batches if not number else await self._batches(rows, gaps)
+                matches, damaged = await self._decode(rows, batches, gaps)
+                by_position = {row.position: row for row in rows}
+                gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
+                if gaps:
+                    yield Page(self.place, [], sorted(gaps, key=place_of))
+                    gaps = []
+                for part in _page_by_page(matches):
+                    events = await to_thread.run_sync(_spell_out, part)
+                    page = self.page(Place(events[-1].position, events[-1].index), events)
+                    page.gaps.extend(
+                        unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
+                    )
+                    yield page
+                found.batches.clear()
+                del batches, matches  # not held while the next piece is read
+            after = found.until
+            yield self.page(Place(after))._replace(gaps=gaps)
+
+    async def _rows(self, after: int, last: int) -> _Rows | None:
+        """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a stretch."""
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
+            if not rows:
+                return None
+            gone = await gone_days(cursor, self._tables)
+            in_log = await read_log_rows(
+                cursor, self._tables, [row.batch_id for row in rows if row.batch_id.day not in gone]
+            )
+            gaps = await self._gaps(cursor, [row for row in rows if row.batch_id not in in_log])
+            kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
+            several = list(pieces(kept))
+            batches = await self._read(cursor, several[0], gaps) if several else []
+        return _Rows(rows[-1].position, several, batches, gaps)
+
+    async def _batches(self, rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            return await self._read(cursor, rows, gaps)
+
+    async def _read(self, cursor: AsyncCursor[TupleRow], rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
+        """Read the batches at *rows*; what is missing is added to *gaps*."""
+        try:
+            with naming(rows):
+                batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
+        except OutOfMemory as error:
+            gaps.append(_too_large(rows, error))
+            return []
+        found = {batch.position for batch in batches}
+        gaps += await self._gaps(cursor, [row for row in rows if row.position not in found])
+        return batches
+
+    async def _decode(
+        self, rows: list[LedgerRow], batches: list[LogBatch], gaps: list[Gap]
+    ) -> tuple[list[_Found], dict[int, str]]:
+        try:
+            with naming(rows):
+                return await to_thread.run_sync(_decode, self._selection, batches)
+        except OutOfMemory as error:
+            gaps.append(_too_large(rows, error))
+            return [], {}
+
+    async def _gaps(self, cursor: AsyncCursor[TupleRow], missing: Sequence[LedgerRow]) -> list[Gap]:
+        """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
+        if not missing:
+            return []
+        gone = await gone_days(cursor, self._tables)
+        left = {row.batch_id.day for row in missing} & gone - self.said
+        gaps: list[Gap] = []
+        if left:
+            self.said |= left
+            pruned = await read_pruned(cursor, self._tables, after=0)
+            gaps += [one for one in pruned if one.day in left and concerns(self._selection, one)]
+        gaps += [
+            unreadable(row, "its row is not in the log")
+            for row in missing
+            if row.batch_id.day not in gone and may_have_matched(self._selection, row)
+        ]
+        return gaps
+
+
+def _too_large(rows: Sequence[LedgerRow], error: OutOfMemory) -> Gap:
+    """Name the batch for which there is too little memory; raise *error* where there are several."""
+    if len(rows) > 1:
+        raise error
+    return unreadable(rows[0], str(error))
+
+
+def _decode(selection: Selection, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
+    """Return what matches, batch by batch, and which batches can't be read: position -> why."""
+    found, damaged = [], {}
+    for batch in batches:
+        try:
+            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+        except (DamagedBatch, UnknownCodec) as error:
+            damaged[batch.position] = str(error)
+            continue
+        indexes = matching(selection, batch, decoded).tolist()
+        if indexes:
+            found.append(_Found(batch, decoded, indexes))
+    return found, damaged
+
+
+def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
+    """Cut what matches into pages."""
+    page: list[_Found] = []
+    room, room_bytes = PAGE_EVENTS, _PAGE_BYTES
+    for batch, decoded, indexes in matches:
+        while indexes:
+            some, size = _first(decoded, indexes[:room], room_bytes)
+            page.append(_Found(batch, decoded, some))
+            room, room_bytes, indexes = room - len(some), room_bytes - size, indexes[len(some) :]
+            if not room or room_bytes <= 0:
+                yield page
+                page, room, room_bytes = [], PAGE_EVENTS, _PAGE_BYTES
+    if page:
+        yield page
+
+
+def _first(decoded: DecodedBatch, indexes: list[int], room_bytes: int) -> tuple[list[int], int]:
+    """Return the first of *indexes*, up to the one whose kept meta fills the room, and how much they have."""
+    if decoded.jobs is None or not decoded.jobs.meta:
+        return indexes, 0
+    size = 0
+    for number, index in enumerate(indexes, 1):
+        size += len(decoded.jobs.meta.get(index, b""))
+        if size >= room_bytes:
+            return indexes[:number], size
+    return indexes, size
+
+
+def _spell_out(part: Sequence[_Found]) -> list[Event]:
+    return [event for found in part for event in spell_out(*found)]

@@ -1,0 +1,286 @@
+"""What runs of verify have looked at and what is still open, kept in the versions' rows: the log's in version 0's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.findings import Spot
+from chancy_metrics.projections.verify.coverage import (
+    OF_THE_LOG,
+    Fault,
+    Looked,
+    Record,
+    Share,
+    Stretch,
+    cover,
+    settle,
+    share,
+    still_kept,
+)
+from chancy_metrics.projections.versions.version import OPENING
+
+#: Sentences about what is open that `status` shows.
+_SHOWN = 5
+#: Places that are listed in JSON.
+_LISTED = 100
+
+
+class LastVerified(msgspec.Struct, frozen=True):
+    """The last run that compared something, or the last one if none did, and what is open of all runs.
+
+    Attributes:
+        version: Of which version the last run compared the points: the live one unless that was never compared.
+        at: When it began; so *since*, *until*, *spans*, *position* and *points* are that run's.
+        different: Differences that no later run over their bucket has found right, of the live version.
+        found: Other faults of the live version and of the log that no later run has found right.
+        places: How many places both have; the first ones are in *open*, and of these the first in *sentences*.
+        found_since: When the oldest of them was found last.
+        expired: Findings whose buckets are not kept any more: they count no longer.
+        share: How much of the live version was compared.
+        log_at: When the whole log and its order were checked, up to *log_position*; None where they never were.
+        rebuilt: How the live version's rebuild compared it with the one before; None where none did.
+    """
+
+    version: int
+    at: datetime
+    since: datetime | None
+    until: datetime | None
+    spans: int
+    position: int
+    points: int
+    different: int
+    found: int
+    sentences: list[str]
+    open: list[Fault]
+    places: int
+    found_since: datetime | None
+    expired: int
+    share: Share
+    log_at: datetime | None
+    log_position: int
+    rebuilt: RebuildCompared | None
+
+
+class RebuildCompared(msgspec.Struct, frozen=True):
+    """What a rebuild found when it compared the new version with *version*, both at *position*."""
+
+    version: int
+    at: datetime
+    position: int
+    points: int
+    different: int
+
+
+class Stored(Record, frozen=True, forbid_unknown_fields=True):
+    """A `Record` as it is kept."""
+
+    rebuilt: RebuildCompared | None = None
+
+
+_decoder = msgspec.json.Decoder(Stored)
+
+
+class Run(NamedTuple):
+    """What a run did, as far as it is kept.
+
+    Attributes:
+        last: The last-run fields of a `Record`.
+        stretches: Resolution -> what was compared, seconds.
+    """
+
+    version: int
+    at: datetime
+    last: Record
+    looked: Looked
+    stretches: dict[str, list[Stretch]]
+    found: Counter[Spot]
+    sentences: dict[Spot, str]
+
+
+class Kept(NamedTuple):
+    """What is open after a run, and how many findings ended with their buckets."""
+
+    open: int
+    expired: int
+    share: Share
+
+
+async def read_open_positions(cursor: AsyncCursor[TupleRow], names: Tables) -> set[int]:
+    """Return the positions of the ledger at which something is open."""
+    records = await _read(cursor, names)
+    return {
+        fault.at
+        for fault in records.get(OPENING, Stored()).faults
+        if fault.scale == "position" and fault.at is not None
+    }
+
+
+async def read_unreadable(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+    """Say which records can't be read, and why, a sentence each."""
+    _, unreadable = await _read_all(cursor, names)
+    return unreadable
+
+
+async def read_last_verified(
+    cursor: AsyncCursor[TupleRow], names: Tables, live: int, *, now_s: int
+) -> LastVerified | None:
+    """Return what is known of the live version; None where no version was ever compared and nothing is open."""
+    records = await _read(cursor, names)
+    of_live, of_log = records.get(live, Stored()), records.get(OPENING, Stored())
+    runs = [
+        (one.points > 0, version == live, one.at, version) for version, one in records.items() if one.at and version
+    ]
+    if not runs:
+        return None
+    *_, at, version = max(runs)
+    last = records[version]
+    horizons, kept_since_s = await _kept(cursor, names, live)
+    faults = still_kept(of_live.faults, horizons) + of_log.faults
+    faults.sort(key=lambda fault: (not fault.sentence, fault.check == "difference"))
+    return LastVerified(
+        version=version,
+        at=at,
+        since=last.since,
+        until=last.until,
+        spans=last.spans,
+        position=last.position,
+        points=last.points,
+        different=sum(fault.count for fault in faults if fault.check == "difference"),
+        found=sum(fault.count for fault in faults if fault.check != "difference"),
+        sentences=[str(fault) for fault in faults[:_SHOWN]],
+        open=faults[:_LISTED],
+        places=len(faults),
+        found_since=min((fault.found_at for fault in faults), default=None),
+        expired=of_live.open + of_log.open - sum(fault.count for fault in faults),
+        share=share(of_live.seen, kept_since_s, now_s),
+        log_at=of_log.at,
+        log_position=of_log.position,
+        rebuilt=of_live.rebuilt,
+    )
+
+
+async def keep(cursor: AsyncCursor[TupleRow], names: Tables, run: Run, *, now_s: int) -> Kept:
+    """Add a run to what is known, in the caller's transaction, under the lock of both rows."""
+    await cursor.execute(
+        sql.SQL("SELECT FROM {versions} WHERE version IN (0, %(version)s) ORDER BY version FOR NO KEY UPDATE").format(
+            versions=names.versions
+        ),
+        {"version": run.version},
+    )
+    records = await _read(cursor, names)
+    horizons, kept_since_s = await _kept(cursor, names, run.version)
+    of_version, of_log = records.get(run.version, Stored()), records.get(OPENING, Stored())
+    faults = still_kept(of_version.faults, horizons)
+    expired = of_version.open - sum(fault.count for fault in faults)
+    found = {is_log: Counter(dict(_of(run.found, is_log))) for is_log in (False, True)}
+    of_version = msgspec.structs.replace(
+        of_version, faults=settle(faults, run.looked, found[False], run.sentences, run.at)
+    )
+    of_log = msgspec.structs.replace(
+        of_log, faults=settle(of_log.faults, run.looked, found[True], run.sentences, run.at)
+    )
+    if run.last.points or not of_version.points:
+        last = {name: getattr(run.last, name) for name in ("at", "since", "until", "spans", "position", "points")}
+        of_version = msgspec.structs.replace(of_version, **last)
+    if run.last.points:
+        seen = {
+            name: cover(
+                of_version.seen.get(name, ()),
+                run.stretches.get(name, ()),
+                int(run.at.timestamp()) + 1,
+                since_s=horizons.get(name, 0),
+            )
+            for name in RESOLUTIONS
+        }
+        of_version = msgspec.structs.replace(of_version, seen=seen)
+    if run.looked.everywhere and run.last.position:
+        of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
+    for version, record in ((OPENING, of_log), (run.version, of_version)):
+        await _write(cursor, names, version, record)
+    return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))
+
+
+async def keep_rebuilt(cursor: AsyncCursor[TupleRow], names: Tables, version: int, rebuilt: RebuildCompared) -> None:
+    """Keep how a rebuild compared *version* with the one before."""
+    record = (await _read(cursor, names)).get(version, Stored())
+    await _write(cursor, names, version, msgspec.structs.replace(record, rebuilt=rebuilt))
+
+
+def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
+    return [(spot, count) for spot, count in found.items() if (spot.check in OF_THE_LOG) is is_log]
+
+
+async def _read(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[int, Stored]:
+    """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
+    records, _ = await _read_all(cursor, names)
+    return records
+
+
+async def _read_all(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, Stored], list[str]]:
+    """Return every record, and of those that can't be read why, a sentence each."""
+    await cursor.execute(
+        sql.SQL("SELECT version, verified::text FROM {versions} WHERE verified IS NOT NULL ORDER BY version").format(
+            versions=names.versions
+        )
+    )
+    records, unreadable = {}, []
+    for version, text in await cursor.fetchall():
+        try:
+            records[version] = decode_record(
+                text, f"what verify kept of {f'version {version}' if version else 'the log'}"
+            )
+        except Damaged as error:
+            records[version] = Stored()
+            unreadable.append(f"{error}: run `chancy-metrics verify`, which replaces it")
+    return records, unreadable
+
+
+def decode_record(text: str, where: str = "") -> Stored:
+    """Decode a record from the text of its JSON.
+
+    Raises:
+        Damaged: It is something else.
+    """
+    return decode_as(_decoder, text.encode(), "record of verify", where)
+
+
+async def _write(cursor: AsyncCursor[TupleRow], names: Tables, version: int, record: Stored) -> None:
+    await cursor.execute(
+        sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
+            versions=names.versions
+        ),
+        {"verified": Jsonb(msgspec.to_builtins(record)), "version": version},
+    )
+
+
+async def _kept(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the version's horizons, and where what is kept begins in each resolution that keeps anything; seconds."""
+    # By the index on buckets, whatever the number of series; it knows nothing of versions, which begin alike.
+    first = sql.SQL(", ").join(
+        sql.SQL("(SELECT min(bucket / 60) * 60 FROM {rollup})").format(rollup=names.rollup(name))
+        for name in RESOLUTIONS
+    )
+    horizons = sql.SQL(", ").join(sql.Identifier(f"horizon_{name}") for name in RESOLUTIONS)
+    await cursor.execute(
+        sql.SQL("SELECT {horizons}, {first} FROM {versions} WHERE version = %(version)s").format(
+            horizons=horizons, first=first, versions=names.versions
+        ),
+        {"version": version},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return {}, {}
+    size = len(RESOLUTIONS)
+    at = dict(zip(RESOLUTIONS, row[:size], strict=True))
+    begins = dict(zip(RESOLUTIONS, row[size:], strict=True))
+    return at, {name: max(at[name], first_s) for name, first_s in begins.items() if first_s is not None}

@@ -1,0 +1,283 @@
+"""A span of the log folded once more and compared with what is stored, and both looked at from every side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from datetime import date
+from functools import partial
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.fold.accumulator import Accumulator, within
+from chancy_metrics.projections.fold.diff import Contrast, contrast
+from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.soundness import check_books, check_points
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
+from chancy_metrics.projections.verify.coverage import Looked, Stretch, looked_at
+from chancy_metrics.projections.verify.ledger import (
+    check_day,
+    check_head,
+    check_places,
+    check_producers,
+    check_set_aside,
+)
+from chancy_metrics.projections.verify.rollups import check_resolutions, check_workers
+from chancy_metrics.projections.verify.skip_index import check_summaries
+from chancy_metrics.projections.versions.counts import count_faults, decode_counts, read_counts
+from chancy_metrics.projections.versions.replay import PAGE, add_rows, log_snapshot
+from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+
+#: Positions left for after the snapshot, so that folds that go on meanwhile are not chased for ever.
+_NEAR = 500
+#: Times to begin again before giving up.
+_TRIES = 5
+
+
+class Checked(NamedTuple):
+    """What one span came to.
+
+    Attributes:
+        version: The live one.
+        position: Where it stood.
+        events: How many were folded again.
+        contrast: The stored points (old) against those of the replay (new).
+        looked: Where it has looked.
+    """
+
+    version: int
+    position: int
+    events: int
+    contrast: Contrast
+    findings: Findings
+    looked: Looked
+
+    def stretches(self) -> list[Stretch]:
+        """What of each resolution was compared, seconds."""
+        return [stretch for name in RESOLUTIONS for stretch in self.looked.stretches.get(name, ())]
+
+
+class _Base(NamedTuple):
+    """What a replay stands on: where it changes meanwhile, the replay begins again."""
+
+    version: Version
+    gone: set[date]
+
+
+class _Moved(Exception):
+    """A day has gone into the opening, or another version has become the live one."""
+
+
+async def check_span(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    rules: RuleSet,
+    span: Span,
+    *,
+    most: int,
+    open_positions: Set[int] = frozenset(),
+    kept: Mapping[str, int] | None = None,
+) -> Checked:
+    """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
+
+    The log never changes, so it is replayed in short transactions, outside of which it is folded; what is stored is
+    read in one snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
+
+    Args:
+        most: Differences, and findings, that are spelled out.
+        open_positions: Positions at which something was wrong: those of them that were passed are in `looked`.
+        kept: What is to be kept: resolution -> start of the oldest bucket, seconds. A horizon past it is looked below.
+
+    Raises:
+        VersionRefused: The live version has other rules.
+        MetricsLogError: Days went into the opening, or versions were swapped, faster than the span was replayed.
+    """
+    for _ in range(_TRIES):
+        try:
+            return await _Attempt(connection, tables, rules, span, most, open_positions, kept).run()
+        except _Moved:
+            continue
+    raise MetricsLogError(f"the live version or its opening changed {_TRIES} times while they were verified: try again")
+
+
+async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int) -> Findings:
+    """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
+    found = Findings(most)
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        await check_cache(cursor, tables, await live_version(cursor, tables), found)
+    async with short_transaction(connection) as cursor:
+        await check_head(cursor, tables, found)
+    async with short_transaction(connection) as cursor:
+        await check_producers(cursor, tables, found)
+        await check_set_aside(cursor, tables, found)
+        await check_books(cursor, tables, found)
+    async with short_transaction(connection) as cursor:
+        await check_points(cursor, tables, found)
+    return found
+
+
+class _Attempt:
+    """One replay and its comparison."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        tables: Tables,
+        rules: RuleSet,
+        span: Span,
+        most: int,
+        open_positions: Set[int],
+        kept: Mapping[str, int] | None,
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._rules = rules
+        self._span = span
+        self._most = most
+        self._open_positions = open_positions
+        self._kept = kept
+        self._passed: list[int] = []
+        self._days: list[int] = []
+        self._found = Findings(most)
+
+    async def run(self) -> Checked:
+        """Raises `_Moved` where the result would mean nothing."""
+        async with short_transaction(self._connection) as cursor:
+            base = await self._read_base(cursor)
+            days = await read_days(cursor, self._tables)
+        total = Accumulator(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
+        after = base.version.position
+        if self._span.is_everything:
+            after = await self._replay_order(total, base, 0)
+            for day in days:
+                await self._check_day(day)
+            await check_summaries(self._connection, self._tables, self._found)
+        else:
+            for day in days:
+                await self._replay_day(total, base, day)
+        after = await self._replay_order(total, base, after)
+        async with log_snapshot(self._connection, self._tables) as cursor:
+            now = await self._read_base(cursor)
+            if (now.version.version, now.gone) != (base.version.version, base.gone):
+                raise _Moved
+            first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
+            opening = await read_cells(cursor, self._tables, OPENING, first, end)
+            live = await read_cells(cursor, self._tables, now.version.version, first, end)
+            await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
+            counts = await read_counts(cursor, self._tables, [OPENING, now.version.version])
+        await self._replay_rest(total, now, after)
+        await to_thread.run_sync(total.add, opening)
+        differ = await to_thread.run_sync(self._compare, live, total, first, end)
+        if self._span.is_everything:
+            self._check_counts(counts, total, now)
+        looked = Looked(
+            self._span.is_everything,
+            looked_at(first, end)
+            | {
+                "position": [(position, position + 1) for position in self._passed],
+                "day": [(day, day + 1) for day in self._days],
+            },
+        )
+        return Checked(now.version.version, now.version.position, total.events, differ, self._found, looked)
+
+    async def _read_base(self, cursor: AsyncCursor[TupleRow]) -> _Base:
+        version = await live_version(cursor, self._tables)
+        if reason := version.refuses(self._rules):
+            raise VersionRefused(f"can't verify: {reason}")
+        return _Base(version, await gone_days(cursor, self._tables))
+
+    def _scope(self, version: Version) -> dict[str, int]:
+        """What is looked at goes by the settings, where the version's own row would hide what is to be kept."""
+        return {name: min(at, (self._kept or {}).get(name, at)) for name, at in version.horizons.items()}
+
+    async def _page(self, cursor: AsyncCursor[TupleRow], after: int, until: int) -> list[LedgerRow]:
+        return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
+
+    async def _replay_order(self, total: Accumulator, base: _Base, after: int) -> int:
+        """Replay past *after* until the live version's position is near; return how far that was."""
+        while True:
+            async with short_transaction(self._connection) as cursor:
+                version = await live_version(cursor, self._tables)
+                page = await self._page(cursor, after, version.position)
+            if not page or version.position - after < _NEAR:
+                return after
+            await self._replay(total, base, page)
+            after = page[-1].position
+
+    async def _replay_rest(self, total: Accumulator, now: _Base, after: int) -> None:
+        """Replay past *after* up to where *now*, the snapshot, stood: that is in the log for ever, or `_Moved`."""
+        while True:
+            async with short_transaction(self._connection) as cursor:
+                page = await self._page(cursor, after, now.version.position)
+            if not page:
+                break
+            await self._replay(total, now, page)
+            after = page[-1].position
+        async with short_transaction(self._connection) as cursor:
+            if await gone_days(cursor, self._tables) != now.gone:
+                raise _Moved
+
+    async def _replay_day(self, total: Accumulator, base: _Base, day: date) -> None:
+        async with short_transaction(self._connection) as cursor:
+            found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
+        await self._replay(total, base, found)
+        if found:
+            await self._check_day(day)
+
+    async def _replay(self, total: Accumulator, base: _Base, found: Sequence[LedgerRow]) -> None:
+        for rows in pieces(found):
+            async with short_transaction(self._connection) as cursor:
+                await check_places(cursor, self._tables, base.version.version, rows, self._found)
+            self._passed += [row.position for row in rows if row.position in self._open_positions]
+            in_log = [row for row in rows if row.batch_id.day not in base.gone]
+            transaction = partial(short_transaction, self._connection)
+            await add_rows(total, transaction, self._tables, self._rules, base.version, in_log)
+
+    async def _check_day(self, day: date) -> None:
+        self._days.append(day.toordinal())
+        async with short_transaction(self._connection) as cursor:
+            await check_day(cursor, self._tables, day, self._found)
+
+    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: _Base) -> None:
+        """Compare what the live version counted with the replay's, unless that lacks batches, which is said already."""
+        if any(spot.check in ("log", "payload") for spot in self._found.spots):
+            return
+        where = f"version {base.version.version}"
+        try:
+            before, stored = (
+                decode_counts(counts.get(version, "{}"), f"what version {version} counted")
+                for version in (OPENING, base.version.version)
+            )
+        except Damaged as error:
+            self._found.add("counts", where, f"{error}: a rebuild counts again")
+            return
+        again = Counter(before)
+        again.update(total.counts)
+        for fault in count_faults(stored, again, events=None if base.gone else total.events):
+            self._found.add("counts", where, f"{fault}; a rebuild counts again")
+
+    def _compare(
+        self, live: Fold, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
+    ) -> Contrast:
+        for (position, rule), error in sorted(total.failed.items()):
+            text = f"rule {rule!r} fails on it, and did not before: {error}"
+            self._found.add("payload", f"position {position}", text, scale="position", at=position)
+        for position, error in sorted(total.dead.items()):
+            self._found.add("payload", f"position {position}", error, scale="position", at=position)
+        check_workers(live, self._found)
+        check_resolutions(live, first, end, self._found)
+        again = total.fold()
+        # The horizons may have risen since the replay began.
+        return contrast(live, again._replace(levels=within(again.levels, first, end)), most=self._most)

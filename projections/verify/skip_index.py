@@ -1,0 +1,74 @@
+"""The summaries of the order against its batches: what they call empty must be."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.ledger import read_ledger
+from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.skip_index import FORMAT, Summary
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.search.indexing import STRETCH_BATCHES, describe
+from chancy_metrics.projections.search.scan import read_end
+
+#: Summaries read at once.
+_PAGE = 50
+
+
+async def check_summaries(connection: AsyncConnection[TupleRow], tables: Tables, found: Findings) -> None:
+    """Make each summary again and compare; those whose batches have left the log, or can't be read, are passed over.
+
+    One that is missing is no fault: where there is none the batches themselves are read.
+    """
+    after = -(2**63)
+    while True:
+        async with short_transaction(connection) as cursor:
+            page = await _read(cursor, tables, after)
+        for summary in page:
+            await _check(connection, tables, summary, found)
+        if len(page) < _PAGE:
+            return
+        after = page[-1].first_position
+
+
+async def _check(connection: AsyncConnection[TupleRow], tables: Tables, summary: Summary, found: Findings) -> None:
+    async with short_transaction(connection, index_only=True) as cursor:
+        first, last = summary.first_position, summary.last_position
+        rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=STRETCH_BATCHES + 1, until=last)
+        gone = await gone_days(cursor, tables)
+        if not rows and first > await read_end(cursor, tables):
+            found.add("summaries", f"positions {first} to {last}", "the order does not reach there", scale="position")
+        if not rows or any(row.batch_id.day in gone for row in rows):
+            return
+        batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows])
+    again = await to_thread.run_sync(describe, rows, batches, len(batches) == len(rows))
+    if again.filter is not None and again != summary:
+        found.add(
+            "summaries",
+            f"positions {first} to {last}",
+            "it does not say what these batches hold, so a search may pass them over; without it they would be read",
+            scale="position",
+        )
+
+
+async def _read(cursor: AsyncCursor[TupleRow], tables: Tables, after: int) -> list[Summary]:
+    """Return the next summaries that searches go by."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT first_position, last_position, day, first_us, last_us, events, filter
+            FROM {summaries}
+            WHERE first_position > %(after)s
+                AND format = %(format)s
+                AND filter IS NOT NULL
+            ORDER BY first_position
+            LIMIT %(page)s
+            """
+        ).format(summaries=tables.summaries),
+        {"after": after, "format": FORMAT, "page": _PAGE},
+    )
+    return [Summary(*row) for row in await cursor.fetchall()]

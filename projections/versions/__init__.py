@@ -1,0 +1,1 @@
+"""Versions of the projection: made, advanced, promoted, replayed, expired."""

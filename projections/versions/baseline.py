@@ -1,0 +1,259 @@
+"""The opening, version 0: what the days that left the log added, so that a rebuild from what is left is exact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from functools import partial
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.humanize import counted
+from chancy_metrics.events.log import APPENDED_US, short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.buckets import bucket_of
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.cells import kept_of
+from chancy_metrics.projections.rollups.ids import number, still_numbered
+from chancy_metrics.projections.rollups.write import store
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.advance import too_late
+from chancy_metrics.projections.versions.counts import added_counts
+from chancy_metrics.projections.versions.left_out import copy_left_out, left_out, write_left_out
+from chancy_metrics.projections.versions.replay import replay_into
+from chancy_metrics.projections.versions.version import (
+    NO_OPENING,
+    OPENING,
+    Version,
+    live_version,
+    lock_version,
+    read_version,
+    read_versions,
+)
+
+_BUSY = "another process works on the opening; the next call tries again"
+
+
+class _Span(NamedTuple):
+    """The first and the last position of a day, 0 and 0 where it has none, and how many batches have none yet."""
+
+    first: int
+    last: int
+    pending: int
+
+
+async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+    """Add what a closed day added to the opening; return why that was not possible, in words, or "".
+
+    Once, and all of it in one transaction, which moves the day to state "opening". It keeps what any version
+    keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
+    the day stays; so it does while one of the user's rules has failed on a batch of it. What is given up, the opening
+    leaves out, and says so. Memory grows with the day's points, not with its events.
+    """
+    async with short_transaction(connection) as cursor:
+        live = await live_version(cursor, tables)
+        if reason := await refusal(cursor, tables, rules, day):
+            return reason
+        span = await _span(cursor, tables, day)
+        dead = dict.fromkeys(await _lost(cursor, tables, day, live), "its row is not in the log")
+        kept = await _kept(cursor, tables)
+    total = Accumulator(kept)
+    if span.last and not dead:
+        transaction = partial(short_transaction, connection)
+        await replay_into(total, transaction, tables, rules, live, after=span.first - 1, until=span.last, day=day)
+    folded = await to_thread.run_sync(total.fold)
+    dead |= folded.dead
+    if dead or folded.failed:
+        async with short_transaction(connection) as cursor:
+            await write_left_out(cursor, tables, live.version, dead, folded.failed)
+            return await refusal(cursor, tables, rules, day)
+    numbered = await number(connection, tables, folded)
+    async with short_transaction(connection, index_only=True) as cursor:
+        if await lock_version(cursor, tables, OPENING) is None:
+            return NO_OPENING if await read_version(cursor, tables, OPENING) is None else _BUSY
+        if reason := await refusal(cursor, tables, rules, day):
+            return reason
+        keeps = await _kept(cursor, tables)
+        if (
+            (await live_version(cursor, tables)).version != live.version
+            or any(keeps[resolution] < kept[resolution] for resolution in RESOLUTIONS)
+            or not await still_numbered(cursor, tables, numbered.series, numbered.workers)
+            or not await _mark(cursor, tables, day, span.last)
+        ):
+            return _BUSY
+        await store(cursor, tables, OPENING, kept_of(numbered.levels, keeps))
+        await copy_left_out(cursor, tables, live.version, OPENING, day=day)
+        await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
+        await raise_horizons(cursor, tables)
+    return ""
+
+
+async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+    """Why *day* can't go into the opening now, in words; "" if it can."""
+    span = await _span(cursor, tables, day)
+    if span.pending:
+        return (
+            f"{counted(span.pending, 'batch')} of {day} {'has' if span.pending == 1 else 'have'} no place in the order "
+            "yet: a worker's next fold gives one, or `chancy-metrics fold`"
+        )
+    for version in await read_versions(cursor, tables):
+        if version.status != "dropped" and version.position < span.last:
+            return (
+                f"version {version.version} ({version.status}) stands at position {version.position}, and {day} ends "
+                f"at {span.last}: " + _way_past(version)
+            )
+    live = await live_version(cursor, tables)
+    undecided = await left_out(cursor, tables, live.version, day=day, undiscarded=True)
+    if undecided.batches:
+        first = undecided.first[0]
+        return (
+            f"the batch at position {first.position} could not be read ({first.error}): once it is given up, "
+            f"`chancy-metrics discard {first.position} --why ...`"
+        )
+    if undecided.rules:
+        rule = undecided.rules[0]
+        return (
+            f"rule {rule.rule!r} failed on {rule.batches:,} of its batches (position {rule.position}: {rule.error}), "
+            "and makes nothing of them once the day is gone: mend the rule and raise rules_version, or give them up, "
+            f"`chancy-metrics discard --rule {rule.rule} --why ...`"
+        )
+    if reason := live.refuses(rules):
+        return f"the opening is made by the live version's rules, which this code does not have: {reason}"
+    return ""
+
+
+async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+    """Raise the opening's horizons to what every version has let go, but not past the events that are in it.
+
+    Below them the opening is incomplete. Past the latest event of the days in it everything is raw still, so a
+    version that keeps more than those of today may go back as far as that. The caller holds the opening's lock.
+
+    Returns:
+        The horizons: resolution -> start of the oldest bucket that is complete, seconds.
+
+    Raises:
+        SchemaMissing: The opening is not there.
+    """
+    await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
+    row = await cursor.fetchone()
+    last_us = row[0] if row else None
+    kept = await _kept(cursor, tables)
+    reached = {
+        resolution: 0 if last_us is None else min(kept[resolution], bucket_of(last_us, width) + width)
+        for resolution, width in RESOLUTIONS.items()
+    }
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = 0
+            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            """
+        ).format(versions=tables.versions),
+        reached,
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing(NO_OPENING)
+    return dict(zip(RESOLUTIONS, row, strict=True))
+
+
+async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+    """Start of the oldest bucket that any version keeps."""
+    versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
+    return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
+
+
+def _way_past(version: Version) -> str:
+    if version.status == "live":
+        return "its next folds take it there, or `chancy-metrics fold`"
+    if version.status == "resting":
+        return "it rests for an `undo`, and goes when its time is over"
+    return "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
+
+
+async def _span(cursor: AsyncCursor[TupleRow], tables: Tables, day: date) -> _Span:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT coalesce(min(position), 0), coalesce(max(position), 0),
+                (SELECT count(*) FROM {pending} WHERE day = %(day)s)
+            FROM {ledger}
+            WHERE day = %(day)s
+            """
+        ).format(ledger=tables.ledger, pending=tables.pending),
+        {"day": day},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return _Span(*row)
+
+
+async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: Version) -> list[int]:
+    """Return the positions of *day* whose rows somebody removed by force, without those that are dead letters."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.position
+            FROM {ledger} o
+            WHERE o.day = %(day)s
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM {log} l
+                    WHERE l.day = %(day)s
+                        AND l.producer = o.producer
+                        AND l.sequence = o.sequence
+                )
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM {dead} d
+                    WHERE d.version = %(version)s
+                        AND d.position = o.position
+                )
+            """
+        ).format(ledger=tables.ledger, log=tables.log, dead=tables.dead_letters),
+        {"day": day, "version": live.version},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: int) -> bool:
+    """Say that *day* is in the opening, and which event in it is the latest; False if it is not closed any more."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {days}
+            SET state = 'opening',
+                changed_at = clock_timestamp(),
+                last_position = %(last)s,
+                last_us = (
+                    SELECT max(least(last_us, {appended_us}))
+                    FROM {log} l
+                    WHERE day = %(day)s
+                )
+            WHERE day = %(day)s
+                AND state = 'closed'
+            """
+        ).format(days=tables.days, log=tables.log, appended_us=sql.SQL(APPENDED_US)),
+        {"day": day, "last": last},
+    )
+    return cursor.rowcount == 1
+
+
+async def _count(cursor: AsyncCursor[TupleRow], tables: Tables, counts: Counter[str]) -> None:
+    total = await added_counts(cursor, tables, OPENING, counts)
+    await cursor.execute(
+        sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = 0").format(
+            versions=tables.versions
+        ),
+        {"counts": None if total is None else Jsonb(total)},
+    )

@@ -1,0 +1,209 @@
+"""The opening, by names and not by numbers, out of one database and into another one's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
+from chancy_metrics.events.facts import Series, check_series
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.transfer.file import Opening, Point, Points
+from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.rollups.ids import number_series, number_workers
+from chancy_metrics.projections.versions.counts import decode_counts
+from chancy_metrics.projections.versions.promote import empty_ring
+from chancy_metrics.projections.versions.version import NO_OPENING, OPENING, Version
+
+#: Rows in one frame.
+_ROWS = 1_000
+
+_COLUMNS = sql.SQL(
+    "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
+)
+
+
+async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening:
+    """Return what the opening counted, and from where on it is complete.
+
+    Raises:
+        Damaged: What it counted can't be read.
+        SchemaMissing: It is not there.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT counts::text, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            FROM {versions}
+            WHERE version = %(opening)s
+            """
+        ).format(versions=tables.versions),
+        {"opening": OPENING},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing(NO_OPENING)
+    counts, *horizons = row
+    return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the opening's row"))
+
+
+async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:
+    """Yield the opening's rows in the caller's transaction, in pieces."""
+    for resolution in RESOLUTIONS:
+        async with cursor.connection.cursor("metrics_opening", row_factory=tuple_row) as rollup:
+            await rollup.execute(
+                sql.SQL(
+                    """
+                    SELECT w.name, s.key, s.kind, s.unit, r.bucket, r.count, r.last_us, r.sum::text, r.min, r.max,
+                        r.last, r.last_position, r.last_index, r.p50, r.p95, r.p99, r.sketch
+                    FROM {rollup} r
+                    JOIN {series} s
+                        ON s.id = r.series
+                    LEFT JOIN {workers} w
+                        ON w.id = r.worker
+                    WHERE r.version = %(opening)s
+                    ORDER BY s.key, s.kind, s.unit, w.name NULLS FIRST, r.bucket
+                    """
+                ).format(rollup=tables.rollup(resolution), series=tables.series, workers=tables.workers),
+                {"opening": OPENING},
+                binary=True,
+            )
+            while rows := await rollup.fetchmany(_ROWS):
+                yield Points(resolution, [Point(*row) for row in rows])  # type: ignore[arg-type] # one of those four
+
+
+class Names:
+    """The database's numbers of names, asked for on a connection of their own: they are given at once."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._series: dict[Series, int] = {}
+        self._workers: dict[str, int] = {}
+
+    async def of(self, points: Sequence[Point]) -> tuple[Mapping[Series, int], Mapping[str, int]]:
+        series = {Series(one.key, one.kind, one.unit) for one in points}
+        workers = {one.worker for one in points if one.worker is not None}
+        if new := sorted(series - self._series.keys()):
+            self._series |= await number_series(self._connection, self._tables, new)
+        if added := sorted(workers - self._workers.keys()):
+            self._workers |= await number_workers(self._connection, self._tables, added)
+        return self._series, self._workers
+
+
+def check_points(points: Points) -> None:
+    """Check that the opening can hold each of these rows.
+
+    Raises:
+        Damaged: At the first one that it can't.
+    """
+    for one in points.points:
+        try:
+            check_series(one.key, one.kind, one.unit)
+            fault = _fault(one, RESOLUTIONS[points.resolution])
+        except (InvalidObservation, Damaged) as error:
+            fault = str(error)
+        if fault:
+            where = f"the opening's {points.resolution} point of {one.key[:100]!r} at {one.bucket}"
+            raise Damaged(f"is none that a rollup can hold: {fault}", where=where, kind="point")
+
+
+def _fault(point: Point, width: int) -> str:
+    """Why no rollup holds *point*, in words, past the bounds of its fields; "" if one may."""
+    known = [one for one in (point.last, point.p50, point.p95, point.p99) if one is not None]
+    if not all(map(math.isfinite, (point.min, point.max, *known))) or point.min > point.max:
+        return f"its values are from {point.min} to {point.max}, {known}"
+    if point.bucket % width:
+        return f"no bucket of {width} s begins there"
+    if (point.kind == "gauge") != (point.last is not None):
+        return "only a gauge has a last value"
+    if len({point.last is None, point.last_position is None, point.last_index is None}) > 1:
+        return "its last value has no place in the order, or a place has no value"
+    if point.sketch is not None:
+        if point.kind != "histogram" or point.worker is not None:
+            return "only a histogram of all workers has a sketch"
+        decode(point.sketch)
+    return ""
+
+
+async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Points, names: Names) -> None:
+    """Put rows into the opening, which is empty and whose lock the caller holds."""
+    series, workers = await names.of(points.points)
+    async with cursor.copy(
+        sql.SQL("COPY {rollup} (version, {columns}) FROM STDIN").format(
+            rollup=tables.rollup(points.resolution), columns=_COLUMNS
+        )
+    ) as copy:
+        for one in points.points:
+            worker = 0 if one.worker is None else workers[one.worker]
+            number = series[Series(one.key, one.kind, one.unit)]
+            await copy.write_row((OPENING, worker, number, *_values(one)))
+
+
+async def begin_with(
+    cursor: AsyncCursor[TupleRow], tables: Tables, opening: Opening, versions: Sequence[Version]
+) -> None:
+    """Let *versions*, which have folded nothing, begin with the opening; the caller holds the locks of all of them."""
+    numbers = [one.version for one in versions]
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET counts = %(counts)s,
+                horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = ANY(%(numbers)s)
+            """
+        ).format(versions=tables.versions),
+        {"counts": Jsonb(opening.counts), "numbers": [OPENING, *numbers], **opening.horizons},
+    )
+    for resolution in RESOLUTIONS:
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {rollup} (version, {columns})
+                SELECT v.version, {columns}
+                FROM {rollup} r
+                CROSS JOIN unnest(%(numbers)s::integer[]) AS v (version)
+                WHERE r.version = %(opening)s
+                """
+            ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
+            {"numbers": numbers, "opening": OPENING},
+        )
+    await empty_ring(cursor, tables)
+
+
+async def empty_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Take everything out of every version, the opening too; the caller holds the locks of all of them."""
+    for resolution in RESOLUTIONS:
+        await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))
+    await cursor.execute(sql.SQL("DELETE FROM {dead}").format(dead=tables.dead_letters))
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET position = 0,
+                counts = '{{}}',
+                verified = NULL,
+                horizon_1min = 0,
+                horizon_5min = 0,
+                horizon_1hour = 0,
+                horizon_1day = 0
+            """
+        ).format(versions=tables.versions)
+    )
+    await empty_ring(cursor, tables)
+
+
+def _values(point: Point) -> tuple[object, ...]:
+    """The values of a row of the opening past its names."""
+    return (
+        *(point.bucket, point.count, point.last_us, point.sum, point.min, point.max),
+        *(point.last, point.last_position, point.last_index, point.p50, point.p95, point.p99, point.sketch),
+    )

@@ -1,0 +1,278 @@
+"""New versions: made beside the live one, beginning with a copy of the opening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.rules.rule_set import RuleSet, label
+from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
+from chancy_metrics.projections.versions.version import (
+    NO_OPENING,
+    OPENING,
+    UNFINISHED,
+    Version,
+    lock_head,
+    lock_version,
+    read_version,
+    read_versions,
+)
+
+#: Rows of the opening one transaction copies.
+COPY_ROWS = 20_000
+#: Seconds after which a filler is taken for gone, even if its connection seems to live, as behind a pooler.
+SILENT_S = 60
+#: Whether somebody fills the version *v*: who said so last has a connection, and it moves.
+FILLED = sql.SQL(
+    """
+    coalesce(v.folded_at > clock_timestamp() - make_interval(secs => {silent}), false)
+        AND EXISTS (
+            SELECT 1
+            FROM pg_stat_activity a
+            WHERE a.datname = current_database()
+                AND a.application_name = left(v.folded_by, 63)
+        )
+    """
+).format(silent=SILENT_S)
+
+
+async def make_version(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    rules: RuleSet,
+    horizons: Mapping[str, int],
+    *,
+    by: str,
+    swaps: bool = True,
+    again: bool = True,
+) -> Version:
+    """Return the unfinished version of *rules*, making one if there is none, for *by* to fill.
+
+    A new one keeps what lies past *horizons*, as far as the log and the opening reach; nothing is in it yet.
+
+    Args:
+        by: The folder's name, which is the `application_name` of its connection too: while that connection
+            lives and the version moves, nobody else gets it.
+        again: Also where the live version has these rules already, since somebody else was faster.
+
+    Raises:
+        AlreadyRunning: Somebody else fills it, or was faster.
+        SchemaMissing: Version 0 is not there.
+    """
+    async with short_transaction(connection) as cursor:
+        head = await lock_head(cursor, tables)
+        # A day on its way into the opening is in it, or will be folded from the log; this lock says which.
+        opening = await lock_version(cursor, tables, OPENING, wait=True)
+        if opening is None:
+            raise SchemaMissing(NO_OPENING)
+        versions = await read_versions(cursor, tables)
+        if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
+            raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")
+        for version in versions:
+            if version.status in UNFINISHED and version.pair == rules.pair:
+                await _claim(cursor, tables, version.version, by)
+                if not await _is_withheld(cursor, tables, version, head.live):
+                    return version
+                await set_status(cursor, tables, version.version, "dropped")
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {versions} (
+                    version, rules, user_rules, rule_names, status, swaps, replaced, position, counts, created_by,
+                    folded_by, folder_since, folded_at, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+                )
+                SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
+                    %(swaps)s, %(live)s, coalesce(
+                        (
+                            SELECT l.position - 1
+                            FROM {ledger} l
+                            WHERE NOT EXISTS (
+                                SELECT 1 FROM {days} d WHERE d.day = l.day AND d.state IN ('opening', 'gone')
+                            )
+                            ORDER BY l.position
+                            LIMIT 1
+                        ),
+                        %(position)s
+                    ),
+                    o.counts, %(by)s, %(by)s, clock_timestamp(), clock_timestamp(),
+                    greatest(o.horizon_1min, %(1min)s), greatest(o.horizon_5min, %(5min)s),
+                    greatest(o.horizon_1hour, %(1hour)s), greatest(o.horizon_1day, %(1day)s)
+                FROM {versions} o
+                WHERE o.version = 0
+                RETURNING version
+                """
+            ).format(versions=tables.versions, ledger=tables.ledger, days=tables.days),
+            {
+                "built_in": rules.built_in,
+                "user": rules.user,
+                "names": rules.names,
+                "swaps": swaps,
+                "live": head.live,
+                "position": head.position,
+                "by": by,
+                **horizons,
+            },
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        await copy_left_out(cursor, tables, OPENING, row[0])
+        made = await read_version(cursor, tables, row[0])
+        assert made is not None
+        return made
+
+
+async def copy_opening(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
+    """Copy the next rows of the opening into a new version; False once all are copied, or it is not copying.
+
+    Copied in the order of the key, so the last row that is there says where to go on, whoever copied it. The
+    opening does not change meanwhile: no day goes into it that a version has not folded.
+    """
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, version, wait=True)
+        if mine is None or mine.status != "copying":
+            return False
+        for resolution in RESOLUTIONS:
+            if await _copy(cursor, tables, mine, resolution) == COPY_ROWS:
+                await _set_progress(cursor, tables, version, "copying")
+                return True
+        await _set_progress(cursor, tables, version, "filling")
+        return False
+
+
+async def _is_withheld(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, live: int) -> bool:
+    """Whether it is filled and was not taken for what it leaves out: only another one can have that."""
+    if version.status != "ready":
+        return False
+    found = await left_out(cursor, tables, version.version)
+    return bool(found and found.beyond(await left_out(cursor, tables, live)))
+
+
+async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by: str) -> None:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT v.folded_by, v.folder_since
+            FROM {versions} v
+            WHERE v.version = %(version)s
+                AND v.folded_by <> %(by)s
+                AND {filled}
+            """
+        ).format(versions=tables.versions, filled=FILLED),
+        {"version": version, "by": by},
+    )
+    if row := await cursor.fetchone():
+        raise AlreadyRunning(
+            f"version {version} is being filled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}: "
+            "`chancy-metrics rebuild --status` shows how far it is"
+        )
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET folded_by = %(by)s,
+                folder_since = clock_timestamp(),
+                folded_at = clock_timestamp()
+            WHERE version = %(version)s
+            """
+        ).format(versions=tables.versions),
+        {"version": version, "by": by},
+    )
+
+
+async def _set_progress(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, status: str) -> None:
+    await cursor.execute(
+        sql.SQL(
+            "UPDATE {versions} SET status = %(status)s, folded_at = clock_timestamp() WHERE version = %(version)s"
+        ).format(versions=tables.versions),
+        {"status": status, "version": version},
+    )
+
+
+async def _copy(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, resolution: str) -> int:
+    columns = sql.SQL(
+        "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            WITH reached AS (
+                SELECT worker, series, bucket
+                FROM {rollup}
+                WHERE version = %(version)s
+                ORDER BY worker DESC, series DESC, bucket DESC
+                LIMIT 1
+            )
+            INSERT INTO {rollup} (version, {columns})
+            SELECT %(version)s, {columns}
+            FROM {rollup}
+            WHERE version = 0
+                AND bucket >= %(horizon)s
+                AND (worker, series, bucket) > (
+                    coalesce((SELECT worker FROM reached), -1),
+                    coalesce((SELECT series FROM reached), -1),
+                    coalesce((SELECT bucket FROM reached), -1)
+                )
+            ORDER BY worker, series, bucket
+            LIMIT %(rows)s
+            """
+        ).format(rollup=tables.rollup(resolution), columns=columns),
+        {"version": version.version, "horizon": version.horizons[resolution], "rows": COPY_ROWS},
+    )
+    return cursor.rowcount
+
+
+async def drop_version(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
+    """Give up a version that is unfinished or rests; its rows go with the next clean-ups. False if it is neither."""
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, version, wait=True)
+        if mine is None or mine.status not in (*UNFINISHED, "resting"):
+            return False
+        await set_status(cursor, tables, version, "dropped")
+        return True
+
+
+async def finish_version(connection: AsyncConnection[TupleRow], tables: Tables, version: int, *, keep_s: float) -> None:
+    """Call a filled version ready; it is kept that long for somebody to swap it."""
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, version, wait=True)
+        if mine is not None and mine.status == "filling":
+            await set_status(cursor, tables, version, "ready", keep_s=keep_s)
+
+
+async def withhold_version(
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, *, keep_s: float
+) -> None:
+    """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, version, wait=True)
+        if mine is not None and mine.status in ("filling", "ready", "resting"):
+            await set_status(cursor, tables, version, "ready", keep_s=keep_s)
+            await cursor.execute(
+                sql.SQL("UPDATE {versions} SET swaps = false WHERE version = %(version)s").format(
+                    versions=tables.versions
+                ),
+                {"version": version},
+            )
+
+
+async def set_status(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, status: str, *, keep_s: float | None = None
+) -> None:
+    """Set the status of a version whose lock the caller holds, and until when it may rest in it."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET status = %(status)s,
+                kept_until = clock_timestamp() + make_interval(secs => %(keep)s)
+            WHERE version = %(version)s
+            """
+        ).format(versions=tables.versions),
+        {"status": status, "keep": keep_s, "version": version},
+    )

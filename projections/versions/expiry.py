@@ -1,0 +1,235 @@
+"""What versions let go: points below their horizons, versions nobody turns back to, names without a point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.versions import baseline
+from chancy_metrics.projections.versions.version import OPENING, lock_version, read_versions
+
+#: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
+PIECE = 10_000
+PIECES = 20
+#: Names looked at in one transaction.
+NAMES = 2_000
+#: Seconds without progress after which an unfinished version is given up.
+PROGRESS_S = 86_400
+
+
+async def expire(connection: AsyncConnection[TupleRow], tables: Tables, kept: Mapping[str, int]) -> int:
+    """Raise every version's horizons to *kept* and delete what lies below; return how many rows went.
+
+    A version that somebody holds is left for the next call, which comes soon.
+    """
+    async with short_transaction(connection) as cursor:
+        versions = [version.version for version in await read_versions(cursor, tables) if version.status != "dropped"]
+    removed = 0
+    # The opening last: it keeps what any of the others keeps.
+    for version in [*versions, OPENING]:
+        async with short_transaction(connection) as cursor:
+            if await lock_version(cursor, tables, version) is None:
+                continue
+            if version == OPENING:
+                horizons = await baseline.raise_horizons(cursor, tables)
+            else:
+                horizons = await _raise_horizons(cursor, tables, version, kept)
+        for resolution, horizon in horizons.items():
+            removed += await _delete_rows(
+                connection,
+                tables,
+                resolution,
+                # A horizon that is ahead hides what is kept; it is still there when that is mended.
+                sql.SQL("version = {} AND bucket / 60 < {}").format(version, min(horizon, kept[resolution]) // 60),
+            )
+    return removed
+
+
+async def drop_versions(connection: AsyncConnection[TupleRow], tables: Tables, *, now_us: int) -> int:
+    """Drop versions whose rest is over and unfinished ones that got nowhere for a day; delete the rows of dropped ones.
+
+    Returns:
+        How many rows went; a version goes with the last of its own.
+    """
+    async with short_transaction(connection) as cursor:
+        await _drop_old(cursor, tables, now_us)
+        dropped = [version.version for version in await read_versions(cursor, tables) if version.status == "dropped"]
+    removed = 0
+    for version in dropped:
+        for resolution in RESOLUTIONS:
+            where = sql.SQL("version = {}").format(version)
+            removed += await _delete_rows(connection, tables, resolution, where)
+    async with short_transaction(connection) as cursor:
+        await _delete_dropped(cursor, tables)
+    return removed
+
+
+class UnusedNames:
+    """Deletes series and workers that no version has a point of; remembers how far it has looked."""
+
+    def __init__(self) -> None:
+        self._series_seen = 0
+        self._workers_seen = 0
+
+    async def delete(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+        """Look through the next names, or all of them where there are few; return how many went."""
+        removed = 0
+        for _ in range(PIECES):
+            removed += await self._delete_piece(connection, tables)
+            if not self._series_seen and not self._workers_seen:
+                break
+        return removed
+
+    async def _delete_piece(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+        """Look through one piece of each.
+
+        Under the locks of all versions, which folds take too, so that none stores a point of a name meanwhile. If
+        somebody holds one of them it is left for the next call.
+        """
+        async with short_transaction(connection, index_only=True) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    "SELECT version, (SELECT count(*) FROM {versions}) FROM {versions} FOR UPDATE SKIP LOCKED"
+                ).format(versions=tables.versions)
+            )
+            locked = await cursor.fetchall()
+            if not locked or len(locked) < locked[0][1]:
+                return 0
+            versions = [row[0] for row in locked]
+            series, self._series_seen = await _delete_names(
+                cursor, tables, tables.series, "series", versions, self._series_seen
+            )
+            workers, self._workers_seen = await _delete_names(
+                cursor, tables, tables.workers, "worker", versions, self._workers_seen
+            )
+            return series + workers
+
+
+async def _raise_horizons(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, kept: Mapping[str, int]
+) -> dict[str, int]:
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = %(version)s
+            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            """
+        ).format(versions=tables.versions),
+        {"version": version, **kept},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return dict(zip(RESOLUTIONS, row, strict=True))
+
+
+async def _delete_rows(
+    connection: AsyncConnection[TupleRow], tables: Tables, resolution: str, where: sql.Composed
+) -> int:
+    removed = 0
+    for _ in range(PIECES):
+        async with short_transaction(connection) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    DELETE FROM {rollup}
+                    WHERE ctid = ANY(ARRAY(
+                        SELECT ctid
+                        FROM {rollup}
+                        WHERE {where}
+                        LIMIT {piece}
+                        FOR UPDATE SKIP LOCKED
+                    ))
+                    """
+                ).format(rollup=tables.rollup(resolution), where=where, piece=PIECE)
+            )
+            removed += cursor.rowcount
+            if cursor.rowcount < PIECE:
+                break
+    return removed
+
+
+async def _drop_old(cursor: AsyncCursor[TupleRow], tables: Tables, now_us: int) -> None:
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET status = 'dropped'
+            WHERE version IN (
+                SELECT v.version
+                FROM {versions} v
+                WHERE v.version <> (SELECT live FROM {head})
+                    AND CASE
+                        WHEN v.status IN ('ready', 'resting') THEN v.kept_until < to_timestamp(%(now)s)
+                        WHEN v.status IN ('copying', 'filling') THEN
+                            coalesce(v.folded_at, v.created_at) < to_timestamp(%(now)s - %(progress)s)
+                        ELSE false
+                    END
+                FOR UPDATE SKIP LOCKED
+            )
+            """
+        ).format(versions=tables.versions, head=tables.head),
+        {"now": now_us / 1_000_000, "progress": PROGRESS_S},
+    )
+
+
+async def _delete_dropped(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Delete dropped versions without rows; not the newest one, so that no number is given twice."""
+    empty = sql.SQL(" AND ").join(
+        sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(tables.rollup(resolution))
+        for resolution in RESOLUTIONS
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            DELETE FROM {versions} v
+            WHERE v.status = 'dropped'
+                AND v.version < (SELECT max(version) FROM {versions})
+                AND {empty}
+            """
+        ).format(versions=tables.versions, empty=empty)
+    )
+
+
+async def _delete_names(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    table: sql.Identifier,
+    column: str,
+    versions: list[int],
+    after: int,
+) -> tuple[int, int]:
+    """Delete names past id *after* that no rollup has; return how many went and where to go on."""
+    used = sql.SQL(" OR ").join(
+        sql.SQL("EXISTS (SELECT 1 FROM {rollup} r WHERE r.version = ANY(%(versions)s) AND {match})").format(
+            rollup=tables.rollup(resolution),
+            # A series that any worker's row has is in a merged row too.
+            match=sql.SQL("r.worker = 0 AND r.series = n.id" if column == "series" else "r.worker = n.id"),
+        )
+        for resolution in RESOLUTIONS
+    )
+    await cursor.execute(
+        sql.SQL(
+            "SELECT max(id), count(*) FROM (SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(most)s) n"
+        ).format(table=table),
+        {"after": after, "most": NAMES},
+    )
+    row = await cursor.fetchone()
+    until, found = row if row else (None, 0)
+    if until is None:
+        return 0, 0
+    await cursor.execute(
+        sql.SQL("DELETE FROM {table} n WHERE n.id > %(after)s AND n.id <= %(until)s AND NOT ({used})").format(
+            table=table, used=used
+        ),
+        {"after": after, "until": until, "versions": versions},
+    )
+    return cursor.rowcount, int(until) if found == NAMES else 0

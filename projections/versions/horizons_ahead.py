@@ -1,0 +1,204 @@
+"""Horizons that a clock ahead has raised too far: found by the settings, and what they hide folded again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.rollups.delta_ring import pack_points
+from chancy_metrics.projections.rollups.ids import number, still_numbered
+from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.write import store
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.versions.advance import write_ring
+from chancy_metrics.projections.versions.replay import PAGE, read_alive
+from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_version, read_versions
+
+_US = 1_000_000
+#: Times to begin again, since folds go on meanwhile.
+_TRIES = 20
+
+
+def ahead_of(horizons: Mapping[str, int], kept: Mapping[str, int], now_s: int) -> dict[str, int]:
+    """Return the resolutions whose horizon hides what is to be kept -> the horizon that the settings give.
+
+    One past the present is no clock's that was right; and if each of them is past what the settings keep now, a clock
+    ahead raised all of them. One alone may be older than its setting, and then it hides nothing that is there.
+
+    Args:
+        kept: What the settings keep now: resolution -> start of the oldest bucket, seconds.
+    """
+    past = {name: kept[name] for name, width in RESOLUTIONS.items() if horizons[name] > kept[name] + width}
+    if len(past) < len(RESOLUTIONS) and not any(horizons[name] > now_s + width for name, width in RESOLUTIONS.items()):
+        return {}
+    return past
+
+
+def sentence(version: int, horizons: Mapping[str, int], ahead: Mapping[str, int]) -> str:
+    """Say what is hidden, of a version that has horizons *ahead*."""
+    parts = [f"{name} before {_at(horizons[name])}, though it is kept from {_at(ahead[name])} on" for name in ahead]
+    return (
+        f"version {version} hides {', '.join(parts)}: a clock was ahead, or somebody changed its row; the next "
+        "clean-up of a worker folds that again from the log, or `chancy-metrics fold`"
+    )
+
+
+def _at(at_s: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M UTC}"
+    except (ValueError, OverflowError, OSError):
+        return f"second {at_s}"
+
+
+async def mend(
+    connection: AsyncConnection[TupleRow],
+    tables: Tables,
+    rules: RuleSet,
+    kept: Mapping[str, int],
+    *,
+    now_s: int,
+) -> list[str]:
+    """Fold again what versions with *rules* hide by horizons that are ahead, and put those back; a sentence for each.
+
+    What has left the log is there as far as the opening is complete. Memory grows with the points that were hidden.
+
+    Args:
+        connection: An autocommit one outside a transaction.
+
+    Raises:
+        MetricsLogError: Folds or days that leave the log got in between too often; nothing was changed.
+    """
+    async with short_transaction(connection) as cursor:
+        versions = [
+            version
+            for version in await read_versions(cursor, tables)
+            if version.status in ("live", "filling", "ready", "resting") and not version.refuses(rules)
+        ]
+    told = []
+    for version in versions:
+        ahead = ahead_of(version.horizons, kept, now_s)
+        if ahead:
+            points = await _mend(connection, tables, rules, version.version, ahead)
+            told.append(f"{points:,} points of version {version.version} that a horizon ahead hid are folded again")
+    return told
+
+
+class _Base(NamedTuple):
+    version: Version
+    gone: set[date]
+    first: dict[str, int]
+
+
+async def _mend(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, version: int, ahead: Mapping[str, int]
+) -> int:
+    for _ in range(_TRIES):
+        async with short_transaction(connection) as cursor:
+            base = await _read_base(cursor, tables, version, ahead)
+            days = await read_days(cursor, tables)
+        total = Accumulator(base.first, base.version.horizons)
+        span = Span(min(base.first.values()) * _US, None)
+        for day in days:
+            async with short_transaction(connection) as cursor:
+                found = await find_batches(cursor, tables, span, day, until=base.version.position)
+            for rows in pieces(found):
+                async with short_transaction(connection) as cursor:
+                    await _add(cursor, tables, total, base, rules, rows)
+        async with short_transaction(connection) as cursor:
+            await to_thread.run_sync(
+                total.add, await read_cells(cursor, tables, OPENING, base.first, base.version.horizons)
+            )
+        after = base.version.position
+        for _ in range(_TRIES):
+            numbered = await number(connection, tables, await to_thread.run_sync(total.fold))
+            async with short_transaction(connection, index_only=True) as cursor:
+                locked = await lock_version(cursor, tables, version, wait=True)
+                now = await _read_base(cursor, tables, version, ahead)
+                if locked is None or (now.gone, now.version.horizons, now.first) != (
+                    base.gone,
+                    base.version.horizons,
+                    base.first,
+                ):
+                    break
+                rows = await read_ledger(cursor, tables, after=after, limit=PAGE, until=locked.position)
+                if not rows and await still_numbered(cursor, tables, numbered.series, numbered.workers):
+                    await _delete(cursor, tables, version, base)
+                    changed = await store(cursor, tables, version, numbered.levels)
+                    if locked.status == "live":
+                        await write_ring(cursor, tables, locked, locked.position, pack_points(changed))
+                    await _lower(cursor, tables, version, base.first)
+                    return sum(cells.rows for cells in numbered.levels.values())
+                for piece in pieces(rows):
+                    await _add(cursor, tables, total, base, rules, piece)
+                after = rows[-1].position if rows else after
+    raise MetricsLogError(
+        f"what the horizons of version {version} hide could not be folded again: folds, or days that leave the log, "
+        "got in between each time; try again"
+    )
+
+
+async def _read_base(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, ahead: Mapping[str, int]) -> _Base:
+    mine, opening = await read_version(cursor, tables, version), await read_version(cursor, tables, OPENING)
+    if mine is None:
+        raise MetricsLogError(f"version {version} is not there any more")
+    gone = await gone_days(cursor, tables)
+    # Below its horizon the opening is incomplete, and what is in it has left the log.
+    whole = opening.horizons if opening is not None and gone else dict.fromkeys(RESOLUTIONS, 0)
+    first = {
+        name: max(ahead[name], min(whole[name], horizon)) if name in ahead else horizon
+        for name, horizon in mine.horizons.items()
+    }
+    return _Base(mine, gone, first)
+
+
+async def _add(
+    cursor: AsyncCursor[TupleRow],
+    tables: Tables,
+    total: Accumulator,
+    base: _Base,
+    rules: RuleSet,
+    rows: list[LedgerRow],
+) -> None:
+    kept = [row for row in rows if row.batch_id.day not in base.gone]
+    if kept:
+        batches = await read_alive(cursor, tables, base.version, kept)
+        await to_thread.run_sync(total.add_batches, batches, rules)
+
+
+async def _delete(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, base: _Base) -> None:
+    for name in RESOLUTIONS:
+        await cursor.execute(
+            sql.SQL(
+                "DELETE FROM {rollup} WHERE version = %(version)s AND bucket >= %(first)s AND bucket < %(end)s"
+            ).format(rollup=tables.rollup(name)),
+            {"version": version, "first": base.first[name], "end": base.version.horizons[name]},
+        )
+
+
+async def _lower(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, first: Mapping[str, int]) -> None:
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET folds = folds + 1,
+                horizon_1min = %(1min)s,
+                horizon_5min = %(5min)s,
+                horizon_1hour = %(1hour)s,
+                horizon_1day = %(1day)s
+            WHERE version = %(version)s
+            """
+        ).format(versions=tables.versions),
+        {"version": version, **first},
+    )

@@ -1,0 +1,188 @@
+"""The pointer to the live version, turned in one transaction: readers see the old one entire or the new one entire."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import uuid4
+
+import anyio
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRefused
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.rollups.delta_ring import pack_points
+from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
+from chancy_metrics.projections.versions.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
+from chancy_metrics.projections.versions.create import set_status
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out, withheld
+from chancy_metrics.projections.versions.version import NO_OPENING, Head, Version, lock_head, lock_version, read_version
+
+#: Why a version becomes the live one: it was asked for; its rules are newer; it was live before and is taken
+#: back; nobody can fold the live one any more.
+Cause = Literal["asked", "newer", "undo", "standstill"]
+
+#: Seconds to go on trying beside somebody else who takes steps of the same version.
+BUSY_S = 10
+
+
+async def catch_up(
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, rules: RuleSet, *, until: int, folder: str
+) -> int:
+    """Fold *version* up to position *until*; return how many events that were.
+
+    Raises:
+        VersionRefused: It can't be folded by this code, or not that far.
+    """
+    events = 0
+    with anyio.move_on_after(BUSY_S) as patience:
+        while True:
+            done = await advance(
+                connection,
+                tables,
+                folder=folder,
+                rules=rules,
+                version=version,
+                until=until,
+                step_events=REBUILD_STEP_EVENTS,
+            )
+            events += done.events
+            if done.caught_up or done.position >= until:
+                return events
+            if done.reason == BUSY:
+                await anyio.sleep(0.02)
+            elif done.reason:
+                raise VersionRefused(
+                    f"version {version} stops at position {done.position}: {done.reason}; "
+                    "`chancy-metrics status` says more"
+                )
+            else:
+                patience.deadline = anyio.current_time() + BUSY_S
+    raise VersionRefused(
+        f"version {version} stops at position {done.position}: {done.reason}; `chancy-metrics status` says more"
+    )
+
+
+async def turn(
+    holding: AsyncConnection[TupleRow],
+    working: AsyncConnection[TupleRow],
+    tables: Tables,
+    version: int,
+    rules: RuleSet,
+    *,
+    cause: Cause,
+    folder: str,
+    keep_s: float,
+    announce: Announce | None = None,
+) -> Version:
+    """Make *version* the live one, which it was not, and return the one that was.
+
+    Under the locks of the head and of the live version nothing is ordered and the live version stands, so the
+    last stretch, which *working* folds, arrives under any load; let it be short.
+
+    Args:
+        keep_s: How long the version that was live is kept.
+
+    Raises:
+        VersionRefused: It may not become the live one, or could not be folded as far as the live one.
+        LeavesOutMore: Its rules are newer, and it leaves out more than the live one does.
+    """
+    async with short_transaction(holding) as cursor:
+        head = await lock_head(cursor, tables)
+        live = await lock_version(cursor, tables, head.live, wait=True)
+        coming = await read_version(cursor, tables, version)
+        assert live is not None
+        if coming is None or coming.version == live.version or coming.status not in ADVANCING:
+            raise VersionRefused(
+                f"version {version} can't become the live one: it is {coming.status if coming else 'not there'}"
+            )
+        if reason := coming.refuses(rules) or obstacle(coming, live, head, cause):
+            raise VersionRefused(reason)
+        await catch_up(working, tables, version, rules, until=live.position, folder=folder)
+        if cause == "newer" and (more := await _more(cursor, tables, version, live)):
+            raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
+        await lock_version(cursor, tables, version, wait=True)
+        await set_status(cursor, tables, live.version, "resting", keep_s=keep_s)
+        await _point(cursor, tables, version, live, head, cause)
+        if announce is not None:
+            await announce(cursor)
+        return live
+
+
+async def _more(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version) -> LeftOut:
+    coming = await left_out(cursor, tables, version)
+    return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
+
+
+def obstacle(coming: Version, live: Version, head: Head, cause: Cause) -> str:
+    """What keeps *coming* from taking the place of *live*, in words; "" if nothing does."""
+    if cause in ("undo", "standstill"):
+        return ""
+    if coming.pair != live.pair and not is_above(coming.pair, live.pair):
+        return (
+            f"version {coming.version} has rules {label(coming.pair)}, and those of the live version "
+            f"{live.version}, {label(live.pair)}, are not older: go back with `chancy-metrics undo`"
+        )
+    if cause == "newer" and coming.pair == live.pair:
+        return f"version {coming.version} has the rules of the live version"
+    if cause == "newer" and label(coming.pair) in head.barred:
+        return f"rules {label(coming.pair)} were left by an undo: only `chancy-metrics swap` takes them again"
+    return ""
+
+
+async def _point(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version, head: Head, cause: Cause
+) -> None:
+    barred = {"asked": [], "undo": sorted({*head.barred, label(live.pair)})}.get(cause, head.barred)
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions} v
+            SET status = 'live',
+                swaps = true,
+                -- What came too late is known only to the one that folded it as it came: a rebuild is later than all.
+                counts = v.counts - 'expired' || jsonb_strip_nulls(jsonb_build_object('expired', (
+                    SELECT before.counts -> 'expired' FROM {versions} before WHERE before.version = %(live)s
+                ))),
+                kept_until = NULL,
+                live_since = clock_timestamp(),
+                replaced = CASE WHEN %(keeps)s THEN v.replaced ELSE %(live)s END,
+                folded_at = clock_timestamp(),
+                horizon_1min = greatest(v.horizon_1min, o.horizon_1min),
+                horizon_5min = greatest(v.horizon_5min, o.horizon_5min),
+                horizon_1hour = greatest(v.horizon_1hour, o.horizon_1hour),
+                horizon_1day = greatest(v.horizon_1day, o.horizon_1day)
+            FROM {versions} o
+            WHERE v.version = %(version)s
+                AND o.version = 0
+            """
+        ).format(versions=tables.versions),
+        {"version": version, "live": live.version, "keeps": cause == "undo"},
+    )
+    if not cursor.rowcount:
+        raise SchemaMissing(NO_OPENING)
+    await cursor.execute(
+        sql.SQL("UPDATE {head} SET live = %(version)s, barred = %(barred)s").format(head=tables.head),
+        {"version": version, "barred": barred},
+    )
+    await empty_ring(cursor, tables)
+
+
+async def empty_ring(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+    """Let everybody who follows the shared cache load it again.
+
+    The row that is left tells a follower of another version, and of this one at an earlier time, to do so.
+    """
+    await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {cache} (fold, version, position, token, points)
+            SELECT folds, version, position, %(token)s, %(points)b
+            FROM {versions}
+            WHERE version = (SELECT live FROM {head})
+            """
+        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
+        {"token": uuid4(), "points": pack_points({})},
+    )

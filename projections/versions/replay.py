@@ -1,0 +1,137 @@
+"""The log folded once more, and what that differs in from what is stored: the one check behind every check."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from datetime import date
+
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
+from chancy_metrics.events.log import LogBatch, Transaction, read_batches, short_transaction
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.points import Point, points_of
+from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+
+#: Ledger rows read at once: with a piece of them what a replay holds beside its points.
+PAGE = 2_000
+
+
+@asynccontextmanager
+async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) -> AsyncIterator[AsyncCursor[TupleRow]]:
+    """Open a REPEATABLE READ transaction under which no day of the log is detached; appends do not feel it."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        # Before the snapshot is taken: a day detached after it would be missing from the log and not in the opening.
+        await cursor.execute(sql.SQL("LOCK TABLE ONLY {log} IN ACCESS SHARE MODE").format(log=tables.log))
+        yield cursor
+
+
+async def replay(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
+) -> list[Point]:
+    """Fold the whole log again upon the opening, up to the live version's position (or *until*).
+
+    Reads in one snapshot; memory grows with the points, not with the events. Leaves out what lies below the live
+    version's horizons, and its dead letters.
+    """
+    async with log_snapshot(connection, tables) as cursor:
+        version = await live_version(cursor, tables)
+        end = version.position if until is None else until
+        total = Accumulator(version.horizons)
+        await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, version.horizons))
+        await replay_into(total, lambda: nullcontext(cursor), tables, rules, version, until=end)
+    return points_of(total.fold(), version.horizons)
+
+
+async def replay_into(
+    total: Accumulator,
+    transaction: Transaction,
+    tables: Tables,
+    rules: RuleSet,
+    version: Version,
+    *,
+    after: int = 0,
+    until: int,
+    day: date | None = None,
+) -> None:
+    """Add the log's batches past position *after* and up to *until* to *total*, as *version* would fold them.
+
+    Leaves out the version's dead letters and what is in the opening.
+
+    Args:
+        transaction: What is read is read in one that is folded outside of, unless it hands out one that stays open.
+        day: Only batches of this day of the log.
+    """
+    while True:
+        async with transaction() as cursor:
+            gone = await gone_days(cursor, tables)
+            page = await read_ledger(cursor, tables, after=after, limit=PAGE, until=until)
+        if not page:
+            return
+        after = page[-1].position
+        rows = [row for row in page if row.batch_id.day not in gone and day in (None, row.batch_id.day)]
+        await add_rows(total, transaction, tables, rules, version, rows)
+
+
+async def add_rows(
+    total: Accumulator,
+    transaction: Transaction,
+    tables: Tables,
+    rules: RuleSet,
+    version: Version,
+    rows: Sequence[LedgerRow],
+) -> None:
+    """Add the batches at *rows*, in ascending order, to *total*: read a piece in a transaction, fold it behind that.
+
+    Raises:
+        OutOfMemory: There is too little memory for a piece, which it names.
+    """
+    for piece in pieces(rows):
+        with naming(piece):
+            async with transaction() as cursor:
+                batches = await read_alive(cursor, tables, version, piece)
+            await to_thread.run_sync(total.add_batches, batches, rules)
+        del batches  # not held while the next piece is read
+
+
+async def read_alive(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, rows: Sequence[LedgerRow]
+) -> list[LogBatch]:
+    """Return the batches at *rows*, in ascending order, without what *version* leaves out of them.
+
+    Dead letters and rows that are lost are not among them; rules that failed on one are named in its `without`.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position, rule
+            FROM {dead}
+            WHERE version = %(version)s
+                AND position BETWEEN %(first)s AND %(last)s
+            """
+        ).format(dead=tables.dead_letters),
+        {"version": version.version, "first": rows[0].position, "last": rows[-1].position},
+    )
+    without: dict[int, set[str]] = {}
+    for position, rule in await cursor.fetchall():
+        without.setdefault(position, set()).add(rule)
+    places = [(row.position, row.batch_id) for row in rows if "" not in without.get(row.position, ())]
+    batches = await read_batches(cursor, tables, places) if places else []
+    return [
+        batch._replace(without=frozenset(without[batch.position])) if batch.position in without else batch
+        for batch in batches
+    ]
+
+
+async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:
+    """Return what the live version holds."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        version = await live_version(cursor, tables)
+        return points_of(await read_cells(cursor, tables, version.version, version.horizons), version.horizons)

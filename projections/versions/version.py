@@ -1,0 +1,146 @@
+"""Versions of the projection: a cursor over the ledger, a set of rules, and the rows it has made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.rules.rule_set import RuleSet, label
+
+#: The version that holds what pruned days of the log added; every new version begins with a copy of it.
+OPENING = 0
+
+
+#: What is missing where the row of version 0 is, and what to do.
+NO_OPENING = (
+    "version 0 is not there, which holds what the days added that have left the log: bring its row in metrics_versions "
+    "back from a backup (`chancy-metrics audit check` says what else is wrong)"
+)
+
+#: Statuses of versions that are on their way to become the live one.
+UNFINISHED = ("copying", "filling", "ready")
+
+
+class Head(NamedTuple):
+    """The end of the order, the version readers see, and the rules that only an explicit swap may bring back."""
+
+    position: int
+    live: int
+    barred: list[str]
+
+
+class Version(NamedTuple):
+    """A version's row.
+
+    Attributes:
+        pair: Numbers of its rules, those in the code and the user's.
+        rule_names: Names of the user's.
+        status: "opening", "copying" (the opening), "filling", "ready", "live", "resting" or "dropped".
+        position: Last position of the ledger that is in its rows.
+        folds: How many steps it has taken.
+        swaps: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
+        replaced: The version that was live before this one.
+        horizons: Resolution -> start of the oldest bucket it keeps, seconds.
+    """
+
+    version: int
+    pair: tuple[int, int]
+    rule_names: list[str]
+    status: str
+    position: int
+    folds: int
+    swaps: bool
+    replaced: int | None
+    horizons: dict[str, int]
+
+    def refuses(self, rules: RuleSet) -> str:
+        """Why code with *rules* must not fold this version, in words; "" if it may."""
+        if self.pair != rules.pair:
+            return f"version {self.version} has rules {label(self.pair)}, this code has {label(rules.pair)}"
+        if self.rule_names != rules.names:
+            return (
+                f"version {self.version} was made by rules {label(self.pair)} named {_list(self.rule_names)}, this "
+                f"code's {label(rules.pair)} are named {_list(rules.names)}: raise rules_version where rules change"
+            )
+        return ""
+
+
+_COLUMNS = """
+    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.swaps, v.replaced,
+    v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
+"""
+
+
+async def lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+    """Lock the head until the transaction ends: nothing gets a position meanwhile, and no pointer turns."""
+    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head} FOR UPDATE").format(head=tables.head))
+    return _head(await cursor.fetchone())
+
+
+async def read_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head}").format(head=tables.head))
+    return _head(await cursor.fetchone())
+
+
+async def live_version(cursor: AsyncCursor[TupleRow], tables: Tables) -> Version:
+    """Return the version that readers see.
+
+    Raises:
+        SchemaMissing: There is none.
+    """
+    found = await _select(cursor, tables, "WHERE v.version = (SELECT live FROM {head})")
+    if not found:
+        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+    return found[0]
+
+
+async def read_version(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> Version | None:
+    """Return one version; None if there is no such."""
+    found = await _select(cursor, tables, "WHERE v.version = %(version)s", version=version)
+    return found[0] if found else None
+
+
+async def read_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
+    """Return all versions but the opening, in order."""
+    return await _select(cursor, tables, "WHERE v.version > 0 ORDER BY v.version")
+
+
+async def lock_version(
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, *, wait: bool = False
+) -> Version | None:
+    """Lock a version's row until the transaction ends; None if there is no such or, without *wait*, it is taken."""
+    found = await _select(
+        cursor,
+        tables,
+        "WHERE v.version = %(version)s FOR UPDATE OF v" + ("" if wait else " SKIP LOCKED"),
+        version=version,
+    )
+    return found[0] if found else None
+
+
+async def _select(cursor: AsyncCursor[TupleRow], tables: Tables, where: str, **values: int) -> list[Version]:
+    await cursor.execute(
+        sql.SQL(f"SELECT {_COLUMNS} FROM {{versions}} v {where}").format(versions=tables.versions, head=tables.head),
+        values,
+    )
+    return [_version(row) for row in await cursor.fetchall()]
+
+
+def _version(row: TupleRow) -> Version:
+    version, built_in, user, names, status, position, folds, swaps, replaced, *horizons = row
+    kept = dict(zip(RESOLUTIONS, horizons, strict=True))
+    return Version(version, (built_in, user), names, status, position, folds, swaps, replaced, kept)
+
+
+def _head(row: TupleRow | None) -> Head:
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return Head(*row)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "(none)"
