@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from chancy_metrics.events.humanize import counted, moment, size
+from chancy_metrics.plugin.app import who
 from chancy_metrics.plugin.cli_app import Duration
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
-from chancy_metrics.plugin.connection import who
 from chancy_metrics.plugin.discarding import Discarded, discard, discard_rule
 from chancy_metrics.plugin.retention import PrunedDay, prune_all
 

@@ -24,7 +24,7 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
-from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.app import options_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.span import Span
@@ -169,7 +169,7 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
     since, until = utc(since), utc(until)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
         facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
-    return complete(facts, metrics_of(chancy).options.append_interval, since, until)
+    return complete(facts, options_of(chancy).append_interval, since, until)
 
 
 def span_of(since: datetime | None, until: datetime | None) -> Span:
@@ -194,7 +194,7 @@ async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) 
                     version, span = facts.left_out.version, span_of(since, until)
                     found = await left_out(cursor, tables(chancy.prefix), version, span)
             facts = facts._replace(left_out=found)
-        return facts and complete(facts, metrics_of(chancy).options.append_interval, since, until)
+        return facts and complete(facts, options_of(chancy).append_interval, since, until)
     except Exception:  # the metrics themselves are answered without a database
         return None
 

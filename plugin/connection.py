@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import math
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -106,15 +103,6 @@ async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleR
         except PoolTimeout:  # or the pool waits ever longer to connect again
             connection = await stack.enter_async_context(own_connection(chancy))
         yield connection
-
-
-def who() -> str:
-    """Who works here, for the records: user and host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.announcing import announce_by
-from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.app import options_of
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.versions.version import Version, read_versions
 
@@ -177,7 +177,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
         ]
         if not waiting or (await _find(cursor, names, position)).day is None:
             return ""
-    options, said = metrics_of(chancy).options, ""
+    options, said = options_of(chancy), ""
     announce = announce_by(chancy, "discard")
     for one in waiting:
         try:

@@ -21,9 +21,9 @@ from chancy_metrics.events.humanize import counted, is_or_are
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.app import options_of
 from chancy_metrics.plugin.completeness import Source
 from chancy_metrics.plugin.marks import Mark, read_marks
-from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.names import shown_keys
 from chancy_metrics.plugin.reading import reading
@@ -168,7 +168,7 @@ async def explain(
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, names, key, kind, unit)
         place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
-        made = await remake(connection, names, metrics_of(chancy).options.rules, place, most=max(most, 1))
+        made = await remake(connection, names, options_of(chancy).rules, place, most=max(most, 1))
         marks = await _marks_near(connection, names, bucket, width)
     return _explained(key, place, made, marks, time.monotonic() - began)
 

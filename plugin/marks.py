@@ -20,9 +20,10 @@ from chancy_metrics.events.facts import EPOCH, check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.app import who
 from chancy_metrics.plugin.audit import events
 from chancy_metrics.plugin.clock import now_us
-from chancy_metrics.plugin.connection import own_connection, who
+from chancy_metrics.plugin.connection import own_connection
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.search.query import Place, Selection

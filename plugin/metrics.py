@@ -27,7 +27,6 @@ from psycopg.rows import DictRow
 
 from chancy_metrics.events.errors import (
     InvalidObservation,
-    MetricsLogError,
     NotRecording,
     PluginShared,
     SequenceConflict,
@@ -35,6 +34,7 @@ from chancy_metrics.events.errors import (
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.plugin import in_transaction
+from chancy_metrics.plugin.app import IDENTIFIER, plugin_of
 from chancy_metrics.plugin.append_thread import AppendThread, SyncBlock
 from chancy_metrics.plugin.buffer import IN_FORKED_CHILD, Buffer
 from chancy_metrics.plugin.connection import DatabaseClock, own_connection
@@ -197,7 +197,7 @@ class Metrics(Plugin):
 
     @staticmethod
     def get_identifier() -> str:
-        return "chancy.metrics"
+        return IDENTIFIER
 
     def migrate_package(self) -> str:
         return "chancy_metrics.migrations"
@@ -733,9 +733,8 @@ def metrics_of(chancy: Chancy) -> Metrics:
     Raises:
         MetricsLogError: It has none.
     """
-    plugin = chancy.plugins.get(Metrics.get_identifier())
-    if not isinstance(plugin, Metrics):
-        raise MetricsLogError(f"{chancy!r} has no metrics log: add chancy_metrics.plugin.Metrics() to its plugins")
+    plugin = plugin_of(chancy)
+    assert isinstance(plugin, Metrics)
     return plugin
 
 

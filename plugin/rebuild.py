@@ -18,9 +18,9 @@ from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.plugin.connection import database_now_us, who
+from chancy_metrics.plugin.app import options_of, who
+from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.filling import Filling, Progress
-from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.options import DAY_S, Options
 from chancy_metrics.plugin.projector import Projector
 from chancy_metrics.plugin.reading import REBUILD_LOCK_LIMIT_MS, reading
@@ -99,7 +99,7 @@ async def rebuild(
         VersionRefused: The live version's rules are newer than this code's.
         TableLocked: Somebody holds a lock on a table for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
     """
-    options = metrics_of(chancy).options
+    options = options_of(chancy)
     folder = _folder("rebuild", by)
     behind = ""
     async with AsyncExitStack() as stack:
@@ -172,7 +172,7 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
 async def abort(chancy: Chancy) -> int | None:
     """Give up the unfinished version of this code's rules; return its number, None if there is none."""
     names = tables(chancy.prefix)
-    pair = metrics_of(chancy).options.rules.pair
+    pair = options_of(chancy).rules.pair
     async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
             versions = await read_versions(cursor, names)
@@ -260,7 +260,7 @@ async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int)
 
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
     folder = _folder("swap" if cause == "asked" else cause, by)
-    options = metrics_of(chancy).options
+    options = options_of(chancy)
     async with _working(chancy, folder) as working, _working(chancy, folder) as holding:
         async with short_transaction(working) as cursor:
             there = {one.version: one for one in await read_versions(cursor, tables(chancy.prefix))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,9 +18,9 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin import in_transaction
+from chancy_metrics.plugin.app import options_of, worker_of
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.connection import database_now_us
-from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.moments import utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.buckets import horizons
@@ -117,7 +116,7 @@ async def verify(
         MetricsLogError: It changed all the time, or there is no metrics log.
     """
     since, until = utc(since), utc(until)
-    metrics = metrics_of(chancy)
+    options = options_of(chancy)
     names, started = tables(chancy.prefix), time.monotonic()
     asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
     async with reading(chancy) as connection:
@@ -128,7 +127,7 @@ async def verify(
         async with short_transaction(connection) as cursor:
             open_positions = await read_open_positions(cursor, names)
             live = await live_version(cursor, names)
-        kept = horizons(microseconds(at), metrics.options.max_points, metrics.options.maximum_metric_age)
+        kept = horizons(microseconds(at), options.max_points, options.maximum_metric_age)
         hidden = ahead_of(live.horizons, kept, int(at.timestamp()))
         found = Findings(SHOWN)
         if hidden:
@@ -139,7 +138,7 @@ async def verify(
             one = await check_span(
                 connection,
                 names,
-                metrics.options.rules,
+                options.rules,
                 span,
                 most=SHOWN,
                 open_positions=open_positions,
@@ -251,7 +250,7 @@ async def _remember(
         verified = msgspec.structs.replace(verified, open=kept.open, share=kept.share, notes=notes)
         if verified.points or verified.drift:
             async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
-                worker = metrics_of(chancy).worker_id or socket.gethostname()
+                worker = worker_of(chancy)
                 await in_transaction.measure(cursor, names, DRIFT, kept.open, worker=worker)
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
         told = f"what verify found could not be kept for `status`: {sentence(error)}"

@@ -11,10 +11,10 @@ from chancy import Chancy
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.app import options_of
 from chancy_metrics.plugin.audit import JobLife, job_life
 from chancy_metrics.plugin.explain import Explained, explain
 from chancy_metrics.plugin.marks import Mark, read_marks
-from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.plugin.status import Status, read_status
 from chancy_metrics.plugin.web_events import read_events, without_large_meta
@@ -122,7 +122,7 @@ def _mark_at(place: str) -> Mark:
 async def status(chancy: Chancy, given: Parameters) -> Status:
     given.finish()
     async with room(chancy):
-        return await read_status(chancy, metrics_of(chancy).options)
+        return await read_status(chancy, options_of(chancy))
 
 
 #: By path under /api/v1/metrics-log.

@@ -14,8 +14,9 @@ from psycopg import sql
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.app import options_of
 from chancy_metrics.plugin.explain import UnknownSeries
-from chancy_metrics.plugin.metrics import metrics_of, reader_of
+from chancy_metrics.plugin.metrics import reader_of
 from chancy_metrics.plugin.names import Names
 from chancy_metrics.plugin.reader import Copy, Tracks, read_names, read_worker
 from chancy_metrics.plugin.reading import reading
@@ -92,7 +93,7 @@ async def index_of(chancy: Chancy) -> SeriesIndex:
         async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
             names = await read_names(cursor, tables(chancy.prefix))
         return await work(chancy, _index, names)
-    kept = kept_since(metrics_of(chancy).options)
+    kept = kept_since(options_of(chancy))
     at = (copy.place.fold, tuple(kept.values()))
     indexed = _indexes.get(copy)
     if indexed is None or indexed[:2] != at:
@@ -141,7 +142,7 @@ async def metric_of(chancy: Chancy, key: str) -> Metric:
     """
     copy = await reader_of(chancy).copy_soon(SOON_S)
     if copy is not None:
-        metric = metric_in(metrics_of(chancy).options, copy.series, copy.tracks, key)
+        metric = metric_in(options_of(chancy), copy.series, copy.tracks, key)
     else:
         async with (
             room(chancy),
@@ -149,7 +150,7 @@ async def metric_of(chancy: Chancy, key: str) -> Metric:
             short_transaction(connection, isolation="REPEATABLE READ") as cursor,
         ):
             series, tracks = await read_worker(cursor, tables(chancy.prefix), None, key)
-        metric = metric_in(metrics_of(chancy).options, series, tracks, key)
+        metric = metric_in(options_of(chancy), series, tracks, key)
     if metric is None:
         near = await work(chancy, (await index_of(chancy)).near, key)
         like = f"; like it are {', '.join(map(repr, near))}" if near else ""

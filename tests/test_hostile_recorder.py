@@ -132,9 +132,9 @@ async def surfaces(dsn: str) -> tuple[list[str], int, list[str]]:
 
 
 async def _options(chancy):  # type: ignore[no-untyped-def]
-    from chancy_metrics.plugin.metrics import metrics_of
+    from chancy_metrics.plugin.app import options_of
 
-    return metrics_of(chancy).options
+    return options_of(chancy)
 
 
 async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_batch(
