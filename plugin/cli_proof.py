@@ -17,7 +17,8 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted, is_or_are, size, span
 from chancy_metrics.plugin.cli_app import Day
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
-from chancy_metrics.plugin.sealing import Checked, Progress, check, seal
+from chancy_metrics.plugin.progress import LedgerProgress
+from chancy_metrics.plugin.sealing import Checked, check, seal
 from chancy_metrics.plugin.transfer import abandon_import, export_log, import_log
 
 #: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
@@ -155,11 +156,11 @@ def _as_objects(done: Checked) -> dict[str, Any]:
     return msgspec.structs.asdict(done) | {"findings": [one._asdict() for one in done.findings]}
 
 
-def _shower(door: Door, did: str) -> Callable[[Progress], None]:
+def _shower(door: Door, did: str) -> Callable[[LedgerProgress], None]:
     """Return what shows progress."""
     shown = door.progress()
 
-    def show(progress: Progress) -> None:
+    def show(progress: LedgerProgress) -> None:
         ends = progress.position >= progress.until
         line = (
             f"{did} {counted(progress.events, 'event')}, position {progress.position:,} of {progress.until:,}, "

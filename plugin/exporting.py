@@ -21,7 +21,8 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
-from chancy_metrics.plugin.sealing import Progress, read_seal
+from chancy_metrics.plugin.progress import LedgerProgress
+from chancy_metrics.plugin.sealing import read_seal
 from chancy_metrics.projections.versions.baseline_io import read_opening, read_points
 
 _PRODUCERS = 1_000
@@ -59,7 +60,7 @@ class Export:
         connection: AsyncConnection[TupleRow],
         names: Tables,
         file: BinaryIO,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[LedgerProgress], None] | None = None,
     ) -> None:
         self._connection = connection
         self._names = names
@@ -161,7 +162,7 @@ class Export:
                 after = piece[-1].position
                 if self._on_progress is not None:
                     rate = self._writer.events / max(time.monotonic() - self._started, 1e-9)
-                    self._on_progress(Progress(after, until, self._writer.events, rate))
+                    self._on_progress(LedgerProgress(after, until, self._writer.events, rate))
 
     async def _with_rows(self, places: Sequence[Place], gone: set[date]) -> list[Place]:
         wanted = [place.batch_id for place in places if place.batch_id.day not in gone]

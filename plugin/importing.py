@@ -46,7 +46,7 @@ from chancy_metrics.events.transfer.guard import (
 from chancy_metrics.events.transfer.rows import PAGE, Place, write_places
 from chancy_metrics.plugin.connection import database_now_us
 from chancy_metrics.plugin.import_check import Contents
-from chancy_metrics.plugin.sealing import Progress
+from chancy_metrics.plugin.progress import LedgerProgress
 from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points
 from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_versions
 
@@ -103,7 +103,7 @@ class Import:
         beside: AsyncConnection[TupleRow],
         names: Tables,
         path: Path,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[LedgerProgress], None] | None = None,
     ) -> None:
         self.position = 0
         self._started = time.monotonic()
@@ -259,7 +259,7 @@ class Import:
             await self._take_piece(piece)
             if self._on_progress is not None:
                 rate = self._events / max(time.monotonic() - self._started, 1e-9)
-                self._on_progress(Progress(self.position, self._until, self._events, rate))
+                self._on_progress(LedgerProgress(self.position, self._until, self._events, rate))
 
     async def _take_piece(self, piece: Sequence[Place]) -> None:
         wanted = {place.batch_id.day for place in piece if place.row is not None}

@@ -20,6 +20,7 @@ from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.plugin.progress import LedgerProgress
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
@@ -38,15 +39,6 @@ from chancy_metrics.projections.versions.replay import PAGE
 
 #: Findings that are spelled out; past these they are only counted.
 SHOWN = 100
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a walk through the order is: at *position* of *until*, past so many events since it began."""
-
-    position: int
-    until: int
-    events: int
-    events_per_s: float
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -112,7 +104,7 @@ async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
 
 
 async def check(
-    chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[Progress], None] | None = None
+    chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[LedgerProgress], None] | None = None
 ) -> Checked:
     """Hash the whole log again and compare it with its ledger, and that with *seals*.
 
@@ -172,7 +164,7 @@ class _Walk:
         names: Tables,
         found: Findings,
         until: int,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[LedgerProgress], None] | None,
         started: float,
     ) -> None:
         self.places = 0
@@ -218,7 +210,7 @@ class _Walk:
     def _tell(self, position: int) -> None:
         if self._on_progress is not None:
             rate = self.events / max(time.monotonic() - self._started, 1e-9)
-            self._on_progress(Progress(position, self._until, self.events, rate))
+            self._on_progress(LedgerProgress(position, self._until, self.events, rate))
 
 
 async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, int, bool]:

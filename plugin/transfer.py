@@ -20,8 +20,8 @@ from chancy_metrics.plugin.connection import needs_schema, own_connection
 from chancy_metrics.plugin.exporting import Export, Exported, Moved
 from chancy_metrics.plugin.files import publish, temporary_file
 from chancy_metrics.plugin.importing import Abandoned, Import, Imported, abandon
+from chancy_metrics.plugin.progress import LedgerProgress
 from chancy_metrics.plugin.reading import reading
-from chancy_metrics.plugin.sealing import Progress
 
 #: Times to begin again before giving up.
 _TRIES = 5
@@ -33,7 +33,7 @@ async def export_log(
     *,
     day: date | None = None,
     stream: BinaryIO | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[LedgerProgress], None] | None = None,
 ) -> Exported:
     """Write the whole log, or one day of it, to a new file, which appears under its name when it is complete.
 
@@ -62,7 +62,9 @@ async def export_log(
             raise MetricsLogError("a day left the log meanwhile: throw away what was written, and try again") from None
 
 
-async def import_log(chancy: Chancy, path: Path, *, on_progress: Callable[[Progress], None] | None = None) -> Imported:
+async def import_log(
+    chancy: Chancy, path: Path, *, on_progress: Callable[[LedgerProgress], None] | None = None
+) -> Imported:
     """Take an export into a database whose log is empty; stopped at any moment, the next call goes on there.
 
     Each batch is checked against the chain before it is kept. What others append meanwhile waits in pending for the

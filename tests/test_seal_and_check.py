@@ -23,8 +23,9 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import sealing
 from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.progress import LedgerProgress
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import Checked, Progress, check, seal
+from chancy_metrics.plugin.sealing import Checked, check, seal
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
@@ -341,7 +342,7 @@ async def test_a_seal_is_refused_while_head_and_ledger_do_not_agree(
 
 async def test_progress_tells_positions_up_to_the_end(dsn: str, connection: Connection, names: Tables) -> None:
     await some_batches(connection, names)
-    told: list[Progress] = []
+    told: list[LedgerProgress] = []
 
     async with an_app(dsn) as (chancy, _):
         await check(chancy, on_progress=told.append)

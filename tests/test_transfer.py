@@ -35,10 +35,11 @@ from chancy_metrics.plugin.discarding import discard
 from chancy_metrics.plugin.exporting import Exported
 from chancy_metrics.plugin.importing import Import, Imported
 from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.progress import LedgerProgress
 from chancy_metrics.plugin.projector import fold_all
 from chancy_metrics.plugin.rebuild import rebuild, undo
 from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import Progress, check, seal
+from chancy_metrics.plugin.sealing import check, seal
 from chancy_metrics.plugin.transfer import export_log, import_log
 from chancy_metrics.plugin.verify import verify
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -660,8 +661,8 @@ async def test_progress_is_told_up_to_the_end(
     dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     await some_log(connection, names)
-    out: list[Progress] = []
-    back: list[Progress] = []
+    out: list[LedgerProgress] = []
+    back: list[LedgerProgress] = []
 
     await exported(dsn, tmp_path / "log", on_progress=out.append)
     await imported(target[0], tmp_path / "log", on_progress=back.append)
