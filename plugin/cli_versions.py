@@ -10,8 +10,8 @@ import click
 from chancy_metrics.events.humanize import counted, moment, size, span
 from chancy_metrics.plugin.cli_app import Duration
 from chancy_metrics.plugin.cli_door import FOUND_SOMETHING, Door, command
-from chancy_metrics.plugin.filling import Progress
 from chancy_metrics.plugin.options import DAY_S
+from chancy_metrics.plugin.progress import RebuildProgress
 from chancy_metrics.plugin.rebuild import Rebuilt, abort, rebuild, swap, undo
 from chancy_metrics.plugin.versions import VersionInfo, list_versions, what_is_left_out
 
@@ -141,12 +141,12 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
     return lines
 
 
-def _shower(door: Door) -> Callable[[Progress], None]:
+def _shower(door: Door) -> Callable[[RebuildProgress], None]:
     """Return what shows progress; each phase at once."""
     shown = door.progress()
     phases: list[str] = []
 
-    def show(progress: Progress) -> None:
+    def show(progress: RebuildProgress) -> None:
         changed, phases[:] = phases != [progress.phase], [progress.phase]
         left = "" if progress.remaining_s is None else f", {span(progress.remaining_s)} left"
         waits = ", gives way to the live version" if progress.waits else ""

@@ -6,10 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import anyio
-import msgspec
 from chancy import Chancy
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
@@ -21,6 +20,7 @@ from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin.announcing import announce_by
 from chancy_metrics.plugin.connection import database_now_us, own_connection
 from chancy_metrics.plugin.options import DAY_S, Options
+from chancy_metrics.plugin.progress import Phase, RebuildProgress
 from chancy_metrics.plugin.step_size import StepSize
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.versions.advance import (
@@ -44,29 +44,6 @@ _GIVE_WAY_S = 0.1
 
 _One = TypeVar("_One")
 _Other = TypeVar("_Other")
-Phase = Literal["waiting", "copying", "filling", "comparing", "swapping"]
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """Where a rebuild stands.
-
-    Attributes:
-        position: Of the ledger; *target* is where the live version stands.
-        events: Folded so far, of *total_events* up to the target.
-        waits: Whether it has given way to the live version.
-        note: Who fills the version, while this run waits for that one to end; "" otherwise.
-    """
-
-    phase: Phase
-    version: int
-    position: int
-    target: int
-    events: int
-    total_events: int
-    events_per_s: float
-    remaining_s: float | None
-    waits: bool = False
-    note: str = ""
 
 
 class Filling:
@@ -85,7 +62,7 @@ class Filling:
         folder: str,
         *,
         throttle_s: float | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[RebuildProgress], None] | None = None,
     ) -> None:
         self.names = tables(chancy.prefix)
         self.rules = options.rules
@@ -240,7 +217,7 @@ class Filling:
         rate = self.events / max(time.monotonic() - self.started, 1e-9)
         left = max(self._total_events - self.events, 0)
         self._on_progress(
-            Progress(
+            RebuildProgress(
                 phase,
                 self.version,
                 position,

@@ -20,8 +20,9 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin.app import options_of, who
 from chancy_metrics.plugin.connection import database_now_us
-from chancy_metrics.plugin.filling import Filling, Progress
+from chancy_metrics.plugin.filling import Filling
 from chancy_metrics.plugin.options import DAY_S, Options
+from chancy_metrics.plugin.progress import RebuildProgress
 from chancy_metrics.plugin.projector import Projector
 from chancy_metrics.plugin.reading import REBUILD_LOCK_LIMIT_MS, reading
 from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_rebuilt
@@ -81,7 +82,7 @@ async def rebuild(
     throttle_s: float | None = None,
     keep_s: float = DAY_S,
     by: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> Rebuilt:
     """Make the aggregates again from the log, compare them with the living ones and take their place.
 

@@ -20,7 +20,7 @@ from chancy_metrics.plugin import rebuild as module
 from chancy_metrics.plugin.cli import main
 from chancy_metrics.plugin.completeness import completeness
 from chancy_metrics.plugin.discarding import discard, discard_rule
-from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.progress import RebuildProgress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.points import diff
@@ -55,7 +55,7 @@ async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_noth
 ) -> None:
     await some_history(connection, names)
     before = await stored(connection, names)
-    seen: list[Progress] = []
+    seen: list[RebuildProgress] = []
 
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy, on_progress=seen.append)
@@ -175,7 +175,7 @@ async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
 
     async with an_app(dsn) as (chancy, _):
 
-        def look(progress: Progress) -> None:
+        def look(progress: RebuildProgress) -> None:
             with psycopg.connect(dsn) as own:
                 alive.extend(own.execute(sql.SQL(query).format(versions=names.versions)).fetchall())
 
@@ -231,7 +231,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
 ) -> None:
     writer = await some_history(connection, names)
     monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)
-    seen: list[Progress] = []
+    seen: list[RebuildProgress] = []
     give_way = filling.Filling._give_way
 
     async def meanwhile(self: filling.Filling, position: int, target: int) -> None:
@@ -253,7 +253,7 @@ async def test_a_second_rebuild_says_at_once_who_is_at_it(
 ) -> None:
     await some_history(connection, names)
     monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
-    seen: list[Progress] = []
+    seen: list[RebuildProgress] = []
     async with connections(dsn, 1) as (other,):
         await other.execute("SET application_name = 'rebuild by ann'")
         await make_version(other, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")

@@ -16,7 +16,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin import Metrics, filling
-from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.progress import RebuildProgress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap
 from chancy_metrics.projections.versions import create, promote
 from tests.faults.stopping import spawner
@@ -33,28 +33,28 @@ class Rebuilding:
         self.process = process
         self._pipe = pipe
         self.phase = ""
-        self.told: Progress | Rebuilt | int | str | None = None
+        self.told: RebuildProgress | Rebuilt | int | str | None = None
 
-    async def next(self) -> Progress | Rebuilt | int | str | None:
+    async def next(self) -> RebuildProgress | Rebuilt | int | str | None:
         """Wait for what it tells next: progress, the result or the error; None if it ended without any."""
         try:
             self.told = await to_thread.run_sync(self._pipe.recv)
         except (EOFError, ConnectionResetError):
             return None
-        if isinstance(self.told, Progress):
+        if isinstance(self.told, RebuildProgress):
             self.phase = self.told.phase
         return self.told
 
     async def reach(self, phase: str) -> bool:
         """Wait until it is in *phase* (or past it); False if it ended before."""
         while self.phase != phase:
-            if not isinstance(await self.next(), Progress):
+            if not isinstance(await self.next(), RebuildProgress):
                 return False
         return True
 
     async def result(self) -> Rebuilt | int | str | None:
         """Wait for its end."""
-        while isinstance(told := await self.next(), Progress):
+        while isinstance(told := await self.next(), RebuildProgress):
             pass
         await to_thread.run_sync(self.process.join, 20)
         return told
@@ -102,7 +102,7 @@ def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, pipe
 
 
 async def _work(dsn: str, swaps_to: int | None, freezes_at: str, pipe: Pipe) -> Rebuilt | int:
-    def tell(progress: Progress) -> None:
+    def tell(progress: RebuildProgress) -> None:
         nonlocal freezes_at
         pipe.send(progress)
         if progress.phase == freezes_at:
@@ -112,5 +112,5 @@ async def _work(dsn: str, swaps_to: int | None, freezes_at: str, pipe: Pipe) -> 
     async with Chancy(dsn, plugins=[Metrics(sync_interval=1)]) as chancy:
         if swaps_to is None:
             return await rebuild(chancy, on_progress=tell)
-        pipe.send(Progress("swapping", swaps_to, 0, 0, 0, 0, 0.0, None))
+        pipe.send(RebuildProgress("swapping", swaps_to, 0, 0, 0, 0, 0.0, None))
         return await swap(chancy, swaps_to)

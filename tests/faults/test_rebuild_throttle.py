@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics, filling
-from chancy_metrics.plugin.filling import Progress
+from chancy_metrics.plugin.progress import RebuildProgress
 from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
 from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
@@ -29,7 +29,7 @@ class Throttled:
     """A rebuild in the background, in steps of one batch, and what it tells."""
 
     def __init__(self, chancy: Chancy, *, throttle_s: float | None) -> None:
-        self.told: list[Progress] = []
+        self.told: list[RebuildProgress] = []
         self.done: Rebuilt | None = None
         self._chancy = chancy
         self._throttle_s = throttle_s
@@ -38,7 +38,7 @@ class Throttled:
     async def run(self) -> None:
         self.done = await rebuild(self._chancy, throttle_s=self._throttle_s, on_progress=self._hear)
 
-    async def waits(self, times: int = 3) -> list[Progress]:
+    async def waits(self, times: int = 3) -> list[RebuildProgress]:
         """Let it look at the live version that often more, and wait each time; return what it told meanwhile."""
         first = len(self.told)
         while sum(one.waits for one in self.told[first:]) < times:
@@ -50,7 +50,7 @@ class Throttled:
     def has_waited(self) -> bool:
         return any(one.waits for one in self.told)
 
-    def _hear(self, progress: Progress) -> None:
+    def _hear(self, progress: RebuildProgress) -> None:
         self.told.append(progress)
         self._news.set()
 
