@@ -10,8 +10,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
 
-from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.errors import Damaged, MetricsLogError, SchemaMissing
+from chancy_metrics.events.schema import Tables
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -109,3 +112,27 @@ def _read_seal(position: str, chain: str, at: str, where: str) -> Seal:
     if int(position) >= 2**63 or (int(position) == 0) != (chain == "-"):
         raise Damaged(f"has hash {chain} at position {position}, as no log has", where=where, kind="seal")
     return Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment)
+
+
+async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
+    """Return the end of the order in the caller's transaction; raises like `seal`."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT h.position, h.chain, clock_timestamp(), o.chain, (SELECT max(position) FROM {ledger})
+            FROM {head} h
+            LEFT JOIN {ledger} o
+                ON o.position = h.position
+            """
+        ).format(head=names.head, ledger=names.ledger)
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    position, chain, at, in_ledger, last = row
+    if (last or 0) != position or (position and in_ledger != chain):
+        raise MetricsLogError(
+            f"the head says that the order ends at position {position}, its ledger says otherwise: it is not "
+            "sealed before `chancy-metrics audit check` finds nothing"
+        )
+    return Seal(position, bytes(chain), at.astimezone(UTC))

@@ -12,7 +12,7 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
-from chancy_metrics.events.chain import Seal
+from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import naming, pieces
@@ -22,7 +22,6 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
 from chancy_metrics.plugin.progress import LedgerProgress
-from chancy_metrics.plugin.sealing import read_seal
 from chancy_metrics.projections.versions.baseline_io import read_opening, read_points
 
 _PRODUCERS = 1_000

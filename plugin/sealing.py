@@ -13,8 +13,8 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.chain import Seal
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.chain import Seal, read_seal
+from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
@@ -77,30 +77,6 @@ async def seal(chancy: Chancy) -> Seal:
     names = tables(chancy.prefix)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
         return await read_seal(cursor, names)
-
-
-async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
-    """Return the end of the order in the caller's transaction; raises like `seal`."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT h.position, h.chain, clock_timestamp(), o.chain, (SELECT max(position) FROM {ledger})
-            FROM {head} h
-            LEFT JOIN {ledger} o
-                ON o.position = h.position
-            """
-        ).format(head=names.head, ledger=names.ledger)
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-    position, chain, at, in_ledger, last = row
-    if (last or 0) != position or (position and in_ledger != chain):
-        raise MetricsLogError(
-            f"the head says that the order ends at position {position}, its ledger says otherwise: it is not "
-            "sealed before `chancy-metrics audit check` finds nothing"
-        )
-    return Seal(position, bytes(chain), at.astimezone(UTC))
 
 
 async def check(
