@@ -19,13 +19,12 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
 from chancy_metrics.events.errors import Damaged, SchemaMissing
-from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.standby import NOW
 from chancy_metrics.plugin.app import options_of
-from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.moments import span_of, utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.counts import decode_counts
@@ -170,11 +169,6 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
         facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
     return complete(facts, options_of(chancy).append_interval, since, until)
-
-
-def span_of(since: datetime | None, until: datetime | None) -> Span:
-    """Return the span between two aware moments."""
-    return Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
 
 
 async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) -> Completeness | None:

@@ -7,6 +7,7 @@ from typing import overload
 
 from chancy_metrics.events.errors import WrongMoment
 from chancy_metrics.events.facts import EPOCH, microseconds
+from chancy_metrics.projections.span import Span
 
 #: Moments that buckets of every resolution can be computed of, to the last microsecond.
 EARLIEST, LATEST = EPOCH, datetime(2200, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)
@@ -39,3 +40,8 @@ def utc(moment: datetime | None) -> datetime | None:
 
 def is_aware(moment: datetime) -> bool:
     return moment.utcoffset() is not None
+
+
+def span_of(since: datetime | None, until: datetime | None) -> Span:
+    """Return the span between two aware moments."""
+    return Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))

@@ -11,8 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
-from chancy_metrics.plugin.completeness import span_of
-from chancy_metrics.plugin.moments import utc
+from chancy_metrics.plugin.moments import span_of, utc
 from chancy_metrics.plugin.reading import reading
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.create import FILLED
