@@ -22,7 +22,17 @@ from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationCol
 from chancy_metrics.events.bounds import FAR_US, MAX_PAYLOAD_BYTES
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
-from chancy_metrics.events.facts import FIRST_US, KINDS, Combo, Instants, JobFacts, JobRow, Series, check_series
+from chancy_metrics.events.facts import (
+    FIRST_US,
+    KINDS,
+    MAX_KEY_BYTES,
+    Combo,
+    Instants,
+    JobFacts,
+    JobRow,
+    Series,
+    check_series,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +48,9 @@ _BIG_ENDIAN = sys.byteorder == "big"
 
 #: Counts stay whole in JSON, and added up in 64 bits.
 _MOST_TALLY = 2**53
+
+#: Series of a batch up to which each is looked up: so many are remembered twice.
+_FEW_SERIES = 5_000
 
 _Index = Annotated[int, msgspec.Meta(ge=0)]
 _Tally = Annotated[int, msgspec.Meta(ge=0, lt=_MOST_TALLY)]
@@ -346,14 +359,27 @@ def _unpack_observations(columns: _Observations) -> ObservationColumns:
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite")
     return ObservationColumns(
-        series=[_series(key, kind, unit) for key, kind, unit in columns.series],
+        series=_all_series(columns.series),
         lengths=np.array(lengths, np.int64),
         at_us=_unpack(columns.at, len(values), least=FIRST_US),
         values=values,
     )
 
 
-@lru_cache(maxsize=10_000)
+def _all_series(runs: Sequence[tuple[str, int, str]]) -> list[Series]:
+    """Check the series of a batch: of a few one by one, which others have had mostly; of very many all at once."""
+    if len(runs) <= _FEW_SERIES:
+        return [_series(key, kind, unit) for key, kind, unit in runs]
+    keys = [key for key, _, _ in runs]
+    joined, sizes = "".join(keys), [len(key) for key in keys]
+    for kind, unit in {(kind, unit) for _, kind, unit in runs}:
+        _series(keys[0], kind, unit)
+    if not (joined.isascii() and "\x00" not in joined and 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES):
+        return [check_series(key, KINDS[kind], unit) for key, kind, unit in runs]
+    return [tuple.__new__(Series, (key, KINDS[kind], unit)) for key, kind, unit in runs]
+
+
+@lru_cache(maxsize=2 * _FEW_SERIES)
 def _series(key: str, kind: int, unit: str) -> Series:
     return check_series(key, KINDS[kind], unit)
 

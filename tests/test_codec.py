@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chancy_metrics.events import codec
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
@@ -307,6 +308,7 @@ HOSTILE = {
     "an unknown kind": ((2, 0, 0), ["k", 3, "MB"]),
     "a negative kind": ((2, 0, 0), ["k", -1, "MB"]),
     "an empty key": ((2, 0, 0), ["", 1, "MB"]),
+    "a key of 1,025 bytes in other letters": ((2, 0, 0), ["é" * 512 + "k", 1, "MB"]),
     "a key of 1,025 bytes": ((2, 0, 0), ["k" * 1_025, 1, "MB"]),
     "a key with NUL": ((2, 0, 0), ["k\x00", 1, "MB"]),
     "an empty unit": ((2, 0, 0), ["k", 1, ""]),
@@ -331,12 +333,25 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("path", "value"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_fields_are_damage(path: tuple[Any, ...], value: Any) -> None:
+def test_hostile_fields_are_damage(path: tuple[Any, ...], value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     payload = changed(path, value)
 
-    for events in (2, 3, 5):
-        with pytest.raises(DamagedBatch):
-            decode_bytes(payload, events)
+    for few in (codec._FEW_SERIES, 0):  # very many series are checked all at once
+        monkeypatch.setattr(codec, "_FEW_SERIES", few)
+        for events in (2, 3, 5):
+            with pytest.raises(DamagedBatch):
+                decode_bytes(payload, events)
+
+
+def test_very_many_series_are_what_a_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = [Series("a", "counter", "MB"), Series("b" * 1_024, "gauge", "u" * 64), Series("é" * 512, "histogram", "µ")]
+    for some in (series, series[:2]):
+        batch = encode((), [ObservationRun(one, [T], [1.0]) for one in some])
+        for few in (codec._FEW_SERIES, 0):
+            monkeypatch.setattr(codec, "_FEW_SERIES", few)
+            found = decode(batch.codec, batch.payload, batch.sha256, batch.events).observations
+            assert found is not None
+            assert [(type(one), one) for one in found.series] == [(Series, one) for one in some]
 
 
 NESTED = b"\x91" * 100_000 + b"\xc0"
