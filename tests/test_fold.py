@@ -355,6 +355,16 @@ def test_events_are_explained_with_the_durations_that_were_folded(sources: list[
             assert (event.run_s, event.wait_s) == (times.get(EXECUTION), times.get(WAIT))
 
 
+@settings(deadline=None, max_examples=50)
+@given(SOURCES)
+def test_the_fold_of_one_series_has_the_points_it_has_among_others(sources: list[Source]) -> None:
+    batches = [log_batch(batch) for batch in sources]
+    whole = points_of(fold(batches))
+    for series in {cell[2] for cell in whole}:
+        alone = points_of(fold(batches, only=series))
+        assert all(alone[cell] == whole[cell] for cell in whole if cell[2] == series)
+
+
 @settings(deadline=None)
 @given(SOURCES)
 def test_rows_are_in_the_order_of_worker_series_and_bucket(sources: list[Source]) -> None:

@@ -88,8 +88,11 @@ class _Numbers(dict[_T, int]):
         return np.array(list(map(self.__getitem__, keys)), np.int64)
 
 
-def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
+def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series | None = None) -> Fold:
     """Fold *batches*, in any order, under *rules*.
+
+    Args:
+        only: The one series that is needed: what was recorded of others may be left out.
 
     One that can't be decoded is named in `dead` and adds nothing; a rule that fails on one adds nothing there and is
     named in `failed`.
@@ -113,8 +116,8 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
             recorded.append((batch, decoded.observations))
         derived, failures = derive(decoded, rules, batch.appended_us, batch.without)
         failed.update({(batch.position, name): error for name, error in failures.items()})
-        if derived.observations is not None:
-            observations.append((batch, derived.observations))
+        if derived.observations is not None and (wanted := _of_one(derived.observations, only)) is not None:
+            observations.append((batch, wanted))
     events = sum(batch.events for batch in batches if batch.position not in dead)
     parts = []
     if jobs:
@@ -128,6 +131,19 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN) -> Fold:
     cells = cells._replace(series=(np.cumsum(used) - 1)[cells.series])
     days = _days([*jobs, *recorded])
     return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead, failed, days)
+
+
+def _of_one(columns: ObservationColumns, only: Series | None) -> ObservationColumns | None:
+    """Return the observations of one series, or of all where it is a gauge, whose values have places in the batch."""
+    if only is None or only.kind == "gauge":
+        return columns
+    wanted = np.array([one == only for one in columns.series])
+    if not wanted.any():
+        return None
+    rows = np.repeat(wanted, columns.lengths)
+    return ObservationColumns(
+        list(compress(columns.series, wanted)), columns.lengths[wanted], columns.at_us[rows], columns.values[rows]
+    )
 
 
 def _days(stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -> dict[int, int]:
