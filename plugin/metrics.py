@@ -32,6 +32,7 @@ from chancy_metrics.events.errors import (
     SequenceConflict,
 )
 from chancy_metrics.events.facts import Kind, Observation
+from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
 from chancy_metrics.plugin import in_transaction
 from chancy_metrics.plugin.app import IDENTIFIER, plugin_of
@@ -515,7 +516,7 @@ class Metrics(Plugin):
         if asks_window:
             assert start is not None and end is not None
             # In a thread: it may have 100,000 points.
-            return await asyncio.to_thread(window, self._options, series, tracks, metric_prefix, name, start, end)
+            return await in_thread(window, self._options, series, tracks, metric_prefix, name, start, end)
         return history(self._options, series, tracks, metric_prefix)
 
     async def list_metrics(self, chancy: Chancy) -> list[str]:

@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-import anyio
-import anyio.to_thread
 from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.off_loop import Pace, paced
 
 #: Connections of one process with which requests are answered, and requests that may wait for one, each so long.
 MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 10.0
@@ -33,16 +32,22 @@ class _Room:
         self.free = asyncio.Semaphore(MOST_CONNECTIONS)
         self.decoding = asyncio.Semaphore(MOST_DECODING)
         self.waiting = 0
-        # One thread at a time: more would not be faster, and each takes the interpreter from the event loop for 5 ms.
-        self.working = anyio.CapacityLimiter(1)
+        self.pace = Pace()
 
 
 _rooms: WeakKeyDictionary[Chancy, _Room] = WeakKeyDictionary()
 
 
 async def work(chancy: Chancy, function: Callable[..., _Result], *arguments: object) -> _Result:
-    """Call a function that takes more than some milliseconds in a thread."""
-    return await anyio.to_thread.run_sync(function, *arguments, limiter=_room(chancy).working)
+    """Call a function that takes more than some milliseconds in a thread, at the pace of the page."""
+    return await _room(chancy).pace.call(function, *arguments)
+
+
+@asynccontextmanager
+async def at_pace(chancy: Chancy) -> AsyncIterator[None]:
+    """Let all that takes a processor in a block keep to the pace of the page."""
+    with paced(_room(chancy).pace):
+        yield
 
 
 def _room(chancy: Chancy) -> _Room:
@@ -81,7 +86,8 @@ async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
     finally:
         mine.waiting -= 1
     try:
-        yield
+        async with at_pace(chancy):
+            yield
     finally:
         for one in taken:
             one.release()

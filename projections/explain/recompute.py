@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
@@ -14,6 +13,7 @@ from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
 from chancy_metrics.events.ledger import naming, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable
@@ -184,7 +184,7 @@ class _Attempt:
             is_kept,
             self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
             self._point(opening),
-            self._point(await to_thread.run_sync(self._total.fold)),
+            self._point(await in_thread(self._total.fold)),
             self._crowd,
             missing,
             waiting,
@@ -235,11 +235,12 @@ class _Attempt:
 
     async def _take(self, batches: Sequence[LogBatch]) -> None:
         mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]
-        await to_thread.run_sync(self._fold, mine)
+        for some in portions(mine):
+            await in_thread(self._crowd.add, some)
+            await in_thread(self._add, some)
 
-    def _fold(self, batches: Sequence[LogBatch]) -> None:
-        self._crowd.add(batches)
-        folded = fold(batches, self._rules)
+    def _add(self, batches: Sequence[LogBatch]) -> None:
+        folded = fold(batches, self._rules, only=self._place.series)
         self._lost |= folded.dead
         self._total.add(self._only(folded))
 

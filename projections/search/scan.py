@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
@@ -15,6 +14,7 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Stretch, read_stretches
@@ -239,7 +239,7 @@ class _Reader:
                     yield Page(self.place, [], sorted(gaps, key=place_of))
                     gaps = []
                 for part in _page_by_page(matches):
-                    events = await to_thread.run_sync(_spell_out, part)
+                    events = await in_thread(_spell_out, part)
                     page = self.page(Place(events[-1].position, events[-1].index), events)
                     page.gaps.extend(
                         unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
@@ -287,7 +287,12 @@ class _Reader:
     ) -> tuple[list[_Found], dict[int, str]]:
         try:
             with naming(rows):
-                return await to_thread.run_sync(_decode, self._selection, batches)
+                found, damaged = list[_Found](), dict[int, str]()
+                for some in portions(batches):
+                    matches, unread = await in_thread(_decode, self._selection, some)
+                    found += matches
+                    damaged |= unread
+                return found, damaged
         except OutOfMemory as error:
             gaps.append(_too_large(rows, error))
             return [], {}
