@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +18,7 @@ from chancy_metrics.plugin.completeness import Completeness, recent_completeness
 from chancy_metrics.plugin.metrics import Metrics, metrics_of, reader_of
 from chancy_metrics.plugin.series_index import SeriesIndex
 from chancy_metrics.plugin.web import page_routes
-from chancy_metrics.plugin.web_room import RETRY_S, Busy, room, work
+from chancy_metrics.plugin.web_room import RETRY_S, Busy, at_pace, room, work
 from chancy_metrics.plugin.web_series import index_of
 from chancy_metrics.plugin.window import MAX_BUCKETS, Window
 from chancy_metrics.projections.buckets import retention_s
@@ -70,7 +68,7 @@ class MetricsApiPlugin(ApiPlugin):
         worker_id = params.get("worker_id")
         resolution: Any = params.get("resolution", "5min")  # get_metrics says what is wrong with it
         try:
-            async with room(chancy) if worker_id else nullcontext():
+            async with room(chancy) if worker_id else at_pace(chancy):
                 result = await plugin.get_metrics(
                     chancy,
                     metric_prefix=request.path_params["prefix"],
@@ -94,12 +92,7 @@ class MetricsApiPlugin(ApiPlugin):
 
 
 def _categories(index: SeriesIndex) -> bytes:
-    categories: dict[str, set[str]] = defaultdict(set)
-    for key in index.find():
-        category, _, name = key.partition(":")
-        categories[category].add(name.split(":", 1)[0])
-    shown = {key: sorted(names) for key, names in categories.items()}
-    return msgspec.json.encode({"categories": shown, "count": len(index)})
+    return msgspec.json.encode({"categories": index.categories, "count": len(index)})
 
 
 def _window(result: Window, complete: Completeness | None) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from logging import Logger
 from typing import NamedTuple
 from uuid import UUID
@@ -149,7 +151,11 @@ class Reader:
 
     def _loaded(self, loading: asyncio.Task[Copy]) -> None:
         self._loading = None
-        if not loading.cancelled() and (error := loading.exception()) is not None:
+        if loading.cancelled():
+            return
+        if (error := loading.exception()) is None:
+            _freeze()
+        else:
             self._warnings.warn("load", f"the metrics cache could not be loaded: {type(error).__name__}: {error}")
 
     async def copy(self) -> Copy:
@@ -394,6 +400,18 @@ async def _names_near(
         {"prefix": storable(cursor, prefix) if prefix else None, "version": version.version},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
+
+
+@cache
+def _freeze() -> None:
+    """Take what is in memory now out of the garbage collector's full rounds, once in a process.
+
+    Only for a process that serves the page, whose requests bring on such a round many times a minute: of 20,000 series
+    each stopped every thread for 60 ms, and found nothing, since a copy has no cycles. What is let go of later is freed
+    by its reference count, as before. Only a cycle that is there now stays: those that nobody holds any more go first.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _by_series(points: ChangedPoints) -> Iterator[tuple[int, slice]]:

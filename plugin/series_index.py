@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from typing import NamedTuple
 
 from chancy_metrics.events.facts import Kind
@@ -43,10 +45,19 @@ class SeriesIndex:
         last = bisect_right(self._keys, begin, lo=first, key=lambda key: key[: len(begin)])
         if not words:
             return self._keys[first:last]
-        wanted = [word.casefold() for word in words]
-        return [
-            self._keys[place] for place in range(first, last) if all(word in self._folded[place] for word in wanted)
-        ]
+        places: Iterable[int] = range(first, last)
+        for word in map(str.casefold, words):
+            places = [place for place in places if word in self._folded[place]]
+        return [self._keys[place] for place in places]
+
+    @cached_property
+    def categories(self) -> dict[str, list[str]]:
+        """First segments of keys -> the segments that follow on them, in order."""
+        categories: dict[str, set[str]] = defaultdict(set)
+        for key in self._keys:
+            category, _, name = key.partition(":")
+            categories[category].add(name.split(":", 1)[0])
+        return {key: sorted(names) for key, names in categories.items()}
 
     def series(self, key: str) -> Listed:
         """Return the series of a key that is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -76,11 +77,11 @@ def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | Non
 
 
 class _Indexed(NamedTuple):
-    """An index, and of what: a fold or the end of a bucket may take series away."""
+    """An index that is being made or is there, and of what: a fold or the end of a bucket may take series away."""
 
     fold: int
     kept: tuple[int, ...]
-    series: SeriesIndex
+    series: asyncio.Task[SeriesIndex]
 
 
 _indexes: WeakKeyDictionary[Copy, _Indexed] = WeakKeyDictionary()
@@ -96,10 +97,14 @@ async def index_of(chancy: Chancy) -> SeriesIndex:
     kept = kept_since(options_of(chancy))
     at = (copy.place.fold, tuple(kept.values()))
     indexed = _indexes.get(copy)
-    if indexed is None or indexed[:2] != at:
-        indexed = _Indexed(*at, await work(chancy, _index_kept, copy.series, copy.tracks, kept))
-        _indexes[copy] = indexed
-    return indexed.series
+    if indexed is None or indexed[:2] != at or _has_failed(indexed.series):
+        making = asyncio.create_task(work(chancy, _index_kept, copy.series, copy.tracks, kept), name="metrics_index")
+        indexed = _indexes[copy] = _Indexed(*at, making)
+    return await asyncio.shield(indexed.series)  # others wait for it, too
+
+
+def _has_failed(making: asyncio.Task[SeriesIndex]) -> bool:
+    return making.done() and (making.cancelled() or making.exception() is not None)
 
 
 def _index(names: Names) -> SeriesIndex:

@@ -241,7 +241,10 @@ def kept_since(options: Options) -> dict[str, int]:
 
 
 def has_kept(tracks: Mapping[str, Rows], kept: Mapping[str, int]) -> bool:
-    return any(rows[-1, 0] >= kept[resolution] for resolution, rows in tracks.items())
+    # The widest first: it is kept the longest, mostly.
+    return any(
+        resolution in tracks and tracks[resolution][-1, 0] >= kept[resolution] for resolution in reversed(tuple(kept))
+    )
 
 
 def window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import uuid
 from array import array
@@ -30,6 +31,7 @@ from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics, web_events, web_files, web_room, web_series, window
+from chancy_metrics.plugin import reader as reader_module
 from chancy_metrics.plugin.marks import mark
 from chancy_metrics.plugin.reader import Reader
 from chancy_metrics.plugin.web import page_routes
@@ -590,7 +592,28 @@ async def test_as_long_as_the_copy_is_loaded_the_database_is_asked(
         assert (await client.get(f"{ROOT}/points?key=app:m")).status_code == 404
 
 
-async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start(dsn: str, log: LogWriter) -> None:
+async def test_the_index_of_series_is_made_once_for_all_who_wait_for_it(
+    dsn: str, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    index_kept = web_series._index_kept
+    monkeypatch.setattr(web_series, "_index_kept", lambda *given: made.append(1) or index_kept(*given))
+    async with asking(dsn) as client:
+        await client.get("/api/v1/metrics")  # the copy is there now
+        made.clear()
+        monkeypatch.setattr(web_series, "_indexes", WeakKeyDictionary())
+
+        answers = await asyncio.gather(*(get(client, "series", prefix="app:") for _ in range(20)))
+
+    assert [len(answer["series"]) for answer in answers] == [3] * 20
+    assert len(made) == 1
+
+
+async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start_and_spares_the_collector_it(
+    dsn: str, log: LogWriter
+) -> None:
+    gc.unfreeze()
+    reader_module._freeze.cache_clear()
     async with a_host(dsn) as (worker, metrics):
         running = asyncio.create_task(metrics.run(worker, worker.chancy))
         await asyncio.sleep(0)
@@ -600,10 +623,12 @@ async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start(dsn: s
         Api(authentication_backend=SimpleAuthBackend({})).build_starlette_app(worker, worker.chancy)
 
         async def is_loaded() -> bool:
-            return reader.following
+            return reader.following and reader._loading is None
 
         await eventually(is_loaded)
+        assert gc.get_freeze_count() > 10_000
         running.cancel()
+        gc.unfreeze()
 
 
 async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_long_is_told_when_to_come_again(
