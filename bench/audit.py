@@ -25,10 +25,10 @@ from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit import events, job_life, pages
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.parquet import Export
-from chancy_metrics.plugin.terminal import json_line
+from chancy_metrics.plugin.audit.events import events, job_life, pages
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.host.escape import json_line
+from chancy_metrics.plugin.transfer.parquet import Export
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import Selection
 from chancy_metrics.projections.versions.advance import advance

@@ -26,12 +26,12 @@ from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.buffer import Buffer
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.options import DAY_S
-from chancy_metrics.plugin.reader import Reader
-from chancy_metrics.plugin.status import read_status
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.options import DAY_S
+from chancy_metrics.plugin.reading.follower import Reader
+from chancy_metrics.plugin.recording.buffer import Buffer
+from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, ask, connections, databases, order

@@ -17,7 +17,7 @@ from chancy.plugin import Plugin
 from chancy.plugins.leadership import ImmediateLeadership
 
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.folding.projector import fold_all
 
 from .database import Databases, Producer, an_app, ask, connections
 from .facts import batches_of, job_rows

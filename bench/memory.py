@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.events.schema import RESOLUTIONS, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.options import DEFAULT_POINTS
+from chancy_metrics.plugin.host.options import DEFAULT_POINTS
 
 from .database import Databases, an_app, connections
 from .harness import Row, Size, Turn, at_most, best, by_turns, check

@@ -11,8 +11,8 @@ from pathlib import Path
 from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.sealing import check as check_log
-from chancy_metrics.plugin.transfer import export_log, import_log
+from chancy_metrics.plugin.audit.seal import check as check_log
+from chancy_metrics.plugin.transfer.archive import export_log, import_log
 
 from .database import Databases, Producer, an_app, connections, order
 from .facts import batches_of, job_rows

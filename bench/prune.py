@@ -14,8 +14,8 @@ from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables
-from chancy_metrics.plugin.options import DAY_S, DEFAULT_POINTS
-from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.rules.rule_set import BUILT_IN

@@ -20,7 +20,7 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.rebuild import rebuild
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.lag import live_lag

@@ -28,13 +28,13 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit import job_life
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.options import DAY_S, DEFAULT_POINTS
-from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.audit.events import job_life
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search.indexing import summarise

@@ -12,7 +12,7 @@ from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.diff import contrast
 from chancy_metrics.projections.fold.fold import Fold, fold

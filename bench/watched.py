@@ -17,8 +17,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import Sequenced, sequence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, projector
-from chancy_metrics.plugin.projector import Projector, Round
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.folding import projector
+from chancy_metrics.plugin.folding.projector import Projector, Round
 from chancy_metrics.projections.versions import advance as steps
 from chancy_metrics.projections.versions.advance import Advanced, advance
 

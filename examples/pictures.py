@@ -35,7 +35,7 @@ from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import tables
-from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.audit.marks import mark
 from examples.demo import jobs
 from examples.demo.app import chancy
 from examples.demo.processes import Processes

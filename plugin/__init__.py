@@ -9,7 +9,7 @@ from chancy_metrics.plugin.metrics import Metrics
 from chancy_metrics.projections.rules.rule_set import Derived
 
 if TYPE_CHECKING:
-    from chancy_metrics.plugin.window import Metric
+    from chancy_metrics.plugin.reading.window import Metric
 
 __all__ = [
     "Derived",
@@ -27,7 +27,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # numpy comes with Metric: a worker that only records starts without it.
     if name == "Metric":
-        from chancy_metrics.plugin.window import Metric
+        from chancy_metrics.plugin.reading.window import Metric
 
         return Metric
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,23 +34,23 @@ from chancy_metrics.events.errors import (
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
-from chancy_metrics.plugin import in_transaction
-from chancy_metrics.plugin.app import IDENTIFIER, plugin_of
-from chancy_metrics.plugin.append_thread import AppendThread, SyncBlock
-from chancy_metrics.plugin.buffer import IN_FORKED_CHILD, Buffer
-from chancy_metrics.plugin.connection import DatabaseClock, own_connection
-from chancy_metrics.plugin.ending import STOP_S, cancel_all, end
-from chancy_metrics.plugin.limited_log import RateLimited
-from chancy_metrics.plugin.options import DAY_S, META_BYTES, Options, Resolution, check_options
-from chancy_metrics.plugin.presence import Presence, spell
-from chancy_metrics.plugin.recorder import OwnLine, Recorder
-from chancy_metrics.plugin.session import Session
+from chancy_metrics.plugin.host.app import IDENTIFIER, plugin_of
+from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
+from chancy_metrics.plugin.host.options import DAY_S, META_BYTES, Options, Resolution, check_options
+from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.plugin.recording import in_transaction
+from chancy_metrics.plugin.recording.append_thread import AppendThread, SyncBlock
+from chancy_metrics.plugin.recording.buffer import IN_FORKED_CHILD, Buffer
+from chancy_metrics.plugin.recording.recorder import OwnLine, Recorder
+from chancy_metrics.plugin.recording.session_row import Presence, spell
+from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
+from chancy_metrics.plugin.worker.session import Session
 from chancy_metrics.projections.rules.rule_set import Rule
 
 if TYPE_CHECKING:
-    from chancy_metrics.plugin.maintenance import Maintenance
-    from chancy_metrics.plugin.reader import Reader
-    from chancy_metrics.plugin.window import Metric, Window
+    from chancy_metrics.plugin.reading.follower import Reader
+    from chancy_metrics.plugin.reading.window import Metric, Window
+    from chancy_metrics.plugin.worker.maintenance import Maintenance
 
 _LOG_RETENTION_S = 30 * DAY_S
 
@@ -216,7 +216,7 @@ class Metrics(Plugin):
         for session in self._sessions.values():
             if session.runs:
                 self._reader(session.chancy).begin()
-        return "chancy_metrics.plugin.api.MetricsApiPlugin"
+        return "chancy_metrics.plugin.http.dashboard.MetricsApiPlugin"
 
     def migrator(self, chancy: Chancy) -> Migrator | None:
         """The migrator of our schema.
@@ -232,7 +232,7 @@ class Metrics(Plugin):
 
         Several processes at once wait for each other.
         """
-        from chancy_metrics.plugin.schema_changes import migrate
+        from chancy_metrics.plugin.worker.migrate import migrate
 
         migrator = self.migrator(chancy)
         if migrator is not None:
@@ -284,7 +284,7 @@ class Metrics(Plugin):
 
     async def cleanup(self, chancy: Chancy) -> int | None:
         """Delete what expired, in bounded pieces; return how many rows went, None if none. Never raises."""
-        from chancy_metrics.plugin.maintenance import Maintenance
+        from chancy_metrics.plugin.worker.maintenance import Maintenance
 
         if self._maintenance is None:
             self._maintenance = Maintenance(self._options)
@@ -414,7 +414,7 @@ class Metrics(Plugin):
         Raises:
             psycopg.Error: What kept something from being appended or folded; all of it is kept.
         """
-        from chancy_metrics.plugin.projector import fold_all
+        from chancy_metrics.plugin.folding.projector import fold_all
 
         await chancy.pool.open()
         recording: list[Callable[[], Awaitable[None]]] = [
@@ -500,7 +500,7 @@ class Metrics(Plugin):
         Raises:
             ValueError: The window breaks a rule, or more than 100 series match one.
         """
-        from chancy_metrics.plugin.window import check_window, history, window
+        from chancy_metrics.plugin.reading.window import check_window, history, window
 
         asks_window = any(value is not None for value in (resolution, start, end, range_seconds, limit))
         name = "5min" if resolution is None else resolution
@@ -521,7 +521,7 @@ class Metrics(Plugin):
 
     async def list_metrics(self, chancy: Chancy) -> list[str]:
         """Return the keys of all metrics, sorted."""
-        from chancy_metrics.plugin.window import history
+        from chancy_metrics.plugin.reading.window import history
 
         copy = await self._reader(chancy).copy()
         return list(history(self._options, copy.series, copy.tracks, None))
@@ -536,7 +536,7 @@ class Metrics(Plugin):
         limit: int | None = None,
     ) -> tuple[datetime, datetime]:
         """Return start and end of a query, in UTC; takes and raises what `get_metrics` does."""
-        from chancy_metrics.plugin.window import check_window
+        from chancy_metrics.plugin.reading.window import check_window
 
         return check_window(self._options, resolution, start=start, end=end, range_seconds=range_seconds, limit=limit)
 
@@ -691,7 +691,7 @@ class Metrics(Plugin):
             reader.wake()
 
     def _reader(self, chancy: Chancy) -> Reader:
-        from chancy_metrics.plugin.reader import Reader
+        from chancy_metrics.plugin.reading.follower import Reader
 
         reader = self._readers.get(chancy)
         if reader is None or reader.loop_ended:
@@ -704,8 +704,8 @@ class Metrics(Plugin):
 
     async def _of_worker(self, chancy: Chancy, worker_id: str, prefix: str | None) -> tuple[Any, Any]:
         from chancy_metrics.events.log import short_transaction
-        from chancy_metrics.plugin.reader import read_worker
-        from chancy_metrics.plugin.reading import reading
+        from chancy_metrics.plugin.host.bounded_reads import reading
+        from chancy_metrics.plugin.reading.follower import read_worker
 
         # Not one of the pool's, which jobs need.
         async with (

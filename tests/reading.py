@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from click.testing import CliRunner, Result
 
-from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.cli.main import main
 
 COMMANDS = [
     ["status"],

@@ -21,7 +21,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, window
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.reading import window
 from tests.dashboard_app import PASSWORD, USER
 from tests.factories import LogWriter, a_job, a_run, eventually
 from tests.processes import web

@@ -14,10 +14,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.partitions import DDL_LOCK_MS, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import check_whole
-from chancy_metrics.plugin import retention
-from chancy_metrics.plugin.retention import PrunedDay, prune
-from chancy_metrics.plugin.sealing import check, seal
-from chancy_metrics.plugin.transfer import import_log
+from chancy_metrics.plugin.audit.seal import check, seal
+from chancy_metrics.plugin.transfer.archive import import_log
+from chancy_metrics.plugin.worker import retention
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold, total
 from tests.test_cli import run

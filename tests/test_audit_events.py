@@ -27,9 +27,9 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import tail
-from chancy_metrics.plugin.audit import events, job_life
-from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.audit import tail
+from chancy_metrics.plugin.audit.events import events, job_life
+from chancy_metrics.plugin.cli.main import main
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap, Pruned, Unreadable
@@ -56,7 +56,7 @@ EVIL = "evil\u202e[red]x\x1b]0;t\x07\u009b2J\u2028:smile:"
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", "audit", *arguments]
+    return [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", "audit", *arguments]
 
 
 def run(dsn: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,11 +13,11 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import MAX_KEY_BYTES, MAX_WORKER_BYTES, bounded_worker
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.audit import events
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.marks import mark
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.events import events
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search.query import Selection
 from tests.factories import LogWriter, a_row, an_app, fetch, now_us

@@ -13,14 +13,14 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.cli import main
+from chancy_metrics.plugin.cli.main import main
 from examples.embedded import Server
 from tests.factories import LogWriter, a_host, a_run
 
 
 def run(dsn: str, *arguments: str, app: str = "tests.app.chancy") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", app, *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", app, *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

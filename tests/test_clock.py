@@ -13,10 +13,10 @@ from freezegun import freeze_time
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin import Observation
-from chancy_metrics.plugin.audit import events
-from chancy_metrics.plugin.buffer import Buffer
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.audit.events import events
+from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.recording.buffer import Buffer
 from tests.factories import a_host, a_job, now_us
 
 

@@ -19,9 +19,9 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin import completeness as module
-from chancy_metrics.plugin.completeness import End, Facts, complete, completeness, recent_completeness
-from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.health import completeness as module
+from chancy_metrics.plugin.health.completeness import End, Facts, complete, completeness, recent_completeness
+from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.projections.versions.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 
@@ -125,7 +125,7 @@ async def test_a_naive_moment_is_refused(dsn: str) -> None:
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

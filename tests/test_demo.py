@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from chancy_metrics.plugin.rebuild import Rebuilt
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from examples.demo import proof
 from examples.demo.browser import RANGES_S, Answer, Point, Series
 from examples.demo.rebuilding import Rebuild, rebuild_verdict

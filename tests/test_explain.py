@@ -20,11 +20,11 @@ from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
-from chancy_metrics.plugin.audit import events
-from chancy_metrics.plugin.connection import database_now_us
-from chancy_metrics.plugin.explain import UnknownSeries, explain
-from chancy_metrics.plugin.marks import mark, marks, take_back
-from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.audit.events import events
+from chancy_metrics.plugin.audit.explain import UnknownSeries, explain
+from chancy_metrics.plugin.audit.marks import mark, marks, take_back
+from chancy_metrics.plugin.host.connection import database_now_us
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.explain import recompute as module
 from chancy_metrics.projections.explain.recompute import Place, remake
@@ -424,7 +424,7 @@ async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
 
 
 def test_the_commands_explain_a_point_and_mark_a_moment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chancy_metrics.plugin.cli import main
+    from chancy_metrics.plugin.cli.main import main
 
     monkeypatch.setenv("DSN", dsn)
     at = datetime.now(UTC) - timedelta(minutes=2)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.plugin import files
-from chancy_metrics.plugin.cursor_file import CursorFile
-from chancy_metrics.plugin.files import publish, read_small, replace_text, temporary_file
-from chancy_metrics.plugin.parquet import Export
+from chancy_metrics.plugin.transfer import files
+from chancy_metrics.plugin.transfer.cursor_file import CursorFile
+from chancy_metrics.plugin.transfer.files import publish, read_small, replace_text, temporary_file
+from chancy_metrics.plugin.transfer.parquet import Export
 from chancy_metrics.projections.search.query import Place, Selection
 from tests.test_parquet import a_page, an_event, positions
 

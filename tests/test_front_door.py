@@ -24,18 +24,18 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import begin_importing
-from chancy_metrics.plugin import cli_door
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.cli_door import APP
-from chancy_metrics.plugin.cli_errors import TRACEBACK, sentence_of
-from chancy_metrics.plugin.terminal import safe
+from chancy_metrics.plugin.cli import output
+from chancy_metrics.plugin.cli.errors import TRACEBACK, sentence_of
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.cli.output import APP
+from chancy_metrics.plugin.host.escape import safe
 from chancy_metrics.projections.search.match import names_of
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, now_us, order_and_fold
 from tests.reading import invoke
 from tests.standby import Standby
 
-PLUGIN = Path(cli_door.__file__).parent
+PLUGIN = Path(output.__file__).parent
 JOB = uuid.UUID(int=7)
 KEY = "app:n\x1b[2J\r\n\u202e\u200b\u0085\x9bhealthy"
 WORKER = "w\nhealthy\x1b]0;x\x07\u2066"
@@ -219,7 +219,7 @@ async def test_json_is_all_that_stdout_has(hostile: str, folder: Path) -> None:
 def process(dsn: str, command: str, **environment: str) -> dict[str, Any]:
     """How to run a command as a process of its own."""
     return {
-        "args": [sys.executable, "-m", "chancy_metrics.plugin.cli", *command.split(" ")],
+        "args": [sys.executable, "-m", "chancy_metrics.plugin.cli.main", *command.split(" ")],
         "env": os.environ | {"DSN": dsn, APP: "tests.app.chancy"} | environment,
         "stderr": subprocess.PIPE,
         "stdout": subprocess.PIPE,
@@ -346,7 +346,7 @@ def test_an_error_nobody_thought_of_is_a_sentence_too(monkeypatch: pytest.Monkey
     def fails(*_: object) -> None:
         raise ExceptionGroup("several", [Odd("\x1b[1mno")])
 
-    monkeypatch.setattr(cli_door, "load", fails)
+    monkeypatch.setattr(output, "load", fails)
     runner = CliRunner()
 
     plain = runner.invoke(main, ["--app", "x", "status"])

@@ -8,9 +8,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.maintenance import Maintenance, mend_horizons
-from chancy_metrics.plugin.status import read_status
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.worker.maintenance import Maintenance, mend_horizons
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of

@@ -13,10 +13,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.status import read_status
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.verify import verify
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, order_and_fold, total
 from tests.test_roles import grants, recorder, roles, today
 
@@ -132,7 +132,7 @@ async def surfaces(dsn: str) -> tuple[list[str], int, list[str]]:
 
 
 async def _options(chancy):  # type: ignore[no-untyped-def]
-    from chancy_metrics.plugin.app import options_of
+    from chancy_metrics.plugin.host.app import options_of
 
     return options_of(chancy)
 

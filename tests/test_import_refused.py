@@ -30,10 +30,10 @@ from chancy_metrics.events.transfer.file import (
     Writer,
 )
 from chancy_metrics.events.transfer.rows import Place
-from chancy_metrics.plugin.import_check import Contents
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.transfer import abandon_import
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.transfer.archive import abandon_import
+from chancy_metrics.plugin.transfer.import_check import Contents
 from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
 from tests.factories import NOON_US, LogWriter, a_run, an_app, fetch, now_us, total

@@ -25,7 +25,18 @@ ORDER = [
     "projections/search",
     "projections/explain",
     "projections/verify",
+    "plugin/host",
+    "plugin/recording",
+    "plugin/reading",
+    "plugin/folding",
+    "plugin/transfer",
+    "plugin/rebuilds",
+    "plugin/worker",
+    "plugin/health",
+    "plugin/audit",
     "plugin",
+    "plugin/http",
+    "plugin/cli",
 ]
 
 

@@ -14,9 +14,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.job_error import job_error
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.recording.job_error import job_error
 from tests import failing_jobs
 from tests.factories import eventually, now_us
 from tests.test_explain import moment

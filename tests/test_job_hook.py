@@ -21,8 +21,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit import job_life
-from chancy_metrics.plugin.connection import one_trip
+from chancy_metrics.plugin.audit.events import job_life
+from chancy_metrics.plugin.host.connection import one_trip
 from tests.factories import a_host, a_job, an_app, claimed, fetch, order, order_and_fold
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log

@@ -24,16 +24,16 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics, Observation
-from chancy_metrics.plugin.audit import job_life
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.discarding import discard, discard_rule
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.marks import mark
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.events import job_life
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.dead_letters import discard, discard_rule
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span

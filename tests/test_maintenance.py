@@ -15,10 +15,17 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
-from chancy_metrics.plugin import Metrics, maintenance
-from chancy_metrics.plugin import session as session_module
-from chancy_metrics.plugin.connection import DatabaseClock
-from chancy_metrics.plugin.maintenance import DASHBOARD_NAME, Maintenance, make_days_ahead, series_count, table_sizes
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.host.connection import DatabaseClock
+from chancy_metrics.plugin.worker import maintenance
+from chancy_metrics.plugin.worker import session as session_module
+from chancy_metrics.plugin.worker.maintenance import (
+    DASHBOARD_NAME,
+    Maintenance,
+    make_days_ahead,
+    series_count,
+    table_sizes,
+)
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions import expiry
 from chancy_metrics.projections.versions.advance import advance

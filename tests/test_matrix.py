@@ -21,7 +21,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches, short_transaction
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.events.skip_index import write_summary
-from chancy_metrics.plugin import reading as reading_module
+from chancy_metrics.plugin.host import bounded_reads as reading_module
 from chancy_metrics.projections.search.indexing import describe
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, order, order_and_fold

@@ -220,7 +220,7 @@ def test_the_plugin_names_itself_and_its_tables_as_chancy_asks() -> None:
     assert metrics.get_identifier() == "chancy.metrics"
     assert metrics.migrate_key() == MIGRATION_KEY == "metrics_log"
     assert metrics.migrate_package() == "chancy_metrics.migrations"
-    assert metrics.api_plugin() == "chancy_metrics.plugin.api.MetricsApiPlugin"
+    assert metrics.api_plugin() == "chancy_metrics.plugin.http.dashboard.MetricsApiPlugin"
     assert metrics.get_tables() == list(TABLES)
     assert Chancy("postgresql://", plugins=[metrics]).plugins["chancy.metrics"] is metrics
 

@@ -18,15 +18,15 @@ from chancy_metrics.events.errors import WrongMoment
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit import events
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.cli_app import Day, Duration, Moment
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.marks import mark, marks
-from chancy_metrics.plugin.moments import utc
-from chancy_metrics.plugin.verify import verify
-from chancy_metrics.plugin.web_parameters import Parameters, WrongParameter
+from chancy_metrics.plugin.audit.events import events
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.marks import mark, marks
+from chancy_metrics.plugin.cli.app import Day, Duration, Moment
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.projections.search.query import Selection
 from chancy_metrics.projections.versions.lag import live_lag
 from tests.factories import an_app, fetch, order_and_fold

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.names import Names, shown_keys
+from chancy_metrics.plugin.reading.shown_keys import Names, shown_keys
 
 
 @pytest.mark.parametrize(

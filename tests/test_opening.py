@@ -22,7 +22,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches, short_transaction
 from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.retention import PrunedDay, prune
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.fold import fold

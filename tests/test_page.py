@@ -32,7 +32,7 @@ from selenium.webdriver.support.ui import Select
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series
 from chancy_metrics.events.schema import tables
-from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.audit.marks import mark
 from examples.embedded import Server
 from tests.dashboard_app import chancy, metrics
 from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually

@@ -17,9 +17,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import parquet
-from chancy_metrics.plugin.audit import pages
-from chancy_metrics.plugin.parquet import SCHEMA, Export
+from chancy_metrics.plugin.audit.events import pages
+from chancy_metrics.plugin.transfer import parquet
+from chancy_metrics.plugin.transfer.parquet import SCHEMA, Export
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import Place, Selection
 from chancy_metrics.projections.search.scan import Page

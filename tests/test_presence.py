@@ -12,10 +12,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import presence
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.session import Session
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.recording import session_row
+from chancy_metrics.plugin.worker.maintenance import Maintenance
+from chancy_metrics.plugin.worker.session import Session
 from tests.factories import a_host, a_run, an_app, fetch, order_and_fold
 
 Connection = AsyncConnection[TupleRow]
@@ -116,7 +116,7 @@ async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_l
             "REVOKE ALL ON {1} FROM {0}"
         ).format(role, names.sessions)
     )
-    monkeypatch.setattr("chancy_metrics.plugin.recorder.ALIVE_S", 0)
+    monkeypatch.setattr("chancy_metrics.plugin.recording.recorder.ALIVE_S", 0)
     as_role = dsn.replace("postgres@", f"{role.as_string()[1:-1]}@")
     async with an_app(as_role) as (chancy, metrics), metrics.recording(chancy, worker_id="web-1"):
         [block] = metrics._blocks
@@ -145,5 +145,5 @@ async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection
 
 
 def test_what_is_held_is_spelled_in_words() -> None:
-    assert presence.spell({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
-    assert presence.spell({}) == "nothing"
+    assert session_row.spell({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
+    assert session_row.spell({}) == "nothing"

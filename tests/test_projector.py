@@ -17,10 +17,10 @@ from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin import projector as projector_module
-from chancy_metrics.plugin.announcing import FOLDED
-from chancy_metrics.plugin.projector import Projector, fold_all
-from chancy_metrics.plugin.turns import NEW_S, PATIENCE, Turns, _turn, project
+from chancy_metrics.plugin.folding import projector as projector_module
+from chancy_metrics.plugin.folding.projector import Projector, fold_all
+from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, Turns, _turn, project
+from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.projections.versions.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
@@ -78,7 +78,7 @@ async def test_a_round_whose_time_is_up_leaves_the_rest_to_the_next_one(
 async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(
     dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.projector.BUSY_S", 0)
+    monkeypatch.setattr("chancy_metrics.plugin.folding.projector.BUSY_S", 0)
     async with connections(dsn, 2) as (holder, connection), an_app(dsn) as (chancy, _):
         async with connection.transaction(), connection.cursor() as cursor:
             for _ in range(SEQUENCE_LIMIT + 1):
@@ -123,7 +123,7 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
             await LogWriter(quick, names).append(runs=[a_run("app:n")])
             await projector.run_once()
         before = await projector.run_once()
-        monkeypatch.setattr("chancy_metrics.plugin.projector.SWEEP_S", 0)
+        monkeypatch.setattr("chancy_metrics.plugin.folding.projector.SWEEP_S", 0)
         after = await projector.run_once()
         await projector.close()
 
@@ -134,7 +134,7 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
 async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_late(
     dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.projector.SWEEP_S", 0)
+    monkeypatch.setattr("chancy_metrics.plugin.folding.projector.SWEEP_S", 0)
     async with connections(dsn, 3) as (slow, quick, dump), an_app(dsn) as (chancy, _):
         # What it can see may not be cleaned up: the dead rows stay.
         await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

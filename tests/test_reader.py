@@ -23,9 +23,9 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin import reader as reader_module
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.reader import Copy, Reader
+from chancy_metrics.plugin.reading import follower as reader_module
+from chancy_metrics.plugin.reading.follower import Copy, Reader
+from chancy_metrics.plugin.worker.maintenance import Maintenance
 from examples.embedded import Server
 from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
 

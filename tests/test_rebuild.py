@@ -15,13 +15,14 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import AlreadyRunning, TableLocked, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin import filling, reading
-from chancy_metrics.plugin import rebuild as module
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.discarding import discard, discard_rule
-from chancy_metrics.plugin.progress import RebuildProgress
-from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap, undo
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.dead_letters import discard, discard_rule
+from chancy_metrics.plugin.host import bounded_reads
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds import backfill
+from chancy_metrics.plugin.rebuilds import rebuild as module
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild, swap, undo
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -138,7 +139,7 @@ async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_not
             refused.set()
             raise
 
-    monkeypatch.setattr(filling, "make_version", make)
+    monkeypatch.setattr(backfill, "make_version", make)
     async with connections(dsn, 1) as (killed,), anyio.create_task_group() as tasks:
         await killed.execute("SET application_name = 'rebuild by ann'")
         await make_version(killed, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
@@ -217,8 +218,8 @@ async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_foll
         written.append(arguments[2].before)
         return Advanced(0, 0, False, BUSY) if len(written) == 2 else await write(*arguments, **options)
 
-    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)
-    monkeypatch.setattr(filling, "write", is_busy_at_first)
+    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
+    monkeypatch.setattr(backfill, "write", is_busy_at_first)
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy)
 
@@ -230,17 +231,17 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = await some_history(connection, names)
-    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)
+    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
     seen: list[RebuildProgress] = []
-    give_way = filling.Filling._give_way
+    give_way = backfill.Filling._give_way
 
-    async def meanwhile(self: filling.Filling, position: int, target: int) -> None:
+    async def meanwhile(self: backfill.Filling, position: int, target: int) -> None:
         if len(seen) < 6:
             await writer.append(jobs=[a_row(now_us())] * 50)
             await order_and_fold(connection, names)
         await give_way(self, position, target)
 
-    monkeypatch.setattr(filling.Filling, "_give_way", meanwhile)
+    monkeypatch.setattr(backfill.Filling, "_give_way", meanwhile)
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy, on_progress=seen.append)
 
@@ -304,7 +305,7 @@ async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_
     dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REBUILD_LOCK_LIMIT_MS", 50)
-    monkeypatch.setattr(reading, "LOCK_LIMIT_MS", 50)
+    monkeypatch.setattr(bounded_reads, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
         await LogWriter(connection, names).append(runs=[a_run("app:n")])
         await order_and_fold(connection, names)

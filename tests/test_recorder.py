@@ -20,7 +20,7 @@ from chancy_metrics.events.facts import Observation
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.recorder import Recorder
+from chancy_metrics.plugin.recording.recorder import Recorder
 from examples.embedded import Server
 from tests.factories import a_host, a_run, an_app, fetch, order
 from tests.faults.proxy import Loss, a_proxy

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from psycopg import Error
 from psycopg.conninfo import conninfo_to_dict
 
-from chancy_metrics.plugin import Metrics, cli_app
-from chancy_metrics.plugin.cli import main
-from chancy_metrics.plugin.connection import connect
-from chancy_metrics.plugin.job_hook import JobHook
-from chancy_metrics.plugin.redaction import without_password
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.cli import app
+from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.host.connection import connect
+from chancy_metrics.plugin.host.redaction import without_password
+from chancy_metrics.plugin.recording.job_hook import JobHook
 from tests.factories import a_host, a_job
 
 #: Nobody listens at port 1 of this host.
@@ -56,7 +57,7 @@ async def test_an_error_of_a_connection_hides_the_password(dsn: str) -> None:
 @pytest.mark.parametrize("command", ["status", "verify", "fold", "versions", "audit events", "audit seal", "mark now"])
 def test_no_command_prints_it(command: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     chancy = Chancy(BROKEN["a percent sign"], plugins=[Metrics()])
-    monkeypatch.setattr(cli_app, "import_string", lambda _: chancy)
+    monkeypatch.setattr(app, "import_string", lambda _: chancy)
 
     done = CliRunner().invoke(main, ["--app", "app", *command.split()])
 
@@ -69,7 +70,7 @@ def test_an_app_that_connects_when_it_is_imported_tells_nobody(monkeypatch: pyte
     def fails(_: str) -> None:
         psycopg.connect(BROKEN["a percent sign"])
 
-    monkeypatch.setattr(cli_app, "import_string", fails)
+    monkeypatch.setattr(app, "import_string", fails)
 
     done = CliRunner().invoke(main, ["--app", "app", "status"])
 

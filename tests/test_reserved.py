@@ -14,7 +14,7 @@ from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, Metrics, Observation
-from chancy_metrics.plugin.completeness import completeness
+from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.projections.rules.built_in import STATES, job_series
 from chancy_metrics.projections.rules.derive import _observations
 from chancy_metrics.projections.rules.reserved import DRIFT, check_own_series, table_sizes

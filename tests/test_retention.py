@@ -22,9 +22,9 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.discarding import discard
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.retention import PrunedDay, first_kept_day, prune
+from chancy_metrics.plugin.health.dead_letters import discard
+from chancy_metrics.plugin.worker.maintenance import Maintenance
+from chancy_metrics.plugin.worker.retention import PrunedDay, first_kept_day, prune
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -380,7 +380,7 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

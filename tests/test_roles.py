@@ -16,9 +16,9 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.schema import TABLES, Tables
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.sealing import check, seal
-from chancy_metrics.plugin.transfer import export_log
+from chancy_metrics.plugin.audit.seal import check, seal
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.transfer.archive import export_log
 from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
 from tests.faults.truth import logged_updates, read_log
 from tests.test_job_hook import flush, updates

@@ -21,11 +21,11 @@ from chancy_metrics.events.ledger import read_log_rows
 from chancy_metrics.events.log import BatchId, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import sealing
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.progress import LedgerProgress
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import Checked, check, seal
+from chancy_metrics.plugin.audit import seal as seal_module
+from chancy_metrics.plugin.audit.seal import Checked, check, seal
+from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.plugin.worker.maintenance import Maintenance
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
@@ -368,7 +368,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
     dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = datetime.now(UTC).date() - timedelta(days=3)
-    read = sealing.read_unchecked
+    read = seal_module.read_unchecked
     async with connections(dsn, 2) as (connection, other), an_app(dsn) as (chancy, _):
         await make_days(connection, names, today=old, ahead=0)
         writer = LogWriter(connection, names)
@@ -381,7 +381,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
             assert [day.blocker for day in gone] in ([""], [])
             return await read(*arguments)
 
-        monkeypatch.setattr(sealing, "read_unchecked", prune_first)
+        monkeypatch.setattr(seal_module, "read_unchecked", prune_first)
         found = await check(chancy)
 
     assert (found.found, found.batches, found.carried) == (0, 1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.plugin.series_index import Listed, SeriesIndex
+from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 
 KEYS = st.lists(st.text("aB:ß.\U0010ffff", min_size=1, max_size=6), unique=True, max_size=30)
 TEXTS = st.text("aAbB:sß.\U0010ffff", max_size=3)

@@ -16,9 +16,9 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Observation
-from chancy_metrics.plugin.connection import own_connection
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.connection import own_connection
 from examples.embedded import Server
 from tests.factories import a_host, a_job, an_app, claimed, connections
 from tests.reading import invoke, read_everything

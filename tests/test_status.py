@@ -14,11 +14,11 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli import status_lines
-from chancy_metrics.plugin.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.retention import DueDay
-from chancy_metrics.plugin.status import Status, read_status
-from chancy_metrics.plugin.succession import STANDSTILL_S, Succession, standstill_after_s
+from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Succession, standstill_after_s
+from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.create import make_version
 from tests import rules

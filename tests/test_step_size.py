@@ -7,11 +7,11 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import step_size
-from chancy_metrics.plugin.presence import Presence
-from chancy_metrics.plugin.projector import Projector, fold_all
-from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.folding import step_size
+from chancy_metrics.plugin.folding.projector import Projector, fold_all
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.recording.session_row import Presence
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, total
 
 Connection = AsyncConnection[TupleRow]

@@ -19,12 +19,12 @@ from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.meta import MAX_DEPTH, decode_meta, encode_meta
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.audit import job_life
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.job_facts import job_facts
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.verify import verify
-from chancy_metrics.plugin.web import page_routes
+from chancy_metrics.plugin.audit.events import job_life
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.http.routes import page_routes
+from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.projections.rollups.delta_ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 from tests.test_audit_events import run

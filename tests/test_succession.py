@@ -12,12 +12,12 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.status import read_status
-from chancy_metrics.plugin.succession import Succession, Task
-from chancy_metrics.plugin.versions import list_versions
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.rebuilds.listing import list_versions
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rollout import Succession, Task
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored

@@ -20,7 +20,7 @@ from chancy_metrics.events.log import BatchId, LogBatch, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Wanted, read_stretches
-from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.indexing import describe, summarise
@@ -196,7 +196,7 @@ async def test_days_that_left_before_they_were_summarised_are_passed_over(
 async def test_the_worker_whose_turn_it_is_summarises(
     dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.session.MAINTENANCE_S", 0.05)
+    monkeypatch.setattr("chancy_metrics.plugin.worker.session.MAINTENANCE_S", 0.05)
     await write(connection, names, [10, 10])
     async with a_host(dsn) as (worker, metrics):
         session = metrics._session(worker)

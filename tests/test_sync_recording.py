@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.append_thread import AppendThread
+from chancy_metrics.plugin.recording.append_thread import AppendThread
 from tests.factories import an_app, eventually, fetch
 from tests.test_fork import run
 from tests.test_recorder import logged_values, read_log
@@ -100,7 +100,7 @@ async def _says(caplog: pytest.LogCaptureFixture, what: str) -> bool:
 async def test_a_block_whose_database_stays_away_says_what_is_lost(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.append_thread.STOP_S", 2.5)
+    monkeypatch.setattr("chancy_metrics.plugin.recording.append_thread.STOP_S", 2.5)
     metrics = Metrics()
     app = Chancy(dsn.replace("test_", "nowhere_"), plugins=[metrics])
 
@@ -224,8 +224,8 @@ def test_a_thread_that_can_not_be_interrupted_is_given_up_and_its_loss_is_said(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr("chancy_metrics.plugin.append_thread.STOP_S", 0.1)
-    monkeypatch.setattr("chancy_metrics.plugin.append_thread._GIVEN_UP_S", 0.1)
+    monkeypatch.setattr("chancy_metrics.plugin.recording.append_thread.STOP_S", 0.1)
+    monkeypatch.setattr("chancy_metrics.plugin.recording.append_thread._GIVEN_UP_S", 0.1)
 
     async def hang(self: AppendThread) -> Any:
         release.wait()

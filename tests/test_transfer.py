@@ -30,18 +30,19 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.check import ImportRefused
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.events.transfer.rows import Place
-from chancy_metrics.plugin import Metrics, exporting
-from chancy_metrics.plugin.discarding import discard
-from chancy_metrics.plugin.exporting import Exported
-from chancy_metrics.plugin.importing import Import, Imported
-from chancy_metrics.plugin.maintenance import Maintenance
-from chancy_metrics.plugin.progress import LedgerProgress
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.rebuild import rebuild, undo
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.sealing import check, seal
-from chancy_metrics.plugin.transfer import export_log, import_log
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.audit.seal import check, seal
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.dead_letters import discard
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild, undo
+from chancy_metrics.plugin.transfer import export_log as export_log_module
+from chancy_metrics.plugin.transfer.archive import export_log, import_log
+from chancy_metrics.plugin.transfer.export_log import Exported
+from chancy_metrics.plugin.transfer.import_log import Import, Imported
+from chancy_metrics.plugin.worker.maintenance import Maintenance
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
@@ -274,23 +275,23 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
     await LogWriter(connection, names).append(runs=[a_run()], day=old)
     await some_log(connection, names)
     began = 0
-    snapshot = exporting.Export.write_log
+    snapshot = export_log_module.Export.write_log
 
-    async def write_log(export: exporting.Export) -> Exported:
+    async def write_log(export: export_log_module.Export) -> Exported:
         nonlocal began
         began += 1
         return await snapshot(export)
 
-    opened = exporting.Export._put_places
+    opened = export_log_module.Export._put_places
 
-    async def put_places(export: exporting.Export, *arguments: object) -> None:
+    async def put_places(export: export_log_module.Export, *arguments: object) -> None:
         if began == 1:
             [gone] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert gone.state == "gone", gone.blocker
         await opened(export, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(exporting.Export, "write_log", write_log)
-    monkeypatch.setattr(exporting.Export, "_put_places", put_places)
+    monkeypatch.setattr(export_log_module.Export, "write_log", write_log)
+    monkeypatch.setattr(export_log_module.Export, "_put_places", put_places)
 
     out = await exported(dsn, tmp_path / "log")
 
@@ -510,7 +511,16 @@ async def test_an_export_to_stdout_is_the_file(
     await some_log(connection, names)
     path = tmp_path / "log"
 
-    command = [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", "audit", "export", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "chancy_metrics.plugin.cli.main",
+        "--app",
+        "tests.app.chancy",
+        "audit",
+        "export",
+        "-",
+    ]
     with path.open("wb") as file:
         done = subprocess.run(  # noqa: ASYNC221
             command, env=os.environ | {"DSN": dsn}, stdout=file, stderr=subprocess.PIPE
@@ -617,7 +627,7 @@ async def test_an_import_that_gets_no_lock_says_so_and_goes_on_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.importing.PATIENCE_S", 0)
+    monkeypatch.setattr("chancy_metrics.plugin.transfer.import_log.PATIENCE_S", 0)
     await some_log(connection, names)
     await exported(dsn, tmp_path / "log")
 

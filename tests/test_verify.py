@@ -26,11 +26,11 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli import status_lines
-from chancy_metrics.plugin.cli_verify import verified_lines
-from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.plugin.status import Status, read_status
-from chancy_metrics.plugin.verify import Verified, verify
+from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.cli.verify import verified_lines
+from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.verify import Verified, verify
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.rollups.soundness import odd_points
@@ -667,7 +667,7 @@ async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

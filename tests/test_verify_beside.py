@@ -19,8 +19,8 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import replay as module
 from chancy_metrics.projections.versions.replay import log_snapshot

@@ -16,9 +16,9 @@ from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin import versions
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.versions import list_versions
+from chancy_metrics.plugin.rebuilds import listing
+from chancy_metrics.plugin.rebuilds.listing import list_versions
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions import create
@@ -362,7 +362,7 @@ async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
     await order_and_fold(connection, names)
     async with an_app(dsn) as (chancy, _):
         [exact] = await list_versions(chancy)
-        monkeypatch.setattr(versions, "_MOST_BLOCKS", 20)
+        monkeypatch.setattr(listing, "_MOST_BLOCKS", 20)
         [estimated] = await list_versions(chancy)
 
     assert exact.rows == 4 * 2 * 2_000  # resolutions, of the worker and of all together

@@ -30,11 +30,15 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, web_events, web_files, web_room, web_series, window
-from chancy_metrics.plugin import reader as reader_module
-from chancy_metrics.plugin.marks import mark
-from chancy_metrics.plugin.reader import Reader
-from chancy_metrics.plugin.web import page_routes
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin.http import events as events_module
+from chancy_metrics.plugin.http import files, limits
+from chancy_metrics.plugin.http import series as series_module
+from chancy_metrics.plugin.http.routes import page_routes
+from chancy_metrics.plugin.reading import follower as reader_module
+from chancy_metrics.plugin.reading import window
+from chancy_metrics.plugin.reading.follower import Reader
 from examples.embedded import Server
 from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, order_and_fold
 
@@ -546,7 +550,7 @@ async def test_a_tail_begins_some_batches_before_the_end_and_goes_on_past_what_d
 async def test_a_search_that_takes_too_long_says_where_to_go_on(
     dsn: str, five_batches: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_events, "SEARCH_S", 0.0)
+    monkeypatch.setattr(events_module, "SEARCH_S", 0.0)
     async with asking(dsn) as client:
         seen, after, more = [], None, True
         for _ in range(50):
@@ -585,7 +589,7 @@ async def test_as_long_as_the_copy_is_loaded_the_database_is_asked(
     questions = {"series": {}, "points": {"key": "app:took", "resolution": "1min", "range": 240}}
     async with asking(dsn) as client:
         expected = {path: await get(client, path, **given) for path, given in questions.items()}
-    monkeypatch.setattr(web_series, "SOON_S", -1.0)
+    monkeypatch.setattr(series_module, "SOON_S", -1.0)
     monkeypatch.setattr(Reader, "copy", lambda self: asyncio.Event().wait())  # it takes for ever
     async with asking(dsn) as client:
         assert {path: await get(client, path, **given) for path, given in questions.items()} == expected
@@ -596,12 +600,12 @@ async def test_the_index_of_series_is_made_once_for_all_who_wait_for_it(
     dsn: str, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    index_kept = web_series._index_kept
-    monkeypatch.setattr(web_series, "_index_kept", lambda *given: made.append(1) or index_kept(*given))
+    index_kept = series_module._index_kept
+    monkeypatch.setattr(series_module, "_index_kept", lambda *given: made.append(1) or index_kept(*given))
     async with asking(dsn) as client:
         await client.get("/api/v1/metrics")  # the copy is there now
         made.clear()
-        monkeypatch.setattr(web_series, "_indexes", WeakKeyDictionary())
+        monkeypatch.setattr(series_module, "_indexes", WeakKeyDictionary())
 
         answers = await asyncio.gather(*(get(client, "series", prefix="app:") for _ in range(20)))
 
@@ -645,11 +649,11 @@ async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_lo
             most = max(most, now)
         assert {answer.status_code for answer in asked.result()} == {200}
         # Besides those: the log's writer, one that the pool has, and one that is closing.
-        assert 1 < most <= web_room.MOST_CONNECTIONS + 4
+        assert 1 < most <= limits.MOST_CONNECTIONS + 4
 
-        monkeypatch.setattr(web_room, "WAIT_S", 0.01)
-        monkeypatch.setattr(web_room, "MOST_CONNECTIONS", 0)
-        monkeypatch.setattr(web_room, "_rooms", WeakKeyDictionary())
+        monkeypatch.setattr(limits, "WAIT_S", 0.01)
+        monkeypatch.setattr(limits, "MOST_CONNECTIONS", 0)
+        monkeypatch.setattr(limits, "_rooms", WeakKeyDictionary())
         for path in paths:
             answer = await client.get(f"{ROOT}/{path}{ASKED[path]}")
             if path == "points":
@@ -670,7 +674,7 @@ async def test_pages_of_large_events_end_at_a_number_of_bytes(
     for part in (rows[:4], rows[4:]):
         await LogWriter(connection, names).append(jobs=part)
     await order_and_fold(connection, names)
-    monkeypatch.setattr(web_events, "MAX_BYTES", 6_000)
+    monkeypatch.setattr(events_module, "MAX_BYTES", 6_000)
     async with asking(dsn) as client:
         pages, after, more = [], None, True
         while more:
@@ -749,7 +753,7 @@ async def test_the_shell_is_public_and_runs_only_its_own_scripts(dsn: str) -> No
 
 
 async def test_no_script_of_the_page_makes_markup_of_data_or_reaches_another_host() -> None:
-    for path in web_files.files().values():
+    for path in files.files().values():
         text = path.read_text()
         for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http:", "https:"):
             assert forbidden not in text, (path.name, forbidden)
@@ -784,7 +788,7 @@ async def test_a_file_is_sent_compressed_and_once(dsn: str) -> None:
         plain = await client.get("/metrics-log/page.js", headers={"Accept-Encoding": "identity"})
 
     assert first.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
-    assert first.text == plain.text == (web_files.PAGE / "page.js").read_text()
+    assert first.text == plain.text == (files.PAGE / "page.js").read_text()
     assert (again.status_code, again.content) == (304, b"")
     assert first.headers["content-type"].startswith("text/javascript")
 
@@ -837,11 +841,11 @@ async def test_each_encoding_of_a_file_has_its_own_tag_and_head_answers_like_get
     ],
 )
 def test_weights_decide_whether_a_file_is_compressed(accepted: str, takes: bool) -> None:
-    assert web_files.takes_gzip(accepted) is takes
+    assert files.takes_gzip(accepted) is takes
 
 
 async def test_plotlys_script_is_the_one_in_its_package(dsn: str) -> None:
-    path = web_files.plotly_script()
+    path = files.plotly_script()
     assert path is not None
     async with asking(dsn, token=False) as client:
         answer = await client.get("/metrics-log/plotly.min.js")
@@ -851,7 +855,7 @@ async def test_plotlys_script_is_the_one_in_its_package(dsn: str) -> None:
 
 
 async def test_without_plotly_it_says_how_to_install_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_files, "plotly_script", lambda: None)
+    monkeypatch.setattr(files, "plotly_script", lambda: None)
     async with asking(dsn, token=False) as client:
         answer = await client.get("/metrics-log/plotly.min.js")
 

@@ -20,14 +20,14 @@ from chancy import Chancy
 
 from chancy_metrics.events.schema import tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit import events, job_life
-from chancy_metrics.plugin.connection import own_connection
-from chancy_metrics.plugin.explain import explain
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.rebuild import rebuild
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.transfer import export_log
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.events import events, job_life
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.connection import own_connection
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.transfer.archive import export_log
 from chancy_metrics.projections.fold.fold import fold  # noqa: F401 # imports numpy
 from chancy_metrics.projections.search.indexing import summarise
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from chancy_metrics.plugin.rebuild import Rebuilt
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 
 from .browser import Browser
 from .processes import Processes, ProcessFailed
@@ -92,7 +92,7 @@ async def rebuild(processes: Processes, browser: Browser) -> Rebuild:
     began = time.monotonic()
     async with _looking(browser) as sightings:
         printed = await processes.run(
-            *("rebuild", "chancy_metrics.plugin.cli", "--app", "examples.demo.app.chancy", "rebuild", "--json"),
+            *("rebuild", "chancy_metrics.plugin.cli.main", "--app", "examples.demo.app.chancy", "rebuild", "--json"),
             timeout_s=_COMMAND_S,
         )
         total = sightings.total

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from rich.console import Console
 
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.plugin.marks import mark
+from chancy_metrics.plugin.audit.marks import mark
 
 from . import jobs, proof
 from .app import chancy
@@ -131,7 +131,7 @@ class _Story:
         while await self._unfinished() and time.monotonic() < deadline:
             await self._tick()
         await self.processes.stop(*self._workers)
-        await self.processes.run("fold", "chancy_metrics.plugin.cli", "--app", "examples.demo.app.chancy", "fold")
+        await self.processes.run("fold", "chancy_metrics.plugin.cli.main", "--app", "examples.demo.app.chancy", "fold")
         self.view.show(await self._monitor.take(self._elapsed_s()))
 
     async def prove(self, console: Console) -> bool:

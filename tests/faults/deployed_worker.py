@@ -8,15 +8,16 @@ import sys
 from chancy import Chancy, Worker
 from chancy.plugins.leadership import Leadership
 
-from chancy_metrics.plugin import Metrics, succession
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.rebuilds import rollout
 from tests import rules
 
 RULES = {1: rules.first, 2: rules.second}
 
 
-async def work(dsn: str, rules_version: int, standstill_s: float = succession.STANDSTILL_S) -> None:
+async def work(dsn: str, rules_version: int, standstill_s: float = rollout.STANDSTILL_S) -> None:
     """Work until a signal comes."""
-    succession.Succession.__init__.__kwdefaults__["standstill_s"] = standstill_s
+    rollout.Succession.__init__.__kwdefaults__["standstill_s"] = standstill_s
     metrics = Metrics(sync_interval=1, rules=[RULES[rules_version]], rules_version=rules_version)
     leadership = Leadership(poll_interval=1, timeout=4)
     async with Chancy(dsn, plugins=[metrics, leadership]) as chancy:

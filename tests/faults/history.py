@@ -19,7 +19,7 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.advance import BUSY, advance

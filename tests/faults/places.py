@@ -20,7 +20,7 @@ from starlette.routing import Route
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.api import MetricsApiPlugin
+from chancy_metrics.plugin.http.dashboard import MetricsApiPlugin
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import an_app, connections, fetch

@@ -15,9 +15,10 @@ from anyio import to_thread
 from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.plugin import Metrics, filling
-from chancy_metrics.plugin.progress import RebuildProgress
-from chancy_metrics.plugin.rebuild import Rebuilt, rebuild, swap
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds import backfill
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild, swap
 from chancy_metrics.projections.versions import create, promote
 from tests.faults.stopping import spawner
 
@@ -94,7 +95,7 @@ def rebuilding(
 
 def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, pipe: Pipe) -> None:
     create.COPY_ROWS = COPY_ROWS
-    filling.REBUILD_STEP_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
+    backfill.REBUILD_STEP_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
     try:
         pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, pipe)))
     except (MetricsLogError, psycopg.Error) as error:  # what ends the command, too

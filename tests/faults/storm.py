@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server

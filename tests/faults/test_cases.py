@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored

@@ -20,10 +20,10 @@ from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.connection import database_now_us
-from chancy_metrics.plugin.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.retention import prune
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.host.connection import database_now_us
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.advance import advance

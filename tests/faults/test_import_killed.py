@@ -22,10 +22,10 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer import check as check_module
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.importing import Imported
-from chancy_metrics.plugin.sealing import check
-from chancy_metrics.plugin.transfer import import_log
-from chancy_metrics.plugin.verify import verify
+from chancy_metrics.plugin.audit.seal import check
+from chancy_metrics.plugin.health.verify import verify
+from chancy_metrics.plugin.transfer.archive import import_log
+from chancy_metrics.plugin.transfer.import_log import Imported
 from tests.factories import LogWriter, a_run, an_app, connections, fetch
 from tests.faults.history import make_history
 from tests.faults.stopping import spawner

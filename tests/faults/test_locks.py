@@ -19,7 +19,7 @@ from chancy_metrics.events.log import BatchId, append, read_batches, short_trans
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.maintenance import Maintenance
+from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, append_as, connections, eventually, fetch, order, order_and_fold, total
 

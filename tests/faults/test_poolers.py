@@ -25,9 +25,9 @@ from psycopg_pool import AsyncConnectionPool
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.connection import own_connection
-from chancy_metrics.plugin.projector import Projector
-from chancy_metrics.plugin.turns import Turns, project
+from chancy_metrics.plugin.folding.projector import Projector
+from chancy_metrics.plugin.folding.schedule import Turns, project
+from chancy_metrics.plugin.host.connection import own_connection
 from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
 from tests.faults.places import everywhere

@@ -13,8 +13,8 @@ from psycopg import sql
 from chancy_metrics.events.errors import PrefixTooLong
 from chancy_metrics.events.schema import TABLES, tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.announcing import FOLDED
-from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.host.notify import FOLDED
 from tests.factories import LogWriter, a_run, an_app, connections
 from tests.faults.places import everywhere
 

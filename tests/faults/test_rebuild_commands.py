@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.rebuild import Rebuilt
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from tests.factories import fetch, order_and_fold
 from tests.faults.history import assert_equals_replay, live_load, make_history
 from tests.faults.rebuilding import rebuilding
@@ -26,7 +26,7 @@ async def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
+            [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
             env=os.environ | {"DSN": dsn},
             capture_output=True,
             text=True,

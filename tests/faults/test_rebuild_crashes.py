@@ -7,7 +7,7 @@ import random
 import anyio
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.rebuild import Rebuilt
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from tests.factories import connections, fetch
 from tests.faults.history import assert_equals_replay, assert_same_bytes, catch_up, live_load, make_history

@@ -15,8 +15,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin.projector import fold_all
-from chancy_metrics.plugin.succession import STANDSTILL_S
+from chancy_metrics.plugin.folding.projector import fold_all
+from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from tests import rules
 from tests.factories import an_app, connections, eventually, fetch

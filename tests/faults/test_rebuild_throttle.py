@@ -12,9 +12,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics, filling
-from chancy_metrics.plugin.progress import RebuildProgress
-from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds import backfill
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
 from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
 from tests.faults.history import assert_equals_replay
@@ -60,8 +61,8 @@ async def throttled(
     dsn: str, monkeypatch: pytest.MonkeyPatch, *, throttle_s: float | None = None
 ) -> AsyncIterator[Throttled]:
     """Rebuild through a block and to its end."""
-    monkeypatch.setattr(filling, "REBUILD_STEP_EVENTS", 20)  # a row of the ledger
-    monkeypatch.setattr(filling, "_GIVE_WAY_S", 0.001)
+    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)  # a row of the ledger
+    monkeypatch.setattr(backfill, "_GIVE_WAY_S", 0.001)
     async with an_app(dsn, Metrics(sync_interval=INTERVAL_S)) as (chancy, _):
         running = Throttled(chancy, throttle_s=throttle_s)
         with anyio.fail_after(60):

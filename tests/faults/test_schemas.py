@@ -9,7 +9,7 @@ from psycopg import sql
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import Projector, fold_all
+from chancy_metrics.plugin.folding.projector import Projector, fold_all
 from tests.factories import an_app, connections, eventually, total
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import Projector
+from chancy_metrics.plugin.folding.projector import Projector
 from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
 from tests.faults.proxy import a_proxy

@@ -20,12 +20,12 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.buffer import Buffer
-from chancy_metrics.plugin.completeness import completeness
-from chancy_metrics.plugin.connection import DatabaseClock
-from chancy_metrics.plugin.ending import end
-from chancy_metrics.plugin.recorder import Recorder
-from chancy_metrics.plugin.status import read_status
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.host.connection import DatabaseClock
+from chancy_metrics.plugin.recording.buffer import Buffer
+from chancy_metrics.plugin.recording.recorder import Recorder
+from chancy_metrics.plugin.recording.shutdown import end
 from examples.embedded import Server
 from tests.factories import a_job, an_app, connections, eventually, fetch, order_and_fold, total
 from tests.faults.proxy import Proxy, a_proxy

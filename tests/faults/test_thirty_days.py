@@ -15,8 +15,8 @@ from chancy_metrics.events.log import append, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.rebuild import Rebuilt, rebuild
-from chancy_metrics.plugin.retention import prune
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
+from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.compare import compare

@@ -21,10 +21,10 @@ from psycopg.rows import TupleRow, dict_row
 
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables, tables
-from chancy_metrics.plugin.buffer import Buffer
-from chancy_metrics.plugin.connection import DatabaseClock
-from chancy_metrics.plugin.job_hook import JobHook
-from chancy_metrics.plugin.recorder import Recorder
+from chancy_metrics.plugin.host.connection import DatabaseClock
+from chancy_metrics.plugin.recording.buffer import Buffer
+from chancy_metrics.plugin.recording.job_hook import JobHook
+from chancy_metrics.plugin.recording.recorder import Recorder
 from examples.embedded import Server
 from tests.factories import a_host, a_job, claimed, fetch, order
 from tests.faults.proxy import Loss, a_proxy

@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.projector import fold_all
+from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import an_app, eventually

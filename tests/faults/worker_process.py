@@ -9,7 +9,8 @@ import sys
 from chancy import Chancy, Worker
 from chancy.plugins.leadership import ImmediateLeadership
 
-from chancy_metrics.plugin import Metrics, job_hook
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.recording import job_hook
 
 
 async def work(dsn: str, sync_interval: float) -> None:

@@ -23,11 +23,11 @@ from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.meta import decode_meta, encode_meta
 from chancy_metrics.events.transfer.file import Trailer, check_whole
-from chancy_metrics.plugin.cursor_file import CursorFile
-from chancy_metrics.plugin.import_check import Contents
-from chancy_metrics.plugin.parquet import Export, as_table
-from chancy_metrics.plugin.terminal import json_line
-from chancy_metrics.plugin.tracks import KEPT, put, rows_of
+from chancy_metrics.plugin.host.escape import json_line
+from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
+from chancy_metrics.plugin.transfer.cursor_file import CursorFile
+from chancy_metrics.plugin.transfer.import_check import Contents
+from chancy_metrics.plugin.transfer.parquet import Export, as_table
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch

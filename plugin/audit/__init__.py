@@ -1,0 +1,1 @@
+"""Raw events read, explained, marked, and sealed."""

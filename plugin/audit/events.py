@@ -1,0 +1,161 @@
+"""The raw events of an app: those that match a selection, live ones too, and the life of one job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import date
+from uuid import UUID
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.audit.tail import follow_pages
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.connection import needs_schema
+from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page, read_end, read_pages
+from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_at
+from chancy_metrics.projections.versions.version import live_version
+
+#: Waiting batches are counted up to this.
+_MOST_WAITING = 10_000
+
+
+class JobLife(msgspec.Struct, frozen=True):
+    """What the log tells of a job.
+
+    Attributes:
+        updates: Each time its row was saved after an attempt, in order.
+        position: Up to where the order was looked through.
+        first_day: The log's first day; None without any.
+        pruned: Days that have left the log, in which it may have had updates too.
+        unreadable: Batches that can't be read, in which it may have had updates too.
+        damaged_summaries: Rows of the skip index that were not believed; what they are about was read.
+        left_out: Batches of its updates that are not in the numbers, and why.
+        waiting: Batches that are recorded and not in the order yet, up to 10,000.
+    """
+
+    job_id: UUID
+    updates: list[Event]
+    position: int
+    first_day: date | None
+    pruned: list[Pruned]
+    unreadable: list[Unreadable]
+    damaged_summaries: list[DamagedSummary]
+    left_out: list[LeftOutBatch]
+    waiting: int
+
+
+async def events(
+    chancy: Chancy,
+    selection: Selection = Selection(),  # noqa: B008 # frozen
+    *,
+    limit: int | None = None,
+    follow: bool = False,
+    on_gap: Callable[[Gap], None] | None = None,
+) -> AsyncGenerator[Event]:
+    """Yield up to *limit* events that match, in the order of the log, in constant memory.
+
+    An event is there once a worker's fold has given its batch a place in the order. To go on later, and miss and
+    repeat nothing, give the last event's place: `Selection(after=Place(event.position, event.index))`.
+
+    Args:
+        follow: Go on with what comes; from the end of the order where the selection names no beginning.
+        on_gap: Told what could not be looked at; by default it is a warning in the app's log.
+
+    Raises:
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: A place lies past the end of the order, or there is no metrics log.
+    """
+    left = limit
+    if left is not None and left <= 0:
+        return
+    async with aclosing(pages(chancy, selection, follow=follow)) as found:
+        async for page in found:
+            for gap in page.gaps:
+                if on_gap is None:
+                    chancy.log.warning(f"metrics: {gap}")
+                else:
+                    on_gap(gap)
+            for event in page.events[:left]:
+                yield event
+            if left is not None:
+                left -= len(page.events[:left])
+                if not left:
+                    return
+
+
+async def pages(
+    chancy: Chancy,
+    selection: Selection = Selection(),  # noqa: B008 # frozen
+    *,
+    follow: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> AsyncGenerator[Page]:
+    """Yield the same in pages, each with what could not be looked at and the place from which to go on.
+
+    Args:
+        warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
+    """
+    selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
+    names = tables(chancy.prefix)
+    with needs_schema(names):
+        async with reading(chancy) as connection:
+            if not follow:
+                async for page in read_pages(connection, names, selection):
+                    yield page
+                return
+            if (selection.after, selection.since, selection.first_position) == (None, None, None):
+                async with short_transaction(connection) as cursor:
+                    selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
+        async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
+            yield page
+
+
+async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
+    """Return what the log tells of a job, and what it can't tell any more. Decodes the few stretches it may be in."""
+    names = tables(chancy.prefix)
+    updates: list[Event] = []
+    gaps: list[Gap] = []
+    position = 0
+    async with reading(chancy) as connection:
+        async for page in read_pages(connection, names, Selection(job_id=job_id)):
+            updates += page.events
+            gaps += page.gaps
+            position = page.place.position
+        async with short_transaction(connection) as cursor:
+            days = await read_days(cursor, names)
+            waiting = await _waiting(cursor, names)
+            live = await live_version(cursor, names)
+            missing = await left_out_at(cursor, names, live.version, [one.position for one in updates])
+    return JobLife(
+        job_id,
+        updates,
+        position,
+        days[0] if days else None,
+        [gap for gap in gaps if isinstance(gap, Pruned)],
+        [gap for gap in gaps if isinstance(gap, Unreadable)],
+        [gap for gap in gaps if isinstance(gap, DamagedSummary)],
+        missing,
+        waiting,
+    )
+
+
+async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
+    await cursor.execute(
+        sql.SQL(
+            "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(most)s) AS p"
+        ).format(pending=names.pending, spill=names.spill),
+        {"most": _MOST_WAITING},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

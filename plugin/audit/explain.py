@@ -1,0 +1,326 @@
+"""From a number back to the events behind it: `chancy-metrics audit explain`, as a function."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
+from chancy_metrics.events.humanize import counted, is_or_are
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.audit.marks import Mark, read_marks
+from chancy_metrics.plugin.health.completeness import Source
+from chancy_metrics.plugin.host.app import options_of
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.reading.shown_keys import shown_keys
+from chancy_metrics.projections.explain.recompute import Place, Remade, remake
+from chancy_metrics.projections.fold.exact_sum import to_float
+from chancy_metrics.projections.fold.points import Point
+from chancy_metrics.projections.fold.sketch import decode, quantile_many
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.versions.left_out import LeftOut
+
+#: Series of which near misses are looked for.
+_NEAR_KEYS = 5_000
+
+
+class UnknownSeries(MetricsLogError):
+    """There is no such series, or the key stands for several."""
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A point's value.
+
+    Attributes:
+        count: How many observations.
+        last: Latest value of a gauge.
+        last_at: When the latest event happened.
+        p50: Of a histogram, within 0.55 %; None where it is not known.
+    """
+
+    count: int
+    sum: float
+    minimum: float
+    maximum: float
+    average: float
+    last: float | None
+    last_at: datetime
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Share(NamedTuple):
+    """How many of the events have this name."""
+
+    name: str
+    events: int
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """A point, and what is behind it.
+
+    Attributes:
+        since: Start of its bucket; *until* is its end, exclusive.
+        worker_id: None for all workers together.
+        position: Last position of the ledger that is in it.
+        stored: What is shown; None if nothing is, or not any more.
+        recomputed: What the events behind it come to, folded again; None if there are none.
+        compared: Whether there was anything to compare: with a bucket that is not kept, and where nothing is stored and
+            nothing comes of the log, there is not.
+        equal: Whether the two are the same, to the last bit; *difference* says in what they are not. None where nothing
+            was compared.
+        waiting: Batches with events of that time that are not folded yet; they are in neither.
+        source: Where the events are: in the log ("raw"), pruned from it and in the "opening", or both.
+        left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
+            *equal* does not speak of it.
+        sentence: All that in words.
+        events: How many are in the log.
+        pruned: How many observations the opening vouches for.
+        by_func: Of the events in the log, the most frequent first; so the other `by_…`.
+        largest: Those of the greatest value, or of a counter of job updates those that ran longest.
+        failed: The last job updates that failed or are to be tried again, the latest first.
+        first: The first events in the order of the ledger.
+        marks: Those within half a bucket of it.
+    """
+
+    key: str
+    kind: Kind
+    unit: str
+    resolution: str
+    since: datetime
+    until: datetime
+    worker_id: str | None
+    version: int
+    position: int
+    stored: Value | None
+    recomputed: Value | None
+    compared: bool
+    equal: bool | None
+    difference: str
+    waiting: int
+    source: Source | Literal["nothing"]
+    left_out: LeftOut
+    sentence: str
+    events: int
+    pruned: int
+    by_func: list[Share]
+    by_queue: list[Share]
+    by_state: list[Share]
+    by_error: list[Share]
+    by_worker: list[Share]
+    largest: list[Event]
+    failed: list[Event]
+    first: list[Event]
+    marks: list[Mark]
+    took_s: float
+
+
+async def explain(
+    chancy: Chancy,
+    key: str,
+    at: datetime,
+    *,
+    resolution: str = "1min",
+    worker_id: str | None = None,
+    kind: Kind | None = None,
+    unit: str | None = None,
+    most: int = 20,
+) -> Explained:
+    """Explain a point by the events behind it, folded again and compared with what is stored.
+
+    Args:
+        key: As it is shown: one key's later types and units stand behind it (`a:gauge:s`).
+        at: Aware; a moment in the point's bucket.
+        resolution: "1min", "5min", "1hour" or "1day".
+        worker_id: Of one worker; all together by default.
+        kind: Where a key has several, which one; so *unit*.
+        most: How many events each list has.
+
+    Raises:
+        UnknownSeries: There is no such series; the message names near misses.
+        VersionRefused: The live version has other rules than this app.
+        WrongMoment: *at* is not aware, or not from 1970 to 2199.
+        MetricsLogError: The resolution is unknown, or there is no metrics log.
+    """
+    began = time.monotonic()
+    at = utc(at)
+    if resolution not in RESOLUTIONS:
+        raise MetricsLogError(f"there is no resolution {resolution!r}: take one of {', '.join(RESOLUTIONS)}")
+    width = RESOLUTIONS[resolution]
+    bucket = microseconds(at) // 1_000_000 // width * width
+    names = tables(chancy.prefix)
+    async with reading(chancy) as connection:
+        async with short_transaction(connection) as cursor:
+            series = await _find(cursor, names, key, kind, unit)
+        place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
+        made = await remake(connection, names, options_of(chancy).rules, place, most=max(most, 1))
+        marks = await _marks_near(connection, names, bucket, width)
+    return _explained(key, place, made, marks, time.monotonic() - began)
+
+
+def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: float) -> Explained:
+    crowd = made.crowd
+    difference = made.difference
+    source: Source | Literal["nothing"] = "nothing"
+    if made.opening is not None:
+        source = "opening and raw" if crowd.events else "opening"
+    elif crowd.events:
+        source = "raw"
+    return Explained(
+        key=key,
+        kind=place.series.kind,
+        unit=place.series.unit,
+        resolution=place.resolution,
+        since=_moment(place.bucket),
+        until=_moment(place.bucket + RESOLUTIONS[place.resolution]),
+        worker_id=place.worker,
+        version=made.version,
+        position=made.position,
+        stored=_value(made.stored, made.again),
+        recomputed=_value(made.again, made.again),
+        compared=made.is_compared,
+        equal=not difference if made.is_compared else None,
+        difference=difference,
+        waiting=made.waiting,
+        source=source,
+        left_out=made.left_out,
+        sentence=_sentence(place, made),
+        events=crowd.events,
+        pruned=made.opening.tally if made.opening else 0,
+        **{f"by_{name}": _shares(counts) for name, counts in crowd.by.items()},
+        largest=crowd.largest,
+        failed=crowd.failed[::-1],
+        first=crowd.first,
+        marks=marks,
+        took_s=took_s,
+    )
+
+
+def _sentence(place: Place, made: Remade) -> str:
+    parts = []
+    if made.crowd.events or made.opening is None:
+        parts.append(f"{counted(made.crowd.events, 'event')} in the log")
+    if made.opening is not None:
+        pruned = counted(made.opening.tally, "observation")
+        parts.append(f"{pruned} of days that have left it, which the opening vouches for")
+    behind = " and ".join(parts)
+    if not made.is_kept:
+        verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
+    elif made.difference:
+        verdict = f"recomputed: DIFFERENT: {made.difference}"
+    elif not made.is_compared:
+        verdict = "nothing is stored, and nothing comes of the log"
+    else:
+        verdict = "recomputed: equal"
+    return "; ".join([behind, verdict, *_beside(made)])
+
+
+def _beside(made: Remade) -> Iterator[str]:
+    """What is in neither of the two that were compared, and what explains a difference."""
+    if made.left_out:
+        yield f"neither has what {made.left_out.sentence}"
+    if made.lost:
+        position = min(made.lost)
+        which = f"position {position}: {made.lost[position]}"
+        yield f"{is_or_are(len(made.lost), 'batch')} lost that may belong here ({which})"
+    if made.is_index_wrong:
+        yield "the summaries called stretches empty that hold some of these events: `chancy-metrics verify` says which"
+    if made.waiting:
+        yield f"{is_or_are(made.waiting, 'batch')} not folded yet, which may hold more"
+
+
+def _value(point: Point | None, again: Point | None) -> Value | None:
+    """Spell out a point; what the rollups don't keep of it is taken from the events, if they are all there."""
+    if point is None:
+        return None
+    sketch = point.sketch or (again.sketch if again is not None and again.tally == point.tally else b"")
+    p50, p95, p99 = (_quantile(point, sketch, percent) for percent in (50, 95, 99))
+    return Value(
+        count=point.tally,
+        sum=to_float(point.sum),
+        minimum=point.minimum,
+        maximum=point.maximum,
+        average=to_float(point.sum / point.tally),  # of the exact sum, which may lie past the largest float64
+        last=point.last,
+        last_at=_moment(point.last_us / 1e6),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+    )
+
+
+def _quantile(point: Point, sketch: bytes, percent: int) -> float | None:
+    if not sketch:
+        return None
+    codes, counts = (np.array(column, np.int64) for column in decode(sketch))
+    if int(counts.sum()) != point.tally:
+        return None  # a part of it came from the opening, which keeps no sketch of a single worker
+    limits = np.array([point.minimum]), np.array([point.maximum])
+    return float(quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits)[0])
+
+
+def _shares(counts: Counter[str]) -> list[Share]:
+    return [Share(*one) for one in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+async def _marks_near(connection: AsyncConnection[TupleRow], names: Tables, bucket: int, width: int) -> list[Mark]:
+    async with short_transaction(connection) as cursor:
+        return await read_marks(cursor, names, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
+
+
+async def _find(cursor: AsyncCursor[TupleRow], names: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
+    """Return the series that is shown under *key*."""
+    found = await _like(cursor, names, key)
+    wanted = {
+        number: series
+        for number, series in found.items()
+        if series.key == key and kind in (None, series.kind) and unit in (None, series.unit)
+    }
+    if wanted:
+        return wanted[min(wanted)]
+    shown = shown_keys(found)
+    if key in shown and kind is None and unit is None:
+        return found[shown[key]]
+    if any(series.key == key for series in found.values()):
+        kinds = ", ".join(f"{one.kind} in {one.unit}" for one in found.values() if one.key == key)
+        raise UnknownSeries(f"{key!r} has no points of kind={kind!r}, unit={unit!r}: there is {kinds}")
+    raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, names, key)}")
+
+
+async def _like(cursor: AsyncCursor[TupleRow], names: Tables, key: str) -> dict[int, Series]:
+    """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
+    pieces = key.split(":")
+    keys = [":".join(pieces[: size + 1]).replace("\x00", "") for size in range(len(pieces))]
+    await cursor.execute(
+        sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=names.series),
+        {"keys": [storable(cursor, one) for one in keys]},
+    )
+    return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
+
+
+async def _near(cursor: AsyncCursor[TupleRow], names: Tables, key: str) -> str:
+    await cursor.execute(
+        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(most)s").format(series=names.series),
+        {"most": _NEAR_KEYS},
+    )
+    near = get_close_matches(key, [row[0] for row in await cursor.fetchall()], n=3)
+    return f"; near are {', '.join(map(repr, near))}" if near else ""

@@ -1,0 +1,252 @@
+"""Seals, and the check of the whole log against its own hashes and against seals that were kept elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from anyio import to_thread
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.chain import Seal, read_seal
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.humanize import counted
+from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.projections.findings import Finding, Findings
+from chancy_metrics.projections.rollups.soundness import check_books
+from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.verify.ledger import (
+    Unchecked,
+    check_batches,
+    check_day,
+    check_head,
+    check_producers,
+    check_set_aside,
+    read_unchecked,
+)
+from chancy_metrics.projections.verify.skip_index import check_summaries
+from chancy_metrics.projections.versions.replay import PAGE
+
+#: Findings that are spelled out; past these they are only counted.
+SHOWN = 100
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was looked at, and what is not as it was written.
+
+    Attributes:
+        at: When it began, UTC.
+        first: Where the ledger begins: past 1 where clean-up has taken its beginning. 0 if it is empty.
+        position: Where it ended when the check began.
+        batches: How many were hashed again, with their *events*.
+        carried: Places whose batches left the log by retention: their hashes carry the chain on.
+        seals: How many seals hold.
+        found: What is wrong; `findings` spells out the first ones, by position.
+        notes: What could not be checked, in sentences.
+    """
+
+    at: datetime
+    took_s: float
+    first: int
+    position: int
+    batches: int
+    events: int
+    carried: int
+    seals: int
+    found: int
+    findings: list[Finding]
+    notes: list[str]
+
+
+async def seal(chancy: Chancy) -> Seal:
+    """Return the end of the order. What has no place in it yet is not under the seal.
+
+    Raises:
+        MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
+    """
+    names = tables(chancy.prefix)
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        return await read_seal(cursor, names)
+
+
+async def check(
+    chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[LedgerProgress], None] | None = None
+) -> Checked:
+    """Hash the whole log again and compare it with its ledger, and that with *seals*.
+
+    Reads in short transactions, in pieces of bounded size: nobody waits for it, and memory stays flat. What is
+    appended meanwhile is left for the next one.
+
+    Raises:
+        MetricsLogError: There is no metrics log, or a table is locked.
+    """
+    names, started = tables(chancy.prefix), time.monotonic()
+    found = Findings(SHOWN)
+    async with reading(chancy) as connection:
+        at, until, first, waiting, importing = await _begin(connection, names)
+        notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
+        if first > 1:
+            notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
+        if waiting:
+            have, them = ("has", "it") if waiting == 1 else ("have", "them")
+            unseen = f"the chain does not cover {them}, nor did this check"
+            notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
+        walk = _Walk(connection, names, found, until, on_progress, started)
+        await walk.run()
+        async with short_transaction(connection) as cursor:
+            holding = await _check_seals(cursor, names, sorted(seals), first, found, notes)
+            days = await read_days(cursor, names)
+        for day in days:
+            async with short_transaction(connection) as cursor:
+                await check_day(cursor, names, day, found)
+        async with short_transaction(connection) as cursor:
+            await check_head(cursor, names, found)
+        async with short_transaction(connection) as cursor:
+            await check_producers(cursor, names, found)
+            await check_set_aside(cursor, names, found)
+            await check_books(cursor, names, found)
+        await check_summaries(connection, names, found)
+    return Checked(
+        at=at,
+        took_s=round(time.monotonic() - started, 3),
+        first=first,
+        position=until,
+        batches=walk.batches,
+        events=walk.events,
+        carried=walk.places - walk.batches,
+        seals=holding,
+        found=found.count,
+        findings=found.kept,
+        notes=notes,
+    )
+
+
+class _Walk:
+    """One way through the order, from its beginning to position *until*."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        names: Tables,
+        found: Findings,
+        until: int,
+        on_progress: Callable[[LedgerProgress], None] | None,
+        started: float,
+    ) -> None:
+        self.places = 0
+        self.batches = 0
+        self.events = 0
+        self._connection = connection
+        self._names = names
+        self._page: list[list[LedgerRow]] = []
+        self._found = found
+        self._until = until
+        self._on_progress = on_progress
+        self._started = started
+
+    async def run(self) -> None:
+        ahead = asyncio.create_task(self._read(0))
+        try:
+            while (piece := await ahead) is not None:
+                rows, unchecked = piece
+                # The next piece is read while this one is hashed: two of them are held at once.
+                ahead = asyncio.create_task(self._read(rows[-1].position))
+                with naming(rows):
+                    self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
+                self.places += len(rows)
+                self.events += sum(row.events for row in rows)
+                self._tell(rows[-1].position)
+        finally:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+
+    async def _read(self, after: int) -> tuple[Sequence[LedgerRow], Unchecked] | None:
+        """Read the next piece; None at the end."""
+        if not self._page:
+            async with short_transaction(self._connection) as cursor:
+                page = await read_ledger(cursor, self._names, after=after, limit=PAGE, until=self._until)
+            self._page = list(pieces(page))
+            if not page:
+                return None
+        rows = self._page.pop(0)
+        async with short_transaction(self._connection, index_only=True) as cursor:
+            with naming(rows):
+                return rows, await read_unchecked(cursor, self._names, rows)
+
+    def _tell(self, position: int) -> None:
+        if self._on_progress is not None:
+            rate = self.events / max(time.monotonic() - self._started, 1e-9)
+            self._on_progress(LedgerProgress(position, self._until, self.events, rate))
+
+
+async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, int, bool]:
+    """Return the time, where the order ends, where the ledger begins, what waits, and whether an import goes on."""
+    async with short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT clock_timestamp(), greatest(h.position, (SELECT max(position) FROM {ledger})),
+                    (SELECT coalesce(min(position), 0) FROM {ledger}), (SELECT count(*) FROM {pending})
+                        + (SELECT count(*) FROM {spill})
+                FROM {head} h
+                """
+            ).format(head=names.head, ledger=names.ledger, pending=names.pending, spill=names.spill)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        return row[0].astimezone(UTC), row[1], row[2], row[3], await is_importing(cursor, names)
+
+
+async def _check_seals(
+    cursor: AsyncCursor[TupleRow],
+    names: Tables,
+    seals: Sequence[Seal],
+    first: int,
+    found: Findings,
+    notes: list[str],
+) -> int:
+    """Compare the ledger with *seals*, which come by position; return how many hold."""
+    await cursor.execute(
+        sql.SQL("SELECT position, chain FROM {ledger} WHERE position = ANY(%(positions)s)").format(ledger=names.ledger),
+        {"positions": [one.position for one in seals]},
+    )
+    chains = {position: bytes(chain) for position, chain in await cursor.fetchall()}
+    await cursor.execute(sql.SQL("SELECT coalesce(max(position), 0) FROM {ledger}").format(ledger=names.ledger))
+    row = await cursor.fetchone()
+    last = row[0] if row else 0
+    holds = 0
+    held = 0
+    for one in seals:
+        where = f"position {one.position}"
+        if one.position == 0 or chains.get(one.position) == one.chain:
+            holds += 1
+            held = one.position
+        elif one.position > last:
+            found.add(
+                "head",
+                where,
+                f"the seal of {one.at:%Y-%m-%d %H:%M:%S %Z} was made there, and the order ends at {last}: its end "
+                "was cut off, or this is an older copy or another log",
+            )
+        elif one.position in chains:
+            since = f"after position {held}, where a seal holds" if held else "at any position up to there"
+            found.add(
+                "chain",
+                where,
+                f"it has another hash than the seal of {one.at:%Y-%m-%d %H:%M:%S %Z}: the history was written anew "
+                f"{since}, or this is another log",
+            )
+        elif one.position < first:
+            notes.append(f"the seal of position {one.position} lies before the ledger's beginning at {first}")
+    return holds

@@ -1,0 +1,125 @@
+"""Names that were asked for and nobody has: which, and which ones come near."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from difflib import get_close_matches
+
+from chancy import Chancy
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.audit.events import pages
+from chancy_metrics.plugin.host.connection import own_connection
+from chancy_metrics.projections.search.query import Selection, names_of, type_of
+from chancy_metrics.projections.search.scan import read_end
+
+#: Positions before the end of the order in which names are looked for, up to so many events, and names of series and
+#: workers besides.
+_POSITIONS, _EVENTS, _NAMES = 200, 50_000, 5_000
+#: Where there are no more than so many names, all of them are offered.
+_FEW = 6
+_WORDS = {
+    "state": "state",
+    "queue": "queue",
+    "func": "function",
+    "worker": "worker",
+    "error": "type of error",
+    "key": "key",
+    "prefix": "prefix",
+    "job_id": "job id",
+    "producer": "producer",
+}
+
+
+def asked_names(selection: Selection) -> list[str]:
+    """Return the fields of *selection* that name something."""
+    return [field for field in _WORDS if getattr(selection, field)]
+
+
+async def unknown_names(chancy: Chancy, selection: Selection) -> list[str]:
+    """Return a sentence for each name in *selection* that no event of the log has, with names that come near.
+
+    Looks for each by itself through the whole log, of which summaries leave out most.
+    """
+    return [
+        f"no event in the log has the {_WORDS[field]} {str(value)!r}{await _near(chancy, field, str(value))}"
+        for field in asked_names(selection)
+        if not await _is_known(chancy, Selection(**{field: (value := getattr(selection, field))}))
+    ]
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that come near *name*: alike, or with it in them; the most alike first."""
+    there = sorted(set(names) - {""})
+    lower = name.lower()
+    alike = get_close_matches(lower, [one.lower() for one in there], n=3)
+    found = [one for like in alike for one in there if one.lower() == like]
+    return list(dict.fromkeys([*found, *(one for one in there if lower in one.lower())]))[:3]
+
+
+async def _is_known(chancy: Chancy, selection: Selection) -> bool:
+    async with aclosing(pages(chancy, selection)) as found:
+        async for page in found:
+            if page.events:
+                return True
+    return False
+
+
+async def _near(chancy: Chancy, field: str, value: str) -> str:
+    if field in ("job_id", "producer"):
+        return ""
+    there = {name for name in await _names(chancy, field) if name}
+    if close := near(value, there):
+        return f"; near {'is' if len(close) == 1 else 'are'} {_listed(close)}"
+    if there and len(there) <= _FEW:
+        return f"; there {'is' if len(there) == 1 else 'are'} {_listed(sorted(there))}"
+    return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+async def _names(chancy: Chancy, field: str) -> set[str]:
+    """Return names of *field*: those of the last events, and what series and workers are called."""
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+        end = await read_end(cursor, names)
+        found = await _stored(cursor, names, field)
+    seen = 0
+    async with aclosing(pages(chancy, Selection(first_position=max(1, end - _POSITIONS)))) as recent:
+        async for page in recent:
+            seen += len(page.events)
+            if seen > _EVENTS:
+                break
+            for event in page.events:
+                if field == "error":
+                    found |= set(names_of(type_of(event.error)))
+                else:
+                    found.add(getattr(event, "key" if field == "prefix" else field, None) or "")
+    if field == "prefix":
+        found |= {key[:place] for key in found for place, letter in enumerate(key) if letter == ":"}
+    return found
+
+
+async def _stored(cursor: AsyncCursor[TupleRow], names: Tables, field: str) -> set[str]:
+    table, column = (names.workers, "name") if field == "worker" else (names.series, "key")
+    await cursor.execute(
+        sql.SQL("SELECT {column} FROM {table} LIMIT %(most)s").format(column=sql.Identifier(column), table=table),
+        {"most": _NAMES},
+    )
+    found = {row[0] for row in await cursor.fetchall()}
+    if field in ("worker", "key", "prefix"):
+        return found
+    pieces = [key.split(":") for key in found]
+    if field == "queue":
+        return {":".join(one[1:-1]) for one in pieces if one[0] == "queue" and one[-1] == "throughput"}
+    if field == "state":
+        return {one[2] for one in pieces if one[:2] == ["global", "status"] and len(one) == 3}
+    if field == "func":
+        return {":".join(one[1:-1]) for one in pieces if one[0] == "job" and len(one) > 2}
+    return set()

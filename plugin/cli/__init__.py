@@ -1,0 +1,1 @@
+"""The chancy-metrics command."""

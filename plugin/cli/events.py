@@ -1,0 +1,271 @@
+"""`chancy-metrics audit events` and `audit job`: the raw events, and what became of one job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+from chancy import Chancy
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.humanize import counted
+from chancy_metrics.plugin.audit.events import JobLife, job_life, pages
+from chancy_metrics.plugin.audit.suggest import asked_names, unknown_names
+from chancy_metrics.plugin.cli.app import Moment
+from chancy_metrics.plugin.cli.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.rebuilds.listing import what_is_left_out
+from chancy_metrics.plugin.transfer.cursor_file import CursorFile, parse_place
+from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page
+
+_KINDS = ("job", "counter", "gauge", "histogram")
+
+
+class PlaceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
+    """A place in the order: POSITION, behind a whole batch, or POSITION:INDEX, behind one event of it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        try:
+            return value if isinstance(value, Place) else parse_place(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_FILTERS: list[Callable[[Any], Any]] = [
+    click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago."),
+    click.option("--until", type=Moment(), help="Up to this moment, exclusive."),
+    click.option("--after", type=PlaceType(), help="Only what comes behind this place in the order."),
+    click.option("--worker", help="Recorded by this worker."),
+    click.option("--producer", type=click.UUID, help="Recorded by this producer."),
+    click.option("--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Of this kind; may be repeated."),
+    click.option("--key", help="Observations of this key, and job updates that feed it."),
+    click.option("--prefix", help="The same for a key's first segments."),
+    click.option("--func", help="Updates of jobs of this function."),
+    click.option("--queue", help="Updates of jobs on this queue."),
+    click.option("--state", help="Updates to this state: succeeded, failed, retrying."),
+    click.option("--job-id", type=click.UUID, help="Updates of this job."),
+    click.option("--error", help="Updates with this type of exception."),
+]
+
+
+def _with_filters(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_FILTERS):
+        function = option(function)
+    return function
+
+
+@command("events")
+@_with_filters
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; from now on, unless told where to begin.")
+@click.option(
+    "--cursor",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the place in this file, and go on from there the next time.",
+)
+@click.option(
+    "--parquet",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write Parquet files, a folder a day; the same command again adds what is new.",
+)
+@click.pass_obj
+def events_command(
+    door: Door,
+    /,
+    limit: int | None,
+    follow: bool,
+    cursor: Path | None,
+    parquet: Path | None,
+    **filters: Any,
+) -> None:
+    """List the raw events in the order in which they were counted: job updates and observations.
+
+    Exits with 3 when a batch could not be read that may hold what was asked for; stderr says which. Exits with 1, and
+    says what comes near, where a name was asked for that no event has.
+    """
+    _check(filters["since"], filters["until"], filters["after"], follow, cursor, door.as_json, parquet)
+    chancy, _ = door.load()
+    _tell_left_out(door, chancy, filters["since"], filters["until"])
+    selection = Selection(**filters)
+    listing = Listing(door, selection, limit, None if cursor is None else CursorFile(cursor))
+    if parquet is None:
+        door.run(listing.print(chancy, follow=follow))
+    else:
+        door.run(listing.export(chancy, parquet))
+    if listing.unreadable:
+        sys.exit(FOUND_SOMETHING)
+    if not listing.events and cursor is None:
+        unknown = door.run(unknown_names(chancy, selection))
+        if unknown:
+            raise MetricsLogError("; ".join(unknown))
+        if parquet is None and not (door.as_json and asked_names(selection) == []):
+            door.tell("no event has all of what was asked for")
+
+
+@command("job")
+@click.argument("job_id", type=click.UUID)
+@click.pass_obj
+def job_command(door: Door, job_id: UUID) -> None:
+    """Show what became of a job: each time it was saved after an attempt.
+
+    Exits with 3 when a batch could not be read, in which there may be more; stderr says which. Exits with 1 where the
+    log has no update of it.
+    """
+    chancy, _ = door.load()
+    life = door.run(job_life(chancy, job_id))
+    if door.as_json and (life.updates or life.unreadable):
+        door.say_json(life)
+    else:
+        _show_life(door, life)
+    if life.unreadable:
+        sys.exit(FOUND_SOMETHING)
+    if not life.updates:
+        raise MetricsLogError(f"the log has no update of job {job_id} up to position {life.position:,}")
+
+
+class Listing:
+    """One run of `audit events`.
+
+    Attributes:
+        events: How many matched.
+        unreadable: How many batches could not be read.
+    """
+
+    def __init__(self, door: Door, selection: Selection, limit: int | None, cursor: CursorFile | None) -> None:
+        self._door = door
+        self._selection = selection
+        self._left = limit
+        self._cursor = cursor
+        self.events = 0
+        self.unreadable = 0
+
+    async def print(self, chancy: Chancy, *, follow: bool) -> None:
+        """Print what matches, a page at a time; the cursor is kept once its page is out."""
+        selection = self._selection
+        kept = None if self._cursor is None else self._cursor.read()
+        if kept is not None:
+            selection = msgspec.structs.replace(selection, after=kept)
+        printer = None if self._door.as_json else LinePrinter(self._door, EVENTS)
+        async with aclosing(self._pages(chancy, selection, follow)) as found:
+            async for page in found:
+                if printer is None:
+                    self._door.say_json(*page.events)
+                else:
+                    printer.print([event_row(event) for event in page.events])
+                if self._cursor is not None:
+                    self._cursor.write(page.place)
+
+    async def export(self, chancy: Chancy, folder: Path) -> None:
+        """Write what matches into Parquet files, behind what is in the folder."""
+        from chancy_metrics.plugin.transfer.parquet import Export
+
+        try:
+            with Export(folder, self._selection) as export:
+                selection = msgspec.structs.replace(self._selection, after=export.place)
+                async with aclosing(self._pages(chancy, selection, False)) as found:
+                    async for page in found:
+                        export.write(page)
+                export.finish()
+        except OSError as error:
+            raise MetricsLogError(f"{str(folder)!r} can't be written: {error}") from error
+        written = f"{counted(export.events, 'event')} into {counted(export.files, 'file')}"
+        self._door.say(f"wrote {written}; {folder} ends at {export.place}")
+
+    async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
+        """Yield pages up to the limit; says on stderr what could not be looked at."""
+        async with aclosing(pages(chancy, selection, follow=follow, warn=self._door.tell)) as found:
+            async for whole in found:
+                page = whole if self._left is None else whole.cut(self._left)
+                self._tell(page.gaps)
+                self.events += len(page.events)
+                yield page
+                if self._left is not None:
+                    self._left -= len(page.events)
+                    if not self._left:
+                        return
+
+    def _tell(self, gaps: Sequence[Gap]) -> None:
+        unreadable = [gap for gap in gaps if isinstance(gap, Unreadable)]
+        self.unreadable += len(unreadable)
+        damaged = [str(gap) for gap in gaps if isinstance(gap, DamagedSummary)]
+        pruned = pruned_days([gap for gap in gaps if isinstance(gap, Pruned)])
+        self._door.tell(*map(str, unreadable), *damaged, *pruned)
+
+
+def _tell_left_out(door: Door, chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
+    """Say on stderr which of the events of a window are listed, or can't be, and are not in the numbers."""
+    if sentence := door.run(what_is_left_out(chancy, since=since, until=until)).sentence:
+        door.tell(f"not all of these events are in the numbers: {sentence}")
+
+
+def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
+    """Say which days have left the log, in one sentence for all of them; [] for none."""
+    if len(pruned) < 2:
+        return [str(one) for one in pruned]
+    days = [one.day for one in pruned if one.day is not None]
+    before = "" if len(days) == len(pruned) else "the days before, and "
+    last = max(one.last_position for one in pruned)
+    return [
+        f"{before}{len(days)} days from {days[0]} to {days[-1]} have left the log: what was recorded there up to "
+        f"position {last} is in the numbers and can't be listed"
+    ]
+
+
+def _show_life(door: Door, life: JobLife) -> None:
+    updates = life.updates
+    if updates:
+        first = updates[0]
+        lines = {
+            "job": f"{life.job_id}, {first.func}",
+            "created": "-" if first.created_at is None else moment(first.created_at),
+            "due": "-" if first.scheduled_at is None else moment(first.scheduled_at),
+        }
+        door.say(*(f"{name:<9} {value}" for name, value in lines.items()))
+        LinePrinter(door, UPDATES).print([update_row(event) for event in updates])
+    notes = [str(gap) for gap in [*life.unreadable, *life.damaged_summaries]] + pruned_days(life.pruned)
+    notes += [f"the update at position {one.position} is not in the numbers: {one.error}" for one in life.left_out]
+    if life.waiting:
+        waits = "waits" if life.waiting == 1 else "wait"
+        notes.append(
+            f"{counted(life.waiting, 'batch')} {waits} for a place in the order, which the next fold gives: "
+            "there may be more soon"
+        )
+    door.tell(*notes)
+
+
+def _check(
+    since: datetime | None,
+    until: datetime | None,
+    after: Place | None,
+    follow: bool,
+    cursor: Path | None,
+    as_json: bool,
+    parquet: Path | None,
+) -> None:
+    """Refuse what can't be meant.
+
+    Raises:
+        UsageError: Options contradict each other.
+    """
+    if since is not None and until is not None and since >= until:
+        raise click.BadParameter(f"{until.isoformat()} is not after --since", param_hint="--until")
+    for refused, sentence in (
+        (follow and until is not None, "--follow goes on for ever, and --until ends: leave one of them out"),
+        (after is not None and cursor is not None, "--after and --cursor both say where to go on: leave one out"),
+        (parquet is not None and as_json, "--parquet writes files and --json lines: leave one of them out"),
+        (parquet is not None and follow, "--parquet ends with whole files: run it again for what is new"),
+        (parquet is not None and cursor is not None, "--parquet keeps its place in its folder: leave --cursor out"),
+    ):
+        if refused:
+            raise click.UsageError(sentence)

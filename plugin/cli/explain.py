@@ -1,0 +1,166 @@
+"""`chancy-metrics audit explain` and `mark`: what is behind a number, and moments to see it by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+
+import click
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.humanize import counted, span
+from chancy_metrics.events.humanize import moment as in_words
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.audit.explain import Explained, Share, Value, explain
+from chancy_metrics.plugin.audit.marks import mark, take_back
+from chancy_metrics.plugin.audit.suggest import unknown_names
+from chancy_metrics.plugin.cli.app import Moment
+from chancy_metrics.plugin.cli.event_table import seconds
+from chancy_metrics.plugin.cli.events import PlaceType
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place, Selection
+
+#: Names printed of each list.
+_NAMES = 5
+
+
+@command("explain")
+@click.argument("key")
+@click.option(
+    "--at", type=Moment(), required=True, help="A moment in the point's bucket: 2026-03-10T12:00Z, or 2h ago."
+)
+@click.option("--resolution", type=click.Choice(list(RESOLUTIONS)), default="1min", show_default=True)
+@click.option("--worker", "worker_id", help="The point of this worker; all together by default.")
+@click.option("--kind", type=click.Choice(["counter", "gauge", "histogram"]), help="Where the key has several types.")
+@click.option("--unit", help="Where the key has several units.")
+@click.option("--most", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events in each list.")
+@click.pass_obj
+def explain_command(
+    door: Door,
+    key: str,
+    at: datetime,
+    resolution: str,
+    worker_id: str | None,
+    kind: str | None,
+    unit: str | None,
+    most: int,
+) -> None:
+    """Show the value of a point, the events behind it, and whether they come to it.
+
+    Exits with 3 where what is stored is not what the events come to.
+    """
+    chancy, _ = door.load()
+    found = door.run(
+        explain(
+            chancy,
+            key,
+            at,
+            resolution=resolution,
+            worker_id=worker_id,
+            kind=kind,  # type: ignore[arg-type] # click.Choice has checked it
+            unit=unit,
+            most=most,
+        )
+    )
+    if worker_id is not None and found.stored is found.recomputed is None:
+        for unknown in door.run(unknown_names(chancy, Selection(worker=worker_id))):
+            raise MetricsLogError(unknown)
+    door.answer(found, lambda: _lines(found))
+    if found.equal is False:
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("mark")
+@click.argument("text", required=False)
+@click.option("--at", type=Moment(), help="When it happened: 2026-03-10T12:00Z, or 10m ago; now by default.")
+@click.option("--undo", is_flag=True, help="Take back the mark TEXT: the one at --at or --place, or the last one.")
+@click.option("--place", type=PlaceType(), help="Of the mark to take back: POSITION:INDEX, instead of TEXT and --at.")
+@click.pass_obj
+def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, place: Place | None) -> None:
+    """Mark a moment, such as a deploy: charts and explanations show it.
+
+    With --undo a mark is taken back. The log keeps both, and who made them; twice is as good as once.
+    """
+    if place is not None and not undo:
+        raise click.UsageError("--place says which mark to take back: it needs --undo")
+    if place is not None and at is not None:
+        raise click.UsageError("--place and --at both say which mark: leave one of them out")
+    if text is None and place is None:
+        raise click.UsageError("say what happened: mark TEXT")
+    chancy, metrics = door.load()
+    shown = span(metrics.sync_interval)
+    if undo:
+        gone = door.run(take_back(chancy, text or "", at=at, place=place))
+        until = "was taken back before" if gone.again else f"is taken back, and shown no more within {shown}"
+        door.answer(gone, lambda: [f"the mark of {in_words(gone.at)} {until}: {gone.text}"])
+        return
+    made = door.run(mark(chancy, text or "", at=at))
+    door.answer(made, lambda: [f"marked {in_words(made.at)}: {made.text}; shown within {shown}"])
+
+
+def _lines(found: Explained) -> list[str]:
+    where = found.worker_id or "all workers"
+    lines = [
+        f"{found.key}   {found.kind} in {found.unit}   {where}",
+        f"{in_words(found.since)[:-4]} to {_until(found)}   ({found.resolution})",
+        "",
+        _line("shown", _value(found.stored)),
+        _line("recomputed", _value(found.recomputed)),
+        _line("", found.sentence),
+        _line("position", f"{found.position:,} of version {found.version}"),
+    ]
+    for name in ("func", "queue", "state", "error", "worker"):
+        if shares := getattr(found, f"by_{name}"):
+            lines.append(_line(f"by {name}", _shares(shares)))
+    for made in found.marks:
+        lines.append(_line("mark", f"{in_words(made.at)[:-4]}  {made.text}"))
+    lists = {"largest": found.largest, "failed": found.failed, "first": found.first}
+    if found.by_func:
+        lists["slowest"] = lists.pop("largest")
+    for name in sorted(lists, key=["slowest", "largest", "failed", "first"].index):
+        lines += _events(name, lists[name])
+    return lines
+
+
+def _until(found: Explained) -> str:
+    """The end of a bucket; with its date where that is another one than the beginning's."""
+    at = in_words(found.until)
+    return at if found.until.date() != found.since.date() else at[11:]
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<11} {value}".rstrip()
+
+
+def _value(value: Value | None) -> str:
+    if value is None:
+        return "nothing"
+    parts = [counted(value.count, "observation"), f"sum {value.sum:,.6g}"]
+    if value.minimum != value.maximum:
+        parts.append(f"{value.minimum:,.6g} … {value.average:,.6g} … {value.maximum:,.6g}")
+    if value.last is not None:
+        parts.append(f"last {value.last:,.6g}")
+    if value.p50 is not None:
+        parts.append(f"p50 {value.p50:,.4g}  p95 {value.p95:,.4g}  p99 {value.p99:,.4g}")
+    return "   ".join(parts)
+
+
+def _shares(shares: list[Share]) -> str:
+    shown = "   ".join(f"{name} {count:,}" for name, count in shares[:_NAMES])
+    return shown + (f"   and {len(shares) - _NAMES:,} more" if len(shares) > _NAMES else "")
+
+
+def _events(title: str, events: Iterable[Event]) -> list[str]:
+    lines = []
+    for event in events:
+        what = (
+            f"{event.job_id}  {event.state}  {event.func or ''}  run {seconds(event.run_s)}"
+            f"  wait {seconds(event.wait_s)}  {event.error}".rstrip()
+            if event.kind == "job"
+            else f"{event.value!r}"
+        )
+        place = f"{event.position}:{event.index}"
+        lines.append(f"  {event.at:%Y-%m-%d %H:%M:%S.%f}  {place:>10}  {event.worker}  {what}")
+    return ["", title, *lines] if lines else []

@@ -1,0 +1,334 @@
+"""The front door of `chancy-metrics`: all that it prints goes out here, and whatever goes wrong becomes a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from io import TextIOBase
+from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar
+
+import click
+from chancy import Chancy
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.plugin.cli.app import load
+from chancy_metrics.plugin.cli.errors import TRACEBACK, sentence_of
+from chancy_metrics.plugin.host.escape import json_line, safe
+from chancy_metrics.plugin.host.redaction import WithoutPasswords, without_password
+from chancy_metrics.plugin.metrics import Metrics
+
+#: Exit codes: fine, could not run, wrong usage, ran and found something wrong, interrupted.
+FINE, COULD_NOT, WRONG_USAGE, FOUND_SOMETHING, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
+_NAME = "chancy-metrics"
+#: Says why it can't connect, from threads that outlive a command, with what of the DSN libpq could not read.
+_POOL_LOGGER = logging.getLogger("psycopg.pool")
+_HIDING = WithoutPasswords()
+#: Names the app where no `--app` does.
+APP = "CHANCY_METRICS_APP"
+#: Seconds between lines of progress: on a terminal, where one is written over the other, and in a log.
+_TERMINAL_S, _LINES_S = 0.1, 10
+
+T = TypeVar("T")
+
+
+class Door:
+    """One run of the command: its streams, its app, and how it answers.
+
+    Attributes:
+        app: Import path of the app, as it was given.
+        as_json: Whether the answer is JSON, also where it is an error; then nothing else is on stdout.
+        chancy: The app, once it is loaded.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.app: str | None = None
+        self.as_json = as_json
+        self.chancy: Chancy | None = None
+        self.out, self.err = map(_lenient, (sys.stdout, sys.stderr))
+        self._is_data = False
+        self._progress: Progress | None = None
+
+    def load(self) -> tuple[Chancy, Metrics]:
+        """Return the app and its plugin; ends the command if there is none."""
+        if self.app is None:
+            raise click.UsageError(f"say which app: --app myapp.chancy before the command, or {APP}=myapp.chancy")
+        self.chancy, metrics = load(self.app)
+        return self.chancy, metrics
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a command's work."""
+        return asyncio.run(work)
+
+    def answer(self, value: Any, lines: Callable[[], Sequence[str]]) -> None:
+        """Print *value* as one line of JSON, or what *lines* makes of it for people."""
+        if self.as_json:
+            self.say_json(value)
+        else:
+            self.say(*lines())
+
+    def say(self, *lines: str) -> None:
+        """Print lines on stdout, or on stderr where stdout takes data; what a terminal would act on is spelled out.
+
+        Raises:
+            BrokenPipeError: Whoever reads has left.
+            MetricsLogError: They can't be written.
+        """
+        if self._is_data:
+            self.tell(*lines)
+        elif lines:
+            self._write(map(safe, lines))
+
+    def say_json(self, *values: Any) -> None:
+        """Print each value as one line of JSON, where `say` prints."""
+        stream = self.err if self._is_data else self.out
+        self.say(*(json_line(value, stream.encoding or "ascii") for value in values))
+
+    def tell(self, *lines: str) -> None:
+        """Print lines on stderr; where nobody can be told, nobody is."""
+        self.tell_raw("".join(f"{safe(line)}\n" for line in lines))
+
+    def tell_raw(self, text: str) -> None:
+        if self._progress is not None:
+            text = self._progress.break_off() + text
+        try:
+            self.err.write(text)
+            self.err.flush()
+        except (OSError, ValueError):
+            _discard(self.err)
+
+    def progress(self) -> Progress:
+        """Return what shows how far the work is."""
+        self._progress = Progress(self)
+        return self._progress
+
+    def data(self) -> BinaryIO:
+        """Return stdout for bytes; from now on answers go to stderr."""
+        self.out.flush()
+        self._is_data = True
+        return self.out.buffer
+
+    def refuse(self, sentence: str, code: int) -> int:
+        """Say why the command did not do what was asked; return *code*."""
+        self.tell(f"Error: {sentence}")
+        if self.as_json:
+            said = sentence.encode("utf-8", "backslashreplace").decode()
+            try:
+                self.say_json({"error": said, "exit_code": code})
+            except (OSError, MetricsLogError):
+                _discard(self.out)
+        return code
+
+    def _write(self, lines: Iterator[str]) -> None:
+        try:
+            self.out.write("".join(f"{line}\n" for line in lines))
+            self.out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise MetricsLogError(f"the output can't be written: {error.strerror or error}") from error
+
+
+class Progress:
+    """How far a long work is, on stderr: one line written over on a terminal, a line now and then in a log."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.is_terminal = door.err.isatty()
+        self._shown_s = time.monotonic()
+        self._is_open = False
+
+    def show(self, line: str, *, at_once: bool = False, ends: bool = False) -> None:
+        """Show *line* if the last one was shown long enough ago, or *at_once*; *ends* says that none comes after it."""
+        now_s = time.monotonic()
+        if not at_once and now_s - self._shown_s < (_TERMINAL_S if self.is_terminal else _LINES_S):
+            return
+        self._shown_s = now_s
+        if not self.is_terminal:
+            self._door.tell(line)
+            return
+        self._is_open = False
+        self._door.tell_raw(f"\r\x1b[K{safe(line)}" + ("\n" if ends else ""))
+        self._is_open = not ends
+
+    def break_off(self) -> str:
+        """Return what ends the line that is being written over; "" if there is none."""
+        was_open, self._is_open = self._is_open, False
+        return "\n" if was_open else ""
+
+
+class _Aside(TextIOBase):
+    """What others print while a command works: on stderr, as harmless as the rest, and without passwords.
+
+    It has whatever an app may ask of `sys.stdout` and `sys.stderr` when it is imported: `faulthandler` wants a number.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # read-only here, as that of TextIOWrapper
+        return self._door.err.encoding
+
+    @property
+    def buffer(self) -> BinaryIO:
+        return self._door.err.buffer
+
+    def fileno(self) -> int:
+        return self._door.err.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    def reconfigure(self, **_: Any) -> None:
+        """Stay as it is: what lacks a glyph gets "?" already."""
+
+    def write(self, text: str, /) -> int:
+        self._door.tell_raw("\n".join(map(safe, without_password(text).split("\n"))))
+        return len(text)
+
+
+class Command(click.Command):
+    """A command that takes `--json` and prints through the door."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--json"],
+                is_flag=True,
+                expose_value=False,
+                callback=_take_json,
+                help="Answer in JSON, a value a line; an error too, as its sentence and the exit code.",
+            )
+        )
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _through_the_door(super().get_help_option(ctx))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what others print meanwhile, loggers and the app itself, goes to stderr."""
+        aside = _Aside(ctx.find_object(Door) or Door())
+        with redirect_stdout(aside), redirect_stderr(aside):
+            return super().invoke(ctx)
+
+
+class Section(click.Group):
+    """A group of commands, whose list shows whole sentences."""
+
+    command_class = Command
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _through_the_door(super().get_help_option(ctx))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            text = " ".join(((command and command.help) or "").split("\n\n")[0].split())
+            rows.append((name, text.split(". ")[0].rstrip(".") + "."))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Front(Section):
+    """The whole command: makes the door, and ends the process with an exit code whatever happens."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run, and exit with `FINE`, `COULD_NOT`, `WRONG_USAGE`, `FOUND_SOMETHING` or `INTERRUPTED`."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        self._main_shell_completion(extra, prog_name or _NAME, complete_var)
+        door = Door(as_json="--json" in arguments)
+        _POOL_LOGGER.addFilter(_HIDING)  # once, however often
+        sys.exit(self._run(door, arguments, extra))
+
+    def _run(self, door: Door, arguments: list[str], extra: dict[str, Any]) -> int:
+        try:
+            with self.make_context(_NAME, arguments, obj=door, **extra) as ctx:
+                self.invoke(ctx)
+            return FINE
+        except (click.exceptions.Exit, SystemExit) as end:
+            return end.exit_code if isinstance(end, click.exceptions.Exit) else _code(end)
+        except (KeyboardInterrupt, click.Abort):
+            return INTERRUPTED
+        except BrokenPipeError:
+            _discard(door.out)
+            return FINE
+        except click.ClickException as error:
+            return _refuse_usage(door, error)
+        except Exception as error:  # whatever it is, who runs a command gets a sentence
+            if os.environ.get(TRACEBACK):
+                text = "".join(traceback.format_exception(error))
+                door.tell(*without_password(text, door.chancy.dsn if door.chancy else "").split("\n"))
+            return door.refuse(sentence_of(error, door.chancy), COULD_NOT)
+
+
+def _refuse_usage(door: Door, error: click.ClickException) -> int:
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        door.tell(*error.format_message().split("\n"))
+        return error.exit_code
+    said = " ".join(error.format_message().split())
+    ctx = getattr(error, "ctx", None)
+    if isinstance(error, click.UsageError) and ctx is not None:
+        said = f"{said.rstrip('.')}; `{ctx.command_path} --help` says more"
+    return door.refuse(said, error.exit_code)
+
+
+def _code(end: SystemExit) -> int:
+    return end.code if isinstance(end.code, int) else FINE if end.code is None else COULD_NOT
+
+
+def _take_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and (door := ctx.find_object(Door)) is not None:
+        door.as_json = True
+
+
+def _through_the_door(option: click.Option | None) -> click.Option | None:
+    if option is not None:
+        option.callback = _show_help
+    return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        (ctx.find_object(Door) or Door()).say(*ctx.get_help().split("\n"))
+        ctx.exit()
+
+
+def _lenient(stream: TextIO | None) -> TextIO:
+    """Let *stream* show "?" where its encoding lacks a character; what goes to one that was closed is lost."""
+    if stream is None:
+        return open(os.devnull, "w")
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    return stream
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left in *stream* go nowhere: the interpreter would try to write it at its end, and complain."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):  # no file of the process
+        pass
+
+
+#: Declares a command, as click's.
+command = partial(click.command, cls=Command)

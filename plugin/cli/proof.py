@@ -1,0 +1,171 @@
+"""`chancy-metrics audit seal`, `check`, `export`, `import`: proof that the facts are the facts, here or elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+from chancy_metrics.events.chain import Seal, read_seals
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.humanize import counted, is_or_are, size, span
+from chancy_metrics.plugin.audit.seal import Checked, check, seal
+from chancy_metrics.plugin.cli.app import Day
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log
+
+#: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
+_LINE_CHARS = 10_000
+
+
+@command("seal")
+@click.pass_obj
+def seal_command(door: Door) -> None:
+    """Print the end of the order as one line, to keep where nobody can change it.
+
+    `audit check --from-seal` tells later whether the history up to there is still the same.
+    """
+    chancy, _ = door.load()
+    line = str(door.run(seal(chancy)))
+    door.answer({"seal": line}, lambda: [line])
+
+
+@command("check")
+@click.option(
+    "--from-seal",
+    "seal_files",
+    type=click.File(),
+    multiple=True,
+    help="A file of seals, one a line (- for stdin): the log must have the hashes they name.",
+)
+@click.pass_obj
+def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
+    """Hash the whole log again and name the first position that is not as it was written.
+
+    Nobody waits for it. Exits with 3 when anything is wrong.
+    """
+    chancy, _ = door.load()
+    seals: list[Seal] = []
+    try:
+        for file in seal_files:
+            seals += read_seals(iter(partial(file.readline, _LINE_CHARS), ""), file.name)
+    except (MetricsLogError, UnicodeError) as error:
+        raise click.BadParameter(str(error), param_hint="--from-seal") from error
+    done = door.run(check(chancy, seals=seals, on_progress=_shower(door, "checked")))
+    door.answer(_as_objects(done), lambda: _checked_lines(done, len(seals)))
+    if done.found:
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("export")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--day", type=Day(), help="Only the batches of this UTC day of the log.")
+@click.pass_obj
+def export_command(door: Door, file: Path, day: date | None) -> None:
+    """Write the log to FILE (- for stdout): every batch byte for byte, the order and its chain.
+
+    FILE appears when it is complete. Nobody waits for it.
+    """
+    chancy, _ = door.load()
+    to_stdout = str(file) == "-"
+    work = export_log(
+        chancy,
+        None if to_stdout else file,
+        day=day,
+        stream=door.data() if to_stdout else None,
+        on_progress=_shower(door, "exported"),
+    )
+    done = door.run(work)
+    text = (
+        f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')}, "
+        f"{counted(done.places - done.batches, 'place')} without, {size(done.size_bytes)} in {span(done.seconds)}"
+    )
+    door.answer(msgspec.structs.asdict(done) | {"seal": str(done.seal)}, lambda: [text, str(done.seal)])
+    if done.lost:
+        door.tell(f"{is_or_are(done.lost, 'batch')} not in the log: `chancy-metrics audit check` says which")
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--abandon", is_flag=True, help="Take back what an unfinished import has brought; without FILE.")
+@click.pass_obj
+def import_command(door: Door, file: Path | None, abandon: bool) -> None:
+    """Take the log in FILE into this database, whose own log is empty.
+
+    Positions and hashes stay what they were, and each batch is checked before it is kept. Stopped at any moment, the
+    same command goes on, and with --abandon it leaves the log as empty as it was. Then `chancy-metrics fold` or
+    `rebuild` makes the numbers.
+    """
+    if abandon == (file is not None):
+        raise click.UsageError("give the FILE to import, or --abandon to take an unfinished import back")
+    chancy, _ = door.load()
+    if file is None:
+        gone = door.run(abandon_import(chancy))
+        taken = (
+            f"{counted(gone.batches, 'batch')} with {counted(gone.events, 'event')} at "
+            f"{counted(gone.positions, 'position')}"
+        )
+        door.answer(gone, lambda: [f"taken back: {taken}; the order is empty again"])
+        return
+    done = door.run(import_log(chancy, file, on_progress=_shower(door, "imported")))
+    since = f", going on from position {done.since:,}" if done.since else ""
+    text = (
+        f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} in {span(done.seconds)}{since}: "
+        f"the order ends at position {done.position:,}; `chancy-metrics fold` makes the numbers"
+    )
+    door.answer(done, lambda: [text])
+
+
+def _checked_lines(done: Checked, seals: int) -> list[str]:
+    lines = [f"note: {note}" for note in done.notes]
+    if done.findings:
+        lines.append(f"WRONG at {done.findings[0].where} ({done.findings[0].check}): {done.findings[0].text}")
+        lines += [f"also {one}" for one in done.findings[1:]]
+    if done.found > len(done.findings):
+        lines.append(f"and {done.found - len(done.findings):,} more")
+    rate = done.events / done.took_s if done.took_s else 0
+    lines.append("not looked at: the numbers made of the log, which `chancy-metrics verify` compares with it")
+    lines.append(
+        f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} hashed again up to position "
+        f"{done.position:,} in {span(done.took_s)} ({rate:,.0f} events/s), {counted(done.carried, 'place')} of days "
+        "that left the log: "
+        + _checked_verdict(done)
+        + (f"; {done.seals} of {counted(seals, 'seal')} {'holds' if seals == 1 else 'hold'}" if seals else "")
+    )
+    return lines
+
+
+def _checked_verdict(done: Checked) -> str:
+    """What the check has found, of what it looks at."""
+    if done.found:
+        return f"{is_or_are(done.found, 'thing')} wrong"
+    if not done.batches:
+        return "no batch is left in the log to check" if done.carried else "there is nothing in the log to check yet"
+    return "everything is as it was written"
+
+
+def _as_objects(done: Checked) -> dict[str, Any]:
+    return msgspec.structs.asdict(done) | {"findings": [one._asdict() for one in done.findings]}
+
+
+def _shower(door: Door, did: str) -> Callable[[LedgerProgress], None]:
+    """Return what shows progress."""
+    shown = door.progress()
+
+    def show(progress: LedgerProgress) -> None:
+        ends = progress.position >= progress.until
+        line = (
+            f"{did} {counted(progress.events, 'event')}, position {progress.position:,} of {progress.until:,}, "
+            f"{progress.events_per_s:,.0f} events/s"
+        )
+        shown.show(line, at_once=shown.is_terminal and ends, ends=ends)
+
+    return show

@@ -1,0 +1,159 @@
+"""`chancy-metrics rebuild`, `swap`, `undo` and `versions`: aggregates made again, and which of them readers see."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from chancy_metrics.events.humanize import counted, moment, size, span
+from chancy_metrics.plugin.cli.app import Duration
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.host.options import DAY_S
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, what_is_left_out
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
+
+#: Differences printed as text.
+_SHOWN = 20
+_KEEP = click.option(
+    "--keep", "keep_s", type=Duration(), default=f"{DAY_S}s", help="How long the replaced version is kept; 1d."
+)
+
+
+@command("rebuild")
+@click.option("--no-swap", is_flag=True, help="Leave the new version ready for `swap`; exit with 3 if it differs.")
+@click.option(
+    "--throttle",
+    "throttle_s",
+    type=Duration(),
+    help="How much longer than a sync interval events may wait for the live version; half an interval by default.",
+)
+@_KEEP
+@click.option("--status", "only_status", is_flag=True, help="Only show what is being rebuilt, by whom, how far.")
+@click.option("--abort", "only_abort", is_flag=True, help="Give up the version that is being filled.")
+@click.pass_obj
+def rebuild_command(
+    door: Door,
+    no_swap: bool,
+    throttle_s: float | None,
+    keep_s: float,
+    only_status: bool,
+    only_abort: bool,
+) -> None:
+    """Make all aggregates again from the log, compare them with the living ones, and take their place.
+
+    Workers go on, and readers see nothing but the result. Killed, the same command goes on where it stood. Exits with 3
+    where events past the new version's position can't be folded, or with --no-swap where it differs.
+    """
+    chancy, _ = door.load()
+    if only_status:
+        unfinished = [one for one in door.run(list_versions(chancy)) if one.status in ("copying", "filling", "ready")]
+        door.answer(unfinished, lambda: _version_lines(unfinished) or ["nothing is being rebuilt"])
+        return
+    if only_abort:
+        given_up = door.run(abort(chancy))
+        text = "nothing is being rebuilt" if given_up is None else f"gave up version {given_up}"
+        door.answer({"version": given_up}, lambda: [text])
+        return
+    done = door.run(rebuild(chancy, swap=not no_swap, throttle_s=throttle_s, keep_s=keep_s, on_progress=_shower(door)))
+    door.answer(done, lambda: _rebuilt_lines(done))
+    if (no_swap and done.different) or done.behind:
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("swap")
+@click.argument("version", type=click.IntRange(1), required=False)
+@_KEEP
+@click.pass_obj
+def swap_command(door: Door, version: int | None, keep_s: float) -> None:
+    """Let readers see a version that is ready (or rests); the one that is ready by default.
+
+    Says what that version leaves out: one that leaves out more than the live one takes over only so.
+    """
+    chancy, _ = door.load()
+    taken = door.run(swap(chancy, version, keep_s=keep_s))
+    leaves_out = door.run(what_is_left_out(chancy, taken)).sentence
+    door.answer(
+        {"version": taken, "leaves_out": leaves_out},
+        lambda: [f"version {taken} is live", *([leaves_out] if leaves_out else [])],
+    )
+
+
+@command("undo")
+@_KEEP
+@click.pass_obj
+def undo_command(door: Door, keep_s: float) -> None:
+    """Let the version that was live before catch up and take its place again."""
+    chancy, _ = door.load()
+    taken = door.run(undo(chancy, keep_s=keep_s))
+    door.answer({"version": taken}, lambda: [f"version {taken} is live again"])
+
+
+@command("versions")
+@click.pass_obj
+def versions_command(door: Door) -> None:
+    """List the versions of the aggregates: the live one, those that rest, and what is being filled."""
+    chancy, _ = door.load()
+    found = door.run(list_versions(chancy))
+    door.answer(found, lambda: _version_lines(found) or ["there is none"])
+
+
+def _version_lines(versions: list[VersionInfo]) -> list[str]:
+    lines = []
+    for one in versions:
+        until = f", kept until {moment(one.kept_until)}" if one.kept_until else ""
+        moved = f"{one.moved_by or 'nobody'}" + (f", {moment(one.moved_at)}" if one.moved_at else "")
+        lines += [
+            f"version {one.version}: {one.status}{until}",
+            f"  rules      {one.rules}{' of ' + ', '.join(one.rule_names) if one.rule_names else ''}",
+            f"  position   {one.position:,} of {one.ordered_position:,}",
+            f"  size       {counted(one.rows, 'row')}, about {size(one.size_bytes)}",
+            f"  left out   {one.leaves_out.removeprefix(f'version {one.version} leaves out ') or 'nothing'}",
+            f"  made by    {one.made_by}, {moment(one.made_at)}",
+            f"  moved by   {moved}",
+        ]
+    return lines
+
+
+def _rebuilt_lines(done: Rebuilt) -> list[str]:
+    lines = [f"- {one}" for one in done.differences[:_SHOWN]]
+    if done.different > _SHOWN:
+        lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
+    if done.leaves_out:
+        lines.append(done.leaves_out)
+    rate = done.events / done.seconds if done.seconds else 0
+    differ = f"{done.different:,} {'differs' if done.different == 1 else 'differ'}"
+    lines.append(
+        f"compared {counted(done.points, 'point')} at position {done.position:,}: "
+        + (differ if done.different else "no difference")
+        + (f"; {done.left_out_before}" if done.left_out_before else "")
+    )
+    lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
+    lines.append(
+        f"version {done.version} is live; version {done.replaced} is kept for `chancy-metrics undo`"
+        if done.swapped
+        else f"version {done.version} is ready for `chancy-metrics swap`; version {done.replaced} is live"
+    )
+    if done.behind:
+        lines.append(done.behind)
+    return lines
+
+
+def _shower(door: Door) -> Callable[[RebuildProgress], None]:
+    """Return what shows progress; each phase at once."""
+    shown = door.progress()
+    phases: list[str] = []
+
+    def show(progress: RebuildProgress) -> None:
+        changed, phases[:] = phases != [progress.phase], [progress.phase]
+        left = "" if progress.remaining_s is None else f", {span(progress.remaining_s)} left"
+        waits = ", gives way to the live version" if progress.waits else ""
+        line = progress.note or (
+            f"{progress.phase} version {progress.version}: {progress.events:,} of "
+            f"{counted(progress.total_events, 'event')}, {progress.events_per_s:,.0f} a second{left}{waits}"
+        )
+        shown.show(line, at_once=changed, ends=progress.phase == "swapping")
+
+    return show

@@ -1,0 +1,89 @@
+"""`chancy-metrics prune` and `discard`: what leaves the log, and what is given up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from chancy_metrics.events.humanize import counted, moment, size
+from chancy_metrics.plugin.cli.app import Duration
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
+from chancy_metrics.plugin.host.app import who
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune_all
+
+
+@command("prune")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option(
+    "--archive",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder to write each day out to before it goes; one that can't be written stays.",
+)
+@click.option(
+    "--keep",
+    "keep_s",
+    type=Duration(),
+    help="How long the log is kept, instead of log_retention: less, to archive a day before a worker prunes it.",
+)
+@click.pass_obj
+def prune_command(door: Door, dry_run: bool, archive: Path | None, keep_s: float | None) -> None:
+    """Let the days of the log go that are older than log_retention.
+
+    What a day added stays in the numbers, and every rebuild has it. Workers do this by themselves; stopped at any
+    moment, the next call goes on. Exits with 3 when a day that is due can't go, and says why.
+    """
+    chancy, metrics = door.load()
+    pruned = door.run(prune_all(chancy, metrics.options, dry_run=dry_run, archive=archive, keep_s=keep_s))
+    door.answer(pruned, lambda: _lines(pruned, dry_run))
+    if any(day.blocker for day in pruned):
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("discard")
+@click.argument("position", type=int, required=False)
+@click.option("--rule", help="Instead of a batch: all that this rule would have made of batches on which it failed.")
+@click.option("--why", required=True, help="Why it is given up, for whoever asks later.")
+@click.pass_obj
+def discard_command(door: Door, position: int | None, rule: str | None, why: str) -> None:
+    """Give up the batch at POSITION of the order, which could not be read or stored, or what a rule makes.
+
+    It is not deleted, and the next rebuild that can read it has it, until its day leaves the log.
+    """
+    if (position is None) is (rule is None):
+        raise click.UsageError("give either a POSITION or --rule")
+    if not why.strip():
+        raise click.BadParameter("is empty", param_hint="--why")
+    chancy, _ = door.load()
+    if rule is not None:
+        given_up = door.run(discard_rule(chancy, rule, why=why, by=who()))
+        text = f"what rule {rule!r} would have made of {counted(given_up, 'batch')} is given up by {who()}: {why}"
+        door.answer({"rule": rule, "batches": given_up, "by": who(), "why": why}, lambda: [text])
+        return
+    assert position is not None
+    done = door.run(discard(chancy, position, why=why, by=who()))
+    door.answer(done, lambda: [_discarded(done)])
+
+
+def _discarded(done: Discarded) -> str:
+    said = "was given up before" if done.again else "is given up"
+    versions = ", ".join(map(str, done.versions))
+    rules = f"what {', '.join(map(repr, done.rules))} would have made of " if done.rules else ""
+    return (
+        f"{rules}the batch at position {done.position} {said} by {done.by} at {moment(done.at)} "
+        f"(versions {versions}): {done.why}"
+    )
+
+
+def _lines(pruned: list[PrunedDay], dry_run: bool) -> list[str]:
+    if not pruned:
+        return ["no day of the log is past its time"]
+    goes = "would go" if dry_run else "gone"
+    lines = [
+        f"{day.day}  {size(day.size_bytes)}  {f'stays ({day.state}): {day.blocker}' if day.blocker else goes}"
+        for day in pruned
+    ]
+    freed = sum(day.size_bytes for day in pruned if not day.blocker)
+    return [*lines, f"{'would free' if dry_run else 'freed'} {size(freed)}"]

@@ -1,0 +1,166 @@
+"""`chancy-metrics verify` and `completeness`: whether the numbers are right, and whether they are all there."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any
+
+import click
+import msgspec
+
+from chancy_metrics.events.humanize import counted as in_numbers
+from chancy_metrics.events.humanize import moment as in_words
+from chancy_metrics.events.humanize import span
+from chancy_metrics.plugin.cli.app import Duration, Moment
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.health.completeness import Completeness, completeness
+from chancy_metrics.plugin.health.verify import Verified, verify
+from chancy_metrics.plugin.recording.session_row import spell
+
+_since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
+_until = click.option("--until", type=Moment(), help="Up to this moment, exclusive.")
+
+
+@command("verify")
+@_since
+@_until
+@click.option("--budget", type=Duration(), help="Look at random days and hours for so long: 30s.")
+@click.pass_obj
+def verify_command(door: Door, since: datetime | None, until: datetime | None, budget: float | None) -> None:
+    """Replay the log and compare it with everything that is made of it.
+
+    Nobody waits for it. Exits with 3 when anything does not agree; `status` then says so until a run that looks there
+    finds nothing.
+    """
+    _check_order(since, until)
+    chancy, _ = door.load()
+    found = door.run(verify(chancy, since=since, until=until, budget_s=budget))
+    door.answer(_as_objects(found), lambda: verified_lines(found))
+    if found.drift:
+        sys.exit(FOUND_SOMETHING)
+
+
+@command("completeness")
+@_since
+@_until
+@click.pass_obj
+def completeness_command(door: Door, since: datetime | None, until: datetime | None) -> None:
+    """Say what is missing from the numbers, or late in them, in a window of time or at all."""
+    _check_order(since, until)
+    chancy, _ = door.load()
+    found = door.run(completeness(chancy, since, until))
+    door.answer(found, lambda: _completeness_lines(found))
+
+
+def counted(found: Completeness) -> dict[str, str]:
+    """Its counts as lines: name -> value."""
+    return {
+        "rejected": ", ".join(f"{name} {count:,}" for name, count in sorted(found.rejected.items())) or "0",
+        "dropped": f"{found.dropped:,}",
+        "skewed": f"{found.skewed:,}",
+        "expired": f"{found.expired:,}",
+        "cut meta": in_numbers(found.cut_meta, "job update"),
+        "buffered": in_numbers(found.buffered, "job update"),
+        "dead letters": f"{found.dead_letters:,}" + (f", and {found.discarded:,} given up" if found.discarded else ""),
+        "failing rules": ", ".join(
+            f"{rule.rule} on {in_numbers(rule.batches, 'batch')}" for rule in found.failing_rules
+        )
+        or "0",
+        "holes": f"{found.holes:,}",
+        "set aside": in_numbers(found.set_aside, "entry"),
+        "unclean ends": in_numbers(found.ended_uncleanly, "worker"),
+        "lost": spell(found.lost),
+        "uncertain": uncertain(found),
+        "in memory": spell(found.in_memory),
+        **({"unreadable": "; ".join(found.unreadable)} if found.unreadable else {}),
+    }
+
+
+def uncertain(found: Completeness) -> str:
+    """Say what may be missing of sessions that fell silent."""
+    up_to = f"up to {found.uncertain_s:g} s of custom observations"
+    return up_to + (f", and {spell(found.uncertain)} last seen in memory" if found.uncertain else "")
+
+
+def _check_order(since: datetime | None, until: datetime | None) -> None:
+    if since is not None and until is not None and since >= until:
+        raise click.BadParameter(f"{until.isoformat()} is not after --since", param_hint="--until")
+
+
+def _completeness_lines(found: Completeness) -> list[str]:
+    since = in_words(found.since, "the beginning")
+    lines = {
+        "window": f"{since if found.until is None else since.removesuffix(' UTC')} to {in_words(found.until, 'now')}",
+        "from": found.source + (f", raw since {found.raw_since:%Y-%m-%d}" if found.raw_since else ""),
+        "position": f"{found.position:,}",
+        "not folded yet": in_numbers(found.waiting, "batch"),
+    }
+    lines |= {
+        name: value + (" (of all time)" if name.replace(" ", "_") in found.for_all_time else "")
+        for name, value in counted(found).items()
+    }
+    if found.left_out:
+        lines["left out"] = found.left_out
+    lines["not looked at"] = "whether the numbers are those of the log: `chancy-metrics verify` compares them"
+    return [f"{name:<15} {value}" for name, value in lines.items()]
+
+
+def verified_lines(found: Verified) -> list[str]:
+    """What `verify` prints."""
+    lines = [*(f"note: {note}" for note in found.notes), *map(str, found.findings), *map(str, found.differences)]
+    hidden = found.drift - len(found.findings) - len(found.differences)
+    if hidden:
+        lines.append(f"and {hidden:,} more")
+    lines.append(
+        f"{in_numbers(found.points, 'point')} compared at position {found.position:,} of version {found.version}, "
+        f"{in_numbers(found.events, 'event')} of {in_numbers(found.spans, 'stretch')} of time "
+        f"replayed in {span(found.took_s)}: " + _verdict(found)
+    )
+    return lines
+
+
+def _verdict(found: Verified) -> str:
+    """What the run has found, of what it has looked at and nothing else."""
+    whole = found.since is found.until is None and found.spans == 1
+    parts = []
+    if found.drift:
+        parts.append(f"{in_numbers(found.different, 'difference')}, {in_numbers(found.found, 'other fault')}")
+    if found.nothing:
+        parts.append(f"nothing was compared: {found.nothing}")
+    elif not found.drift:
+        parts.append("everything agrees" if whole and not found.left_out else "they agree")
+    if found.left_out:
+        parts.append(found.left_out)
+    if not whole and found.share is not None and found.share.oldest_at is not None:
+        since = in_words(found.share.oldest_at)
+        parts.append(f"{percent(found.share.whole)} of the buckets kept were compared since {since}")
+    if found.ended_uncleanly:
+        parts.append(
+            f"{in_numbers(found.ended_uncleanly, 'session')} ended uncleanly: `completeness` says what may be missing"
+        )
+    if found.open is not None and found.open > found.drift:
+        still = found.open - found.drift
+        parts.append(
+            f"{in_numbers(still, 'finding')} of earlier runs {'is' if still == 1 else 'are'} open: `status` says where"
+        )
+    return "; ".join(parts)
+
+
+def percent(share: float) -> str:
+    """A share in words: 0 % and 100 % are none and all, not nearly so."""
+    if share >= 1 or share <= 0:
+        return f"{min(max(share, 0), 1):.0%}".replace("%", " %")
+    return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
+
+
+def _as_objects(found: Verified) -> dict[str, Any]:
+    lists = {"differences": _named(found.differences), "findings": _named(found.findings)}
+    return msgspec.structs.asdict(found) | lists
+
+
+def _named(value: Any) -> Any:
+    """Named tuples as objects: as the arrays they are, nobody could read them."""
+    if hasattr(value, "_asdict"):
+        return {name: _named(part) for name, part in value._asdict().items()}
+    return [_named(part) for part in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Who folds, when, and how much in a step."""

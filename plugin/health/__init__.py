@@ -1,0 +1,1 @@
+"""Does it run, is it all there, is it right."""

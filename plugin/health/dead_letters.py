@@ -1,0 +1,268 @@
+"""What a version leaves out, given up: who said so, when and why; the days of it may leave the log without it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import msgspec
+import psycopg
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.classify import in_words, may_pass
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.host.app import options_of
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.notify import announce_by
+from chancy_metrics.projections.versions.version import Version, read_versions
+
+#: Positions a message names.
+_NAMED = 10
+
+
+class Discarded(msgspec.Struct, frozen=True):
+    """A batch, or what rules made of it, that is given up.
+
+    Attributes:
+        versions: Those that had to leave it out.
+        rules: Names of the rules that failed on it; [] where all of it is given up.
+        again: Whether it had been given up before; *at*, *by* and *why* are those of then.
+    """
+
+    position: int
+    versions: list[int]
+    rules: list[str]
+    at: datetime
+    by: str
+    why: str
+    again: bool
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """What the ledger says of a position.
+
+    Attributes:
+        day: Under which its batch was appended; None where the ledger has no such position.
+        left: Whether that day has left the log.
+        first: First position in the ledger; None if it is empty.
+        last: The last one that was given.
+    """
+
+    day: date | None
+    left: bool
+    first: int | None
+    last: int
+
+
+async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discarded:
+    """Give up what is left out of the batch at *position*, all of it or what rules make of it, in every version.
+
+    A batch that a version can't get past, whatever the error is, is tried once more and left out then.
+
+    Raises:
+        MetricsLogError: No version leaves anything of it out; the message says where it is instead.
+        TableLocked: Somebody holds a lock on a table for longer than `LOCK_LIMIT_MS`.
+        ValueError: There is no reason in *why*.
+    """
+    if not why.strip():
+        raise ValueError(f"why={why!r} must say why the batch at position {position} is given up")
+    names = tables(chancy.prefix)
+    async with reading(chancy, "discard") as connection:
+        tried = await _get_past(chancy, connection, names, position)
+        async with short_transaction(connection) as cursor:
+            again = await _give_up(cursor, names, "position = %(value)s", position, why=why, by=by) == 0
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    SELECT version, discarded_at, discarded_by, why, rule
+                    FROM {dead}
+                    WHERE position = %(position)s
+                    ORDER BY discarded_at DESC, version
+                    """
+                ).format(dead=names.dead_letters),
+                {"position": position},
+            )
+            rows = await cursor.fetchall()
+            if not rows:
+                where = tried or await _whereabouts(cursor, names, position)
+                raise MetricsLogError(f"{where}; {await _left_out(cursor, names)}")
+    _, at, said_by, reason, _ = rows[0]
+    rules = {row[4] for row in rows}
+    versions = sorted({row[0] for row in rows})
+    return Discarded(
+        position, versions, [] if "" in rules else sorted(rules), at.astimezone(UTC), said_by, reason, again
+    )
+
+
+async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
+    """Give up what the user's *rule* would have made of every batch on which it failed; return of how many.
+
+    Raises:
+        MetricsLogError: It has failed on none that is not given up.
+        ValueError: There is no reason in *why*.
+    """
+    if not why.strip():
+        raise ValueError(f"why={why!r} must say why what rule {rule!r} would have made is given up")
+    names = tables(chancy.prefix)
+    async with reading(chancy, "discard") as connection, short_transaction(connection) as cursor:
+        given_up = await _give_up(cursor, names, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
+        if not given_up:
+            raise MetricsLogError(
+                f"rule {rule!r} has failed on no batch that is not given up; {await _failing(cursor, names)}"
+            )
+    return given_up
+
+
+async def _failing(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
+    """Say which rules have failed on batches that are not given up."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT DISTINCT rule
+            FROM {dead}
+            WHERE discarded_at IS NULL
+                AND rule <> ''
+            ORDER BY rule
+            LIMIT %(most)s
+            """
+        ).format(dead=names.dead_letters),
+        {"most": _NAMED},
+    )
+    rules = [repr(row[0]) for row in await cursor.fetchall()]
+    return f"those that have: {', '.join(rules)}" if rules else "no rule has"
+
+
+async def _give_up(
+    cursor: AsyncCursor[TupleRow], names: Tables, where: str, value: int | str, *, why: str, by: str
+) -> int:
+    """Return of how many batches something is given up now."""
+    await cursor.execute(
+        sql.SQL(
+            f"""
+            WITH given_up AS (
+                UPDATE {{dead}}
+                SET discarded_at = clock_timestamp(),
+                    discarded_by = %(by)s,
+                    why = %(why)s
+                WHERE {where}
+                    AND discarded_at IS NULL
+                RETURNING position
+            )
+            SELECT count(DISTINCT position) FROM given_up
+            """
+        ).format(dead=names.dead_letters),
+        {"value": value, "by": storable(cursor, by), "why": storable(cursor, why)},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, position: int) -> str:
+    """Let each version that stands right before *position* fold it, or leave it out if that fails.
+
+    Returns:
+        What came of it, in words; "" where no version stands there.
+    """
+    from chancy_metrics.projections.versions.advance import ADVANCING, advance, leave_out
+
+    async with short_transaction(connection) as cursor:
+        waiting = [
+            one
+            for one in await read_versions(cursor, names)
+            if one.position == position - 1 and one.status in ADVANCING
+        ]
+        if not waiting or (await _find(cursor, names, position)).day is None:
+            return ""
+    options, said = options_of(chancy), ""
+    announce = announce_by(chancy, "discard")
+    for one in waiting:
+        try:
+            done = await advance(
+                connection,
+                names,
+                folder="discard",
+                rules=options.rules,
+                version=one.version,
+                until=position,
+                announce=announce,
+            )
+        except (psycopg.Error, StuckAt) as error:
+            cause = error.__cause__ if isinstance(error, StuckAt) else error
+            if not isinstance(cause, psycopg.Error) or connection.closed or may_pass(cause):
+                raise
+            await leave_out(connection, names, one.version, position, in_words(cause), folder="discard")
+        else:
+            said = done.reason or f"the batch at position {position} is folded now, into version {one.version}"
+    return said
+
+
+async def _find(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> _Place:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.day, coalesce(d.state IN ('opening', 'gone'), false), (SELECT min(position) FROM {ledger}),
+                h.position
+            FROM {head} h
+            LEFT JOIN {ledger} o
+                ON o.position = %(position)s
+            LEFT JOIN {days} d
+                ON d.day = o.day
+            """
+        ).format(head=names.head, ledger=names.ledger, days=names.days),
+        {"position": position},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return _Place(*row)
+
+
+async def _whereabouts(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> str:
+    """Say where the batch at *position* is, which no version leaves out."""
+    place = await _find(cursor, names, position)
+    if position < 1:
+        return f"there is no position {position}: the first one is 1"
+    if position > place.last:
+        return f"there is no position {position} yet: the order ends at {place.last}"
+    versions = [one for one in await read_versions(cursor, names) if one.status != "dropped"]
+    if place.day is None:
+        if place.first is None or position < place.first:
+            return f"the batch at position {position} has left the log and the ledger with its day, long ago"
+        return f"position {position} is missing from the ledger, which is damage: `chancy-metrics verify` says more"
+    has = [one for one in versions if one.position >= position]
+    lacks = [one for one in versions if one.position < position]
+    parts = [f"the batch at position {position} is in {_named('the numbers of', has) if has else 'no version yet'}"]
+    if lacks:
+        stand = ", ".join(f"version {one.version} stands at {one.position}" for one in lacks)
+        parts.append(f"{stand} and folds what comes before it first")
+    if place.left:
+        parts.append(f"its day {place.day} has left the log, and what it added is in the opening")
+    return "; ".join(parts)
+
+
+def _named(what: str, versions: list[Version]) -> str:
+    return f"{what} version{'s' if len(versions) > 1 else ''} {', '.join(str(one.version) for one in versions)}"
+
+
+async def _left_out(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT DISTINCT position
+            FROM {dead}
+            WHERE discarded_at IS NULL
+            ORDER BY position
+            LIMIT %(most)s
+            """
+        ).format(dead=names.dead_letters),
+        {"most": _NAMED + 1},
+    )
+    positions = [str(row[0]) for row in await cursor.fetchall()]
+    if not positions:
+        return "none is left out that is not given up"
+    shown = ", ".join(positions[:_NAMED])
+    return f"left out and not given up: {shown}{' and more' if len(positions) > _NAMED else ''}"

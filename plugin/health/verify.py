@@ -1,0 +1,259 @@
+"""Whether the log, its order, the rollups and the cache agree: looked at in full or in samples, and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from random import Random
+
+import msgspec
+import psycopg
+from chancy import Chancy
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.standby import sentence
+from chancy_metrics.plugin.health.completeness import completeness
+from chancy_metrics.plugin.host.app import options_of, worker_of
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.connection import database_now_us
+from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.recording import in_transaction
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.findings import Finding, Findings, Spot
+from chancy_metrics.projections.fold.points import Difference
+from chancy_metrics.projections.rules.reserved import DRIFT
+from chancy_metrics.projections.span import Span, draw, first_day
+from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
+from chancy_metrics.projections.verify.outcomes import Run, keep, read_open_positions
+from chancy_metrics.projections.verify.replay import Checked, check_order, check_span
+from chancy_metrics.projections.versions.horizons_ahead import ahead_of
+from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
+from chancy_metrics.projections.versions.version import live_version
+
+#: Differences, and findings, that are spelled out; past these they are only counted.
+SHOWN = 100
+#: Milliseconds to wait for the fold that has the version's row.
+_KEEP_LOCK_MS = 10_000
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What was compared, and what did not agree.
+
+    Attributes:
+        at: When it began, UTC.
+        spans: How many stretches of time were replayed: 1, or with a budget as many as there was time for.
+        version: The live one, which was at *position* of the ledger.
+        events: How many were folded again.
+        points: How many places were compared.
+        different: How many of them differ; `differences` spells out the first ones, stored (old) against replayed.
+        found: What else is wrong; `findings` spells out the first ones.
+        ended_uncleanly: Sessions that ended uncleanly; no finding, but what they held in memory is lost.
+        left_out: What the version leaves out of that time, in words; "" for nothing. It is in neither side.
+        nothing: Why nothing was compared, in words; "" where something was.
+        open: Findings and differences of this run and of earlier ones elsewhere; None where nothing could be kept.
+        share: How much of what the version keeps was compared by now; None where nothing could be kept.
+        notes: What else is to be known, in sentences.
+    """
+
+    at: datetime
+    took_s: float
+    since: datetime | None
+    until: datetime | None
+    spans: int
+    version: int
+    position: int
+    events: int
+    points: int
+    different: int
+    differences: list[Difference]
+    found: int
+    findings: list[Finding]
+    ended_uncleanly: int
+    left_out: str
+    nothing: str
+    open: int | None
+    share: Share | None
+    notes: list[str]
+
+    @property
+    def drift(self) -> int:
+        """Differences and findings of this run together; 0 when everything that it looked at agrees."""
+        return self.different + self.found
+
+
+async def verify(
+    chancy: Chancy,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    budget_s: float | None = None,
+    chance: Random | None = None,
+) -> Verified:
+    """Replay the log and compare it with all that is made of it, exactly; keep what was found for `status`.
+
+    Nobody waits for it: the log is read in short transactions, what is stored in one snapshot for each stretch of
+    time. Without any argument the whole log is replayed, and its whole order looked at; with *since* or *until*
+    the buckets that lie whole between them, and the batches that have events there. The shared cache, the end of
+    the order and the producers are looked at each time.
+
+    What earlier runs have found stays open until a run looks there and finds nothing.
+
+    Args:
+        since: Inclusive, aware.
+        until: Exclusive, aware.
+        budget_s: Seconds after which no other day, or hour, is drawn at random; at least one is looked at, and none
+            any more once all have been.
+        chance: What draws them.
+
+    Raises:
+        VersionRefused: The live version has other rules than this code.
+        WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: It changed all the time, or there is no metrics log.
+    """
+    since, until = utc(since), utc(until)
+    options = options_of(chancy)
+    names, started = tables(chancy.prefix), time.monotonic()
+    asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
+    async with reading(chancy) as connection:
+        at = await _now(connection)
+        spans: Iterable[Span] = [asked]
+        if budget_s is not None:
+            spans = await _draw(connection, names, asked, at, chance or Random())
+        async with short_transaction(connection) as cursor:
+            open_positions = await read_open_positions(cursor, names)
+            live = await live_version(cursor, names)
+        kept = horizons(microseconds(at), options.max_points, options.maximum_metric_age)
+        hidden = ahead_of(live.horizons, kept, int(at.timestamp()))
+        found = Findings(SHOWN)
+        if hidden:
+            found.add("horizons", f"version {live.version}", ahead_sentence(live.version, live.horizons, hidden))
+        checked = []
+        differences: list[Difference] = []
+        for span in spans:
+            one = await check_span(
+                connection,
+                names,
+                options.rules,
+                span,
+                most=SHOWN,
+                open_positions=open_positions,
+                kept=hidden,
+            )
+            checked.append(one)
+            differences += one.contrast.differences[: SHOWN - len(differences)]
+            found.add_all(one.findings)
+            if budget_s is not None and time.monotonic() - started >= budget_s:
+                break
+        found.add_all(await check_order(connection, names, most=SHOWN))
+        points = sum(one.contrast.points for one in checked)
+        whole = await completeness(chancy, since, until)
+        verified = Verified(
+            at=at,
+            took_s=round(time.monotonic() - started, 3),
+            since=since,
+            until=until,
+            spans=len(checked),
+            version=checked[-1].version,
+            position=checked[-1].position,
+            events=sum(one.events for one in checked),
+            points=points,
+            different=sum(one.contrast.different for one in checked),
+            differences=differences,
+            found=found.count,
+            findings=found.kept,
+            ended_uncleanly=whole.ended_uncleanly,
+            left_out=whole.left_out,
+            nothing="" if points else _why_nothing(checked, at),
+            open=None,
+            share=None,
+            notes=[] if whole.source == "raw" or whole.raw_since is None else [_pruned(whole.raw_since)],
+        )
+        return await _remember(chancy, connection, names, verified, _run(verified, checked, found))
+
+
+def _pruned(raw_since: datetime) -> str:
+    return (
+        f"days before {raw_since:%Y-%m-%d} have left the log: for them stands the opening, which was made of them when "
+        "they left"
+    )
+
+
+def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
+    """Why no point was compared."""
+    if not checked[-1].position:
+        return "nothing has been folded yet"
+    now_s = at.timestamp()
+    if not any(first < min(end, now_s) for one in checked for first, end in one.stretches()):
+        return "no bucket that is kept lies whole in that time"
+    return "there are no points of that time" if len(checked) == 1 else "there are no points of what was drawn"
+
+
+def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run:
+    """What is kept of a run: of the stretches that were compared with one and the same version."""
+    same = [one for one in checked if one.version == verified.version]
+    spots = found.spots.copy()
+    sentences = dict(found.sentences)
+    for one in checked:
+        spots.update(one.contrast.spots)
+        for difference in one.contrast.differences:
+            sentences.setdefault(Spot("difference", difference.resolution, difference.bucket), str(difference))
+    looked = together([one.looked for one in same])
+    if not verified.points and not looked.everywhere:
+        looked = Looked()  # nothing compared settles nothing
+    stretches = {name: list(looked.stretches.get(name, ())) for name in RESOLUTIONS}
+    last = Record(
+        at=verified.at,
+        since=verified.since,
+        until=verified.until,
+        spans=verified.spans,
+        position=verified.position,
+        points=verified.points,
+    )
+    return Run(verified.version, verified.at, last, looked, stretches, spots, sentences)
+
+
+async def _now(connection: AsyncConnection[TupleRow]) -> datetime:
+    cursor = await connection.execute("SELECT clock_timestamp()", binary=True)
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0].astimezone(UTC)  # type: ignore[no-any-return] # psycopg's rows have no types
+
+
+async def _draw(
+    connection: AsyncConnection[TupleRow], names: Tables, asked: Span, at: datetime, chance: Random
+) -> Iterable[Span]:
+    async with short_transaction(connection) as cursor:
+        version = await live_version(cursor, names)
+        first_s = await first_day(cursor, names, version.version)
+    if first_s is None:
+        return [asked]
+    since_us = first_s * 1_000_000
+    asked = asked._replace(since_us=since_us if asked.since_us is None else max(asked.since_us, since_us))
+    return list(draw(asked, version.horizons, microseconds(at), chance)) or [asked]
+
+
+async def _remember(
+    chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, verified: Verified, run: Run
+) -> Verified:
+    """Keep what was looked at and what is open, for `status`, and the latter as the gauge `DRIFT`."""
+    try:
+        async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
+            kept = await keep(cursor, names, run, now_s=await database_now_us(cursor) // 1_000_000)
+        notes = verified.notes.copy()
+        if kept.expired:
+            notes.append(f"{kept.expired:,} earlier findings are closed: their buckets are not kept any more")
+        verified = msgspec.structs.replace(verified, open=kept.open, share=kept.share, notes=notes)
+        if verified.points or verified.drift:
+            async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
+                worker = worker_of(chancy)
+                await in_transaction.measure(cursor, names, DRIFT, kept.open, worker=worker)
+    except psycopg.Error as error:  # what was found is worth more than that it is remembered
+        told = f"what verify found could not be kept for `status`: {sentence(error)}"
+        chancy.log.warning(told)
+        return msgspec.structs.replace(verified, notes=[*verified.notes, told])
+    return verified

@@ -1,0 +1,1 @@
+"""What the plugin shares with its host: the app, its options, connections and clocks."""

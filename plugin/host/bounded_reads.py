@@ -1,0 +1,95 @@
+"""Connections that wait for no lock for ever: what is locked or missing is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from chancy import Chancy
+from psycopg import AsyncConnection, errors
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import TableLocked
+from chancy_metrics.events.log import limit_locks
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.host.connection import needs_schema, own_connection
+
+#: Milliseconds to wait for a lock that somebody else holds on one of our tables.
+LOCK_LIMIT_MS = 3_000
+#: The same of a rebuild, which waits for the folds of the live version, too.
+REBUILD_LOCK_LIMIT_MS = 30_000
+_QUERY_CHARS = 80
+
+
+@asynccontextmanager
+async def reading(
+    chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None
+) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
+
+    Args:
+        name: Its `application_name`.
+        lock_limit_ms: `LOCK_LIMIT_MS` by default.
+
+    Raises:
+        TableLocked: One would have; the message says which table, and who holds it.
+        SchemaMissing: The tables are missing or older than this code.
+    """
+    limit_ms = LOCK_LIMIT_MS if lock_limit_ms is None else lock_limit_ms
+    with needs_schema(tables(chancy.prefix)):
+        async with naming_locks(chancy, f"for {limit_ms / 1_000:g} s"), own_connection(chancy, name) as connection:
+            limit_locks(connection, limit_ms)
+            yield connection
+
+
+@asynccontextmanager
+async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
+    """Say which table is locked, and who holds it, where a statement in the block has waited for that in vain.
+
+    Args:
+        waited: What follows on "could not be read": how long, or by what.
+
+    Raises:
+        TableLocked: In the stead of what psycopg raised.
+    """
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        raise TableLocked(await _who_locks(chancy, tables(chancy.prefix), waited)) from error
+
+
+async def _who_locks(chancy: Chancy, names: Tables, waited: str) -> str:
+    try:
+        async with own_connection(chancy) as connection:
+            cursor = await connection.execute(
+                """
+                SELECT c.relname, l.granted, l.pid, a.usename, a.application_name, a.query,
+                    extract(epoch FROM clock_timestamp() - a.xact_start)::bigint
+                FROM pg_locks l
+                JOIN pg_class c
+                    ON c.oid = l.relation
+                LEFT JOIN pg_stat_activity a
+                    ON a.pid = l.pid
+                WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    AND l.mode = 'AccessExclusiveLock'
+                    AND (starts_with(c.relname, %(ours)s) OR c.relname = %(workers)s)
+                ORDER BY l.granted DESC, length(c.relname), a.xact_start -- the table, not its partitions
+                LIMIT 1
+                """,
+                {"ours": f"{names.prefix}metrics_", "workers": f"{names.prefix}workers"},
+            )
+            row = await cursor.fetchone()
+    except psycopg.Error:
+        row = None
+    if row is None:
+        return f"a metrics table was locked {waited} and is free again, or who holds it can't be seen: try again"
+    table, granted, pid, user, application, query, since_s = row
+    does = "holds" if granted else "waits for"
+    who = f"process {pid}" + (f" (user {user}, application {application!r})" if user else " (a prepared transaction)")
+    query = " ".join((query or "").split())[:_QUERY_CHARS]
+    doing = f" since {since_s:,} s with {query!r}" if since_s is not None else ""
+    return (
+        f"table {table} could not be read {waited}: {who} {does} it exclusively{doing}; nothing is said of it before "
+        f"that ends (SELECT pg_terminate_backend({pid}) ends it)"
+    )

@@ -1,0 +1,192 @@
+"""Connections of our own, never the pool's for long work, whose one or two connections jobs need; and their errors."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.facts import SKEW_US, microseconds
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.silent_server import Patience
+from chancy_metrics.plugin.host.clock import now_us
+from chancy_metrics.plugin.host.redaction import without_password
+
+#: Seconds to wait for the server when a connection is made.
+CONNECT_TIMEOUT_S = 5
+#: Seconds to wait for a connection of the pool; past it one of our own is opened.
+POOL_WAIT_S = 2
+#: What our connections are made with unless the DSN says otherwise. Where packets are swallowed, what was sent is given
+#: up after 20 s, and a connection that only waits after 10 + 3 * 5 s; on a Unix socket none of this means anything.
+_UNLESS_GIVEN = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: First release that ends idle sessions.
+_IDLE_SESSION_TIMEOUT = 140_000
+
+
+@asynccontextmanager
+async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Open a connection for a block; autocommit, and without prepared statements, which poolers lose.
+
+    Args:
+        name: Its `application_name`, by which others see that its owner lives.
+    """
+    connection = await connect(chancy, name)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
+    """Open a connection that the caller closes.
+
+    Raises:
+        psycopg.Error: It can't be had; the text says nothing of the DSN's password.
+    """
+    # PostgreSQL cuts longer names, and says so each time.
+    shown = name.encode()[:63].decode(errors="ignore") or None
+    try:
+        given = conninfo_to_dict(chancy.dsn)
+        connection = await AsyncConnection.connect(
+            make_conninfo(chancy.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=shown,
+            client_encoding="UTF8",
+        )
+    except Error as error:
+        raise type(error)(without_password(str(error), chancy.dsn)) from None
+    except (UnicodeError, ValueError):  # a host, or a DSN, that no call can take
+        raise OperationalError("the DSN names no host that there can be, or holds NUL") from None
+    try:
+        with Patience(CONNECT_TIMEOUT_S).waiting(connection):
+            await _stay_open(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _stay_open(connection: AsyncConnection[TupleRow]) -> None:
+    """Lift the limit of idle sessions for good, unlike `events.settings`: not for a pooler, which would hand it on."""
+    if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
+        await connection.execute(
+            # A pooler tells its clients another pid than the server's.
+            "SELECT set_config('idle_session_timeout', '0', false) WHERE pg_backend_pid() = %(pid)s",
+            {"pid": connection.info.backend_pid},
+        )
+
+
+@asynccontextmanager
+async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Take a connection of the pool for a block; one of our own where jobs hold all of them, or it can't connect."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(chancy.pool.connection(timeout=POOL_WAIT_S))
+        except PoolTimeout:  # or the pool waits ever longer to connect again
+            connection = await stack.enter_async_context(own_connection(chancy))
+        yield connection
+
+
+@contextmanager
+def needs_schema(names: Tables) -> Iterator[None]:
+    """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
+
+    Raises:
+        SchemaMissing: In the stead of what psycopg raised.
+    """
+    try:
+        yield
+    except (errors.UndefinedTable, errors.UndefinedFunction) as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are missing, or in no schema of this session's "
+            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
+        ) from error
+    except errors.UndefinedColumn as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {names.prefix!r} are older than this code: run `chancy misc migrate` "
+            f"({error.diag.message_primary})"
+        ) from error
+
+
+async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
+    """The database's clock, microseconds since 1970."""
+    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class DatabaseClock:
+    """The database's clock as last seen, carried on by this host's monotonic one, so it is never ahead of it.
+
+    It decides in which day's partition a batch lies, so that a wrong host clock opens none a year ahead, and tells that
+    the host's is behind.
+    """
+
+    #: Kept in a class, where freezegun does not look: the database's clock goes on.
+    _monotonic_s = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._seen: datetime | None = None
+        self._at = -math.inf
+
+    def see(self, now: datetime) -> None:
+        self._seen, self._at = now.astimezone(UTC), self._monotonic_s()
+
+    async def ask(self, cursor: AsyncCursor[TupleRow]) -> None:
+        """See the database's clock: this host's may have slept."""
+        self.see(datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC))
+
+    def today(self) -> date:
+        """The database's UTC day; the host's before the database was first asked."""
+        now = self._now()
+        return datetime.now(UTC).date() if now is None else now.date()
+
+    def is_ahead_of_host(self) -> bool:
+        """Whether the host's clock is behind the database's by more than is ordinary, as far as that is known."""
+        now = self._now()
+        return now is not None and microseconds(now) - now_us() > SKEW_US
+
+    def _now(self) -> datetime | None:
+        return self._seen and self._seen + timedelta(seconds=self._monotonic_s() - self._at)
+
+
+@asynccontextmanager
+async def one_trip(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Send statements without waiting for the one before, where libpq can (14 or newer); one by one elsewhere.
+
+    Raises:
+        psycopg.Error: The first of the errors: what failed. Those after it only say that something has.
+    """
+    if not AsyncPipeline.is_supported():
+        yield
+        return
+    failures: list[Error] = []
+    try:
+        async with connection.pipeline():
+            try:
+                yield
+            except Error as error:  # psycopg would warn of the errors after it
+                failures.append(error)
+    except Error as error:
+        failures.append(error)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,138 @@
+"""Events page by page, for who comes back again and again: each answer says where the next one goes on."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import aclosing
+from typing import get_args
+
+import msgspec
+from chancy import Chancy
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.audit.events import pages
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.http.limits import room, work
+from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
+from chancy_metrics.projections.search.event import Event, EventKind
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import read_end
+
+#: Seconds after which a search that finds too little answers with what it has.
+SEARCH_S = 2.0
+MAX_EVENTS = 1_000
+#: Bytes of JSON after which a page ends, with one event more than none; and of the `meta` of an event where the events
+#: are a part of an answer.
+MAX_BYTES, MAX_META_BYTES = 4_000_000, 4_000
+_LEFT_OUT = "its meta of {:,} bytes is left out here; GET …/events has it"
+_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+_PLACE = re.compile(r"(?P<back>-?)(?P<position>\d{1,18})(:(?P<index>\d{1,9}))?", re.ASCII)
+_PLACES = (
+    "a place, position or position:index, as in the last answer's next; or -N for N batches before the end of the order"
+)
+
+
+class EventsPage(msgspec.Struct, frozen=True):
+    """Some events, in the order of the log.
+
+    Attributes:
+        next: The place up to which was looked: what `after` must be to go on, without a gap and without a repetition.
+        more: There may be something behind it now; otherwise ask again later.
+        gaps: What could not be looked at, in sentences.
+    """
+
+    events: list[msgspec.Raw]
+    next: str
+    more: bool
+    gaps: list[str]
+
+
+async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
+    """Return up to `limit` events behind `after`; fewer where they are large, and maybe none where it took too long.
+
+    Raises:
+        WrongParameter: One is not allowed.
+    """
+    since, until = given.span()
+    asked = given.text("after")
+    selection = Selection(
+        since=since,
+        until=until,
+        worker=given.text("worker_id"),
+        producer=given.identifier("producer"),
+        kinds=given.choices("kind", _KINDS),
+        key=given.text("key"),
+        prefix=given.text("prefix"),
+        func=given.text("func"),
+        queue=given.text("queue"),
+        state=given.text("state"),
+        job_id=given.identifier("job_id"),
+        error=given.text("error"),
+    )
+    limit = given.whole("limit", least=1, most=MAX_EVENTS, default=100)
+    given.finish()
+    if asked is not None:
+        selection = msgspec.structs.replace(selection, after=await _place(chancy, asked))
+    async with room(chancy, decodes=True):
+        return await _search(chancy, selection, limit)
+
+
+async def _search(chancy: Chancy, selection: Selection, limit: int) -> EventsPage:
+    found: list[msgspec.Raw] = []
+    bytes_left = MAX_BYTES
+    gaps: list[str] = []
+    place, more = selection.place, False
+    ends = time.monotonic() + SEARCH_S
+    async with aclosing(pages(chancy, selection)) as searched:
+        async for whole in searched:
+            fitting = await work(chancy, _encode, whole.events[: limit - len(found)], bytes_left, not found)
+            if whole.events and not fitting:
+                more = True
+                break
+            page = whole.cut(len(fitting)) if whole.events else whole
+            gaps += map(str, page.gaps)
+            found += map(msgspec.Raw, fitting)
+            bytes_left -= sum(map(len, fitting))
+            place = page.place
+            is_cut = len(fitting) < len(whole.events)
+            if more := len(found) == limit or is_cut or time.monotonic() > ends:
+                break
+    return EventsPage(found, str(place), more, gaps)
+
+
+def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[bytes]:
+    """Return the events as JSON, one by one, as many as there is room for."""
+    encoded: list[bytes] = []
+    for event in events:
+        one = msgspec.json.encode(event)
+        room_bytes -= len(one)
+        if room_bytes < 0 and (encoded or not at_least_one):
+            break
+        encoded.append(one)
+    return encoded
+
+
+def without_large_meta(events: list[Event]) -> list[Event]:
+    """Return the events without the `meta` of those that have much of it: an answer may hold hundreds of them."""
+    return [
+        msgspec.structs.replace(event, meta={}, damage=event.damage or _LEFT_OUT.format(size))
+        if event.meta and (size := len(msgspec.json.encode(event.meta))) > MAX_META_BYTES
+        else event
+        for event in events
+    ]
+
+
+async def _place(chancy: Chancy, text: str) -> Place:
+    match = _PLACE.fullmatch(text)
+    if match is None or (match["back"] and match["index"]):
+        raise WrongParameter("after", text, _PLACES)
+    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+        end = await read_end(cursor, tables(chancy.prefix))
+    position = int(match["position"])
+    if match["back"]:
+        return Place(max(0, end - position))
+    if position > end:
+        raise WrongParameter("after", text, f"{_PLACES}; the order ends at {end}")
+    return Place(position, None if match["index"] is None else int(match["index"]))

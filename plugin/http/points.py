@@ -1,0 +1,162 @@
+"""The points of one series in a window, bucket by bucket, so that zero and missing can be told apart."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import get_args
+
+import msgspec
+from chancy import Chancy
+
+from chancy_metrics.events.facts import EPOCH, Kind, microseconds
+from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.host.options import Options, Resolution
+from chancy_metrics.plugin.http.limits import room, work
+from chancy_metrics.plugin.http.parameters import WrongParameter
+from chancy_metrics.plugin.http.series import metric_of
+from chancy_metrics.plugin.metrics import metrics_of
+from chancy_metrics.plugin.reading import window
+from chancy_metrics.plugin.reading.window import MAX_BUCKETS, Metric, MetricValue, default_range_s
+from chancy_metrics.projections.buckets import bucket_of, horizons
+
+NAMES: tuple[Resolution, ...] = get_args(Resolution)
+
+
+class Bucket(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One bucket; without observations it is *missing* and has no values, which is not the same as 0.
+
+    Attributes:
+        at: Its start.
+        partial: It has not ended: what it shows will grow.
+        sum: Of counters and histograms.
+        last: The latest value, of gauges.
+    """
+
+    at: datetime
+    missing: bool = False
+    partial: bool = False
+    sum: float | None = None
+    last: float | None = None
+    count: int | None = None
+    min: float | None = None
+    avg: float | None = None
+    max: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Every bucket of a window, oldest first.
+
+    Attributes:
+        since: Start of the first bucket.
+        until: End of the last one, exclusive.
+        kept_since: Start of the oldest bucket kept at this resolution; none before it is listed.
+        worker_id: The one worker whose points these are; None for all together.
+    """
+
+    key: str
+    type: Kind
+    unit: str
+    resolution: Resolution
+    width_s: int
+    since: datetime
+    until: datetime
+    kept_since: datetime
+    generated_at: datetime
+    worker_id: str | None
+    buckets: list[Bucket]
+
+
+class KeptResolution(msgspec.Struct, frozen=True):
+    """A resolution, the width of its buckets, and how far back it is kept; seconds."""
+
+    name: Resolution
+    width_s: int
+    kept_s: int
+
+
+def kept_resolutions(chancy: Chancy) -> list[KeptResolution]:
+    """Return all resolutions, finest first."""
+    plugin = metrics_of(chancy)
+    return [KeptResolution(name, RESOLUTIONS[name], plugin.retention(name)) for name in NAMES]
+
+
+async def read_points(
+    chancy: Chancy,
+    key: str,
+    resolution: Resolution,
+    since: datetime | None,
+    until: datetime | None,
+    worker_id: str | None,
+    *,
+    range_s: int | None = None,
+) -> Points:
+    """Return the buckets that *since* to *until* touches, as far as they are kept.
+
+    Args:
+        since: A day before the end by default, or less where less is kept.
+        until: The end of the current bucket by default.
+        range_s: Seconds that end now, instead of both.
+
+    Raises:
+        UnknownSeries: There is no such series.
+        WrongParameter: The window has more than 1,000 buckets, or ends before anything that is kept.
+    """
+    plugin = metrics_of(chancy)
+    now = window.utc_now()
+    if range_s is not None:
+        since = now - timedelta(seconds=range_s)
+    first, last, kept = _bounds(plugin.options, resolution, since, until, now)
+    metric: Metric | None = await metric_of(chancy, key)
+    assert metric is not None
+    kind, unit = metric.metric_type, metric.unit
+    if worker_id is not None:
+        async with room(chancy):
+            metric = (await plugin.get_metrics(chancy, key, worker_id)).get(key)
+    width = RESOLUTIONS[resolution]
+    buckets = await work(chancy, _buckets, metric, kind, resolution, range(first, last, width), now)
+    return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)
+
+
+def _buckets(metric: Metric | None, kind: Kind, resolution: Resolution, starts: range, now: datetime) -> list[Bucket]:
+    values = {} if metric is None else dict(getattr(metric, f"values_{resolution}"))
+    return [_bucket(kind, at, now < at + timedelta(seconds=starts.step), values.get(at)) for at in map(_at, starts)]
+
+
+def _bounds(
+    options: Options, resolution: Resolution, since: datetime | None, until: datetime | None, now: datetime
+) -> tuple[int, int, int]:
+    """Return start of the first bucket, end of the last, and start of the oldest kept, in seconds since 1970."""
+    width = RESOLUTIONS[resolution]
+    end = bucket_of(microseconds(now), width) + width
+    kept = horizons(microseconds(now), options.max_points, options.maximum_metric_age)[resolution]
+    last = end if until is None else bucket_of(microseconds(until) - 1, width) + width
+    if last <= kept:
+        allowed = f"a moment after {_at(kept).isoformat()}: buckets of {resolution} are kept since then"
+        raise WrongParameter("until", _shown(until), allowed)
+    first = last - default_range_s(options, resolution) if since is None else bucket_of(microseconds(since), width)
+    first = max(first, kept)
+    if (last - first) // width > MAX_BUCKETS:
+        allowed = f"what leaves at most {MAX_BUCKETS:,} buckets before until, or a wider resolution than {resolution}"
+        raise WrongParameter("since", _shown(since), allowed)
+    return first, last, kept
+
+
+def _bucket(kind: Kind, at: datetime, partial: bool, value: MetricValue | None) -> Bucket:
+    if value is None:
+        return Bucket(at, missing=True, partial=partial)
+    if isinstance(value, dict):
+        return Bucket(at, partial=partial, **value)  # type: ignore[arg-type]  # count is the one whole number
+    if kind == "gauge":
+        return Bucket(at, partial=partial, last=value)
+    return Bucket(at, partial=partial, sum=value)
+
+
+def _at(seconds: int) -> datetime:
+    return EPOCH + timedelta(seconds=seconds)
+
+
+def _shown(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat()

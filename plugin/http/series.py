@@ -1,0 +1,163 @@
+"""Which series and workers there are, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import msgspec
+from chancy import Chancy
+from psycopg import sql
+
+from chancy_metrics.events.facts import Kind
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.audit.explain import UnknownSeries
+from chancy_metrics.plugin.host.app import options_of
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.http.limits import room, work
+from chancy_metrics.plugin.metrics import reader_of
+from chancy_metrics.plugin.reading.follower import Copy, Tracks, read_names, read_worker
+from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
+from chancy_metrics.plugin.reading.shown_keys import Names
+from chancy_metrics.plugin.reading.window import Metric, has_kept, kept_since, metric_in
+
+#: Seconds from the beginning of its load that a request waits for the copy of the cache, and then does without it.
+SOON_S = 1.0
+
+
+class ListedSeries(msgspec.Struct, frozen=True):
+    """A series that has points."""
+
+    key: str
+    type: Kind
+    unit: str
+
+
+class SeriesPage(msgspec.Struct, frozen=True):
+    """Some series, by key.
+
+    Attributes:
+        matching: How many there are on all pages.
+        next: What `after` must be for the next page; None on the last one.
+    """
+
+    series: list[ListedSeries]
+    matching: int
+    next: str | None
+
+
+class WorkersPage(msgspec.Struct, frozen=True):
+    """Ids of some workers that points are kept of; *next* as of series."""
+
+    workers: list[str]
+    next: str | None
+
+
+async def list_series(
+    chancy: Chancy, prefix: str | None, search: str | None = None, *, after: str | None, limit: int
+) -> SeriesPage:
+    """Return series whose key begins with *prefix*, also in the middle of a segment, and has each word of *search*.
+
+    From this process's copy; as long as that is being loaded, of all names there are.
+    """
+    index = await index_of(chancy)
+    return await work(chancy, _page, index, prefix or "", (search or "").split(), after, limit)
+
+
+def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | None, limit: int) -> SeriesPage:
+    found = index.find(begin, words)
+    first = 0 if after is None else bisect_right(found, after)
+    page = found[first : first + limit]
+    more = len(found) > first + limit
+    return SeriesPage([ListedSeries(*index.series(key)) for key in page], len(found), page[-1] if more else None)
+
+
+class _Indexed(NamedTuple):
+    """An index that is being made or is there, and of what: a fold or the end of a bucket may take series away."""
+
+    fold: int
+    kept: tuple[int, ...]
+    series: asyncio.Task[SeriesIndex]
+
+
+_indexes: WeakKeyDictionary[Copy, _Indexed] = WeakKeyDictionary()
+
+
+async def index_of(chancy: Chancy) -> SeriesIndex:
+    """Return the series that have points now; made once for all requests between two folds."""
+    copy = await reader_of(chancy).copy_soon(SOON_S)
+    if copy is None:
+        async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+            names = await read_names(cursor, tables(chancy.prefix))
+        return await work(chancy, _index, names)
+    kept = kept_since(options_of(chancy))
+    at = (copy.place.fold, tuple(kept.values()))
+    indexed = _indexes.get(copy)
+    if indexed is None or indexed[:2] != at or _has_failed(indexed.series):
+        making = asyncio.create_task(work(chancy, _index_kept, copy.series, copy.tracks, kept), name="metrics_index")
+        indexed = _indexes[copy] = _Indexed(*at, making)
+    return await asyncio.shield(indexed.series)  # others wait for it, too
+
+
+def _has_failed(making: asyncio.Task[SeriesIndex]) -> bool:
+    return making.done() and (making.cancelled() or making.exception() is not None)
+
+
+def _index(names: Names) -> SeriesIndex:
+    return SeriesIndex(Listed(key, names[number].kind, names[number].unit) for key, number in names.under(None))
+
+
+def _index_kept(names: Names, tracks: Mapping[int, Tracks], kept: Mapping[str, int]) -> SeriesIndex:
+    return SeriesIndex(
+        Listed(key, names[number].kind, names[number].unit)
+        for key, number in names.under(None)
+        if has_kept(tracks.get(number, {}), kept)
+    )
+
+
+async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> WorkersPage:
+    names = tables(chancy.prefix)
+    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT name
+                FROM {workers}
+                WHERE id <> 0
+                    AND (%(after)s::text IS NULL OR name > %(after)s)
+                ORDER BY name
+                LIMIT %(limit)s
+                """
+            ).format(workers=names.workers),
+            {"after": after, "limit": limit + 1},
+        )
+        workers = [row[0] for row in await cursor.fetchall()]
+    return WorkersPage(workers[:limit], workers[limit - 1] if len(workers) > limit else None)
+
+
+async def metric_of(chancy: Chancy, key: str) -> Metric:
+    """Return the points of all workers of one series.
+
+    Raises:
+        UnknownSeries: It has none; the message has the keys that come near.
+    """
+    copy = await reader_of(chancy).copy_soon(SOON_S)
+    if copy is not None:
+        metric = metric_in(options_of(chancy), copy.series, copy.tracks, key)
+    else:
+        async with (
+            room(chancy),
+            reading(chancy) as connection,
+            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+        ):
+            series, tracks = await read_worker(cursor, tables(chancy.prefix), None, key)
+        metric = metric_in(options_of(chancy), series, tracks, key)
+    if metric is None:
+        near = await work(chancy, (await index_of(chancy)).near, key)
+        like = f"; like it are {', '.join(map(repr, near))}" if near else ""
+        raise UnknownSeries(f"there is no series {key!r}{like}: GET …/series lists them")
+    return metric

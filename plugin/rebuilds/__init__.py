@@ -1,0 +1,1 @@
+"""New versions: rebuilt, backfilled, promoted, rolled out, listed."""

@@ -1,0 +1,199 @@
+"""The versions of the projection as an operator sees them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.moments import span_of, utc
+from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.versions.create import FILLED
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.version import UNFINISHED, live_version
+
+#: Of a rollup so many blocks are counted, and the others taken to be like them.
+_MOST_BLOCKS = 2_000
+
+
+class VersionInfo(msgspec.Struct, frozen=True):
+    """One version; times are UTC.
+
+    Attributes:
+        rules: Its pair of numbers, ours and the user's; *rule_names* are the user's.
+        position: Where it stands; *ordered_position* is the end of the ledger.
+        rows: Exact where no rollup has more than 16 MB, about right where one has more.
+        size_bytes: Its share of the rollup tables, by its share of their rows.
+        dead_letters: Batches it had to leave out; *leaves_out* says which and why, and which rules failed; "" for none.
+        moved_by: Who folded into it last, at *moved_at*.
+        kept_until: When it may be dropped, where it rests or waits for a swap.
+    """
+
+    version: int
+    status: str
+    rules: str
+    rule_names: list[str]
+    position: int
+    ordered_position: int
+    rows: int
+    size_bytes: int
+    dead_letters: int
+    leaves_out: str
+    made_by: str
+    made_at: datetime
+    moved_by: str | None
+    moved_at: datetime | None
+    live_since: datetime | None
+    kept_until: datetime | None
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A version on its way to become the live one; times are UTC.
+
+    Attributes:
+        status: "copying" (the opening), "filling", or "ready" for `chancy-metrics swap`.
+        remaining: Batches between it and the live version.
+        filled_by: Who fills it, or did last, at *moved_at*.
+        is_filled: Whether that one is still at it.
+        kept_until: When it may be dropped, where it waits for a swap.
+    """
+
+    version: int
+    status: str
+    rules: str
+    position: int
+    remaining: int
+    filled_by: str | None
+    is_filled: bool
+    moved_at: datetime | None
+    kept_until: datetime | None
+
+
+async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Unfinished]:
+    """Return the versions on their way to become the live one, oldest first."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT v.version, v.status, ARRAY[v.rules, v.user_rules], v.position,
+                greatest(0, live.position - v.position), v.folded_by, {filled}, v.folded_at, v.kept_until
+            FROM {versions} v
+            CROSS JOIN {head} h
+            JOIN {versions} live
+                ON live.version = h.live
+            WHERE v.status = ANY(%(unfinished)s)
+            ORDER BY v.version
+            """
+        ).format(versions=names.versions, head=names.head, filled=FILLED),
+        {"unfinished": list(UNFINISHED)},
+    )
+    return [
+        Unfinished(version, status, label(pair), position, remaining, by, is_filled, _utc(moved_at), _utc(kept_until))
+        for version, status, pair, position, remaining, by, is_filled, moved_at, kept_until in await cursor.fetchall()
+    ]
+
+
+async def list_versions(chancy: Chancy) -> list[VersionInfo]:
+    """Return every version but the opening, oldest first. Takes as long over large rollups as over small ones."""
+    names = tables(chancy.prefix)
+    async with (
+        reading(chancy) as connection,
+        short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+    ):
+        rows, sizes = await _rows(cursor, names)
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT v.version, v.status, v.rules, v.user_rules, v.rule_names, v.position, h.position,
+                    v.created_by, v.created_at, v.folded_by, v.folded_at, v.live_since, v.kept_until
+                FROM {versions} v
+                CROSS JOIN {head} h
+                WHERE v.version > 0
+                ORDER BY v.version
+                """
+            ).format(versions=names.versions, head=names.head)
+        )
+        found = await cursor.fetchall()
+        return [_info(row, rows, sizes, await left_out(cursor, names, row[0])) for row in found]
+
+
+async def what_is_left_out(
+    chancy: Chancy, version: int | None = None, since: datetime | None = None, until: datetime | None = None
+) -> LeftOut:
+    """Return what a version, by default the live one, leaves out of a window; of all time by default.
+
+    Raises:
+        MetricsLogError: A moment is not aware, or there is no metrics log.
+    """
+    names = tables(chancy.prefix)
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        asked = (await live_version(cursor, names)).version if version is None else version
+        return await left_out(cursor, names, asked, span_of(utc(since), utc(until)))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: LeftOut) -> VersionInfo:
+    version, status, built_in, user, rule_names, position, ordered, made_by, made_at, moved_by, *moments = row
+    moved_at, live_since, kept_until = map(_utc, moments)
+    return VersionInfo(
+        version=version,
+        status=status,
+        rules=label((built_in, user)),
+        rule_names=rule_names,
+        position=position,
+        ordered_position=ordered,
+        rows=rows.get(version, 0),
+        size_bytes=sizes.get(version, 0),
+        dead_letters=found.batches,
+        leaves_out=found.sentence,
+        made_by=made_by,
+        made_at=made_at.astimezone(UTC),
+        moved_by=moved_by,
+        moved_at=moved_at,
+        live_since=live_since,
+        kept_until=kept_until,
+    )
+
+
+async def _rows(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, int], dict[int, int]]:
+    """Return rows and bytes of each version, all resolutions together; of a large table as a sample of it has them."""
+    rows: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for resolution in RESOLUTIONS:
+        rollup = names.rollup(resolution)
+        share = min(1.0, _MOST_BLOCKS / max(1, await _blocks(cursor, rollup)))
+        # Whole blocks, always the same ones of a table that stays as it is.
+        sample = sql.SQL("TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)").format(percent=sql.Literal(100 * share))
+        await cursor.execute(
+            sql.SQL(
+                """
+                SELECT version, count(*), (
+                    pg_total_relation_size(%(rollup)s::regclass) * (count(*) / sum(count(*)) OVER ())
+                )::bigint
+                FROM {rollup} {sample}
+                GROUP BY version
+                """
+            ).format(rollup=rollup, sample=sample if share < 1 else sql.SQL("")),
+            {"rollup": rollup.as_string(cursor)},
+        )
+        for version, count, size in await cursor.fetchall():
+            rows[version] = rows.get(version, 0) + round(count / share)
+            sizes[version] = sizes.get(version, 0) + size
+    return rows, sizes
+
+
+async def _blocks(cursor: AsyncCursor[TupleRow], rollup: sql.Identifier) -> int:
+    await cursor.execute(
+        "SELECT pg_relation_size(%(rollup)s::regclass) / current_setting('block_size')::integer",
+        {"rollup": rollup.as_string(cursor)},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,289 @@
+"""The aggregates made again beside the living ones, and taken for them while readers see nothing but the result."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.folding.projector import Projector
+from chancy_metrics.plugin.host.app import options_of, who
+from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, reading
+from chancy_metrics.plugin.host.connection import database_now_us
+from chancy_metrics.plugin.host.options import DAY_S, Options
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds.backfill import Filling
+from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_rebuilt
+from chancy_metrics.projections.versions.advance import BUSY
+from chancy_metrics.projections.versions.compare import Comparison, compare
+from chancy_metrics.projections.versions.create import drop_version, finish_version
+from chancy_metrics.projections.versions.promote import Cause, catch_up, obstacle
+from chancy_metrics.projections.versions.version import (
+    UNFINISHED,
+    Version,
+    live_version,
+    lock_version,
+    read_head,
+    read_version,
+    read_versions,
+)
+
+#: Seconds to wait for another rebuild that may have been killed a moment ago.
+_PATIENCE_S = 5
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild came to.
+
+    Attributes:
+        version: Number of the version it filled.
+        replaced: Number of the version that is, or was, live.
+        swapped: Whether the new one is the live one now; otherwise it is kept, ready for `swap`.
+        position: Where both stood when they were compared.
+        points: How many the new one has where both keep them.
+        different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
+        left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed;
+            *left_out_before* says the same of the replaced one; "" where nothing is left out.
+        events: How many this run folded, in *seconds*.
+        behind: Where the new one stands and why it gets no further, if events past it can't be folded; else "".
+    """
+
+    version: int
+    replaced: int
+    swapped: bool
+    position: int
+    points: int
+    different: int
+    differences: list[str]
+    left_out: int
+    leaves_out: str
+    left_out_before: str
+    events: int
+    seconds: float
+    behind: str = ""
+
+
+async def rebuild(
+    chancy: Chancy,
+    *,
+    swap: bool = True,
+    throttle_s: float | None = None,
+    keep_s: float = DAY_S,
+    by: str | None = None,
+    on_progress: Callable[[RebuildProgress], None] | None = None,
+) -> Rebuilt:
+    """Make the aggregates again from the log, compare them with the living ones and take their place.
+
+    Killed at any moment, the next call goes on where this one stood and ends with the same bytes.
+
+    Args:
+        swap: Take the place; otherwise the version is left ready.
+        throttle_s: Give way whenever events have waited for the live version for a sync interval and so many
+            seconds more; half an interval by default.
+        keep_s: Seconds the replaced version (or a ready one) is kept.
+        by: Who does it, as others see it.
+
+    Raises:
+        AlreadyRunning: Somebody else rebuilds under the same rules.
+        VersionRefused: The live version's rules are newer than this code's.
+        TableLocked: Somebody holds a lock on a table for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
+    """
+    options = options_of(chancy)
+    folder = _folder("rebuild", by)
+    behind = ""
+    async with AsyncExitStack() as stack:
+        working, holding, looking = [await stack.enter_async_context(_working(chancy, folder)) for _ in range(3)]
+        filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
+        await _check_wins(filling, working)
+        await filling.begin(swaps=swap, patience_s=_PATIENCE_S)
+        await filling.fill()
+        live, position, compared = await _compare(filling, working, holding, looking, folder)
+        if swap:
+            filling.tell("swapping", position, position)
+            await filling.take_over(holding, cause="asked", keep_s=keep_s)
+            behind = await _fold_on(chancy, options, folder)
+        else:
+            await finish_version(working, filling.names, filling.version, keep_s=keep_s)
+        left_out = await filling.left_out()
+        return Rebuilt(
+            version=filling.version,
+            replaced=live,
+            swapped=swap,
+            position=position,
+            points=compared.points,
+            different=compared.different,
+            differences=[str(one) for one in compared.differences],
+            left_out=left_out.batches,
+            leaves_out=left_out.sentence,
+            left_out_before=(await filling.left_out(live)).sentence,
+            events=filling.events,
+            seconds=time.monotonic() - filling.started,
+            behind=behind,
+        )
+
+
+async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DAY_S, by: str | None = None) -> int:
+    """Let a version that is ready, or rests, take the live one's place; return its number.
+
+    Args:
+        version: Its number; the one that is ready by default.
+
+    Raises:
+        VersionRefused: There is none, or it may not.
+    """
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        ready = [one.version for one in await read_versions(cursor, tables(chancy.prefix)) if one.status == "ready"]
+    if version is None and not ready:
+        raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
+    return await _take(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
+
+
+async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) -> int:
+    """Let the version that was live before catch up and take its place again; return its number.
+
+    The rules that are left are not taken again without an explicit `swap` or `rebuild`.
+
+    Raises:
+        VersionRefused: It is gone, or this code has not its rules.
+    """
+    names = tables(chancy.prefix)
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        live = await live_version(cursor, names)
+        before = None if live.replaced is None else await read_version(cursor, names, live.replaced)
+    if before is None or before.status != "resting":
+        raise VersionRefused(
+            f"there is nothing to go back to: no version from before {live.version} is kept; "
+            "`chancy-metrics rebuild` makes the numbers again by the rules of this app"
+        )
+    return await _take(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
+
+
+async def abort(chancy: Chancy) -> int | None:
+    """Give up the unfinished version of this code's rules; return its number, None if there is none."""
+    names = tables(chancy.prefix)
+    pair = options_of(chancy).rules.pair
+    async with reading(chancy) as connection:
+        async with short_transaction(connection) as cursor:
+            versions = await read_versions(cursor, names)
+        for one in versions:
+            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, names, one.version):
+                return one.version
+    return None
+
+
+async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -> None:
+    """Refuse before the work what the swap would refuse after it."""
+    async with short_transaction(connection) as cursor:
+        live = await live_version(cursor, filling.names)
+        head = await read_head(cursor, filling.names)
+    wanted = live._replace(pair=filling.rules.pair, rule_names=filling.rules.names)
+    if reason := obstacle(wanted, live, head, "asked"):
+        raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
+    if live.pair == wanted.pair and (reason := live.refuses(filling.rules)):
+        raise VersionRefused(reason)
+
+
+async def _fold_on(chancy: Chancy, options: Options, folder: str) -> str:
+    """Fold what waits for the version that is live now, for a moment; say what keeps it from that, if anything does."""
+    projector = Projector(chancy, folder, rules=options.rules)
+    try:
+        done = await projector.run_once(within_s=_PATIENCE_S)
+        reason = "" if done.reason == BUSY else done.reason
+    except Exception as error:  # the new version is live, whatever comes after it
+        reason = in_words(error)
+    finally:
+        await projector.close()
+    if not reason:
+        return ""
+    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+        live = await live_version(cursor, tables(chancy.prefix))
+    return f"version {live.version} stands at position {live.position}, and events past it can't be folded: {reason}"
+
+
+async def _compare(
+    filling: Filling,
+    working: AsyncConnection[TupleRow],
+    holding: AsyncConnection[TupleRow],
+    looking: AsyncConnection[TupleRow],
+    folder: str,
+) -> tuple[int, int, Comparison]:
+    """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
+    names = filling.names
+    while True:
+        async with AsyncExitStack() as stack:
+            async with short_transaction(holding) as cursor:
+                live = await _lock_live(cursor, names, (await filling.live()).version)
+                if live is None:
+                    continue
+                filling.events += await catch_up(
+                    working, names, filling.version, filling.rules, until=live.position, folder=folder
+                )
+                snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
+                filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
+            assert filled is not None
+            await filling.aim(live.position)
+            filling.tell("comparing", live.position, live.position)
+            compared = await compare(snapshot, names, live, filled)
+        await _keep_comparison(working, names, filling.version, live, compared)
+        return live.version, live.position, compared
+
+
+async def _keep_comparison(
+    connection: AsyncConnection[TupleRow], names: Tables, version: int, live: Version, compared: Comparison
+) -> None:
+    """Keep for `status` what the comparison with the version before has found."""
+    async with short_transaction(connection) as cursor:
+        at = datetime.fromtimestamp(await database_now_us(cursor) / 1e6, UTC)
+        made = RebuildCompared(live.version, at, live.position, compared.points, compared.different)
+        await keep_rebuilt(cursor, names, version, made)
+
+
+async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> Version | None:
+    """Lock *version* until the transaction ends: no pointer turns from it meanwhile; None if it is not the live one.
+
+    Another one may have taken its place before the lock was there, and it may be on its way out.
+    """
+    locked = await lock_version(cursor, names, version, wait=True)
+    return locked if locked is not None and version == (await read_head(cursor, names)).live else None
+
+
+async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
+    folder = _folder("swap" if cause == "asked" else cause, by)
+    options = options_of(chancy)
+    async with _working(chancy, folder) as working, _working(chancy, folder) as holding:
+        async with short_transaction(working) as cursor:
+            there = {one.version: one for one in await read_versions(cursor, tables(chancy.prefix))}
+        if version not in there or there[version].status in ("live", "dropped"):
+            is_what = there[version].status if version in there else "not there"
+            raise VersionRefused(
+                f"version {version} can't become the live one: it is {is_what}; `chancy-metrics versions` lists those "
+                f"that rest or are ready, and `chancy-metrics rebuild` makes one"
+            )
+        filling = Filling(chancy, options, working, folder)
+        filling.version = version
+        # Long before the locks, so that under them little is left.
+        until = (await filling.live()).position
+        await catch_up(working, filling.names, version, options.rules, until=until, folder=folder)
+        await filling.take_over(holding, cause=cause, keep_s=keep_s)
+    return version
+
+
+def _working(chancy: Chancy, folder: str) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
+    return reading(chancy, folder, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
+
+
+def _folder(what: str, by: str | None) -> str:
+    name = f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"
+    return name.encode("ascii", "replace").decode()  # PostgreSQL takes nothing else in an application_name

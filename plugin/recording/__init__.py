@@ -1,0 +1,1 @@
+"""From a job update or a direct call to a batch in the log."""

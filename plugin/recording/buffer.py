@@ -1,0 +1,277 @@
+"""What was recorded and is not appended yet: thread-safe, columnar, bounded."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable
+from time import time_ns
+from typing import NamedTuple
+
+from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.errors import InvalidObservation, NotRecording
+from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
+from chancy_metrics.plugin.host.clock import look, same_clock
+from chancy_metrics.projections.rules.reserved import check_own_series
+
+#: Observations of one batch at the most, and then some that other threads make while it is closed.
+CHUNK_POINTS = 10_000
+#: Kept meta of the job updates in a buffer at the most, and where it closes a batch.
+META_BYTES = 64 << 20
+_CHUNK_META_BYTES = 8 << 20
+#: Series with a track; what comes past them is validated each time, and takes the lock.
+_TRACKS = 10_000
+#: Integers a float64 holds exactly.
+_EXACT = 2**53
+
+#: What `NotRecording` says in a forked child.
+IN_FORKED_CHILD = (
+    "this process was forked after its plugin was made, and nobody in it appends metrics: open "
+    "`with metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)` in this process, or record with "
+    "sync_record_in_transaction()"
+)
+
+Extend = Callable[[tuple[int, float]], None]
+
+
+class _Track(NamedTuple):
+    """The observations of one series since the last chunk was closed, flat: time in ns, value, time, value, ..."""
+
+    series: Series
+    pairs: list[int | float]
+
+
+class _Chunk:
+    """A batch in the making."""
+
+    def __init__(self) -> None:
+        self.points = 0
+        self.meta_bytes = 0
+        self.runs: dict[Series, tuple[array[int], array[float]]] = {}
+        self.jobs: list[JobRow] = []
+
+    def run(self, series: Series) -> tuple[array[int], array[float]]:
+        run = self.runs.get(series)
+        if run is None:
+            run = self.runs[series] = array("q"), array("d")
+        return run
+
+
+class Buffer:
+    """Holds observations, and job updates the log could not take, until they are appended.
+
+    `record` may be called from any thread, and takes no lock: a track stays for ever, threads only extend it,
+    one atomic call for time and value, and only `_close_tracks` takes from its other end.
+
+    Args:
+        reject: Does what is to be done about an observation that breaks a rule; raises the error by default.
+
+    Attributes:
+        counts: What is to be said in the next batch's header: "rejected:value", "dropped", "buffered", ...
+    """
+
+    def __init__(self, max_points: int, reject: Callable[[InvalidObservation], None] | None = None) -> None:
+        self._max_points = max_points
+        self._reject = reject
+        self._chunk_points = max(1, min(CHUNK_POINTS, max_points // 10))
+        self._tracks: list[_Track] = []
+        # By key alone, the first kind and unit it had: no tuple is made and hashed.
+        self._firsts: dict[str, tuple[Kind, str | None, Extend]] = {}
+        self._others: dict[tuple[object, Kind, object], Extend] = {}
+        self._look_anew(self._chunk_points)
+        self._chunks: deque[_Chunk] = deque()
+        self._held = 0
+        self._meta_bytes = 0
+        self._lock = threading.Lock()
+        self._disowned = False
+        self.counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._held + sum(len(track.pairs) for track in tuple(self._tracks)) // 2
+
+    def held(self) -> Counter[str]:
+        """Count what is in here: "observations", "job_updates", and "dropped" ones nobody was told of yet."""
+        with self._lock:
+            updates = sum(len(chunk.jobs) for chunk in self._chunks)
+            return +Counter(observations=len(self) - updates, job_updates=updates, dropped=self.counts["dropped"])
+
+    def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
+        """Record one observation, now; one that breaks a rule is counted and rejected.
+
+        Raises:
+            NotRecording: In a child that was forked from the process whose buffer this is.
+        """
+        try:
+            known_kind, known_unit, extend = self._firsts[key]  # type: ignore[index] # in the try
+            if (
+                kind is known_kind
+                and unit is known_unit
+                and time_ns is self._time_ns
+                and (
+                    (type(value) is float and value - value == 0.0)
+                    or (type(value) is int and -_EXACT <= value <= _EXACT)
+                )
+            ):
+                extend((next(self._times), value))
+                return
+        except (
+            Exception
+        ):  # it is new, or can't be hashed, for whatever reason a foreign __hash__ has, or the chunk is full
+            pass
+        self._record_checked(kind, key, value, unit)
+
+    def disown(self) -> None:
+        """Refuse everything from now on: a forked child has its parent's buffer, and nobody who appends it.
+
+        Takes no lock: a thread of the parent may have held it at the fork, for ever here.
+        """
+        self._disowned = True
+        self._firsts, self._others = {}, {}
+
+    def measure(self, series: Series, value: float) -> None:
+        """Record the present value of a gauge of this plugin's own, which `record` refuses to everybody."""
+        with self._lock:
+            self._add_point(series, (same_clock(time_ns)(), value))
+
+    def record_job(self, row: JobRow, *, cut_meta: int = 0) -> None:
+        """Keep a job update that did not get into the log with its job.
+
+        Past `META_BYTES` of kept meta in here, updates are kept without theirs.
+
+        Args:
+            cut_meta: 1 if some of its meta was left out already.
+        """
+        with self._lock:
+            if row.meta and self._meta_bytes + len(row.meta) > META_BYTES:
+                row, cut_meta = row._replace(meta=b""), 1
+            self._meta_bytes += len(row.meta)
+            chunk = self._open_chunk()
+            chunk.jobs.append(row)
+            chunk.meta_bytes += len(row.meta)
+            self._added(1)
+            if cut_meta:
+                self.counts["cut:meta"] += 1
+            next(self._times, None)
+            self.counts["buffered"] += 1
+
+    def count(self, reason: str, how_many: int = 1) -> None:
+        with self._lock:
+            self.counts[reason] += how_many
+
+    def cut(self, *, is_behind: bool = False) -> EncodedBatch | None:
+        """Take out the oldest batch; None if nothing is to be said.
+
+        Args:
+            is_behind: The clock that its observations have their time from is behind: they count as skewed.
+
+        Raises what `encode` raises; the batch is dropped then, and counted.
+        """
+        self._close_tracks()
+        with self._lock:
+            if not self._chunks and not self.counts:
+                return None
+            chunk = self._chunks.popleft() if self._chunks else _Chunk()
+            self._forget(chunk)
+            counts, self.counts = self.counts, Counter()
+        try:
+            runs = [
+                # No -0.0: it would make min and max depend on order.
+                ObservationRun(series, [ns // 1000 for ns in at_ns], [value + 0.0 for value in values])
+                for series, (at_ns, values) in chunk.runs.items()
+            ]
+            skewed = sum(len(run.values) for run in runs) if is_behind else 0
+            return encode(chunk.jobs, runs, counts + Counter(skewed=skewed))
+        except Exception:
+            with self._lock:
+                self.counts += counts + Counter(dropped=chunk.points)
+            raise
+
+    def _record_checked(self, kind: Kind, key: object, value: object, unit: object) -> None:
+        if self._disowned:
+            raise NotRecording(IN_FORKED_CHILD)
+        try:
+            extend = self._others.get((key, kind, unit))
+        except Exception:  # see above
+            extend = None
+        try:
+            if extend is None:
+                series = check_own_series(key, kind, DEFAULT_UNITS[kind] if unit is None else unit)
+            number = check_value(value, key)
+        except InvalidObservation as error:
+            self._refuse(error)
+            return
+        if time_ns is not self._time_ns:
+            self._close_tracks()
+        at_ns = next(self._times, None)
+        point = (self._clock() if at_ns is None else at_ns), number
+        if extend is None:
+            # Not key and unit themselves: they may be strings of a foreign kind, with a __hash__ of its own.
+            self._record_new(series, None if unit is None else series.unit, point)
+        else:
+            extend(point)
+        if at_ns is None:  # this one has filled the chunk
+            self._close_tracks()
+
+    def _record_new(self, series: Series, unit: str | None, point: tuple[int, float]) -> None:
+        known = series.key, series.kind, unit
+        with self._lock:
+            if len(self._tracks) < _TRACKS and known not in self._others:
+                track = _Track(series, [*point])
+                self._tracks.append(track)
+                extend = self._others[known] = track.pairs.extend
+                self._firsts.setdefault(series.key, (series.kind, unit, extend))
+                return
+            self._add_point(series, point)
+
+    def _refuse(self, error: InvalidObservation) -> None:
+        self.count(f"rejected:{error.rule}")
+        if self._reject is None:
+            raise error
+        self._reject(error)
+
+    def _close_tracks(self) -> None:
+        """Move what is in the tracks into the open chunk."""
+        with self._lock:
+            taken = 0
+            for series, pairs in self._tracks:
+                if pairs:
+                    run = self._open_chunk().run(series) if not taken else self._chunks[-1].run(series)
+                    full = len(pairs)
+                    run[0].fromlist(pairs[:full:2])  # type: ignore[arg-type] # every other one is an int
+                    run[1].fromlist(pairs[1:full:2])
+                    del pairs[:full]
+                    taken += full // 2
+            if taken:
+                self._added(taken)
+            room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
+            self._look_anew(room if room > 0 else self._chunk_points)
+
+    def _look_anew(self, room: int) -> None:
+        """Tell the time for so many observations, by the clock there is: freezegun may have come or gone."""
+        self._time_ns, self._clock = time_ns, same_clock(time_ns)
+        self._times = look(self._clock, room - 1)
+
+    def _open_chunk(self) -> _Chunk:
+        last = self._chunks[-1] if self._chunks else None
+        if last is None or last.points >= self._chunk_points or last.meta_bytes >= _CHUNK_META_BYTES:
+            self._chunks.append(_Chunk())
+        return self._chunks[-1]
+
+    def _add_point(self, series: Series, point: tuple[int, float]) -> None:
+        at_ns, values = self._open_chunk().run(series)
+        at_ns.append(point[0])
+        values.append(point[1])
+        self._added(1)
+
+    def _added(self, points: int) -> None:
+        self._chunks[-1].points += points
+        self._held += points
+        while self._held > self._max_points and len(self._chunks) > 1:
+            oldest = self._chunks.popleft()
+            self._forget(oldest)
+            self.counts["dropped"] += oldest.points
+
+    def _forget(self, chunk: _Chunk) -> None:
+        self._held -= chunk.points
+        self._meta_bytes -= chunk.meta_bytes

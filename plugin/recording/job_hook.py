@@ -1,0 +1,366 @@
+"""Job updates into the log in the transaction that saves the jobs, and what is known of it after."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from logging import Logger
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import psycopg
+from chancy import Chancy, QueuedJob
+from psycopg import AsyncCursor
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+
+from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.log import Appended, BatchId, receive, send, short_transaction
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
+from chancy_metrics.plugin.host.options import META_BYTES
+from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.plugin.recording.buffer import Buffer
+from chancy_metrics.plugin.recording.job_facts import job_facts
+from chancy_metrics.plugin.recording.session_row import Held, spell
+
+#: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
+RETRY_WAIT_MS = 8
+#: Seconds between warnings that job updates wait in memory: the last one before a kill says what is lost.
+MEMORY_WARNING_S = 1
+#: Seconds to wait for a connection of the pool for the first batch.
+_OPEN_WAIT_S = 10
+
+
+class _Bag:
+    """Jobs by identity, each as often as it was put in; quickest if they are taken out in the order they came."""
+
+    def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
+        self._jobs = deque(jobs)
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, job: QueuedJob) -> bool:
+        return any(job is other for other in self._jobs)
+
+    def add(self, job: QueuedJob) -> None:
+        self._jobs.append(job)
+
+    def take(self, job: QueuedJob) -> bool:
+        """Take *job* out once; False if it is not in here."""
+        if self._jobs and self._jobs[0] is job:
+            self._jobs.popleft()
+            return True
+        for number, other in enumerate(self._jobs):
+            if job is other:
+                del self._jobs[number]
+                return True
+        return False
+
+    def jobs(self) -> list[QueuedJob]:
+        return list(self._jobs)
+
+
+class _Attempt(NamedTuple):
+    """A batch that was written in a transaction whose outcome is not known yet.
+
+    Attributes:
+        jobs: Its jobs, less those that the host has saved since.
+        saved: Those: they are in the log only if the batch is.
+    """
+
+    batch_id: BatchId
+    batch: EncodedBatch
+    jobs: _Bag
+    saved: _Bag
+
+
+class JobHook:
+    """One worker's producer of job updates.
+
+    Its batch commits or rolls back with the jobs, whether the log takes it or, while that is locked or broken, the
+    spill table. Where the host keeps its batch because it does not know what became of its COMMIT, it comes again with
+    the same `QueuedJob` objects and maybe newer ones. Then the same bytes are written under the same id once more,
+    which needs no look at what became of them, since an id is counted once; and the newer jobs under the next id.
+    Only where the database refuses some of the jobs now, because somebody else has claimed them, would the same bytes
+    be wrong. Then the id is looked up wherever a batch can be: if it is nowhere, the earlier transaction rolled back,
+    and what is left of its jobs is written under that id. That is final, since the host's own UPDATEs have waited for
+    that transaction. Where it can't be looked up its jobs wait in memory.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        buffer: Buffer,
+        clock: DatabaseClock,
+        log: Logger,
+        *,
+        lock_wait_ms: int,
+        keep_meta: tuple[str, ...],
+        max_meta_bytes: int = META_BYTES,
+        error_messages: bool = False,
+        others: Callable[[], Held] | None = None,
+    ) -> None:
+        self.worker_id = worker_id
+        self.producer: UUID = uuid4()
+        self.producers = [self.producer]
+        self._sequence = 1
+        self._attempts: list[_Attempt] = []  # by sequence
+        self._written = False  # whether the transaction under way holds every attempt
+        self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
+        self._closed = False
+        self._others = others or buffer.held
+        self._buffer = buffer
+        self._clock = clock
+        self._full_wait_ms = self._lock_wait_ms = lock_wait_ms
+        self._facts = partial(
+            job_facts, keep_meta=keep_meta, max_meta_bytes=max_meta_bytes, error_messages=error_messages
+        )
+        self._log = log
+        self._warnings = RateLimited(log)
+
+    async def open(self, chancy: Chancy) -> None:
+        """Append the empty batch that shows that this producer exists. Never raises."""
+        attempt = self._cut([])
+        self._keep(attempt)
+        try:
+            async with (
+                chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
+                short_transaction(connection) as cursor,
+            ):
+                await self._append(cursor, tables(chancy.prefix), attempt)
+        except Exception as error:  # a worker must start whatever the log does
+            self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
+            return
+        self._confirm()
+
+    async def record(self, cursor: AsyncCursor[Any], prefix: str, jobs: Sequence[QueuedJob]) -> None:
+        """Write *jobs* in the caller's transaction, after a savepoint, which ends with it.
+
+        On any failure of ours the savepoint is rolled back and the jobs are saved all the same:
+        `take_saved` then buffers them.
+
+        Raises:
+            psycopg.OperationalError: The transaction is lost, or the savepoint could not be rolled back; the
+                host tries the whole again.
+        """
+        self._written = False
+        if cursor.connection.info.transaction_status == TransactionStatus.INERROR:
+            # Let the host try it again rather than commit nothing.
+            raise psycopg.OperationalError("the job update transaction is lost: a statement in it failed")
+        async with cursor.connection.cursor(row_factory=tuple_row) as own:
+            try:
+                await self._write(own, tables(prefix), list(jobs))
+            except Exception as error:  # our failure must not become the job's
+                await self._rollback(own, len(_without(list(jobs), self._recorded)), error)
+            else:
+                self._written = True
+
+    def take_saved(self, job: QueuedJob) -> None:
+        """Note that the host has saved *job*; buffer it if it was not recorded with it. Never raises."""
+        if self._written and any(job in attempt.jobs for attempt in self._attempts):
+            self._confirm()
+        if self._recorded.take(job):
+            return
+        for attempt in self._attempts:
+            if attempt.jobs.take(job):
+                attempt.saved.add(job)
+                return
+        try:
+            facts = self._facts([job])
+            self._buffer.record_job(facts.rows()[0], cut_meta=facts.cut_meta)
+        except Exception as error:  # on_job_updated must not raise into the host
+            self._buffer.count("rejected:job")
+            what = f"an update of job {job.id} ({job.func}) could not be recorded"
+            self._warnings.warn("job", f"{what}: {type(error).__name__}: {error}")
+
+    def held(self) -> Held:
+        """Count the job updates that the host has saved and that are in the log only if an unanswered COMMIT was."""
+        return +Held(job_updates=sum(len(attempt.saved) for attempt in self._attempts))
+
+    async def close(self, chancy: Chancy) -> None:
+        """Settle what is unconfirmed and append that the producer ends here.
+
+        Raises:
+            psycopg.Error: What prevented it; another call tries again.
+        """
+        if self._closed or (self._sequence == 1 and not self._attempts):  # it has ended, or never began
+            return
+        async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
+            names = tables(chancy.prefix)
+            for attempt in tuple(self._attempts):
+                await self._write_again(cursor, names, attempt, [])
+            await self._append(cursor, names, self._cut([]), closes=True)
+        self._attempts, self._closed = [], True
+
+    async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
+        new = _without(jobs, self._recorded)
+        if self._recorded:
+            # What the host does not come back with now, it never will.
+            self._recorded = _Bag(_without(jobs, _Bag(new)))
+        if not self._attempts:
+            async with one_trip(cursor.connection):
+                # The server is busy with this while the batch is made.
+                await cursor.execute("SAVEPOINT metrics_log")
+                if new:
+                    attempt = self._cut(new)
+                    await self._send(cursor, names, attempt)
+            if new:
+                self._keep(await self._receive(cursor, names, attempt))
+            return
+        await cursor.execute("SAVEPOINT metrics_log")
+        for attempt in tuple(self._attempts):
+            rest = _without(new, attempt.jobs)
+            back = _without(new, _Bag(rest))
+            try:
+                await self._write_again(cursor, names, attempt, back)
+            except psycopg.Error:
+                if back or cursor.connection.info.transaction_status != TransactionStatus.INTRANS:
+                    raise
+                # None of it is saved now, so it may stay unknown for as long as it must.
+            new = rest
+        if new:
+            self._keep(await self._append(cursor, names, self._cut(new)))
+
+    async def _write_again(
+        self, cursor: AsyncCursor[TupleRow], names: Tables, attempt: _Attempt, back: list[QueuedJob]
+    ) -> None:
+        """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
+        is_recut = len(back) < len(attempt.jobs)
+        again = self._cut(back, attempt) if is_recut else attempt
+        written = await self._append(cursor, names, again, earlier=attempt.batch.sha256 if is_recut else None)
+        if written is None:
+            self._settle(attempt)
+        else:
+            self._attempts[self._attempts.index(attempt)] = written
+
+    async def _append(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        attempt: _Attempt,
+        *,
+        earlier: bytes | None = None,
+        closes: bool = False,
+    ) -> _Attempt | None:
+        await self._send(cursor, names, attempt, earlier=earlier, closes=closes)
+        return await self._receive(cursor, names, attempt, earlier=earlier, closes=closes)
+
+    async def _send(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        attempt: _Attempt,
+        *,
+        earlier: bytes | None = None,
+        closes: bool = False,
+    ) -> None:
+        await send(
+            cursor,
+            names,
+            attempt.batch_id,
+            attempt.batch,
+            worker=self.worker_id,
+            closes=closes,
+            lock_wait_ms=self._lock_wait_ms,
+            earlier=earlier,
+        )
+
+    async def _receive(
+        self,
+        cursor: AsyncCursor[TupleRow],
+        names: Tables,
+        attempt: _Attempt,
+        *,
+        earlier: bytes | None = None,
+        closes: bool = False,
+    ) -> _Attempt | None:
+        """Return *attempt* as this transaction has written it; None if an earlier one had."""
+        appended = await self._appended(cursor)
+        if appended.state != "taken":
+            return attempt if appended.is_written else None
+        self._warnings.warn(
+            "conflict",
+            f"{attempt.batch_id} of job updates is recorded already, but this process never wrote it: "
+            "two processes must not share a producer, and this one takes a new id",
+        )
+        self.producer, self._sequence = uuid4(), 1
+        self.producers.append(self.producer)
+        moved = attempt._replace(batch_id=self._next_id())
+        self._sequence += 1
+        return await self._append(cursor, names, moved, closes=closes)
+
+    async def _appended(self, cursor: AsyncCursor[TupleRow]) -> Appended:
+        try:
+            appended = await receive(cursor)
+        except psycopg.Error:
+            self._wait_shorter()
+            raise
+        self._clock.see(appended.now)
+        if appended.state == "spilled":
+            self._wait_shorter()
+            self._warnings.warn("spill", f"job updates of worker {self.worker_id!r}: {appended.spill_note}")
+        else:
+            self._lock_wait_ms = self._full_wait_ms
+        return appended
+
+    def _wait_shorter(self) -> None:
+        self._lock_wait_ms = max(1, min(self._lock_wait_ms // 2, RETRY_WAIT_MS))
+
+    async def _rollback(self, cursor: AsyncCursor[TupleRow], how_many: int, error: Exception) -> None:
+        try:
+            await cursor.execute("ROLLBACK TO SAVEPOINT metrics_log; RELEASE SAVEPOINT metrics_log")
+        except psycopg.Error as failure:
+            # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
+            raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
+        others = spell(self._others() + self.held())
+        self._warnings.warn(
+            "record",
+            f"neither the log nor the spill table took {how_many:,} job updates of worker {self.worker_id!r}: they "
+            f"wait in memory beside {others}; if this process is killed before the database takes them, they are lost: "
+            f"{type(error).__name__}: {error}",
+            every_s=MEMORY_WARNING_S,
+        )
+
+    def _cut(self, jobs: list[QueuedJob], earlier: _Attempt | None = None) -> _Attempt:
+        """Make a batch of *jobs*: a new one, or what is left of an *earlier* one under its id."""
+        batch_id, saved = (earlier.batch_id, earlier.saved) if earlier else (self._next_id(), _Bag())
+        rows = saved.jobs() + jobs
+        return _Attempt(batch_id, encode(self._facts(rows) if rows else ()), _Bag(jobs), saved)
+
+    def _next_id(self) -> BatchId:
+        return BatchId(self._clock.today(), self.producer, self._sequence)
+
+    def _keep(self, attempt: _Attempt | None) -> None:
+        """Remember a new attempt, which uses its id up."""
+        if attempt is not None:
+            self._attempts.append(attempt)
+            self._sequence = attempt.batch_id.sequence + 1
+
+    def _confirm(self) -> None:
+        """The transaction that holds every attempt has committed."""
+        for attempt in tuple(self._attempts):
+            self._settle(attempt)
+        self._written = False
+
+    def _settle(self, attempt: _Attempt) -> None:
+        """The batch of *attempt* is in the log, with its jobs and those that were saved since."""
+        self._recorded = _Bag(self._recorded.jobs() + attempt.jobs.jobs()) if self._recorded else attempt.jobs
+        self._attempts.remove(attempt)
+        if attempt.saved:
+            self._log.info(
+                f"{len(attempt.saved):,} job updates of worker {self.worker_id!r} that waited in memory are written"
+            )
+
+
+def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:
+    """Return *jobs* less *gone*; a job that is there twice has to be gone twice."""
+    if not gone:
+        return jobs
+    left = _Bag(gone.jobs())
+    return [job for job in jobs if not left.take(job)]

@@ -1,0 +1,1 @@
+"""The log to files and back."""

@@ -1,0 +1,67 @@
+"""A place in the order, kept in a file, so that who follows the log goes on there after a restart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from chancy_metrics.events.decoding import fault_of
+from chancy_metrics.events.errors import Damaged, MetricsLogError
+from chancy_metrics.plugin.transfer.files import read_small, replace_text
+from chancy_metrics.projections.search.query import Place
+
+_PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
+
+
+def parse_place(text: str) -> Place:
+    """Return the place that *text* says: POSITION, or POSITION:INDEX.
+
+    Raises:
+        ValueError: It says none.
+    """
+    found = _PLACE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f"{text.strip()[:100]!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5"
+        )
+    return Place(int(found[1]), None if found[2] is None else int(found[2]))
+
+
+class CursorFile:
+    """The file; it always holds a whole place, whenever its writer is killed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: Place | None = None
+
+    def read(self) -> Place | None:
+        """Return the place that is kept; None where there is no file yet.
+
+        Raises:
+            Damaged: It holds something else.
+            MetricsLogError: It can't be read.
+        """
+        try:
+            self._kept = parse_place(read_small(self._path).decode())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MetricsLogError(f"the cursor in {str(self._path)!r} can't be used: {error}") from error
+        except ValueError as error:
+            where = f"the cursor in {str(self._path)!r}"
+            raise Damaged(f"can't be used: {fault_of(error)}", where=where, kind="cursor") from error
+        return self._kept
+
+    def write(self, place: Place) -> None:
+        """Keep *place* in the stead of the one before.
+
+        Raises:
+            MetricsLogError: The file can't be written.
+        """
+        if place == self._kept:
+            return
+        try:
+            replace_text(self._path, f"{place}\n")
+        except OSError as error:
+            raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: {error}") from error
+        self._kept = place

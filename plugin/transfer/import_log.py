@@ -1,0 +1,378 @@
+"""A file into a log that is empty, or is the beginning of the file's: positions, chain, days, producers, opening."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime
+from functools import partial
+from itertools import chain as chained
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import anyio
+import msgspec
+from anyio import to_thread
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.file import (
+    Batch,
+    Frame,
+    Gone,
+    GoneDay,
+    Header,
+    Opening,
+    Points,
+    Producer,
+    read_frames,
+)
+from chancy_metrics.events.transfer.guard import (
+    allow,
+    begin_importing,
+    end_importing,
+    is_importing,
+    take_back,
+    write_gone_days,
+    write_producers,
+)
+from chancy_metrics.events.transfer.rows import PAGE, Place, write_places
+from chancy_metrics.plugin.host.connection import database_now_us
+from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.plugin.transfer.import_check import Contents
+from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points
+from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_versions
+
+#: Seconds to go on trying for a lock that somebody holds.
+PATIENCE_S = 30
+_AGAIN_S = 0.1
+
+T = TypeVar("T")
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What came out of a file.
+
+    Attributes:
+        since: Position from which this run went on; 0 if it began.
+        position: Where the order ends now.
+        batches: How many came with this run, with their *events*.
+    """
+
+    since: int
+    position: int
+    batches: int
+    events: int
+    seconds: float
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """What an unfinished import had brought, and is gone."""
+
+    positions: int
+    batches: int
+    events: int
+    seconds: float
+
+
+class _State(NamedTuple):
+    """The end of the order, and whether an import has begun and not ended."""
+
+    position: int
+    chain: bytes
+    importing: bool
+
+
+class Import:
+    """One run. *beside* gives numbers to names while *connection* holds a transaction.
+
+    Attributes:
+        position: Where the order ends, as far as this run has brought it.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection[TupleRow],
+        beside: AsyncConnection[TupleRow],
+        names: Tables,
+        path: Path,
+        on_progress: Callable[[LedgerProgress], None] | None = None,
+    ) -> None:
+        self.position = 0
+        self._started = time.monotonic()
+        self._until = 0
+        self._connection = connection
+        self._beside = beside
+        self._names = names
+        self._path = path
+        self._on_progress = on_progress
+        self._frames = read_frames(path)
+        self._gone: list[GoneDay] = []
+        self._days: set[date] = set()
+        self._chain = b""
+        self._batches = 0
+        self._events = 0
+
+    async def run(self) -> Imported:
+        """Take everything that is in the file and not in the log yet.
+
+        Raises:
+            ImportRefused: The log has batches of its own, or the file is not what was written; the message says what
+                stays.
+        """
+        contents = Contents(self._path)
+        await to_thread.run_sync(contents.look_through)
+        header = await self._next()
+        assert isinstance(header, Header), "read_frames begins with one"
+        self._until = header.position
+        frame = await self._read_days()
+        async with short_transaction(self._connection) as cursor:
+            state = await _lock_head(cursor, self._names)
+        if not state.importing:
+            if state.position and (state.position, state.chain) == (header.position, header.chain):
+                return Imported(state.position, state.position, 0, 0, 0.0)
+            if state.position:
+                raise ImportRefused(
+                    f"the log of this database has {state.position} positions of its own: {self._path} can only be "
+                    "taken into a database whose log is empty"
+                )
+            await self._check_database(contents)
+            await self._close_gone()
+            frame = await self._begin(frame)
+            for one in self._gone:
+                await remove_day(self._connection, self._names, one.day)  # or a later clean-up does
+        while isinstance(frame, Opening | Points | Producer):  # of an earlier run: it came with the mark
+            frame = await self._next()
+        self.position, self._chain = state.position, state.chain
+        await self._take(frame)
+        await _patiently(self._end)
+        took_s = round(time.monotonic() - self._started, 3)
+        return Imported(state.position, self.position, self._batches, self._events, took_s)
+
+    async def _next(self) -> Frame | None:
+        return await to_thread.run_sync(next, self._frames, None)
+
+    async def _check_database(self, contents: Contents) -> None:
+        """Check what this database says of the file, before anything is changed.
+
+        Raises:
+            ImportRefused: A day of its batches has left the log here, or its opening goes past the clock here.
+        """
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT day FROM {days} WHERE state <> 'attached' AND day = ANY(%(days)s) LIMIT 1").format(
+                    days=self._names.days
+                ),
+                {"days": sorted(contents.days)},
+            )
+            row = await cursor.fetchone()
+            now_us = await database_now_us(cursor)
+        if row is not None:
+            raise ImportRefused(f"{row[0]} has left the log of this database: it can't take that day's batches")
+        horizons = contents.opening.horizons if contents.opening is not None else {}
+        if late := [f"{name} {at}" for name, at in horizons.items() if at * 1_000_000 > now_us]:
+            raise ImportRefused(
+                f"the points of {self._path} begin in the future of this database's clock ({', '.join(late)} s): set "
+                "the clock right, or export again where it is"
+            )
+
+    async def _read_days(self) -> Frame | None:
+        """Read the days that are gone; return the frame behind them."""
+        while isinstance(frame := await self._next(), GoneDay):
+            if not self._gone or self._gone[-1].day != frame.day:
+                self._gone.append(frame)
+        return frame
+
+    async def _close_gone(self) -> None:
+        """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
+        async with short_transaction(self._connection) as cursor:
+            attached = set(await attached_days(cursor, self._names))
+            today = datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC).date()
+        for one in self._gone:
+            if one.day >= today:
+                raise ImportRefused(
+                    f"{self._path} is without the batches of {one.day}, and that day is not over in this database, "
+                    "where it would be closed: import it after that day"
+                )
+            if one.day in attached:
+                await _patiently(partial(self._close, one.day))
+
+    async def _close(self, day: date) -> None:
+        if await close_day(self._connection, self._names, day):
+            raise errors.LockNotAvailable
+        async with short_transaction(self._connection) as cursor:
+            await cursor.execute(
+                sql.SQL("SELECT 1 FROM {log} WHERE day = %(day)s LIMIT 1").format(log=self._names.log), {"day": day}
+            )
+            if await cursor.fetchone():
+                raise ImportRefused(f"this database has batches of {day}, a day that has left the log in {self._path}")
+
+    async def _begin(self, frame: Frame | None) -> Frame | None:
+        """Mark the import as begun, and bring all that comes before the places; return the first frame behind that.
+
+        One transaction: with the mark it is all there.
+        """
+        async with AsyncExitStack() as stack:
+            cursor, versions = await _patiently(partial(self._hold, stack))
+            await write_gone_days(cursor, self._names, self._gone)
+            opening: Opening | None = None
+            names = Names(self._beside, self._names)
+            try:
+                while isinstance(frame, Opening | Points | Producer):
+                    if isinstance(frame, Points):
+                        await write_points(cursor, self._names, frame, names)
+                    elif isinstance(frame, Opening):
+                        opening = frame
+                    frame = await self._next()
+                if opening is not None:
+                    await begin_with(cursor, self._names, opening, versions)
+            except (errors.IntegrityError, errors.DataError, OverflowError) as error:
+                raise ImportRefused(f"the opening in {self._path} can't be taken, and nothing was: {error}") from error
+            return frame
+
+    async def _hold(self, stack: AsyncExitStack) -> tuple[AsyncCursor[TupleRow], list[Version]]:
+        """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
+        async with AsyncExitStack() as mine:
+            cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
+            state = await _lock_head(cursor, self._names)
+            if state.position or state.importing:
+                raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
+            versions = await _lock_versions(cursor, self._names)
+            await begin_importing(cursor, self._names)
+            await cursor.execute("SET LOCAL lock_timeout = 0")
+            stack.push_async_exit(mine.pop_all())
+            return cursor, versions
+
+    async def _take(self, frame: Frame | None) -> None:
+        """Bring the places past the end of the order, piece by piece, each in a transaction."""
+        gone = {one.day for one in self._gone}
+        frames = chained([] if frame is None else [frame], self._frames)
+        pieces = genuine_places(frames, self.position, self._chain, gone, self._path)
+        while piece := await to_thread.run_sync(next, pieces, None):
+            await self._take_piece(piece)
+            if self._on_progress is not None:
+                rate = self._events / max(time.monotonic() - self._started, 1e-9)
+                self._on_progress(LedgerProgress(self.position, self._until, self._events, rate))
+
+    async def _take_piece(self, piece: Sequence[Place]) -> None:
+        wanted = {place.batch_id.day for place in piece if place.row is not None}
+        for day in sorted(wanted - self._days):
+            await _patiently(partial(self._make_day, day))
+        self._days |= wanted
+        try:
+            async with short_transaction(self._connection) as cursor:
+                await allow(cursor)
+                await write_places(cursor, self._names, piece, after=self.position, chain=self._chain)
+        except (errors.IntegrityError, errors.DataError, OverflowError) as error:
+            raise ImportRefused(
+                f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
+                f"them stay: {error}; `chancy-metrics audit import --abandon` takes them back"
+            ) from error
+        self.position, self._chain = piece[-1].position, piece[-1].chain
+        self._batches += sum(place.row is not None for place in piece)
+        self._events += sum(place.events for place in piece if place.row is not None)
+
+    async def _make_day(self, day: date) -> None:
+        await make_days(self._connection, self._names, today=day, ahead=0)
+        async with short_transaction(self._connection) as cursor:
+            if day in await attached_days(cursor, self._names):
+                return
+            await cursor.execute(
+                sql.SQL("SELECT 1 FROM {days} WHERE day = %(day)s").format(days=self._names.days), {"day": day}
+            )
+            if await cursor.fetchone():
+                raise ImportRefused(f"{day} has left the log of this database: it can't take that day's batches")
+        raise errors.LockNotAvailable
+
+    async def _end(self) -> None:
+        """Bring the producers, who stand where the order ends only now, and take the mark away."""
+        prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
+        frames = (frame for frame in prologue if isinstance(frame, Producer))
+        async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+            state = await _lock_head(cursor, self._names)
+            if state != (self.position, self._chain, True):
+                raise ImportRefused("the import was taken back, or ended, by somebody else meanwhile")
+            while some := await to_thread.run_sync(list, islice(frames, PAGE)):
+                await write_producers(cursor, self._names, some)
+            await end_importing(cursor, self._names)
+
+
+async def abandon(connection: AsyncConnection[TupleRow], names: Tables) -> Abandoned:
+    """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
+
+    One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
+    next fold. Who reads the order waits for the end of this; who appends does not.
+
+    Raises:
+        MetricsLogError: No import is unfinished, or a lock could not be had.
+    """
+    started = time.monotonic()
+    for day in await _days_half_gone(connection, names):
+        await _patiently(partial(_remove, connection, names, day))
+    positions, batches, events = await _patiently(partial(_abandon, connection, names))
+    return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
+
+
+async def _abandon(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[int, int, int]:
+    async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
+        state = await _lock_head(cursor, names)
+        if not state.importing:
+            raise MetricsLogError("no import into this database is unfinished: there is nothing to abandon")
+        await _lock_versions(cursor, names)
+        await end_importing(cursor, names)
+        await cursor.execute("SET LOCAL lock_timeout = 0")
+        found = await take_back(cursor, names)
+        await empty_versions(cursor, names)
+    return found
+
+
+async def _days_half_gone(connection: AsyncConnection[TupleRow], names: Tables) -> list[date]:
+    """Return the days an unfinished import called gone whose partitions are still there."""
+    async with short_transaction(connection) as cursor:
+        if not await is_importing(cursor, names):
+            return []
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
+        return [row[0] for row in await cursor.fetchall()]
+
+
+async def _remove(connection: AsyncConnection[TupleRow], names: Tables, day: date) -> None:
+    if await remove_day(connection, names, day):
+        raise errors.LockNotAvailable
+
+
+async def _lock_head(cursor: AsyncCursor[TupleRow], names: Tables) -> _State:
+    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=names.head))
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return _State(row[0], bytes(row[1]), await is_importing(cursor, names))
+
+
+async def _lock_versions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Version]:
+    """Lock the opening and all versions; return those that are not dropped."""
+    await lock_version(cursor, names, OPENING, wait=True)
+    versions = [one for one in await read_versions(cursor, names) if one.status != "dropped"]
+    for one in versions:
+        await lock_version(cursor, names, one.version, wait=True)
+    return versions
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do *work* again while somebody holds a lock that it needs, for a while."""
+    started = time.monotonic()
+    while True:
+        try:
+            return await work()
+        except errors.LockNotAvailable:
+            if time.monotonic() - started >= PATIENCE_S:
+                raise MetricsLogError(
+                    f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
+                ) from None
+        await anyio.sleep(_AGAIN_S)

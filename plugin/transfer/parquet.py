@@ -1,0 +1,226 @@
+"""Events as Parquet files, a folder a day, each file whole or not there; a folder goes on where it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from chancy_metrics.events.decoding import decode_as
+from chancy_metrics.events.errors import Damaged, MetricsLogError
+from chancy_metrics.plugin.host.escape import json_line
+from chancy_metrics.plugin.transfer.cursor_file import parse_place
+from chancy_metrics.plugin.transfer.files import create_anew, lock_folder, read_small, replace, replace_text, sync_file
+from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.scan import Page
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+except ImportError as error:
+    raise MetricsLogError(
+        "Parquet files are written by pyarrow, which is not installed: pip install 'chancy-metrics[parquet]'"
+    ) from error
+
+#: Rows held in memory until they are written together, and events that are made columns together.
+GROUP_ROWS = 50_000
+COLUMN_ROWS = 1_000
+#: Events and days after which the files are ended and the place is kept; what a kill can cost in work.
+PART_EVENTS = 1_000_000
+PART_DAYS = 16
+#: Readers of a folder leave out names with an underscore.
+_STATE = "_place.json"
+
+_TIME = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("at", _TIME, nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("worker", pa.string(), nullable=False),
+        pa.field("producer", pa.string(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("unit", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("job_id", pa.string()),
+        pa.field("func", pa.string()),
+        pa.field("queue", pa.string()),
+        pa.field("state", pa.string()),
+        pa.field("attempt", pa.int64()),
+        pa.field("error", pa.string()),
+        pa.field("created_at", _TIME),
+        pa.field("scheduled_at", _TIME),
+        pa.field("started_at", _TIME),
+        pa.field("completed_at", _TIME),
+        pa.field("run_s", pa.float64()),
+        pa.field("wait_s", pa.float64()),
+        pa.field("meta", pa.string()),
+    ]
+)
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a folder holds, and up to where."""
+
+    selection: dict[str, str | int | list[str] | dict[str, int | None] | None]
+    place: str
+
+
+_decoder = msgspec.json.Decoder(_State)
+
+
+class _Writer(NamedTuple):
+    """A day's file while it is written."""
+
+    file: BinaryIO
+    parquet: pq.ParquetWriter
+
+
+class Export:
+    """Pages on their way into a folder.
+
+    Files are written beside their names and get them when they are whole; then the place is kept. Whoever is killed
+    between the two writes the same files again the next time, under the same names, so no event is there twice.
+
+    Attributes:
+        place: Behind what is in the folder; where to go on.
+        events: How many were written, into so many *files*.
+    """
+
+    def __init__(self, folder: Path, selection: Selection) -> None:
+        self._folder = folder
+        self._selection: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(selection))
+        self.place = selection.place
+        self.events = 0
+        self.files = 0
+        self._begun = self._seen = self.place
+        self._waiting: dict[date, list[Event]] = {}
+        self._tables: dict[date, list[pa.Table]] = {}
+        self._rows = self._part_events = 0
+        self._writers: dict[date, _Writer] = {}
+        self._lock: int | None = None
+
+    def __enter__(self) -> Export:
+        """Take the folder.
+
+        Raises:
+            AlreadyRunning: Another process writes into it.
+            MetricsLogError: It holds what another selection matched, or its place can't be read.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self._folder)
+        try:
+            self.place = self._begun = self._seen = self._read_state() or self.place
+        except MetricsLogError:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for day, writer in self._writers.items():
+            writer.parquet.close()
+            writer.file.close()
+            self._unfinished(day).unlink(missing_ok=True)
+        self._writers.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def write(self, page: Page) -> None:
+        """Take a page; ends the files now and then."""
+        for event in page.events:
+            waiting = self._waiting.setdefault(event.at.date(), [])
+            waiting.append(event)
+            if len(waiting) == COLUMN_ROWS:
+                self._make_columns(event.at.date())
+        self._seen = page.place
+        self._rows += len(page.events)
+        self._part_events += len(page.events)
+        if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:
+            self.finish()
+        elif self._rows >= GROUP_ROWS:
+            for day in self._days:
+                self._write_group(day)
+            self._rows = 0
+
+    def finish(self) -> None:
+        """Make the files whole and keep the place."""
+        for day in sorted(self._days):
+            self._write_group(day)
+            writer = self._writers.pop(day)
+            writer.parquet.close()
+            with writer.file as file:
+                sync_file(file)
+            replace(self._unfinished(day), self._folder_of(day) / f"{self._name}.parquet")
+            self.files += 1
+        self.events += self._part_events
+        self._rows = self._part_events = 0
+        if self._seen != self.place or not (self._folder / _STATE).exists():
+            state = _State(self._selection, str(self._seen))
+            replace_text(self._folder / _STATE, json_line(state) + "\n")
+        self.place = self._begun = self._seen
+
+    @property
+    def _days(self) -> set[date]:
+        return {*self._waiting, *self._tables, *self._writers}
+
+    def _make_columns(self, day: date) -> None:
+        """Events take many times the memory of their columns."""
+        self._tables.setdefault(day, []).append(as_table(self._waiting.pop(day)))
+
+    def _write_group(self, day: date) -> None:
+        if day in self._waiting:
+            self._make_columns(day)
+        if day not in self._tables:
+            return
+        if day not in self._writers:
+            self._folder_of(day).mkdir(parents=True, exist_ok=True)
+            file = create_anew(self._unfinished(day))
+            self._writers[day] = _Writer(file, pq.ParquetWriter(file, SCHEMA, compression="zstd"))
+        self._writers[day].parquet.write_table(pa.concat_tables(self._tables.pop(day)))
+
+    def _folder_of(self, day: date) -> Path:
+        return self._folder / f"day={day.isoformat()}"
+
+    def _unfinished(self, day: date) -> Path:
+        return self._folder_of(day) / f".{self._name}.unfinished"
+
+    @property
+    def _name(self) -> str:
+        """Files are named after the place behind which they begin."""
+        index = "end" if self._begun.index is None else f"{self._begun.index:09}"
+        return f"part-{self._begun.position:018}-{index}"
+
+    def _read_state(self) -> Place | None:
+        path = self._folder / _STATE
+        try:
+            state = decode_as(_decoder, read_small(path), "place of a folder")
+            place = parse_place(state.place)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, Damaged) as error:
+            raise MetricsLogError(f"{str(path)!r} does not say up to where its folder goes: {error}") from error
+        if state.selection != self._selection:
+            raise MetricsLogError(
+                f"{str(self._folder)!r} holds the events of another selection, {json_line(state.selection)}: choose "
+                "another folder, or the same options again, to which only what is new is added"
+            )
+        return place
+
+
+def as_table(events: Sequence[Event]) -> pa.Table:
+    """Events as a table of `SCHEMA`; what an event does not have is null."""
+    columns = {name: [getattr(event, name) for event in events] for name in SCHEMA.names}
+    columns["producer"] = [str(event.producer) for event in events]
+    columns["job_id"] = [None if event.job_id is None else str(event.job_id) for event in events]
+    columns["error"] = [event.error or None for event in events]
+    columns["meta"] = [json_line(event.meta) if event.meta else None for event in events]
+    return pa.table(columns, schema=SCHEMA)

@@ -1,0 +1,154 @@
+"""Keeps the tables in shape: days ahead, what expired, days past their time, table sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.expiry import (
+    forget_days,
+    forget_positions,
+    forget_producers,
+    forget_sessions,
+    forget_set_aside,
+)
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
+from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.plugin.host.connection import DatabaseClock, database_now_us, own_connection
+from chancy_metrics.plugin.host.options import Options
+from chancy_metrics.plugin.worker.retention import first_kept_day, prune
+from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.versions.expiry import PIECE, UnusedNames, drop_versions, expire
+from chancy_metrics.projections.versions.horizons_ahead import mend
+from chancy_metrics.projections.versions.lag import newest_appended_us
+from chancy_metrics.projections.versions.left_out import forget_left_out
+
+#: More series than this are an alarm: most likely an id or a user's name has got into a key.
+SERIES_ALARM = 100_000
+#: The dashboard's card of the built-in's table; ours are summed under its name.
+DASHBOARD_NAME = "metrics"
+#: The database's clock is believed so far past the newest batch.
+_IDLE_US = 3_600_000_000
+
+
+class Maintenance:
+    """Work that one process does now and then; it remembers how far it has looked through the names."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._names = UnusedNames()
+
+    async def clean(
+        self, connection: AsyncConnection[TupleRow], names: Tables, *, now_us: int | None = None
+    ) -> int | None:
+        """Delete what expired and let a log day go that is past its time, in bounded pieces.
+
+        Args:
+            connection: An autocommit one outside a transaction.
+            now_us: The time to go by; the database's by default.
+
+        Returns:
+            How many rows went, those of the log's day not counted; None if none did.
+        """
+        options = self._options
+        latest = await believed_now_us(connection, names)
+        now = latest if now_us is None else now_us
+        # Horizons only rise, so they go by no other clock.
+        kept = horizons(min(now, latest), options.max_points, options.maximum_metric_age)
+        forgotten = first_kept_day(now, options.maximum_metric_age)
+        removed = await expire(connection, names, kept)
+        removed += await drop_versions(connection, names, now_us=now)
+        removed += await self._names.delete(connection, names)
+        async with short_transaction(connection) as cursor:
+            removed += await forget_producers(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_sessions(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_set_aside(cursor, names, before=forgotten, piece=PIECE)
+        async with short_transaction(connection) as cursor:
+            removed += await forget_positions(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_days(cursor, names, before=forgotten)
+            removed += await forget_left_out(cursor, names, piece=PIECE)
+        await prune(connection, names, options.rules, now_us=now, log_retention_s=options.log_retention)
+        keeps = horizons(latest, options.max_points, options.maximum_metric_age)
+        await mend(connection, names, options.rules, keeps, now_s=latest // 1_000_000)
+        return removed or None
+
+
+async def believed_now_us(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+    """The database's clock, microseconds since 1970, but not long past the newest batch in the order.
+
+    A clock that jumps ahead lets nothing expire before something was recorded by it. While workers run, something is
+    recorded each `collection_interval`.
+    """
+    async with short_transaction(connection) as cursor:
+        now_us = await database_now_us(cursor)
+        newest_us = await newest_appended_us(cursor, names)
+    return now_us if newest_us is None else min(now_us, newest_us + _IDLE_US)
+
+
+async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
+    """Fold again what horizons that are ahead hide; a sentence for each version of which something was hidden."""
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection:
+        now_us = await believed_now_us(connection, names)
+        kept = horizons(now_us, options.max_points, options.maximum_metric_age)
+        return await mend(connection, names, options.rules, kept, now_s=now_us // 1_000_000)
+
+
+async def make_days_ahead(connection: AsyncConnection[TupleRow], names: Tables, clock: DatabaseClock) -> None:
+    """Make the log's partitions of today and the weeks ahead."""
+    await clock.ask(connection.cursor())
+    await make_days(connection, names, today=clock.today(), ahead=DAYS_AHEAD)
+
+
+async def series_count(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+    """How many series there are; exact up to the alarm, which is all it is for."""
+    cursor = await connection.execute(
+        sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {series} LIMIT {limit}) AS s").format(
+            series=names.series, limit=sql.Literal(SERIES_ALARM + 1)
+        )
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def table_sizes(connection: AsyncConnection[TupleRow], chancy: Chancy) -> dict[str, tuple[int, int, int]]:
+    """Return total, table and index bytes of Chancy's tables and every plugin's, by name without the prefix.
+
+    Partitions count for their table, a table that is not there is left out, and "metrics" is the sum of ours.
+    """
+    wanted = {"jobs", "queues", "workers", "leader", "queue_rate_limits"}
+    for plugin in chancy.plugins.values():
+        wanted.update(plugin.get_tables() if hasattr(plugin, "get_tables") else ())
+    async with short_transaction(connection) as cursor:
+        sizes = await _sizes(cursor, chancy.prefix, wanted | set(TABLES))
+    ours = [sizes[name] for name in TABLES if name in sizes]
+    if ours:
+        sizes[DASHBOARD_NAME] = (sum(s[0] for s in ours), sum(s[1] for s in ours), sum(s[2] for s in ours))
+    return sizes
+
+
+async def _sizes(cursor: AsyncCursor[TupleRow], prefix: str, wanted: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    await cursor.execute(
+        """
+        SELECT n.name, sum(pg_total_relation_size(t.relid))::bigint, sum(pg_relation_size(t.relid))::bigint,
+            sum(pg_indexes_size(t.relid))::bigint
+        FROM unnest(%(names)s::text[], %(quoted)s::text[]) AS n (name, quoted)
+        CROSS JOIN LATERAL (
+            SELECT p.relid
+            FROM pg_partition_tree(to_regclass(n.quoted)) AS p
+            UNION
+            SELECT to_regclass(n.quoted)
+        ) AS t
+        WHERE t.relid IS NOT NULL
+        GROUP BY n.name
+        """,
+        {
+            "names": sorted(wanted),
+            "quoted": [sql.Identifier(f"{prefix}{name}").as_string(cursor) for name in sorted(wanted)],
+        },
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in await cursor.fetchall() if row[1] is not None}

@@ -1,0 +1,40 @@
+"""Runs the migrations, one process at a time, and makes the log's first days."""
+
+from __future__ import annotations
+
+from chancy import Chancy
+from chancy.migrate import Migrator
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
+from chancy_metrics.events.schema import tables
+from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
+
+#: How long a migration may think between two statements.
+_STEP_MS = 60_000
+
+
+async def migrate(chancy: Chancy, migrator: Migrator, clock: DatabaseClock, *, to_version: int | None) -> None:
+    """Migrate under an advisory lock, so that several at once do it one after the other."""
+    names = tables(chancy.prefix)
+    async with own_connection(chancy) as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            chancy.log.warning(
+                f"metrics: this database is encoded in {encoding}, which can't hold every key: a batch with one it "
+                "can't hold is recorded and left out of the numbers, which `status` counts. UTF8 holds every key"
+            )
+        async with short_transaction(connection, idle_timeout_ms=_STEP_MS) as cursor:
+            await cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))", {"key": f"{chancy.prefix}{migrator.key}"}
+            )
+            await migrator.migrate(connection, to_version=to_version)
+        now = await connection.execute(
+            "SELECT clock_timestamp(), to_regclass(%(log)s) IS NOT NULL",
+            {"log": names.log.as_string(connection)},
+            binary=True,
+        )
+        row = await now.fetchone()
+        if row is not None and row[1]:
+            clock.see(row[0])
+            await make_days(connection, names, today=clock.today(), ahead=DAYS_AHEAD)

@@ -1,0 +1,223 @@
+"""Log days past their time: into the opening and out of the log, oldest first, or the reason why not yet."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from chancy import Chancy
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
+from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.connection import database_now_us, own_connection
+from chancy_metrics.plugin.host.options import Options
+from chancy_metrics.plugin.transfer.archive import archive_day
+from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions.baseline import refusal, take_in
+
+_IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
+
+#: How late a log day may be, and how long after another one the next of many may go.
+LATE = timedelta(days=1)
+BETWEEN_DAYS = timedelta(hours=1)
+
+
+class PrunedDay(msgspec.Struct, frozen=True):
+    """What became of a log day that is past its time.
+
+    Attributes:
+        state: Where it is now: "attached" to the log, "closed" to new batches, in the "opening", or "gone".
+        size_bytes: What its partition took, or takes until it is gone.
+        blocker: Why it did not go, or would not, in a sentence; "" if it went, or would.
+    """
+
+    day: date
+    state: str
+    size_bytes: int
+    blocker: str
+
+
+class DueDay(msgspec.Struct, frozen=True):
+    """The oldest log day that is past its time; times are UTC.
+
+    Attributes:
+        state: Where it is: "attached" to the log, "closed" to new batches, or in the "opening"; *since* when.
+        due_at: When its time was over.
+        days: How many are past theirs, with this one.
+        last_gone_at: When a day before it went into the opening or out of the log; None if none has.
+        blocker: What keeps it, in a sentence; "" if nothing is known to.
+    """
+
+    day: date
+    state: str
+    since: datetime
+    due_at: datetime
+    days: int
+    last_gone_at: datetime | None
+    blocker: str
+
+    def hangs(self, now: datetime) -> bool:
+        """Whether it should have gone long ago; not where nothing keeps it and many go one after the other."""
+        if now - self.due_at <= LATE:
+            return False
+        return bool(self.blocker) or self.last_gone_at is None or now - self.last_gone_at > BETWEEN_DAYS
+
+    @property
+    def reason(self) -> str:
+        """What keeps it, as far as that is known."""
+        return self.blocker or "no worker cleans up, or an open transaction holds it: `chancy-metrics prune` says which"
+
+    def __str__(self) -> str:
+        which = f"{self.day} is" if self.days == 1 else f"{self.days} days, the oldest {self.day}, are"
+        return f"{which} due to leave the log since {self.due_at:%Y-%m-%d %H:%M %Z}, and {self._place}"
+
+    @property
+    def _place(self) -> str:
+        since = "" if self.state == "attached" else f" since {self.since:%Y-%m-%d %H:%M %Z}"
+        return {"opening": "in the opening", "attached": "still attached"}.get(self.state, self.state) + since
+
+
+async def prune(
+    connection: AsyncConnection[TupleRow],
+    names: Tables,
+    rules: RuleSet,
+    *,
+    now_us: int,
+    log_retention_s: float,
+    dry_run: bool = False,
+    most: int = 1,
+    archive: Path | None = None,
+) -> list[PrunedDay]:
+    """Let up to *most* log days go that ended longer than *log_retention_s* ago, oldest first.
+
+    Each goes in steps that are transactions of their own, so whatever ends one, the next call goes on there. A
+    day that can't go keeps the later ones, since the opening has no holes in it.
+
+    Args:
+        connection: An autocommit one outside a transaction.
+        dry_run: Change nothing; say of every such day what would become of it.
+        archive: A folder each day is written out to before it goes; one that can't be written out stays.
+    """
+    async with short_transaction(connection) as cursor:
+        due = await days_before(cursor, names, first_kept_day(now_us, log_retention_s))
+        if due and await is_importing(cursor, names):
+            return [PrunedDay(*due[0], _IMPORTING)]
+        if dry_run:
+            return [PrunedDay(*day, await _blocker(cursor, names, rules, day.day, day.state)) for day in due]
+    pruned = []
+    for day in due[:most]:
+        pruned.append(await _retire(connection, names, rules, day, archive))
+        if pruned[-1].blocker:
+            break
+    return pruned
+
+
+async def prune_all(
+    chancy: Chancy,
+    options: Options,
+    *,
+    dry_run: bool = False,
+    archive: Path | None = None,
+    keep_s: float | None = None,
+) -> list[PrunedDay]:
+    """Let every log day go that is past its time; the last one returned may have a blocker, and keeps the rest.
+
+    Args:
+        archive: A folder each day is written out to before it goes.
+        keep_s: Seconds the log is kept; `log_retention` by default.
+    """
+    pruned: list[PrunedDay] = []
+    async with reading(chancy) if dry_run else own_connection(chancy) as connection:
+        now = await database_now_us(connection.cursor())
+        while True:
+            some = await prune(
+                connection,
+                tables(chancy.prefix),
+                options.rules,
+                now_us=now,
+                log_retention_s=options.log_retention if keep_s is None else keep_s,
+                dry_run=dry_run,
+                archive=archive,
+            )
+            pruned += some
+            if dry_run or not some or some[-1].blocker:
+                return pruned
+
+
+async def oldest_due(
+    cursor: AsyncCursor[TupleRow], names: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
+) -> DueDay | None:
+    """Return the day that `prune` would let go first, and what keeps it; None where none is past its time."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT day, state, changed_at, count(*) OVER (), (
+                SELECT max(changed_at) FROM {days} WHERE state IN ('opening', 'gone')
+            )
+            FROM {days}
+            WHERE day < %(end)s
+                AND state <> 'gone'
+            ORDER BY day
+            LIMIT 1
+            """
+        ).format(days=names.days),
+        {"end": first_kept_day(now_us, log_retention_s)},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    day, state, since, days, last_gone_at = row
+    return DueDay(
+        day=day,
+        state=state,
+        since=since.astimezone(UTC),
+        due_at=datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, seconds=log_retention_s),
+        days=days,
+        last_gone_at=last_gone_at and last_gone_at.astimezone(UTC),
+        blocker=await _blocker(cursor, names, rules, day, state),
+    )
+
+
+def first_kept_day(now_us: int, kept_s: float) -> date:
+    """The oldest day of which less than *kept_s* seconds have passed since its end."""
+    return (datetime.fromtimestamp(now_us / 1_000_000, UTC) - timedelta(seconds=kept_s)).date()
+
+
+async def _blocker(cursor: AsyncCursor[TupleRow], names: Tables, rules: RuleSet, day: date, state: str) -> str:
+    return "" if state == "opening" else await refusal(cursor, names, rules, day)
+
+
+async def _retire(
+    connection: AsyncConnection[TupleRow], names: Tables, rules: RuleSet, due: LogDay, archive: Path | None
+) -> PrunedDay:
+    day, state, size_bytes = due
+    if state == "attached":
+        if reason := await close_day(connection, names, day):
+            return PrunedDay(day, state, size_bytes, reason)
+        state = "closed"
+    if archive is not None and size_bytes and (reason := await _archive(connection, names, rules, due, archive)):
+        return PrunedDay(day, state, size_bytes, reason)
+    if state == "closed":
+        if reason := await take_in(connection, names, rules, day):
+            return PrunedDay(day, state, size_bytes, reason)
+        state = "opening"
+    if reason := await remove_day(connection, names, day):
+        return PrunedDay(day, state, size_bytes, reason)
+    return PrunedDay(day, "gone", size_bytes, "")
+
+
+async def _archive(
+    connection: AsyncConnection[TupleRow], names: Tables, rules: RuleSet, due: LogDay, folder: Path
+) -> str:
+    """Write the day out; what can't go yet is not written, since batches of it may wait for their place."""
+    if due.state != "opening":
+        async with short_transaction(connection) as cursor:
+            if reason := await refusal(cursor, names, rules, due.day):
+                return reason
+    return await archive_day(connection, names, due.day, folder)
