@@ -16,6 +16,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.health.completeness import Completeness, recent_completeness
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, at_pace, room, work
+from chancy_metrics.plugin.http.response import BoundedResponse
 from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.http.series import index_of
 from chancy_metrics.plugin.metrics import Metrics, metrics_of, reader_of
@@ -57,7 +58,7 @@ class MetricsApiPlugin(ApiPlugin):
             await reader_of(chancy).copy()  # all of it, as before: a list of a part would be wrong here
         except MetricsLogError as error:
             return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
-        return Response(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")
+        return BoundedResponse(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")
 
     @staticmethod
     @requires(["authenticated"])
@@ -88,7 +89,7 @@ class MetricsApiPlugin(ApiPlugin):
             return Response(msgspec.json.encode({"title": str(error)}), 422, media_type="application/json")
         except MetricsLogError as error:
             return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
-        return Response(await work(chancy, _window, result, complete), media_type="application/json")
+        return BoundedResponse(await work(chancy, _window, result, complete), media_type="application/json")
 
 
 def _categories(index: SeriesIndex) -> bytes:

@@ -14,6 +14,8 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chancy_metrics.plugin.http.response import BoundedResponse
+
 PAGE = Path(__file__).parent / "page"
 SHELL = "index.html"
 PLOTLY = "plotly.min.js"
@@ -76,8 +78,8 @@ async def send_file(request: Request, name: str) -> Response:
     if is_known(tag, _field(request, "if-none-match")):
         return Response(status_code=304, headers=headers)
     if zipped:
-        return Response(file.zipped, headers=headers | {"Content-Encoding": "gzip"}, media_type=file.media_type)
-    return Response(file.body, headers=headers, media_type=file.media_type)
+        return BoundedResponse(file.zipped, headers=headers | {"Content-Encoding": "gzip"}, media_type=file.media_type)
+    return BoundedResponse(file.body, headers=headers, media_type=file.media_type)
 
 
 def takes_gzip(accepted: str) -> bool:

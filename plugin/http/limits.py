@@ -14,7 +14,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.off_loop import Pace, paced
 
 #: Connections of one process with which requests are answered, and requests that may wait for one, each so long.
-MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 10.0
+MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 6.0
 #: Requests of these that may decode batches of the log, each in a thread.
 MOST_DECODING = 2
 #: What a client is told to wait before it tries again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -21,6 +22,10 @@ from chancy_metrics.plugin.http.answers import ANSWERS, Answer
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
+from chancy_metrics.plugin.http.response import BoundedResponse
+
+#: Seconds until an answer is there or refused: who went away takes no room for longer, and no stop waits for longer.
+ANSWER_S = 12.0
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -51,7 +56,9 @@ def _answering(answer: Answer) -> Endpoint:
         try:
             given = Parameters(request.query_params.multi_items(), request.path_params)
             with needs_schema(tables(chancy.prefix)):
-                return _json(await answer(chancy, given))
+                async with asyncio.timeout(ANSWER_S):
+                    found = await answer(chancy, given)
+            return _json(found)
         except WrongParameter as error:
             return _json({"title": str(error), "parameter": error.parameter, "allowed": error.allowed}, 422)
         except UnknownSeries as error:
@@ -60,6 +67,9 @@ def _answering(answer: Answer) -> Endpoint:
             return _json({"title": str(error)}, 409)
         except Busy as error:
             return _json({"title": str(error)}, 503, {"Retry-After": str(RETRY_S)})
+        except TimeoutError:
+            late = f"an answer takes {ANSWER_S:g} s here at the most: ask for less, or a command, which has no limit"
+            return _json({"title": late}, 503)
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
         except psycopg.OperationalError as error:
@@ -70,7 +80,7 @@ def _answering(answer: Answer) -> Endpoint:
 
 def _json(body: object, status: int = 200, more: Mapping[str, str] | None = None) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(more or {})}
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+    return BoundedResponse(msgspec.json.encode(body), status, headers, "application/json")
 
 
 def _route(path: str, endpoint: Endpoint, name: str) -> RouteT:
