@@ -23,6 +23,9 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module
 from chancy_metrics.plugin.audit.seal import Checked, check, seal
+from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.health.dead_letters import discard
+from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune
@@ -48,6 +51,11 @@ async def some_batches(connection: Connection, names: Tables, how_many: int = 8)
 async def checked(dsn: str, *seals: Seal) -> Checked:
     async with an_app(dsn) as (chancy, _):
         return await check(chancy, seals=seals)
+
+
+async def the_status(dsn: str) -> Status:
+    async with an_app(dsn) as (chancy, metrics):
+        return await read_status(chancy, metrics.options)
 
 
 async def sealed(dsn: str) -> Seal:
@@ -132,6 +140,32 @@ async def test_what_is_changed_by_force_is_found_and_named_first(
     assert found.found >= 1
     assert found.findings[0].check == what
     assert found.findings[0].where == where or not where
+
+
+async def test_what_the_last_check_found_stands_in_status_until_one_finds_nothing(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await some_batches(connection, names)
+    before = await the_status(dsn)
+    await checked(dsn)
+    sound = await the_status(dsn)
+    await damage(connection, names, f"UPDATE {{log}} SET payload = payload || '\\x00' {FOUR}")
+    await order_and_fold(connection, names)
+    await checked(dsn)
+    wrong = await the_status(dsn)
+    async with an_app(dsn) as (chancy, _):
+        await discard(chancy, 4, why="a test", by="me")
+    await checked(dsn)
+    given_up = await the_status(dsn)
+
+    assert before.checked is None and "audit check     never" in status_lines(before)
+    assert sound.checked is not None
+    assert (sound.checked.first, sound.checked.position, sound.checked.found) == (1, 8, 0)
+    assert any(one.endswith("positions 1 to 8, nothing found") for one in status_lines(sound))
+    assert wrong.checked is not None and (wrong.checked.found, wrong.checked.given_up) == (2, 0)
+    assert any("the last audit check" in one and "payload, position 4" in one for one in wrong.unhealthy)
+    assert given_up.checked is not None and (given_up.checked.found, given_up.checked.given_up) == (2, 2)
+    assert not any("audit check" in one for one in given_up.unhealthy)
 
 
 async def test_two_rows_that_changed_contents_are_found_both(dsn: str, connection: Connection, names: Tables) -> None:

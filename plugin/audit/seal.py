@@ -25,6 +25,7 @@ from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
 from chancy_metrics.projections.span import read_days
+from chancy_metrics.projections.verify.last_check import keep_checked
 from chancy_metrics.projections.verify.ledger import (
     Unchecked,
     check_batches,
@@ -82,7 +83,7 @@ async def seal(chancy: Chancy) -> Seal:
 async def check(
     chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[LedgerProgress], None] | None = None
 ) -> Checked:
-    """Hash the whole log again and compare it with its ledger, and that with *seals*.
+    """Hash the whole log again and compare it with its ledger, and that with *seals*; keep the outcome for `status`.
 
     Reads in short transactions, in pieces of bounded size: nobody waits for it, and memory stays flat. What is
     appended meanwhile is left for the next one.
@@ -116,6 +117,10 @@ async def check(
             await check_set_aside(cursor, names, found)
             await check_books(cursor, names, found)
         await check_summaries(connection, names, found)
+        if why := await keep_checked(
+            connection, names, found, at=at, first=first, position=until, batches=walk.batches
+        ):
+            notes.append(why)
     return Checked(
         at=at,
         took_s=round(time.monotonic() - started, 3),

@@ -23,7 +23,7 @@ from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.rebuilds.listing import Unfinished
 from chancy_metrics.plugin.worker.maintenance import mend_horizons
 from chancy_metrics.plugin.worker.retention import DueDay
-from chancy_metrics.projections.verify.outcomes import LastVerified
+from chancy_metrics.projections.verify.outcomes import LastChecked, LastVerified
 
 
 @click.group(cls=Front, context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,6 +101,7 @@ def status_lines(status: Status) -> list[str]:
         "last fold": fold,
         **counted(status.completeness),
         **_verified(status),
+        "audit check": _checked(status.checked),
     }
     if status.fold_errors:
         lines["fold fails"] = "; ".join(status.fold_errors)
@@ -161,6 +162,14 @@ def _verified(status: Status) -> dict[str, str]:
             f"{made.position:,}, {same}"
         )
     return lines
+
+
+def _checked(last: LastChecked | None) -> str:
+    if last is None:
+        return "never"
+    found = f"{in_numbers(last.found, 'finding')}" if last.found else "nothing found"
+    given_up = f", {last.given_up:,} of them of batches given up" if last.given_up else ""
+    return f"{moment(last.at)}, positions {last.first:,} to {last.position:,}, {found}{given_up}"
 
 
 def _open(last: LastVerified) -> str:

@@ -30,7 +30,8 @@ from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM, series_count
 from chancy_metrics.plugin.worker.retention import DueDay, oldest_due
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import label
-from chancy_metrics.projections.verify.outcomes import LastVerified, read_last_verified, read_unreadable
+from chancy_metrics.projections.verify.last_check import read_last_checked
+from chancy_metrics.projections.verify.outcomes import LastChecked, LastVerified, read_last_verified, read_unreadable
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
 from chancy_metrics.projections.versions.lag import appended_us, live_lag
@@ -60,6 +61,7 @@ class Status(msgspec.Struct, frozen=True):
             each.
         due_day: The oldest day that is to leave the log, and what keeps it.
         verified: What runs of `verify` have compared and what of their findings is open; None where none ran.
+        checked: What the last `audit check` looked at and found; None where none ran.
         not_looked_at: What nobody has looked at, so that nothing in here speaks of it, a sentence each.
         replayed_at: On a hot standby, the last commit it knows of, which the rest is as of; None elsewhere.
         unhealthy: What is wrong and what to do, a sentence each.
@@ -94,6 +96,7 @@ class Status(msgspec.Struct, frozen=True):
     ambiguous_keys: list[str]
     completeness: Completeness
     verified: LastVerified | None
+    checked: LastChecked | None
     first_day: date | None
     last_day: date | None
     days_ahead: int
@@ -142,6 +145,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
             horizons(microseconds(head["now"]), options.max_points, options.maximum_metric_age),
             int(head["now"].timestamp()),
         )
+        checked = await read_last_checked(cursor, names)
         verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
@@ -174,6 +178,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         ambiguous_keys=ambiguous,
         completeness=completeness,
         verified=verified,
+        checked=checked,
         first_day=min(days, default=None),
         last_day=max(days, default=None),
         days_ahead=len([day for day in days if day > today]),
@@ -201,7 +206,7 @@ def _not_looked_at(status: Status) -> list[str]:
     if last is None or not last.share.whole:
         of = "the numbers were" if last is None or last.version == status.version else f"version {status.version} was"
         unseen.append(f"{of} never compared with the log: `chancy-metrics verify` does it")
-    if last is None or last.log_at is None:
+    if (last is None or last.log_at is None) and status.checked is None:
         unseen.append(
             "the log and its order were never checked whole: `chancy-metrics verify` does it without a window"
         )
@@ -245,6 +250,13 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
             f"verify found {counted(last.different, 'difference')} and {counted(last.found, 'other fault')}, the first "
             f"at {moment(last.found_since)}, and no run over their place has found it right since: "
             f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more places" if hidden else "")
+        )
+    if (check := status.checked) is not None and check.found > check.given_up:
+        hidden = check.found - check.given_up - len(check.sentences)
+        reasons.append(
+            f"the last audit check, at {moment(check.at)}, found {'; '.join(check.sentences)}"
+            + (f"; and {hidden:,} more" if hidden else "")
+            + ": the next one that finds nothing ends this"
         )
     if status.due_day is not None and status.due_day.hangs(status.at):
         reasons.append(f"{status.due_day}: {status.due_day.reason}")

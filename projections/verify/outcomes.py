@@ -81,10 +81,30 @@ class RebuildCompared(msgspec.Struct, frozen=True):
     different: int
 
 
+class LastChecked(msgspec.Struct, frozen=True):
+    """What the last `audit check` came to.
+
+    Attributes:
+        at: When it began, UTC.
+        first: First position of the ledger that it looked at; *position* is the last one.
+        found: How many findings it had, *given_up* of them of batches that were discarded by then.
+        sentences: The first ones of the others.
+    """
+
+    at: datetime
+    first: int
+    position: int
+    batches: int
+    found: int
+    given_up: int
+    sentences: list[str]
+
+
 class Stored(Record, frozen=True, forbid_unknown_fields=True):
-    """A `Record` as it is kept."""
+    """A `Record` as it is kept; `checked` in that of the log."""
 
     rebuilt: RebuildCompared | None = None
+    checked: LastChecked | None = None
 
 
 _decoder = msgspec.json.Decoder(Stored)
@@ -117,7 +137,7 @@ class Kept(NamedTuple):
 
 async def read_open_positions(cursor: AsyncCursor[TupleRow], names: Tables) -> set[int]:
     """Return the positions of the ledger at which something is open."""
-    records = await _read(cursor, names)
+    records = await read_records(cursor, names)
     return {
         fault.at
         for fault in records.get(OPENING, Stored()).faults
@@ -135,7 +155,7 @@ async def read_last_verified(
     cursor: AsyncCursor[TupleRow], names: Tables, live: int, *, now_s: int
 ) -> LastVerified | None:
     """Return what is known of the live version; None where no version was ever compared and nothing is open."""
-    records = await _read(cursor, names)
+    records = await read_records(cursor, names)
     of_live, of_log = records.get(live, Stored()), records.get(OPENING, Stored())
     runs = [
         (one.points > 0, version == live, one.at, version) for version, one in records.items() if one.at and version
@@ -177,7 +197,7 @@ async def keep(cursor: AsyncCursor[TupleRow], names: Tables, run: Run, *, now_s:
         ),
         {"version": run.version},
     )
-    records = await _read(cursor, names)
+    records = await read_records(cursor, names)
     horizons, kept_since_s = await _kept(cursor, names, run.version)
     of_version, of_log = records.get(run.version, Stored()), records.get(OPENING, Stored())
     faults = still_kept(of_version.faults, horizons)
@@ -206,21 +226,21 @@ async def keep(cursor: AsyncCursor[TupleRow], names: Tables, run: Run, *, now_s:
     if run.looked.everywhere and run.last.position:
         of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
     for version, record in ((OPENING, of_log), (run.version, of_version)):
-        await _write(cursor, names, version, record)
+        await write_record(cursor, names, version, record)
     return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))
 
 
 async def keep_rebuilt(cursor: AsyncCursor[TupleRow], names: Tables, version: int, rebuilt: RebuildCompared) -> None:
     """Keep how a rebuild compared *version* with the one before."""
-    record = (await _read(cursor, names)).get(version, Stored())
-    await _write(cursor, names, version, msgspec.structs.replace(record, rebuilt=rebuilt))
+    record = (await read_records(cursor, names)).get(version, Stored())
+    await write_record(cursor, names, version, msgspec.structs.replace(record, rebuilt=rebuilt))
 
 
 def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
     return [(spot, count) for spot, count in found.items() if (spot.check in OF_THE_LOG) is is_log]
 
 
-async def _read(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[int, Stored]:
+async def read_records(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[int, Stored]:
     """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
     records, _ = await _read_all(cursor, names)
     return records
@@ -254,7 +274,7 @@ def decode_record(text: str, where: str = "") -> Stored:
     return decode_as(_decoder, text.encode(), "record of verify", where)
 
 
-async def _write(cursor: AsyncCursor[TupleRow], names: Tables, version: int, record: Stored) -> None:
+async def write_record(cursor: AsyncCursor[TupleRow], names: Tables, version: int, record: Stored) -> None:
     await cursor.execute(
         sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
             versions=names.versions

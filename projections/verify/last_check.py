@@ -1,0 +1,78 @@
+"""What the last `audit check` looked at and found, kept for `status` in the record of the log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.standby import sentence
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.verify.outcomes import LastChecked, Stored, read_records, write_record
+from chancy_metrics.projections.versions.version import OPENING
+
+#: Sentences that are kept, and the longest one.
+_SENTENCES, _CHARS = 5, 300
+
+
+async def keep_checked(
+    connection: AsyncConnection[TupleRow],
+    names: Tables,
+    found: Findings,
+    *,
+    at: datetime,
+    first: int,
+    position: int,
+    batches: int,
+) -> str:
+    """Keep what a check came to, in the stead of the one before; return why that was not possible, or "".
+
+    Args:
+        at: When it began.
+        first: First position it looked at; *position* is the last one, *batches* how many it has hashed.
+    """
+    try:
+        async with short_transaction(connection) as cursor:
+            discarded = await _discarded(cursor, names)
+            given_up = {spot for spot in found.spots if spot.scale == "position" and spot.at in discarded}
+            told = [text[:_CHARS] for spot, text in found.sentences.items() if spot not in given_up]
+            last = LastChecked(
+                at,
+                first,
+                position,
+                batches,
+                found.count,
+                sum(found.spots[spot] for spot in given_up),
+                told[:_SENTENCES],
+            )
+            await cursor.execute(
+                sql.SQL("SELECT FROM {versions} WHERE version = %(log)s FOR NO KEY UPDATE").format(
+                    versions=names.versions
+                ),
+                {"log": OPENING},
+            )
+            record = (await read_records(cursor, names)).get(OPENING, Stored())
+            await write_record(cursor, names, OPENING, msgspec.structs.replace(record, checked=last))
+    except psycopg.Error as error:  # what was found is worth more than that it is remembered
+        return f"what this check found could not be kept for `status`: {sentence(error)}"
+    return ""
+
+
+async def read_last_checked(cursor: AsyncCursor[TupleRow], names: Tables) -> LastChecked | None:
+    """Return what the last `audit check` came to; None where none was kept."""
+    return (await read_records(cursor, names)).get(OPENING, Stored()).checked
+
+
+async def _discarded(cursor: AsyncCursor[TupleRow], names: Tables) -> set[int]:
+    """Return the positions whose batches are given up."""
+    await cursor.execute(
+        sql.SQL("SELECT position FROM {dead} WHERE rule = '' AND discarded_at IS NOT NULL").format(
+            dead=names.dead_letters
+        )
+    )
+    return {row[0] for row in await cursor.fetchall()}
