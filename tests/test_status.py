@@ -10,6 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -51,6 +52,22 @@ async def let_wait(connection: Connection, names: Tables, seconds: int, *, silen
         " WHERE status = 'live'",
         names,
     )
+
+
+async def test_a_batch_that_waits_for_newer_code_is_named_with_its_end(
+    dsn: str, connection: Connection, names: Tables
+) -> None:
+    await LogWriter(connection, names, "w9").append(batch=encode((), [a_run()])._replace(codec=7))
+    await damage(connection, names, "UPDATE {log} SET appended_at = '2026-03-10 12:00Z'")
+    before = await status(dsn)
+    await order(connection, names)
+
+    found = await status(dsn)
+
+    assert before.waited_for == ""
+    assert found.waited_for.startswith("position 1, by worker 'w9', has codec 7, which this code does not know")
+    assert "left out after 2026-03-10 12:10:00 UTC" in line(found, "newer code")
+    assert any("events have been waiting" in reason and "has codec 7" in reason for reason in found.unhealthy)
 
 
 async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) -> None:

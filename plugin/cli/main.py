@@ -105,6 +105,8 @@ def status_lines(status: Status) -> list[str]:
     }
     if status.fold_errors:
         lines["fold fails"] = "; ".join(status.fold_errors)
+    if status.waited_for:
+        lines["newer code"] = status.waited_for
     if status.replayed_at is not None:
         lines["standby"] = f"as of the commits replayed until {moment(status.replayed_at)}; takes no writes"
     if status.ambiguous_keys:

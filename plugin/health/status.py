@@ -32,6 +32,7 @@ from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.verify.last_check import read_last_checked
 from chancy_metrics.projections.verify.outcomes import LastChecked, LastVerified, read_last_verified, read_unreadable
+from chancy_metrics.projections.versions.grace import read_waited_for
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
 from chancy_metrics.projections.versions.lag import appended_us, live_lag
@@ -55,6 +56,7 @@ class Status(msgspec.Struct, frozen=True):
         oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
             step.
         fold_errors: Why sessions that live failed to fold when they last tried, each with its worker.
+        waited_for: Which batch of an unknown codec the fold stands before, and until when, in words; "" for none.
         rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
         unfinished: Versions on their way to become the live one.
         withheld: Which of them do not take over by themselves since they leave out more than the live one, a sentence
@@ -91,6 +93,7 @@ class Status(msgspec.Struct, frozen=True):
     last_fold_events: int | None
     last_fold_s: float | None
     fold_errors: list[str]
+    waited_for: str
     sync_interval_s: float
     series: int
     ambiguous_keys: list[str]
@@ -139,6 +142,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         rate = await _rate(cursor, names, head)
         ambiguous = await _ambiguous(cursor, names)
         fold_errors = await _fold_errors(cursor, names)
+        waited_for = await read_waited_for(cursor, names)
         unreadable = await read_unreadable(cursor, names)
         hidden = ahead_of(
             (live := await live_version(cursor, names)).horizons,
@@ -172,6 +176,7 @@ async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: O
         folded_at=_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
         fold_errors=fold_errors,
+        waited_for=waited_for,
         last_fold_s=None if head["fold_us"] is None else head["fold_us"] / 1e6,
         sync_interval_s=options.sync_interval,
         series=series,
@@ -274,6 +279,8 @@ def _reasons(status: Status, missing_days: list[date]) -> list[str]:
 
 
 def _why_waiting(status: Status, patience_s: float) -> str:
+    if status.waited_for:
+        return status.waited_for
     if status.fold_errors:
         return f"folding fails: {'; '.join(status.fold_errors)}"
     if status.spilled_batches and status.silent_s <= patience_s:

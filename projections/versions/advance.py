@@ -29,6 +29,7 @@ from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbe
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
+from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
 from chancy_metrics.projections.versions.left_out import LeftOut, summed_up, write_left_out
 from chancy_metrics.projections.versions.version import Version, live_version, lock_version, read_version
 
@@ -39,8 +40,6 @@ REBUILD_STEP_EVENTS = 250_000
 #: One step reads at most one ledger row for so many events, and so many bytes of payload an event.
 _EVENTS_A_ROW = 20
 _BYTES_AN_EVENT = PIECE_BYTES // STEP_EVENTS
-#: A batch of a codec this code does not know waits so long for a newer projector before it is left out.
-CODEC_PATIENCE_US = 600 * 1_000_000
 
 #: Why a step did nothing that another process took at the same time: trying again soon is right.
 BUSY = "somebody else folds"
