@@ -8,8 +8,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-#: Seconds that a client may take for an answer, and one more for each so many bytes of it.
-LEAST_S, BYTES_PER_S = 5.0, 200_000
+#: Seconds that a client may take for an answer, and one more for each so many bytes of it: 13 for the largest there is,
+#: plotly's script as it lies there; so a stop is done in 15.
+LEAST_S, BYTES_PER_S = 5.0, 600_000
 _PIECE_BYTES = 65_536
 
 
