@@ -31,7 +31,7 @@ from tests.test_web import ROOT, asking
 
 Connection = AsyncConnection[TupleRow]
 Change = Callable[[Connection, Tables], Awaitable[object]]
-PAGE = Path(__file__).parent.parent / "plugin" / "page"
+PAGE = Path(__file__).parent.parent / "plugin" / "http" / "page"
 #: The minute that is damaged: whole, and not long ago.
 MINUTE_US = (now_us() // 60_000_000 - 3) * 60_000_000
 MINUTE = EPOCH + timedelta(microseconds=MINUTE_US)
