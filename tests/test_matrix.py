@@ -146,6 +146,7 @@ CASES = [
         "payload, position 3",
         {
             "check": ["payload, position 3"],
+            "strip": ["bad Unhealthy", "Drift bad", "Last check bad "],
             "explain": ["recomputed: DIFFERENT", "lost that may belong here (position 3: ", "sha256"],
         },
     ),

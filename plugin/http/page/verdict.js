@@ -32,6 +32,7 @@ export function facts(status) {
     ["Drift", faults || verified?.share.whole ? whole(faults) : "not checked", faults ? "bad" : ""],
     ["Compared", verified ? percent(verified.share.whole) : "nothing"],
     ["Last verify", lastVerify(status, now)],
+    ["Last check", ...lastCheck(status.checked, now)],
     ["Log", number(status.log_bytes, "bytes")],
     ["Series", whole(status.series)],
   ];
@@ -48,6 +49,13 @@ function lastVerify({ verified, version }, now) {
   if (!verified) return "never";
   const when = ago(Date.parse(verified.at), now);
   return verified.version === version ? when : `${when}, of version ${verified.version}`;
+}
+
+/** When the log was checked, and whether that found what nobody has given up. */
+function lastCheck(checked, now) {
+  if (!checked) return ["never"];
+  const open = checked.found - checked.given_up;
+  return [ago(Date.parse(checked.at), now) + (open ? `, ${whole(open)} found` : ""), open ? "bad" : ""];
 }
 
 /** A share: 0 % and 100 % are nothing and all, not nearly so. */
