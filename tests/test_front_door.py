@@ -171,6 +171,31 @@ async def test_what_is_refused_names_the_next_step(dsn: str, folder: Path) -> No
         assert is_sentence(done) and words in done.stderr, (command, done.output)
 
 
+#: Command -> its exit code, and words of the one line that it ends with.
+ODD = {
+    ("audit", "events", "--queue", ""): (2, "is a variable of the shell not set?"),
+    ("audit", "events", "--parquet", ""): (2, "is a variable of the shell not set?"),
+    ("audit", "explain", "app:n", "--at", "1m", "--worker="): (2, "is a variable of the shell not set?"),
+    ("audit", "export", ""): (2, "is a variable of the shell not set?"),
+    ("mark", ""): (2, "is a variable of the shell not set?"),
+}
+
+
+async def test_what_can_not_be_meant_is_refused_in_a_sentence(
+    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+) -> None:
+    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, names)
+
+    for arguments, (code, words) in ODD.items():
+        done = await anyio.to_thread.run_sync(invoke, dsn, list(arguments))
+        spoken = await anyio.to_thread.run_sync(invoke, dsn, [*arguments, "--json"])
+        assert is_sentence(done, code) and words in done.stderr, (arguments, done.output)
+        assert json.loads(spoken.stdout)["exit_code"] == code, arguments
+    nothing = await anyio.to_thread.run_sync(invoke, dsn, ["audit", "events", "--until", "2020-01-01"])
+    assert nothing.stderr == "no event has all of what was asked for\n"
+
+
 async def test_what_writes_belongs_on_the_primary(
     dsn: str, connection: AsyncConnection[TupleRow], names: Tables, standby: Standby, folder: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -35,6 +36,8 @@ _HIDING = WithoutPasswords()
 APP = "CHANCY_METRICS_APP"
 #: Seconds between lines of progress: on a terminal, where one is written over the other, and in a log.
 _TERMINAL_S, _LINES_S = 0.1, 10
+
+_EMPTY_OPTION = re.compile(r"--[a-z-]+=")
 
 T = TypeVar("T")
 
@@ -212,6 +215,12 @@ class Command(click.Command):
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         return _through_the_door(super().get_help_option(ctx))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what a shell makes of a variable that is not set."""
+        if any(one == "" or _EMPTY_OPTION.fullmatch(one) for one in args):
+            raise click.UsageError("an argument is empty: is a variable of the shell not set?", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what others print meanwhile, loggers and the app itself, goes to stderr."""
