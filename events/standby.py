@@ -22,8 +22,8 @@ def sentence(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return (
-            f"{said}: this session takes no writes; it is one on a hot standby, or has default_transaction_read_only. "
-            f"Do this on the primary"
+            "this session takes no writes; it is one on a hot standby, or has default_transaction_read_only. "
+            "Do this on the primary"
         )
     if isinstance(error, errors.SerializationFailure):
         return (

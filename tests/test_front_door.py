@@ -87,7 +87,7 @@ def is_refusal(done: Result) -> bool:
 
 SITUATIONS = {
     "not migrated": ("{empty}", "run `chancy misc migrate`"),
-    "server away": ("postgresql://u:hunter2@127.0.0.1:1/d", "can't be reached"),
+    "server away": ("postgresql://u:hunter2@127.0.0.1:1/d", "Connection refused: see that the server runs and can be"),
     "no such database": ("{other}", 'database "nowhere" does not exist: see that the app\'s DSN names the right one'),
     "a broken DSN": ("postgresql://u:hunter2%zz@127.0.0.1/d", "the app's DSN can't be read: "),
     "no such role": ("{norole}", 'role "nobody" does not exist: see that user and password'),
@@ -178,6 +178,14 @@ ODD = {
     ("audit", "explain", "app:n", "--at", "1m", "--worker="): (2, "is a variable of the shell not set?"),
     ("audit", "export", ""): (2, "is a variable of the shell not set?"),
     ("mark", ""): (2, "is a variable of the shell not set?"),
+    ("discard", "--rule", "\udcff", "--why", "x"): (1, "'\\udcff' can't be written as UTF-8"),
+    ("mark", "caf\udce9"): (1, "which UTF-8 can't encode"),
+    ("audit", "events", "--cursor", "/nowhere/at"): (1, "the cursor can't be kept in '/nowhere/at': no such folder"),
+    ("audit", "export", "/nowhere/log"): (1, "/nowhere/log: No such file or directory"),
+    ("audit", "check", "--from-seal", sys.executable): (2, "is no seal this code can read"),
+    ("audit", "explain", "app:n", "--at", "1m", "--unit", "euro"): (1, "'app:n' has no points in 'euro': there is"),
+    ("audit", "explain", "app:n", "--at", "1m", "--kind", "gauge"): (1, "'app:n' has no gauge: there is counter in"),
+    ("rebuild", "--status", "--abort"): (2, "leave one of them out"),
 }
 
 
@@ -206,6 +214,7 @@ async def test_what_writes_belongs_on_the_primary(
     for command in ("fold", "rebuild", "mark deploy", "audit import --abandon"):
         done = await anyio.to_thread.run_sync(told, there, folder, command)
         assert is_sentence(done) and "Do this on the primary" in done.stderr, (command, done.output)
+        assert "cannot execute" not in done.stderr
 
 
 @pytest.fixture

@@ -302,7 +302,8 @@ async def _find(cursor: AsyncCursor[TupleRow], names: Tables, key: str, kind: Ki
         return found[shown[key]]
     if any(series.key == key for series in found.values()):
         kinds = ", ".join(f"{one.kind} in {one.unit}" for one in found.values() if one.key == key)
-        raise UnknownSeries(f"{key!r} has no points of kind={kind!r}, unit={unit!r}: there is {kinds}")
+        asked = (kind or "points") if unit is None else f"{kind or 'points'} in {unit!r}"
+        raise UnknownSeries(f"{key!r} has no {asked}: there is {kinds}")
     raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, names, key)}")
 
 

@@ -24,6 +24,8 @@ TRACEBACK = "CHANCY_METRICS_TRACEBACK"
 #: Seconds that finding out more about an error may take.
 _LOOK_S = 5
 _TABLE = re.compile(r'for (?:table|relation|view|materialized view) "?(\w+)"?')
+#: What libpq asks whoever reads, which the sentence says at its end.
+_QUESTION = re.compile(r" ?Is the server running (?:on that host|locally) and accepting [^?]*\?")
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 #: SQLSTATE, or its class, and what to do about it.
@@ -75,6 +77,8 @@ def _said(error: BaseException, chancy: Chancy | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
+    if isinstance(error, UnicodeEncodeError):  # bytes of the command line that are no UTF-8
+        return f"{error.object[:100]!r} can't be written as UTF-8, in which the database takes every name"
     if isinstance(error, MemoryError):
         return "this process has no memory left: run the command where there is more"
     text = without_password(in_words(error), "" if chancy is None else chancy.dsn)
@@ -114,6 +118,7 @@ def _unreachable(error: psycopg.Error, said: str) -> str:
         return f"the app's DSN can't be read: {said}"
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return f"the database refused it: {in_words(error)}"
+    said = _QUESTION.sub("", said)
     _, fatal, reason = said.rpartition("FATAL: ")
     hint = next((_NEXT[code] for text, code in _REFUSED.items() if fatal and text in reason), _NEXT["08"])
     return f"the database can't be reached: {said}: {hint}"

@@ -110,7 +110,8 @@ def events_command(
         if unknown:
             raise MetricsLogError("; ".join(unknown))
         if parquet is None and not (door.as_json and asked_names(selection) == []):
-            door.tell("no event has all of what was asked for")
+            is_any = selection == Selection()
+            door.tell("there are no events in the order" if is_any else "no event has all of what was asked for")
 
 
 @command("job")

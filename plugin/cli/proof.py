@@ -41,7 +41,7 @@ def seal_command(door: Door) -> None:
 @click.option(
     "--from-seal",
     "seal_files",
-    type=click.File(),
+    type=click.File(encoding="utf-8", errors="replace"),
     multiple=True,
     help="A file of seals, one a line (- for stdin): the log must have the hashes they name.",
 )
@@ -56,7 +56,7 @@ def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
     try:
         for file in seal_files:
             seals += read_seals(iter(partial(file.readline, _LINE_CHARS), ""), file.name)
-    except (MetricsLogError, UnicodeError) as error:
+    except MetricsLogError as error:
         raise click.BadParameter(str(error), param_hint="--from-seal") from error
     done = door.run(check(chancy, seals=seals, on_progress=_shower(door, "checked")))
     door.answer(_as_objects(done), lambda: _checked_lines(done, len(seals)))

@@ -47,6 +47,8 @@ def rebuild_command(
     Workers go on, and readers see nothing but the result. Killed, the same command goes on where it stood. Exits with 3
     where events past the new version's position can't be folded, or with --no-swap where it differs.
     """
+    if only_status and only_abort:
+        raise click.UsageError("--status only looks, and --abort gives up: leave one of them out")
     chancy, _ = door.load()
     if only_status:
         unfinished = [one for one in door.run(list_versions(chancy)) if one.status in ("copying", "filling", "ready")]

@@ -39,11 +39,13 @@ class CursorFile:
 
         Raises:
             Damaged: It holds something else.
-            MetricsLogError: It can't be read.
+            MetricsLogError: It can't be read, or there is no folder for it.
         """
         try:
             self._kept = parse_place(read_small(self._path).decode())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not self._path.parent.is_dir():  # said before anything is listed that it would be behind
+                raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: no such folder") from error
             return None
         except OSError as error:
             raise MetricsLogError(f"the cursor in {str(self._path)!r} can't be used: {error}") from error

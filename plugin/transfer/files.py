@@ -24,7 +24,9 @@ def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        with _create(temporary) as file:
+        with _naming(path):
+            made = _create(temporary)
+        with made as file:
             yield file, temporary
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,7 +66,9 @@ def replace(temporary: Path, path: Path) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a small file as a whole: whoever reads it, at any time, finds the old or the new one."""
     beside = path.with_name(f".{path.name}.new")
-    with create_anew(beside) as file:
+    with _naming(path):
+        made = create_anew(beside)
+    with made as file:
         file.write(text.encode())
         sync_file(file)
     replace(beside, path)
@@ -112,6 +116,18 @@ def lock_folder(folder: Path) -> int:
         os.close(descriptor)
         raise AlreadyRunning(f"another process writes into {str(folder)!r}: let it end first") from error
     return descriptor
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error name *path*, not the file that is written in its stead, unless that is there already."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def _create(path: Path) -> BinaryIO:
