@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import click
 
@@ -19,6 +20,7 @@ from chancy_metrics.plugin.cli.app import Moment
 from chancy_metrics.plugin.cli.event_table import seconds
 from chancy_metrics.plugin.cli.events import PlaceType
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.host.options import Resolution
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import Place, Selection
 
@@ -97,7 +99,10 @@ def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, 
         door.answer(gone, lambda: [f"the mark of {in_words(gone.at)} {until}: {gone.text}"])
         return
     made = door.run(mark(chancy, text or "", at=at))
-    door.answer(made, lambda: [f"marked {in_words(made.at)}: {made.text}; shown within {shown}"])
+    kept_s = max(metrics.retention(one) for one in get_args(Resolution))
+    is_kept = datetime.now(UTC) - made.at < timedelta(seconds=kept_s)
+    seen = f"shown within {shown}" if is_kept else "older than any bucket is kept, so `audit events` alone shows it"
+    door.answer(made, lambda: [f"marked {in_words(made.at)}: {made.text}; {seen}"])
 
 
 def _lines(found: Explained) -> list[str]:
