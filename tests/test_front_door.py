@@ -288,6 +288,15 @@ def interrupted(dsn: str, command: str) -> tuple[bytes, int]:
         return said, running.returncode
 
 
+def told_while_following(dsn: str, command: str) -> tuple[bytes, int]:
+    """Run a command, interrupt it after its first line on stderr; return what it said there, and its exit code."""
+    with subprocess.Popen(**process(dsn, command)) as running:
+        assert running.stderr is not None
+        first = running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        return first + running.stderr.read(), running.wait()
+
+
 @pytest.fixture
 async def much(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> str:
     """A log with more than a pipe holds, and a name that Latin-1 has not."""
@@ -333,6 +342,14 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 async def test_an_interrupted_command_ends_quietly(much: str) -> None:
     assert interrupted(much, "audit events --follow --after 0") == (b"", 130)
+
+
+@pytest.mark.usefixtures("interruptible")
+async def test_a_follower_of_a_name_nobody_has_is_told(much: str) -> None:
+    said, code = told_while_following(much, "audit events --follow --key app:caf")
+
+    assert said.startswith(b"no event in the log has the key 'app:caf'; near is 'app:caf")
+    assert said.endswith(b"; it is waited for\n") and said.count(b"\n") == 1 and code == 130
 
 
 async def test_what_loggers_and_the_app_print_is_not_in_the_answer(dsn: str, folder: Path) -> None:

@@ -99,6 +99,8 @@ def events_command(
     _tell_left_out(door, chancy, filters["since"], filters["until"])
     selection = Selection(**filters)
     listing = Listing(door, selection, limit, None if cursor is None else CursorFile(cursor))
+    if follow:
+        door.tell(*(f"{unknown}; it is waited for" for unknown in door.run(unknown_names(chancy, selection))))
     if parquet is None:
         door.run(listing.print(chancy, follow=follow))
     else:
