@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance
 
@@ -34,7 +34,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         with pool.database() as dsn:
             async with connections(dsn, 1, prepared=False) as (connection,):
                 await Producer(connection).append(encoded)
-                check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+                check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
                 stretches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]
                 cpu_s: list[float] = []
                 figures = middle(
@@ -59,7 +59,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 def _advanced(connection: AsyncConnection[TupleRow], cpu_s: list[float]) -> Turn:
     async def turn() -> float:
         started, cpu_before = time.perf_counter(), time.process_time()
-        advanced = await advance(connection, tables("chancy_"), folder="bench")
+        advanced = await advance(connection, tables_for("chancy_"), folder="bench")
         took = time.perf_counter() - started
         cpu_s.append(time.process_time() - cpu_before)
         check("events advanced", (advanced.events, advanced.reason), (STEP_EVENTS, ""))

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import attached_days
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 
 from .database import Databases, ask, connections
 from .facts import batches_of, job_rows
@@ -110,12 +110,12 @@ def _written(
 
 
 async def _log_writer(connection: AsyncConnection[TupleRow]) -> Write:
-    names = tables("chancy_")
+    tables = tables_for("chancy_")
     async with connection.cursor() as cursor:
-        day = (await attached_days(cursor, names))[0]
+        day = (await attached_days(cursor, tables))[0]
 
     async def write(cursor: AsyncCursor[TupleRow], batch_id: BatchId, batch: EncodedBatch) -> None:
-        done = await append(cursor, names, batch_id._replace(day=day), batch, worker="bench")
+        done = await append(cursor, tables, batch_id._replace(day=day), batch, worker="bench")
         check("what became of it", done.state, "appended")
 
     return write

@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import EncodedBatch, decode, encode
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.partitions import attached_days
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import events, job_life, pages
 from chancy_metrics.plugin.audit.explain import explain
@@ -59,16 +59,16 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 
 
 async def _one_job(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
-    names = tables("chancy_")
+    tables = tables_for("chancy_")
     batches = size.of(10_000, 30)
     encoded = batches_of(job_rows(min(batches, _DISTINCT) * _BATCH, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
-    ids = await _fill(connection, names, encoded, batches)
-    check("batches ordered", await order(connection, names), batches)
+    ids = await _fill(connection, tables, encoded, batches)
+    check("batches ordered", await order(connection, tables), batches)
     await connection.execute("ANALYZE")
     without = await _found(chancy, ids[0])
     started = time.perf_counter()
     made = 0
-    while some := await summarise(connection, names):
+    while some := await summarise(connection, tables):
         made += some
     took = time.perf_counter() - started
     check("stretches", made, batches // 10)
@@ -94,12 +94,12 @@ async def _found(chancy: Chancy, job_id: UUID, *, updates: int = 1) -> float:
 
 
 async def _fill(
-    connection: AsyncConnection[TupleRow], names: Tables, encoded: Sequence[EncodedBatch], count: int
+    connection: AsyncConnection[TupleRow], tables: Tables, encoded: Sequence[EncodedBatch], count: int
 ) -> list[UUID]:
     """Append *count* batches by COPY, each with job ids of its own; return some of the ids."""
     chance = random.Random(1)
     async with short_transaction(connection) as cursor:
-        day = (await attached_days(cursor, names))[0]
+        day = (await attached_days(cursor, tables))[0]
     producer, kept = uuid4(), []
     for start in range(0, count, 500):
         numbers = range(start, min(start + 500, count))
@@ -107,7 +107,7 @@ async def _fill(
             statement = sql.SQL(
                 "COPY {} (day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256)"
                 " FROM STDIN (FORMAT BINARY)"
-            ).format(names.log)
+            ).format(tables.log)
             async with cursor.copy(statement) as copy:
                 copy.set_types(
                     ["date", "uuid", "int8", "text", "int8", "int8", "int4", "bool", "int2", "bytea", "bytea"]
@@ -123,7 +123,7 @@ async def _fill(
                 sql.SQL(
                     "INSERT INTO {} (day, producer, sequence)"
                     " SELECT %s, %s, n FROM generate_series(%s::bigint, %s::bigint) AS n"
-                ).format(names.pending),
+                ).format(tables.pending),
                 (day, producer, numbers.start + 1, numbers.stop),
             )
     return kept[:: max(1, count // 100)]
@@ -139,7 +139,7 @@ async def _all_events(connection: AsyncConnection[TupleRow], chancy: Chancy, siz
     count = size.of(300_000, 2_000)
     encoded = batches_of(job_rows(count, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
     await Producer(connection).append(encoded)
-    check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+    check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
     in_memory = log_batches(encoded)
     turns = {"json": _as_json(chancy, count), "parquet": _as_parquet(chancy, count), "decode": _decoded(in_memory)}
     took = middle(await by_turns(size.of(3, 1), turns))
@@ -194,13 +194,13 @@ def _decoded(batches: Sequence[LogBatch]) -> Turn:
 
 async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
     """How long after its batch got a place an event is there."""
-    names, producer, ages = tables("chancy_"), Producer(connection), []
+    tables, producer, ages = tables_for("chancy_"), Producer(connection), []
     async with aclosing(events(chancy, follow=True)) as found:
         for number in range(size.of(40, 3)):
             following = asyncio.ensure_future(anext(found))
             await asyncio.sleep(0.3 + 0.01 * (number % 25))  # at every phase of its looks
             await producer.append([encode(job_rows(1, until_us=_now_us(), per_second=1, seed=number))])
-            check("batches ordered", await order(connection, names), 1)
+            check("batches ordered", await order(connection, tables), 1)
             placed = time.perf_counter()
             event = await following
             ages.append(time.perf_counter() - placed)
@@ -214,15 +214,15 @@ async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size:
 
 async def _explained(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
     """A bucket of an hour with all its events explained: read, folded again, told apart."""
-    names, count = tables("chancy_"), size.of(105_300, 1_000)  # 95 % of them succeed
+    tables, count = tables_for("chancy_"), size.of(105_300, 1_000)  # 95 % of them succeed
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
     until_us = (int(hour.timestamp()) + 3_599) * 1_000_000
     encoded = batches_of(job_rows(count, until_us=until_us, per_second=max(1, count // 3_000)), _BATCH)
     await Producer(connection).append(encoded)
-    check("batches ordered", await order(connection, names), len(encoded))
-    while not (await advance(connection, names, folder="bench")).caught_up:
+    check("batches ordered", await order(connection, tables), len(encoded))
+    while not (await advance(connection, tables, folder="bench")).caught_up:
         pass
-    while await summarise(connection, names):
+    while await summarise(connection, tables):
         pass
     key = "global:status:succeeded"
     expected = await ask(

@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.schema import RESOLUTIONS, tables
+from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.plugin.health.verify import verify
@@ -37,7 +37,7 @@ from chancy_metrics.projections.versions.advance import advance
 from .database import Databases, Producer, an_app, ask, connections, databases, order
 from .harness import check
 
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _FEW = 1_000
 _MB = 1e6
 #: Of the simulated minutes: new keys in each, and so many workers that are new every ten.

@@ -21,7 +21,7 @@ from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.partitions import attached_days
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
 
@@ -114,7 +114,7 @@ class Producer:
     """Appends batches in transactions of its own, as `Recorder` does."""
 
     def __init__(self, connection: AsyncConnection[TupleRow], *, worker: str = "bench") -> None:
-        self.names: Tables = tables("chancy_")
+        self.names: Tables = tables_for("chancy_")
         self._connection = connection
         self._worker = worker
         self._producer = uuid4()
@@ -130,11 +130,11 @@ class Producer:
                 await append(cursor, self.names, batch_id, batch, worker=self._worker)
 
 
-async def order(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
     """Give every committed batch its position; return how many got one."""
     total = 0
     while True:
-        sequenced = await sequence(connection, names)
+        sequenced = await sequence(connection, tables)
         total += sequenced.batches
         if sequenced.batches < SEQUENCE_LIMIT:
             return total

@@ -8,7 +8,7 @@ import time
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.search.indexing import summarise
 
 from .database import Databases, Producer, ask, connections, order
@@ -30,16 +30,16 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         encoded = batches_of(job_rows(events, until_us=time.time_ns() // 1_000, per_second=1_000), batch_size)
         with pool.database() as dsn:
             async with connections(dsn, 1, prepared=False) as (connection,):
-                names = tables("chancy_")
+                tables = tables_for("chancy_")
                 before = await _bytes(connection)
                 producer = Producer(connection)
                 # Ordered as it comes, as live: what was pending is vacuumed now and then and used again.
                 piece = max(1, batches // 10)
                 for start in range(0, batches, piece):
                     await producer.append(encoded[start : start + piece])
-                    await order(connection, names)
+                    await order(connection, tables)
                     await connection.execute("VACUUM chancy_metrics_pending, chancy_metrics_producers")
-                while await summarise(connection, names):
+                while await summarise(connection, tables):
                     pass
                 check("batches ordered", await ask(connection, "SELECT count(*) FROM chancy_metrics_ledger"), batches)
                 check("events", await ask(connection, "SELECT sum(events) FROM chancy_metrics_log"), events)

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import BatchId, append, short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 
 from .database import connections
 from .facts import batches_of, job_rows, moved
@@ -31,7 +31,7 @@ WORKER = "producer"
 _MEAN = sum(size * share for size, share in SIZES.items()) / sum(SIZES.values())
 #: Batches of each size that are really encoded; the others are these with other job ids, at other times.
 _DISTINCT = 20
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 
 
 class _Pace:

@@ -14,14 +14,14 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import Kind
-from chancy_metrics.events.schema import RESOLUTIONS, tables
+from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.options import DEFAULT_POINTS
 
 from .database import Databases, an_app, connections
 from .harness import Row, Size, Turn, at_most, best, by_turns, check
 
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _KB = 1_024
 _POINTS = sum(DEFAULT_POINTS.values())
 #: Ours has three more values in each.

@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.versions.advance import advance
 
@@ -63,7 +63,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 
 
 async def _fill(connection: AsyncConnection[TupleRow], series: int) -> None:
-    names, now_us = tables("chancy_"), time.time_ns() // 1_000
+    tables, now_us = tables_for("chancy_"), time.time_ns() // 1_000
     producer = Producer(connection)
     for minutes in (120, 60, 30, 1):
         at_us = now_us - minutes * 60_000_000
@@ -75,8 +75,8 @@ async def _fill(connection: AsyncConnection[TupleRow], series: int) -> None:
     rows = job_rows(2_000, until_us=now_us, per_second=100)
     meta = json.dumps({"text": "x" * 3_000}).encode()
     await producer.append([encode([row._replace(meta=meta) for row in rows[:500]]), encode(rows[500:])])
-    await order(connection, names)
-    while not (await advance(connection, names, folder="bench")).caught_up:
+    await order(connection, tables)
+    while not (await advance(connection, tables, folder="bench")).caught_up:
         pass
 
 

@@ -12,10 +12,10 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.advance import advance
 
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _EXPLAIN = sql.SQL("EXPLAIN (FORMAT JSON) ")
 #: Seconds to wait for a moment at which the projector leaves something to do.
 _PATIENCE_S = 5

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from chancy_metrics.events.codec import EncodedBatch
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check as check_log
 from chancy_metrics.plugin.transfer.archive import export_log, import_log
@@ -32,7 +32,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 for number in range(WORKERS):
                     producer = Producer(connection, worker=f"worker-{number}")
                     await producer.append(encoded[number::WORKERS])
-                check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+                check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
             contenders = {
                 "check": _checked(dsn, count),
                 "export": _exported(dsn, Path(folder), count),

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import make_days
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
@@ -28,7 +28,7 @@ from .harness import Row, Size, Turn, by_turns, check, middle
 
 #: How long ago the first day is; the next ones follow it.
 _DAYS_AGO = 60
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 
 
 async def run(pool: Databases, size: Size) -> list[Row]:

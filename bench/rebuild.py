@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.log import LogBatch, short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.fold import fold
@@ -43,7 +43,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     with pool.database() as dsn:
         async with connections(dsn, 1, prepared=False) as (connection,):
             await Producer(connection).append(encoded)
-            check("batches ordered", await order(connection, tables("chancy_")), len(encoded))
+            check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
             live = await _live(connection)
             check("events in the live version", await _counted(connection), events)
             turns = [
@@ -105,7 +105,7 @@ async def _sample(connection: AsyncConnection[TupleRow], beside: asyncio.Task[No
     lags = []
     while not beside.done():
         async with short_transaction(connection, index_only=True) as cursor:
-            lags.append((await live_lag(cursor, tables("chancy_"))).waiting_s)
+            lags.append((await live_lag(cursor, tables_for("chancy_"))).waiting_s)
         await asyncio.sleep(0.02)
     await beside
     return lags
@@ -136,7 +136,7 @@ async def _work(dsn: str) -> None:
 
 async def _live(connection: AsyncConnection[TupleRow]) -> float:
     started = time.perf_counter()
-    while not (await advance(connection, tables("chancy_"), folder="bench")).caught_up:
+    while not (await advance(connection, tables_for("chancy_"), folder="bench")).caught_up:
         pass
     return time.perf_counter() - started
 

@@ -14,10 +14,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.lag import live_lag
 
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _TABLES = r"""
 SELECT regexp_replace(relname, '^chancy_metrics_(.*?)(_\d{8})?$', '\1'), sum(n_live_tup)::bigint,
     sum(n_dead_tup)::bigint, sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_hot_upd)::bigint,

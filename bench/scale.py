@@ -26,7 +26,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain
@@ -48,7 +48,7 @@ _BATCH = 1_000
 _A_DAY = 1_000_000
 #: Batches that are really encoded; the others are these at other times, with other job ids.
 _DISTINCT = 200
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _TURNS = 20
 _SIZES = {"log": "^chancy_metrics_(log_|ledger|summaries)", "rollups": "^chancy_metrics_(1|5)"}
 _SIZE = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relname ~ %s"

@@ -21,14 +21,14 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Kind, Series, microseconds
-from chancy_metrics.events.schema import RESOLUTIONS, tables
+from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.projections.versions.advance import advance
 from examples.embedded import wheel_binaries
 
 from .database import Databases, Producer, ask, connections, order
 from .harness import Row, Size, Target, Turn, at_most, by_turns, check, middle
 
-_NAMES = tables("chancy_")
+_NAMES = tables_for("chancy_")
 _LEVELS = [f"chancy_metrics_{resolution}" for resolution in RESOLUTIONS]
 _FLOOR = "bench_plain"
 #: Values of a series in one fold, and in each of the twelve hours before the first one, its own hour too.

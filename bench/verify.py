@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.fold.accumulator import Accumulator
@@ -52,11 +52,11 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 
 
 async def _fill(connection: AsyncConnection[TupleRow], encoded: Sequence[EncodedBatch]) -> None:
-    names = tables("chancy_")
+    tables = tables_for("chancy_")
     for number in range(WORKERS):
         await Producer(connection, worker=f"worker-{number}").append(encoded[number::WORKERS])
-    check("batches ordered", await order(connection, names), len(encoded))
-    while not (done := await advance(connection, names, folder="bench")).caught_up:
+    check("batches ordered", await order(connection, tables), len(encoded))
+    while not (done := await advance(connection, tables, folder="bench")).caught_up:
         check("reason not to fold", done.reason, "")
 
 

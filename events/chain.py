@@ -114,7 +114,7 @@ def _read_seal(position: str, chain: str, at: str, where: str) -> Seal:
     return Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment)
 
 
-async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
+async def read_seal(cursor: AsyncCursor[TupleRow], tables: Tables) -> Seal:
     """Return the end of the order in the caller's transaction; raises like `seal`."""
     await cursor.execute(
         sql.SQL(
@@ -124,7 +124,7 @@ async def read_seal(cursor: AsyncCursor[TupleRow], names: Tables) -> Seal:
             LEFT JOIN {ledger} o
                 ON o.position = h.position
             """
-        ).format(head=names.head, ledger=names.ledger)
+        ).format(head=tables.head, ledger=tables.ledger)
     )
     row = await cursor.fetchone()
     if row is None:

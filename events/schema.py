@@ -84,7 +84,7 @@ class Tables(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def tables(prefix: str) -> Tables:
+def tables_for(prefix: str) -> Tables:
     """Name the tables under *prefix*.
 
     Raises:

@@ -34,7 +34,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import BatchId, append, short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark
 from examples.demo import jobs
 from examples.demo.app import chancy
@@ -86,7 +86,7 @@ async def main(folder: Path, *, stay: bool, port: int) -> None:
 
 async def _write_history(connection: AsyncConnection[TupleRow], app: Chancy) -> None:
     """Append a day of job updates and observations, made up but always the same."""
-    names, chance, producer = tables(app.prefix), random.Random(7), uuid.uuid4()
+    tables, chance, producer = tables_for(app.prefix), random.Random(7), uuid.uuid4()
     now_us = time.time_ns() // 1_000
     for sequence, minutes in enumerate(range(1_440, 1, -30), 1):
         rows: list[JobRow] = []
@@ -111,7 +111,7 @@ async def _write_history(connection: AsyncConnection[TupleRow], app: Chancy) -> 
         ]
         batch_id = BatchId(datetime.now(UTC).date(), producer, sequence)
         async with short_transaction(connection) as cursor:
-            await append(cursor, names, batch_id, encode(rows, runs), worker=f"worker-{1 + sequence % 2}")
+            await append(cursor, tables, batch_id, encode(rows, runs), worker=f"worker-{1 + sequence % 2}")
 
 
 #: Function, queue, updates a minute, and how long one usually takes in seconds.

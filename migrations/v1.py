@@ -418,7 +418,7 @@ class MetricsLog(Migration):
 
     async def up(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Create every table; the log's partitions are made by the plugin, which knows the day."""
-        names = schema.tables(migrator.prefix)
+        names = schema.tables_for(migrator.prefix)
         ledger_days = sql.Identifier(f"{names.prefix}metrics_ledger_days")
         await cursor.execute(
             sql.SQL(_UP).format(
@@ -448,7 +448,7 @@ class MetricsLog(Migration):
 
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Drop everything of ours, the raw events too."""
-        names = schema.tables(migrator.prefix)
+        names = schema.tables_for(migrator.prefix)
         await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
         for row in await cursor.fetchall():  # its partition may be detached already, and would stay
             await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(row["day"])))
@@ -465,5 +465,5 @@ class MetricsLog(Migration):
         )
 
 
-def _identifiers(names: schema.Tables) -> dict[str, sql.Identifier]:
-    return {name: value for name, value in names._asdict().items() if isinstance(value, sql.Identifier)}
+def _identifiers(tables: schema.Tables) -> dict[str, sql.Identifier]:
+    return {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}

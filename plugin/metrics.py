@@ -33,7 +33,7 @@ from chancy_metrics.events.errors import (
 )
 from chancy_metrics.events.facts import Kind, Observation
 from chancy_metrics.events.off_loop import in_thread
-from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables
+from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables_for
 from chancy_metrics.plugin.host.app import IDENTIFIER, plugin_of
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import DAY_S, META_BYTES, Options, Resolution, check_options
@@ -224,7 +224,7 @@ class Metrics(Plugin):
         Raises:
             PrefixTooLong: PostgreSQL would cut our tables' names.
         """
-        tables(chancy.prefix)
+        tables_for(chancy.prefix)
         return super().migrator(chancy)
 
     async def migrate(self, chancy: Chancy, *, to_version: int | None = None) -> None:
@@ -290,7 +290,7 @@ class Metrics(Plugin):
             self._maintenance = Maintenance(self._options)
         try:
             async with own_connection(chancy) as connection:
-                return await self._maintenance.clean(connection, tables(chancy.prefix))
+                return await self._maintenance.clean(connection, tables_for(chancy.prefix))
         except Exception as error:  # Chancy's Pruner ends with a plugin that raises
             self._warn(chancy, "cleanup", f"expired metrics could not be deleted: {type(error).__name__}: {error}")
             return None
@@ -390,7 +390,7 @@ class Metrics(Plugin):
         """
         await in_transaction.record(
             cursor,
-            tables(chancy.prefix),
+            tables_for(chancy.prefix),
             observations,
             worker=self._name(),
             lock_wait_ms=self._options.lock_wait_ms,
@@ -401,7 +401,7 @@ class Metrics(Plugin):
         """`record_in_transaction` for synchronous code, child processes of the process executor included."""
         in_transaction.sync_record(
             cursor,
-            tables(chancy.prefix),
+            tables_for(chancy.prefix),
             observations,
             worker=self._name(),
             lock_wait_ms=self._options.lock_wait_ms,
@@ -712,7 +712,7 @@ class Metrics(Plugin):
             reading(chancy) as connection,
             short_transaction(connection, isolation="REPEATABLE READ") as cursor,
         ):
-            return await read_worker(cursor, tables(chancy.prefix), worker_id, prefix)
+            return await read_worker(cursor, tables_for(chancy.prefix), worker_id, prefix)
 
     async def _append_for_ever(self, recorder: Recorder, chancy: Chancy) -> None:
         while True:

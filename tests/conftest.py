@@ -14,7 +14,7 @@ from hypothesis import settings
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
 from tests.standby import Standby
@@ -91,8 +91,8 @@ def empty_dsn(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def names() -> Tables:
-    return tables("chancy_")
+def tables() -> Tables:
+    return tables_for("chancy_")
 
 
 @pytest.fixture

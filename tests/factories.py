@@ -80,9 +80,9 @@ def a_run(
 class LogWriter:
     """A producer for tests: appends batches in transactions of its own."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow], names: Tables, worker: str = "worker") -> None:
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, worker: str = "worker") -> None:
         self.connection = connection
-        self.names = names
+        self.tables = tables
         self.worker = worker
         self.producer = uuid.uuid4()
         self.sequence = 0
@@ -103,7 +103,7 @@ class LogWriter:
         """Append to the log; what it does not take is raised, and not spilled."""
         batch_id, batch = self.next_id(day), batch or encode(jobs, runs)
         async with short_transaction(self.connection) as cursor:
-            appended = await append(cursor, self.names, batch_id, batch, worker=self.worker, lock_wait_ms=lock_wait_ms)
+            appended = await append(cursor, self.tables, batch_id, batch, worker=self.worker, lock_wait_ms=lock_wait_ms)
             if appended.error is not None:
                 raise appended.error
         return batch_id
@@ -112,10 +112,10 @@ class LogWriter:
         """Append into the spill table, as where the log is locked."""
         batch_id = self.next_id(day)
         async with await AsyncConnection.connect(self.connection.info.dsn) as locking:
-            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", self.names)
+            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", self.tables)
             async with short_transaction(self.connection) as cursor:
                 appended = await append(
-                    cursor, self.names, batch_id, encode((), runs), worker=self.worker, lock_wait_ms=1
+                    cursor, self.tables, batch_id, encode((), runs), worker=self.worker, lock_wait_ms=1
                 )
         assert appended.state == "spilled"
         return batch_id
@@ -131,37 +131,37 @@ async def connections(dsn: str, how_many: int) -> AsyncIterator[list[AsyncConnec
         ]
 
 
-async def fetch(connection: AsyncConnection[TupleRow], query: str, names: Tables, **values: Any) -> list[TupleRow]:
+async def fetch(connection: AsyncConnection[TupleRow], query: str, tables: Tables, **values: Any) -> list[TupleRow]:
     """Run *query*, whose {names} are those of our tables; return its rows, [] where it has none."""
-    tables = {name: value for name, value in names._asdict().items() if isinstance(value, sql.Identifier)}
-    tables |= {f"r{resolution}": names.rollup(resolution) for resolution in RESOLUTIONS}
+    tables = {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}
+    tables |= {f"r{resolution}": tables.rollup(resolution) for resolution in RESOLUTIONS}
     cursor = await connection.execute(sql.SQL(query).format(**tables), values or None)
     return await cursor.fetchall() if cursor.description else []
 
 
 async def append_as(
-    cursor: AsyncCursor[TupleRow], names: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
+    cursor: AsyncCursor[TupleRow], tables: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
 ) -> BatchId:
     """Append the single batch of a new producer in the cursor's transaction."""
     batch_id = BatchId(datetime.now(UTC).date(), uuid.uuid4(), 1)
-    await append(cursor, names, batch_id, encode((), runs), worker=worker, closes=True, **options)
+    await append(cursor, tables, batch_id, encode((), runs), worker=worker, closes=True, **options)
     return batch_id
 
 
-async def order(connection: AsyncConnection[TupleRow], names: Tables) -> None:
+async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> None:
     """Give everything that is committed its place."""
-    while (done := await sequence(connection, names)).batches or done.set_aside:
+    while (done := await sequence(connection, tables)).batches or done.set_aside:
         pass
 
 
-async def order_and_fold(connection: AsyncConnection[TupleRow], names: Tables, rules: RuleSet = BUILT_IN) -> None:
+async def order_and_fold(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN) -> None:
     """Give everything that is committed its place, and fold it."""
-    await order(connection, names)
-    while not (done := await advance(connection, names, folder="test", rules=rules)).caught_up:
+    await order(connection, tables)
+    while not (done := await advance(connection, tables, folder="test", rules=rules)).caught_up:
         assert done.reason in ("", BUSY), done.reason
 
 
-async def total(connection: AsyncConnection[TupleRow], names: Tables, key: str) -> list[int]:
+async def total(connection: AsyncConnection[TupleRow], tables: Tables, key: str) -> list[int]:
     """What each rollup says of a counter, finest first."""
     return [
         int(sums[0] or 0)
@@ -170,16 +170,16 @@ async def total(connection: AsyncConnection[TupleRow], names: Tables, key: str) 
             connection,
             f"SELECT sum(sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
             " WHERE worker = 0 AND key = %(key)s",
-            names,
+            tables,
             key=key,
         )
     ]
 
 
-async def damage(connection: AsyncConnection[TupleRow], names: Tables, change: str, **values: Any) -> None:
+async def damage(connection: AsyncConnection[TupleRow], tables: Tables, change: str, **values: Any) -> None:
     """Change the log by force."""
     await connection.execute("SET session_replication_role = replica")
-    await fetch(connection, change, names, **values)
+    await fetch(connection, change, tables, **values)
     await connection.execute("SET session_replication_role = origin")
 
 

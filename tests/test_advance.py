@@ -41,12 +41,12 @@ Connection = AsyncConnection[TupleRow]
 MINUTE_US = 60_000_000
 
 
-async def position(connection: Connection, names: Tables) -> int:
-    return int((await fetch(connection, "SELECT position FROM {versions} WHERE status = 'live'", names))[0][0])
+async def position(connection: Connection, tables: Tables) -> int:
+    return int((await fetch(connection, "SELECT position FROM {versions} WHERE status = 'live'", tables))[0][0])
 
 
-async def counts(connection: Connection, names: Tables) -> dict[str, int]:
-    return dict((await fetch(connection, "SELECT counts FROM {versions} WHERE status = 'live'", names))[0][0])
+async def counts(connection: Connection, tables: Tables) -> dict[str, int]:
+    return dict((await fetch(connection, "SELECT counts FROM {versions} WHERE status = 'live'", tables))[0][0])
 
 
 runs = st.lists(
@@ -70,14 +70,14 @@ pieces = st.lists(
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=pieces)
 async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
-    dsn: str, names: Tables, pieces: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]
+    dsn: str, tables: Tables, pieces: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]
 ) -> None:
     mine = uuid.uuid4().hex
     writers: dict[str, LogWriter] = {}
     batches = []
     async with connections(dsn, 1) as (connection,):
         for drawn, worker, then in pieces:
-            writer = writers.setdefault(worker, LogWriter(connection, names, worker))
+            writer = writers.setdefault(worker, LogWriter(connection, tables, worker))
             made = [
                 a_run(f"{mine}:{name}", values, kind=kind, unit=unit, at_us=NOON_US + at)  # type: ignore[arg-type]
                 for kind, name, unit, at, values in drawn
@@ -85,18 +85,18 @@ async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
             jobs = [a_row(NOON_US, func=f"{mine}.job")] * len(drawn)
             batches.append((await writer.append(jobs=jobs, runs=made), worker, made))
             if then in ("order", "both"):
-                await sequence(connection, names, limit=2)
+                await sequence(connection, tables, limit=2)
             if then in ("fold", "both"):
-                await advance(connection, names, folder="test")
-        await order_and_fold(connection, names)
-        live, again = await stored(connection, names), await replay(connection, names)
+                await advance(connection, tables, folder="test")
+        await order_and_fold(connection, tables)
+        live, again = await stored(connection, tables), await replay(connection, tables)
         places = {
             (row[0], row[1]): (row[2], row[3])
             for row in await fetch(
                 connection,
                 "SELECT o.producer, o.sequence, o.position, (extract(epoch FROM appended_at) * 1000000)::bigint"
                 " FROM {ledger} o JOIN {log} l USING (day, producer, sequence)",
-                names,
+                tables,
             )
         }
 
@@ -142,7 +142,7 @@ def plain(batches: Sequence[tuple[int, int, str, Sequence[object]]]) -> dict[tup
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 @pytest.mark.parametrize("projectors", [2, 5])
 async def test_projectors_without_a_leader_count_nothing_twice(
-    dsn: str, names: Tables, projectors: int, isolation: str
+    dsn: str, tables: Tables, projectors: int, isolation: str
 ) -> None:
     batches, done = 120, False
     async with connections(dsn, 1) as (admin,):
@@ -150,15 +150,15 @@ async def test_projectors_without_a_leader_count_nothing_twice(
 
     async def write(connection: Connection) -> None:
         nonlocal done
-        writer = LogWriter(connection, names)
+        writer = LogWriter(connection, tables)
         for n in range(batches):
             await writer.append(runs=[a_run("app:n", [1.0] * 3), a_run(f"app:{n % 40}")])
         done = True
 
     async def project(connection: Connection, name: str) -> None:
         while not done:
-            await sequence(connection, names, limit=5)
-            await advance(connection, names, folder=name)
+            await sequence(connection, tables, limit=5)
+            await advance(connection, tables, folder=name)
 
     async with connections(dsn, projectors + 1) as (first, *others):
         with anyio.fail_after(60):
@@ -166,47 +166,47 @@ async def test_projectors_without_a_leader_count_nothing_twice(
                 tasks.start_soon(write, first)
                 for n, connection in enumerate(others):
                     tasks.start_soon(project, connection, f"p{n}")
-        await order_and_fold(first, names)
+        await order_and_fold(first, tables)
 
-        assert await total(first, names, "app:n") == [3 * batches] * 4
-        assert diff(await stored(first, names), await replay(first, names)) == []
+        assert await total(first, tables, "app:n") == [3 * batches] * 4
+        assert diff(await stored(first, tables), await replay(first, tables)) == []
 
 
-async def test_a_step_is_bounded_by_events_but_takes_one_batch_at_least(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_step_is_bounded_by_events_but_takes_one_batch_at_least(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     for size in (STEP_EVENTS + 5, STEP_EVENTS - 10, 10, 1):
         await writer.append(runs=[a_run(values=[1.0] * size)])
-    await order(connection, names)
+    await order(connection, tables)
 
-    steps = [await advance(connection, names, folder="f") for _ in range(4)]
+    steps = [await advance(connection, tables, folder="f") for _ in range(4)]
 
     assert [step.events for step in steps] == [STEP_EVENTS + 5, STEP_EVENTS, 1, 0]
     assert [step.position for step in steps] == [1, 3, 4, 4]
     assert [step.caught_up for step in steps] == [False, False, False, True]
 
 
-async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection, names: Tables) -> None:
+async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection, tables: Tables) -> None:
     for folder in ("f1", "f1", "f2"):
-        await LogWriter(connection, names).append(runs=[a_run(values=[1.0, 2.0])])
-        await order(connection, names)
-        await advance(connection, names, folder=folder)
+        await LogWriter(connection, tables).append(runs=[a_run(values=[1.0, 2.0])])
+        await order(connection, tables)
+        await advance(connection, tables, folder=folder)
 
     [row] = await fetch(
         connection,
         "SELECT folded_by, folds, fold_events, fold_us > 0 FROM {versions} WHERE version = 1",
-        names,
+        tables,
     )
     assert row == ("f2", 3, 2, True)
 
 
-async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, names: Tables) -> None:
+async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (holder, connection), holder.transaction():
-        await LogWriter(connection, names).append(runs=[a_run()])
-        await order(connection, names)
-        await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
+        await LogWriter(connection, tables).append(runs=[a_run()])
+        await order(connection, tables)
+        await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
 
         with anyio.fail_after(5):
-            done = await advance(connection, names, folder="f")
+            done = await advance(connection, tables, folder="f")
 
         assert (done.events, done.reason) == (0, "somebody else folds")
 
@@ -216,107 +216,109 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, names: Tabl
 )
 @pytest.mark.parametrize("step_events", [20, STEP_EVENTS])
 async def test_batches_of_days_in_the_opening_are_passed_over_wherever_they_lie_and_no_others(
-    connection: Connection, names: Tables, state: str, folded: int, step_events: int
+    connection: Connection, tables: Tables, state: str, folded: int, step_events: int
 ) -> None:
     today = datetime.now(UTC).date()
     yesterday = today - timedelta(days=1)
-    await make_days(connection, names, today=yesterday, ahead=0)
+    await make_days(connection, tables, today=yesterday, ahead=0)
     for place, day in enumerate([yesterday, today] * 3):  # late ones of yesterday lie behind some of today
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [float(1 << place)])], day=day)
-    await order(connection, names)
-    await fetch(connection, f"UPDATE {{days}} SET state = '{state}' WHERE day = %(day)s", names, day=yesterday)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [float(1 << place)])], day=day)
+    await order(connection, tables)
+    await fetch(connection, f"UPDATE {{days}} SET state = '{state}' WHERE day = %(day)s", tables, day=yesterday)
     if state == "gone":
-        await connection.execute(sql.SQL("DROP TABLE {}").format(names.partition(yesterday)))
+        await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(yesterday)))
 
     events = 0
-    while not (done := await advance(connection, names, folder="f", step_events=step_events)).caught_up:
+    while not (done := await advance(connection, tables, folder="f", step_events=step_events)).caught_up:
         assert not done.reason
         events += done.events
 
-    assert await total(connection, names, "app:n") == [folded] * 4
+    assert await total(connection, tables, "app:n") == [folded] * 4
     assert (events, done.position) == (folded.bit_count(), 6)
-    assert await fetch(connection, "SELECT position FROM {dead_letters}", names) == []
+    assert await fetch(connection, "SELECT position FROM {dead_letters}", tables) == []
 
 
-async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run()])
-    await order(connection, names)
+async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await order(connection, tables)
 
-    done = await advance(connection, names, folder="f", rules=RuleSet(user=5))
+    done = await advance(connection, tables, folder="f", rules=RuleSet(user=5))
 
     assert done.reason == "version 1 has rules 2.0, this code has 2.5"
-    assert await position(connection, names) == 0
+    assert await position(connection, tables) == 0
 
 
 async def test_events_below_every_horizon_are_counted_as_expired_and_make_no_rows(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     noon = NOON_US // 1_000_000
     await fetch(
         connection,
         "UPDATE {versions} SET horizon_1min = %(t)s, horizon_5min = %(t)s, horizon_1hour = %(t)s, horizon_1day = %(d)s",
-        names,
+        tables,
         t=noon,
         d=noon // 86_400 * 86_400,
     )
     times = (NOON_US - 13 * 3_600_000_000, NOON_US - 3_600_000_000, NOON_US)  # before it all, before some, after
     for at_us in times:
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 1.0], at_us=at_us)])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 1.0], at_us=at_us)])
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "app:n") == [2, 2, 2, 4]
-    assert (await counts(connection, names))["expired"] == 2
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await total(connection, tables, "app:n") == [2, 2, 2, 4]
+    assert (await counts(connection, tables))["expired"] == 2
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_what_producers_left_out_adds_up_in_the_version(connection: Connection, names: Tables) -> None:
+async def test_what_producers_left_out_adds_up_in_the_version(connection: Connection, tables: Tables) -> None:
     for _ in range(2):
-        await LogWriter(connection, names).append(batch=encode((), [], {"dropped": 3, "rejected:value": 1}))
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(batch=encode((), [], {"dropped": 3, "rejected:value": 1}))
+        await order_and_fold(connection, tables)
     future = int((datetime.now(UTC) + timedelta(hours=2)).timestamp() * 1e6)
-    await LogWriter(connection, names).append(runs=[a_run(at_us=future)])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run(at_us=future)])
+    await order_and_fold(connection, tables)
 
-    assert await counts(connection, names) == {"dropped": 6, "rejected:value": 2, "skewed": 1}
+    assert await counts(connection, tables) == {"dropped": 6, "rejected:value": 2, "skewed": 1}
 
 
-async def test_the_ring_keeps_its_size(connection: Connection, names: Tables) -> None:
+async def test_the_ring_keeps_its_size(connection: Connection, tables: Tables) -> None:
     await fetch(
         connection,
         "INSERT INTO {cache} (fold, version, position, token, points)"
         " SELECT n, 1, n, gen_random_uuid(), '' FROM generate_series(1, 700) n",
-        names,
+        tables,
     )
-    await fetch(connection, "UPDATE {versions} SET folds = 700 WHERE version = 1", names)
+    await fetch(connection, "UPDATE {versions} SET folds = 700 WHERE version = 1", tables)
 
     for _ in range(3):
-        await LogWriter(connection, names).append(runs=[a_run()])
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run()])
+        await order_and_fold(connection, tables)
 
-    rows = await fetch(connection, "SELECT count(*), min(fold), max(fold), count(DISTINCT token) FROM {cache}", names)
+    rows = await fetch(connection, "SELECT count(*), min(fold), max(fold), count(DISTINCT token) FROM {cache}", tables)
     assert rows == [(RING_SIZE, 704 - RING_SIZE, 703, RING_SIZE)]
 
 
-async def test_a_late_commit_is_in_the_fold_after_it(dsn: str, names: Tables) -> None:
+async def test_a_late_commit_is_in_the_fold_after_it(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (slow, quick):
         async with slow.transaction():
-            await append_as(slow.cursor(), names, a_run("app:gap", [1.0] * 3))
-            await LogWriter(quick, names).append(runs=[a_run("app:gap", [1.0] * 5, at_us=NOON_US - 3 * 86_400_000_000)])
-            await order_and_fold(quick, names)
-            before = await total(quick, names, "app:gap")
-        await order_and_fold(quick, names)
+            await append_as(slow.cursor(), tables, a_run("app:gap", [1.0] * 3))
+            await LogWriter(quick, tables).append(
+                runs=[a_run("app:gap", [1.0] * 5, at_us=NOON_US - 3 * 86_400_000_000)]
+            )
+            await order_and_fold(quick, tables)
+            before = await total(quick, tables, "app:gap")
+        await order_and_fold(quick, tables)
 
-        assert (before, await total(quick, names, "app:gap")) == ([5] * 4, [8] * 4)
+        assert (before, await total(quick, tables, "app:gap")) == ([5] * 4, [8] * 4)
 
 
 async def test_the_first_series_of_a_key_is_the_one_with_the_smallest_number(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", kind="gauge", unit="bytes")])
-    await order_and_fold(connection, names)
-    await LogWriter(connection, names).append(runs=[a_run("app:n", unit="count")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", kind="gauge", unit="bytes")])
+    await order_and_fold(connection, tables)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", unit="count")])
+    await order_and_fold(connection, tables)
 
-    rows = await fetch(connection, "SELECT key, kind, unit FROM {series} ORDER BY id", names)
+    rows = await fetch(connection, "SELECT key, kind, unit FROM {series} ORDER BY id", tables)
     assert [Series(*row) for row in rows] == [Series("app:n", "gauge", "bytes"), Series("app:n", "counter", "count")]

@@ -51,7 +51,7 @@ async def served(dsn: str, plugin: Plugin, *, token: bool = True) -> AsyncIterat
 
 @pytest.fixture
 async def both(
-    dsn: str, names: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Ours and the built-in's API on the same jobs and observations, all made at `NOW`, when it also is."""
     monkeypatch.setattr(window, "utc_now", lambda: NOW)
@@ -79,7 +79,7 @@ async def both(
             await ours.on_job_updated(worker=our_worker, job=job)
             await theirs.on_job_updated(worker=their_worker, job=job)
         at_us = microseconds(NOW)
-        writer = LogWriter(connection, names, "worker-2")
+        writer = LogWriter(connection, tables, "worker-2")
         await writer.append(
             runs=[
                 a_run("solo", [3.0], at_us=at_us),
@@ -191,11 +191,11 @@ async def test_what_is_no_metric_is_answered_as_the_built_in_does(
 
 
 async def test_more_than_a_hundred_series_are_422(
-    dsn: str, names: Tables, connection: AsyncConnection[TupleRow]
+    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
 ) -> None:
     at_us = microseconds(datetime.now(UTC))
     runs = [a_run(f"app:{number}", at_us=at_us) for number in range(101)]
-    await LogWriter(connection, names).append(runs=runs)
+    await LogWriter(connection, tables).append(runs=runs)
     metrics = Metrics()
     async with served(dsn, metrics) as (client, worker):
         await metrics.flush(worker.chancy)
@@ -272,9 +272,9 @@ def refuse(constant: str) -> None:
 
 
 async def test_chancy_worker_web_serves_what_workers_recorded(
-    dsn: str, names: Tables, connection: AsyncConnection[TupleRow]
+    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [2.0], at_us=microseconds(datetime.now(UTC)))])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [2.0], at_us=microseconds(datetime.now(UTC)))])
     with web(dsn) as url:
         async with httpx.AsyncClient(base_url=url) as client:
             await eventually(lambda: is_up(client))

@@ -74,37 +74,37 @@ def places(found: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(one["position"], one["index"]) for one in found]
 
 
-async def a_log(connection: Connection, names: Tables) -> None:
+async def a_log(connection: Connection, tables: Tables) -> None:
     """A job that is retried, another one, and observations, in two batches of two workers."""
-    await LogWriter(connection, names, "w1").append(
+    await LogWriter(connection, tables, "w1").append(
         jobs=[a_row(NOON_US, job_id=JOB.bytes, state="retrying", completed_us=None)],
         runs=[a_run("app:n", [1.0, 2.0]), a_run("app:level", [3.5], kind="gauge")],
     )
     failed = a_row(NOON_US + 9 * SECOND_US, job_id=JOB.bytes, state="failed")
     failed = failed._replace(combo=failed.combo._replace(attempt=2, error="app.Declined"))
-    await LogWriter(connection, names, "w2").append(jobs=[failed, a_row(NOON_US + SECOND_US, func="app.rest")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables, "w2").append(jobs=[failed, a_row(NOON_US + SECOND_US, func="app.rest")])
+    await order_and_fold(connection, tables)
 
 
-async def batches(connection: Connection, names: Tables, count: int) -> None:
+async def batches(connection: Connection, tables: Tables, count: int) -> None:
     """So many batches of one event."""
     for _ in range(count):
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order(connection, tables)
 
 
-async def an_old_day(connection: Connection, names: Tables) -> None:
+async def an_old_day(connection: Connection, tables: Tables) -> None:
     """Two batches of a day that then leaves the log, and one of today."""
-    await make_days(connection, names, today=OLD, ahead=0)
+    await make_days(connection, tables, today=OLD, ahead=0)
     for number in range(2):
-        await LogWriter(connection, names).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
-    await LogWriter(connection, names).append(jobs=[a_row(job_id=JOB.bytes)])
-    await order_and_fold(connection, names)
-    await let_go(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
+    await LogWriter(connection, tables).append(jobs=[a_row(job_id=JOB.bytes)])
+    await order_and_fold(connection, tables)
+    await let_go(connection, tables)
 
 
-async def test_events_are_listed_in_their_order(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_log(connection, names)
+async def test_events_are_listed_in_their_order(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_log(connection, tables)
 
     found = lines(run(dsn, "events", "--json"))
 
@@ -160,9 +160,9 @@ def invoke(*arguments: str) -> list[tuple[int, int]]:
 
 
 async def test_every_option_narrows_the_list(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await a_log(connection, names)
+    await a_log(connection, tables)
     monkeypatch.setenv("DSN", dsn)
 
     found = [(arguments, await anyio.to_thread.run_sync(invoke, *arguments)) for arguments, _ in CASES]
@@ -170,10 +170,10 @@ async def test_every_option_narrows_the_list(
     assert found == CASES
 
 
-async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_log(connection, names)
-    await LogWriter(connection, names, "w\x1b[31m").append(runs=[a_run(EVIL)])
-    await order(connection, names)
+async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_log(connection, tables)
+    await LogWriter(connection, tables, "w\x1b[31m").append(runs=[a_run(EVIL)])
+    await order(connection, tables)
 
     shown = [run(dsn, "events", COLUMNS=str(columns), FORCE_COLOR="1") for columns in (80, 200)]
     told = run(dsn, "events", "--json")
@@ -191,9 +191,9 @@ async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connectio
 
 @pytest.mark.parametrize("rich", ["installed", "missing"])
 async def test_without_rich_or_a_terminal_an_event_is_a_line_of_text(
-    rich: str, dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    rich: str, dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await a_log(connection, names)
+    await a_log(connection, tables)
     (tmp_path / "rich.py").write_text("raise ImportError")
     environment = {} if rich == "installed" else {"PYTHONPATH": str(tmp_path), "FORCE_COLOR": "1"}
 
@@ -206,9 +206,9 @@ async def test_without_rich_or_a_terminal_an_event_is_a_line_of_text(
     ]
 
 
-async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_log(connection, names)
-    await LogWriter(connection, names).append()
+async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_log(connection, tables)
+    await LogWriter(connection, tables).append()
 
     shown, told = run(dsn, "job", str(JOB), COLUMNS="80", FORCE_COLOR="1"), run(dsn, "job", str(JOB), "--json")
 
@@ -230,15 +230,15 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
 
 
 async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "STRETCH_EVENTS", 50)
     for number in range(100):
         ids = [JOB] if number == 40 else []
         jobs = [a_row(job_id=one.bytes) for one in ids] + [a_row() for _ in range(5 - len(ids))]
-        await LogWriter(connection, names).append(jobs=jobs)
-    await order(connection, names)
-    assert await summarise(connection, names) == 10
+        await LogWriter(connection, tables).append(jobs=jobs)
+    await order(connection, tables)
+    assert await summarise(connection, tables) == 10
     decoded: list[int] = []
 
     def counted(*arguments: Any) -> DecodedBatch:
@@ -253,8 +253,8 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
     assert 10 <= len(decoded) <= 20  # its stretch, and one in three hundred others
 
 
-async def test_a_job_that_is_not_in_the_log_is_one_sentence(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_log(connection, names)
+async def test_a_job_that_is_not_in_the_log_is_one_sentence(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_log(connection, tables)
 
     done = run(dsn, "job", str(uuid.UUID(int=8)))
 
@@ -277,14 +277,14 @@ async def test_a_batch_that_can_not_be_read_is_said_and_the_others_are_shown(
     summarised: bool,
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await a_log(connection, names)
-    await damage(connection, names, change)
+    await a_log(connection, tables)
+    await damage(connection, tables, change)
     if summarised:
         monkeypatch.setattr(indexing, "STRETCH_BATCHES", 2)
-        assert await summarise(connection, names) == 1
+        assert await summarise(connection, tables) == 1
     gaps: list[Gap] = []
 
     async with an_app(dsn) as (chancy, _):
@@ -298,9 +298,9 @@ async def test_a_batch_that_can_not_be_read_is_said_and_the_others_are_shown(
     assert (gap.position, gap.events) == (2, 2) and why in gap.error
 
 
-async def test_who_finds_something_unreadable_ends_with_three(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_log(connection, names)
-    await damage(connection, names, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
+async def test_who_finds_something_unreadable_ends_with_three(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_log(connection, tables)
+    await damage(connection, tables, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
 
     listed, shown, told = (
         run(dsn, *arguments) for arguments in (["events"], ["job", str(JOB)], ["job", str(JOB), "--json"])
@@ -313,10 +313,10 @@ async def test_who_finds_something_unreadable_ends_with_three(dsn: str, connecti
 
 
 async def test_damage_elsewhere_does_not_concern_who_asks_for_something_else(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_log(connection, names)
-    await damage(connection, names, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
+    await a_log(connection, tables)
+    await damage(connection, tables, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
 
     assert places(lines(run(dsn, "events", "--json", "--worker", "w1"))) == [(1, index) for index in range(4)]
     assert lines(run(dsn, "events", "--json", "--since", "2026-03-10T12:00:10")) == []
@@ -324,14 +324,14 @@ async def test_damage_elsewhere_does_not_concern_who_asks_for_something_else(
 
 @pytest.mark.parametrize("summarised", [True, False])
 async def test_a_day_that_left_the_log_is_said_and_is_no_error(
-    summarised: bool, dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    summarised: bool, dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await an_old_day(connection, names)
+    await an_old_day(connection, tables)
     if summarised:
         monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
-        await summarise(connection, names)
-        await summarise(connection, names)
-        assert await fetch(connection, "SELECT first_position FROM {summaries}", names) == [(3,)]
+        await summarise(connection, tables)
+        await summarise(connection, tables)
+        assert await fetch(connection, "SELECT first_position FROM {summaries}", tables) == [(3,)]
 
     listed, recent, job = (
         run(dsn, "events", "--json"),
@@ -349,14 +349,14 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
 
 
 async def test_a_day_that_leaves_while_it_is_read_is_said_once(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.projections.search.scan._ROWS", 1)
-    await make_days(connection, names, today=OLD, ahead=0)
+    await make_days(connection, tables, today=OLD, ahead=0)
     for number in range(4):
-        await LogWriter(connection, names).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
-    await LogWriter(connection, names).append(runs=[a_run("app:new")])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
+    await LogWriter(connection, tables).append(runs=[a_run("app:new")])
+    await order_and_fold(connection, tables)
     gaps: list[Gap] = []
     found: list[Event] = []
 
@@ -364,17 +364,17 @@ async def test_a_day_that_leaves_while_it_is_read_is_said_once(
         async for event in events(chancy, on_gap=gaps.append):
             found.append(event)
             if len(found) == 2:
-                await let_go(connection, names)
+                await let_go(connection, tables)
 
     assert [event.position for event in found] == [1, 2, 5]
     assert gaps == [Pruned(OLD, 4)]
 
 
 async def test_gaps_nobody_asks_for_are_in_the_log_of_the_app(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await a_log(connection, names)
-    await damage(connection, names, "UPDATE {log} SET payload = '' WHERE worker = 'w1'")
+    await a_log(connection, tables)
+    await damage(connection, tables, "UPDATE {log} SET payload = '' WHERE worker = 'w1'")
     async with an_app(dsn) as (chancy, _):
         chancy.log.addHandler(caplog.handler)
         try:
@@ -395,9 +395,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
-    dsn: str, connection: Connection, names: Tables, quick: None
+    dsn: str, connection: Connection, tables: Tables, quick: None
 ) -> None:
-    await batches(connection, names, 2)
+    await batches(connection, tables, 2)
     seen: list[tuple[int, int]] = []
 
     async def follow(how_many: int, **begin: Any) -> None:
@@ -414,13 +414,13 @@ async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
                 3,
             )
             await eventually(lambda: following(connection))
-            await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
-            await order_and_fold(connection, names)
-            await batches(connection, names, 1)
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
-        await order(connection, names)
+            await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
+            await order_and_fold(connection, tables)
+            await batches(connection, tables, 1)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
+        await order(connection, tables)
         await follow(1, after=Place(*seen[-1]))
-        await batches(connection, names, 1)
+        await batches(connection, tables, 1)
         await follow(2, after=Place(*seen[-1]))
 
     assert seen == [(1, 0), (2, 0), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1), (6, 0)]
@@ -433,7 +433,7 @@ async def following(connection: Connection) -> bool:
 
 
 async def test_who_follows_survives_the_end_of_its_connection(
-    dsn: str, connection: Connection, names: Tables, quick: None
+    dsn: str, connection: Connection, tables: Tables, quick: None
 ) -> None:
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'metrics audit'"
     begin = Selection(first_position=1)
@@ -441,7 +441,7 @@ async def test_who_follows_survives_the_end_of_its_connection(
         with anyio.fail_after(30):
             seen = []
             for _ in range(3):
-                await batches(connection, names, 2)
+                await batches(connection, tables, 2)
                 seen += [(await anext(found)).position for _ in range(2)]
                 await connection.execute(end)
 
@@ -479,7 +479,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(
-    ending: signal.Signals, dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    ending: signal.Signals, dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     cursor = tmp_path / "cursor"
     seen: list[int] = []
@@ -488,7 +488,7 @@ async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(
             await eventually(lambda: anyio.to_thread.run_sync(cursor.exists))
             process.send_signal(ending)
         for upto in (2, 4, 6):
-            await batches(connection, names, 2)
+            await batches(connection, tables, 2)
             async with a_follower(dsn, "--cursor", str(cursor)) as (process, shown):
                 while len(seen) < upto:
                     seen.append(json.loads(await anext(shown))["position"])
@@ -499,8 +499,10 @@ async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_list_is_cut_at_its_cursor_too(dsn: str, connection: Connection, names: Tables, tmp_path: Path) -> None:
-    await a_log(connection, names)
+async def test_a_list_is_cut_at_its_cursor_too(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
     arguments = ("events", "--json", "--limit", "4", "--cursor", str(tmp_path / "cursor"))
 
     found = [places(lines(run(dsn, *arguments))) for _ in range(3)]
@@ -520,9 +522,9 @@ def leave_early(dsn: str) -> tuple[bytes, bytes]:
         return first, process.stderr.read()
 
 
-async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 5_000)])
-    await order(connection, names)
+async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 5_000)])
+    await order(connection, tables)
 
     first, said = leave_early(dsn)
 

@@ -45,12 +45,12 @@ def test_every_long_name_of_a_job_makes_keys_that_can_be_stored() -> None:
 
 
 async def test_names_of_4000_letters_are_recorded_folded_and_found(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     async with an_app(dsn) as (chancy, metrics):
         async with metrics.recording(chancy, worker_id=LONG):
             await metrics.increment_counter("app:n", 2)
-        await LogWriter(connection, names, LONG).append(jobs=[a_row(now_us(), func=LONG, state="retrying")])
+        await LogWriter(connection, tables, LONG).append(jobs=[a_row(now_us(), func=LONG, state="retrying")])
         await mark(chancy, "deploy", by=LONG[::-1])
         done = await fold_all(chancy, "日" * 4_000)  # more than a NOTIFY has room for
 
@@ -59,7 +59,7 @@ async def test_names_of_4000_letters_are_recorded_folded_and_found(
         found = [event async for event in events(chancy, Selection(worker=LONG))]
         checked = await verify(chancy)
 
-    assert (done.reason, await fetch(connection, "SELECT * FROM {dead_letters}", names)) == ("", [])
+    assert (done.reason, await fetch(connection, "SELECT * FROM {dead_letters}", tables)) == ("", [])
     assert [value for _, value in of_worker["app:n"].values_1day] == [2]
     assert explained.stored is not None and (explained.stored.sum, explained.equal, explained.events) == (2, True, 1)
     assert [event.kind for event in found] == ["counter", "job"]

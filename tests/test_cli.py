@@ -51,12 +51,12 @@ async def test_status_says_what_was_rejected_and_which_keys_have_two_types(dsn: 
 
 
 async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_them(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:x", [1.0])])
+    await LogWriter(connection, tables).append(runs=[a_run("app:x", [1.0])])
     await connection.execute("SET session_replication_role = replica")
     await connection.execute(
-        sql.SQL("UPDATE {} SET appended_at = appended_at - interval '5 minutes'").format(names.log)
+        sql.SQL("UPDATE {} SET appended_at = appended_at - interval '5 minutes'").format(tables.log)
     )
 
     waiting, fold, after = run(dsn, "status"), run(dsn, "fold"), run(dsn, "status")
@@ -68,12 +68,12 @@ async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_the
     assert after.returncode == 0
 
 
-async def test_damage_is_unhealthy(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_damage_is_unhealthy(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append()
     writer.next_id()  # a sequence that never comes
     await writer.append()
-    await connection.execute(sql.SQL("UPDATE {} SET state = 'gone' WHERE day <= current_date + 2").format(names.days))
+    await connection.execute(sql.SQL("UPDATE {} SET state = 'gone' WHERE day <= current_date + 2").format(tables.days))
     run(dsn, "fold")
 
     done = run(dsn, "status")

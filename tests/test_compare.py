@@ -20,24 +20,24 @@ Connection = AsyncConnection[TupleRow]
 WORKERS = ("ann", "bob", "cid", "dan", "eve")
 
 
-async def two_versions(connection: Connection, names: Tables) -> None:
+async def two_versions(connection: Connection, tables: Tables) -> None:
     """Versions 1 and 2 of what five workers recorded, at one position."""
     for worker in WORKERS:
-        writer = LogWriter(connection, names, worker)
+        writer = LogWriter(connection, tables, worker)
         await writer.append(jobs=[a_row(NOON_US)] * 2, runs=[a_run("app:n", [1.5, 2.5]), a_run("app:m")])
-    await order_and_fold(connection, names)
-    made = await make_version(connection, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="test")
-    while await copy_opening(connection, names, made.version):
+    await order_and_fold(connection, tables)
+    made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="test")
+    while await copy_opening(connection, tables, made.version):
         pass
-    while not (await advance(connection, names, folder="test", version=made.version)).caught_up:
+    while not (await advance(connection, tables, folder="test", version=made.version)).caught_up:
         pass
 
 
-async def compared(connection: Connection, names: Tables) -> Comparison:
+async def compared(connection: Connection, tables: Tables) -> Comparison:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        old, new = await read_version(cursor, names, 1), await read_version(cursor, names, 2)
+        old, new = await read_version(cursor, tables, 1), await read_version(cursor, tables, 2)
         assert old is not None and new is not None
-        return await compare.compare(cursor, names, old, new)
+        return await compare.compare(cursor, tables, old, new)
 
 
 OF = "version = %(version)s AND worker = (SELECT id FROM {workers} WHERE name = %(worker)s)"
@@ -47,15 +47,15 @@ AND_KEY = " AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 @pytest.mark.parametrize("worker", [WORKERS[0], WORKERS[2], WORKERS[-1]])
 async def test_a_difference_in_one_worker_s_row_is_found_and_names_the_worker(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch, worker: str, at_once: int
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch, worker: str, at_once: int
 ) -> None:
     monkeypatch.setattr(compare, "_WORKERS", at_once)
-    await two_versions(connection, names)
-    assert (await compared(connection, names)).different == 0
+    await two_versions(connection, tables)
+    assert (await compared(connection, tables)).different == 0
     change = f"UPDATE {{r1hour}} SET sum = sum + 1 WHERE {OF}{AND_KEY}"
-    await fetch(connection, change, names, version=2, worker=worker)
+    await fetch(connection, change, tables, version=2, worker=worker)
 
-    found = await compared(connection, names)
+    found = await compared(connection, tables)
 
     assert found.different == 1
     assert [str(one) for one in found.differences] == [
@@ -66,54 +66,54 @@ async def test_a_difference_in_one_worker_s_row_is_found_and_names_the_worker(
 
 @pytest.mark.parametrize(("gone_from", "says"), [(1, "only in the new"), (2, "only in the old")])
 async def test_a_worker_that_one_of_them_lacks_altogether_is_named_row_by_row(
-    connection: Connection, names: Tables, gone_from: int, says: str
+    connection: Connection, tables: Tables, gone_from: int, says: str
 ) -> None:
-    await two_versions(connection, names)
-    rows = len(await fetch(connection, f"SELECT 1 FROM {{r1day}} WHERE {OF}", names, version=1, worker="dan"))
-    await fetch(connection, f"DELETE FROM {{r1day}} WHERE {OF}", names, version=gone_from, worker="dan")
+    await two_versions(connection, tables)
+    rows = len(await fetch(connection, f"SELECT 1 FROM {{r1day}} WHERE {OF}", tables, version=1, worker="dan"))
+    await fetch(connection, f"DELETE FROM {{r1day}} WHERE {OF}", tables, version=gone_from, worker="dan")
 
-    found = await compared(connection, names)
+    found = await compared(connection, tables)
 
     assert found.different == len(found.differences) == rows > 2
     assert {(one.resolution, one.worker, one.change) for one in found.differences} == {("1day", "dan", says)}
 
 
 async def test_points_are_counted_once_however_many_workers_one_statement_compares(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await two_versions(connection, names)
+    await two_versions(connection, tables)
     rows = [
-        (await fetch(connection, f"SELECT count(*) FROM {{r{resolution}}} WHERE version = 2", names))[0][0]
+        (await fetch(connection, f"SELECT count(*) FROM {{r{resolution}}} WHERE version = 2", tables))[0][0]
         for resolution in RESOLUTIONS
     ]
 
     for at_once in (1, 2, 3, 100):
         monkeypatch.setattr(compare, "_WORKERS", at_once)
-        assert (await compared(connection, names)).points == sum(rows)
+        assert (await compared(connection, tables)).points == sum(rows)
 
 
 async def test_past_the_most_that_is_spelled_out_differences_are_only_counted(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "_WORKERS", 1)
     monkeypatch.setattr(compare, "SHOWN", 3)
-    await two_versions(connection, names)
-    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 2", names)
-    [(rows,)] = await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 2", names)
+    await two_versions(connection, tables)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 2", tables)
+    [(rows,)] = await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 2", tables)
 
-    found = await compared(connection, names)
+    found = await compared(connection, tables)
 
     assert (found.different, len(found.differences)) == (rows, 3)
 
 
-async def test_what_one_of_them_does_not_keep_any_more_is_no_difference(connection: Connection, names: Tables) -> None:
-    await two_versions(connection, names)
-    kept = (await compared(connection, names)).points
+async def test_what_one_of_them_does_not_keep_any_more_is_no_difference(connection: Connection, tables: Tables) -> None:
+    await two_versions(connection, tables)
+    kept = (await compared(connection, tables)).points
     later = NOON_US // 1_000_000 + 60
-    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", names, at=later)
-    await fetch(connection, "DELETE FROM {r1min} WHERE version = 1", names)
-    [(minutes,)] = await fetch(connection, "SELECT count(*) FROM {r1min} WHERE version = 2", names)
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", tables, at=later)
+    await fetch(connection, "DELETE FROM {r1min} WHERE version = 1", tables)
+    [(minutes,)] = await fetch(connection, "SELECT count(*) FROM {r1min} WHERE version = 2", tables)
 
-    found = await compared(connection, names)
+    found = await compared(connection, tables)
 
     assert (found.points, found.different) == (kept - minutes, 0)

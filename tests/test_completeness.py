@@ -81,18 +81,18 @@ def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
 
 
 async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_of_silence(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     for worker in ("dead", "alive", "young", "clean"):
-        await LogWriter(connection, names, worker).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables, worker).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     long_ago = "UPDATE {producers} SET seen_at = seen_at - interval '181 s' WHERE worker <> 'young'"
     session = (
         "INSERT INTO {sessions} SELECT producer, worker, ARRAY[producer], 1 FROM {producers} WHERE worker = 'alive'"
     )
-    await fetch(connection, session, names)
-    await fetch(connection, long_ago, names)
-    await fetch(connection, "UPDATE {producers} SET closed = true WHERE worker = 'clean'", names)
+    await fetch(connection, session, tables)
+    await fetch(connection, long_ago, tables)
+    await fetch(connection, "UPDATE {producers} SET closed = true WHERE worker = 'clean'", tables)
     async with an_app(dsn, Metrics(append_interval=2.5)) as (chancy, _):
         now = datetime.now(UTC)
         found = await completeness(chancy, now - HOUR, now)
@@ -102,13 +102,15 @@ async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_
     assert (before.ended_uncleanly, before.uncertain_s) == (0, 0)
 
 
-async def test_a_dead_letter_is_unhealthy_until_it_is_given_up(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_a_dead_letter_is_unhealthy_until_it_is_given_up(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
     insert = "INSERT INTO {dead_letters} (version, position, error) VALUES (%(version)s, 1, 'broken')"
     for version in (0, 1):
-        await fetch(connection, insert, names, version=version)
+        await fetch(connection, insert, tables, version=version)
     async with an_app(dsn) as (chancy, metrics):
         undecided = await read_status(chancy, metrics.options)
-        await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp()", names)
+        await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp()", tables)
         given_up = await read_status(chancy, metrics.options)
 
     assert (undecided.completeness.dead_letters, undecided.completeness.discarded) == (1, 0)
@@ -133,9 +135,9 @@ def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_command_tells_counts_of_the_window_from_those_of_all_time(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await fetch(connection, "INSERT INTO {days} VALUES ('2026-03-09', 'gone', now(), 0)", names)
+    await fetch(connection, "INSERT INTO {days} VALUES ('2026-03-09', 'gone', now(), 0)", tables)
 
     text = run(dsn, "completeness", "--since", "2026-03-09T12:00", "--until", "2026-03-10T12:00Z")
     answer = json.loads(run(dsn, "completeness", "--since", "2h", "--json").stdout)
@@ -164,10 +166,10 @@ async def client(dsn: str) -> AsyncIterator[tuple[httpx.AsyncClient, Chancy]]:
 
 
 async def test_the_http_answer_has_its_windows_completeness(
-    client: tuple[httpx.AsyncClient, Chancy], connection: Connection, names: Tables
+    client: tuple[httpx.AsyncClient, Chancy], connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
 
     answer = (await client[0].get("/api/v1/metrics/app")).json()
 
@@ -178,10 +180,10 @@ async def test_the_http_answer_has_its_windows_completeness(
 
 
 async def test_a_database_that_does_not_say_costs_the_answer_only_its_completeness(
-    client: tuple[httpx.AsyncClient, Chancy], connection: Connection, names: Tables
+    client: tuple[httpx.AsyncClient, Chancy], connection: Connection, tables: Tables
 ) -> None:
     await client[0].get("/api/v1/metrics/app")  # the copy is there from now on
-    await fetch(connection, "DROP TABLE {dead_letters}", names)
+    await fetch(connection, "DROP TABLE {dead_letters}", tables)
     module._recent.clear()
 
     answer = await client[0].get("/api/v1/metrics/app")
@@ -189,10 +191,10 @@ async def test_a_database_that_does_not_say_costs_the_answer_only_its_completene
     assert (answer.status_code, answer.json()["completeness"]) == (200, None)
 
 
-async def test_the_database_is_asked_once_in_some_seconds(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_the_database_is_asked_once_in_some_seconds(dsn: str, connection: Connection, tables: Tables) -> None:
     async with an_app(dsn) as (chancy, _):
         first = await recent_completeness(chancy, DAY, DAY + HOUR)
-        await fetch(connection, "UPDATE {versions} SET position = 17", names)
+        await fetch(connection, "UPDATE {versions} SET position = 17", tables)
         again = await recent_completeness(chancy, DAY, DAY + HOUR)
         other = await recent_completeness(chancy, DAY, DAY + 2 * HOUR)
 

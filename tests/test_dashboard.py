@@ -26,7 +26,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series
-from chancy_metrics.events.schema import RESOLUTIONS, tables
+from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from examples.embedded import Server
 from tests.dashboard_app import PASSWORD, QUEUE, USER, bounce, campaign, chancy, defer, metrics, send
 from tests.factories import LogWriter, a_row, connections, eventually
@@ -196,7 +196,7 @@ async def push(dsn: str) -> None:
     ]
     series = [Series("app:mails", "counter", "count"), Series("app:outbox", "gauge", "mails")]
     async with connections(dsn, 1) as (connection,):
-        await LogWriter(connection, tables("chancy_"), WORKER).append(
+        await LogWriter(connection, tables_for("chancy_"), WORKER).append(
             jobs=[a_row(at_us, combo=combo) for at_us in ago for combo in combos],
             runs=[
                 ObservationRun(one, ago, array("d", range(len(ago))))

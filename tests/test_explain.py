@@ -48,15 +48,15 @@ def moment(at_us: int) -> datetime:
 
 
 async def test_a_counter_of_job_updates_is_explained_down_to_the_jobs(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     at_us = now_us() - 60_000_000
     slow = a_row(at_us, state="failed", started_us=at_us - 9_000_000)._replace(
         combo=Combo("app.work", "default", "failed", 2, "ValueError")
     )
-    await LogWriter(connection, names, "w1").append(jobs=[a_row(at_us, state="failed"), slow, a_row(at_us)])
-    await LogWriter(connection, names, "w2").append(jobs=[a_row(at_us, state="failed", func="app.other")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables, "w1").append(jobs=[a_row(at_us, state="failed"), slow, a_row(at_us)])
+    await LogWriter(connection, tables, "w2").append(jobs=[a_row(at_us, state="failed", func="app.other")])
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "global:status:failed", moment(at_us), resolution="1hour", most=2)
@@ -73,15 +73,15 @@ async def test_a_counter_of_job_updates_is_explained_down_to_the_jobs(
 
 
 async def test_a_workers_point_has_the_quantiles_that_the_rollups_do_not_keep(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     at_us = now_us() - 60_000_000
     run = a_run("app:size", [float(n) for n in range(1, 101)], kind="histogram", unit="MB", at_us=at_us)
-    await LogWriter(connection, names, "w1").append(runs=[run])
-    await LogWriter(connection, names, "w2").append(
+    await LogWriter(connection, tables, "w1").append(runs=[run])
+    await LogWriter(connection, tables, "w2").append(
         runs=[a_run("app:size", [1e9], kind="histogram", unit="MB", at_us=at_us)]
     )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:size", moment(at_us), worker_id="w1")
@@ -94,12 +94,12 @@ async def test_a_workers_point_has_the_quantiles_that_the_rollups_do_not_keep(
 
 
 async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     at_us = now_us() - 60_000_000
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0], at_us=at_us)])
-    await order_and_fold(connection, names)
-    await fetch(connection, "UPDATE {r1day} SET count = 7 WHERE worker = 0", names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0], at_us=at_us)])
+    await order_and_fold(connection, tables)
+    await fetch(connection, "UPDATE {r1day} SET count = 7 WHERE worker = 0", tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:n", moment(at_us), resolution="1day")
@@ -110,13 +110,13 @@ async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
     assert fine.equal
 
 
-async def test_what_is_not_folded_yet_is_in_neither(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_what_is_not_folded_yet_is_in_neither(dsn: str, connection: Connection, tables: Tables) -> None:
     at_us = now_us() - 60_000_000
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", [1.0], at_us=at_us)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await writer.append(runs=[a_run("app:n", [5.0], at_us=at_us)])
-    await order(connection, names)
+    await order(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:n", moment(at_us))
@@ -125,7 +125,7 @@ async def test_what_is_not_folded_yet_is_in_neither(dsn: str, connection: Connec
 
 
 async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     def failures(jobs: JobColumns) -> Any:
         rows = [row for row, combo in enumerate(jobs.combo.tolist()) if jobs.combos[combo].state == "failed"]
@@ -134,11 +134,11 @@ async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
     metrics = Metrics(rules=[failures], rules_version=1)
     at_us = now_us() - 60_000_000
     await fetch(
-        connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{failures}}' WHERE version = 1", names
+        connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{failures}}' WHERE version = 1", tables
     )
     bad = a_row(at_us, state="failed")
-    await LogWriter(connection, names).append(jobs=[a_row(at_us), bad])
-    await order_and_fold(connection, names, metrics.options.rules)
+    await LogWriter(connection, tables).append(jobs=[a_row(at_us), bad])
+    await order_and_fold(connection, tables, metrics.options.rules)
 
     async with an_app(dsn, metrics) as (chancy, _):
         found = await explain(chancy, "app:failures", moment(at_us))
@@ -150,7 +150,7 @@ async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
 
 
 async def test_events_are_in_their_order_whatever_the_order_of_a_rules_rows(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     def backwards(jobs: JobColumns) -> Any:
         rows = np.arange(len(jobs.at_us))[::-1]
@@ -159,10 +159,10 @@ async def test_events_are_in_their_order_whatever_the_order_of_a_rules_rows(
     metrics = Metrics(rules=[backwards], rules_version=1)
     at_us = now_us() - 60_000_000
     await fetch(
-        connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{backwards}}' WHERE version = 1", names
+        connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{backwards}}' WHERE version = 1", tables
     )
-    await LogWriter(connection, names).append(jobs=[a_row(at_us) for _ in range(5)])
-    await order_and_fold(connection, names, metrics.options.rules)
+    await LogWriter(connection, tables).append(jobs=[a_row(at_us) for _ in range(5)])
+    await order_and_fold(connection, tables, metrics.options.rules)
 
     async with an_app(dsn, metrics) as (chancy, _):
         found = await explain(chancy, "app:rows", moment(at_us), most=3)
@@ -172,11 +172,11 @@ async def test_events_are_in_their_order_whatever_the_order_of_a_rules_rows(
     assert [event.index for event in found.largest] == [4, 3, 2]
 
 
-async def test_an_update_that_never_ran_feeds_no_time(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_an_update_that_never_ran_feeds_no_time(dsn: str, connection: Connection, tables: Tables) -> None:
     at_us = now_us() - 60_000_000
     jobs = [a_row(at_us), a_row(at_us, completed_us=None), a_row(at_us, started_us=None, completed_us=None)]
-    await LogWriter(connection, names).append(jobs=jobs)
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(jobs=jobs)
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         ran = await explain(chancy, "queue:default:execution_time", moment(at_us))
@@ -188,16 +188,16 @@ async def test_an_update_that_never_ran_feeds_no_time(dsn: str, connection: Conn
 
 
 async def test_what_is_folded_while_a_point_is_explained_is_in_both_numbers(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_us = now_us() - 60_000_000
-    writers = {name: LogWriter(connection, names, name) for name in ("w1", "w2")}
+    writers = {name: LogWriter(connection, tables, name) for name in ("w1", "w2")}
     replay = module._Attempt._replay
 
     async def more() -> None:
         for number, writer in enumerate(writers.values()):
             await writer.append(runs=[a_run("app:n", [10.0**number], at_us=at_us)])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
     async def replay_and_more(self: module._Attempt, *arguments: Any) -> None:
         await replay(self, *arguments)
@@ -213,11 +213,11 @@ async def test_what_is_folded_while_a_point_is_explained_is_in_both_numbers(
     assert (mine.events, everybodys.events) == (2, 6)
 
 
-async def test_what_only_waits_for_clean_up_is_not_shown(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_what_only_waits_for_clean_up_is_not_shown(dsn: str, connection: Connection, tables: Tables) -> None:
     at_us = now_us() - 60_000_000
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0], at_us=at_us)])
-    await order_and_fold(connection, names)
-    await fetch(connection, "UPDATE {versions} SET horizon_1min = 2::bigint ^ 40 WHERE version = 1", names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0], at_us=at_us)])
+    await order_and_fold(connection, tables)
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = 2::bigint ^ 40 WHERE version = 1", tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:n", moment(at_us))
@@ -226,9 +226,9 @@ async def test_what_only_waits_for_clean_up_is_not_shown(dsn: str, connection: C
     assert "its bucket is not kept any more" in found.sentence
 
 
-async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("orders:placed"), a_run("orders:placed", kind="gauge")])
-    await order_and_fold(connection, names)
+async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("orders:placed"), a_run("orders:placed", kind="gauge")])
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         with pytest.raises(UnknownSeries, match="nothing was recorded under 'order:placed'; near are 'orders:placed'"):
@@ -247,16 +247,16 @@ async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connectio
     assert shown.kind == "gauge"
 
 
-async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connection, names: Tables) -> None:
-    await old_days(connection, names, 3)
-    writer = LogWriter(connection, names)
+async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connection, tables: Tables) -> None:
+    await old_days(connection, tables, 3)
+    writer = LogWriter(connection, tables)
     base_us = (now_us() // DAY_US - 3) * DAY_US
     await writer.append(runs=[a_run("app:n", [1.0] * 4, at_us=base_us)], day=moment(base_us).date())
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await writer.append(runs=[a_run("app:n", [10.0], at_us=base_us + 5)])  # late, in a day that stays
-    await order_and_fold(connection, names)
-    await expire(connection, names, horizons(now_us(), RETENTION, 90 * DAY_S))
-    await pruned(connection, names)
+    await order_and_fold(connection, tables)
+    await expire(connection, tables, horizons(now_us(), RETENTION, 90 * DAY_S))
+    await pruned(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:n", moment(base_us), resolution="1day")
@@ -268,15 +268,15 @@ async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connect
     assert gone.stored is None and "at 1min its bucket is not kept any more" in gone.sentence
 
 
-async def old_days(connection: Connection, names: Tables, days: int) -> None:
-    await make_days(connection, names, today=moment(now_us() - days * DAY_US).date(), ahead=days)
+async def old_days(connection: Connection, tables: Tables, days: int) -> None:
+    await make_days(connection, tables, today=moment(now_us() - days * DAY_US).date(), ahead=days)
 
 
-async def pruned(connection: Connection, names: Tables) -> None:
+async def pruned(connection: Connection, tables: Tables) -> None:
     async with connection.cursor() as cursor:
         now = await database_now_us(cursor)
     while True:
-        done = await prune(connection, names, BUILT_IN, now_us=now, log_retention_s=86_400)
+        done = await prune(connection, tables, BUILT_IN, now_us=now, log_retention_s=86_400)
         if not done:
             return
         assert not done[0].blocker, done
@@ -307,39 +307,39 @@ batches = st.builds(
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(batches, min_size=1, max_size=4))
 async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(
-    drawn: list[Batch], server: Server, template: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    drawn: list[Batch], server: Server, template: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
     first_us = (now_us() // DAY_US - 3) * DAY_US
     async with a_database(server, template) as connection:
-        await old_days(connection, names, 3)
-        writers = [LogWriter(connection, names, name) for name in ("w1", "w2")]
+        await old_days(connection, tables, 3)
+        writers = [LogWriter(connection, tables, name) for name in ("w1", "w2")]
         for batch in drawn:
             jobs = [a_row(first_us + at_us, state=state, **times) for at_us, state, times in batch.jobs]
             runs = [a_run("app:a", some, kind=kind, at_us=first_us + at_us) for kind, at_us, some in batch.runs]
             day = moment(first_us + batch.day * DAY_US).date()
             await writers[batch.writer].append(jobs=jobs, runs=runs, day=day)
-        await order_and_fold(connection, names)
-        await explain_stored(connection, names)
-        while await summarise(connection, names):
+        await order_and_fold(connection, tables)
+        await explain_stored(connection, tables)
+        while await summarise(connection, tables):
             pass
-        await explain_stored(connection, names)
-        await pruned(connection, names)
-        await explain_stored(connection, names)
+        await explain_stored(connection, tables)
+        await pruned(connection, tables)
+        await explain_stored(connection, tables)
 
 
-async def explain_stored(connection: Connection, names: Tables) -> None:
-    points = await stored(connection, names)
+async def explain_stored(connection: Connection, tables: Tables) -> None:
+    points = await stored(connection, tables)
     for point in points[:: max(1, len(points) // 6)]:
         place = Place(point.series, point.resolution, point.bucket, point.worker)
-        made = await remake(connection, names, BUILT_IN, place, most=3)
+        made = await remake(connection, tables, BUILT_IN, place, most=3)
         assert made.difference == "", place
         assert made.stored == point
         assert made.crowd.events + (made.opening.tally if made.opening else 0) == point.tally
         assert sum(made.crowd.by["worker"].values()) == made.crowd.events
 
 
-async def test_marks_are_events_like_any_other(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_marks_are_events_like_any_other(dsn: str, connection: Connection, tables: Tables) -> None:
     before = datetime.now(UTC) - timedelta(minutes=10)
 
     async with an_app(dsn) as (chancy, _):
@@ -351,7 +351,7 @@ async def test_marks_are_events_like_any_other(dsn: str, connection: Connection,
             await mark(chancy, "  ")
         with pytest.raises(MetricsLogError, match="at most 1024 are kept"):
             await mark(chancy, "x" * 1_100)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         found = await marks(chancy)
         recent = await marks(chancy, before + timedelta(seconds=1))
         explained = await explain(chancy, "mark:rollback", before)
@@ -362,21 +362,21 @@ async def test_marks_are_events_like_any_other(dsn: str, connection: Connection,
     assert explained.equal and [one.text for one in explained.marks] == ["rollback"]
 
 
-async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: Connection, tables: Tables) -> None:
     at = datetime.now(UTC).replace(microsecond=250_000) - timedelta(minutes=3)
 
     async with an_app(dsn) as (chancy, _):
         await mark(chancy, "deploy", at=at - timedelta(hours=1))
         await mark(chancy, "deploy", at=at)
         await mark(chancy, "other", at=at)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         first = await take_back(chancy, "deploy", at=at.replace(microsecond=0), by="ann")
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         again = await take_back(chancy, "deploy", at=at)
         left = await marks(chancy)
         by_place = await take_back(chancy, place=query.Place(3, 0))
         last = await take_back(chancy, "deploy")
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         none = await marks(chancy)
         explained = await explain(chancy, "mark:deploy", at)
         kept = [(one.value, one.worker) async for one in events(chancy, query.Selection(key="mark:deploy", since=at))]
@@ -399,7 +399,7 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
 
 
 async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     at = datetime.now(UTC).replace(second=10, microsecond=0) - timedelta(minutes=3)
     later = at + timedelta(seconds=30)
@@ -407,15 +407,15 @@ async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
     async with an_app(dsn) as (chancy, _):
         await mark(chancy, "deploy", at=at)
         await mark(chancy, "deploy", at=later)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         both = await asyncio.gather(*[take_back(chancy, "deploy", at=later, by=by) for by in ("ann", "bob")])
         once_more = await take_back(chancy, "deploy", at=later)  # before a fold has shown the others
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         left = await marks(chancy)
         await mark(chancy, "deploy", at=later)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         anew = await take_back(chancy, "deploy", at=later)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         values = [one.value async for one in events(chancy, query.Selection(key="mark:deploy"))]
 
     assert [one.again for one in both].count(False) >= 1 and once_more.again and not anew.again

@@ -103,25 +103,25 @@ async def test_a_forged_batch_is_refused_at_its_position_before_anything_is_take
     why: str,
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     target: tuple[str, Connection],
     tmp_path: Path,
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
 
     with pytest.raises(ImportRefused, match=f"position {position} of .* is not what was written: {why}"):
         await imported(target[0], forge(tmp_path / "log", change))
 
-    assert await fetch(target[1], HEAD, names) == [(0, b"")]
-    assert await fetch(target[1], "SELECT count(*) FROM {log}", names) == [(0,)]
-    assert not await importing(target[1], names)
+    assert await fetch(target[1], HEAD, tables) == [(0, b"")]
+    assert await fetch(target[1], "SELECT count(*) FROM {log}", tables) == [(0,)]
+    assert not await importing(target[1], tables)
 
 
 async def test_the_last_hash_of_the_header_is_checked_at_the_end(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
 
     def longer(frame: Frame) -> Frame:
@@ -133,9 +133,9 @@ async def test_the_last_hash_of_the_header_is_checked_at_the_end(
 
 @pytest.mark.parametrize("cut", [0, 10, 24, 30, 60, 0.5, -1, -40])
 async def test_a_file_that_was_cut_short_or_changed_is_refused_before_anything_is_taken(
-    cut: float, dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    cut: float, dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names, batches=3)
+    await some_log(connection, tables, batches=3)
     path = tmp_path / "log"
     await exported(dsn, path)
     data = path.read_bytes()
@@ -147,8 +147,8 @@ async def test_a_file_that_was_cut_short_or_changed_is_refused_before_anything_i
         with pytest.raises(DamagedExport):
             await imported(target[0], damaged)
 
-    assert await fetch(target[1], HEAD, names) == [(0, b"")]
-    assert not await importing(target[1], names)
+    assert await fetch(target[1], HEAD, tables) == [(0, b"")]
+    assert not await importing(target[1], tables)
 
 
 def test_a_file_of_a_newer_format_says_so(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_a_file_of_a_newer_format_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_file_without_a_day_that_is_not_over_is_refused(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     today = datetime.now(UTC).date()
 
@@ -174,9 +174,9 @@ async def test_a_file_without_a_day_that_is_not_over_is_refused(
 
 
 async def test_the_documented_format_is_enough_to_check_the_chain(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     out = await exported(dsn, tmp_path / "log")
     data = (tmp_path / "log").read_bytes()
     first_line, _, rest = data.partition(b"\n")

@@ -63,7 +63,7 @@ async def run(program: str, dsn: str) -> str:
 
 @pytest.mark.parametrize("where", ["a job", "a block", "a script"])
 async def test_a_child_is_refused_without_importing_logging_or_waiting_for_a_lock(
-    where: str, dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    where: str, dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     program = """
 def never(*_, **__):
@@ -119,6 +119,6 @@ asyncio.run(main())
 """.replace("WHERE", repr(where))
     await run(program, dsn)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert sorted(logged_values(log, "app:known")) == [1, 2]
     assert len(logged_values(log, "app:own")) == 1

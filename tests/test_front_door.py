@@ -113,22 +113,22 @@ def test_every_command_says_in_a_sentence_why_it_can_not(
 
 
 async def test_who_has_no_grants_is_told_which(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
 ) -> None:
     role = f"stranger_{uuid.uuid4().hex[:8]}"
     identifier = sql.Identifier(role)
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     await connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
     theirs = dsn.replace("postgres@", f"{role}@")
     try:
         found = {one: await anyio.to_thread.run_sync(told, theirs, folder, one) for one in READS + WRITES}
         await connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(identifier))
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         fold = await anyio.to_thread.run_sync(told, theirs, folder, "fold")
         await connection.execute(
             sql.SQL("REVOKE SELECT ON {log} FROM {role}; GRANT SELECT (day, events) ON {log} TO {role}").format(
-                log=names.log, role=identifier
+                log=tables.log, role=identifier
             )
         )
         check = await anyio.to_thread.run_sync(told, theirs, folder, "audit check")
@@ -144,11 +144,11 @@ async def test_who_has_no_grants_is_told_which(
 
 
 async def test_an_import_that_has_not_ended_names_the_ways_out(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     async with short_transaction(connection) as cursor:
-        await begin_importing(cursor, names)
+        await begin_importing(cursor, tables)
 
     done = await anyio.to_thread.run_sync(told, dsn, folder, "fold")
 
@@ -190,10 +190,10 @@ ODD = {
 
 
 async def test_what_can_not_be_meant_is_refused_in_a_sentence(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
 
     for arguments, (code, words) in ODD.items():
         done = await anyio.to_thread.run_sync(invoke, dsn, list(arguments))
@@ -205,9 +205,9 @@ async def test_what_can_not_be_meant_is_refused_in_a_sentence(
 
 
 async def test_what_writes_belongs_on_the_primary(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, standby: Standby, folder: Path
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, standby: Standby, folder: Path
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await standby.arrived()
     there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
 
@@ -218,16 +218,16 @@ async def test_what_writes_belongs_on_the_primary(
 
 
 @pytest.fixture
-async def hostile(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> str:
+async def hostile(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> str:
     """A log whose names are made to fool a terminal."""
     job = a_row(now_us(), job_id=JOB.bytes, func=f"app\x1b[1A{KEY}", state="failed")
     job = job._replace(combo=job.combo._replace(error=f"E\r\n{KEY}", queue=WORKER))
     runs = [a_run(KEY, [float("1e308")], at_us=now_us()), a_run("app:n", at_us=now_us(), unit="\x1b[8m")]
-    await LogWriter(connection, names, WORKER).append(jobs=[job], runs=runs)
-    await LogWriter(connection, names, WORKER).append(runs=[a_run(f"mark:{KEY}", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables, WORKER).append(jobs=[job], runs=runs)
+    await LogWriter(connection, tables, WORKER).append(runs=[a_run(f"mark:{KEY}", at_us=now_us())])
+    await order_and_fold(connection, tables)
     await connection.execute(
-        sql.SQL("UPDATE {} SET folded_by = %s, created_by = %s").format(names.versions), [WORKER, WORKER]
+        sql.SQL("UPDATE {} SET folded_by = %s, created_by = %s").format(tables.versions), [WORKER, WORKER]
     )
     return dsn
 
@@ -298,10 +298,10 @@ def told_while_following(dsn: str, command: str) -> tuple[bytes, int]:
 
 
 @pytest.fixture
-async def much(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> str:
+async def much(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> str:
     """A log with more than a pipe holds, and a name that Latin-1 has not."""
-    await LogWriter(connection, names).append(runs=[a_run("app:caf\u00e9 \u20ac", [1.0] * 3_000, at_us=now_us())])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:caf\u00e9 \u20ac", [1.0] * 3_000, at_us=now_us())])
+    await order_and_fold(connection, tables)
     return dsn
 
 
@@ -431,12 +431,12 @@ def test_each_kind_of_error_says_what_to_do(error: Exception, words: str) -> Non
 
 
 async def test_a_name_nobody_has_ends_with_one_and_names_what_is_near(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, folder: Path
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
 ) -> None:
     job = a_row(now_us(), func="app.send", state="failed")
     job = job._replace(combo=job.combo._replace(error="app.errors.CardDeclined: no", queue="mail"))
-    await LogWriter(connection, names, "worker-1").append(jobs=[job], runs=[a_run("app:orders")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables, "worker-1").append(jobs=[job], runs=[a_run("app:orders")])
+    await order_and_fold(connection, tables)
 
     async def events(*options: str) -> Result:
         return await anyio.to_thread.run_sync(told, dsn, folder, "audit events", *options)

@@ -35,41 +35,41 @@ def test_a_setting_that_was_raised_is_no_clock_ahead() -> None:
     assert ahead_of(kept | {"1day": IN_2255}, kept, now // 1_000_000) == {"1day": kept["1day"]}
 
 
-async def test_a_clean_up_goes_by_no_clock_ahead_of_the_database(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
-    await order_and_fold(connection, names)
+async def test_a_clean_up_goes_by_no_clock_ahead_of_the_database(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
+    await order_and_fold(connection, tables)
 
-    await Maintenance(Metrics().options).clean(connection, names, now_us=now_us() + DAY_US)
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
-    await order_and_fold(connection, names)
+    await Maintenance(Metrics().options).clean(connection, tables, now_us=now_us() + DAY_US)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "app:n") == [2] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
 
 
-async def raise_all(connection: Connection, names: Tables, at_s: int) -> None:
+async def raise_all(connection: Connection, tables: Tables, at_s: int) -> None:
     await fetch(
         connection,
         "UPDATE {versions} SET horizon_1min = %(at)s, horizon_5min = %(at)s, horizon_1hour = %(at)s,"
         " horizon_1day = %(at)s WHERE version = 1",
-        names,
+        tables,
         at=at_s,
     )
 
 
 @pytest.mark.parametrize("by", ["clean-up", "command"])
 async def test_what_was_hidden_is_found_and_folded_again(
-    by: str, dsn: str, connection: Connection, names: Tables
+    by: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     at = now_us() - 1_000_000
     gauge = a_run("app:g", [4.0], kind="gauge", unit="number", at_us=at)
     await writer.append(runs=[a_run("app:n", at_us=at), gauge], jobs=[a_row(at)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
         await metrics.get_metrics(chancy)
-        await raise_all(connection, names, IN_2255)
+        await raise_all(connection, tables, IN_2255)
         await writer.append(runs=[a_run("app:n", at_us=at)])
-        await order_and_fold(connection, names)  # which leaves it out
+        await order_and_fold(connection, tables)  # which leaves it out
         await metrics._readers[chancy].refresh()
         hidden = await metrics.get_metrics(chancy, "app:n")
         status = await read_status(chancy, metrics.options)
@@ -77,7 +77,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
         if by == "command":
             told = await mend_horizons(chancy, metrics.options)
         else:
-            await Maintenance(metrics.options).clean(connection, names)
+            await Maintenance(metrics.options).clean(connection, tables)
         await metrics._readers[chancy].refresh()
         shown = await metrics.get_metrics(chancy, "app:n")
         right = await verify(chancy)
@@ -89,7 +89,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
     assert found.different and found.points
     if by == "command":
         assert told[0].endswith("points of version 1 that a horizon ahead hid are folded again")
-    assert await total(connection, names, "app:n") == [2] * 4
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await total(connection, tables, "app:n") == [2] * 4
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
     assert shown["app:n"].values_1day[0][1] == 2
     assert (right.drift, mended.unhealthy) == (0, [])

@@ -101,23 +101,23 @@ REFUSED = [
 ]
 
 
-async def insert(connection: Connection, names: Tables, row: Odd) -> None:
+async def insert(connection: Connection, tables: Tables, row: Odd) -> None:
     columns = COLUMNS[row.table]
     values = ", ".join((ORDINARY | row.columns)[name] for name in columns.split(", "))
     values = values.replace("{", "{{").replace("}", "}}")
-    await fetch(connection, f"INSERT INTO {{{row.table}}} ({columns}) VALUES ({values})", names)
+    await fetch(connection, f"INSERT INTO {{{row.table}}} ({columns}) VALUES ({values})", tables)
 
 
-async def test_a_row_that_no_recorder_writes_is_refused(recorder: Connection, names: Tables) -> None:
+async def test_a_row_that_no_recorder_writes_is_refused(recorder: Connection, tables: Tables) -> None:
     for row in REFUSED:
         with pytest.raises(psycopg.errors.CheckViolation):
-            await insert(recorder, names, row)
+            await insert(recorder, tables, row)
             raise AssertionError(row)
 
     async with short_transaction(recorder) as cursor:
         batch = encode((), [a_run()])._replace(first_us=2**60)
         with pytest.raises(psycopg.errors.CheckViolation, match="nor did the spill table"):
-            await append(cursor, names, BatchId(today(), uuid.uuid4(), 1), batch, worker="w")
+            await append(cursor, tables, BatchId(today(), uuid.uuid4(), 1), batch, worker="w")
 
 
 async def surfaces(dsn: str) -> tuple[list[str], int, list[str]]:
@@ -138,12 +138,12 @@ async def _options(chancy):  # type: ignore[no-untyped-def]
 
 
 async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_batch(
-    dsn: str, roles: tuple[str, str], recorder: Connection, connection: Connection, names: Tables
+    dsn: str, roles: tuple[str, str], recorder: Connection, connection: Connection, tables: Tables
 ) -> None:
     at = now_us() - 1_000_000
-    honest = LogWriter(connection, names)
+    honest = LogWriter(connection, tables)
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     mine = {"producer": f"'{honest.producer}'"}
     # Entries for batches that do not exist: of nobody, of the honest producer's next and last, and one twice.
     for columns in (
@@ -156,39 +156,39 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
         {"sequence": "2"} | mine,
         {"sequence": "1"} | mine,
     ):
-        await insert(recorder, names, odd("pending", **columns))
+        await insert(recorder, tables, odd("pending", **columns))
     retried = honest.next_id()
     batch = encode((), [a_run("app:n", at_us=at)])
     async with short_transaction(connection) as cursor:
-        appended = await append(cursor, names, retried, batch, worker="worker", earlier=batch.sha256)
+        appended = await append(cursor, tables, retried, batch, worker="worker", earlier=batch.sha256)
     assert appended.state == "appended"  # and not taken for known
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     # The next id of the honest producer, with other content: under another day, spilled, and closing.
-    await taken(recorder, names, honest, day="current_date + 1")
+    await taken(recorder, tables, honest, day="current_date + 1")
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     spilled = odd("spill", sequence=str(honest.sequence + 1), **mine, **content(encode((), [a_run("other")])))
-    await insert(recorder, names, spilled)
+    await insert(recorder, tables, spilled)
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 
-    assert await total(connection, names, "app:n") == [4] * 4
-    assert await total(connection, names, "other") == [2] * 4  # it is in the log, so it counts
+    assert await total(connection, tables, "app:n") == [4] * 4
+    assert await total(connection, tables, "other") == [2] * 4  # it is in the log, so it counts
     assert waiting == 0
     assert len(reasons) == 1 and reasons[0].startswith("5 entries that waited for a position were set aside"), reasons
     assert findings == ["pending"] * 5
-    [(holes,)] = await fetch(connection, "SELECT sum(holes)::integer FROM {producers}", names)
+    [(holes,)] = await fetch(connection, "SELECT sum(holes)::integer FROM {producers}", tables)
     assert holes == 0
 
 
-async def taken(connection: Connection, names: Tables, writer: LogWriter, *, day: str) -> None:
+async def taken(connection: Connection, tables: Tables, writer: LogWriter, *, day: str) -> None:
     """Append other content under the id *writer* will take next."""
     batch = encode((), [a_run("other")])
     where = {"day": day, "producer": f"'{writer.producer}'", "sequence": str(writer.sequence + 1)}
-    await insert(connection, names, odd("log", **where, **content(batch)))
-    await insert(connection, names, odd("pending", **where))
+    await insert(connection, tables, odd("log", **where, **content(batch)))
+    await insert(connection, tables, odd("pending", **where))
 
 
 def content(batch: EncodedBatch) -> dict[str, str]:
@@ -202,47 +202,47 @@ def content(batch: EncodedBatch) -> dict[str, str]:
 
 
 async def test_batches_a_recorder_can_write_are_left_out_alone_where_they_can_t_be_read(
-    dsn: str, recorder: Connection, connection: Connection, names: Tables
+    dsn: str, recorder: Connection, connection: Connection, tables: Tables
 ) -> None:
     at = now_us() - 1_000_000
     for number in range(1_500):  # as many as would make the sum of holes too large for 64 bits
         producer = f"'{uuid.UUID(int=number)}'"
         if number < 3:
-            await insert(recorder, names, odd("log", producer=producer, sequence=str(2**53 - 1), closes="false"))
-            await insert(recorder, names, odd("pending", producer=producer, sequence=str(2**53 - 1)))
+            await insert(recorder, tables, odd("log", producer=producer, sequence=str(2**53 - 1), closes="false"))
+            await insert(recorder, tables, odd("pending", producer=producer, sequence=str(2**53 - 1)))
     await fetch(
         connection,
         "INSERT INTO {producers} SELECT gen_random_uuid(), 'w', 9007199254740991, true, 9007199254740990, now()"
         " FROM generate_series(1, 1500)",
-        names,
+        tables,
     )
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=at)])
+    await order_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 
-    assert await total(connection, names, "app:n") == [1] * 4
+    assert await total(connection, tables, "app:n") == [1] * 4
     assert waiting == 0
     assert any(reason.startswith("3 batches could not be read") for reason in reasons), reasons
     assert "payload" in findings
 
 
 async def test_a_session_is_told_by_the_role_that_began_it_alone(
-    recorder: Connection, connection: Connection, names: Tables, dsn: str
+    recorder: Connection, connection: Connection, tables: Tables, dsn: str
 ) -> None:
     await fetch(
         connection,
         "INSERT INTO {sessions} (session, worker, producers, append_interval, seen_at)"
         " VALUES (gen_random_uuid(), 'killed', '{{}}', 1, now() - interval '1 hour')",
-        names,
+        tables,
     )
-    await insert(recorder, names, odd("sessions", worker="'mine'"))
+    await insert(recorder, tables, odd("sessions", worker="'mine'"))
 
     for change in ("ended_at = now(), held = NULL", "seen_at = now()", "producers = '{{}}'"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="the role that began a session"):
-            await fetch(recorder, f"UPDATE {{sessions}} SET {change}", names)
-    [(mine,)] = await fetch(connection, "SELECT session FROM {sessions} WHERE worker = 'mine'", names)
-    await fetch(recorder, "UPDATE {sessions} SET ended_at = now() WHERE session = %(mine)s", names, mine=mine)
+            await fetch(recorder, f"UPDATE {{sessions}} SET {change}", tables)
+    [(mine,)] = await fetch(connection, "SELECT session FROM {sessions} WHERE worker = 'mine'", tables)
+    await fetch(recorder, "UPDATE {sessions} SET ended_at = now() WHERE session = %(mine)s", tables, mine=mine)
 
     async with an_app(dsn) as (chancy, _):
         whole = await completeness(chancy)
@@ -250,21 +250,21 @@ async def test_a_session_is_told_by_the_role_that_began_it_alone(
 
 
 async def test_rows_that_were_there_before_the_bounds_are_set_aside(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     for table in ("pending", "spill"):
-        await fetch(connection, f"ALTER TABLE {{{table}}} DROP CONSTRAINT id_in_bounds", names)
+        await fetch(connection, f"ALTER TABLE {{{table}}} DROP CONSTRAINT id_in_bounds", tables)
         for day in ("'infinity'", "'12000-01-01'", "'0044-03-15 BC'"):
-            await insert(connection, names, odd(table, day=day))
-    await insert(connection, names, odd("pending", sequence="9223372036854775807"))
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
+            await insert(connection, tables, odd(table, day=day))
+    await insert(connection, tables, odd("pending", sequence="9223372036854775807"))
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
     before = await surfaces_before(dsn)
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 
     assert before[0].startswith("3 entries")
-    assert await total(connection, names, "app:n") == [1] * 4
+    assert await total(connection, tables, "app:n") == [1] * 4
     assert waiting == 0
     assert reasons[0].startswith("7 entries that waited for a position were set aside"), reasons
     assert findings == ["pending"] * 7

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.transfer.check import ImportRefused
 from chancy_metrics.events.transfer.file import (
     Frame,
@@ -186,19 +186,19 @@ def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(frames: list[Fr
     assert len(str(raised.value)) < 1_000
 
 
-async def state(connection: Connection, names: Tables) -> list[list[TupleRow]]:
+async def state(connection: Connection, tables: Tables) -> list[list[TupleRow]]:
     """All there is of a log, but what waits."""
     queries = [HEAD, LOG, "SELECT day, state FROM {days} ORDER BY day", "SELECT count(*) FROM {ledger}"]
     queries += ["SELECT count(*) FROM {producers}", "SELECT count(*) FROM {summaries}", "SELECT count(*) FROM {r1day}"]
     queries += ["SELECT version, position, counts, horizon_1min FROM {versions} ORDER BY version"]
-    return [await fetch(connection, query, names) for query in queries]
+    return [await fetch(connection, query, tables) for query in queries]
 
 
 async def test_an_import_that_is_refused_changes_nothing(
-    names: Tables, target: tuple[str, Connection], tmp_path: Path
+    tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     dsn, connection = target
-    before = await state(connection, names)
+    before = await state(connection, tables)
     twice = prologue(point=POINT)
     twice.insert(2, twice[2])
     ahead = {name: (now_us() // 1_000_000 + 86_400) for name in RESOLUTIONS}
@@ -212,39 +212,39 @@ async def test_an_import_that_is_refused_changes_nothing(
         with pytest.raises((DamagedExport, ImportRefused)):
             await imported(dsn, write(tmp_path / f"log{number}", frames))
 
-        assert not await importing(connection, names)
-        assert await state(connection, names) == before
+        assert not await importing(connection, tables)
+        assert await state(connection, tables) == before
     async with an_app(dsn) as (chancy, _):
         assert (await verify(chancy)).drift == 0
 
 
 async def test_days_that_are_gone_here_are_found_before_it_begins(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     today = datetime.now(UTC).date()
-    await fetch(target[1], "UPDATE {days} SET state = 'closed' WHERE day = %(day)s", names, day=today)
+    await fetch(target[1], "UPDATE {days} SET state = 'closed' WHERE day = %(day)s", tables, day=today)
 
     with pytest.raises(ImportRefused, match=f"{today} has left the log of this database"):
         await imported(target[0], tmp_path / "log")
 
-    assert not await importing(target[1], names)
+    assert not await importing(target[1], tables)
 
 
 async def test_an_import_that_was_stopped_can_be_taken_back(
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     target: tuple[str, Connection],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await pruned_history(connection, names)
+    await pruned_history(connection, tables)
     await exported(dsn, tmp_path / "log")
     copy, there = target
-    await LogWriter(there, names, "local").append(runs=[a_run("app:local", at_us=now_us())])
-    waiting = await fetch(there, "SELECT day, producer, sequence FROM {pending}", names)
+    await LogWriter(there, tables, "local").append(runs=[a_run("app:local", at_us=now_us())])
+    waiting = await fetch(there, "SELECT day, producer, sequence FROM {pending}", tables)
     monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     def stop(_: object) -> None:
@@ -263,15 +263,15 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
     assert (taken.returncode, taken.stderr) == (0, "")
     assert taken.stdout.startswith("taken back: ") and "the order is empty again" in taken.stdout
     assert again.returncode == 1 and "nothing to abandon" in again.stderr
-    assert not await importing(there, names)
-    assert await fetch(there, HEAD, names) == [(0, b"")]
-    assert await fetch(there, "SELECT day, producer, sequence FROM {log}", names) == waiting
+    assert not await importing(there, tables)
+    assert await fetch(there, HEAD, tables) == [(0, b"")]
+    assert await fetch(there, "SELECT day, producer, sequence FROM {log}", tables) == waiting
     for table in ("ledger", "producers", "summaries", "dead_letters", *(f"r{name}" for name in RESOLUTIONS)):
-        assert await fetch(there, f"SELECT count(*) FROM {{{table}}}", names) == [(0,)], table
-    assert await fetch(there, "SELECT 1 FROM {days} WHERE state IN ('opening', 'gone')", names) == []
+        assert await fetch(there, f"SELECT count(*) FROM {{{table}}}", tables) == [(0,)], table
+    assert await fetch(there, "SELECT 1 FROM {days} WHERE state IN ('opening', 'gone')", tables) == []
 
     await folded(copy)
-    assert await total(there, names, "app:local") == [1] * 4
+    assert await total(there, tables, "app:local") == [1] * 4
     async with an_app(copy) as (chancy, _):
         assert (await check(chancy)).found == 0
         assert (await verify(chancy)).drift == 0
@@ -280,18 +280,18 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
 async def order_and_fold_what_came(dsn: str) -> None:
     """Fold what an import has brought so far, as a worker would."""
     async with an_app(dsn) as (chancy, _), await AsyncConnection.connect(dsn, autocommit=True) as connection:
-        assert (await advance(connection, tables(chancy.prefix), folder="test")).position
+        assert (await advance(connection, tables_for(chancy.prefix), folder="test")).position
 
 
 async def test_what_was_taken_back_can_be_taken_again(
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     target: tuple[str, Connection],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await pruned_history(connection, names)
+    await pruned_history(connection, tables)
     await exported(dsn, tmp_path / "log")
     copy, there = target
     with monkeypatch.context() as patch:
@@ -304,13 +304,13 @@ async def test_what_was_taken_back_can_be_taken_again(
     await imported(copy, tmp_path / "log")
     await folded(copy)
 
-    assert await numbers(there, names) == await numbers(connection, names)
+    assert await numbers(there, tables) == await numbers(connection, tables)
 
 
 async def test_an_import_that_was_taken_back_by_somebody_else_says_so(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
 
     def give_up(_: object) -> None:
@@ -320,8 +320,8 @@ async def test_an_import_that_was_taken_back_by_somebody_else_says_so(
     with pytest.raises(MetricsLogError, match="taken back"):
         await imported(target[0], tmp_path / "log", on_progress=give_up)
 
-    assert await fetch(target[1], HEAD, names) == [(0, b"")]
-    assert not await importing(target[1], names)
+    assert await fetch(target[1], HEAD, tables) == [(0, b"")]
+    assert not await importing(target[1], tables)
 
 
 def sparse(path: Path, start: bytes, end: bytes, size: int) -> Path:

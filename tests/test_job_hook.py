@@ -70,7 +70,7 @@ class Observer(Plugin):
 
 
 async def test_an_update_is_in_the_log_when_its_transaction_commits_and_not_before(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     observer = Observer()
     async with a_host(dsn, plugins=[observer]) as (worker, _):
@@ -78,82 +78,84 @@ async def test_an_update_is_in_the_log_when_its_transaction_commits_and_not_befo
         observer.spoil = True
         with pytest.raises(psycopg.OperationalError):
             await flush(worker, *jobs)
-        assert logged_updates(await read_log(connection, names)) == Counter()
+        assert logged_updates(await read_log(connection, tables)) == Counter()
         assert await saved(connection) == set()
 
         await worker.flush()
 
-        assert logged_updates(await read_log(connection, names)) == updates(*jobs)
+        assert logged_updates(await read_log(connection, tables)) == updates(*jobs)
         assert await saved(connection) == {job.id for job in jobs}
-    assert logged_counts(await read_log(connection, names)) == Counter()
+    assert logged_counts(await read_log(connection, tables)) == Counter()
 
 
-async def test_an_update_the_host_refuses_is_not_recorded(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_an_update_the_host_refuses_is_not_recorded(dsn: str, connection: Connection, tables: Tables) -> None:
     async with a_host(dsn) as (worker, _):
         (job,) = await claimed(connection, a_job())
 
         await flush(worker, a_job(), job, a_job())
 
-    assert logged_updates(await read_log(connection, names)) == updates(job)
+    assert logged_updates(await read_log(connection, tables)) == updates(job)
 
 
-async def test_the_same_object_twice_in_a_batch_is_two_updates(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_the_same_object_twice_in_a_batch_is_two_updates(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
     async with a_host(dsn) as (worker, _):
         (job,) = await claimed(connection, a_job())
 
         await flush(worker, job, job)
         await flush(worker, job)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == Counter({Update(job.id, 1, "succeeded"): 3})
     assert logged_counts(log) == Counter()
 
 
 async def test_more_updates_than_one_transaction_takes_are_recorded_with_theirs(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, _):
         jobs = await claimed(connection, *(a_job() for _ in range(2_100)))
 
         await flush(worker, *jobs)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
     assert sorted(len(written.batch.jobs.ids) // 16 for written in log if written.batch.jobs) == [100, 1000, 1000]
 
 
 async def test_a_job_the_host_did_not_hand_over_in_a_transaction_is_recorded_when_it_was_updated(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         job = a_job()
         await metrics.on_job_updated(worker=worker, job=job)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(job)
     assert logged_counts(log) == {"buffered": 1}
 
 
 async def test_a_broken_log_saves_the_jobs_and_their_updates_with_them(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         jobs = await claimed(connection, *(a_job() for _ in range(9)))
-        await fetch(connection, "ALTER TABLE {log} RENAME TO gone", names)
+        await fetch(connection, "ALTER TABLE {log} RENAME TO gone", tables)
         await flush(worker, *jobs[:3])
-        spilled = await fetch(connection, "SELECT events FROM {spill}", names)
-        await fetch(connection, "ALTER TABLE {spill} RENAME TO gone_too", names)
+        spilled = await fetch(connection, "SELECT events FROM {spill}", tables)
+        await fetch(connection, "ALTER TABLE {spill} RENAME TO gone_too", tables)
         await metrics.increment_counter("app:n", 1)
         await flush(worker, *jobs[3:7])
         await flush(worker, *jobs[7:8])
         assert await saved(connection) == {job.id for job in jobs[:8]}
-        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_log", names)
-        await fetch(connection, "ALTER TABLE gone_too RENAME TO chancy_metrics_spill", names)
+        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_log", tables)
+        await fetch(connection, "ALTER TABLE gone_too RENAME TO chancy_metrics_spill", tables)
 
         await flush(worker, jobs[8])
-    await order(connection, names)
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert spilled == [(3,)]
     assert logged_updates(log) == updates(*jobs)
     assert logged_counts(log) == {"buffered": 5}
@@ -164,7 +166,7 @@ async def test_a_broken_log_saves_the_jobs_and_their_updates_with_them(
 
 
 async def test_a_locked_log_costs_one_lock_timeout_and_then_ever_shorter_looks_and_no_update(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     observer = Observer()
     async with a_host(dsn, Metrics(lock_timeout=0.2), plugins=[observer]) as (worker, metrics):
@@ -172,7 +174,7 @@ async def test_a_locked_log_costs_one_lock_timeout_and_then_ever_shorter_looks_a
         jobs = await claimed(connection, *(a_job() for _ in range(41)))
         waits_ms = []
         async with connection.transaction():
-            await fetch(connection, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+            await fetch(connection, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", tables)
             started = time.monotonic()
             await flush(worker, jobs[0])
             first_s = time.monotonic() - started
@@ -187,17 +189,17 @@ async def test_a_locked_log_costs_one_lock_timeout_and_then_ever_shorter_looks_a
         assert hook._lock_wait_ms == 200
         assert observer.lock_timeouts == ["0"] * 41
         # As if this process were killed now: all of them are in the database.
-        assert await fetch(connection, "SELECT count(*), sum(events) FROM {spill}", names) == [(40, 40)]
-    await order(connection, names)
+        assert await fetch(connection, "SELECT count(*), sum(events) FROM {spill}", tables) == [(40, 40)]
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
     assert logged_counts(log) == Counter()
 
 
 @pytest.mark.parametrize("pipelines", [True, False], ids=["in one trip", "with an old libpq"])
 async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
-    dsn: str, connection: Connection, names: Tables, pipelines: bool, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, pipelines: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AsyncPipeline, "is_supported", lambda: pipelines)
     observer = Observer()
@@ -206,17 +208,17 @@ async def test_the_lock_timeout_a_transaction_came_with_is_put_back(
         async with a_host(dsn, plugins=[observer]) as (worker, _):
             for broken in (False, True):
                 if broken:
-                    await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+                    await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", tables)
                 await flush(worker, *await claimed(connection, a_job()))
-            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", tables)
     finally:
         await connection.execute("ALTER ROLE postgres RESET lock_timeout")
 
     assert observer.lock_timeouts == ["1234ms"] * 2
-    assert await fetch(connection, "SELECT count(*) FROM {spill}", names) == [(1,)]
+    assert await fetch(connection, "SELECT count(*) FROM {spill}", tables) == [(1,)]
 
 
-async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_already(dsn: str, names: Tables) -> None:
+async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_already(dsn: str, tables: Tables) -> None:
     found = []
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
         await other.set_autocommit(True)
@@ -227,14 +229,14 @@ async def test_the_lock_timeout_is_put_back_also_where_all_was_in_the_log_alread
                 await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=jobs, cursor=cursor)
                 await cursor.execute("SHOW lock_timeout")
                 found.append(await cursor.fetchone())
-        batches = await fetch(other, "SELECT sum(events) FROM {log}", names)
+        batches = await fetch(other, "SELECT sum(events) FROM {log}", tables)
 
     assert found == [("1234ms",)] * 2
     assert batches == [(1,)]
 
 
 async def test_the_second_batch_of_an_attempt_that_had_committed_waits_no_longer_for_a_lock_either(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
@@ -243,22 +245,22 @@ async def test_the_second_batch_of_an_attempt_that_had_committed_waits_no_longer
         await other.commit()  # which the host is not told
         metrics._session(worker).hook._clock.see(tomorrow)
         async with connection.transaction():
-            await connection.execute(sql.SQL("LOCK TABLE {}").format(names.partition(tomorrow.date())))
+            await connection.execute(sql.SQL("LOCK TABLE {}").format(tables.partition(tomorrow.date())))
             with anyio.fail_after(20):
                 await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=jobs, cursor=cursor)
             await other.commit()
         for job in jobs:
             await metrics.on_job_updated(worker=worker, job=job)
-    await order(connection, names)
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
     assert logged_counts(log) == Counter()
 
 
 @pytest.mark.parametrize("before", ["SELECT 1", "SAVEPOINT metrics_log"], ids=["first", "after a savepoint of ours"])
 async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
-    dsn: str, connection: Connection, names: Tables, before: LiteralString
+    dsn: str, connection: Connection, tables: Tables, before: LiteralString
 ) -> None:
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
         job = a_job()
@@ -269,7 +271,7 @@ async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
             await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[job], cursor=cursor)
         await other.rollback()
 
-    assert logged_updates(await read_log(connection, names)) == Counter()
+    assert logged_updates(await read_log(connection, tables)) == Counter()
 
 
 async def test_what_fails_first_in_one_trip_is_what_is_raised_and_psycopg_says_nothing_of_the_rest(
@@ -286,7 +288,7 @@ async def test_what_fails_first_in_one_trip_is_what_is_raised_and_psycopg_says_n
 
 
 async def test_workers_of_a_serializable_database_record_beside_each_other(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await connection.execute("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'")
     try:
@@ -307,13 +309,13 @@ async def test_workers_of_a_serializable_database_record_beside_each_other(
     finally:
         await connection.execute("ALTER ROLE postgres RESET default_transaction_isolation")
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
     assert logged_counts(log) == Counter()
 
 
 async def test_a_wrong_clock_of_the_host_costs_one_batch_its_way_through_the_spill_table(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         hook = metrics._session(worker).hook
@@ -321,18 +323,18 @@ async def test_a_wrong_clock_of_the_host_costs_one_batch_its_way_through_the_spi
         jobs = await claimed(connection, *(a_job() for _ in range(2)))
         for job in jobs:
             await flush(worker, job)
-        assert await fetch(connection, "SELECT day FROM {spill}", names) == [(date(2099, 1, 1),)]
-    await order(connection, names)
+        assert await fetch(connection, "SELECT day FROM {spill}", tables) == [(date(2099, 1, 1),)]
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
-    assert {day.year for (day,) in await fetch(connection, "SELECT DISTINCT day FROM {log}", names)} < {2099, 2026}
+    assert {day.year for (day,) in await fetch(connection, "SELECT DISTINCT day FROM {log}", tables)} < {2099, 2026}
 
 
 @pytest.mark.parametrize("committed", [True, False])
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_wherever_it_went(
-    committed: bool, ordered: bool, dsn: str, connection: Connection, names: Tables
+    committed: bool, ordered: bool, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
         hook = metrics._session(worker).hook
@@ -342,16 +344,16 @@ async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_wherever_it_w
         async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
             await hook.record(cursor, "chancy_", [first])
         if ordered:
-            await order(connection, names)
+            await order(connection, tables)
         hook._clock.see(today)
-        gone = names.partition((today + timedelta(days=2)).date())
+        gone = tables.partition((today + timedelta(days=2)).date())
         await connection.execute(sql.SQL("DROP TABLE {}").format(gone))
 
         await flush(worker, first, second)
         await flush(worker, third)
-    await order(connection, names)
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*([] if committed and ordered else [first]), second, third)
     assert logged_counts(log) == Counter()
 
@@ -373,7 +375,7 @@ async def test_a_job_that_is_never_announced_is_not_remembered_for_ever(dsn: str
 
 
 async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_a_transaction(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with Chancy(dsn, plugins=[examples.metrics]) as chancy:
         await chancy.declare(Queue("threads", executor=Chancy.Executor.Threaded))
@@ -393,7 +395,7 @@ async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_
 
     assert (thread.state, refused.state, recorded.state) == (State.SUCCEEDED, State.FAILED, State.SUCCEEDED)
     assert "NotRecording: this is a child process" in refused.errors[0]["traceback"]
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_values(log, "app:thread") == [1]
     assert logged_values(log, "app:process") == [1]
 
@@ -402,14 +404,14 @@ async def test_threads_record_for_their_worker_and_child_processes_loudly_or_in_
     ("options", "kept"), [({}, "ValueError"), ({"error_messages": True}, "ValueError: no such card")]
 )
 async def test_a_worker_keeps_what_an_error_says_only_where_it_was_asked_to(
-    options: dict[str, bool], kept: str, dsn: str, connection: Connection, names: Tables
+    options: dict[str, bool], kept: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     text = "Traceback (most recent call last):\n  File x\nValueError: no such card\n"
     failed = a_job(state=QueuedJob.State.FAILED, errors=[{"attempt": 0, "traceback": text}])
 
     async with a_host(dsn, Metrics(sync_interval=1, **options)) as (worker, _metrics):
         await flush(worker, *await claimed(connection, failed))
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         life = await job_life(chancy, failed.id)

@@ -24,196 +24,200 @@ from tests.factories import LogWriter, a_row, a_run, append_as, connections, dam
 Connection = AsyncConnection[TupleRow]
 
 
-async def places(connection: Connection, names: Tables) -> list[tuple[int, uuid.UUID, int]]:
-    rows = await fetch(connection, "SELECT position, producer, sequence FROM {ledger} ORDER BY position", names)
+async def places(connection: Connection, tables: Tables) -> list[tuple[int, uuid.UUID, int]]:
+    rows = await fetch(connection, "SELECT position, producer, sequence FROM {ledger} ORDER BY position", tables)
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-async def producers(connection: Connection, names: Tables) -> list[tuple[int, bool, int]]:
-    rows = await fetch(connection, "SELECT last_sequence, closed, holes FROM {producers} ORDER BY last_sequence", names)
+async def producers(connection: Connection, tables: Tables) -> list[tuple[int, bool, int]]:
+    rows = await fetch(
+        connection, "SELECT last_sequence, closed, holes FROM {producers} ORDER BY last_sequence", tables
+    )
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-async def test_an_empty_log_has_no_places(connection: Connection, names: Tables) -> None:
-    assert await sequence(connection, names) == Sequenced(0, 0, 0)
+async def test_an_empty_log_has_no_places(connection: Connection, tables: Tables) -> None:
+    assert await sequence(connection, tables) == Sequenced(0, 0, 0)
 
 
-async def test_batches_get_places_from_one_in_the_order_they_came(connection: Connection, names: Tables) -> None:
-    one, two = LogWriter(connection, names), LogWriter(connection, names)
+async def test_batches_get_places_from_one_in_the_order_they_came(connection: Connection, tables: Tables) -> None:
+    one, two = LogWriter(connection, tables), LogWriter(connection, tables)
     ids = [await writer.append(runs=[a_run()]) for writer in (one, two, two, one)]
 
-    done = await sequence(connection, names)
+    done = await sequence(connection, tables)
 
     assert (done.batches, done.position) == (4, 4)
-    assert await places(connection, names) == [(n, b.producer, b.sequence) for n, b in enumerate(ids, 1)]
-    assert await fetch(connection, "SELECT count(*) FROM {pending}", names) == [(0,)]
-    assert await sequence(connection, names, after=done.last_id) == Sequenced(0, 4, done.last_id)
+    assert await places(connection, tables) == [(n, b.producer, b.sequence) for n, b in enumerate(ids, 1)]
+    assert await fetch(connection, "SELECT count(*) FROM {pending}", tables) == [(0,)]
+    assert await sequence(connection, tables, after=done.last_id) == Sequenced(0, 4, done.last_id)
 
 
-async def test_a_call_takes_its_limit_and_the_next_goes_on(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_call_takes_its_limit_and_the_next_goes_on(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     for _ in range(5):
         await writer.append(runs=[a_run()])
 
-    done = [await sequence(connection, names, limit=2) for _ in range(4)]
+    done = [await sequence(connection, tables, limit=2) for _ in range(4)]
 
     assert [one.batches for one in done] == [2, 2, 1, 0]
-    assert [place[2] for place in await places(connection, names)] == [1, 2, 3, 4, 5]
+    assert [place[2] for place in await places(connection, tables)] == [1, 2, 3, 4, 5]
 
 
-async def test_an_open_transaction_holds_nobody_up_and_gets_its_place_when_it_commits(dsn: str, names: Tables) -> None:
+async def test_an_open_transaction_holds_nobody_up_and_gets_its_place_when_it_commits(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (slow, quick), slow.transaction():
         async with slow.cursor() as cursor:
-            late = await append_as(cursor, names, a_run())
-        before = await LogWriter(quick, names).append(runs=[a_run()])
+            late = await append_as(cursor, tables, a_run())
+        before = await LogWriter(quick, tables).append(runs=[a_run()])
 
         with anyio.fail_after(2):
-            first = await sequence(quick, names)
+            first = await sequence(quick, tables)
 
         assert first.batches == 1
     async with connections(dsn, 1) as (connection,):
-        assert (await sequence(connection, names, after=first.last_id)).batches == 0  # its id lies below
-        assert (await sequence(connection, names)).batches == 1  # the sweep
-        assert await places(connection, names) == [(1, before.producer, 1), (2, late.producer, 1)]
+        assert (await sequence(connection, tables, after=first.last_id)).batches == 0  # its id lies below
+        assert (await sequence(connection, tables)).batches == 1  # the sweep
+        assert await places(connection, tables) == [(1, before.producer, 1), (2, late.producer, 1)]
 
 
-async def test_appends_that_are_rolled_back_leave_no_hole_in_the_order(connection: Connection, names: Tables) -> None:
-    first = await LogWriter(connection, names).append(runs=[a_run()])
+async def test_appends_that_are_rolled_back_leave_no_hole_in_the_order(connection: Connection, tables: Tables) -> None:
+    first = await LogWriter(connection, tables).append(runs=[a_run()])
     for _ in range(40):
         async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
-            await append_as(cursor, names, a_run())
-    last = await LogWriter(connection, names).append(runs=[a_run()])
+            await append_as(cursor, tables, a_run())
+    last = await LogWriter(connection, tables).append(runs=[a_run()])
 
-    await order(connection, names)
+    await order(connection, tables)
 
-    assert await places(connection, names) == [(1, first.producer, 1), (2, last.producer, 1)]
-    assert all(holes == 0 for *_, holes in await producers(connection, names))
+    assert await places(connection, tables) == [(1, first.producer, 1), (2, last.producer, 1)]
+    assert all(holes == 0 for *_, holes in await producers(connection, tables))
 
 
-async def test_a_prepared_transaction_holds_nobody_up(dsn: str, names: Tables) -> None:
+async def test_a_prepared_transaction_holds_nobody_up(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (connection, preparing):
         xid = preparing.xid(1, str(uuid.uuid4()), "log")
         await preparing.set_autocommit(False)
         await preparing.tpc_begin(xid)
-        await append_as(preparing.cursor(), names, a_run())
+        await append_as(preparing.cursor(), tables, a_run())
         await preparing.tpc_prepare()
-        await LogWriter(connection, names).append(runs=[a_run()])
+        await LogWriter(connection, tables).append(runs=[a_run()])
 
-        assert (await sequence(connection, names)).batches == 1
+        assert (await sequence(connection, tables)).batches == 1
         await preparing.tpc_commit()
-        assert (await sequence(connection, names)).batches == 1
+        assert (await sequence(connection, tables)).batches == 1
 
 
-async def test_a_predecessor_below_the_hint_gets_its_place_first(dsn: str, names: Tables) -> None:
+async def test_a_predecessor_below_the_hint_gets_its_place_first(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (slow, quick):
-        writer = LogWriter(slow, names)
+        writer = LogWriter(slow, tables)
         async with slow.transaction():
             await writer.append(runs=[a_run()])
-            other = await LogWriter(quick, names).append(runs=[a_run()])
-            hint = (await sequence(quick, names)).last_id
+            other = await LogWriter(quick, tables).append(runs=[a_run()])
+            hint = (await sequence(quick, tables)).last_id
         await writer.append(runs=[a_run()])
 
-        assert (await sequence(quick, names, after=hint)).batches == 2
+        assert (await sequence(quick, tables, after=hint)).batches == 2
 
         mine = [(2, writer.producer, 1), (3, writer.producer, 2)]
-        assert await places(quick, names) == [(1, other.producer, 1), *mine]
-        assert [holes for *_, holes in await producers(quick, names)] == [0, 0]
+        assert await places(quick, tables) == [(1, other.producer, 1), *mine]
+        assert [holes for *_, holes in await producers(quick, tables)] == [0, 0]
 
 
-async def test_a_hole_is_counted_and_filled_again_when_its_batch_comes(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_hole_is_counted_and_filled_again_when_its_batch_comes(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run()])
     lost = writer.next_id()
     await writer.append(runs=[a_run()])
-    await order(connection, names)
-    with_hole = await producers(connection, names)
+    await order(connection, tables)
+    with_hole = await producers(connection, tables)
 
     async with short_transaction(connection) as cursor:
-        await append(cursor, names, lost, encode((), [a_run()]), worker="w")
-    await order(connection, names)
+        await append(cursor, tables, lost, encode((), [a_run()]), worker="w")
+    await order(connection, tables)
 
     assert with_hole == [(3, False, 1)]
-    assert await producers(connection, names) == [(3, False, 0)]
-    assert [place[2] for place in await places(connection, names)] == [1, 3, 2]
+    assert await producers(connection, tables) == [(3, False, 0)]
+    assert [place[2] for place in await places(connection, tables)] == [1, 3, 2]
 
 
 async def test_a_row_removed_by_force_before_it_was_ordered_is_set_aside_and_the_next_one_shows_the_hole(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run()])
-    await damage(connection, names, "DELETE FROM {log} WHERE sequence = 2")
+    await damage(connection, tables, "DELETE FROM {log} WHERE sequence = 2")
 
-    await order(connection, names)
+    await order(connection, tables)
 
-    rows = await fetch(connection, "SELECT position, sequence, events FROM {ledger} ORDER BY position", names)
+    rows = await fetch(connection, "SELECT position, sequence, events FROM {ledger} ORDER BY position", tables)
     assert rows == [(1, 1, 1), (2, 3, 1)]
-    assert await producers(connection, names) == [(3, False, 1)]
-    assert await fetch(connection, "SELECT sequence, why FROM {set_aside}", names) == [(2, "its row is not in the log")]
+    assert await producers(connection, tables) == [(3, False, 1)]
+    assert await fetch(connection, "SELECT sequence, why FROM {set_aside}", tables) == [
+        (2, "its row is not in the log")
+    ]
 
 
 async def test_a_producer_whose_row_was_cleaned_up_goes_on_without_a_hole(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run()])
-    await order(connection, names)
-    await fetch(connection, "DELETE FROM {producers}", names)
+    await order(connection, tables)
+    await fetch(connection, "DELETE FROM {producers}", tables)
 
     await writer.append(runs=[a_run()])
-    await order(connection, names)
+    await order(connection, tables)
 
-    assert await producers(connection, names) == [(4, False, 0)]
+    assert await producers(connection, tables) == [(4, False, 0)]
 
 
-async def test_a_batch_cut_anew_for_another_day_gets_one_place(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_batch_cut_anew_for_another_day_gets_one_place(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     first = await writer.append(runs=[a_run()])
-    await order(connection, names)
+    await order(connection, tables)
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     twice = [writer.next_id(), BatchId(tomorrow, writer.producer, 2), BatchId(tomorrow, writer.producer, 1)]
     for batch_id in twice:
         async with short_transaction(connection) as cursor:
-            await append(cursor, names, batch_id, encode((), [a_run()]), worker="w")
-    await fetch(connection, "DELETE FROM {producers}", names)  # clean-up must not make it forget either
+            await append(cursor, tables, batch_id, encode((), [a_run()]), worker="w")
+    await fetch(connection, "DELETE FROM {producers}", tables)  # clean-up must not make it forget either
 
-    await order(connection, names)
+    await order(connection, tables)
 
-    assert await places(connection, names) == [(1, first.producer, 1), (2, first.producer, 2)]
-    assert await producers(connection, names) == [(2, False, 0)]
+    assert await places(connection, tables) == [(1, first.producer, 1), (2, first.producer, 2)]
+    assert await producers(connection, tables) == [(2, False, 0)]
 
 
-async def test_a_producer_of_a_single_batch_leaves_no_row(connection: Connection, names: Tables) -> None:
+async def test_a_producer_of_a_single_batch_leaves_no_row(connection: Connection, tables: Tables) -> None:
     async with short_transaction(connection) as cursor:
-        batch_id = await append_as(cursor, names, a_run())
+        batch_id = await append_as(cursor, tables, a_run())
 
-    await order(connection, names)
+    await order(connection, tables)
 
     async with short_transaction(connection) as cursor:
-        assert await in_ledger(cursor, names, batch_id.producer, 1)
-        assert not await in_ledger(cursor, names, batch_id.producer, 2)
-    assert await producers(connection, names) == []
+        assert await in_ledger(cursor, tables, batch_id.producer, 1)
+        assert not await in_ledger(cursor, tables, batch_id.producer, 2)
+    assert await producers(connection, tables) == []
 
 
-async def test_a_producer_that_ended_is_known_as_closed(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_producer_that_ended_is_known_as_closed(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(batch=encode())
     async with short_transaction(connection) as cursor:
-        await append(cursor, names, writer.next_id(), encode(), worker="w", closes=True)
+        await append(cursor, tables, writer.next_id(), encode(), worker="w", closes=True)
 
-    await order(connection, names)
+    await order(connection, tables)
 
-    assert await producers(connection, names) == [(2, True, 0)]
+    assert await producers(connection, tables) == [(2, True, 0)]
 
 
-async def test_the_chain_covers_every_column_of_every_batch(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_the_chain_covers_every_column_of_every_batch(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(batch=encode())
     await writer.append(jobs=[a_row()], runs=[a_run()])
     await writer.append(runs=[a_run()])
-    await order(connection, names)
+    await order(connection, tables)
 
     rows = await fetch(
         connection,
@@ -224,7 +228,7 @@ async def test_the_chain_covers_every_column_of_every_batch(connection: Connecti
         JOIN {log} l USING (day, producer, sequence)
         ORDER BY o.position
         """,
-        names,
+        tables,
     )
 
     chain = b""
@@ -236,13 +240,13 @@ async def test_the_chain_covers_every_column_of_every_batch(connection: Connecti
         for name, value in others.items():
             assert link(b"", position, row._replace(**{name: value})) != link(b"", position, row)
     assert len(rows) == 3
-    assert await fetch(connection, "SELECT position, chain FROM {head}", names) == [(3, chain)]
+    assert await fetch(connection, "SELECT position, chain FROM {head}", tables) == [(3, chain)]
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 @pytest.mark.parametrize("sequencers", [2, 5])
 async def test_sequencers_in_each_others_way_give_every_batch_one_place(
-    dsn: str, names: Tables, sequencers: int, isolation: str
+    dsn: str, tables: Tables, sequencers: int, isolation: str
 ) -> None:
     async with connections(dsn, 1) as (admin,):
         await admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_isolation = '{isolation}'")
@@ -251,18 +255,18 @@ async def test_sequencers_in_each_others_way_give_every_batch_one_place(
 
     async def write(connection: Connection, seed: int) -> None:
         nonlocal finished
-        chance, writer = random.Random(seed), LogWriter(connection, names, f"w{seed}")
+        chance, writer = random.Random(seed), LogWriter(connection, tables, f"w{seed}")
         for _ in range(batches):
             if chance.random() < 0.3:
                 async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
-                    await append_as(cursor, names, a_run())
+                    await append_as(cursor, tables, a_run())
             await writer.append(runs=[a_run()])
         finished += 1
 
     async def give_places(connection: Connection) -> None:
         after = 0
         while finished < writers:
-            after = (await sequence(connection, names, after=after, limit=7)).last_id
+            after = (await sequence(connection, tables, after=after, limit=7)).last_id
 
     async with connections(dsn, writers + sequencers) as all_of_them:
         with anyio.fail_after(60):
@@ -271,31 +275,31 @@ async def test_sequencers_in_each_others_way_give_every_batch_one_place(
                     tasks.start_soon(write, connection, seed)
                 for connection in all_of_them[writers:]:
                     tasks.start_soon(give_places, connection)
-        await order(all_of_them[0], names)
-        given = await places(all_of_them[0], names)
+        await order(all_of_them[0], tables)
+        given = await places(all_of_them[0], tables)
 
     assert [place[0] for place in given] == list(range(1, writers * batches + 1))
     for producer in {place[1] for place in given}:
         assert [place[2] for place in given if place[1] == producer] == list(range(1, batches + 1))
 
 
-async def test_who_finds_the_order_taken_leaves_at_once(dsn: str, names: Tables) -> None:
+async def test_who_finds_the_order_taken_leaves_at_once(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (holder, connection), holder.transaction():
-        await LogWriter(connection, names).append(runs=[a_run()])
-        await fetch(holder, "SELECT 1 FROM {head} FOR UPDATE", names)
+        await LogWriter(connection, tables).append(runs=[a_run()])
+        await fetch(holder, "SELECT 1 FROM {head} FOR UPDATE", tables)
 
         with anyio.fail_after(2):
-            assert await sequence(connection, names, after=0) == Sequenced(0, None, 0)
+            assert await sequence(connection, tables, after=0) == Sequenced(0, None, 0)
 
 
-async def test_the_ledger_is_read_in_pieces_up_to_a_position(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_the_ledger_is_read_in_pieces_up_to_a_position(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     ids = [await writer.append(runs=[a_run(values=[1.0] * n)]) for n in (1, 2, 3, 4)]
-    await order(connection, names)
+    await order(connection, tables)
 
     async with short_transaction(connection) as cursor:
-        rows = await read_ledger(cursor, names, after=1, limit=2)
-        until = await read_ledger(cursor, names, after=1, limit=9, until=2)
+        rows = await read_ledger(cursor, tables, after=1, limit=2)
+        until = await read_ledger(cursor, tables, after=1, limit=9, until=2)
 
     assert [(row.position, row.batch_id, row.events) for row in rows] == [(2, ids[1], 2), (3, ids[2], 3)]
     assert [row.position for row in until] == [2]

@@ -72,24 +72,24 @@ def latin1(server: Server) -> Iterator[str]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-async def what_live_leaves_out(connection: Connection, names: Tables, span: Span = Span()) -> LeftOut:  # noqa: B008
+async def what_live_leaves_out(connection: Connection, tables: Tables, span: Span = Span()) -> LeftOut:  # noqa: B008
     async with short_transaction(connection) as cursor:
-        return await left_out(cursor, names, (await live_version(cursor, names)).version, span)
+        return await left_out(cursor, tables, (await live_version(cursor, tables)).version, span)
 
 
-async def counted(connection: Connection, names: Tables, key: str) -> int:
+async def counted(connection: Connection, tables: Tables, key: str) -> int:
     """What the live version says of a counter, by day."""
     query = (
         "SELECT coalesce(sum(r.sum), 0)::bigint FROM {r1day} r JOIN {series} s ON s.id = r.series"
         " WHERE worker = 0 AND key = %(key)s AND version = (SELECT live FROM {head})"
     )
-    return int((await fetch(connection, query, names, key=key))[0][0])
+    return int((await fetch(connection, query, tables, key=key))[0][0])
 
 
-async def dead(connection: Connection, names: Tables) -> set[int]:
+async def dead(connection: Connection, tables: Tables) -> set[int]:
     """Positions that the live version leaves out."""
     query = "SELECT position FROM {dead_letters} WHERE version = (SELECT live FROM {head}) AND rule = ''"
-    return {row[0] for row in await fetch(connection, query, names)}
+    return {row[0] for row in await fetch(connection, query, tables)}
 
 
 @pytest.mark.parametrize(
@@ -139,47 +139,47 @@ def test_only_errors_of_the_data_cost_a_batch(error: Exception, of_the_data: boo
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(poisonous=st.lists(st.booleans(), min_size=1, max_size=9))
 async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(
-    dsn: str, names: Tables, poisonous: list[bool]
+    dsn: str, tables: Tables, poisonous: list[bool]
 ) -> None:
     mine = uuid.uuid4().hex
     async with connections(dsn, 1) as (connection,):
-        if not await fetch(connection, "SELECT 1 FROM pg_trigger WHERE tgname = 'refuse_poison'", names):
-            await fetch(connection, REFUSE, names)
-        await order_and_fold(connection, names)
-        before, known = (await dead(connection, names)), await counted(connection, names, "global:status:succeeded")
-        [(last,)] = await fetch(connection, "SELECT position FROM {head}", names)
+        if not await fetch(connection, "SELECT 1 FROM pg_trigger WHERE tgname = 'refuse_poison'", tables):
+            await fetch(connection, REFUSE, tables)
+        await order_and_fold(connection, tables)
+        before, known = (await dead(connection, tables)), await counted(connection, tables, "global:status:succeeded")
+        [(last,)] = await fetch(connection, "SELECT position FROM {head}", tables)
         for is_poison in poisonous:
             run = a_run(f"poison:{uuid.uuid4().hex}" if is_poison else mine, at_us=now_us())
-            await LogWriter(connection, names).append(jobs=[a_row(now_us())], runs=[run])
-        await order_and_fold(connection, names)
+            await LogWriter(connection, tables).append(jobs=[a_row(now_us())], runs=[run])
+        await order_and_fold(connection, tables)
         healthy = len(poisonous) - sum(poisonous)
         wrong = {last + 1 + number for number, is_poison in enumerate(poisonous) if is_poison}
 
-        assert await dead(connection, names) == before | wrong
-        assert await counted(connection, names, mine) == healthy
-        assert await counted(connection, names, "global:status:succeeded") == known + healthy
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        assert await dead(connection, tables) == before | wrong
+        assert await counted(connection, tables, mine) == healthy
+        assert await counted(connection, tables, "global:status:succeeded") == known + healthy
+        assert diff(await stored(connection, tables), await replay(connection, tables)) == []
         async with an_app(dsn) as (chancy, _):
             made = await rebuild(chancy)
         assert (made.different, made.left_out) == (0, len(before | wrong))
-        assert await dead(connection, names) == before | wrong
+        assert await dead(connection, tables) == before | wrong
 
 
-async def test_what_an_error_that_may_pass_stops_is_folded_later(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
-    await order(connection, names)
-    await fetch(connection, "ALTER TABLE {series} RENAME TO away", names)
+async def test_what_an_error_that_may_pass_stops_is_folded_later(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+    await order(connection, tables)
+    await fetch(connection, "ALTER TABLE {series} RENAME TO away", tables)
 
     with pytest.raises(errors.UndefinedTable):
-        await advance(connection, names, folder="test")
-    await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_series", names)
-    await order_and_fold(connection, names)
+        await advance(connection, tables, folder="test")
+    await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_series", tables)
+    await order_and_fold(connection, tables)
 
-    assert await counted(connection, names, "app:n") == 1
-    assert not await what_live_leaves_out(connection, names)
+    assert await counted(connection, tables, "app:n") == 1
+    assert not await what_live_leaves_out(connection, tables)
 
 
-async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection: Connection, names: Tables) -> None:
+async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection: Connection, tables: Tables) -> None:
     def poison(jobs: JobColumns) -> Iterator[Derived]:
         yield Derived.counter("poison", range(len(jobs.at_us)))
 
@@ -187,43 +187,43 @@ async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection:
         yield Derived.counter("fine", range(len(jobs.at_us)))
 
     both = RuleSet(user=1, rules=(fine, poison))
-    await fetch(connection, REFUSE, names)
-    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{fine,poison}}'", names)
-    await LogWriter(connection, names).append(jobs=[a_row(now_us())] * 2)
-    await order_and_fold(connection, names, both)
+    await fetch(connection, REFUSE, tables)
+    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{fine,poison}}'", tables)
+    await LogWriter(connection, tables).append(jobs=[a_row(now_us())] * 2)
+    await order_and_fold(connection, tables, both)
 
-    found = await what_live_leaves_out(connection, names)
+    found = await what_live_leaves_out(connection, tables)
     assert (found.batches, [(rule.rule, rule.batches) for rule in found.rules]) == (0, [("poison", 1)])
     assert "no poison here" in found.sentence
-    assert await counted(connection, names, "global:status:succeeded") == 2
-    assert await counted(connection, names, "fine") == 2
-    assert diff(await stored(connection, names), await replay(connection, names, both)) == []
+    assert await counted(connection, tables, "global:status:succeeded") == 2
+    assert await counted(connection, tables, "fine") == 2
+    assert diff(await stored(connection, tables), await replay(connection, tables, both)) == []
 
 
 async def test_a_sequence_at_its_end_stops_new_names_and_nothing_else(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:known", at_us=now_us())])
-    await order_and_fold(connection, names)
-    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 1000 RESTART 1000", names)
-    await fetch(connection, "SELECT nextval(pg_get_serial_sequence('chancy_metrics_series', 'id'))", names)
+    await order_and_fold(connection, tables)
+    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 1000 RESTART 1000", tables)
+    await fetch(connection, "SELECT nextval(pg_get_serial_sequence('chancy_metrics_series', 'id'))", tables)
     for key in ("app:new", "app:known"):
         await writer.append(runs=[a_run(key, at_us=now_us())])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await counted(connection, names, "app:known") == 2
-    assert "reached maximum value" in (await what_live_leaves_out(connection, names)).sentence
+    assert await counted(connection, tables, "app:known") == 2
+    assert "reached maximum value" in (await what_live_leaves_out(connection, tables)).sentence
 
-    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 2147483647", names)
+    await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 2147483647", tables)
     async with an_app(dsn) as (chancy, _):
         made = await rebuild(chancy)
     assert (made.left_out, made.leaves_out) == (0, "")
-    assert await counted(connection, names, "app:new") == 1
+    assert await counted(connection, tables, "app:new") == 1
 
 
 async def test_a_database_that_is_latin1_folds_what_it_can_hold(
-    latin1: str, names: Tables, caplog: pytest.LogCaptureFixture
+    latin1: str, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Chancy(latin1, plugins=[Metrics()]) as chancy:
         await chancy.migrate()
@@ -237,10 +237,10 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
             async with connection.transaction(), connection.cursor() as cursor:
                 await metrics.record_in_transaction(chancy, cursor, Observation.counter("app:n", 5))
         for key in ("price:€", "app:n"):
-            await LogWriter(connection, names).append(runs=[a_run(key, at_us=now_us())])
+            await LogWriter(connection, tables).append(runs=[a_run(key, at_us=now_us())])
         folded = await fold_all(chancy, "folds for €")
         of_worker = await metrics.get_metrics(chancy, "app:n", worker_id="paid in €")
-        found = await what_live_leaves_out(connection, names)
+        found = await what_live_leaves_out(connection, tables)
         checked = await verify(chancy)
         made = await rebuild(chancy)
         with pytest.raises(MetricsLogError, match="can't hold 'price in €'"):
@@ -258,17 +258,17 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
 
 
 async def test_what_is_left_out_of_a_span_is_counted_by_the_times_of_its_events(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await fetch(connection, REFUSE, names)
+    await fetch(connection, REFUSE, tables)
     now = now_us()
-    await LogWriter(connection, names).append(runs=[a_run("poison", [1, 2], at_us=now - 7_200_000_000)])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("poison", [1, 2], at_us=now - 7_200_000_000)])
+    await order_and_fold(connection, tables)
 
     hour = 3_600_000_000
 
     async def found(since_us: int | None, until_us: int | None) -> LeftOut:
-        return await what_live_leaves_out(connection, names, Span(since_us, until_us))
+        return await what_live_leaves_out(connection, tables, Span(since_us, until_us))
 
     assert ((await found(now - 3 * hour, now - hour)).batches, (await found(None, None)).events) == (1, 2)
     assert not await found(now - hour, None) and not await found(None, now - 2 * hour)
@@ -282,15 +282,15 @@ def test_more_is_left_out_where_a_rule_or_batches_are() -> None:
 
 
 async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSN", dsn)
-    await fetch(connection, REFUSE, names)
-    writer = LogWriter(connection, names)
+    await fetch(connection, REFUSE, tables)
+    writer = LogWriter(connection, tables)
     rows = [a_row(now_us()), a_row(now_us())]
     await writer.append(jobs=rows[:1])
     await writer.append(jobs=rows[1:], runs=[a_run("poison", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     says = "version 1 leaves out 1 batch of 2 events (position 2: can't be stored: UntranslatableCharacter: no poison"
     now, day = datetime.now(UTC), timedelta(days=1)
     async with an_app(dsn) as (chancy, _):
@@ -319,15 +319,15 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
 
 
 async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order(connection, names)
-    await fetch(connection, "DELETE FROM {ledger} WHERE position = 3", names)
+    await order(connection, tables)
+    await fetch(connection, "DELETE FROM {ledger} WHERE position = 3", tables)
 
     async def refused(chancy: Chancy, position: int) -> str:
         with pytest.raises(MetricsLogError) as error:
@@ -350,32 +350,32 @@ async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
 
 
 async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await fetch(connection, REFUSE.replace("untranslatable_character", "internal_error"), names)
+    await fetch(connection, REFUSE.replace("untranslatable_character", "internal_error"), tables)
     for key in ("app:n", "app:n", "poison", "app:n"):
-        await LogWriter(connection, names).append(runs=[a_run(key, at_us=now_us())])
-    await order(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run(key, at_us=now_us())])
+    await order(connection, tables)
     for _ in range(2):  # nobody knows whether that may pass
         with pytest.raises(StuckAt, match=r"past position 3: InternalError_: no poison here.*discard 3 --why"):
-            await advance(connection, names, folder="test")
-    assert await counted(connection, names, "app:n") == 2
+            await advance(connection, tables, folder="test")
+    assert await counted(connection, tables, "app:n") == 2
 
     async with an_app(dsn) as (chancy, _):
         with pytest.raises(MetricsLogError, match="in the numbers of version 1"):
             await discard(chancy, 2, why="a test", by="me")
         done = await discard(chancy, 3, why="the server can't", by="me")
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         checked = await verify(chancy)
 
     assert (done.versions, done.again) == ([1], False)
-    assert await counted(connection, names, "app:n") == 3
-    assert (await what_live_leaves_out(connection, names)).discarded == 1
+    assert await counted(connection, tables, "app:n") == 3
+    assert (await what_live_leaves_out(connection, tables)).discarded == 1
     assert checked.drift == 0
 
 
 async def test_a_process_whose_own_encoding_is_another_folds_and_reads_every_key(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     async with an_app(dsn) as (chancy, metrics):
@@ -389,23 +389,23 @@ async def test_a_process_whose_own_encoding_is_another_folds_and_reads_every_key
         explained = await explain(chancy, "price:€", datetime.now(UTC), resolution="1day")
         checked = await verify(chancy)
 
-    assert not await what_live_leaves_out(connection, names)
+    assert not await what_live_leaves_out(connection, tables)
     assert [[value for _, value in one["price:€"].values_1day] for one in read] == [[2], [2]]
     assert explained.equal and checked.drift == 0
 
 
 async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_versions_say_so_for_ever(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     picky = RuleSet(user=1, rules=(rules.picky,))
-    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{picky}}'", names)
+    await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{picky}}'", tables)
     day = datetime.now(UTC).date() - timedelta(days=3)
-    await make_days(connection, names, today=day, ahead=0)
-    await LogWriter(connection, names).append(jobs=[a_row(now_us(), state="failed")], day=day)
-    await order_and_fold(connection, names, picky)
+    await make_days(connection, tables, today=day, ahead=0)
+    await LogWriter(connection, tables).append(jobs=[a_row(now_us(), state="failed")], day=day)
+    await order_and_fold(connection, tables, picky)
 
     async def pruned() -> str:
-        [done] = await prune(connection, names, picky, now_us=now_us(), log_retention_s=86_400)
+        [done] = await prune(connection, tables, picky, now_us=now_us(), log_retention_s=86_400)
         return done.blocker or ""
 
     stays = await pruned()
@@ -421,17 +421,17 @@ async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_ver
     assert [(rule.rule, rule.batches, rule.discarded) for rule in found.failing_rules] == [("picky", 1, 1)]
 
 
-async def test_what_is_left_out_is_forgotten_with_its_position(connection: Connection, names: Tables) -> None:
+async def test_what_is_left_out_is_forgotten_with_its_position(connection: Connection, tables: Tables) -> None:
     for _ in range(2):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, tables)
     note = "INSERT INTO {dead_letters} (version, position, error) VALUES (0, %(at)s, 'x'), (1, %(at)s, 'x')"
     for position in (1, 2):
-        await fetch(connection, note, names, at=position)
-    await fetch(connection, "DELETE FROM {ledger} WHERE position = 1", names)
+        await fetch(connection, note, tables, at=position)
+    await fetch(connection, "DELETE FROM {ledger} WHERE position = 1", tables)
 
     async with short_transaction(connection) as cursor:
-        removed = [await forget_left_out(cursor, names, piece=1) for _ in range(3)]
+        removed = [await forget_left_out(cursor, tables, piece=1) for _ in range(3)]
 
     assert removed == [1, 1, 0]
-    assert await fetch(connection, "SELECT version, position FROM {dead_letters}", names) == [(0, 2), (1, 2)]
+    assert await fetch(connection, "SELECT version, position FROM {dead_letters}", tables) == [(0, 2), (1, 2)]

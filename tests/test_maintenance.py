@@ -37,51 +37,51 @@ DAY_US = 86_400_000_000
 OPTIONS = Metrics().options
 
 
-async def rows_of(connection: Connection, names: Tables) -> list[int]:
+async def rows_of(connection: Connection, tables: Tables) -> list[int]:
     counts = [f"(SELECT count(*) FROM {{r{resolution}}})" for resolution in RESOLUTIONS]
-    return list((await fetch(connection, f"SELECT {', '.join(counts)}", names))[0])
+    return list((await fetch(connection, f"SELECT {', '.join(counts)}", tables))[0])
 
 
-async def horizons(connection: Connection, names: Tables) -> tuple[int, ...]:
+async def horizons(connection: Connection, tables: Tables) -> tuple[int, ...]:
     return tuple(
         (
             await fetch(
                 connection,
                 "SELECT horizon_1min, horizon_5min, horizon_1hour, horizon_1day FROM {versions} WHERE version = 1",
-                names,
+                tables,
             )
         )[0]
     )
 
 
-async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Connection, names: Tables) -> None:
+async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Connection, tables: Tables) -> None:
     for days in (0, 1, 8, 91):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - days * DAY_US)])
-    await order_and_fold(connection, names)
-    before = await rows_of(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - days * DAY_US)])
+    await order_and_fold(connection, tables)
+    before = await rows_of(connection, tables)
 
-    removed = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+    removed = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
 
     assert before == [8, 8, 8, 8]  # of the worker and of all
-    assert await rows_of(connection, names) == [2, 2, 4, 6]
+    assert await rows_of(connection, tables) == [2, 2, 4, 6]
     assert removed == 6 + 6 + 4 + 2
     noon = NOON_US // 1_000_000
     expected = (noon - 59 * 60, noon - 287 * 300, noon - 167 * 3600, noon - 43_200 - 89 * 86_400)
-    assert await horizons(connection, names) == expected
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await horizons(connection, tables) == expected
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_nothing_to_delete_is_none_and_horizons_never_go_back(connection: Connection, names: Tables) -> None:
-    first = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
-    high = await horizons(connection, names)
-    again = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US - 30 * DAY_US)
+async def test_nothing_to_delete_is_none_and_horizons_never_go_back(connection: Connection, tables: Tables) -> None:
+    first = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
+    high = await horizons(connection, tables)
+    again = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US - 30 * DAY_US)
 
     assert (first, again) == (None, None)
-    assert await horizons(connection, names) == high
+    assert await horizons(connection, tables) == high
 
 
 async def test_a_call_deletes_bounded_pieces(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "PIECE", 10)
     monkeypatch.setattr(expiry, "PIECES", 3)
@@ -89,68 +89,68 @@ async def test_a_call_deletes_bounded_pieces(
         connection,
         "INSERT INTO {r1day} (version, worker, series, bucket, count, last_us, sum, min, max)"
         " SELECT 1, 0, n, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 100) n",
-        names,
+        tables,
     )
 
-    removed = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) for _ in range(5)]
+    removed = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) for _ in range(5)]
 
     assert removed == [30, 30, 30, 10, None]
 
 
-async def test_cleaning_leaves_at_once_where_a_fold_holds_the_version(dsn: str, names: Tables) -> None:
+async def test_cleaning_leaves_at_once_where_a_fold_holds_the_version(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (folder, connection), folder.transaction():
-        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
+        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
 
         with anyio.fail_after(5):
-            assert await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) is None
+            assert await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) is None
 
     async with connections(dsn, 1) as (connection,):
-        assert await horizons(connection, names) == (0, 0, 0, 0)
+        assert await horizons(connection, tables) == (0, 0, 0, 0)
 
 
 async def test_names_without_points_go_and_come_again_under_another_number(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     numbers = "SELECT (SELECT array_agg(id) FROM {series}), (SELECT array_agg(id) FROM {workers})"
-    await LogWriter(connection, names, "w").append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
-    await order_and_fold(connection, names)
-    [before] = await fetch(connection, numbers, names)
+    await LogWriter(connection, tables, "w").append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
+    await order_and_fold(connection, tables)
+    [before] = await fetch(connection, numbers, tables)
 
-    removed = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
-    gone = await fetch(connection, numbers, names)
-    await LogWriter(connection, names, "w").append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    removed = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
+    gone = await fetch(connection, numbers, tables)
+    await LogWriter(connection, tables, "w").append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
 
     assert removed == 8 + 2
     assert gone == [(None, None)]
-    [after] = await fetch(connection, numbers, names)
+    [after] = await fetch(connection, numbers, tables)
     assert [len(numbers) for numbers in after] == [1, 1] and not set(after[0]) & set(before[0])
-    assert await total(connection, names, "app:n") == [1] * 4
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await total(connection, tables, "app:n") == [1] * 4
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 @pytest.mark.parametrize(("pieces", "expected"), [(1, [None, 2, 1, None, 2, 1]), (20, [3, None, None, 3, None, None])])
 async def test_names_are_looked_through_some_stretches_a_call_and_then_from_the_start(
-    pieces: int, expected: list[int | None], connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    pieces: int, expected: list[int | None], connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "NAMES", 4)
     monkeypatch.setattr(expiry, "PIECES", pieces)
     for worker in range(6):
-        await LogWriter(connection, names, f"used {worker}").append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables, f"used {worker}").append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     unused = "INSERT INTO {workers} (name) SELECT %(stem)s || n FROM generate_series(1, 3) n"
-    await fetch(connection, unused, names, stem="unused ")
+    await fetch(connection, unused, tables, stem="unused ")
     cleaner = Maintenance(OPTIONS)
 
-    removed = [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
-    await fetch(connection, unused, names, stem="later ")
-    removed += [await cleaner.clean(connection, names, now_us=NOON_US) for _ in range(3)]
+    removed = [await cleaner.clean(connection, tables, now_us=NOON_US) for _ in range(3)]
+    await fetch(connection, unused, tables, stem="later ")
+    removed += [await cleaner.clean(connection, tables, now_us=NOON_US) for _ in range(3)]
 
     assert removed == expected
 
 
 async def make_version(
-    connection: Connection, names: Tables, number: int, status: str, *, silent: str = "0 s", kept: str | None = None
+    connection: Connection, tables: Tables, number: int, status: str, *, silent: str = "0 s", kept: str | None = None
 ) -> None:
     """A version with the same rows as the live one, that moved so long ago and is kept for so long."""
     await fetch(
@@ -158,7 +158,7 @@ async def make_version(
         "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by, folded_at,"
         " kept_until) VALUES (%(number)s, 1, 0, '{{}}', %(status)s, 10, 'test',"
         " clock_timestamp() - %(silent)s::interval, clock_timestamp() + %(kept)s::interval)",
-        names,
+        tables,
         number=number,
         status=status,
         silent=silent,
@@ -169,49 +169,49 @@ async def make_version(
             connection,
             f"INSERT INTO {{r{resolution}}} (version, worker, series, bucket, count, last_us, sum, min, max)"
             f" SELECT %(number)s, worker, series, bucket, 1, 0, 1, 1, 1 FROM {{r{resolution}}} WHERE version = 1",
-            names,
+            tables,
             number=number,
         )
 
 
-async def versions(connection: Connection, names: Tables) -> dict[int, str]:
-    return dict(await fetch(connection, "SELECT version, status FROM {versions} ORDER BY 1", names))
+async def versions(connection: Connection, tables: Tables) -> dict[int, str]:
+    return dict(await fetch(connection, "SELECT version, status FROM {versions} ORDER BY 1", tables))
 
 
 async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_next_time(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
-    await order_and_fold(connection, names)
-    await make_version(connection, names, 2, "resting", kept="1 d")
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
+    await order_and_fold(connection, tables)
+    await make_version(connection, tables, 2, "resting", kept="1 d")
     left = "SELECT DISTINCT version FROM {r1day} ORDER BY 1"
     async with connections(dsn, 1) as (folder,), folder.transaction():
-        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 2 FOR UPDATE", names)
-        first = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
-        during = await fetch(connection, left, names)
+        await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 2 FOR UPDATE", tables)
+        first = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
+        during = await fetch(connection, left, tables)
 
-    again = await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)
+    again = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
 
     assert (first, during) == (8, [(2,)])
     assert again == 8 + 2  # and the names
-    assert await fetch(connection, left, names) == []
+    assert await fetch(connection, left, tables) == []
 
 
-async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US)])
-    await order_and_fold(connection, names)
-    await make_version(connection, names, 2, "filling")
+async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US)])
+    await order_and_fold(connection, tables)
+    await make_version(connection, tables, 2, "filling")
     for resolution in RESOLUTIONS:
-        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", names)
-    kept = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US)]
-    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", names)
-    kept.append(await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US))
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", tables)
+    kept = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)]
+    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
+    kept.append(await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US))
 
     for resolution in RESOLUTIONS:
-        await fetch(connection, f"DELETE FROM {{r{resolution}}} WHERE version = 0", names)
+        await fetch(connection, f"DELETE FROM {{r{resolution}}} WHERE version = 0", tables)
 
     assert kept == [None, 8]
-    assert await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) == 2
+    assert await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) == 2
 
 
 @pytest.mark.parametrize(
@@ -228,54 +228,54 @@ async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Conn
     ],
 )
 async def test_versions_nobody_turns_to_any_more_are_dropped(
-    connection: Connection, names: Tables, status: str, silent: str, kept: str | None, stays: bool
+    connection: Connection, tables: Tables, status: str, silent: str, kept: str | None, stays: bool
 ) -> None:
-    await make_version(connection, names, 2, status, silent=silent, kept=kept)
+    await make_version(connection, tables, 2, status, silent=silent, kept=kept)
 
-    await Maintenance(OPTIONS).clean(connection, names)
+    await Maintenance(OPTIONS).clean(connection, tables)
 
-    assert await versions(connection, names) == {0: "opening", 1: "live", 2: status if stays else "dropped"}
+    assert await versions(connection, tables) == {0: "opening", 1: "live", 2: status if stays else "dropped"}
 
 
 async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_given_again(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "PIECE", 3)
     monkeypatch.setattr(expiry, "PIECES", 2)
     for minute in range(4):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
+    await order_and_fold(connection, tables)
     for number in (2, 3):
-        await make_version(connection, names, number, "dropped")
+        await make_version(connection, tables, number, "dropped")
 
-    removed = [await Maintenance(OPTIONS).clean(connection, names, now_us=NOON_US) for _ in range(3)]
+    removed = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) for _ in range(3)]
 
     assert removed == [2 * (6 + 2 + 2 + 2), 2 * 2, None]
-    assert await versions(connection, names) == {0: "opening", 1: "live", 3: "dropped"}
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await versions(connection, tables) == {0: "opening", 1: "live", 3: "dropped"}
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_producers_are_forgotten_when_their_points_are(connection: Connection, names: Tables) -> None:
-    writers = [LogWriter(connection, names) for _ in range(2)]
+async def test_producers_are_forgotten_when_their_points_are(connection: Connection, tables: Tables) -> None:
+    writers = [LogWriter(connection, tables) for _ in range(2)]
     for writer in writers:
         await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await fetch(
         connection,
         "UPDATE {producers} SET seen_at = seen_at - interval '91 d' WHERE producer = %(one)s",
-        names,
+        tables,
         one=writers[0].producer,
     )
 
-    await Maintenance(OPTIONS).clean(connection, names)
+    await Maintenance(OPTIONS).clean(connection, tables)
 
-    assert await fetch(connection, "SELECT producer FROM {producers}", names) == [(writers[1].producer,)]
+    assert await fetch(connection, "SELECT producer FROM {producers}", tables) == [(writers[1].producer,)]
     await writers[0].append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
-    assert await fetch(connection, "SELECT sum(holes) FROM {producers}", names) == [(0,)]
+    await order_and_fold(connection, tables)
+    assert await fetch(connection, "SELECT sum(holes) FROM {producers}", tables) == [(0,)]
 
 
-async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: str, names: Tables) -> None:
+async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: str, tables: Tables) -> None:
     """Every number is used for one minute only, so cleaning and numbering want the same rows all the time."""
     now, minutes, done = NOON_US, 40, False
 
@@ -283,15 +283,15 @@ async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: s
         nonlocal now, done
         for minute in range(minutes):
             now = NOON_US + minute * 7_200_000_000  # the next points come when these have expired at 1min
-            await LogWriter(first, names, f"w{minute % 3}").append(runs=[a_run("app:n", at_us=now)])
-            await sequence(second, names)
-            while not (await advance(second, names, folder="f")).caught_up:
+            await LogWriter(first, tables, f"w{minute % 3}").append(runs=[a_run("app:n", at_us=now)])
+            await sequence(second, tables)
+            while not (await advance(second, tables, folder="f")).caught_up:
                 pass
         done = True
 
     async def clean(connection: Connection) -> None:
         while not done:
-            await Maintenance(OPTIONS).clean(connection, names, now_us=now)
+            await Maintenance(OPTIONS).clean(connection, tables, now_us=now)
 
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     async with connections(dsn, 4) as several:
@@ -300,14 +300,14 @@ async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: s
                 tasks.start_soon(fold, *several[:2])
                 for connection in several[2:]:
                     tasks.start_soon(clean, connection)
-        assert (await total(several[0], names, "app:n"))[3] == minutes
-        assert await fetch(several[0], deadlocks, names) == [(0,)]
+        assert (await total(several[0], tables, "app:n"))[3] == minutes
+        assert await fetch(several[0], deadlocks, tables) == [(0,)]
 
 
 async def test_sizes_count_every_partition_and_ours_are_summed_for_the_dashboard(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 9_000)])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 9_000)])
     async with an_app(dsn) as (chancy, _):
         sizes = await table_sizes(connection, chancy)
 
@@ -342,49 +342,49 @@ async def test_a_missing_table_is_left_out_alone(dsn: str, connection: Connectio
     assert sizes["jobs"][0] > 0
 
 
-async def test_series_are_counted_up_to_the_alarm(connection: Connection, names: Tables) -> None:
+async def test_series_are_counted_up_to_the_alarm(connection: Connection, tables: Tables) -> None:
     await fetch(
         connection,
         "INSERT INTO {series} (key, kind, unit) SELECT 'k' || n, 'counter', 'u' FROM generate_series(1, 100010) n",
-        names,
+        tables,
     )
 
-    assert await series_count(connection, names) == maintenance.SERIES_ALARM + 1
+    assert await series_count(connection, tables) == maintenance.SERIES_ALARM + 1
 
 
-async def test_days_are_made_by_the_clock_of_the_database(connection: Connection, names: Tables) -> None:
+async def test_days_are_made_by_the_clock_of_the_database(connection: Connection, tables: Tables) -> None:
     async with short_transaction(connection) as cursor:
-        for day in await attached_days(cursor, names):
-            await cursor.execute(sql.SQL("DROP TABLE {}").format(names.partition(day)))
+        for day in await attached_days(cursor, tables):
+            await cursor.execute(sql.SQL("DROP TABLE {}").format(tables.partition(day)))
 
-    await make_days_ahead(connection, names, DatabaseClock())
+    await make_days_ahead(connection, tables, DatabaseClock())
 
     async with short_transaction(connection) as cursor:
-        days = await attached_days(cursor, names)
+        days = await attached_days(cursor, tables)
     today = datetime.now(UTC).date()
     assert days == [today + timedelta(days=n) for n in range(maintenance.DAYS_AHEAD + 1)]
 
 
-async def expired(connection: Connection, names: Tables) -> bool:
-    return await total(connection, names, "app:n") == [0] * 4
+async def expired(connection: Connection, tables: Tables) -> bool:
+    return await total(connection, tables, "app:n") == [0] * 4
 
 
 async def test_maintenance_happens_where_neither_pruner_nor_leadership_run(
-    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "MAINTENANCE_S", 0.1)
     async with short_transaction(connection) as cursor:
-        for day in (await attached_days(cursor, names))[1:]:
-            await cursor.execute(sql.SQL("DROP TABLE {}").format(names.partition(day)))
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=NOON_US - 4_000 * DAY_US)])
-    await order_and_fold(connection, names)
+        for day in (await attached_days(cursor, tables))[1:]:
+            await cursor.execute(sql.SQL("DROP TABLE {}").format(tables.partition(day)))
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - 4_000 * DAY_US)])
+    await order_and_fold(connection, tables)
     metrics = Metrics(sync_interval=0.2, collection_interval=0.2)
 
     async with Chancy(dsn, plugins=[metrics], no_default_plugins=True) as chancy:
         await chancy.declare(Queue("default", executor=Chancy.Executor.Async))
         async with Worker(chancy, register_signal_handlers=False):
-            await eventually(lambda: expired(connection, names))
+            await eventually(lambda: expired(connection, tables))
             await eventually(lambda: metrics.get_metrics(chancy, f"table:{DASHBOARD_NAME}"))
 
     async with short_transaction(connection) as cursor:
-        assert len(await attached_days(cursor, names)) > maintenance.DAYS_AHEAD
+        assert len(await attached_days(cursor, tables)) > maintenance.DAYS_AHEAD

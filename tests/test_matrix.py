@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches, short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.skip_index import write_summary
 from chancy_metrics.plugin.host import bounded_reads as reading_module
 from chancy_metrics.projections.search.indexing import describe
@@ -65,8 +65,8 @@ class Case(NamedTuple):
 def by(query: str) -> Change:
     """Damage by a statement, by force."""
 
-    async def change(connection: Connection, names: Tables) -> None:
-        await damage(connection, names, query)
+    async def change(connection: Connection, tables: Tables) -> None:
+        await damage(connection, tables, query)
 
     return change
 
@@ -79,28 +79,28 @@ THIRD = "(producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE p
 DIFFERS = {"explain": ["recomputed: DIFFERENT"]}
 
 
-async def undecodable(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def undecodable(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
     await damage(
-        connection, names, f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE producer = '{writer.producer}'"
+        connection, tables, f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE producer = '{writer.producer}'"
     )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
 
-async def a_hole(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def a_hole(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
     writer.next_id()
     await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
 
-async def what_waits(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run(KEY, at_us=MINUTE_US)])
-    await order(connection, names)
-    await LogWriter(connection, names).append(runs=[a_run(KEY, at_us=MINUTE_US)])
-    await LogWriter(connection, names).spill(runs=[a_run(KEY, at_us=MINUTE_US)])
+async def what_waits(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    await order(connection, tables)
+    await LogWriter(connection, tables).append(runs=[a_run(KEY, at_us=MINUTE_US)])
+    await LogWriter(connection, tables).spill(runs=[a_run(KEY, at_us=MINUTE_US)])
 
 
 CASES = [
@@ -258,17 +258,17 @@ async def history(server: Server, template: str) -> AsyncIterator[str]:
     name = "matrix_template"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
-    names = tables("chancy_")
+    tables = tables_for("chancy_")
     async with await AsyncConnection.connect(server.dsn(name), autocommit=True) as connection:
-        writers = [LogWriter(connection, names, worker) for worker in ("w1", "w2")]
+        writers = [LogWriter(connection, tables, worker) for worker in ("w1", "w2")]
         for at_us in (MINUTE_US - 10**10, MINUTE_US):
             for writer in writers:
                 await writer.append(jobs=[a_row(at_us)], runs=[a_run(KEY, [1.0], at_us=at_us)])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         async with short_transaction(connection) as cursor:
-            rows = await read_ledger(cursor, names, after=0, limit=10)
-            batches = await read_batches(cursor, names, [(row.position, row.batch_id) for row in rows])
-            await write_summary(cursor, names, describe(rows, batches))
+            rows = await read_ledger(cursor, tables, after=0, limit=10)
+            batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows])
+            await write_summary(cursor, tables, describe(rows, batches))
     yield name
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
@@ -328,10 +328,10 @@ def strip(status: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 async def test_every_surface_says_what_is_wrong_or_that_it_does_not_look_there(
-    damaged: str, names: Tables, case: Case
+    damaged: str, tables: Tables, case: Case
 ) -> None:
     async with await AsyncConnection.connect(damaged, autocommit=True) as connection:
-        await case.change(connection, names)
+        await case.change(connection, tables)
 
     said = await ask(damaged)
 
@@ -349,13 +349,13 @@ async def test_every_surface_says_what_is_wrong_or_that_it_does_not_look_there(
 
 @pytest.mark.parametrize("table", ["log", "r1min", "head"])
 async def test_a_locked_table_is_waited_for_a_moment_and_named_with_who_holds_it(
-    damaged: str, names: Tables, table: str, monkeypatch: pytest.MonkeyPatch
+    damaged: str, tables: Tables, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading_module, "LOCK_LIMIT_MS", 50)
     named = {"log": "metrics_log", "r1min": "metrics_1min", "head": "metrics_head"}[table]
     unread = {"log": ["completeness"], "r1min": ["completeness", "check", "events"], "head": []}[table]
     async with await AsyncConnection.connect(damaged, application_name="a migration") as holder:
-        await fetch(holder, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", names)
+        await fetch(holder, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", tables)
         with anyio.fail_after(30):
             said = await ask(damaged)
 
@@ -401,10 +401,10 @@ async def test_a_new_installation_is_not_said_to_be_more_than_it_is(dsn: str) ->
 
 
 async def test_on_a_standby_the_fault_is_found_and_it_is_said_that_it_could_not_be_kept(
-    damaged: str, names: Tables, standby: Standby
+    damaged: str, tables: Tables, standby: Standby
 ) -> None:
     async with await AsyncConnection.connect(damaged, autocommit=True) as connection:
-        await CASES[0].change(connection, names)
+        await CASES[0].change(connection, tables)
     await standby.arrived()
 
     said = await ask(standby.dsn(psycopg.conninfo.conninfo_to_dict(damaged)["dbname"]))

@@ -40,11 +40,11 @@ def within_memory(dsn: str, *commands: str, more: int) -> list[Any]:
 
 
 async def test_a_log_of_large_batches_is_read_in_little_memory(
-    dsn: str, names: Tables, connection: AsyncConnection[TupleRow]
+    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
 ) -> None:
     kept = encode_meta({"html": "x" * META_BYTES})
     at_us = now_us()
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     rows = [a_row(at_us, meta=kept) for _ in range(JOBS)]
     for _ in range(BATCHES):
         await writer.append(jobs=rows)
@@ -69,6 +69,6 @@ async def test_a_log_of_large_batches_is_read_in_little_memory(
     (folded,) = within_memory(dsn, "fold", more=100 << 20)
 
     assert folded["done"]["events"] == 2  # that one, and what `verify` recorded
-    ((position, error),) = await fetch(connection, "SELECT position, error FROM {dead_letters}", names)
+    ((position, error),) = await fetch(connection, "SELECT position, error FROM {dead_letters}", tables)
     assert position == folded["done"]["position"] - 1
     assert error.startswith("too little memory for its 60 events of 62,9")

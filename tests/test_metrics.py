@@ -12,7 +12,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import InvalidObservation, PluginShared
-from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables
+from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables_for
 from chancy_metrics.plugin import Metrics, Observation
 from tests.factories import a_host, a_job, an_app
 from tests.test_recorder import logged_values, read_log
@@ -181,7 +181,7 @@ async def test_two_workers_of_one_process_are_told_apart(dsn: str) -> None:
 
 
 async def test_a_worker_that_stops_appends_its_buffer_and_closes_its_producers(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         await metrics.increment_counter("app:last", 1)
@@ -189,7 +189,7 @@ async def test_a_worker_that_stops_appends_its_buffer_and_closes_its_producers(
         await other.flush(chancy)
         found = await other.get_metrics(chancy, "app")
 
-    cursor = await connection.execute(sql.SQL("SELECT worker, closed FROM {}").format(names.producers))
+    cursor = await connection.execute(sql.SQL("SELECT worker, closed FROM {}").format(tables.producers))
     assert await cursor.fetchall() == [(worker.worker_id, True)] * 2
     assert found["app:last"].values_1min[0][1] == 1.0
 
@@ -226,7 +226,7 @@ def test_the_plugin_names_itself_and_its_tables_as_chancy_asks() -> None:
 
 
 async def test_one_plugin_in_two_apps_is_refused_at_the_second_start_and_the_first_goes_on(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     metrics = Metrics()
     other = Chancy(dsn, plugins=[metrics], prefix="other_")
@@ -245,13 +245,13 @@ async def test_one_plugin_in_two_apps_is_refused_at_the_second_start_and_the_fir
         async with metrics.recording(other):  # one behind the other is as good as one
             await metrics.increment_counter("app:x", 30)
 
-    log = [value for written in await read_log(connection, names) for value in logged_values([written], "app:x")]
+    log = [value for written in await read_log(connection, tables) for value in logged_values([written], "app:x")]
     assert sorted(log) == [1, 2]
-    assert logged_values(await read_log(connection, tables("other_")), "app:x") == [30]
+    assert logged_values(await read_log(connection, tables_for("other_")), "app:x") == [30]
 
 
 async def test_an_app_that_was_closed_without_its_workers_end_stands_in_no_other_ones_way(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     metrics = Metrics()
     async with Chancy(dsn, plugins=[metrics]) as failed:
@@ -260,7 +260,7 @@ async def test_an_app_that_was_closed_without_its_workers_end_stands_in_no_other
     async with Chancy(dsn, plugins=[metrics]) as app, Worker(app, register_signal_handlers=False):
         await metrics.increment_counter("app:x", 1)
 
-    assert logged_values(await read_log(connection, names), "app:x") == [1]
+    assert logged_values(await read_log(connection, tables), "app:x") == [1]
 
 
 class Fails(Plugin):
@@ -279,7 +279,7 @@ class Fails(Plugin):
 
 
 async def test_direct_calls_go_to_the_worker_that_runs_and_not_to_one_whose_start_has_failed(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     async with an_app(dsn, plugins=[Fails()]) as (app, metrics):
         with pytest.raises(ConnectionRefusedError):
@@ -287,4 +287,4 @@ async def test_direct_calls_go_to_the_worker_that_runs_and_not_to_one_whose_star
         async with Worker(app, register_signal_handlers=False):
             await metrics.increment_counter("app:x", 1)
 
-    assert logged_values(await read_log(connection, names), "app:x") == [1]
+    assert logged_values(await read_log(connection, tables), "app:x") == [1]

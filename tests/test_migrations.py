@@ -43,10 +43,10 @@ async def catalogue(connection: Connection) -> list[TupleRow]:
 
 
 async def test_up_down_up_makes_the_same_and_leaves_nothing_between(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     before = await catalogue(connection)
 
     async with an_app(dsn) as (chancy, metrics):
@@ -58,9 +58,9 @@ async def test_up_down_up_makes_the_same_and_leaves_nothing_between(
     assert len(before) > 300
     assert between == []
     assert await catalogue(connection) == before
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
-    assert await total(connection, names, "app:n") == [1] * 4
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
+    assert await total(connection, tables, "app:n") == [1] * 4
 
 
 async def test_going_down_leaves_what_is_not_ours(dsn: str, connection: Connection) -> None:
@@ -78,7 +78,7 @@ async def test_going_down_leaves_what_is_not_ours(dsn: str, connection: Connecti
 
 
 @pytest.mark.parametrize("migrators", [4])
-async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, names: Tables, migrators: int) -> None:
+async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, tables: Tables, migrators: int) -> None:
     async with Chancy(empty_dsn, plugins=[Metrics()], no_default_plugins=True) as chancy:
         await chancy.migrate()
         await chancy.plugins["chancy.metrics"].migrate(chancy, to_version=0)
@@ -93,10 +93,10 @@ async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, names
                 tasks.start_soon(migrate)
 
     async with connections(empty_dsn, 1) as (connection,):
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
-        await order_and_fold(connection, names)
-        assert await total(connection, names, "app:n") == [1] * 4
-        assert await fetch(connection, "SELECT version, status FROM {versions} ORDER BY version", names) == [
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+        await order_and_fold(connection, tables)
+        assert await total(connection, tables, "app:n") == [1] * 4
+        assert await fetch(connection, "SELECT version, status FROM {versions} ORDER BY version", tables) == [
             (0, "opening"),
             (1, "live"),
         ]

@@ -100,13 +100,13 @@ def test_bucket_boundaries_are_those_of_utc() -> None:
 
 
 async def test_every_public_edge_takes_a_zoned_moment_for_what_it_is(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     years = {"max_points_per_resolution": {"1min": 10**7, "1hour": 10**5}, "maximum_metric_age": 3_650 * 86_400}
     async with an_app(dsn, Metrics(**years)) as (chancy, metrics):  # type: ignore[arg-type]
         for number, (zoned, at) in enumerate(MOMENTS):
             assert (await mark(chancy, str(number), at=zoned)).at == at
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
         for number, (zoned, at) in enumerate(MOMENTS):
             found = await explain(chancy, f"mark:{number}", zoned)
@@ -152,16 +152,16 @@ async def test_every_public_edge_refuses_a_moment_that_is_out_of_bounds(dsn: str
 
 
 async def test_a_lag_is_the_same_in_every_zone_of_the_session(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     now = datetime.now(BERLIN)
     days = next(days for days in range(300) if (now - days * DAY).utcoffset() != now.utcoffset())
     folded = "UPDATE {versions} SET folded_at = clock_timestamp() - make_interval(secs => %(secs)s) WHERE version = 1"
-    await fetch(connection, folded, names, secs=days * 86_400)
+    await fetch(connection, folded, tables, secs=days * 86_400)
     await connection.execute("SET TimeZone = 'Europe/Berlin'")
 
     async with short_transaction(connection) as cursor:
-        lag = await live_lag(cursor, names)
+        lag = await live_lag(cursor, tables)
 
     assert days * 86_400 <= lag.silent_s < days * 86_400 + 600
 

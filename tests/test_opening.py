@@ -48,7 +48,7 @@ POINTS = {"1min": 720, "5min": 288, "1hour": 48, "1day": 4}
 
 async def add(
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     day: int,
     *runs: ObservationRun,
     jobs: Sequence[JobRow] = (),
@@ -57,26 +57,26 @@ async def add(
     """Append a batch on a day of the log, from FIRST on; False if the day takes none."""
     batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
     async with short_transaction(connection) as cursor:
-        appended = await append(cursor, names, batch_id, encode(jobs, runs), worker=worker, closes=True)
+        appended = await append(cursor, tables, batch_id, encode(jobs, runs), worker=worker, closes=True)
         if appended.state == "spilled":
             raise Rollback
         return True
     return False
 
 
-async def let_go(connection: Connection, names: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
+async def let_go(connection: Connection, tables: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
     return await prune(
-        connection, names, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, most=most
+        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, most=most
     )
 
 
-async def let_expire(connection: Connection, names: Tables, at_day: float) -> None:
-    await expire(connection, names, horizons(FIRST_US + int(at_day * DAY_US), POINTS, 90 * DAY_S))
+async def let_expire(connection: Connection, tables: Tables, at_day: float) -> None:
+    await expire(connection, tables, horizons(FIRST_US + int(at_day * DAY_US), POINTS, 90 * DAY_S))
 
 
-async def version(connection: Connection, names: Tables, number: int | None = None) -> Version:
+async def version(connection: Connection, tables: Tables, number: int | None = None) -> Version:
     async with short_transaction(connection) as cursor:
-        found = await (live_version(cursor, names) if number is None else read_version(cursor, names, number))
+        found = await (live_version(cursor, tables) if number is None else read_version(cursor, tables, number))
         assert found is not None
         return found
 
@@ -87,34 +87,34 @@ class Truth:
     def __init__(self) -> None:
         self._batches: dict[int, LogBatch] = {}
 
-    async def look(self, connection: Connection, names: Tables) -> None:
+    async def look(self, connection: Connection, tables: Tables) -> None:
         async with short_transaction(connection) as cursor:
-            gone = await gone_days(cursor, names)
-            rows = await read_ledger(cursor, names, after=0, limit=10_000)
+            gone = await gone_days(cursor, tables)
+            rows = await read_ledger(cursor, tables, after=0, limit=10_000)
             places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
-            self._batches |= {batch.position: batch for batch in await read_batches(cursor, names, places)}
+            self._batches |= {batch.position: batch for batch in await read_batches(cursor, tables, places)}
 
     def points(self, since: Mapping[str, int]) -> list[Point]:
         return points_of(fold(list(self._batches.values())), since)
 
 
-async def opening_and_rest(connection: Connection, names: Tables, since: Mapping[str, int]) -> list[Point]:
+async def opening_and_rest(connection: Connection, tables: Tables, since: Mapping[str, int]) -> list[Point]:
     """What a new version with a longer retention would have."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        live = await live_version(cursor, names)
+        live = await live_version(cursor, tables)
         total = Accumulator()
-        await to_thread.run_sync(total.add, await read_cells(cursor, names, OPENING, since))
-        await replay_into(total, lambda: nullcontext(cursor), names, BUILT_IN, live, until=live.position)
+        await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, since))
+        await replay_into(total, lambda: nullcontext(cursor), tables, BUILT_IN, live, until=live.position)
     return points_of(total.fold(), since)
 
 
-async def check(connection: Connection, names: Tables, truth: Truth) -> None:
-    live, opened = await version(connection, names), await version(connection, names, OPENING)
+async def check(connection: Connection, tables: Tables, truth: Truth) -> None:
+    live, opened = await version(connection, tables), await version(connection, tables, OPENING)
 
     assert all(opened.horizons[resolution] <= kept for resolution, kept in live.horizons.items())
-    assert diff(truth.points(live.horizons), await stored(connection, names)) == []
-    assert diff(truth.points(live.horizons), await replay(connection, names)) == []
-    assert diff(truth.points(opened.horizons), await opening_and_rest(connection, names, opened.horizons)) == []
+    assert diff(truth.points(live.horizons), await stored(connection, tables)) == []
+    assert diff(truth.points(live.horizons), await replay(connection, tables)) == []
+    assert diff(truth.points(opened.horizons), await opening_and_rest(connection, tables, opened.horizons)) == []
 
 
 @asynccontextmanager
@@ -161,11 +161,11 @@ steps = st.lists(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=steps)
 async def test_opening_and_rest_are_the_whole_whatever_is_pruned_when(
-    server: Server, template: str, names: Tables, drawn: Iterable[Append | str]
+    server: Server, template: str, tables: Tables, drawn: Iterable[Append | str]
 ) -> None:
     truth, at_day = Truth(), 1.0
     async with a_database(server, template) as connection:
-        await make_days(connection, names, today=FIRST, ahead=4)
+        await make_days(connection, tables, today=FIRST, ahead=4)
         for step in drawn:
             if isinstance(step, Append):
                 noon = FIRST_US + step.day * DAY_US + DAY_US // 2
@@ -174,30 +174,30 @@ async def test_opening_and_rest_are_the_whole_whatever_is_pruned_when(
                     for kind, name, late, values in step.runs
                 ]
                 jobs = [a_row(noon)] * len(made)
-                await add(connection, names, step.day, *made, jobs=jobs, worker=step.worker)
+                await add(connection, tables, step.day, *made, jobs=jobs, worker=step.worker)
             elif step == "fold":
-                await order_and_fold(connection, names)
+                await order_and_fold(connection, tables)
             elif step == "prune":
-                await truth.look(connection, names)
-                await let_go(connection, names, at_day)
+                await truth.look(connection, tables)
+                await let_go(connection, tables, at_day)
             elif step == "expire":
-                await let_expire(connection, names, at_day)
+                await let_expire(connection, tables, at_day)
             else:
                 at_day += 0.5
-        await order_and_fold(connection, names)
-        await truth.look(connection, names)
+        await order_and_fold(connection, tables)
+        await truth.look(connection, tables)
 
-        await check(connection, names, truth)
-        await let_expire(connection, names, 7)
-        assert [day.blocker for day in await let_go(connection, names, 7, most=9)] in ([""] * n for n in range(6))
-        await check(connection, names, truth)
+        await check(connection, tables, truth)
+        await let_expire(connection, tables, 7)
+        assert [day.blocker for day in await let_go(connection, tables, 7, most=9)] in ([""] * n for n in range(6))
+        await check(connection, tables, truth)
 
 
 async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     truth = Truth()
-    await make_days(connection, names, today=FIRST, ahead=29)
+    await make_days(connection, tables, today=FIRST, ahead=29)
     for day in range(30):
         noon = FIRST_US + day * DAY_US + DAY_US // 2
         runs = [
@@ -206,81 +206,83 @@ async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
             a_run("app:t", [0.5, -2.0, day], kind="histogram", unit="s", at_us=noon - (day % 3) * DAY_US),
             a_run("app:g", [day], kind="gauge", unit="x", at_us=noon + (day % 2) * DAY_US // 2),
         ]
-        await add(connection, names, day, *runs, jobs=[a_row(noon), a_row(noon - DAY_US)], worker=f"w{day % 4}")
-    await order_and_fold(connection, names)
-    await truth.look(connection, names)
+        await add(connection, tables, day, *runs, jobs=[a_row(noon), a_row(noon - DAY_US)], worker=f"w{day % 4}")
+    await order_and_fold(connection, tables)
+    await truth.look(connection, tables)
 
     for day in range(30):
-        await expire(connection, names, horizons(FIRST_US + (day + 2) * DAY_US, POINTS | {"1day": 90}, 90 * DAY_S))
-        pruned = await let_go(connection, names, day + 2)
+        await expire(connection, tables, horizons(FIRST_US + (day + 2) * DAY_US, POINTS | {"1day": 90}, 90 * DAY_S))
+        pruned = await let_go(connection, tables, day + 2)
 
         assert [(one.day, one.state, one.blocker) for one in pruned] == [(FIRST + timedelta(days=day), "gone", "")]
-        await check(connection, names, truth)
+        await check(connection, tables, truth)
 
-    assert await fetch(connection, "SELECT count(*) FROM {log}", names) == [(0,)]
-    assert (await fetch(connection, "SELECT count(*) > 100 FROM {r1day} WHERE version = 0", names)) == [(True,)]
+    assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]
+    assert (await fetch(connection, "SELECT count(*) > 100 FROM {r1day} WHERE version = 0", tables)) == [(True,)]
 
 
-async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, names: Tables) -> None:
+async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables: Tables) -> None:
     truth = Truth()
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
 
-    assert await close_day(connection, names, FIRST) == ""
-    assert await close_day(connection, names, FIRST) == ""
-    assert not await add(connection, names, 0, a_run("app:n"))
-    await order_and_fold(connection, names)
-    await truth.look(connection, names)
-    assert await take_in(connection, names, BUILT_IN, FIRST) == ""
-    await check(connection, names, truth)
-    again = await take_in(connection, names, BUILT_IN, FIRST)
-    await check(connection, names, truth)
-    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(names.log, names.partition(FIRST)))
-    await check(connection, names, truth)
-    assert await remove_day(connection, names, FIRST) == ""
-    assert await remove_day(connection, names, FIRST) == ""
-    await check(connection, names, truth)
+    assert await close_day(connection, tables, FIRST) == ""
+    assert await close_day(connection, tables, FIRST) == ""
+    assert not await add(connection, tables, 0, a_run("app:n"))
+    await order_and_fold(connection, tables)
+    await truth.look(connection, tables)
+    assert await take_in(connection, tables, BUILT_IN, FIRST) == ""
+    await check(connection, tables, truth)
+    again = await take_in(connection, tables, BUILT_IN, FIRST)
+    await check(connection, tables, truth)
+    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FIRST)))
+    await check(connection, tables, truth)
+    assert await remove_day(connection, tables, FIRST) == ""
+    assert await remove_day(connection, tables, FIRST) == ""
+    await check(connection, tables, truth)
 
     assert again == "another process works on the opening; the next call tries again"
-    assert not await add(connection, names, 0, a_run("app:n"))
+    assert not await add(connection, tables, 0, a_run("app:n"))
     assert await fetch(
-        connection, "SELECT state, last_position, last_us FROM {days} WHERE day = %(day)s", names, day=FIRST
+        connection, "SELECT state, last_position, last_us FROM {days} WHERE day = %(day)s", tables, day=FIRST
     ) == [("gone", 1, FIRST_US)]
 
 
-async def test_what_the_producers_left_out_is_counted_in_the_opening_too(connection: Connection, names: Tables) -> None:
-    await make_days(connection, names, today=FIRST, ahead=1)
+async def test_what_the_producers_left_out_is_counted_in_the_opening_too(
+    connection: Connection, tables: Tables
+) -> None:
+    await make_days(connection, tables, today=FIRST, ahead=1)
     for day in range(2):
         async with short_transaction(connection) as cursor:
             batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
-            await append(cursor, names, batch_id, encode(counts={"dropped": 3}), worker="w", closes=True)
-    await order_and_fold(connection, names)
+            await append(cursor, tables, batch_id, encode(counts={"dropped": 3}), worker="w", closes=True)
+    await order_and_fold(connection, tables)
 
-    await let_go(connection, names, 9, most=2)
+    await let_go(connection, tables, 9, most=2)
 
-    assert await fetch(connection, "SELECT counts FROM {versions} WHERE version = 0", names) == [({"dropped": 6},)]
+    assert await fetch(connection, "SELECT counts FROM {versions} WHERE version = 0", tables) == [({"dropped": 6},)]
 
 
-async def reason(connection: Connection, names: Tables, at_day: float = 9) -> str:
+async def reason(connection: Connection, tables: Tables, at_day: float = 9) -> str:
     dry = await prune(
-        connection, names, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, dry_run=True
+        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, dry_run=True
     )
-    [done] = await let_go(connection, names, at_day)
+    [done] = await let_go(connection, tables, at_day)
     assert (dry[0].blocker, dry[0].day) == (done.blocker, done.day)
     return done.blocker
 
 
-async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, names: Tables) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
+async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tables: Tables) -> None:
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
 
-    blocker = await reason(connection, names)
+    blocker = await reason(connection, tables)
 
     assert blocker == (
         "1 batch of 2026-03-10 has no place in the order yet: a worker's next fold gives one, or `chancy-metrics fold`"
     )
-    await order_and_fold(connection, names)
-    assert await reason(connection, names) == ""
+    await order_and_fold(connection, tables)
+    assert await reason(connection, tables) == ""
 
 
 @pytest.mark.parametrize(
@@ -292,68 +294,68 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, nam
     ],
 )
 async def test_a_version_that_is_not_past_a_day_keeps_it(
-    connection: Connection, names: Tables, status: str, advice: str
+    connection: Connection, tables: Tables, status: str, advice: str
 ) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
-    await order(connection, names)
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
+    await order(connection, tables)
     number = 1
     if status != "live":
         number = 2
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         await fetch(
             connection,
             "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
             " VALUES (2, 1, 0, '{{}}', %(status)s, 0, 'test')",
-            names,
+            tables,
             status=status,
         )
 
-    blocker = await reason(connection, names)
+    blocker = await reason(connection, tables)
 
     assert blocker == f"version {number} ({status}) stands at position 0, and 2026-03-10 ends at 1: {advice}"
-    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", names)
-    await order_and_fold(connection, names)
-    assert await reason(connection, names) == ""
+    await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
+    await order_and_fold(connection, tables)
+    assert await reason(connection, tables) == ""
 
 
-async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Connection, names: Tables) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, names)
-    await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", names)
+async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Connection, tables: Tables) -> None:
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, tables)
+    await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", tables)
 
-    assert await reason(connection, names) == (
+    assert await reason(connection, tables) == (
         "the opening is made by the live version's rules, which this code does not have: "
         "version 1 has rules 2.7, this code has 2.0"
     )
 
 
 async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_and_is_then_left_out(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
+    await make_days(connection, tables, today=FIRST, ahead=0)
     for key in ("app:damaged", "app:n"):
-        await add(connection, names, 0, a_run(key, at_us=FIRST_US))
-    await order(connection, names)
+        await add(connection, tables, 0, a_run(key, at_us=FIRST_US))
+    await order(connection, tables)
     await connection.execute("SET session_replication_role = replica")
     await fetch(
         connection,
         "UPDATE {log} SET payload = 'x' WHERE (producer, sequence) IN"
         " (SELECT producer, sequence FROM {ledger} WHERE position = 1)",
-        names,
+        tables,
     )
     await connection.execute("SET session_replication_role = origin")
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    blocker = await reason(connection, names)
+    blocker = await reason(connection, tables)
 
     assert blocker.startswith("the batch at position 1 could not be read (")
     assert blocker.endswith("): once it is given up, `chancy-metrics discard 1 --why ...`")
-    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = now() WHERE position = 1", names)
-    assert await reason(connection, names) == ""
-    live = await stored(connection, names)
-    assert diff(live, await replay(connection, names)) == []
+    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = now() WHERE position = 1", tables)
+    assert await reason(connection, tables) == ""
+    live = await stored(connection, tables)
+    assert diff(live, await replay(connection, tables)) == []
     assert {point.series.key for point in live} == {"app:n"}
 
 
@@ -362,44 +364,44 @@ async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_a
     [("UPDATE {log} SET payload = 'x'", "sha256"), ("DELETE FROM {log}", "its row is not in the log")],
 )
 async def test_a_batch_that_was_folded_and_is_damaged_since_keeps_its_day_too(
-    connection: Connection, names: Tables, change: str, error: str
+    connection: Connection, tables: Tables, change: str, error: str
 ) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, names)
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, tables)
     await connection.execute("SET session_replication_role = replica")
-    await fetch(connection, change, names)
+    await fetch(connection, change, tables)
     await connection.execute("SET session_replication_role = origin")
 
-    [done] = await let_go(connection, names, 9)
+    [done] = await let_go(connection, tables, 9)
 
     assert done.state == "closed"
     assert done.blocker.startswith("the batch at position 1 could not be read (") and error in done.blocker
-    assert await reason(connection, names) == done.blocker
+    assert await reason(connection, tables) == done.blocker
 
 
-async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str, names: Tables) -> None:
+async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (connection, maker):
-        await make_days(connection, names, today=FIRST, ahead=0)
-        await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
-        await order_and_fold(connection, names)
+        await make_days(connection, tables, today=FIRST, ahead=0)
+        await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
+        await order_and_fold(connection, tables)
 
         async with maker.transaction():
-            await fetch(maker, "SELECT 1 FROM {versions} WHERE version = 0 FOR UPDATE", names)
+            await fetch(maker, "SELECT 1 FROM {versions} WHERE version = 0 FOR UPDATE", tables)
             await connection.execute("SET statement_timeout = '10 s'")
-            [during] = await let_go(connection, names, 9)
-        [after] = await let_go(connection, names, 9)
+            [during] = await let_go(connection, tables, 9)
+        [after] = await let_go(connection, tables, 9)
 
     assert (during.state, during.blocker) == ("closed", baseline._BUSY)
     assert (after.state, after.blocker) == ("gone", "")
 
 
 async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, names)
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
+    await order_and_fold(connection, tables)
     number = baseline.number
 
     async def make_a_version_first(*arguments: object) -> object:
@@ -407,57 +409,57 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
             connection,
             "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
             " VALUES (2, 1, 0, '{{}}', 'copying', 0, 'test')",
-            names,
+            tables,
         )
         return await number(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(baseline, "number", make_a_version_first)
 
-    [done] = await let_go(connection, names, 9)
+    [done] = await let_go(connection, tables, 9)
 
     assert done.blocker.startswith("version 2 (copying) stands at position 0")
-    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", names) == [(0,)]
+    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", tables) == [(0,)]
 
 
 async def test_what_another_version_keeps_longer_is_in_the_opening_as_well(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     truth = Truth()
-    await make_days(connection, names, today=FIRST, ahead=0)
-    await add(connection, names, 0, a_run("app:n", at_us=FIRST_US + DAY_US // 2))
-    await order_and_fold(connection, names)
-    await truth.look(connection, names)
+    await make_days(connection, tables, today=FIRST, ahead=0)
+    await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US + DAY_US // 2))
+    await order_and_fold(connection, tables)
+    await truth.look(connection, tables)
     await fetch(
         connection,
         "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
         " VALUES (2, 1, 0, '{{}}', 'filling', 1, 'test')",
-        names,
+        tables,
     )
-    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", names, at=2**40)
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", tables, at=2**40)
 
-    await let_go(connection, names, 9)
+    await let_go(connection, tables, 9)
 
     since = dict.fromkeys(POINTS, 0)
-    assert diff(truth.points(since), await opening_and_rest(connection, names, since)) == []
+    assert diff(truth.points(since), await opening_and_rest(connection, tables, since)) == []
 
 
-async def test_the_opening_begins_where_it_is_complete_and_no_later(connection: Connection, names: Tables) -> None:
+async def test_the_opening_begins_where_it_is_complete_and_no_later(connection: Connection, tables: Tables) -> None:
     """A later version that keeps minutes for longer finds those after the pruned day in the log."""
-    await make_days(connection, names, today=FIRST, ahead=0)
+    await make_days(connection, tables, today=FIRST, ahead=0)
     last_us = FIRST_US + 13 * 3_600_000_000 + 59_000_000
     for at_us in (FIRST_US, last_us):
-        await add(connection, names, 0, a_run("app:n", at_us=at_us))
-    await order_and_fold(connection, names)
-    await let_expire(connection, names, 2.5)
-    before = (await version(connection, names, OPENING)).horizons
+        await add(connection, tables, 0, a_run("app:n", at_us=at_us))
+    await order_and_fold(connection, tables)
+    await let_expire(connection, tables, 2.5)
+    before = (await version(connection, tables, OPENING)).horizons
 
-    await let_go(connection, names, 2.5)
-    opened, live = await version(connection, names, OPENING), await version(connection, names)
-    await let_expire(connection, names, 50)
+    await let_go(connection, tables, 2.5)
+    opened, live = await version(connection, tables, OPENING), await version(connection, tables)
+    await let_expire(connection, tables, 50)
 
     assert before == dict.fromkeys(POINTS, 0)
     one = last_us // 1_000_000 + 1
     assert opened.horizons == live.horizons | {"1min": one, "5min": one + 240}
     past = {"1min": one, "5min": one + 240, "1hour": one + 3_540, "1day": FIRST_US // 1_000_000 + DAY_S}
-    assert (await version(connection, names, OPENING)).horizons == past
-    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", names) == [(0,)]
+    assert (await version(connection, tables, OPENING)).horizons == past
+    assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", tables) == [(0,)]

@@ -31,7 +31,7 @@ from selenium.webdriver.support.ui import Select
 
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import Combo, Series
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark
 from examples.embedded import Server
 from tests.dashboard_app import chancy, metrics
@@ -175,7 +175,7 @@ async def write(dsn: str, now_us: int) -> None:
     job = a_job(id=JOB, func="app.mail", queue="mail")
     async with connections(dsn, 1) as (connection,):
         await claimed(connection, job)
-        await LogWriter(connection, tables("chancy_"), "worker-1").append(
+        await LogWriter(connection, tables_for("chancy_"), "worker-1").append(
             jobs=[
                 *(a_row(at_us, combo=good) for at_us in ago for _ in range(3)),
                 *(a_row(at_us, combo=bad) for at_us in ago[::10]),
@@ -188,7 +188,7 @@ async def write(dsn: str, now_us: int) -> None:
                 a_run(LONG, [1.0], at_us=now_us - 30 * MINUTE_US),
             ],
         )
-        await LogWriter(connection, tables("chancy_"), EVIL).append(
+        await LogWriter(connection, tables_for("chancy_"), EVIL).append(
             jobs=[a_row(now_us - 30 * MINUTE_US, combo=evil)],
             runs=[a_run(f"evil:{EVIL}", [1.0], unit="<b>&amp;", at_us=now_us - 30 * MINUTE_US)],
         )
@@ -664,7 +664,7 @@ async def test_a_new_installation_says_why_there_is_nothing_and_shows_the_first_
         async with connections(dsn, 1) as (connection,):
             now_us = time.time_ns() // 1_000
             rows = [a_row(now_us - minute * MINUTE_US) for minute in (1, 9)]
-            await LogWriter(connection, tables("chancy_"), "worker-1").append(jobs=rows)
+            await LogWriter(connection, tables_for("chancy_"), "worker-1").append(jobs=rows)
 
         page.drawn(3)
         assert not page.one("#nothing").is_displayed()
@@ -685,7 +685,7 @@ async def answers(url: str) -> bool:
 
 async def test_events_come_as_they_are_recorded_and_can_be_filtered(site: Site, page: MetricsLog) -> None:
     async with connections(site.dsn, 1) as (connection,):
-        writer = LogWriter(connection, tables("chancy_"), "tail-worker")
+        writer = LogWriter(connection, tables_for("chancy_"), "tail-worker")
         page.browser.get(f"{page.url}/metrics-log?view=events")
         page.wait(lambda: "Live" in page.text and page.all("#events-view tbody tr"))
 
@@ -707,7 +707,7 @@ async def test_events_come_as_they_are_recorded_and_can_be_filtered(site: Site, 
 
 async def test_a_paused_tail_goes_on_without_a_gap(site: Site, page: MetricsLog) -> None:
     async with connections(site.dsn, 1) as (connection,):
-        writer = LogWriter(connection, tables("chancy_"), "pause-worker")
+        writer = LogWriter(connection, tables_for("chancy_"), "pause-worker")
         page.browser.get(f"{page.url}/metrics-log?view=events&event_prefix=pause")
         page.wait(lambda: "Live" in page.text)
         pause(page).click()

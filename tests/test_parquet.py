@@ -55,10 +55,10 @@ def files(folder: Path) -> list[str]:
 
 
 async def test_what_is_read_back_is_what_was_recorded(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     meta = {"customer": 4, "plan": "gold\u202e"}
-    writer = LogWriter(connection, names, "w1")
+    writer = LogWriter(connection, tables, "w1")
     await writer.append(
         jobs=[
             a_row(NOON_US, meta=msgspec.msgpack.encode(meta)),
@@ -66,8 +66,8 @@ async def test_what_is_read_back_is_what_was_recorded(
         ],
         runs=[a_run("app:n", [1.5, -2.0]), a_run("app:level", [1e300], kind="gauge", unit="slots")],
     )
-    await order(connection, names)
-    everything, _ = await chosen(connection, names)
+    await order(connection, tables)
+    everything, _ = await chosen(connection, tables)
 
     done = run(dsn, "events", "--parquet", str(tmp_path / "log"))
 
@@ -86,16 +86,16 @@ async def test_what_is_read_back_is_what_was_recorded(
 
 
 async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n")])
-    await order(connection, names)
+    await order(connection, tables)
     asked = ("--key", "app:n", "--kind", "counter", "--since", "2026-01-01", "--after", "0")
     first = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     await writer.append(runs=[a_run("app:n")])
     await writer.append(runs=[a_run("app:m")])
-    await order(connection, names)
+    await order(connection, tables)
 
     second = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     third = run(dsn, "events", *asked, "--parquet", str(tmp_path))
@@ -157,12 +157,12 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
 
 
 async def test_an_export_in_small_parts_holds_each_event_once(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.projections.search.scan.PAGE_EVENTS", 3)
     monkeypatch.setattr(parquet, "PART_EVENTS", 4)
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 20)])
-    await order(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 20)])
+    await order(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         for _ in range(8):  # each run is ended in the midst of things

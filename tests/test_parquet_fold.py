@@ -24,7 +24,7 @@ Rollups = dict[tuple[Any, ...], tuple[Any, ...]]
 DAY_US = 86_400_000_000
 
 
-async def stored(connection: Connection, names: Tables) -> Rollups:
+async def stored(connection: Connection, tables: Tables) -> Rollups:
     rollups = {}
     for resolution in RESOLUTIONS:
         for row in await fetch(
@@ -35,7 +35,7 @@ async def stored(connection: Connection, names: Tables) -> Rollups:
             JOIN {{series}} s ON s.id = r.series
             LEFT JOIN {{workers}} w ON w.id = r.worker
             """,
-            names,
+            tables,
         ):
             rollups[resolution, *row[:5]] = row[5:]
     return rollups
@@ -46,7 +46,7 @@ def folded(folder: Path) -> Rollups:
         return {row[:6]: row[6:] for row in fold(database, str(folder)).fetchall()}
 
 
-async def some_jobs(connection: Connection, names: Tables, chance: random.Random) -> None:
+async def some_jobs(connection: Connection, tables: Tables, chance: random.Random) -> None:
     """Of two workers and of two days; some never ran, some started before they were due, some are tried again."""
     for worker in ("w1", "w2"):
         rows = []
@@ -63,29 +63,29 @@ async def some_jobs(connection: Connection, names: Tables, chance: random.Random
             )
             rows.append(row)
         for start in range(0, len(rows), 100):
-            await LogWriter(connection, names, worker).append(jobs=rows[start : start + 100])
+            await LogWriter(connection, tables, worker).append(jobs=rows[start : start + 100])
 
 
 async def test_job_updates_come_to_the_same_numbers_to_the_last_bit(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await some_jobs(connection, names, random.Random(1))
-    await order_and_fold(connection, names)
+    await some_jobs(connection, tables, random.Random(1))
+    await order_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     rollups = folded(tmp_path / "log")
 
-    assert rollups == await stored(connection, names)
+    assert rollups == await stored(connection, tables)
     assert {key[0] for key in rollups} == set(RESOLUTIONS)
     assert {key[1] for key in rollups} == {"w1", "w2", None}
 
 
 async def test_observations_do_too_but_for_the_rounding_of_their_sums(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     chance = random.Random(1)
     for worker in ("w1", "w2"):
-        writer = LogWriter(connection, names, worker)
+        writer = LogWriter(connection, tables, worker)
         for number in range(20):
             at_us = NOON_US + number // 2 * 20_000_000
             values = [round(chance.lognormvariate(0, 3), 3) for _ in range(50)]
@@ -96,10 +96,10 @@ async def test_observations_do_too_but_for_the_rounding_of_their_sums(
                     a_run("app:took", [0.1 * value for value in values], kind="histogram", unit="number", at_us=at_us),
                 ]
             )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
-    rollups, expected = folded(tmp_path / "log"), await stored(connection, names)
+    rollups, expected = folded(tmp_path / "log"), await stored(connection, tables)
 
     def without_sum(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values[:2] + values[3:]
@@ -112,10 +112,10 @@ async def test_observations_do_too_but_for_the_rounding_of_their_sums(
 
 
 async def test_the_script_writes_one_parquet_file(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await LogWriter(connection, names).append(jobs=[a_row()])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(jobs=[a_row()])
+    await order_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     await anyio.run_process(
@@ -123,4 +123,4 @@ async def test_the_script_writes_one_parquet_file(
     )
 
     count = f"SELECT count(*) FROM '{tmp_path / 'rollups.parquet'}'"
-    assert duckdb.sql(count).fetchall() == [(len(await stored(connection, names)),)]
+    assert duckdb.sql(count).fetchall() == [(len(await stored(connection, tables)),)]

@@ -23,38 +23,38 @@ Connection = AsyncConnection[TupleRow]
 FAR = date(2031, 5, 1)
 
 
-async def days_of(connection: Connection, names: Tables) -> list[date]:
+async def days_of(connection: Connection, tables: Tables) -> list[date]:
     async with short_transaction(connection) as cursor:
-        return await attached_days(cursor, names)
+        return await attached_days(cursor, tables)
 
 
-async def append_on(connection: Connection, names: Tables, day: date) -> None:
+async def append_on(connection: Connection, tables: Tables, day: date) -> None:
     async with short_transaction(connection) as cursor:
-        await append(cursor, names, BatchId(day, uuid.uuid4(), 1), encode((), [a_run()]), worker="w", closes=True)
+        await append(cursor, tables, BatchId(day, uuid.uuid4(), 1), encode((), [a_run()]), worker="w", closes=True)
 
 
-async def test_migration_makes_today_and_the_weeks_ahead(connection: Connection, names: Tables) -> None:
+async def test_migration_makes_today_and_the_weeks_ahead(connection: Connection, tables: Tables) -> None:
     today = datetime.now(UTC).date()
 
-    days = await days_of(connection, names)
+    days = await days_of(connection, tables)
 
     assert [today + timedelta(days=n) for n in range(DAYS_AHEAD)] == [day for day in days if day >= today][:DAYS_AHEAD]
 
 
-async def test_days_are_made_once(connection: Connection, names: Tables) -> None:
-    first = await make_days(connection, names, today=FAR, ahead=2)
-    again = await make_days(connection, names, today=FAR + timedelta(days=1), ahead=2)
+async def test_days_are_made_once(connection: Connection, tables: Tables) -> None:
+    first = await make_days(connection, tables, today=FAR, ahead=2)
+    again = await make_days(connection, tables, today=FAR + timedelta(days=1), ahead=2)
 
     assert first == [FAR, FAR + timedelta(days=1), FAR + timedelta(days=2)]
     assert again == [FAR + timedelta(days=3)]
-    assert [day for day in await days_of(connection, names) if day >= FAR] == first + again
+    assert [day for day in await days_of(connection, tables) if day >= FAR] == first + again
 
 
-async def test_two_that_make_the_same_days_at_once_both_end_well(dsn: str, names: Tables) -> None:
+async def test_two_that_make_the_same_days_at_once_both_end_well(dsn: str, tables: Tables) -> None:
     made: list[date] = []
 
     async def make(connection: Connection) -> None:
-        made.extend(await make_days(connection, names, today=FAR, ahead=9))
+        made.extend(await make_days(connection, tables, today=FAR, ahead=9))
 
     async with connections(dsn, 4) as several:
         async with anyio.create_task_group() as tasks:
@@ -65,71 +65,71 @@ async def test_two_that_make_the_same_days_at_once_both_end_well(dsn: str, names
     assert sorted(made) == [FAR + timedelta(days=n) for n in range(10)]
 
 
-async def test_a_day_that_can_not_have_its_lock_is_left_for_the_next_call(dsn: str, names: Tables) -> None:
+async def test_a_day_that_can_not_have_its_lock_is_left_for_the_next_call(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (holder, maker):
         async with holder.transaction():
-            await fetch(holder, "LOCK TABLE {log} IN SHARE UPDATE EXCLUSIVE MODE", names)  # as VACUUM does
+            await fetch(holder, "LOCK TABLE {log} IN SHARE UPDATE EXCLUSIVE MODE", tables)  # as VACUUM does
             started = time.monotonic()
-            during = await make_days(maker, names, today=FAR, ahead=1)
+            during = await make_days(maker, tables, today=FAR, ahead=1)
             waited = time.monotonic() - started
 
         assert during == []
         assert waited < 1 + DDL_LOCK_MS / 1000
-        assert await make_days(maker, names, today=FAR, ahead=1) == [FAR, FAR + timedelta(days=1)]
+        assert await make_days(maker, tables, today=FAR, ahead=1) == [FAR, FAR + timedelta(days=1)]
 
 
 @pytest.mark.parametrize("change", ["UPDATE {} SET worker = 'x'", "DELETE FROM {}", "TRUNCATE {}"])
-async def test_nothing_in_a_partition_can_be_changed(connection: Connection, names: Tables, change: str) -> None:
-    batch_id = await LogWriter(connection, names).append(runs=[a_run()])
+async def test_nothing_in_a_partition_can_be_changed(connection: Connection, tables: Tables, change: str) -> None:
+    batch_id = await LogWriter(connection, tables).append(runs=[a_run()])
 
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="append-only"):
-        await connection.execute(sql.SQL(change).format(names.partition(batch_id.day)))
+        await connection.execute(sql.SQL(change).format(tables.partition(batch_id.day)))
 
 
-async def test_partitions_store_payloads_uncompressed_as_the_log_says(connection: Connection, names: Tables) -> None:
-    await make_days(connection, names, today=FAR, ahead=0)
+async def test_partitions_store_payloads_uncompressed_as_the_log_says(connection: Connection, tables: Tables) -> None:
+    await make_days(connection, tables, today=FAR, ahead=0)
 
     cursor = await connection.execute(
         "SELECT DISTINCT attstorage FROM pg_attribute WHERE attrelid::regclass::text = %s AND attname = 'payload'",
-        [names.partition_name(FAR)],
+        [tables.partition_name(FAR)],
     )
 
     assert await cursor.fetchall() == [("e",)]
 
 
-async def test_midnight_divides_two_days(connection: Connection, names: Tables) -> None:
+async def test_midnight_divides_two_days(connection: Connection, tables: Tables) -> None:
     """The day is what the batch says, whatever zone the session has."""
     today = datetime.now(UTC).date()
-    await append_on(connection, names, today)
-    await append_on(connection, names, today + timedelta(days=1))
+    await append_on(connection, tables, today)
+    await append_on(connection, tables, today + timedelta(days=1))
 
-    rows = await fetch(connection, "SELECT tableoid::regclass::text FROM {log} ORDER BY day", names)
-    assert [row[0] for row in rows] == [names.partition_name(today + timedelta(days=n)) for n in range(2)]
-    await order(connection, names)
-    assert await fetch(connection, "SELECT count(*) FROM {ledger}", names) == [(2,)]
+    rows = await fetch(connection, "SELECT tableoid::regclass::text FROM {log} ORDER BY day", tables)
+    assert [row[0] for row in rows] == [tables.partition_name(today + timedelta(days=n)) for n in range(2)]
+    await order(connection, tables)
+    assert await fetch(connection, "SELECT count(*) FROM {ledger}", tables) == [(2,)]
 
 
-async def test_a_partition_dropped_by_force_is_missed_and_made_again(connection: Connection, names: Tables) -> None:
+async def test_a_partition_dropped_by_force_is_missed_and_made_again(connection: Connection, tables: Tables) -> None:
     today = datetime.now(UTC).date()
-    await connection.execute(sql.SQL("DROP TABLE {}").format(names.partition(today)))
+    await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(today)))
 
-    assert today not in await days_of(connection, names)
-    assert await make_days(connection, names, today=today, ahead=3) == [today]
-    await append_on(connection, names, today)
-
-
-async def test_a_day_that_was_closed_is_never_made_again(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'gone', now())", names, day=FAR)
-
-    assert await make_days(connection, names, today=FAR, ahead=1) == [FAR + timedelta(days=1)]
-    assert FAR not in await days_of(connection, names)
+    assert today not in await days_of(connection, tables)
+    assert await make_days(connection, tables, today=today, ahead=3) == [today]
+    await append_on(connection, tables, today)
 
 
-async def test_a_worker_that_finds_no_partition_makes_it_and_loses_nothing(dsn: str, names: Tables) -> None:
+async def test_a_day_that_was_closed_is_never_made_again(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'gone', now())", tables, day=FAR)
+
+    assert await make_days(connection, tables, today=FAR, ahead=1) == [FAR + timedelta(days=1)]
+    assert FAR not in await days_of(connection, tables)
+
+
+async def test_a_worker_that_finds_no_partition_makes_it_and_loses_nothing(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 1) as (connection,):
         async with a_host(dsn, Metrics(sync_interval=1)) as (worker, metrics):
-            for day in await days_of(connection, names):
-                await connection.execute(sql.SQL("DROP TABLE {}").format(names.partition(day)))
+            for day in await days_of(connection, tables):
+                await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(day)))
             await metrics.increment_counter("app:n", 3)
 
             await metrics.flush(worker.chancy)  # finds that there is none, and makes it
@@ -140,12 +140,12 @@ async def test_a_worker_that_finds_no_partition_makes_it_and_loses_nothing(dsn: 
 
 
 async def test_down_drops_a_partition_that_is_on_its_way_out_too(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=FAR, ahead=0)
-    assert await close_day(connection, names, FAR) == ""
-    await fetch(connection, "UPDATE {days} SET state = 'opening' WHERE day = %(day)s", names, day=FAR)
-    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(names.log, names.partition(FAR)))
+    await make_days(connection, tables, today=FAR, ahead=0)
+    assert await close_day(connection, tables, FAR) == ""
+    await fetch(connection, "UPDATE {days} SET state = 'opening' WHERE day = %(day)s", tables, day=FAR)
+    await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FAR)))
 
     async with an_app(dsn) as (chancy, metrics):
         await metrics.migrate(chancy, to_version=0)

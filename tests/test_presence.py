@@ -22,20 +22,20 @@ Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400 * 1_000_000
 
 
-async def silence(connection: Connection, names: Tables, session: Session) -> None:
+async def silence(connection: Connection, tables: Tables, session: Session) -> None:
     """Let the database have heard of a session for the last time three minutes and a second ago."""
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     for table, condition in (("sessions", "session = %(id)s"), ("producers", "producer = ANY(%(producers)s)")):
         await fetch(
             connection,
             f"UPDATE {{{table}}} SET seen_at = seen_at - interval '181 s' WHERE {condition}",
-            names,
+            tables,
             **({"id": session.presence.id} if table == "sessions" else {"producers": session.presence._producers()}),
         )
 
 
 async def test_of_two_sessions_of_one_worker_id_the_killed_one_is_shown_although_the_other_lives(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn) as (chancy, metrics), an_app(dsn) as (elsewhere, other):
         killed, lives = (Worker(app, worker_id="web-0", register_signal_handlers=False) for app in (chancy, elsewhere))
@@ -45,17 +45,17 @@ async def test_of_two_sessions_of_one_worker_id_the_killed_one_is_shown_although
         await other.on_worker_started(worker=lives)
         session = metrics._session(killed)
         before = await completeness(elsewhere)
-        await silence(connection, names, session)
+        await silence(connection, tables, session)
 
         shown = await completeness(elsewhere)
         session.presence._next_at = 0.0
         await session.recorder.append(chancy)  # it was not killed, its database was away for some minutes
         again = await completeness(elsewhere)
 
-        await fetch(connection, "DELETE FROM {sessions} WHERE session = %(id)s", names, id=session.presence.id)
+        await fetch(connection, "DELETE FROM {sessions} WHERE session = %(id)s", tables, id=session.presence.id)
         session.presence._next_at = 0.0
         await session.recorder.append(chancy)
-        rows = await fetch(connection, "SELECT worker, ended_at IS NULL FROM {sessions} ORDER BY started_at", names)
+        rows = await fetch(connection, "SELECT worker, ended_at IS NULL FROM {sessions} ORDER BY started_at", tables)
         await metrics.on_worker_stopped(worker=killed)
         await other.on_worker_stopped(worker=lives)
         stopped = await completeness(elsewhere)
@@ -66,19 +66,19 @@ async def test_of_two_sessions_of_one_worker_id_the_killed_one_is_shown_although
 
 
 async def test_what_a_session_held_when_it_fell_silent_is_uncertain_by_kind(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         session = metrics._session(worker)
         for table in ("log", "spill"):
-            await fetch(connection, f"ALTER TABLE {{{table}}} ADD CONSTRAINT none CHECK (false) NOT VALID", names)
+            await fetch(connection, f"ALTER TABLE {{{table}}} ADD CONSTRAINT none CHECK (false) NOT VALID", tables)
         for value in range(3):
             await metrics.increment_counter("app:x", value)
         assert not await session.recorder.append(worker.chancy)
         alive = await completeness(worker.chancy)
         for table in ("log", "spill"):
-            await fetch(connection, f"ALTER TABLE {{{table}}} DROP CONSTRAINT none", names)
-        await silence(connection, names, session)
+            await fetch(connection, f"ALTER TABLE {{{table}}} DROP CONSTRAINT none", tables)
+        await silence(connection, tables, session)
         killed = await completeness(worker.chancy)
         assert await session.recorder.append(worker.chancy)
         after = await completeness(worker.chancy)
@@ -89,32 +89,32 @@ async def test_what_a_session_held_when_it_fell_silent_is_uncertain_by_kind(
 
 
 async def test_a_renewed_producer_belongs_to_the_session_like_the_one_before(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         recorder = metrics._session(worker).recorder
         taken = BatchId(recorder._clock.today(), recorder.producer, 2)
         async with short_transaction(connection) as cursor:
-            await append(cursor, names, taken, encode((), [a_run("app:foreign")]), worker="another")
+            await append(cursor, tables, taken, encode((), [a_run("app:foreign")]), worker="another")
         await metrics.increment_counter("app:x", 7)
         await metrics.flush(worker.chancy)
-    await order_and_fold(connection, names)
-    await fetch(connection, "UPDATE {producers} SET seen_at = seen_at - interval '181 s'", names)
+    await order_and_fold(connection, tables)
+    await fetch(connection, "UPDATE {producers} SET seen_at = seen_at - interval '181 s'", tables)
 
     async with an_app(dsn) as (chancy, _):
         assert (await completeness(chancy)).ended_uncleanly == 0
-    assert await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", names) == [(1,)]
+    assert await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", tables) == [(1,)]
 
 
 async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_log_that_it_lives(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = sql.Identifier(f"recorder_{datetime.now(UTC):%H%M%S%f}")
     await connection.execute(
         sql.SQL(
             "CREATE ROLE {0} LOGIN; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {0};"
             "REVOKE ALL ON {1} FROM {0}"
-        ).format(role, names.sessions)
+        ).format(role, tables.sessions)
     )
     monkeypatch.setattr("chancy_metrics.plugin.recording.recorder.ALIVE_S", 0)
     as_role = dsn.replace("postgres@", f"{role.as_string()[1:-1]}@")
@@ -126,22 +126,22 @@ async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_l
     await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
 
     assert caplog.text.count("'web-1' can't say in \"chancy_metrics_sessions\" that it lives") == 1
-    assert await fetch(connection, "SELECT max(sequence) FROM {log}", names) == [(5,)]
-    assert await fetch(connection, "SELECT count(*) FROM {sessions}", names) == [(0,)]
+    assert await fetch(connection, "SELECT max(sequence) FROM {log}", tables) == [(5,)]
+    assert await fetch(connection, "SELECT count(*) FROM {sessions}", tables) == [(0,)]
 
 
-async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection: Connection, tables: Tables) -> None:
     async with a_host(dsn) as (_, metrics):
         pass
-    now = await fetch(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", names)
+    now = await fetch(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", tables)
     age_us = metrics.maximum_metric_age * 1_000_000
 
-    await Maintenance(metrics.options).clean(connection, names, now_us=now[0][0] + age_us - DAY_US)
-    kept = await fetch(connection, "SELECT count(*) FROM {sessions}", names)
-    await Maintenance(metrics.options).clean(connection, names, now_us=now[0][0] + age_us + 2 * DAY_US)
+    await Maintenance(metrics.options).clean(connection, tables, now_us=now[0][0] + age_us - DAY_US)
+    kept = await fetch(connection, "SELECT count(*) FROM {sessions}", tables)
+    await Maintenance(metrics.options).clean(connection, tables, now_us=now[0][0] + age_us + 2 * DAY_US)
 
     assert kept == [(1,)]
-    assert await fetch(connection, "SELECT count(*) FROM {sessions}", names) == [(0,)]
+    assert await fetch(connection, "SELECT count(*) FROM {sessions}", tables) == [(0,)]
 
 
 def test_what_is_held_is_spelled_in_words() -> None:

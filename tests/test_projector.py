@@ -38,18 +38,18 @@ class Clock:
         return self.now_s
 
 
-async def all_say(connection: Connection, names: Tables, key: str, expected: int) -> None:
+async def all_say(connection: Connection, tables: Tables, key: str, expected: int) -> None:
     """Wait until every rollup says *expected*."""
 
     async def all_say_so() -> bool:
-        return await total(connection, names, key) == [expected] * 4
+        return await total(connection, tables, key) == [expected] * 4
 
     await eventually(all_say_so)
 
 
-async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_a_round_orders_and_folds_all_there_is(dsn: str, tables: Tables, connection: Connection) -> None:
     for _ in range(3):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "p")
         first, second = await projector.run_once(), await projector.run_once()
@@ -57,15 +57,15 @@ async def test_a_round_orders_and_folds_all_there_is(dsn: str, names: Tables, co
 
     assert first == (3, 6, 3, "")
     assert second == (0, 0, 3, "")
-    assert await total(connection, names, "app:n") == [9] * 4
+    assert await total(connection, tables, "app:n") == [9] * 4
 
 
 async def test_a_round_whose_time_is_up_leaves_the_rest_to_the_next_one(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     most_of_a_step = [1.0] * (STEP_EVENTS // 2 + 1)
     for _ in range(3):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", most_of_a_step)])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", most_of_a_step)])
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "p")
         rounds = [await projector.run_once(within_s=0), await projector.run_once()]
@@ -76,15 +76,15 @@ async def test_a_round_whose_time_is_up_leaves_the_rest_to_the_next_one(
 
 
 async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.plugin.folding.projector.BUSY_S", 0)
     async with connections(dsn, 2) as (holder, connection), an_app(dsn) as (chancy, _):
         async with connection.transaction(), connection.cursor() as cursor:
             for _ in range(SEQUENCE_LIMIT + 1):
-                await append_as(cursor, names, a_run("app:n"))
+                await append_as(cursor, tables, a_run("app:n"))
         async with holder.transaction():
-            await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", names)
+            await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
             ordered = await fold_all(chancy)
         folded = await fold_all(chancy)
 
@@ -93,15 +93,15 @@ async def test_a_round_orders_all_there_is_also_where_somebody_else_folds(
 
 
 async def test_a_round_that_finds_the_log_locked_ends_and_says_by_whom(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector_module, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0, 2.0])])
-        await order(connection, names)  # so that only the fold has something to read
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
+        await order(connection, tables)  # so that only the fold has something to read
         projector = Projector(chancy, "p")
         async with locking.transaction():
-            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", names)
+            await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", tables)
             with anyio.fail_after(20), pytest.raises(TableLocked) as locked:
                 await projector.run_once()
         done = await projector.run_once()
@@ -114,13 +114,13 @@ async def test_a_round_that_finds_the_log_locked_ends_and_says_by_whom(
 
 
 async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connections(dsn, 2) as (slow, quick), an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "p")
         async with slow.transaction():
-            await append_as(slow.cursor(), names, a_run("app:n"))
-            await LogWriter(quick, names).append(runs=[a_run("app:n")])
+            await append_as(slow.cursor(), tables, a_run("app:n"))
+            await LogWriter(quick, tables).append(runs=[a_run("app:n")])
             await projector.run_once()
         before = await projector.run_once()
         monkeypatch.setattr("chancy_metrics.plugin.folding.projector.SWEEP_S", 0)
@@ -128,11 +128,11 @@ async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(
         await projector.close()
 
         assert (before.events, after.events) == (0, 1)
-        assert await total(quick, names, "app:n") == [2] * 4
+        assert await total(quick, tables, "app:n") == [2] * 4
 
 
 async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_late(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.plugin.folding.projector.SWEEP_S", 0)
     async with connections(dsn, 3) as (slow, quick, dump), an_app(dsn) as (chancy, _):
@@ -140,9 +140,9 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
         await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         await dump.execute("SELECT 1 FROM chancy_metrics_pending")
         first = Projector(chancy, "p")
-        writer = LogWriter(quick, names)
+        writer = LogWriter(quick, tables)
         async with slow.transaction():
-            await append_as(slow.cursor(), names, a_run("app:n"))
+            await append_as(slow.cursor(), tables, a_run("app:n"))
             for _ in range(200):
                 await writer.append(runs=[a_run("app:n")])
             for _ in range(4):  # no sweep may settle what the open transaction holds
@@ -166,7 +166,7 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
         assert (late.events, next_one.events) == (1, 1)
         assert settled > 200
         assert idle - settled < 20
-        assert await total(quick, names, "app:n") == [202] * 4
+        assert await total(quick, tables, "app:n") == [202] * 4
 
 
 async def _index_reads(connection: AsyncConnection[TupleRow], *projectors: Projector) -> int:
@@ -188,35 +188,35 @@ async def _is_empty(connection: AsyncConnection[TupleRow], query: str) -> bool:
 
 
 async def test_the_leader_folds_and_others_wait_for_its_silence(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     clock, leader = Clock(), asyncio.Event()
     turns = Turns("w2", INTERVAL_S, leader, clock=clock)
     async with an_app(dsn) as (chancy, _):
         for _ in range(2):
             await fold_all(chancy, "w1")
-            await LogWriter(connection, names).append(runs=[a_run("app:n")])
+            await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += PATIENCE * INTERVAL_S - 1
         pause = await _turn(turns, projector, INTERVAL_S)
-        waited = await total(connection, names, "app:n")
+        waited = await total(connection, tables, "app:n")
         leader.set()
         await _turn(turns, projector, INTERVAL_S)
         await projector.close()
 
     assert 0 < pause <= 1 + 0.5 * INTERVAL_S
     assert waited == [1] * 4
-    assert await total(connection, names, "app:n") == [2] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
 
 
 async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     clock = Clock()
     turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
-        writer = LogWriter(connection, names)
+        writer = LogWriter(connection, tables)
         await writer.append()
         turns.hear("w1")  # who has nothing but empty batches to fold is heard too
         early = await _turn(turns, projector, INTERVAL_S)
@@ -230,13 +230,13 @@ async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
     assert early <= NEW_S
     assert NEW_S < later < INTERVAL_S
     assert (idle, turns.mine, pause) == (False, True, INTERVAL_S)
-    assert await total(connection, names, "app:n") == [1] * 4
+    assert await total(connection, tables, "app:n") == [1] * 4
 
 
 async def test_of_many_workers_that_start_at_once_one_makes_the_first_numbers(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     many = [Turns(f"w{number}", INTERVAL_S, asyncio.Event()) for number in range(20)]
     async with an_app(dsn, notifications=False) as (chancy, _), AsyncExitStack() as stack:
         projectors = [Projector(chancy, f"w{number}") for number in range(len(many))]
@@ -247,7 +247,7 @@ async def test_of_many_workers_that_start_at_once_one_makes_the_first_numbers(
             *(_turn(turns, projector, INTERVAL_S) for turns, projector in zip(many, projectors, strict=True))
         )
 
-    assert await total(connection, names, "app:n") == [1] * 4
+    assert await total(connection, tables, "app:n") == [1] * 4
     # One may have ordered what another one has folded.
     assert 1 <= [turns.mine for turns in many].count(True) <= 2
     assert len(set(pauses)) > len(many) / 2
@@ -264,9 +264,9 @@ async def test_who_becomes_the_leader_is_awake_at_once() -> None:
 
 
 async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     clock = Clock()
     turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     turns.hear("w1")
@@ -282,33 +282,33 @@ async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
         await projector.close()
 
     assert (took_over, still, turns.mine) == (True, True, False)
-    assert await total(connection, names, "app:n") == [1] * 4
+    assert await total(connection, tables, "app:n") == [1] * 4
 
 
 async def test_silence_is_no_reason_where_the_database_shows_a_fold(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     """Without notifications nobody is ever heard."""
     clock = Clock()
     turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn, notifications=False) as (chancy, _):
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         await fold_all(chancy, "w1")
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
         await _turn(turns, projector, INTERVAL_S)
         current = turns.mine
-        await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", names)
+        await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", tables)
         clock.now_s += 2 * INTERVAL_S + 1
         await _turn(turns, projector, INTERVAL_S)
         await projector.close()
 
     assert (current, turns.mine) == (False, True)
-    assert await total(connection, names, "app:n") == [2] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
 
 
-async def test_an_idle_log_needs_nobody(dsn: str, names: Tables) -> None:
+async def test_an_idle_log_needs_nobody(dsn: str, tables: Tables) -> None:
     clock = Clock()
     turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn) as (chancy, _):
@@ -321,7 +321,7 @@ async def test_an_idle_log_needs_nobody(dsn: str, names: Tables) -> None:
 
 
 async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
-    dsn: str, names: Tables, connection: Connection, caplog: pytest.LogCaptureFixture
+    dsn: str, tables: Tables, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     leader = asyncio.Event()
     leader.set()
@@ -330,20 +330,20 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
         log = logging.getLogger("test.projector")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(project, Turns("p", 0.05, leader), projector, 0.05, log)
-            await LogWriter(connection, names).append(runs=[a_run("app:n")])
-            await all_say(connection, names, "app:n", 1)
+            await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+            await all_say(connection, tables, "app:n", 1)
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
-            await fetch(connection, "ALTER TABLE {head} RENAME TO away", names)
+            await fetch(connection, "ALTER TABLE {head} RENAME TO away", tables)
             with anyio.fail_after(20):
                 while "folding metrics failed" not in caplog.text:
                     await anyio.lowlevel.checkpoint()
-            await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_head", names)
-            await LogWriter(connection, names).append(runs=[a_run("app:n")])
+            await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_head", tables)
+            await LogWriter(connection, tables).append(runs=[a_run("app:n")])
 
-            await all_say(connection, names, "app:n", 2)
+            await all_say(connection, tables, "app:n", 2)
 
             tasks.cancel_scope.cancel()
         await projector.close()

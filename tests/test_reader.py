@@ -57,9 +57,9 @@ async def loaded(chancy: Chancy) -> Copy:
     return await a_reader(chancy).copy()
 
 
-async def record(connection: Connection, names: Tables, *values: float, key: str = "app:n", **run: Any) -> None:
-    await LogWriter(connection, names).append(runs=[a_run(key, values, **run)])
-    await order_and_fold(connection, names)
+async def record(connection: Connection, tables: Tables, *values: float, key: str = "app:n", **run: Any) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run(key, values, **run)])
+    await order_and_fold(connection, tables)
 
 
 def total(copy: Copy, key: str = "app:n") -> float:
@@ -79,10 +79,10 @@ async def soon(condition: Callable[[], object]) -> None:
 
 
 async def test_a_dead_connection_of_the_pool_costs_a_read_nothing(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     """As one that idle_session_timeout has ended, or that was a standby's in the way of its replay."""
-    await record(connection, names, 1.0)
+    await record(connection, tables, 1.0)
     async with reading(dsn) as reader:
         await reader._chancy.pool.wait()
         await connection.execute(
@@ -108,33 +108,35 @@ async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
         assert worker.chancy.pool.get_stats()["requests_num"] == asked
 
 
-async def test_a_copy_follows_each_fold_without_loading_again(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_a_copy_follows_each_fold_without_loading_again(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         first = await reader.copy()
         for fold in range(1, 4):
-            await record(connection, names, 1.0)
+            await record(connection, tables, 1.0)
             await reader.refresh()
 
             assert total(await reader.copy()) == fold
         assert await reader.copy() is first
 
 
-async def test_an_announced_fold_wakes_the_reader(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_an_announced_fold_wakes_the_reader(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         copy = await reader.copy()
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
 
         reader.wake()
 
         await soon(lambda: len(copy.series) == 1)
 
 
-async def test_a_process_that_hears_of_no_fold_looks_by_itself(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_a_process_that_hears_of_no_fold_looks_by_itself(
+    dsn: str, tables: Tables, connection: Connection
+) -> None:
     async with an_app(dsn) as (chancy, _):
         reader = Reader(chancy, lambda: 0.01, chancy.log)
         copy = await reader.copy()
 
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
 
         await soon(lambda: len(copy.series) == 1)
 
@@ -149,15 +151,15 @@ async def test_a_process_that_hears_of_no_fold_looks_by_itself(dsn: str, names: 
     ],
 )
 async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
-    dsn: str, names: Tables, connection: Connection, lose: str
+    dsn: str, tables: Tables, connection: Connection, lose: str
 ) -> None:
     async with reading(dsn) as reader:
         for _ in range(3):
-            await record(connection, names, 1.0)
+            await record(connection, tables, 1.0)
         first = await reader.copy()
         for _ in range(2):
-            await record(connection, names, 1.0)
-        await fetch(connection, lose, names)
+            await record(connection, tables, 1.0)
+        await fetch(connection, lose, tables)
 
         await reader.refresh()
 
@@ -165,9 +167,9 @@ async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
         assert total(await reader.copy()) == 5
 
 
-async def test_a_copy_of_another_version_is_loaded_again(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_a_copy_of_another_version_is_loaded_again(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
         await reader.copy()
         await fetch(
             connection,
@@ -176,7 +178,7 @@ async def test_a_copy_of_another_version_is_loaded_again(dsn: str, names: Tables
             " WHERE version = 1;"
             ' INSERT INTO {r1day} SELECT (jsonb_populate_record(r, \'{{"version": 2, "sum": 7}}\')).* FROM {r1day} r;'
             " UPDATE {head} SET live = 2",
-            names,
+            tables,
         )
 
         await reader.refresh()
@@ -186,26 +188,26 @@ async def test_a_copy_of_another_version_is_loaded_again(dsn: str, names: Tables
 
 @pytest.mark.parametrize(("folds_before", "ring"), [(0, ""), (1, "DELETE FROM {cache}")])
 async def test_a_copy_that_was_loaded_beside_an_empty_ring_is_up_to_date(
-    dsn: str, names: Tables, connection: Connection, folds_before: int, ring: str
+    dsn: str, tables: Tables, connection: Connection, folds_before: int, ring: str
 ) -> None:
     async with reading(dsn) as reader:
         for _ in range(folds_before):
-            await record(connection, names, 1.0)
-            await fetch(connection, ring, names)
+            await record(connection, tables, 1.0)
+            await fetch(connection, ring, tables)
         first = await reader.copy()
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
         await reader.refresh()
         assert await reader.copy() is first
         assert total(first) == folds_before + 1
 
 
 async def test_a_fold_that_left_no_trace_in_an_empty_ring_is_not_overlooked(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     async with reading(dsn) as reader:
         await reader.copy()
-        await record(connection, names, 1.0)
-        await fetch(connection, "DELETE FROM {cache}", names)
+        await record(connection, tables, 1.0)
+        await fetch(connection, "DELETE FROM {cache}", tables)
 
         await reader.refresh()
 
@@ -213,7 +215,7 @@ async def test_a_fold_that_left_no_trace_in_an_empty_ring_is_not_overlooked(
 
 
 async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
-    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, go = anyio.Event(), anyio.Event()
     find_names = reader_module._names
@@ -227,11 +229,11 @@ async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
 
     async with reading(dsn) as reader, anyio.create_task_group() as others:
         await reader.copy()
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
         monkeypatch.setattr(reader_module, "_names", slowly)
         others.start_soon(reader.refresh)
         await stopped.wait()
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
 
         with pytest.raises(TimeoutError), anyio.fail_after(0.3):
             await reader.refresh()
@@ -260,7 +262,7 @@ _steps = st.one_of(
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_steps, min_size=3, max_size=14))
 async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
-    dsn: str, names: Tables, steps: Sequence[tuple[Any, ...]]
+    dsn: str, tables: Tables, steps: Sequence[tuple[Any, ...]]
 ) -> None:
     # Horizons only rise, so every example begins later than the last one has ended.
     now_us = microseconds(datetime(1980, 1, 1, tzinfo=UTC)) + next(_examples) * 1_500 * DAY_US
@@ -273,17 +275,17 @@ async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
                 case "record":
                     key, kind, minutes_ago, values = details
                     at_us = now_us - minutes_ago * 60_000_000
-                    await record(connection, names, *values, key=key, kind=kind, at_us=at_us)
+                    await record(connection, tables, *values, key=key, kind=kind, at_us=at_us)
                 case "later":
                     now_us += details[0] * 60_000_000
                 case "clean":
-                    await maintenance.clean(connection, names, now_us=now_us)
+                    await maintenance.clean(connection, tables, now_us=now_us)
                 case "lose half":
-                    await fetch(connection, "DELETE FROM {cache} WHERE fold % 2 = 0", names)
+                    await fetch(connection, "DELETE FROM {cache} WHERE fold % 2 = 0", tables)
                 case "lose all":
-                    await fetch(connection, "DELETE FROM {cache}", names)
+                    await fetch(connection, "DELETE FROM {cache}", tables)
                 case "restore":
-                    await fetch(connection, "UPDATE {cache} SET token = gen_random_uuid()", names)
+                    await fetch(connection, "UPDATE {cache} SET token = gen_random_uuid()", tables)
                 case "read":
                     await reader.refresh()
                     mine, fresh = await reader.copy(), await loaded(reader._chancy)
@@ -292,15 +294,15 @@ async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
 
 
 async def test_a_series_that_was_cleaned_up_comes_again_under_its_key(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     async with reading(dsn) as reader:
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
         first = await reader.copy()
         before = first.series.under("app:n")
         later_us = NOON_US + 100 * DAY_US
-        await Maintenance(Metrics().options).clean(connection, names, now_us=later_us)
-        await record(connection, names, 5.0, at_us=later_us)
+        await Maintenance(Metrics().options).clean(connection, tables, now_us=later_us)
+        await record(connection, tables, 5.0, at_us=later_us)
 
         await reader.refresh()
 
@@ -311,12 +313,12 @@ async def test_a_series_that_was_cleaned_up_comes_again_under_its_key(
         assert await reader.copy() is first
 
 
-async def test_what_has_expired_leaves_the_copy(dsn: str, names: Tables, connection: Connection) -> None:
+async def test_what_has_expired_leaves_the_copy(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         for minute in range(5):
-            await record(connection, names, 1.0, at_us=NOON_US + minute * 60_000_000)
+            await record(connection, tables, 1.0, at_us=NOON_US + minute * 60_000_000)
         copy = await reader.copy()
-        await Maintenance(Metrics().options).clean(connection, names, now_us=NOON_US + 62 * 60_000_000)
+        await Maintenance(Metrics().options).clean(connection, tables, now_us=NOON_US + 62 * 60_000_000)
 
         await reader.refresh()
 
@@ -344,12 +346,12 @@ def test_a_plugin_reads_in_a_second_event_loop(dsn: str) -> None:
 
 
 async def test_following_ends_when_nobody_reads_and_begins_again_with_a_read(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     async with reading(dsn, idle_s=0.0) as reader:
         first = await reader.copy()
         await soon(lambda: not reader.following)
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
 
         assert total(await reader.copy()) == 1
         assert await reader.copy() is not first
@@ -367,10 +369,10 @@ async def test_a_reader_of_a_closed_app_ends_and_opens_nothing(dsn: str) -> None
 
 
 async def test_reads_go_on_while_the_database_is_away_and_follow_when_it_is_back(
-    dsn: str, server: Server, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, server: Server, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connections(dsn, 1) as (connection,):
-        await record(connection, names, 1.0)
+        await record(connection, tables, 1.0)
         (database,) = await (await connection.execute("SELECT current_database()")).fetchone() or ("",)
     allow = f"ALTER DATABASE {database} ALLOW_CONNECTIONS "
     end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
@@ -387,5 +389,5 @@ async def test_reads_go_on_while_the_database_is_away_and_follow_when_it_is_back
 
             admin.execute(allow + "true")
             async with connections(dsn, 1) as (connection,):
-                await record(connection, names, 1.0)
+                await record(connection, tables, 1.0)
             await soon(lambda: total(copy) == 2)

@@ -36,46 +36,46 @@ from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch,
 Connection = AsyncConnection[TupleRow]
 
 
-async def statuses(connection: Connection, names: Tables) -> dict[int, str]:
-    rows = await fetch(connection, "SELECT version, status FROM {versions} WHERE version > 0", names)
+async def statuses(connection: Connection, tables: Tables) -> dict[int, str]:
+    rows = await fetch(connection, "SELECT version, status FROM {versions} WHERE version > 0", tables)
     return dict(rows)  # type: ignore[arg-type]
 
 
-async def some_history(connection: Connection, names: Tables) -> LogWriter:
-    writer = LogWriter(connection, names)
+async def some_history(connection: Connection, tables: Tables) -> LogWriter:
+    writer = LogWriter(connection, tables)
     now_us = time.time_ns() // 1000
     for hours_ago in range(3):
         at_us = now_us - hours_ago * 3_600_000_000
         await writer.append(jobs=[a_row(at_us)] * 5, runs=[a_run("app:n", [1.5] * 4, at_us=at_us)])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
     return writer
 
 
 async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_nothing(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_history(connection, names)
-    before = await stored(connection, names)
+    await some_history(connection, tables)
+    before = await stored(connection, tables)
     seen: list[RebuildProgress] = []
 
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy, on_progress=seen.append)
 
     assert (done.version, done.replaced, done.swapped, done.different) == (2, 1, True, 0)
-    after = await stored(connection, names)
+    after = await stored(connection, tables)
     assert done.points == len(after) > 0
     assert after == [point for point in before if point in after]
-    assert diff(after, await replay(connection, names)) == []
-    assert await statuses(connection, names) == {1: "resting", 2: "live"}
+    assert diff(after, await replay(connection, tables)) == []
+    assert await statuses(connection, tables) == {1: "resting", 2: "live"}
     assert {"copying", "filling", "comparing", "swapping"} >= {one.phase for one in seen} >= {"comparing", "swapping"}
 
 
 async def test_a_rebuild_repairs_what_was_changed_by_hand_and_names_it(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_history(connection, names)
-    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE worker = 0", names)
-    await fetch(connection, "DELETE FROM {r1hour} WHERE worker > 0", names)
+    await some_history(connection, tables)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE worker = 0", tables)
+    await fetch(connection, "DELETE FROM {r1hour} WHERE worker > 0", tables)
 
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy)
@@ -83,47 +83,49 @@ async def test_a_rebuild_repairs_what_was_changed_by_hand_and_names_it(
     assert done.different == len(done.differences) > 8
     assert any("app:n 1day" in one and "tally" in one for one in done.differences), done.differences
     assert any("only in the new" in one for one in done.differences)
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_without_swap_it_stays_ready_until_swap_takes_it(dsn: str, connection: Connection, names: Tables) -> None:
-    writer = await some_history(connection, names)
+async def test_without_swap_it_stays_ready_until_swap_takes_it(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    writer = await some_history(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy, swap=False)
-        assert await statuses(connection, names) == {1: "live", 2: "ready"}
+        assert await statuses(connection, tables) == {1: "live", 2: "ready"}
         await writer.append(runs=[a_run("app:n", [10.0])])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         taken = await swap(chancy)
 
     assert (done.swapped, taken) == (False, 2)
-    assert await statuses(connection, names) == {1: "resting", 2: "live"}
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await statuses(connection, tables) == {1: "resting", 2: "live"}
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = await some_history(connection, names)
+    writer = await some_history(connection, tables)
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy)
         await writer.append(runs=[a_run("app:n", [10.0])])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
         back = await undo(chancy)
 
         assert back == 1
-        assert await statuses(connection, names) == {1: "live", 2: "resting"}
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        assert await statuses(connection, tables) == {1: "live", 2: "resting"}
+        assert diff(await stored(connection, tables), await replay(connection, tables)) == []
         with pytest.raises(VersionRefused, match="nothing to go back to"):
             await undo(chancy)
         assert await swap(chancy, 2) == 2
 
 
 async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_noticed_yet(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await some_history(connection, names)
+    await some_history(connection, tables)
     done: list[Rebuilt] = []
 
     async def go_on() -> None:
@@ -142,7 +144,7 @@ async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_not
     monkeypatch.setattr(backfill, "make_version", make)
     async with connections(dsn, 1) as (killed,), anyio.create_task_group() as tasks:
         await killed.execute("SET application_name = 'rebuild by ann'")
-        await make_version(killed, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        await make_version(killed, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
         tasks.start_soon(go_on)
         with anyio.fail_after(20):
             await refused.wait()
@@ -152,22 +154,22 @@ async def test_a_rebuild_waits_a_moment_for_one_whose_end_the_server_has_not_not
 
 
 async def test_version_0_and_unknown_ones_can_not_be_swapped_to(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_history(connection, names)
+    await some_history(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         for number in (0, 7):
             with pytest.raises(VersionRefused, match=str(number)):
                 await swap(chancy, number)
 
-    assert await statuses(connection, names) == {1: "live"}
+    assert await statuses(connection, tables) == {1: "live"}
 
 
 async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_history(connection, names)
+    await some_history(connection, tables)
     alive: list[tuple[str, bool]] = []
     query = (
         "SELECT v.folded_by, EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = left(v.folded_by, 63))"
@@ -178,7 +180,7 @@ async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
 
         def look(progress: RebuildProgress) -> None:
             with psycopg.connect(dsn) as own:
-                alive.extend(own.execute(sql.SQL(query).format(versions=names.versions)).fetchall())
+                alive.extend(own.execute(sql.SQL(query).format(versions=tables.versions)).fetchall())
 
         await rebuild(chancy, by="Jürgen 中", on_progress=look)
 
@@ -186,19 +188,19 @@ async def test_who_rebuilds_is_seen_to_live_also_with_a_name_that_is_not_ascii(
 
 
 async def test_a_rebuild_compares_with_the_version_that_is_live_once_it_holds_its_lock(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await some_history(connection, names)
+    await some_history(connection, tables)
     lock = module._lock_live
     locked: list[int] = []
 
-    async def lock_the_former_one_first(cursor: Any, names: Tables, version: int) -> Version | None:
+    async def lock_the_former_one_first(cursor: Any, tables: Tables, version: int) -> Version | None:
         locked.append(version if locked else 1)
-        return await lock(cursor, names, locked[-1])
+        return await lock(cursor, tables, locked[-1])
 
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy)
-        await fetch(connection, "DELETE FROM {r1day} WHERE version = 1", names)  # as clean-up takes it away
+        await fetch(connection, "DELETE FROM {r1day} WHERE version = 1", tables)  # as clean-up takes it away
         monkeypatch.setattr(module, "_lock_live", lock_the_former_one_first)
         done = await rebuild(chancy)
 
@@ -207,11 +209,11 @@ async def test_a_rebuild_compares_with_the_version_that_is_live_once_it_holds_it
 
 
 async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_follow(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(6):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 10)])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 10)])
+    await order_and_fold(connection, tables)
     written: list[int] = []
 
     async def is_busy_at_first(*arguments: Any, **options: Any) -> Advanced:
@@ -228,9 +230,9 @@ async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_foll
 
 
 async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = await some_history(connection, names)
+    writer = await some_history(connection, tables)
     monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
     seen: list[RebuildProgress] = []
     give_way = backfill.Filling._give_way
@@ -238,7 +240,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     async def meanwhile(self: backfill.Filling, position: int, target: int) -> None:
         if len(seen) < 6:
             await writer.append(jobs=[a_row(now_us())] * 50)
-            await order_and_fold(connection, names)
+            await order_and_fold(connection, tables)
         await give_way(self, position, target)
 
     monkeypatch.setattr(backfill.Filling, "_give_way", meanwhile)
@@ -250,14 +252,14 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
 
 
 async def test_a_second_rebuild_says_at_once_who_is_at_it(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await some_history(connection, names)
+    await some_history(connection, tables)
     monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
     seen: list[RebuildProgress] = []
     async with connections(dsn, 1) as (other,):
         await other.execute("SET application_name = 'rebuild by ann'")
-        await make_version(other, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        await make_version(other, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
         async with an_app(dsn) as (chancy, _):
             with pytest.raises(AlreadyRunning):
                 await rebuild(chancy, on_progress=seen.append)
@@ -267,9 +269,9 @@ async def test_a_second_rebuild_says_at_once_who_is_at_it(
 
 
 async def test_a_rebuild_says_where_it_stands_if_events_past_it_can_t_be_folded(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = await some_history(connection, names)
+    writer = await some_history(connection, tables)
     await writer.append(batch=encode([a_row(now_us())])._replace(codec=9))
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy)
@@ -283,13 +285,13 @@ async def test_a_rebuild_says_where_it_stands_if_events_past_it_can_t_be_folded(
 
 
 async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     day_us = 86_400_000_000
-    await expire(connection, names, horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400))
-    writer = LogWriter(connection, names)
+    await expire(connection, tables, horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400))
+    writer = LogWriter(connection, tables)
     await writer.append(jobs=[a_row(now_us() - 200 * day_us)], runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         counted = [(await completeness(chancy)).expired]
@@ -302,13 +304,13 @@ async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
 
 
 async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_holds_it(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REBUILD_LOCK_LIMIT_MS", 50)
     monkeypatch.setattr(bounded_reads, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
-        await LogWriter(connection, names).append(runs=[a_run("app:n")])
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+        await order_and_fold(connection, tables)
         for table, work in (
             ("log", lambda: rebuild(chancy)),
             ("versions", lambda: undo(chancy)),
@@ -316,7 +318,7 @@ async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_
             ("dead_letters", lambda: discard_rule(chancy, "mine", why="a test", by="me")),
         ):
             async with locking.transaction():
-                await fetch(locking, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", names)
+                await fetch(locking, f"LOCK TABLE {{{table}}} IN ACCESS EXCLUSIVE MODE", tables)
                 with anyio.fail_after(20), pytest.raises(TableLocked) as locked:
                     await work()
 

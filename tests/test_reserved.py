@@ -69,7 +69,7 @@ def test_other_keys_kinds_and_units_stay_allowed(series: Series) -> None:
 
 
 async def test_what_is_reserved_is_refused_and_counted_whichever_way_it_comes(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_host(dsn) as (worker, metrics), worker.chancy.pool.connection() as own, own.cursor() as cursor:
         worker.is_leader.set()
@@ -93,7 +93,7 @@ async def test_what_is_reserved_is_refused_and_counted_whichever_way_it_comes(
     assert "is a metric of this plugin's own" in caplog.text
     assert shown["table:jobs:total_size_bytes"].values_1day[0][1] > 1_000
     assert shown["workflow:nightly:failed"].values_1day[0][1] == 3_000
-    kept = {(row[0], row[1], row[2]) for row in await fetch(connection, "SELECT key, kind, unit FROM {series}", names)}
+    kept = {(row[0], row[1], row[2]) for row in await fetch(connection, "SELECT key, kind, unit FROM {series}", tables)}
     assert kept & {*RESERVED} == {*table_sizes("jobs"), *table_sizes("metrics")}
     assert kept >= {*FREE}
 
@@ -125,12 +125,12 @@ def test_a_rule_can_make_nothing_that_is_reserved(series: Series) -> None:
 
 
 async def test_what_is_in_a_log_already_is_a_fact_and_is_folded(
-    connection: AsyncConnection[TupleRow], names: Tables
+    connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(
+    await LogWriter(connection, tables).append(
         jobs=[a_row(now_us())], runs=[a_run("global:status:succeeded", at_us=now_us())]
     )
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "global:status:succeeded") == [2] * 4
+    assert await total(connection, tables, "global:status:succeeded") == [2] * 4

@@ -55,26 +55,26 @@ MONTH_S = 30 * 86_400
 HELD = f"an open transaction holds {OLD}: no lock within 100 ms; the next call tries again"
 
 
-async def an_old_day(connection: Connection, names: Tables, *, fold: bool = True) -> None:
+async def an_old_day(connection: Connection, tables: Tables, *, fold: bool = True) -> None:
     """A day of the log that is past its time, with a batch in it."""
-    await make_days(connection, names, today=OLD, ahead=0)
-    await insert_old(connection, names)
+    await make_days(connection, tables, today=OLD, ahead=0)
+    await insert_old(connection, tables)
     if fold:
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
 
-async def insert_old(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def insert_old(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:old", at_us=OLD_US)], day=OLD)
 
 
-async def let_go(connection: Connection, names: Tables, **options: Any) -> list[PrunedDay]:
+async def let_go(connection: Connection, tables: Tables, **options: Any) -> list[PrunedDay]:
     now_us = time.time_ns() // 1_000
-    return await prune(connection, names, BUILT_IN, now_us=now_us, log_retention_s=MONTH_S, **options)
+    return await prune(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=MONTH_S, **options)
 
 
-async def state_of_old(connection: Connection, names: Tables) -> str:
-    return str((await fetch(connection, "SELECT state FROM {days} WHERE day = %(day)s", names, day=OLD))[0][0])
+async def state_of_old(connection: Connection, tables: Tables) -> str:
+    return str((await fetch(connection, "SELECT state FROM {days} WHERE day = %(day)s", tables, day=OLD))[0][0])
 
 
 async def test_only_days_that_ended_longer_ago_than_the_log_is_kept_are_due() -> None:
@@ -86,58 +86,58 @@ async def test_only_days_that_ended_longer_ago_than_the_log_is_kept_are_due() ->
     assert first_kept_day(us, 86_400 * 1.5 + 1) == datetime(2026, 3, 8).date()
 
 
-async def test_a_dry_run_says_what_would_go_and_changes_nothing(connection: Connection, names: Tables) -> None:
-    await an_old_day(connection, names)
-    await make_days(connection, names, today=OLD + timedelta(days=1), ahead=0)
+async def test_a_dry_run_says_what_would_go_and_changes_nothing(connection: Connection, tables: Tables) -> None:
+    await an_old_day(connection, tables)
+    await make_days(connection, tables, today=OLD + timedelta(days=1), ahead=0)
 
-    dry = await let_go(connection, names, dry_run=True)
+    dry = await let_go(connection, tables, dry_run=True)
 
     assert [(day.day, day.state, day.blocker) for day in dry] == [
         (OLD + timedelta(days=n), "attached", "") for n in range(2)
     ]
     assert dry[0].size_bytes > 0
-    assert await state_of_old(connection, names) == "attached"
-    assert await let_go(connection, names) == [PrunedDay(OLD, "gone", dry[0].size_bytes, "")]
+    assert await state_of_old(connection, tables) == "attached"
+    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", dry[0].size_bytes, "")]
 
 
-async def test_a_day_that_never_had_a_partition_goes_too(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'attached', now())", names, day=OLD)
+async def test_a_day_that_never_had_a_partition_goes_too(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'attached', now())", tables, day=OLD)
 
-    assert await let_go(connection, names) == [PrunedDay(OLD, "gone", 0, "")]
-    assert await let_go(connection, names) == []
+    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", 0, "")]
+    assert await let_go(connection, tables) == []
 
 
 async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_in_the_end(
-    dsn: str, names: Tables
+    dsn: str, tables: Tables
 ) -> None:
     async with connections(dsn, 2) as (connection, writer):
-        await make_days(connection, names, today=OLD, ahead=0)
+        await make_days(connection, tables, today=OLD, ahead=0)
         async with writer.transaction():
-            await insert_old(writer, names)
-            [during] = await let_go(connection, names)
-        [unfolded] = await let_go(connection, names)
-        await order_and_fold(connection, names)
-        [after] = await let_go(connection, names)
+            await insert_old(writer, tables)
+            [during] = await let_go(connection, tables)
+        [unfolded] = await let_go(connection, tables)
+        await order_and_fold(connection, tables)
+        [after] = await let_go(connection, tables)
 
         assert (during.state, during.blocker) == ("attached", HELD)
         assert unfolded.state == "closed" and "no place in the order yet" in unfolded.blocker
         assert (after.state, after.blocker) == ("gone", "")
-        points = await replay(connection, names)
+        points = await replay(connection, tables)
         assert "app:old" in {point.series.key for point in points}
-        assert diff(await stored(connection, names), points) == []
+        assert diff(await stored(connection, tables), points) == []
 
 
 async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DETACH_S", 0.5)
     appended = looked = in_the_way = 0
     async with connections(dsn, 4) as (connection, dumper, writer, watcher):
-        await an_old_day(connection, names)
+        await an_old_day(connection, tables)
 
         async def append_for_ever() -> None:
             nonlocal appended
-            producer = LogWriter(writer, names)
+            producer = LogWriter(writer, tables)
             while True:
                 await producer.append(runs=[a_run("app:n")], lock_wait_ms=DDL_LOCK_MS)
                 appended += 1
@@ -147,9 +147,11 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
             """Appends would queue behind a request for this lock, though they might get through in time."""
             nonlocal looked, in_the_way
             exclusive = "SELECT count(*) FROM pg_locks WHERE relation = %(log)s AND mode = 'AccessExclusiveLock'"
-            [(log,)] = await fetch(watcher, "SELECT %(name)s::regclass::oid", names, name=names.log.as_string(watcher))
+            [(log,)] = await fetch(
+                watcher, "SELECT %(name)s::regclass::oid", tables, name=tables.log.as_string(watcher)
+            )
             while True:
-                in_the_way += (await fetch(watcher, exclusive, names, log=log))[0][0]
+                in_the_way += (await fetch(watcher, exclusive, tables, log=log))[0][0]
                 looked += 1
                 await anyio.sleep(0.005)
 
@@ -158,14 +160,14 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
             tasks.start_soon(watch_for_ever)
             async with dumper.transaction():
                 await dumper.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                await fetch(dumper, "LOCK TABLE {log} IN ACCESS SHARE MODE", names)
+                await fetch(dumper, "LOCK TABLE {log} IN ACCESS SHARE MODE", tables)
                 await dumper.execute("SELECT 1")
                 started = time.monotonic()
-                during = [(await let_go(connection, names))[0] for _ in range(2)]
+                during = [(await let_go(connection, tables))[0] for _ in range(2)]
                 took = time.monotonic() - started
-                dumped = await dumper.execute(sql.SQL("SELECT worker FROM {}").format(names.partition(OLD)))
+                dumped = await dumper.execute(sql.SQL("SELECT worker FROM {}").format(tables.partition(OLD)))
                 rows = await dumped.fetchall()
-            after = await let_go(connection, names)
+            after = await let_go(connection, tables)
             tasks.cancel_scope.cancel()
 
     assert [(day.state, day.blocker) for day in during] == [("opening", HELD)] * 2
@@ -176,111 +178,111 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
     assert took < 10
 
 
-async def test_a_day_that_can_not_go_keeps_the_later_ones(dsn: str, names: Tables) -> None:
+async def test_a_day_that_can_not_go_keeps_the_later_ones(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (connection, writer):
-        await make_days(connection, names, today=OLD, ahead=1)
+        await make_days(connection, tables, today=OLD, ahead=1)
         async with writer.transaction():
-            await insert_old(writer, names)
-            pruned = await let_go(connection, names, most=2)
+            await insert_old(writer, tables)
+            pruned = await let_go(connection, tables, most=2)
 
         assert [(day.day, day.blocker) for day in pruned] == [(OLD, HELD)]
         states = "SELECT state FROM {days} WHERE day < %(end)s ORDER BY day"
-        assert await fetch(connection, states, names, end=OLD + timedelta(days=2)) == [("attached",)] * 2
+        assert await fetch(connection, states, tables, end=OLD + timedelta(days=2)) == [("attached",)] * 2
 
 
 async def test_days_are_made_while_another_waits_to_be_detached(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DETACH_S", 0.1)
     far = TODAY.date() + timedelta(days=900)
     async with connections(dsn, 2) as (connection, dumper):
-        await an_old_day(connection, names)
+        await an_old_day(connection, tables)
         async with dumper.transaction():
-            await fetch(dumper, "SELECT count(*) FROM {log}", names)
-            [held] = await let_go(connection, names)
+            await fetch(dumper, "SELECT count(*) FROM {log}", tables)
+            [held] = await let_go(connection, tables)
 
             assert held.blocker == HELD
-            assert await make_days(connection, names, today=far, ahead=0) == [far]
+            assert await make_days(connection, tables, today=far, ahead=0) == [far]
 
 
-async def test_two_that_prune_at_once_both_end_well(dsn: str, names: Tables) -> None:
+async def test_two_that_prune_at_once_both_end_well(dsn: str, tables: Tables) -> None:
     gone: list[PrunedDay] = []
 
     async def go(connection: Connection) -> None:
-        while some := await let_go(connection, names):
+        while some := await let_go(connection, tables):
             gone.extend(day for day in some if not day.blocker)
 
     async with connections(dsn, 3) as several:
-        await an_old_day(several[0], names)
-        await make_days(several[0], names, today=OLD + timedelta(days=1), ahead=7)
+        await an_old_day(several[0], tables)
+        await make_days(several[0], tables, today=OLD + timedelta(days=1), ahead=7)
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for connection in several:
                     tasks.start_soon(go, connection)
 
         assert {day.day for day in gone} == {OLD + timedelta(days=n) for n in range(9)}
-        assert diff(await stored(several[0], names), await replay(several[0], names)) == []
+        assert diff(await stored(several[0], tables), await replay(several[0], tables)) == []
 
 
 @pytest.mark.skipif(BOUNCER is None, reason="pgbouncer is not installed")
-async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server: Server, names: Tables) -> None:
+async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server: Server, tables: Tables) -> None:
     with pgbouncer(server) as folder:
         async with connections(dsn, 2) as (direct, reader):
-            await an_old_day(direct, names)
+            await an_old_day(direct, tables)
             await eventually(anyio.Path(folder, ".s.PGSQL.6432").exists)
             async with connections(psycopg.conninfo.make_conninfo(dsn, host=folder, port=6432), 1) as (pooled,):
                 pooled.prepare_threshold = None
                 async with reader.transaction():
-                    await fetch(reader, "SELECT count(*) FROM {log}", names)
-                    [held] = await let_go(pooled, names)
-                [gone] = await let_go(pooled, names)
+                    await fetch(reader, "SELECT count(*) FROM {log}", tables)
+                    [held] = await let_go(pooled, tables)
+                [gone] = await let_go(pooled, tables)
 
     assert (held.state, held.blocker) == ("opening", HELD)
     assert (gone.state, gone.blocker) == ("gone", "")
 
 
-async def test_maintenance_and_cleanup_let_days_go(dsn: str, connection: Connection, names: Tables) -> None:
-    await an_old_day(connection, names)
-    await Maintenance(Metrics().options).clean(connection, names)
-    first = await state_of_old(connection, names)
-    await make_days(connection, names, today=OLD + timedelta(days=1), ahead=0)
+async def test_maintenance_and_cleanup_let_days_go(dsn: str, connection: Connection, tables: Tables) -> None:
+    await an_old_day(connection, tables)
+    await Maintenance(Metrics().options).clean(connection, tables)
+    first = await state_of_old(connection, tables)
+    await make_days(connection, tables, today=OLD + timedelta(days=1), ahead=0)
     async with an_app(dsn) as (chancy, metrics):
         removed = await metrics.cleanup(chancy)
 
     assert first == "gone"
     assert removed is None
     async with short_transaction(connection) as cursor:
-        assert min(await attached_days(cursor, names)) >= TODAY.date() - timedelta(days=31)
-    assert await fetch(connection, "SELECT to_regclass(%(name)s)", names, name=names.partition_name(OLD)) == [(None,)]
+        assert min(await attached_days(cursor, tables)) >= TODAY.date() - timedelta(days=31)
+    assert await fetch(connection, "SELECT to_regclass(%(name)s)", tables, name=tables.partition_name(OLD)) == [(None,)]
 
 
 async def test_positions_and_days_are_let_go_when_their_points_are_and_an_anchor_stays(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=OLD, ahead=3)
-    writer = LogWriter(connection, names)
+    await make_days(connection, tables, today=OLD, ahead=3)
+    writer = LogWriter(connection, tables)
     for day, late_us in ((0, 9), (1, 1), (2, 2), (2, 3), (3, 4)):
         await writer.append(runs=[a_run("app:old", at_us=OLD_US + late_us)], day=OLD + timedelta(days=day))
-        await order(connection, names)
-    await order_and_fold(connection, names)
+        await order(connection, tables)
+    await order_and_fold(connection, tables)
     cleaner = Maintenance(Metrics(maximum_metric_age=37 * 86_400, log_retention=37 * 86_400).options)
     noon_us = OLD_US + 40 * 86_400_000_000
 
     for _ in range(4):
-        await cleaner.clean(connection, names, now_us=noon_us)
+        await cleaner.clean(connection, tables, now_us=noon_us)
 
     left = "SELECT position FROM {ledger} ORDER BY position"
     days = "SELECT day - %(old)s::date, state FROM {days} WHERE day < %(old)s::date + 4 ORDER BY day"
-    assert await fetch(connection, left, names) == [(4,), (5,)]
-    assert await fetch(connection, days, names, old=OLD) == [(0, "gone"), (2, "gone"), (3, "attached")]
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await fetch(connection, left, tables) == [(4,), (5,)]
+    assert await fetch(connection, days, tables, old=OLD) == [(0, "gone"), (2, "gone"), (3, "attached")]
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 async def a_stale_append(
-    dsn: str, server: Server, connection: Connection, names: Tables, *, loss: Loss, to: Literal["closed", "gone"]
+    dsn: str, server: Server, connection: Connection, tables: Tables, *, loss: Loss, to: Literal["closed", "gone"]
 ) -> None:
     """A recorder whose clock slept sends a batch for an old day, does not hear of it, and finds the day closed."""
-    await make_days(connection, names, today=OLD, ahead=0)
+    await make_days(connection, tables, today=OLD, ahead=0)
     async with a_proxy(server) as proxy, a_host(proxy.dsn(dsn)) as (worker, metrics):
         recorder = metrics._session(worker).recorder
         recorder._clock.see(TODAY - timedelta(days=40))
@@ -290,10 +292,10 @@ async def a_stale_append(
         assert not await recorder.append(worker.chancy)
         assert proxy.lost == [loss]
         if to == "gone":
-            await order_and_fold(connection, names)
-            assert [day.state for day in await let_go(connection, names)] == ["gone"]
+            await order_and_fold(connection, tables)
+            assert [day.state for day in await let_go(connection, tables)] == ["gone"]
         else:
-            assert await close_day(connection, names, OLD) == ""
+            assert await close_day(connection, tables, OLD) == ""
 
         assert await recorder.append(worker.chancy)
         await metrics.increment_counter("app:x", 2)
@@ -303,79 +305,79 @@ async def a_stale_append(
 @pytest.mark.parametrize("to", ["closed", "gone"])
 @pytest.mark.parametrize("loss", ["answer", "commit"])
 async def test_a_batch_for_a_day_that_was_closed_meanwhile_is_in_the_numbers_once(
-    loss: Loss, to: Literal["closed", "gone"], dsn: str, server: Server, connection: Connection, names: Tables
+    loss: Loss, to: Literal["closed", "gone"], dsn: str, server: Server, connection: Connection, tables: Tables
 ) -> None:
-    await a_stale_append(dsn, server, connection, names, loss=loss, to=to)
-    await order_and_fold(connection, names)
+    await a_stale_append(dsn, server, connection, tables, loss=loss, to=to)
+    await order_and_fold(connection, tables)
 
     by_day = await fetch(
-        connection, "SELECT sum(sum) FROM {r1day} WHERE worker = 0 AND version = 1 GROUP BY series", names
+        connection, "SELECT sum(sum) FROM {r1day} WHERE worker = 0 AND version = 1 GROUP BY series", tables
     )
     assert by_day == [(3,)]
-    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", names) == [(0, 2)]
-    kept = logged_values(await read_log(connection, names), "app:x")
+    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", tables) == [(0, 2)]
+    kept = logged_values(await read_log(connection, tables), "app:x")
     assert kept == ([2] if (loss, to) == ("answer", "gone") else [1, 2])
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 async def test_a_worker_that_stops_puts_its_last_batch_under_today_when_its_day_is_closed(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=OLD, ahead=0)
-    assert await close_day(connection, names, OLD) == ""
+    await make_days(connection, tables, today=OLD, ahead=0)
+    assert await close_day(connection, tables, OLD) == ""
     async with a_host(dsn) as (worker, metrics):
         metrics._session(worker).recorder._clock.see(TODAY - timedelta(days=40))
         await metrics.increment_counter("app:x", 1)
-    await order(connection, names)
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_values(log, "app:x") == [1]
     assert sum(written.closes for written in log) == 2
 
 
 async def test_job_updates_for_a_closed_day_are_saved_with_their_jobs_and_come_under_today(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=OLD, ahead=0)
+    await make_days(connection, tables, today=OLD, ahead=0)
     async with a_host(dsn) as (worker, metrics):
         hook = metrics._session(worker).hook
         hook._clock.see(TODAY - timedelta(days=40))
-        assert await close_day(connection, names, OLD) == ""
+        assert await close_day(connection, tables, OLD) == ""
         first, second = await claimed(connection, *(a_job() for _ in range(2)))
 
         await flush(worker, first)
         await flush(worker, second)
-    await order(connection, names)
+    await order(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(first, second)
     assert logged_counts(log) == {}
-    assert await fetch(connection, "SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'", names) == [(2,)]
+    assert await fetch(connection, "SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'", tables) == [(2,)]
 
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looked_up(
-    committed: bool, dsn: str, connection: Connection, names: Tables
+    committed: bool, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     """Also where it is in the log and has no place in the order yet."""
-    await make_days(connection, names, today=OLD, ahead=0)
+    await make_days(connection, tables, today=OLD, ahead=0)
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
         hook = metrics._session(worker).hook
         first, second, third = await claimed(connection, *(a_job() for _ in range(3)))
         hook._clock.see(TODAY - timedelta(days=40))
         async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
             await hook.record(cursor, "chancy_", [first])
-        assert await close_day(connection, names, OLD) == ""
+        assert await close_day(connection, tables, OLD) == ""
         hook._clock.see(TODAY - timedelta(days=40))  # which the answer had put right
 
         await flush(worker, first, second)
         await flush(worker, third)
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == updates(first, second, third)
     assert logged_counts(log) == {}
-    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", names) == [(0, 2)]
+    assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", tables) == [(0, 2)]
 
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -391,9 +393,9 @@ def texts(done: Sequence[subprocess.CompletedProcess[str]]) -> list[tuple[int, s
     return [(one.returncode, one.stdout + one.stderr) for one in done]
 
 
-async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Connection, tables: Tables) -> None:
     nothing = run(dsn, "prune")
-    await an_old_day(connection, names, fold=False)
+    await an_old_day(connection, tables, fold=False)
 
     dry, refused, as_json = run(dsn, "prune", "--dry-run"), run(dsn, "prune"), run(dsn, "prune", "--json")
     run(dsn, "fold")
@@ -413,12 +415,12 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
 
 
 async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await fetch(
         connection,
         "INSERT INTO {dead_letters} (version, position, error) VALUES (0, 7, 'x'), (1, 7, 'x'), (1, 9, 'y')",
-        names,
+        tables,
     )
 
     done = [run(dsn, "discard", *of) for of in (["7", "--why", "a test"], ["7", "--why", "again"], ["8", "--why", "z"])]
@@ -431,7 +433,7 @@ async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
     assert done[2].stderr == ("Error: there is no position 8 yet: the order ends at 0; left out and not given up: 9\n")
     assert [one.returncode for one in wrong] == [2, 2]
     assert await fetch(
-        connection, "SELECT version, why FROM {dead_letters} WHERE discarded_at IS NOT NULL ORDER BY 1", names
+        connection, "SELECT version, why FROM {dead_letters} WHERE discarded_at IS NOT NULL ORDER BY 1", tables
     ) == [(0, "a test"), (1, "a test")]
 
 

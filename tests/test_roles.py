@@ -75,11 +75,11 @@ def today() -> date:
     ],
 )
 async def test_even_the_owner_is_refused_with_a_sentence_that_says_what_to_do(
-    change: str, connection: Connection, names: Tables
+    change: str, connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
-    statement = sql.SQL(change).format(log=names.log, day=names.partition(today()), ledger=names.ledger)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
+    statement = sql.SQL(change).format(log=tables.log, day=tables.partition(today()), ledger=tables.ledger)
 
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=APPEND_ONLY) as refused:
         await connection.execute(statement)
@@ -89,33 +89,33 @@ async def test_even_the_owner_is_refused_with_a_sentence_that_says_what_to_do(
 
 
 async def test_who_may_append_appends_and_what_it_appends_counts(
-    recorder: Connection, connection: Connection, names: Tables
+    recorder: Connection, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(recorder, names)
+    writer = LogWriter(recorder, tables)
     batch = encode((), [a_run("app:n", [2.0])])
 
     batch_id = await writer.append(batch=batch)
     async with short_transaction(recorder) as cursor:
-        again = await append(cursor, names, batch_id, batch, worker="w")
-        retried = await append(cursor, names, batch_id, batch, worker="w", earlier=batch.sha256)
-    await order_and_fold(connection, names)
+        again = await append(cursor, tables, batch_id, batch, worker="w")
+        retried = await append(cursor, tables, batch_id, batch, worker="w", earlier=batch.sha256)
+    await order_and_fold(connection, tables)
 
     assert (again.state, retried.state) == ("known", "known")
-    assert await total(connection, names, "app:n") == [2] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
 
 
 async def test_an_application_under_that_role_records(
-    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables
+    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables
 ) -> None:
     async with an_app(as_role(dsn, roles[0])) as (chancy, metrics), metrics.recording(chancy):
         await metrics.increment_counter("app:n", 3)
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "app:n") == [3] * 4
+    assert await total(connection, tables, "app:n") == [3] * 4
 
 
 async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survives_that_it_may_not_fold(
-    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables
+    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables
 ) -> None:
     await connection.execute(
         sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(
@@ -129,12 +129,12 @@ async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survi
     async with a_host(as_role(dsn, roles[0])) as (worker, _):
         worker.is_leader.set()
         await flush(worker, *jobs)
-    logged = logged_updates(await read_log(connection, names))
-    await order_and_fold(connection, names)
+    logged = logged_updates(await read_log(connection, tables))
+    await order_and_fold(connection, tables)
 
     assert logged == updates(*jobs)
-    assert await total(connection, names, "global:status:succeeded") == [3] * 4
-    [(ended,)] = await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", names)
+    assert await total(connection, tables, "global:status:succeeded") == [3] * 4
+    [(ended,)] = await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", tables)
     assert ended == 0
 
 
@@ -160,19 +160,19 @@ async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survi
         "SET session_replication_role = replica",
     ],
 )
-async def test_who_may_append_can_change_nothing(change: str, recorder: Connection, names: Tables) -> None:
-    await LogWriter(recorder, names).append(runs=[a_run("app:n")])
-    identifiers = {name: value for name, value in names._asdict().items() if isinstance(value, sql.Identifier)}
+async def test_who_may_append_can_change_nothing(change: str, recorder: Connection, tables: Tables) -> None:
+    await LogWriter(recorder, tables).append(runs=[a_run("app:n")])
+    identifiers = {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}
 
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        await recorder.execute(sql.SQL(change).format(day=names.partition(today()), **identifiers))
+        await recorder.execute(sql.SQL(change).format(day=tables.partition(today()), **identifiers))
 
 
 async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
-    dsn: str, roles: tuple[str, str], connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+    await order_and_fold(connection, tables)
 
     async with an_app(as_role(dsn, roles[1])) as (chancy, metrics):
         kept = await seal(chancy)
@@ -191,6 +191,6 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
     assert shown.keys() == {"app:n"}
 
 
-async def test_the_grants_name_every_table(grants: str, connection: Connection, names: Tables) -> None:
+async def test_the_grants_name_every_table(grants: str, connection: Connection, tables: Tables) -> None:
     assert [table for table in TABLES if f"chancy_{table}" not in grants] == []
-    assert await fetch(connection, "SELECT count(*) FROM {log}", names) == [(0,)]
+    assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]

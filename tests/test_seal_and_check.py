@@ -40,12 +40,12 @@ DAY_S = 86_400
 FOUR = "WHERE (producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 4)"
 
 
-async def some_batches(connection: Connection, names: Tables, how_many: int = 8) -> None:
+async def some_batches(connection: Connection, tables: Tables, how_many: int = 8) -> None:
     """So many batches, with a place each, by turns of two producers: an observation and a job update in each."""
-    writers = [LogWriter(connection, names, worker) for worker in ("w1", "w2")]
+    writers = [LogWriter(connection, tables, worker) for worker in ("w1", "w2")]
     for number in range(how_many):
         await writers[number % 2].append(jobs=[a_row()], runs=[a_run("app:n", [float(number)])])
-        await order(connection, names)
+        await order(connection, tables)
 
 
 async def checked(dsn: str, *seals: Seal) -> Checked:
@@ -67,10 +67,10 @@ def first(found: Checked) -> tuple[str, str]:
     return found.findings[0].check, found.findings[0].where
 
 
-async def test_a_log_that_nobody_touched_is_as_it_was_written(dsn: str, connection: Connection, names: Tables) -> None:
-    await some_batches(connection, names)
+async def test_a_log_that_nobody_touched_is_as_it_was_written(dsn: str, connection: Connection, tables: Tables) -> None:
+    await some_batches(connection, tables)
     early = await sealed(dsn)
-    await some_batches(connection, names)
+    await some_batches(connection, tables)
 
     found = await checked(dsn, early, await sealed(dsn))
 
@@ -130,11 +130,11 @@ async def test_an_empty_log_is_as_it_was_written_and_has_a_seal(dsn: str) -> Non
     ],
 )
 async def test_what_is_changed_by_force_is_found_and_named_first(
-    change: str, what: str, where: str, dsn: str, connection: Connection, names: Tables
+    change: str, what: str, where: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names)
+    await some_batches(connection, tables)
 
-    await damage(connection, names, change)
+    await damage(connection, tables, change)
 
     found = await checked(dsn)
     assert found.found >= 1
@@ -143,14 +143,14 @@ async def test_what_is_changed_by_force_is_found_and_named_first(
 
 
 async def test_what_the_last_check_found_stands_in_status_until_one_finds_nothing(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names)
+    await some_batches(connection, tables)
     before = await the_status(dsn)
     await checked(dsn)
     sound = await the_status(dsn)
-    await damage(connection, names, f"UPDATE {{log}} SET payload = payload || '\\x00' {FOUR}")
-    await order_and_fold(connection, names)
+    await damage(connection, tables, f"UPDATE {{log}} SET payload = payload || '\\x00' {FOUR}")
+    await order_and_fold(connection, tables)
     await checked(dsn)
     wrong = await the_status(dsn)
     async with an_app(dsn) as (chancy, _):
@@ -168,12 +168,12 @@ async def test_what_the_last_check_found_stands_in_status_until_one_finds_nothin
     assert not any("audit check" in one for one in given_up.unhealthy)
 
 
-async def test_two_rows_that_changed_contents_are_found_both(dsn: str, connection: Connection, names: Tables) -> None:
-    await some_batches(connection, names)
+async def test_two_rows_that_changed_contents_are_found_both(dsn: str, connection: Connection, tables: Tables) -> None:
+    await some_batches(connection, tables)
 
     await damage(
         connection,
-        names,
+        tables,
         "UPDATE {log} a SET payload = b.payload, sha256 = b.sha256, first_us = b.first_us, last_us = b.last_us"
         " FROM {log} b JOIN {ledger} lb USING (producer, sequence), {ledger} la"
         " WHERE la.position + lb.position = 7 AND la.position IN (3, 4)"
@@ -184,12 +184,12 @@ async def test_two_rows_that_changed_contents_are_found_both(dsn: str, connectio
     assert [(one.check, one.where) for one in found.findings] == [("chain", "position 3"), ("chain", "position 4")]
 
 
-async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Connection, names: Tables) -> None:
-    await some_batches(connection, names)
+async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Connection, tables: Tables) -> None:
+    await some_batches(connection, tables)
 
     await damage(
         connection,
-        names,
+        tables,
         "INSERT INTO {log} SELECT day, producer, 99, worker, first_us, last_us, appended_at, events, closes, codec,"
         " payload, sha256 FROM {log} WHERE sequence = 4 AND worker = 'w1'",
     )
@@ -201,19 +201,19 @@ async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Co
 
 
 async def test_a_batch_that_waits_for_its_place_is_nothing_wrong(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names)
-    await LogWriter(connection, names).append(runs=[a_run()])
+    await some_batches(connection, tables)
+    await LogWriter(connection, tables).append(runs=[a_run()])
 
     assert (await checked(dsn)).found == 0
 
 
-async def cut_tail(connection: Connection, names: Tables, after: int) -> None:
+async def cut_tail(connection: Connection, tables: Tables, after: int) -> None:
     """Remove everything past *after* and all traces of it."""
     await damage(
         connection,
-        names,
+        tables,
         "DELETE FROM {log} l USING {ledger} o WHERE o.producer = l.producer AND o.sequence = l.sequence"
         f" AND o.position > {after}",
     )
@@ -222,31 +222,31 @@ async def cut_tail(connection: Connection, names: Tables, after: int) -> None:
         "UPDATE {head} SET (position, chain) = (SELECT position, chain FROM {ledger} ORDER BY position DESC LIMIT 1)",
         "UPDATE {producers} p SET last_sequence = (SELECT max(sequence) FROM {ledger} l WHERE l.producer = p.producer)",
     ):
-        await damage(connection, names, change)
+        await damage(connection, tables, change)
 
 
-async def rewrite_chain(connection: Connection, names: Tables, since: int) -> None:
+async def rewrite_chain(connection: Connection, tables: Tables, since: int) -> None:
     """Hash everything anew from position *since* on, as somebody would who knows how."""
-    rows = await fetch(connection, "SELECT position, day, producer, sequence, chain FROM {ledger} ORDER BY 1", names)
+    rows = await fetch(connection, "SELECT position, day, producer, sequence, chain FROM {ledger} ORDER BY 1", tables)
     chain = b""
     for position, *place, old in rows:
         if position >= since:
             async with short_transaction(connection) as cursor:
-                [row] = (await read_log_rows(cursor, names, [BatchId(*place)])).values()
+                [row] = (await read_log_rows(cursor, tables, [BatchId(*place)])).values()
             chain = link(chain, position, row)
             await damage(
-                connection, names, f"UPDATE {{ledger}} SET chain = '\\x{chain.hex()}' WHERE position = {position}"
+                connection, tables, f"UPDATE {{ledger}} SET chain = '\\x{chain.hex()}' WHERE position = {position}"
             )
         else:
             chain = old
-    await damage(connection, names, f"UPDATE {{head}} SET chain = '\\x{chain.hex()}'")
+    await damage(connection, tables, f"UPDATE {{head}} SET chain = '\\x{chain.hex()}'")
 
 
-async def test_a_cut_tail_is_found_by_a_seal_alone(dsn: str, connection: Connection, names: Tables) -> None:
-    await some_batches(connection, names)
+async def test_a_cut_tail_is_found_by_a_seal_alone(dsn: str, connection: Connection, tables: Tables) -> None:
+    await some_batches(connection, tables)
     kept = await sealed(dsn)
 
-    await cut_tail(connection, names, after=6)
+    await cut_tail(connection, tables, after=6)
 
     assert (await checked(dsn)).found == 0
     found = await checked(dsn, kept)
@@ -255,21 +255,21 @@ async def test_a_cut_tail_is_found_by_a_seal_alone(dsn: str, connection: Connect
 
 
 async def test_a_rewritten_ledger_row_is_found_and_a_rewritten_history_by_a_seal(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names, 4)
+    await some_batches(connection, tables, 4)
     early = await sealed(dsn)
-    await some_batches(connection, names, 4)
+    await some_batches(connection, tables, 4)
     late = await sealed(dsn)
     await damage(
         connection,
-        names,
+        tables,
         "UPDATE {log} l SET worker = 'w3' FROM {ledger} o"
         " WHERE o.position = 6 AND o.producer = l.producer AND o.sequence = l.sequence",
     )
     changed = await checked(dsn)
 
-    await rewrite_chain(connection, names, since=6)
+    await rewrite_chain(connection, tables, since=6)
 
     assert first(changed) == ("chain", "position 6")
     assert (await checked(dsn)).found == 0
@@ -281,49 +281,49 @@ async def test_a_rewritten_ledger_row_is_found_and_a_rewritten_history_by_a_seal
 
 
 async def test_one_ledger_row_with_a_fresh_hash_breaks_the_next_place(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names)
+    await some_batches(connection, tables)
     await damage(
         connection,
-        names,
+        tables,
         "UPDATE {log} l SET worker = 'w3' FROM {ledger} o"
         " WHERE o.position = 5 AND o.producer = l.producer AND o.sequence = l.sequence",
     )
-    rows = await fetch(connection, "SELECT day, producer, sequence FROM {ledger} WHERE position = 5", names)
-    [(before,)] = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 4", names)
+    rows = await fetch(connection, "SELECT day, producer, sequence FROM {ledger} WHERE position = 5", tables)
+    [(before,)] = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 4", tables)
     async with short_transaction(connection) as cursor:
-        [row] = (await read_log_rows(cursor, names, [BatchId(*rows[0])])).values()
+        [row] = (await read_log_rows(cursor, tables, [BatchId(*rows[0])])).values()
 
     fresh = link(before, 5, row).hex()
-    await damage(connection, names, f"UPDATE {{ledger}} SET chain = '\\x{fresh}' WHERE position = 5")
+    await damage(connection, tables, f"UPDATE {{ledger}} SET chain = '\\x{fresh}' WHERE position = 5")
 
     found = await checked(dsn)
     assert [(one.check, one.where) for one in found.findings] == [("chain", "position 6")]
 
 
-async def pruned_history(connection: Connection, names: Tables) -> date:
+async def pruned_history(connection: Connection, tables: Tables) -> date:
     """A day with four batches that has left the log, and four batches after it; returns that day."""
     old = datetime.now(UTC).date() - timedelta(days=200)
-    await make_days(connection, names, today=old, ahead=0)
-    writer = LogWriter(connection, names)
+    await make_days(connection, tables, today=old, ahead=0)
+    writer = LogWriter(connection, tables)
     for _ in range(4):
         await writer.append(runs=[a_run()], day=old)
-    await some_batches(connection, names, 4)
-    await order_and_fold(connection, names)
-    [gone] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    await some_batches(connection, tables, 4)
+    await order_and_fold(connection, tables)
+    [gone] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert gone.state == "gone", gone.blocker
     return old
 
 
 async def test_across_a_pruned_day_the_chain_is_whole_and_says_how_much_is_carried_on(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await pruned_history(connection, names)
+    await pruned_history(connection, tables)
     kept = await sealed(dsn)
 
     found = await checked(dsn, kept)
-    await damage(connection, names, "UPDATE {ledger} SET chain = sha256(chain) WHERE position = 4")
+    await damage(connection, tables, "UPDATE {ledger} SET chain = sha256(chain) WHERE position = 4")
     broken = await checked(dsn, kept)
 
     assert (found.found, found.batches, found.carried, found.first) == (0, 4, 4, 1)
@@ -331,12 +331,12 @@ async def test_across_a_pruned_day_the_chain_is_whole_and_says_how_much_is_carri
 
 
 async def test_where_clean_up_has_taken_the_ledgers_beginning_it_begins_there_and_says_so(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await pruned_history(connection, names)
+    await pruned_history(connection, tables)
     early = Seal(2, b"\1" * 32, datetime.now(UTC))
     async with an_app(dsn) as (_, metrics):
-        await Maintenance(metrics.options).clean(connection, names)
+        await Maintenance(metrics.options).clean(connection, tables)
 
     found = await checked(dsn, early, await sealed(dsn))
 
@@ -348,14 +348,14 @@ async def test_where_clean_up_has_taken_the_ledgers_beginning_it_begins_there_an
 
 
 async def test_a_beginning_that_is_cleaned_up_during_a_check_is_no_finding(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = await pruned_history(connection, names)
+    old = await pruned_history(connection, tables)
     read = ledger.read_whole_rows
 
     async def clean_first(*arguments: Any) -> Any:
-        await fetch(connection, "DELETE FROM {ledger} WHERE position < 5", names)
-        await fetch(connection, "DELETE FROM {days} WHERE day = %(old)s", names, old=old)
+        await fetch(connection, "DELETE FROM {ledger} WHERE position < 5", tables)
+        await fetch(connection, "DELETE FROM {days} WHERE day = %(old)s", tables, old=old)
         return await read(*arguments)
 
     monkeypatch.setattr(ledger, "read_whole_rows", clean_first)
@@ -365,17 +365,17 @@ async def test_a_beginning_that_is_cleaned_up_during_a_check_is_no_finding(
 
 
 async def test_a_seal_is_refused_while_head_and_ledger_do_not_agree(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_batches(connection, names)
-    await damage(connection, names, "UPDATE {head} SET chain = sha256(chain)")
+    await some_batches(connection, tables)
+    await damage(connection, tables, "UPDATE {head} SET chain = sha256(chain)")
 
     with pytest.raises(MetricsLogError, match="`chancy-metrics audit check` finds nothing"):
         await sealed(dsn)
 
 
-async def test_progress_tells_positions_up_to_the_end(dsn: str, connection: Connection, names: Tables) -> None:
-    await some_batches(connection, names)
+async def test_progress_tells_positions_up_to_the_end(dsn: str, connection: Connection, tables: Tables) -> None:
+    await some_batches(connection, tables)
     told: list[LedgerProgress] = []
 
     async with an_app(dsn) as (chancy, _):
@@ -385,33 +385,33 @@ async def test_progress_tells_positions_up_to_the_end(dsn: str, connection: Conn
     assert told[0].events_per_s > 0
 
 
-async def test_what_is_appended_and_folded_during_a_check_is_no_finding(dsn: str, names: Tables) -> None:
+async def test_what_is_appended_and_folded_during_a_check_is_no_finding(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (connection, other), an_app(dsn) as (chancy, _):
-        await some_batches(connection, names)
-        writer = LogWriter(other, names)
+        await some_batches(connection, tables)
+        writer = LogWriter(other, tables)
         found = []
         for _ in range(5):
             await writer.append(runs=[a_run()])
-            await order(other, names)
+            await order(other, tables)
             found.append((await check(chancy)).found)
 
     assert found == [0] * 5
 
 
 async def test_a_day_that_leaves_during_a_check_is_no_finding(
-    dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = datetime.now(UTC).date() - timedelta(days=3)
     read = seal_module.read_unchecked
     async with connections(dsn, 2) as (connection, other), an_app(dsn) as (chancy, _):
-        await make_days(connection, names, today=old, ahead=0)
-        writer = LogWriter(connection, names)
+        await make_days(connection, tables, today=old, ahead=0)
+        writer = LogWriter(connection, tables)
         for day in (old, None, old):
             await writer.append(runs=[a_run()], day=day)
-            await order_and_fold(connection, names)
+            await order_and_fold(connection, tables)
 
         async def prune_first(*arguments: Any) -> Any:
-            gone = await prune(other, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            gone = await prune(other, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert [day.blocker for day in gone] in ([""], [])
             return await read(*arguments)
 
@@ -450,15 +450,15 @@ def test_a_line_that_is_no_seal_is_refused_with_its_number(lines: list[str], mes
 
 
 async def test_the_commands_print_a_seal_and_end_with_0_or_3(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await some_batches(connection, names)
+    await some_batches(connection, tables)
     printed = run(dsn, "audit", "seal")
     seals = tmp_path / "seals"
     seals.write_text(printed.stdout * 2)
 
     fine = run(dsn, "audit", "check", "--from-seal", str(seals))
-    await cut_tail(connection, names, after=6)
+    await cut_tail(connection, tables, after=6)
     without = run(dsn, "audit", "check")
     wrong = run(dsn, "audit", "check", "--from-seal", str(seals))
     as_json = json.loads(run(dsn, "audit", "check", "--from-seal", str(seals), "--json").stdout)

@@ -119,29 +119,29 @@ def fits(wanted: Selection, event: Event) -> bool:
 
 
 async def chosen(
-    connection: Connection, names: Tables, wanted: Selection | None = None, **options: Any
+    connection: Connection, tables: Tables, wanted: Selection | None = None, **options: Any
 ) -> tuple[list[Event], list[Gap]]:
     gaps: list[Gap] = []
     return [
-        event async for event in select(connection, names, wanted or Selection(), on_gap=gaps.append, **options)
+        event async for event in select(connection, tables, wanted or Selection(), on_gap=gaps.append, **options)
     ], gaps
 
 
 async def write(
-    connection: Connection, names: Tables, history: Sequence[tuple[list[JobRow], list[ObservationRun], int]]
+    connection: Connection, tables: Tables, history: Sequence[tuple[list[JobRow], list[ObservationRun], int]]
 ) -> None:
-    writers = [LogWriter(connection, names, f"w{number}") for number in range(2)]
+    writers = [LogWriter(connection, tables, f"w{number}") for number in range(2)]
     for jobs, observed, number in history:
         merged = {run.series: run for run in observed}
         await writers[number].append(jobs=jobs, runs=list(merged.values()))
-    await order(connection, names)
+    await order(connection, tables)
 
 
-async def begin_anew(connection: Connection, names: Tables) -> None:
+async def begin_anew(connection: Connection, tables: Tables) -> None:
     await connection.execute("SET session_replication_role = replica")
-    await fetch(connection, "DELETE FROM {log}", names)
-    await fetch(connection, "TRUNCATE {ledger}, {pending}, {summaries}, {producers}", names)
-    await fetch(connection, "UPDATE {head} SET position = 0, chain = ''", names)
+    await fetch(connection, "DELETE FROM {log}", tables)
+    await fetch(connection, "TRUNCATE {ledger}, {pending}, {summaries}, {producers}", tables)
+    await fetch(connection, "UPDATE {head} SET position = 0, chain = ''", tables)
     await connection.execute("SET session_replication_role = origin")
 
 
@@ -150,22 +150,22 @@ async def begin_anew(connection: Connection, names: Tables) -> None:
     history=st.lists(batches, max_size=12), wanted=st.lists(selections, min_size=1, max_size=4), full=st.integers(1, 6)
 )
 async def test_a_selection_is_what_matches_of_all_events_with_and_without_summaries(
-    history: Any, wanted: list[Selection], full: int, connection: Connection, names: Tables
+    history: Any, wanted: list[Selection], full: int, connection: Connection, tables: Tables
 ) -> None:
-    await begin_anew(connection, names)
-    await write(connection, names, history)
-    everything, _ = await chosen(connection, names)
+    await begin_anew(connection, tables)
+    await write(connection, tables, history)
+    everything, _ = await chosen(connection, tables)
     wanted = [
         msgspec.structs.replace(one, after=None) if one.after is not None and one.after.position > len(history) else one
         for one in wanted
     ]
 
-    without = [await chosen(connection, names, one) for one in wanted]
+    without = [await chosen(connection, tables, one) for one in wanted]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexing, "STRETCH_EVENTS", full)
         patch.setattr(indexing, "STRETCH_BATCHES", 3)
-        await summarise(connection, names)
-    behind = [await chosen(connection, names, one) for one in wanted]
+        await summarise(connection, tables)
+    behind = [await chosen(connection, tables, one) for one in wanted]
 
     assert len(everything) == sum(
         len(jobs) + sum(len(run.values) for run in {run.series: run for run in observed}.values())
@@ -207,15 +207,15 @@ def test_what_is_read_is_what_no_summary_denies_and_what_has_not_left(
             assert position in read
 
 
-async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, names: Tables) -> None:
+async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, tables: Tables) -> None:
     history = [([a_row(), a_row()], [a_run("app", [1.0, 2.0])], 0), ([], [a_run("app")], 1), ([a_row()], [], 0)]
-    await write(connection, names, history)
-    everything, _ = await chosen(connection, names)
+    await write(connection, tables, history)
+    everything, _ = await chosen(connection, tables)
 
     for number, event in enumerate(everything, 1):
-        behind, _ = await chosen(connection, names, Selection(after=Place(event.position, event.index)))
-        batch, _ = await chosen(connection, names, Selection(after=Place(event.position)))
-        limited, _ = await chosen(connection, names, limit=number)
+        behind, _ = await chosen(connection, tables, Selection(after=Place(event.position, event.index)))
+        batch, _ = await chosen(connection, tables, Selection(after=Place(event.position)))
+        limited, _ = await chosen(connection, tables, limit=number)
 
         assert behind == everything[number:]
         assert batch == [one for one in everything if one.position > event.position]

@@ -69,7 +69,7 @@ def hostile(dsn: str) -> Iterator[str]:
 
 
 async def test_under_hostile_settings_everything_is_recorded_folded_and_read(
-    dsn: str, hostile: str, names: Tables, tmp_path: Path
+    dsn: str, hostile: str, tables: Tables, tmp_path: Path
 ) -> None:
     job = a_job()
     async with a_host(hostile) as (worker, metrics), connections(dsn, 1) as (connection,):

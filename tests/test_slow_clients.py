@@ -87,12 +87,12 @@ async def test_slow_clients_take_no_room_and_end_no_later_than_their_limit(
 
 
 async def test_an_answer_that_takes_too_long_is_refused_and_leaves_its_room(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with serving(dsn) as (_, port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         async with connection.transaction():
-            await connection.execute(f"LOCK TABLE {names.series.as_string(connection)} IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(f"LOCK TABLE {tables.series.as_string(connection)} IN ACCESS EXCLUSIVE MODE")
             with monkeypatch.context() as patched:
                 patched.setattr(routes, "ANSWER_S", 0.1)
                 asked = (client.get("api/v1/metrics-log/marks", headers=headers) for _ in range(20))

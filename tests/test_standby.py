@@ -18,13 +18,13 @@ from tests.test_web import asking, get
 
 
 async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(
-    dsn: str, names: Tables, standby: Standby, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dsn: str, tables: Tables, standby: Standby, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = a_row(now_us())
     async with connections(dsn, 1) as (connection,):
-        await LogWriter(connection, names).append(jobs=[job], runs=[a_run("app:n", at_us=now_us())])
-        await order_and_fold(connection, names)
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())])
+        await LogWriter(connection, tables).append(jobs=[job], runs=[a_run("app:n", at_us=now_us())])
+        await order_and_fold(connection, tables)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
     await standby.arrived()
     there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
 

@@ -40,27 +40,27 @@ def line(found: Status, name: str) -> str:
     return next(line[15:].strip() for line in status_lines(found) if line.startswith(f"{name} "))
 
 
-async def let_wait(connection: Connection, names: Tables, seconds: int, *, silent_s: int | None = None) -> None:
+async def let_wait(connection: Connection, tables: Tables, seconds: int, *, silent_s: int | None = None) -> None:
     """Let an ordered event wait for so long already, and the last fold be as long ago (or *silent_s*)."""
-    await LogWriter(connection, names).append(runs=[a_run()])
-    await order(connection, names)
-    await damage(connection, names, f"UPDATE {{log}} SET appended_at = appended_at - interval '{seconds} s'")
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await order(connection, tables)
+    await damage(connection, tables, f"UPDATE {{log}} SET appended_at = appended_at - interval '{seconds} s'")
     silent = seconds if silent_s is None else silent_s
     await fetch(
         connection,
         f"UPDATE {{versions}} SET folded_by = 'ann', folded_at = clock_timestamp() - interval '{silent} s'"
         " WHERE status = 'live'",
-        names,
+        tables,
     )
 
 
 async def test_a_batch_that_waits_for_newer_code_is_named_with_its_end(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names, "w9").append(batch=encode((), [a_run()])._replace(codec=7))
-    await damage(connection, names, "UPDATE {log} SET appended_at = '2026-03-10 12:00Z'")
+    await LogWriter(connection, tables, "w9").append(batch=encode((), [a_run()])._replace(codec=7))
+    await damage(connection, tables, "UPDATE {log} SET appended_at = '2026-03-10 12:00Z'")
     before = await status(dsn)
-    await order(connection, names)
+    await order(connection, tables)
 
     found = await status(dsn)
 
@@ -80,7 +80,7 @@ async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) ->
     assert status_lines(found)[-1] == "healthy"
 
 
-async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection: Connection, tables: Tables) -> None:
     by_itself = await status(dsn, rules.first, version=4)
     asked = await status(dsn, rules.first, version=4, auto_rebuild=False)
 
@@ -96,7 +96,7 @@ async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection
 
 
 async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (old, _):
         await rebuild(old)
@@ -117,7 +117,7 @@ async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
     assert barred.unhealthy == older.unhealthy == []
 
 
-async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection: Connection, tables: Tables) -> None:
     async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
         await rebuild(chancy)
 
@@ -127,7 +127,7 @@ async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection
         "this app can't fold: version 2 was made by rules 2.1 named first, this code's 2.1 are named second: "
         "raise rules_version where rules change"
     ]
-    await let_wait(connection, names, 660)
+    await let_wait(connection, tables, 660)
     waits, _ = (await status(dsn, rules.second, version=1, sync_interval=1)).unhealthy
     assert waits.endswith(": no worker has folded for 660 s; start one")
 
@@ -141,9 +141,9 @@ async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection
     ],
 )
 async def test_where_events_wait_it_says_since_when_nobody_folds_or_who_is_too_slow(
-    dsn: str, connection: Connection, names: Tables, waits: int, silent: int, says: str
+    dsn: str, connection: Connection, tables: Tables, waits: int, silent: int, says: str
 ) -> None:
-    await let_wait(connection, names, waits, silent_s=silent)
+    await let_wait(connection, tables, waits, silent_s=silent)
 
     found = await status(dsn, sync_interval=1)
 
@@ -152,12 +152,12 @@ async def test_where_events_wait_it_says_since_when_nobody_folds_or_who_is_too_s
     assert reason.endswith(says)
 
 
-async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection: Connection, tables: Tables) -> None:
     async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
         await rebuild(chancy)
-    await let_wait(connection, names, 120)
+    await let_wait(connection, tables, 120)
     soon = await status(dsn, sync_interval=1)
-    await let_wait(connection, names, STANDSTILL_S + 60)
+    await let_wait(connection, tables, STANDSTILL_S + 60)
     late = await status(dsn, sync_interval=1)
 
     [waits], [stands_still] = soon.unhealthy, late.unhealthy
@@ -169,11 +169,11 @@ async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection
 
 
 async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_folds(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
         await rebuild(chancy)
-    await let_wait(connection, names, 3_700)
+    await let_wait(connection, tables, 3_700)
 
     async with an_app(dsn, Metrics(sync_interval=1_800)) as (chancy, metrics):
         seldom = await Succession(chancy, "w", metrics.options, chancy.log).look()
@@ -184,16 +184,16 @@ async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_fold
 
 
 async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     for _ in range(3):
-        await LogWriter(connection, names).append(runs=[a_run()])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run()])
+    await order_and_fold(connection, tables)
     newer = RuleSet(user=4, rules=(rules.first,))
     async with connections(dsn, 1) as (filler,):
         await filler.execute("SET application_name = 'rebuild by ann'")
-        await make_version(filler, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
-        await fetch(connection, "UPDATE {versions} SET status = 'filling', position = 1 WHERE version = 2", names)
+        await make_version(filler, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
+        await fetch(connection, "UPDATE {versions} SET status = 'filling', position = 1 WHERE version = 2", tables)
 
         [one] = (found := await status(dsn)).unfinished
 
@@ -204,14 +204,14 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
 
 
 async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_waits_for_a_swap(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     newer = RuleSet(user=4, rules=(rules.first,))
-    await make_version(connection, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+    await make_version(connection, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
 
     left = await status(dsn)
-    await fetch(connection, "UPDATE {versions} SET status = 'ready', kept_until = '2026-03-10 12:00Z'", names)
-    await fetch(connection, "UPDATE {versions} SET status = 'live' WHERE version = 1", names)
+    await fetch(connection, "UPDATE {versions} SET status = 'ready', kept_until = '2026-03-10 12:00Z'", tables)
+    await fetch(connection, "UPDATE {versions} SET status = 'live' WHERE version = 1", tables)
     ready = await status(dsn)
 
     assert (left.unfinished[0].is_filled, left.unhealthy) == (False, [])
@@ -223,22 +223,22 @@ async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_wai
     assert line(ready, "  of 2") == "kept until 2026-03-10 12:00:00 UTC for `swap`"
 
 
-async def a_day(connection: Connection, names: Tables, days_ago: int) -> date:
+async def a_day(connection: Connection, tables: Tables, days_ago: int) -> date:
     """A day of the log with a batch that is in the numbers."""
     day = TODAY - timedelta(days=days_ago)
-    await make_days(connection, names, today=day, ahead=0)
-    await LogWriter(connection, names).append(runs=[a_run()], day=day)
-    await order_and_fold(connection, names)
+    await make_days(connection, tables, today=day, ahead=0)
+    await LogWriter(connection, tables).append(runs=[a_run()], day=day)
+    await order_and_fold(connection, tables)
     return day
 
 
 async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    day = await a_day(connection, names, 4)
-    assert await close_day(connection, names, day) == ""
+    day = await a_day(connection, tables, 4)
+    assert await close_day(connection, tables, day) == ""
     newer = RuleSet(user=4, rules=(rules.first,))
-    await make_version(connection, names, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+    await make_version(connection, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
 
     due = await status(dsn, log_retention=3 * 86_400)
     hangs = await status(dsn, log_retention=86_400)
@@ -256,16 +256,16 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
 
 
 async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     for days_ago in (5, 4):
-        await a_day(connection, names, days_ago)
+        await a_day(connection, tables, days_ago)
 
     nobody = await status(dsn, log_retention=86_400)
     await fetch(
         connection,
         "INSERT INTO {days} (day, state, changed_at) VALUES ('2020-01-01', 'gone', clock_timestamp())",
-        names,
+        tables,
     )
     one_by_one = await status(dsn, log_retention=86_400)
 

@@ -19,7 +19,7 @@ BATCHES = 8
 SERIES = 20
 
 
-async def cancels_more_than(connection: Connection, names: Tables, rows: int, error: str) -> None:
+async def cancels_more_than(connection: Connection, tables: Tables, rows: int, error: str) -> None:
     """Let the database cancel each statement that inserts more than so many rows into the finest rollup."""
     await connection.execute(
         f"""
@@ -37,18 +37,18 @@ async def cancels_more_than(connection: Connection, names: Tables, rows: int, er
         connection,
         "CREATE TRIGGER too_much AFTER INSERT ON {r1min} REFERENCING NEW TABLE AS fresh"
         " FOR EACH STATEMENT EXECUTE FUNCTION too_much()",
-        names,
+        tables,
     )
 
 
 @pytest.mark.parametrize("error", ["query_canceled", "out_of_memory"])
 async def test_a_fold_and_a_rebuild_that_are_cut_off_go_on_with_less(
-    dsn: str, names: Tables, connection: Connection, caplog: pytest.LogCaptureFixture, error: str
+    dsn: str, tables: Tables, connection: Connection, caplog: pytest.LogCaptureFixture, error: str
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for batch in range(BATCHES):
         await writer.append(runs=[a_run(f"app:{batch}:{n}", at_us=now_us()) for n in range(SERIES)])
-    await cancels_more_than(connection, names, 5 * SERIES, error)  # two rows a series, of two batches at the most
+    await cancels_more_than(connection, tables, 5 * SERIES, error)  # two rows a series, of two batches at the most
 
     async with an_app(dsn) as (chancy, _):
         done = await fold_all(chancy)
@@ -57,27 +57,27 @@ async def test_a_fold_and_a_rebuild_that_are_cut_off_go_on_with_less(
     assert (done.events, done.position, done.reason) == (BATCHES * SERIES, BATCHES, "")
     assert (made.events, made.left_out, made.different) == (BATCHES * SERIES, 0, 0)
     for key in ("app:0:0", f"app:{BATCHES - 1}:{SERIES - 1}"):
-        assert await total(connection, names, key) == [2] * 4  # both versions
+        assert await total(connection, tables, key) == [2] * 4  # both versions
     assert "took too much for one step" in caplog.text
 
 
-async def test_status_says_why_nobody_folds(dsn: str, names: Tables, connection: Connection) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await cancels_more_than(connection, names, 0, "query_canceled")
+async def test_status_says_why_nobody_folds(dsn: str, tables: Tables, connection: Connection) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await cancels_more_than(connection, tables, 0, "query_canceled")
     async with an_app(dsn) as (chancy, metrics):
         presence = Presence("worker-1", list, chancy.log, append_interval_s=1)
         with pytest.raises(Exception, match="too much"):
             await Projector(chancy, "p").run_once()
         presence.fold_error = "QueryCanceled: too much"
         due = presence.is_due({})
-        await presence.tell(connection, names, {})
+        await presence.tell(connection, tables, {})
         await connection.execute("SET session_replication_role = replica")
-        await fetch(connection, "UPDATE {log} SET appended_at = appended_at - interval '5 minutes'", names)
+        await fetch(connection, "UPDATE {log} SET appended_at = appended_at - interval '5 minutes'", tables)
 
         failing = await read_status(chancy, metrics.options)
         presence.fold_error = ""
         due_again = presence.is_due({})
-        await presence.tell(connection, names, {})
+        await presence.tell(connection, tables, {})
         well = await read_status(chancy, metrics.options)
 
     assert due and due_again
@@ -86,13 +86,13 @@ async def test_status_says_why_nobody_folds(dsn: str, names: Tables, connection:
 
 
 async def test_a_batch_that_needs_too_much_memory_by_itself_is_set_aside_until_there_is_more(
-    dsn: str, names: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_size, "_PAUSE_S", 0)
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for series in (1, SERIES, 1):
         await writer.append(runs=[a_run(f"app:{series}:{n}", at_us=now_us()) for n in range(series)])
-    await cancels_more_than(connection, names, SERIES // 2, "out_of_memory")
+    await cancels_more_than(connection, tables, SERIES // 2, "out_of_memory")
 
     async with an_app(dsn) as (chancy, _):
         done = await fold_all(chancy)
@@ -100,7 +100,7 @@ async def test_a_batch_that_needs_too_much_memory_by_itself_is_set_aside_until_t
         await connection.execute("DROP FUNCTION too_much CASCADE")
         more = await rebuild(chancy)
 
-    dead = await fetch(connection, "SELECT version, position, error FROM {dead_letters} ORDER BY version", names)
+    dead = await fetch(connection, "SELECT version, position, error FROM {dead_letters} ORDER BY version", tables)
     assert (done.events, done.position) == (2, 3)
     assert (as_little.events, as_little.left_out, as_little.different) == (2, 1, 0)
     assert (more.events, more.left_out) == (SERIES + 2, 0)

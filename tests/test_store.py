@@ -27,18 +27,18 @@ Connection = AsyncConnection[TupleRow]
 LARGEST = 1.7976931348623157e308
 
 
-async def merged(connection: Connection, names: Tables, columns: str, resolution: str = "1min") -> list[TupleRow]:
-    return await fetch(connection, f"SELECT {columns} FROM {{r{resolution}}} WHERE worker = 0 ORDER BY series", names)
+async def merged(connection: Connection, tables: Tables, columns: str, resolution: str = "1min") -> list[TupleRow]:
+    return await fetch(connection, f"SELECT {columns} FROM {{r{resolution}}} WHERE worker = 0 ORDER BY series", tables)
 
 
-async def fold_one_by_one(connection: Connection, names: Tables, *values: list[float], **options: object) -> None:
+async def fold_one_by_one(connection: Connection, tables: Tables, *values: list[float], **options: object) -> None:
     """Fold each list of values in a step of its own."""
     for one in values:
-        await LogWriter(connection, names).append(runs=[a_run("app:n", one, **options)])  # type: ignore[arg-type]
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", one, **options)])  # type: ignore[arg-type]
+        await order_and_fold(connection, tables)
 
 
-async def test_sums_are_exact_in_every_order_and_every_batching(connection: Connection, names: Tables) -> None:
+async def test_sums_are_exact_in_every_order_and_every_batching(connection: Connection, tables: Tables) -> None:
     hard = [
         [0.1] * 10,
         [1e308] * 2,
@@ -53,19 +53,19 @@ async def test_sums_are_exact_in_every_order_and_every_batching(connection: Conn
             random.Random(seed).shuffle(values)
             for part in (values[:seed], values[seed:]):
                 if part:
-                    await LogWriter(connection, names).append(runs=[a_run(f"app:{seed}:{number}", part)])
-        await order_and_fold(connection, names)
-    writers = [LogWriter(connection, names) for _ in range(4)]
+                    await LogWriter(connection, tables).append(runs=[a_run(f"app:{seed}:{number}", part)])
+        await order_and_fold(connection, tables)
+    writers = [LogWriter(connection, tables) for _ in range(4)]
     for writer in writers:
         for number, values in enumerate(hard):
             await writer.append(runs=[a_run(f"app:again:{number}", values)])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
     for resolution in RESOLUTIONS:
         rows = await fetch(
             connection,
             f"SELECT key, sum, sum::text FROM {{r{resolution}}} JOIN {{series}} s ON s.id = series WHERE worker = 0",
-            names,
+            tables,
         )
         assert len(rows) == 4 * len(hard)
         for key, found, text in rows:
@@ -75,62 +75,62 @@ async def test_sums_are_exact_in_every_order_and_every_batching(connection: Conn
 
 
 async def test_a_sum_beyond_float64_is_kept_exactly_and_handed_out_as_the_largest(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await fold_one_by_one(connection, names, [1e308, 1e308], [1e308])
-    await LogWriter(connection, names).append(runs=[a_run("app:minus", [-1e308, -1e308])])
-    await order_and_fold(connection, names)
+    await fold_one_by_one(connection, tables, [1e308, 1e308], [1e308])
+    await LogWriter(connection, tables).append(runs=[a_run("app:minus", [-1e308, -1e308])])
+    await order_and_fold(connection, tables)
 
-    rows = await fetch(connection, "SELECT points FROM {cache} ORDER BY fold", names)
+    rows = await fetch(connection, "SELECT points FROM {cache} ORDER BY fold", tables)
     given = [float(unpack_points(row[0])["1day"].values[0][COLUMNS.index("sum")]) for row in rows]
 
     assert given == [LARGEST, LARGEST, -LARGEST]
-    assert [row[0] for row in await merged(connection, names, "sum")] == [3 * int(1e308), -2 * int(1e308)]
+    assert [row[0] for row in await merged(connection, tables, "sum")] == [3 * int(1e308), -2 * int(1e308)]
 
 
-async def test_the_latest_gauge_is_that_of_the_latest_time(connection: Connection, names: Tables) -> None:
+async def test_the_latest_gauge_is_that_of_the_latest_time(connection: Connection, tables: Tables) -> None:
     for at_us, value in ((NOON_US + 5, 5.0), (NOON_US + 9, 9.0), (NOON_US + 7, 7.0)):
-        await fold_one_by_one(connection, names, [value], kind="gauge", at_us=at_us)
+        await fold_one_by_one(connection, tables, [value], kind="gauge", at_us=at_us)
 
-    assert await merged(connection, names, "last, last_us, count, min, max") == [(9.0, NOON_US + 9, 3, 5.0, 9.0)]
+    assert await merged(connection, tables, "last, last_us, count, min, max") == [(9.0, NOON_US + 9, 3, 5.0, 9.0)]
 
 
 async def test_of_gauges_at_one_instant_the_last_in_the_order_is_the_latest(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await fold_one_by_one(connection, names, [4.0, 5.0], [6.0, 3.0], kind="gauge", at_us=NOON_US + 1)
-    later = LogWriter(connection, names, "another")
+    await fold_one_by_one(connection, tables, [4.0, 5.0], [6.0, 3.0], kind="gauge", at_us=NOON_US + 1)
+    later = LogWriter(connection, tables, "another")
     await later.append(runs=[a_run("app:n", [9.0], kind="gauge", at_us=NOON_US)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await merged(connection, names, "last, last_position, last_index") == [(3.0, 2, 1)]
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await merged(connection, tables, "last, last_position, last_index") == [(3.0, 2, 1)]
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connection, names: Tables) -> None:
+async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connection, tables: Tables) -> None:
     values = [float(v) for v in np.random.default_rng(3).lognormal(0, 2, 3_000)] + [0.0, -1.0, 1e300]
     columns = "count, min, max, p50, p95, p99, sketch"
-    await fold_one_by_one(connection, names, values[:10], values[10:11], values[11:], kind="histogram")
-    in_pieces = await merged(connection, names, columns)
-    await LogWriter(connection, names).append(runs=[a_run("app:once", values, kind="histogram")])
-    await order_and_fold(connection, names)
+    await fold_one_by_one(connection, tables, values[:10], values[10:11], values[11:], kind="histogram")
+    in_pieces = await merged(connection, tables, columns)
+    await LogWriter(connection, tables).append(runs=[a_run("app:once", values, kind="histogram")])
+    await order_and_fold(connection, tables)
 
-    at_once = (await merged(connection, names, columns))[1]
+    at_once = (await merged(connection, tables, columns))[1]
 
     assert in_pieces == [at_once]
     for found, q in zip(at_once[3:6], (0.5, 0.95, 0.99), strict=True):
         assert found == pytest.approx(float(np.quantile(values, q, method="inverted_cdf")), rel=0.0055)
 
 
-async def test_only_merged_histograms_carry_a_sketch(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
-    await order_and_fold(connection, names)
+async def test_only_merged_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
+    await order_and_fold(connection, tables)
 
     rows = await fetch(
         connection,
         "SELECT DISTINCT kind, worker = 0, sketch IS NOT NULL, p95 IS NOT NULL"
         " FROM {r1hour} r JOIN {series} s ON s.id = r.series ORDER BY 1, 2",
-        names,
+        tables,
     )
 
     assert rows == [
@@ -144,17 +144,17 @@ async def test_only_merged_histograms_carry_a_sketch(connection: Connection, nam
 
 
 async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups_have(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(jobs=[a_row(), a_row(state="failed")], runs=[a_run("app:n"), a_run("app:g", kind="gauge")])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await writer.append(jobs=[a_row()], runs=[a_run("app:g", [2.5], kind="gauge")])
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     [(fold, position, data)] = await fetch(
-        connection, "SELECT fold, position, points FROM {cache} ORDER BY fold DESC LIMIT 1", names
+        connection, "SELECT fold, position, points FROM {cache} ORDER BY fold DESC LIMIT 1", tables
     )
     assert (fold, position) == (2, 2)
     for resolution, points in unpack_points(data).items():
@@ -163,70 +163,70 @@ async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups
             "SELECT series, bucket, count, last_us, sum::float8, min, max, last, p50, p95, p99"
             f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
             " WHERE worker = 0 AND key <> 'app:n' AND key NOT LIKE '%%failed' ORDER BY series",
-            names,
+            tables,
         )
         expected = np.array(rows, np.float64)
         got = np.column_stack([points.series, points.bucket, points.values])
         assert np.array_equal(got, expected, equal_nan=True)
 
 
-async def test_numbers_are_given_once(connection: Connection, names: Tables) -> None:
+async def test_numbers_are_given_once(connection: Connection, tables: Tables) -> None:
     series = [a_run(key).series for key in ("b", "a", "c")]
 
-    first = await number_series(connection, names, series[:2])
-    second = await number_series(connection, names, series)
+    first = await number_series(connection, tables, series[:2])
+    second = await number_series(connection, tables, series)
 
     assert {one: second[one] for one in first} == first
     assert len(set(second.values())) == 3
-    assert await number_workers(connection, names, ["w"]) == await number_workers(connection, names, ["w"])
+    assert await number_workers(connection, tables, ["w"]) == await number_workers(connection, tables, ["w"])
 
 
 async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no_count(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def number_and_lose(*arguments: object) -> dict[str, int]:
         given = await number_workers(*arguments)  # type: ignore[arg-type]
-        await fetch(connection, "DELETE FROM {series}; DELETE FROM {workers}", names)
+        await fetch(connection, "DELETE FROM {series}; DELETE FROM {workers}", tables)
         return given
 
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order(connection, tables)
     with monkeypatch.context() as patch:
         patch.setattr(ids, "number_workers", number_and_lose)
-        lost = await advance(connection, names, folder="f")
+        lost = await advance(connection, tables, folder="f")
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     assert (lost.events, lost.position, lost.reason) == (0, 0, BUSY)
-    assert await total(connection, names, "app:n") == [1] * 4
-    assert await fetch(connection, "SELECT count(*) FROM {cache}", names) == [(1,)]
+    assert await total(connection, tables, "app:n") == [1] * 4
+    assert await fetch(connection, "SELECT count(*) FROM {cache}", tables) == [(1,)]
 
 
 async def test_a_name_cleaned_up_as_soon_as_it_was_numbered_gets_another_number(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find, looks = ids._find_series, []
 
     async def find_after_cleanup(*arguments: object) -> dict[Series, int]:
         looks.append(1)
         if len(looks) == 2:  # between giving the number and reading it
-            await fetch(connection, "DELETE FROM {series}", names)
+            await fetch(connection, "DELETE FROM {series}", tables)
         return await find(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ids, "_find_series", find_after_cleanup)
 
-    assert await number_series(connection, names, [a_run("app:n").series]) == {a_run("app:n").series: 2}
+    assert await number_series(connection, tables, [a_run("app:n").series]) == {a_run("app:n").series: 2}
 
 
 async def test_numbers_of_a_sequence_that_was_left_behind_cost_no_try_for_each_taken_one(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a restore of data alone, or a switch-over by logical replication."""
     taken = 300
-    await number_series(connection, names, [Series(f"old:{n}", "counter", "count") for n in range(taken)])
-    await number_workers(connection, names, [f"old-{n}" for n in range(taken)])
+    await number_series(connection, tables, [Series(f"old:{n}", "counter", "count") for n in range(taken)])
+    await number_workers(connection, tables, [f"old-{n}" for n in range(taken)])
     for table in ("series", "workers"):
-        await fetch(connection, f"ALTER TABLE {{{table}}} ALTER id RESTART", names)
+        await fetch(connection, f"ALTER TABLE {{{table}}} ALTER id RESTART", tables)
     transactions = []
 
     def counted(*arguments: Any, **options: Any) -> Any:
@@ -236,20 +236,20 @@ async def test_numbers_of_a_sequence_that_was_left_behind_cost_no_try_for_each_t
     monkeypatch.setattr(ids, "short_transaction", counted)
 
     series = [Series(f"new:{n}", "counter", "count") for n in range(3)]
-    assert min((await number_series(connection, names, series)).values()) > taken
-    assert min((await number_workers(connection, names, ["new-1", "new-2"])).values()) > taken
+    assert min((await number_series(connection, tables, series)).values()) > taken
+    assert min((await number_workers(connection, tables, ["new-1", "new-2"])).values()) > taken
     assert len(transactions) == 2 * len(("find", "insert", "find", "catch up", "insert", "find"))
 
 
-async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection, names: Tables) -> None:
+async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection, tables: Tables) -> None:
     for _ in range(5):
-        await LogWriter(connection, names).append(jobs=[a_row()])
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(jobs=[a_row()])
+        await order_and_fold(connection, tables)
     await connection.execute("SELECT pg_stat_force_next_flush()")
 
     rows = await connection.execute(
         "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = ANY(%s)",
-        [[names.rollup(resolution).as_string(connection).strip('"') for resolution in RESOLUTIONS]],
+        [[tables.rollup(resolution).as_string(connection).strip('"') for resolution in RESOLUTIONS]],
     )
     for _, updated, hot in await rows.fetchall():
         assert updated == hot > 0
@@ -281,12 +281,12 @@ async def test_columns_arrive_as_arrays_with_their_nulls(connection: Connection)
 
 
 async def test_a_fold_finds_each_sketch_by_its_key_where_there_are_no_statistics_yet(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     runs = [a_run(f"app:{n}", kind="histogram") for n in range(200)]
     for _ in range(3):
-        await LogWriter(connection, names).append(runs=runs)
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=runs)
+        await order_and_fold(connection, tables)
     await connection.execute("SELECT pg_stat_force_next_flush()")
 
     cursor = await connection.execute("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_expiry'")

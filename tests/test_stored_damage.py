@@ -76,23 +76,23 @@ def test_what_is_kept_can_be_read_and_shown_whatever_a_job_puts_there(value: Any
     assert decode_meta(facts.meta[0]).keys() == {"key"}
 
 
-async def log_with_bad_meta(connection: Connection, names: Tables) -> tuple[uuid.UUID, int]:
+async def log_with_bad_meta(connection: Connection, tables: Tables) -> tuple[uuid.UUID, int]:
     """Position 1: three updates, the second with kept meta of each kind of damage in a batch of its own behind it."""
     at = now_us() - 1_000_000
     good = msgspec.msgpack.encode({"customer": 4})
     job_id = uuid.uuid4()
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     rows = [a_row(at, meta=good), *(a_row(at, job_id=job_id.bytes, meta=bad) for bad, _ in BAD_META.values() if bad)]
     await writer.append(jobs=[*rows, a_row(at, meta=good)], runs=[a_run("app:n", at_us=at)])
     await writer.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     return job_id, len(rows) + 1
 
 
 async def test_an_event_whose_meta_is_damaged_is_listed_without_it_and_named(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    job_id, jobs = await log_with_bad_meta(connection, names)
+    job_id, jobs = await log_with_bad_meta(connection, tables)
 
     table = run(dsn, "events")
     lines = run(dsn, "events", "--json")
@@ -122,9 +122,9 @@ async def test_an_event_whose_meta_is_damaged_is_listed_without_it_and_named(
 
 
 async def test_the_numbers_stand_and_the_check_names_the_damage(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    job_id, jobs = await log_with_bad_meta(connection, names)
+    job_id, jobs = await log_with_bad_meta(connection, tables)
     at = datetime.now(UTC) - timedelta(seconds=1)
     async with an_app(dsn) as (chancy, _):
         found = await check(chancy)
@@ -133,8 +133,8 @@ async def test_the_numbers_stand_and_the_check_names_the_damage(
         life = await job_life(chancy, job_id)
         answer = await _get(chancy, "/api/v1/metrics-log/events?limit=100")
 
-    assert await total(connection, names, "app:n") == [2] * 4
-    assert await total(connection, names, "queue:default:succeeded") == [jobs] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
+    assert await total(connection, tables, "queue:default:succeeded") == [jobs] * 4
     assert [(one.check, one.where) for one in found.findings] == [("payload", "position 1")]
     assert "kept meta of event 1" in found.findings[0].text
     assert verified.drift == 0
@@ -177,15 +177,15 @@ def test_an_attempt_past_64_bits_is_damage() -> None:
 
 @pytest.mark.parametrize("points", [b"", b"\x00" * 8, b"\x81\xa41min\x93\xc4\x01x\xc4\x00\xc4\x00", b"\x91" * 100_000])
 async def test_a_damaged_fold_in_the_cache_is_read_past_and_found(
-    points: bytes, dsn: str, connection: Connection, names: Tables
+    points: bytes, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
         await metrics.get_metrics(chancy)
         for _ in range(2):
             await writer.append(runs=[a_run("app:n", at_us=now_us())])
-            await order_and_fold(connection, names)
-        await fetch(connection, "UPDATE {cache} SET points = %(points)s WHERE fold = 1", names, points=points)
+            await order_and_fold(connection, tables)
+        await fetch(connection, "UPDATE {cache} SET points = %(points)s WHERE fold = 1", tables, points=points)
         await metrics._readers[chancy].refresh()
 
         shown = await metrics.get_metrics(chancy, "app:n")
@@ -199,33 +199,33 @@ async def test_a_damaged_fold_in_the_cache_is_read_past_and_found(
     "sketch", [b"", b"\xc1", b"\x92\x01\x00", b"\xdd\xff\xff\xff\xff", b"\x92\x01\xcf" + b"\xff" * 8]
 )
 async def test_a_fold_passes_a_damaged_sketch_and_verify_finds_its_point(
-    sketch: bytes, dsn: str, connection: Connection, names: Tables
+    sketch: bytes, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     run_us = now_us() - 5_000_000
     await writer.append(runs=[a_run("app:size", [1.0, 2.0], kind="histogram", unit="number", at_us=run_us)])
-    await order_and_fold(connection, names)
-    await fetch(connection, "UPDATE {r1day} SET sketch = %(sketch)s", names, sketch=sketch)
+    await order_and_fold(connection, tables)
+    await fetch(connection, "UPDATE {r1day} SET sketch = %(sketch)s", tables, sketch=sketch)
     async with an_app(dsn) as (chancy, _):
         explained = await explain(chancy, "app:size", datetime.now(UTC) - timedelta(seconds=5), resolution="1day")
     await writer.append(runs=[a_run("app:size", [3.0], kind="histogram", unit="number", at_us=run_us)])
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "app:size") == [6] * 4
+    assert await total(connection, tables, "app:size") == [6] * 4
     assert not explained.equal
     async with an_app(dsn) as (chancy, _):
         verified = await verify(chancy)
     assert [(one.series.key, one.resolution) for one in verified.differences] == [("app:size", "1day")]
 
 
-async def test_a_filter_that_nobody_made_hides_nothing(dsn: str, connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+async def test_a_filter_that_nobody_made_hides_nothing(dsn: str, connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     await fetch(
         connection,
         "INSERT INTO {summaries} VALUES (1, 1, '2026-03-10', 0, 4102444800000000, 1, 1, '')",
-        names,
+        tables,
     )
 
     done = run(dsn, "events", "--key", "app:n", "--json")
@@ -273,26 +273,26 @@ BAD_JSON = [
 
 @pytest.mark.parametrize("text", BAD_JSON, ids=lambda text: text[:20])
 async def test_counts_that_nobody_counted_are_named_and_stop_nothing(
-    text: str, dsn: str, connection: Connection, names: Tables
+    text: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await fetch(
-        connection, "UPDATE {versions} SET counts = %(text)s::jsonb, verified = %(text)s::jsonb", names, text=text
+        connection, "UPDATE {versions} SET counts = %(text)s::jsonb, verified = %(text)s::jsonb", tables, text=text
     )
     await fetch(
         connection,
         "INSERT INTO {sessions} (session, worker, producers, append_interval, held)"
         " VALUES (gen_random_uuid(), 'w9', '{{}}', 1, %(text)s::jsonb)",
-        names,
+        tables,
         text=text,
     )
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
 
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
-    assert await total(connection, names, "app:n") == [2] * 4
+    assert await total(connection, tables, "app:n") == [2] * 4
     for command in (["status"], ["status", "--json"], ["completeness"], ["completeness", "--json"]):
         done = run_cli(dsn, *command)
         assert "Traceback" not in done.stderr

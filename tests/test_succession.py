@@ -48,64 +48,64 @@ async def code(dsn: str, *made_by: Callable[..., Any], version: int = 0, **optio
         yield Code(chancy, metrics)
 
 
-async def live(connection: Connection, names: Tables) -> tuple[int, str]:
+async def live(connection: Connection, tables: Tables) -> tuple[int, str]:
     """Number and rules of the live version."""
     query = "SELECT version, rules || '.' || user_rules FROM {versions} WHERE status = 'live'"
-    [(version, pair)] = await fetch(connection, query, names)
+    [(version, pair)] = await fetch(connection, query, tables)
     return version, pair
 
 
-async def counted(connection: Connection, names: Tables, key: str) -> int:
+async def counted(connection: Connection, tables: Tables, key: str) -> int:
     query = (
         "SELECT coalesce(sum(count), 0)::bigint FROM {r1day} r JOIN {series} s ON s.id = r.series"
         " WHERE worker = 0 AND key = %(key)s AND version = (SELECT live FROM {head})"
     )
-    return int((await fetch(connection, query, names, key=key))[0][0])
+    return int((await fetch(connection, query, tables, key=key))[0][0])
 
 
-async def some_jobs(connection: Connection, names: Tables, how_many: int = 3, **changes: Any) -> None:
-    await LogWriter(connection, names).append(jobs=[a_row(now_us(), **changes)] * how_many)
+async def some_jobs(connection: Connection, tables: Tables, how_many: int = 3, **changes: Any) -> None:
+    await LogWriter(connection, tables).append(jobs=[a_row(now_us(), **changes)] * how_many)
 
 
 async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_jobs(connection, names)
-    await order_and_fold(connection, names)
+    await some_jobs(connection, tables)
+    await order_and_fold(connection, tables)
 
     async with code(dsn, rules.first, version=1) as new:
         done = await new.look()
         again = await new.look()
 
     assert (done.cause, again) == ("newer", Task())
-    assert await live(connection, names) == (2, "2.1")
-    assert await counted(connection, names, "made:by:first") == 3
-    assert await counted(connection, names, "global:status:succeeded") == 3
-    assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
+    assert await live(connection, tables) == (2, "2.1")
+    assert await counted(connection, tables, "made:by:first") == 3
+    assert await counted(connection, tables, "global:status:succeeded") == 3
+    assert diff(await stored(connection, tables), await replay(connection, tables, new.metrics.options.rules)) == []
 
 
 async def test_old_and_new_code_side_by_side_never_swap_back_and_forth(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
         await old.look()
         seen = []
         for _ in range(4):
-            await some_jobs(connection, names)
+            await some_jobs(connection, tables)
             await old.fold()
             await new.fold()
             await new.look()
-            seen.append(await live(connection, names))
+            seen.append(await live(connection, tables))
             await old.look()
-            seen.append(await live(connection, names))
+            seen.append(await live(connection, tables))
 
     assert seen == [(3, "2.2")] * 8
-    assert await counted(connection, names, "made:by:second") == 12
-    assert await counted(connection, names, "made:by:first") == 0
+    assert await counted(connection, tables, "made:by:second") == 12
+    assert await counted(connection, tables, "made:by:first") == 0
 
 
 async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_folding_alone(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=2) as new, code(dsn) as script:
         await new.look()
@@ -123,27 +123,27 @@ async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_foldin
 
 
 async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
         await old.look()
         await new.look()
-        await some_jobs(connection, names)
+        await some_jobs(connection, tables)
         await new.fold()
 
         assert await undo(old.chancy) == 2
         barred = await new.look()
-        assert await live(connection, names) == (2, "2.1")
-        assert await counted(connection, names, "made:by:first") == 3
+        assert await live(connection, tables) == (2, "2.1")
+        assert await counted(connection, tables, "made:by:first") == 3
 
         await swap(new.chancy, 3)
 
     assert barred.cause is None and "an undo has left" in barred.reason
-    assert await live(connection, names) == (3, "2.2")
-    assert await fetch(connection, "SELECT barred FROM {head}", names) == [([],)]
+    assert await live(connection, tables) == (3, "2.2")
+    assert await fetch(connection, "SELECT barred FROM {head}", tables) == [([],)]
 
 
-async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, tables: Tables) -> None:
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
         with pytest.raises(Exception, match=r"version 1 has rules 2.0, this code has 2.1"):
@@ -151,48 +151,48 @@ async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connectio
 
 
 async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1) as old, code(dsn, rules.second, version=2) as new:
         await old.look()
         await new.look()
-        await some_jobs(connection, names)
-        await order(connection, names)
+        await some_jobs(connection, tables)
+        await order(connection, tables)
 
         waits = await old.look(standstill_s=600)
-        assert await live(connection, names) == (3, "2.2")
+        assert await live(connection, tables) == (3, "2.2")
         takes = await old.look(standstill_s=0)
         await old.fold()
 
         assert waits.cause is None
         assert (takes.cause, takes.version) == ("standstill", 2)
-        assert await live(connection, names) == (2, "2.1")
-        assert await counted(connection, names, "made:by:first") == 3
+        assert await live(connection, tables) == (2, "2.1")
+        assert await counted(connection, tables, "made:by:first") == 3
 
         await new.look()  # deployed again: the version that rests is taken up again
-        assert await live(connection, names) == (3, "2.2")
+        assert await live(connection, tables) == (3, "2.2")
         await new.fold()
-        assert await counted(connection, names, "made:by:second") == 3
+        assert await counted(connection, tables, "made:by:second") == 3
 
 
 async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_filling_one(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=5) as gone, code(dsn, rules.second, version=1) as left:
         await gone.look()
-        await some_jobs(connection, names)
-        await order(connection, names)
+        await some_jobs(connection, tables)
+        await order(connection, tables)
 
         takes = await left.look(standstill_s=0)
         await left.fold()
 
     assert takes.cause == "standstill"
-    assert await live(connection, names) == (3, "2.1")
-    assert await counted(connection, names, "made:by:second") == 3
+    assert await live(connection, tables) == (3, "2.1")
+    assert await counted(connection, tables, "made:by:second") == 3
 
 
 async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1) as one, code(dsn, rules.second, version=1) as other:
         await one.look()
@@ -205,49 +205,49 @@ async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
 
 
 async def test_durations_that_rules_1_made_of_a_clock_that_is_ahead_are_made_again(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await fetch(connection, "UPDATE {versions} SET rules = 1", names)
+    await fetch(connection, "UPDATE {versions} SET rules = 1", tables)
     started_us = now_us() - 50_000
     ahead = a_row(started_us + 8 * 3_600_000_000, started_us=started_us, created_us=started_us, scheduled_us=started_us)
-    await LogWriter(connection, names).append(jobs=[ahead])
-    await order_and_fold(connection, names, RuleSet(built_in=1))
+    await LogWriter(connection, tables).append(jobs=[ahead])
+    await order_and_fold(connection, tables, RuleSet(built_in=1))
 
     async with code(dsn) as new:
         done = await new.look()
         answer = await new.metrics.get_metrics(new.chancy, "queue:default:execution_time", resolution="1day")
         facts = await completeness(new.chancy)
 
-    assert (done.cause, await live(connection, names)) == ("newer", (2, "2.0"))
+    assert (done.cause, await live(connection, tables)) == ("newer", (2, "2.0"))
     assert 0 < answer["series"]["queue:default:execution_time"].summary["max"] < 600
     assert facts.skewed == 1
 
 
 async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1, auto_rebuild=False) as new:
         task = await new.look()
-        assert await live(connection, names) == (1, "2.0")
+        assert await live(connection, tables) == (1, "2.0")
         await rebuild(new.chancy)
 
     assert task.cause is None and "a rebuild is due" in task.reason
-    assert await live(connection, names) == (2, "2.1")
+    assert await live(connection, tables) == (2, "2.1")
 
 
 async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await some_jobs(connection, names)
-    await some_jobs(connection, names, state="failed")
-    await order_and_fold(connection, names)
+    await some_jobs(connection, tables)
+    await some_jobs(connection, tables, state="failed")
+    await order_and_fold(connection, tables)
 
     async with code(dsn, rules.picky, version=1) as new:
         await new.look()
         logged = [record for record in caplog.records if "picky" in record.getMessage()]
         again = await new.look()
         withheld = await read_status(new.chancy, new.metrics.options)
-        before = await live(connection, names), await counted(connection, names, "global:status:failed")
+        before = await live(connection, tables), await counted(connection, tables, "global:status:failed")
         listed = await list_versions(new.chancy)
 
         assert await swap(new.chancy) == 2
@@ -261,26 +261,26 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
     assert not any("could not be read" in reason or "damage" in reason for reason in withheld.unhealthy)
     assert [one.leaves_out for one in listed] == ["", f"version 2 leaves out {says}"]
 
-    assert await counted(connection, names, "made:by:picky") == 3
-    assert await counted(connection, names, "global:status:failed") == 3
-    letters = await fetch(connection, "SELECT version, rule, error FROM {dead_letters}", names)
+    assert await counted(connection, tables, "made:by:picky") == 3
+    assert await counted(connection, tables, "global:status:failed") == 3
+    letters = await fetch(connection, "SELECT version, rule, error FROM {dead_letters}", tables)
     assert letters == [(2, "picky", "LookupError: no failed jobs, please")]
     assert taken.withheld == [] and any("rule 'picky' failed on 1 batch" in reason for reason in taken.unhealthy)
-    assert diff(await stored(connection, names), await replay(connection, names, new.metrics.options.rules)) == []
+    assert diff(await stored(connection, tables), await replay(connection, tables, new.metrics.options.rules)) == []
 
 
 async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_version_has(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await some_jobs(connection, names)
-    await order_and_fold(connection, names)
-    await damage(connection, names, "UPDATE {log} SET payload = 'x' WHERE events > 0")
+    await some_jobs(connection, tables)
+    await order_and_fold(connection, tables)
+    await damage(connection, tables, "UPDATE {log} SET payload = 'x' WHERE events > 0")
 
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
         task = await new.look()
 
-    assert (await live(connection, names), await counted(connection, names, "global:status:succeeded")) == (
+    assert (await live(connection, tables), await counted(connection, tables, "global:status:succeeded")) == (
         (1, "2.0"),
         3,
     )
@@ -288,13 +288,13 @@ async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_versio
 
 
 async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mended_rules(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     def mended(jobs: Any) -> Any:
         return rules.first(jobs)
 
-    await some_jobs(connection, names, state="failed")
-    await order_and_fold(connection, names)
+    await some_jobs(connection, tables, state="failed")
+    await order_and_fold(connection, tables)
     async with code(dsn, rules.picky, version=1) as broken:
         await broken.look()
     mended.__name__ = "picky"
@@ -303,22 +303,22 @@ async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mend
         made = await rebuild(same_number.chancy)
     async with code(dsn, rules.picky, version=2) as broken, code(dsn, rules.first, version=3) as new:
         await broken.look()
-        assert (await live(connection, names))[1] == "2.1"
+        assert (await live(connection, tables))[1] == "2.1"
         await new.look()
 
     assert (made.version, made.leaves_out) == (3, "")
-    assert (await live(connection, names))[1] == "2.3"
+    assert (await live(connection, tables))[1] == "2.3"
 
 
 async def test_metrics_do_not_stand_still_for_a_rule_that_fails(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await some_jobs(connection, names, state="failed")
-    await order_and_fold(connection, names)
-    await some_jobs(connection, names, state="failed")
-    await order(connection, names)
+    await some_jobs(connection, tables, state="failed")
+    await order_and_fold(connection, tables)
+    await some_jobs(connection, tables, state="failed")
+    await order(connection, tables)
     async with code(dsn, rules.picky, version=1) as left:
         await left.look(standstill_s=0)
 
-    assert (await live(connection, names))[1] == "2.1"
+    assert (await live(connection, tables))[1] == "2.1"
     assert any(one.levelname == "ERROR" and "did not leave out" in one.getMessage() for one in caplog.records)

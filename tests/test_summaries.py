@@ -51,81 +51,84 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "STRETCH_BATCHES", 4)
 
 
-async def let_go(connection: Connection, names: Tables) -> None:
+async def let_go(connection: Connection, tables: Tables) -> None:
     """Let the old day leave the log."""
-    [day] = await prune(connection, names, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
+    [day] = await prune(connection, tables, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
     assert (day.day, day.state, day.blocker) == (OLD, "gone", "")
 
 
-async def write(connection: Connection, names: Tables, sizes: Sequence[int], **options: date) -> None:
-    writer = LogWriter(connection, names)
+async def write(connection: Connection, tables: Tables, sizes: Sequence[int], **options: date) -> None:
+    writer = LogWriter(connection, tables)
     for number, size in enumerate(sizes):
         await writer.append(jobs=[a_row(NOON_US + number) for _ in range(size)], **options)
-    await order(connection, names)
+    await order(connection, tables)
 
 
 async def test_a_stretch_ends_when_it_is_full_and_the_last_one_waits_until_it_is(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await write(connection, names, [4, 4, 4, 12, 1, 0, 1, 1, 9])
+    await write(connection, tables, [4, 4, 4, 12, 1, 0, 1, 1, 9])
 
-    assert await summarise(connection, names) == 3
+    assert await summarise(connection, tables) == 3
 
-    assert await fetch(connection, SPANS, names) == [(1, 3, 12), (4, 4, 12), (5, 8, 3)]
-    assert await fetch(connection, "SELECT first_us, last_us, day FROM {summaries} LIMIT 1", names) == [
+    assert await fetch(connection, SPANS, tables) == [(1, 3, 12), (4, 4, 12), (5, 8, 3)]
+    assert await fetch(connection, "SELECT first_us, last_us, day FROM {summaries} LIMIT 1", tables) == [
         (NOON_US, NOON_US + 2, datetime.now(UTC).date())
     ]
-    assert await summarise(connection, names) == 0
-    await write(connection, names, [1])
-    assert await summarise(connection, names) == 1
-    assert (await fetch(connection, SPANS, names))[-1] == (9, 10, 10)
+    assert await summarise(connection, tables) == 0
+    await write(connection, tables, [1])
+    assert await summarise(connection, tables) == 1
+    assert (await fetch(connection, SPANS, tables))[-1] == (9, 10, 10)
 
 
-async def test_a_call_is_bounded_and_the_next_one_goes_on(connection: Connection, names: Tables) -> None:
-    await write(connection, names, [10] * 5)
+async def test_a_call_is_bounded_and_the_next_one_goes_on(connection: Connection, tables: Tables) -> None:
+    await write(connection, tables, [10] * 5)
 
-    assert [await summarise(connection, names, most=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [await summarise(connection, tables, most=2) for _ in range(4)] == [2, 2, 1, 0]
 
-    assert [row[:2] for row in await fetch(connection, SPANS, names)] == [(n, n) for n in range(1, 6)]
+    assert [row[:2] for row in await fetch(connection, SPANS, tables)] == [(n, n) for n in range(1, 6)]
 
 
-async def test_two_at_once_write_each_stretch_once(dsn: str, connection: Connection, names: Tables) -> None:
-    await write(connection, names, [5] * 40)
+async def test_two_at_once_write_each_stretch_once(dsn: str, connection: Connection, tables: Tables) -> None:
+    await write(connection, tables, [5] * 40)
 
     async with connections(dsn, 3) as several, anyio.create_task_group() as tasks:
         for one in several:
-            tasks.start_soon(summarise, one, names)
-    while await summarise(connection, names):
+            tasks.start_soon(summarise, one, tables)
+    while await summarise(connection, tables):
         pass
 
-    assert await fetch(connection, SPANS, names) == [(n, n + 1, 10) for n in range(1, 41, 2)]
+    assert await fetch(connection, SPANS, tables) == [(n, n + 1, 10) for n in range(1, 41, 2)]
 
 
 async def test_what_can_not_be_read_or_is_lost_makes_its_stretch_one_that_is_always_read(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await write(connection, names, [10, 10, 10])
-    await damage(connection, names, "UPDATE {log} SET payload = 'x' WHERE sequence = 1")
-    await damage(connection, names, "DELETE FROM {log} WHERE sequence = 2")
+    await write(connection, tables, [10, 10, 10])
+    await damage(connection, tables, "UPDATE {log} SET payload = 'x' WHERE sequence = 1")
+    await damage(connection, tables, "DELETE FROM {log} WHERE sequence = 2")
 
-    assert await summarise(connection, names) == 3
+    assert await summarise(connection, tables) == 3
 
-    assert await fetch(connection, "SELECT first_position FROM {summaries} WHERE filter IS NULL", names) == [(1,), (2,)]
+    assert await fetch(connection, "SELECT first_position FROM {summaries} WHERE filter IS NULL", tables) == [
+        (1,),
+        (2,),
+    ]
     wanted = Selection(key="nowhere", since=datetime(1999, 1, 1, tzinfo=UTC)).wanted()
     async with short_transaction(connection) as cursor:
-        found = await read_stretches(cursor, names, wanted, after=0, until=9, limit=9)
+        found = await read_stretches(cursor, tables, wanted, after=0, until=9, limit=9)
     assert [stretch.skips for stretch in found] == [False, False, True]
 
 
-async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names, "w1")
+async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables, "w1")
     rows = [a_row(NOON_US, state="failed") for _ in range(10)]
     rows[0] = rows[0]._replace(combo=rows[0].combo._replace(error="app.Declined: no"))
     await writer.append(jobs=rows, runs=[a_run("a:b:c", kind="gauge")])
-    await order(connection, names)
-    await summarise(connection, names)
+    await order(connection, tables)
+    await summarise(connection, tables)
 
-    [(bits,)] = await fetch(connection, "SELECT filter FROM {summaries}", names)
+    [(bits,)] = await fetch(connection, "SELECT filter FROM {summaries}", tables)
 
     there = {
         "worker": ["w1"],
@@ -144,17 +147,17 @@ async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connectio
     assert sum(may_hold(bits, token) for token in wrong) < len(wrong) / 10
 
 
-async def test_stretches_are_left_out_by_their_time_too(connection: Connection, names: Tables) -> None:
-    await write(connection, names, [10, 10, 10])  # a microsecond apart
-    await LogWriter(connection, names).append()
-    await LogWriter(connection, names).append(batch=encode())
-    await order(connection, names)
-    await summarise(connection, names)
+async def test_stretches_are_left_out_by_their_time_too(connection: Connection, tables: Tables) -> None:
+    await write(connection, tables, [10, 10, 10])  # a microsecond apart
+    await LogWriter(connection, tables).append()
+    await LogWriter(connection, tables).append(batch=encode())
+    await order(connection, tables)
+    await summarise(connection, tables)
 
     async def skipped(since_us: int, until_us: int) -> list[bool]:
         async with short_transaction(connection) as cursor:
             wanted = Wanted(since_us, until_us)
-            return [one.skips for one in await read_stretches(cursor, names, wanted, after=0, until=9, limit=9)]
+            return [one.skips for one in await read_stretches(cursor, tables, wanted, after=0, until=9, limit=9)]
 
     assert await skipped(NOON_US + 1, NOON_US + 2) == [True, False, True]
     assert await skipped(NOON_US, NOON_US + 3) == [False] * 3
@@ -162,52 +165,52 @@ async def test_stretches_are_left_out_by_their_time_too(connection: Connection, 
 
 
 async def test_summaries_go_with_their_days_and_the_last_stays_to_go_on_from(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=OLD, ahead=0)
-    await write(connection, names, [10, 10, 10], day=OLD)
-    await order_and_fold(connection, names)
-    await summarise(connection, names)
-    await let_go(connection, names)
+    await make_days(connection, tables, today=OLD, ahead=0)
+    await write(connection, tables, [10, 10, 10], day=OLD)
+    await order_and_fold(connection, tables)
+    await summarise(connection, tables)
+    await let_go(connection, tables)
 
-    assert await summarise(connection, names) == 0
+    assert await summarise(connection, tables) == 0
 
-    assert await fetch(connection, SPANS, names) == [(3, 3, 10)]
-    await write(connection, names, [10])
-    assert await summarise(connection, names) == 1
-    await summarise(connection, names)
-    assert await fetch(connection, SPANS, names) == [(4, 4, 10)]
+    assert await fetch(connection, SPANS, tables) == [(3, 3, 10)]
+    await write(connection, tables, [10])
+    assert await summarise(connection, tables) == 1
+    await summarise(connection, tables)
+    assert await fetch(connection, SPANS, tables) == [(4, 4, 10)]
 
 
 async def test_days_that_left_before_they_were_summarised_are_passed_over(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
-    await make_days(connection, names, today=OLD, ahead=0)
-    await write(connection, names, [10, 10], day=OLD)
-    await order_and_fold(connection, names)
-    await let_go(connection, names)
-    await write(connection, names, [10])
+    await make_days(connection, tables, today=OLD, ahead=0)
+    await write(connection, tables, [10, 10], day=OLD)
+    await order_and_fold(connection, tables)
+    await let_go(connection, tables)
+    await write(connection, tables, [10])
 
-    assert await summarise(connection, names) == 3
+    assert await summarise(connection, tables) == 3
 
-    assert await fetch(connection, SPANS, names) == [(3, 3, 10)]
+    assert await fetch(connection, SPANS, tables) == [(3, 3, 10)]
 
 
 async def test_the_worker_whose_turn_it_is_summarises(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.plugin.worker.session.MAINTENANCE_S", 0.05)
-    await write(connection, names, [10, 10])
+    await write(connection, tables, [10, 10])
     async with a_host(dsn) as (worker, metrics):
         session = metrics._session(worker)
         session.turns.hear(worker.worker_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.run)
 
-            await eventually(lambda: fetch(connection, SPANS, names))
+            await eventually(lambda: fetch(connection, SPANS, tables))
 
             tasks.cancel_scope.cancel()
-    assert (await fetch(connection, SPANS, names))[0] == (1, 1, 10)
+    assert (await fetch(connection, SPANS, tables))[0] == (1, 1, 10)
 
 
 def test_filters_of_this_format_are_made_of_these_tokens() -> None:
@@ -224,12 +227,12 @@ def test_filters_of_this_format_are_made_of_these_tokens() -> None:
     assert sha256(summary.filter).hexdigest()[:16] == "9620f21896a23f75"
 
 
-async def test_a_summary_of_another_format_says_nothing(connection: Connection, names: Tables) -> None:
-    await write(connection, names, [10])
-    await summarise(connection, names)
-    await fetch(connection, "UPDATE {summaries} SET format = 2", names)
+async def test_a_summary_of_another_format_says_nothing(connection: Connection, tables: Tables) -> None:
+    await write(connection, tables, [10])
+    await summarise(connection, tables)
+    await fetch(connection, "UPDATE {summaries} SET format = 2", tables)
 
     async with short_transaction(connection) as cursor:
-        found = await read_stretches(cursor, names, Wanted(0, 1), after=0, until=9, limit=9)
+        found = await read_stretches(cursor, tables, Wanted(0, 1), after=0, until=9, limit=9)
 
     assert [stretch.skips for stretch in found] == [False]

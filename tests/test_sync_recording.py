@@ -22,17 +22,17 @@ from tests.test_recorder import logged_values, read_log
 Connection = AsyncConnection[TupleRow]
 
 
-async def values(connection: Connection, names: Tables, key: str = "app:x") -> list[float]:
-    return sorted(logged_values(await read_log(connection, names), key))
+async def values(connection: Connection, tables: Tables, key: str = "app:x") -> list[float]:
+    return sorted(logged_values(await read_log(connection, tables), key))
 
 
-async def ends(connection: Connection, names: Tables) -> list[TupleRow]:
+async def ends(connection: Connection, tables: Tables) -> list[TupleRow]:
     """Of every session, whether it has ended and what it lost."""
-    return await fetch(connection, "SELECT ended_at IS NOT NULL, held FROM {sessions}", names)
+    return await fetch(connection, "SELECT ended_at IS NOT NULL, held FROM {sessions}", tables)
 
 
 async def test_blocks_in_threads_and_in_each_other_append_all_also_where_they_raise(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     metrics = Metrics(append_interval=0.05)
     app = Chancy(dsn, plugins=[metrics])  # never opened
@@ -57,18 +57,18 @@ async def test_blocks_in_threads_and_in_each_other_append_all_also_where_they_ra
 
     await anyio.to_thread.run_sync(threads)
 
-    assert await values(connection, names) == [1, 10, 11, 12, 20, 21, 22, 30, 31, 32, 40]
-    assert await ends(connection, names) == [(True, None)] * 7
+    assert await values(connection, tables) == [1, 10, 11, 12, 20, 21, 22, 30, 31, 32, 40]
+    assert await ends(connection, tables) == [(True, None)] * 7
     assert not metrics._blocks
 
 
 async def test_a_block_appends_while_it_lasts_and_flush_appends_it_from_an_event_loop(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn, Metrics(append_interval=0.05, sync_interval=1)) as (app, metrics):
         with metrics.sync_recording(app):
             metrics.sync_increment_counter("app:x", 1)
-            await eventually(lambda: _is(connection, names, [1]))
+            await eventually(lambda: _is(connection, tables, [1]))
             metrics.sync_increment_counter("app:x", 2)
             await metrics.flush(app)
             shown = await metrics.get_metrics(app)
@@ -76,12 +76,12 @@ async def test_a_block_appends_while_it_lasts_and_flush_appends_it_from_an_event
     assert shown["app:x"].values_1day[0][1] == 3
 
 
-async def _is(connection: Connection, names: Tables, expected: list[float]) -> bool:
-    return await values(connection, names) == expected
+async def _is(connection: Connection, tables: Tables, expected: list[float]) -> bool:
+    return await values(connection, tables) == expected
 
 
 async def test_a_database_that_is_away_at_the_start_costs_nothing_when_it_comes(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics(append_interval=0.05)
     app = Chancy(dsn.replace("test_", "nowhere_"), plugins=[metrics])
@@ -90,7 +90,7 @@ async def test_a_database_that_is_away_at_the_start_costs_nothing_when_it_comes(
         metrics.sync_increment_counter("app:x", 1)
         await eventually(lambda: _says(caplog, "could not be appended"))
         app.dsn = dsn
-        await eventually(lambda: _is(connection, names, [1]))
+        await eventually(lambda: _is(connection, tables, [1]))
 
 
 async def _says(caplog: pytest.LogCaptureFixture, what: str) -> bool:
@@ -114,7 +114,7 @@ async def test_a_block_whose_database_stays_away_says_what_is_lost(
 
 @pytest.mark.parametrize("how", ["falls off", "exits", "raises", "is a child of multiprocessing"])
 async def test_what_a_block_that_is_never_left_holds_is_appended_at_the_interpreters_exit(
-    how: str, dsn: str, connection: Connection, names: Tables
+    how: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     program = """
 def main():
@@ -139,8 +139,8 @@ if how == "raises":
 """.replace("HOW", repr(how))
     await run(program, dsn)
 
-    assert await values(connection, names) == list(range(100))
-    assert await ends(connection, names) == [(True, None)]
+    assert await values(connection, tables) == list(range(100))
+    assert await ends(connection, tables) == [(True, None)]
 
 
 async def test_at_the_exit_a_host_is_still_looked_up_and_what_is_lost_is_said() -> None:
@@ -165,7 +165,7 @@ async def test_a_process_in_which_nobody_appends_says_at_its_exit_what_is_lost(d
 
 
 async def test_a_prefork_server_records_in_the_blocks_that_its_children_open(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     program = """
 def opened_before():
@@ -203,9 +203,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     await run(program, dsn)
 
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert sorted(logged_values(log, "app:x")) == [1, 2, 3, 20, 30]
-    assert await ends(connection, names) == [(True, None)] * 4
+    assert await ends(connection, tables) == [(True, None)] * 4
 
 
 async def test_the_thread_imports_nothing_that_a_forked_child_would_have_by_half(dsn: str) -> None:

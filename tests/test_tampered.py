@@ -179,13 +179,13 @@ TAMPERINGS = {
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 async def test_what_was_changed_is_named_and_ends_no_command_in_a_traceback(
-    name: str, damaged: str, names: Tables
+    name: str, damaged: str, tables: Tables
 ) -> None:
     tampering = TAMPERINGS[name]
     async with await AsyncConnection.connect(damaged, autocommit=True) as connection:
         await connection.execute("SET session_replication_role = replica")
         for change in tampering.changes:
-            await fetch(connection, change, names)
+            await fetch(connection, change, tables)
 
     said = {name: await anyio.to_thread.run_sync(said_by, damaged, command) for name, command in COMMANDS.items()}
     async with asking(damaged) as client:

@@ -80,18 +80,18 @@ async def target(server: Server, template: str, dsn: str) -> AsyncIterator[tuple
         yield made
 
 
-async def some_log(connection: Connection, names: Tables, *, batches: int = 6, seed: int = 1) -> None:
+async def some_log(connection: Connection, tables: Tables, *, batches: int = 6, seed: int = 1) -> None:
     """Batches of facts of every kind from three workers, folded; and one of an application's own producer."""
     chance = random.Random(seed)
-    writers = [LogWriter(connection, names, f"w{number}") for number in range(3)]
+    writers = [LogWriter(connection, tables, f"w{number}") for number in range(3)]
     for number in range(batches):
         jobs, runs = some_facts(chance, 20)
         await writers[number % 3].append(jobs=jobs, runs=runs)
-        await order(connection, names)
+        await order(connection, tables)
     async with short_transaction(connection) as cursor:
-        batch_id = LogWriter(connection, names).next_id()
-        await append(cursor, names, batch_id, encode((), [a_run()]), worker="app", closes=True)
-    await order_and_fold(connection, names)
+        batch_id = LogWriter(connection, tables).next_id()
+        await append(cursor, tables, batch_id, encode((), [a_run()]), worker="app", closes=True)
+    await order_and_fold(connection, tables)
 
 
 async def exported(dsn: str, path: Path, **options: object) -> Exported:
@@ -109,7 +109,7 @@ async def folded(dsn: str) -> None:
         assert not (await fold_all(chancy)).reason
 
 
-async def numbers(connection: Connection, names: Tables, since: dict[str, int] | None = None) -> dict[str, list[str]]:
+async def numbers(connection: Connection, tables: Tables, since: dict[str, int] | None = None) -> dict[str, list[str]]:
     """Every row of the live version, by names instead of numbers and as text, which tells 1.0 from 1.00."""
     return {
         resolution: [
@@ -121,7 +121,7 @@ async def numbers(connection: Connection, names: Tables, since: dict[str, int] |
                 f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series LEFT JOIN {{workers}} w"
                 " ON w.id = r.worker WHERE version = (SELECT live FROM {head}) AND bucket >= %(horizon)s"
                 " ORDER BY key, kind, unit, name NULLS FIRST, bucket",
-                names,
+                tables,
                 horizon=(since or {}).get(resolution, 0),
             )
         ]
@@ -129,10 +129,10 @@ async def numbers(connection: Connection, names: Tables, since: dict[str, int] |
     }
 
 
-async def horizons(connection: Connection, names: Tables) -> dict[str, int]:
+async def horizons(connection: Connection, tables: Tables) -> dict[str, int]:
     """From where on the live version keeps its points."""
     async with short_transaction(connection) as cursor:
-        return (await live_version(cursor, names)).horizons
+        return (await live_version(cursor, tables)).horizons
 
 
 async def shown(chancy: Chancy, metrics: Metrics) -> dict[str, object]:
@@ -141,15 +141,15 @@ async def shown(chancy: Chancy, metrics: Metrics) -> dict[str, object]:
     return {key: (metric.metric_type, metric.values_1day, metric.values_1hour) for key, metric in found.items()}
 
 
-async def assert_same_log(names: Tables, source: Connection, target: Connection) -> None:
+async def assert_same_log(tables: Tables, source: Connection, target: Connection) -> None:
     for query in (LOG, ORDER, HEAD):
-        assert await fetch(source, query, names) == await fetch(target, query, names)
+        assert await fetch(source, query, tables) == await fetch(target, query, tables)
 
 
 async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_numbers(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     path = tmp_path / "log.export"
 
     out = await exported(dsn, path)
@@ -159,10 +159,10 @@ async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_nu
     assert (out.places, out.batches, out.events, out.lost) == (7, 7, back.events, 0)
     assert (back.since, back.position, back.batches) == (0, 7, 7)
     assert out.size_bytes == path.stat().st_size
-    await assert_same_log(names, connection, target[1])
-    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
-    there = await numbers(target[1], names)
-    assert there == await numbers(connection, names)
+    await assert_same_log(tables, connection, target[1])
+    assert await fetch(connection, PRODUCERS, tables) == await fetch(target[1], PRODUCERS, tables)
+    there = await numbers(target[1], tables)
+    assert there == await numbers(connection, tables)
     assert all(there.values())
     async with an_app(target[0]) as (chancy, _):
         assert (await check(chancy, seals=[out.seal])).found == 0
@@ -171,9 +171,9 @@ async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_nu
 
 
 async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=12)
+    await make_history(connection, tables, batches=12)
     path = tmp_path / "log.export"
 
     out = await exported(dsn, path)
@@ -181,24 +181,24 @@ async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
     await folded(target[0])
 
     assert (out.places, out.batches, back.batches) == (24, 12, 12)
-    await assert_same_log(names, connection, target[1])
-    source = await numbers(connection, names)
-    assert await numbers(target[1], names) == source
+    await assert_same_log(tables, connection, target[1])
+    source = await numbers(connection, tables)
+    assert await numbers(target[1], tables) == source
     async with an_app(target[0]) as (chancy, _):
         again = await rebuild(chancy)
         assert (again.swapped, again.differences) == (True, [])
         found = await check(chancy, seals=[out.seal])
         assert (found.found, found.carried, found.batches) == (0, 12, 12)
         assert (await verify(chancy)).drift == 0
-    kept = await numbers(target[1], names)
-    assert kept == await numbers(connection, names, await horizons(target[1], names))
+    kept = await numbers(target[1], tables)
+    assert kept == await numbers(connection, tables, await horizons(target[1], tables))
     assert all(kept.values())
 
 
 async def test_an_import_of_an_import_is_the_same_file(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=4)
+    await make_history(connection, tables, batches=4)
 
     first = await exported(dsn, tmp_path / "first")
     await imported(target[0], tmp_path / "first")
@@ -208,9 +208,9 @@ async def test_an_import_of_an_import_is_the_same_file(
 
 
 async def test_who_reads_the_cache_meanwhile_sees_the_opening_too(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=4)
+    await make_history(connection, tables, batches=4)
     await exported(dsn, tmp_path / "log")
 
     async with an_app(target[0]) as (chancy, metrics), an_app(dsn) as (other, theirs):
@@ -225,17 +225,17 @@ async def test_who_reads_the_cache_meanwhile_sees_the_opening_too(
 
 
 async def test_one_day_is_a_log_of_its_own(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     today = datetime.now(UTC).date()
     yesterday, before = today - timedelta(days=1), today - timedelta(days=2)
-    await make_days(connection, names, today=before, ahead=1)
-    writer = LogWriter(connection, names)
+    await make_days(connection, tables, today=before, ahead=1)
+    writer = LogWriter(connection, tables)
     for day in (before, before, yesterday, before, yesterday):  # one came late
         await writer.append(runs=[a_run("app:n", [1.5], at_us=now_us())], day=day)
-        await order(connection, names)
+        await order(connection, tables)
     await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     out = await exported(dsn, tmp_path / "day", day=yesterday)
     await imported(target[0], tmp_path / "day")
@@ -243,21 +243,21 @@ async def test_one_day_is_a_log_of_its_own(
 
     assert (out.places, out.batches, out.seal.position) == (4, 2, 5)
     places = "SELECT position, chain FROM {ledger} WHERE position BETWEEN 2 AND 5 ORDER BY 1"
-    assert await fetch(target[1], places.replace("WHERE position BETWEEN 2 AND 5 ", ""), names) == await fetch(
-        connection, places, names
+    assert await fetch(target[1], places.replace("WHERE position BETWEEN 2 AND 5 ", ""), tables) == await fetch(
+        connection, places, tables
     )
     of_day = LOG.replace("ORDER", f"WHERE day = '{yesterday}' ORDER")
-    assert await fetch(target[1], LOG, names) == await fetch(connection, of_day, names)
-    assert await total(target[1], names, "app:n") == [3] * 4
+    assert await fetch(target[1], LOG, tables) == await fetch(connection, of_day, tables)
+    assert await total(target[1], tables, "app:n") == [3] * 4
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy)
         assert (found.findings, found.first, found.batches, found.carried) == ([], 2, 2, 2)
 
 
 async def test_a_day_that_is_not_there_is_refused(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=1)
+    await make_history(connection, tables, batches=1)
     gone = datetime.now(UTC).date() - timedelta(days=3)
 
     with pytest.raises(MetricsLogError, match="the log has no day 2001-01-01"):
@@ -268,12 +268,12 @@ async def test_a_day_that_is_not_there_is_refused(
 
 
 async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = datetime.now(UTC).date() - timedelta(days=3)
-    await make_days(connection, names, today=old, ahead=0)
-    await LogWriter(connection, names).append(runs=[a_run()], day=old)
-    await some_log(connection, names)
+    await make_days(connection, tables, today=old, ahead=0)
+    await LogWriter(connection, tables).append(runs=[a_run()], day=old)
+    await some_log(connection, tables)
     began = 0
     snapshot = export_log_module.Export.write_log
 
@@ -286,7 +286,7 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
 
     async def put_places(export: export_log_module.Export, *arguments: object) -> None:
         if began == 1:
-            [gone] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            [gone] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert gone.state == "gone", gone.blocker
         await opened(export, *arguments)  # type: ignore[arg-type]
 
@@ -300,12 +300,12 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
 
 
 async def test_an_export_never_writes_over_a_file_and_leaves_none_that_is_not_complete(
-    dsn: str, connection: Connection, names: Tables, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     path = tmp_path / "log"
     path.write_text("mine")
-    await damage(connection, names, "UPDATE {head} SET chain = sha256(chain)")
+    await damage(connection, tables, "UPDATE {head} SET chain = sha256(chain)")
 
     with pytest.raises(MetricsLogError, match="is there already"):
         await exported(dsn, path)
@@ -317,42 +317,42 @@ async def test_an_export_never_writes_over_a_file_and_leaves_none_that_is_not_co
 
 
 async def test_a_log_of_its_own_is_never_mixed_with_another(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
-    await some_log(target[1], names, batches=1)
+    await some_log(target[1], tables, batches=1)
 
     with pytest.raises(ImportRefused, match="has 2 positions of its own"):
         await imported(target[0], tmp_path / "log")
 
-    assert not await importing(target[1], names)
+    assert not await importing(target[1], tables)
 
 
 async def test_an_import_that_is_there_already_is_done_at_once(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     await imported(target[0], tmp_path / "log")
 
     again = await imported(target[0], tmp_path / "log")
 
     assert (again.since, again.position, again.batches) == (7, 7, 0)
-    await assert_same_log(names, connection, target[1])
+    await assert_same_log(tables, connection, target[1])
 
 
 async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     target: tuple[str, Connection],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
-    writer = LogWriter(target[1], names)
+    writer = LogWriter(target[1], tables)
     refused = 0
     take_piece = Import._take_piece
 
@@ -360,7 +360,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
         nonlocal refused
         await writer.append(runs=[a_run("app:own")])
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="an import into the metrics log has not"):
-            await sequence(target[1], names)
+            await sequence(target[1], tables)
         refused += 1
         await take_piece(run, piece)
 
@@ -371,24 +371,24 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     await folded(target[0])
 
     assert refused == 4
-    assert await fetch(target[1], "SELECT count(*) FROM {pending}", names) == [(0,)]
+    assert await fetch(target[1], "SELECT count(*) FROM {pending}", tables) == [(0,)]
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy)
     assert (found.found, found.position) == (0, 7 + 4)
 
 
-async def importing(connection: Connection, names: Tables) -> bool:
+async def importing(connection: Connection, tables: Tables) -> bool:
     async with short_transaction(connection) as cursor:
-        return await is_importing(cursor, names)
+        return await is_importing(cursor, tables)
 
 
 async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await damage(
         connection,
-        names,
+        tables,
         "DELETE FROM {log} WHERE (producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 3)",
     )
 
@@ -422,12 +422,12 @@ class Stopped(Exception):
 
 
 async def test_a_stopped_import_goes_on_with_its_own_file_only(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], server: Server, tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], server: Server, tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     async with another(server, f"other_{target[1].info.dbname}") as (other, theirs):
-        await some_log(theirs, names, seed=2)
+        await some_log(theirs, tables, seed=2)
         await exported(other, tmp_path / "other")
     await stopped_after(target[0], tmp_path / "log", 2)
     ended = Seal(0, b"", datetime.now(UTC))
@@ -441,43 +441,43 @@ async def test_a_stopped_import_goes_on_with_its_own_file_only(
     assert (half.found, half.position) == (0, 4)
     assert half.notes == ["an import has not ended: what it has brought so far was checked"]
     assert (back.since, back.position, back.batches) == (4, 7, 3)
-    await assert_same_log(names, connection, target[1])
-    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
+    await assert_same_log(tables, connection, target[1])
+    assert await fetch(connection, PRODUCERS, tables) == await fetch(target[1], PRODUCERS, tables)
 
 
 async def test_a_longer_export_of_the_same_log_goes_on_too(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     await stopped_after(target[0], tmp_path / "log", 1)
-    await some_log(connection, names, seed=2)
+    await some_log(connection, tables, seed=2)
     await exported(dsn, tmp_path / "longer")
 
     back = await imported(target[0], tmp_path / "longer")
 
     assert (back.since, back.position) == (2, 14)
-    await assert_same_log(names, connection, target[1])
-    assert await fetch(connection, PRODUCERS, names) == await fetch(target[1], PRODUCERS, names)
+    await assert_same_log(tables, connection, target[1])
+    assert await fetch(connection, PRODUCERS, tables) == await fetch(target[1], PRODUCERS, tables)
 
 
 async def test_no_day_goes_while_an_import_has_not_ended(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     old = datetime.now(UTC).date() - timedelta(days=40)
-    await make_days(connection, names, today=old, ahead=0)
-    writer = LogWriter(connection, names)
+    await make_days(connection, tables, today=old, ahead=0)
+    writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run()], day=old)
-        await order(connection, names)
-    await order_and_fold(connection, names)
+        await order(connection, tables)
+    await order_and_fold(connection, tables)
     await exported(dsn, tmp_path / "log")
     await stopped_after(target[0], tmp_path / "log", 1)
 
-    [kept] = await prune(target[1], names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [kept] = await prune(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
-    [gone] = await prune(target[1], names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [gone] = await prune(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
 
     assert (kept.day, kept.state) == (old, "attached")
     assert kept.blocker.startswith("an import has not ended")
@@ -485,9 +485,9 @@ async def test_no_day_goes_while_an_import_has_not_ended(
 
 
 async def test_the_commands_take_a_log_from_one_database_to_another(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     path = tmp_path / "log"
 
     out = run(dsn, "audit", "export", str(path))
@@ -506,9 +506,9 @@ async def test_the_commands_take_a_log_from_one_database_to_another(
 
 
 async def test_an_export_to_stdout_is_the_file(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     path = tmp_path / "log"
 
     command = [
@@ -529,7 +529,7 @@ async def test_an_export_to_stdout_is_the_file(
     assert done.returncode == 0, done.stderr
     assert b"chancy-metrics-seal 1 position=7" in done.stderr
     await imported(target[0], path)
-    await assert_same_log(names, connection, target[1])
+    await assert_same_log(tables, connection, target[1])
 
 
 async def test_an_empty_log_can_be_taken_elsewhere(dsn: str, target: tuple[str, Connection], tmp_path: Path) -> None:
@@ -540,18 +540,18 @@ async def test_an_empty_log_can_be_taken_elsewhere(dsn: str, target: tuple[str, 
 
 
 async def test_where_the_ledgers_beginning_was_cleaned_up_the_copy_begins_there_too(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await pruned_history(connection, names)
+    await pruned_history(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
-        await Maintenance(metrics.options).clean(connection, names)
+        await Maintenance(metrics.options).clean(connection, tables)
 
     out = await exported(dsn, tmp_path / "log")
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
 
     assert (out.places, out.batches) == (5, 4)
-    await assert_same_log(names, connection, target[1])
+    await assert_same_log(tables, connection, target[1])
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy, seals=[out.seal])
         assert (found.found, found.first, found.seals) == (0, 4, 1)
@@ -559,55 +559,55 @@ async def test_where_the_ledgers_beginning_was_cleaned_up_the_copy_begins_there_
 
 
 async def test_days_of_the_target_that_left_the_log_at_the_source_go_there_too(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=2)
+    await make_history(connection, tables, batches=2)
     gone = datetime.now(UTC).date() - timedelta(days=3)
     await exported(dsn, tmp_path / "log")
-    await make_days(target[1], names, today=gone, ahead=0)
+    await make_days(target[1], tables, today=gone, ahead=0)
 
     await imported(target[0], tmp_path / "log")
 
-    assert await fetch(target[1], f"SELECT state FROM {{days}} WHERE day = '{gone}'", names) == [("gone",)]
-    assert await fetch(target[1], f"SELECT to_regclass('{names.partition_name(gone)}')", names) == [(None,)]
+    assert await fetch(target[1], f"SELECT state FROM {{days}} WHERE day = '{gone}'", tables) == [("gone",)]
+    assert await fetch(target[1], f"SELECT to_regclass('{tables.partition_name(gone)}')", tables) == [(None,)]
 
 
 async def test_a_target_with_batches_of_a_day_that_left_the_log_is_refused(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=2)
+    await make_history(connection, tables, batches=2)
     gone = datetime.now(UTC).date() - timedelta(days=3)
     await exported(dsn, tmp_path / "log")
-    await make_days(target[1], names, today=gone, ahead=0)
-    await LogWriter(target[1], names).append(runs=[a_run()], day=gone)
+    await make_days(target[1], tables, today=gone, ahead=0)
+    await LogWriter(target[1], tables).append(runs=[a_run()], day=gone)
 
     with pytest.raises(ImportRefused, match=f"this database has batches of {gone}"):
         await imported(target[0], tmp_path / "log")
-    assert not await importing(target[1], names)
+    assert not await importing(target[1], tables)
 
 
 async def test_every_version_that_is_there_begins_with_the_opening(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await make_history(connection, names, batches=4)
+    await make_history(connection, tables, batches=4)
     await exported(dsn, tmp_path / "log")
     async with an_app(target[0]) as (chancy, _):
         await rebuild(chancy)  # of nothing, so that two versions are there
         await import_log(chancy, tmp_path / "log")
         await fold_all(chancy)
-        kept = await horizons(target[1], names)
-        newer = await numbers(target[1], names, kept)
+        kept = await horizons(target[1], tables)
+        newer = await numbers(target[1], tables, kept)
         await undo(chancy)
 
-    assert await numbers(target[1], names, kept) == newer
-    assert await numbers(connection, names, kept) == newer
+    assert await numbers(target[1], tables, kept) == newer
+    assert await numbers(connection, tables, kept) == newer
     assert all(newer.values())
 
 
 async def test_two_imports_at_once_bring_one_log(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
     await stopped_after(target[0], tmp_path / "log", 1)
 
@@ -615,25 +615,25 @@ async def test_two_imports_at_once_bring_one_log(
     await imported(target[0], tmp_path / "log")
 
     assert all(isinstance(one, Imported | MetricsLogError) for one in ended), ended
-    assert not await importing(target[1], names)
-    await assert_same_log(names, connection, target[1])
+    assert not await importing(target[1], tables)
+    await assert_same_log(tables, connection, target[1])
 
 
 async def test_an_import_that_gets_no_lock_says_so_and_goes_on_later(
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     target: tuple[str, Connection],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chancy_metrics.plugin.transfer.import_log.PATIENCE_S", 0)
-    await some_log(connection, names)
+    await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
 
     async with target[1].transaction():
-        await fetch(target[1], "SELECT count(*) FROM {versions} v WHERE version = 1", names)
-        await target[1].execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names.ledger))
+        await fetch(target[1], "SELECT count(*) FROM {versions} v WHERE version = 1", tables)
+        await target[1].execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(tables.ledger))
         with pytest.raises(MetricsLogError, match="a transaction has held a lock that the import needs for 0 s"):
             await imported(target[0], tmp_path / "log")
 
@@ -647,12 +647,12 @@ async def test_a_day_without_batches_is_an_empty_file(dsn: str, tmp_path: Path) 
 
 
 async def test_what_nobody_can_read_travels_and_is_a_dead_letter_there_too(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     good = encode((), [a_run("app:n", at_us=now_us())])
     for batch in (good, good._replace(payload=b"garbage", sha256=sha256(b"garbage").digest()), good):
-        await LogWriter(connection, names).append(batch=batch)
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(batch=batch)
+    await order_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         await discard(chancy, 2, why="garbage", by="me")
 
@@ -661,16 +661,16 @@ async def test_what_nobody_can_read_travels_and_is_a_dead_letter_there_too(
     await folded(target[0])
 
     letters = "SELECT position, discarded_at IS NULL FROM {dead_letters}"
-    assert await fetch(connection, letters, names) == [(2, False)]
-    assert await fetch(target[1], letters, names) == [(2, True)]
-    assert await total(target[1], names, "app:n") == [2] * 4
-    await assert_same_log(names, connection, target[1])
+    assert await fetch(connection, letters, tables) == [(2, False)]
+    assert await fetch(target[1], letters, tables) == [(2, True)]
+    assert await total(target[1], tables, "app:n") == [2] * 4
+    await assert_same_log(tables, connection, target[1])
 
 
 async def test_progress_is_told_up_to_the_end(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
-    await some_log(connection, names)
+    await some_log(connection, tables)
     out: list[LedgerProgress] = []
     back: list[LedgerProgress] = []
 

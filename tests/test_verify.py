@@ -55,9 +55,9 @@ MINUTE_US = 60_000_000
 NOON = EPOCH + timedelta(microseconds=NOON_US)
 
 
-async def a_history(connection: Connection, names: Tables) -> None:
+async def a_history(connection: Connection, tables: Tables) -> None:
     """Three folds of two workers: jobs, counters, gauges and histograms in several minutes of two hours."""
-    writers = [LogWriter(connection, names, worker) for worker in ("w1", "w2")]
+    writers = [LogWriter(connection, tables, worker) for worker in ("w1", "w2")]
     for fold in range(3):
         for place, writer in enumerate(writers):
             at_us = NOON_US + (fold * 30 + place) * MINUTE_US
@@ -69,7 +69,7 @@ async def a_history(connection: Connection, names: Tables) -> None:
                     a_run("app:took", [0.1, 0.7, 5.0], kind="histogram", unit="s", at_us=at_us),
                 ],
             )
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
 
 async def verified(dsn: str, **arguments: object) -> Verified:
@@ -81,21 +81,21 @@ def checks(found: Verified) -> set[str]:
     return {finding.check for finding in found.findings}
 
 
-async def test_what_is_right_is_right(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_history(connection, names)
+async def test_what_is_right_is_right(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_history(connection, tables)
 
     found = await verified(dsn)
 
     assert (found.drift, found.differences, found.findings) == (0, [], [])
     assert (found.version, found.position, found.events, found.spans) == (1, 6, 54, 1)
-    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", names))[0][0] for name in RESOLUTIONS]
+    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", tables))[0][0] for name in RESOLUTIONS]
     assert found.points == sum(counted) > 100
 
 
 async def test_nothing_is_folded_in_a_transaction(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
     idle: list[int] = []
     add_batches = Accumulator.add_batches
 
@@ -114,9 +114,9 @@ async def test_nothing_is_folded_in_a_transaction(
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 async def test_rows_without_a_name_are_found_by_joins_however_many_names_there_are(
-    connection: Connection, names: Tables, resolution: str
+    connection: Connection, tables: Tables, resolution: str
 ) -> None:
-    query = sql.SQL("EXPLAIN ") + odd_points(names, resolution)
+    query = sql.SQL("EXPLAIN ") + odd_points(tables, resolution)
 
     plan = "\n".join(line for (line,) in await (await connection.execute(query, {"shown": 1})).fetchall())
 
@@ -124,7 +124,7 @@ async def test_rows_without_a_name_are_found_by_joins_however_many_names_there_a
 
 
 async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     for arguments in ({}, {"budget_s": 60}, {"since": NOON, "until": NOON + timedelta(days=1), "budget_s": 60}):
         found = await verified(dsn, **arguments)
@@ -137,7 +137,7 @@ async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
     assert status.verified is not None
     assert (status.verified.points, status.verified.share.whole, status.verified.log_at) == (0, 0, None)
     assert any("never compared with the log" in sentence for sentence in status.not_looked_at)
-    assert await fetch(connection, "SELECT 1 FROM {log}", names) == []  # no drift is recorded
+    assert await fetch(connection, "SELECT 1 FROM {log}", tables) == []  # no drift is recorded
 
 
 runs = st.lists(
@@ -160,16 +160,16 @@ pieces = st.lists(
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=pieces, hours=st.tuples(st.integers(-30, 30), st.integers(1, 60)))
 async def test_whatever_the_history_nothing_false_is_found(
-    dsn: str, names: Tables, pieces: list[tuple[list[object], str, str]], hours: tuple[int, int]
+    dsn: str, tables: Tables, pieces: list[tuple[list[object], str, str]], hours: tuple[int, int]
 ) -> None:
     async with connections(dsn, 1) as (connection,), an_app(dsn) as (chancy, _):
-        writers = {worker: LogWriter(connection, names, worker) for worker in ("w1", "w2")}
+        writers = {worker: LogWriter(connection, tables, worker) for worker in ("w1", "w2")}
         for made, worker, then in pieces:
             await writers[worker].append(jobs=[a_row(NOON_US)] * len(made), runs=made)  # type: ignore[arg-type]
             if then in ("order", "both"):
-                await sequence(connection, names, limit=2)
+                await sequence(connection, tables, limit=2)
             if then in ("fold", "both"):
-                await advance(connection, names, folder="test")
+                await advance(connection, tables, folder="test")
         since = NOON + timedelta(hours=hours[0])
 
         for arguments in ({}, {"since": since, "until": since + timedelta(hours=hours[1], minutes=7)}):
@@ -194,10 +194,10 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("change", "expected"), DAMAGES)
 async def test_a_changed_rollup_is_a_difference_and_found_by_every_other_check_that_sees_it(
-    dsn: str, connection: Connection, names: Tables, change: str, expected: set[str]
+    dsn: str, connection: Connection, tables: Tables, change: str, expected: set[str]
 ) -> None:
-    await a_history(connection, names)
-    await fetch(connection, change, names)
+    await a_history(connection, tables)
+    await fetch(connection, change, tables)
 
     found = await verified(dsn)
 
@@ -205,13 +205,13 @@ async def test_a_changed_rollup_is_a_difference_and_found_by_every_other_check_t
     assert checks(found) == expected
 
 
-async def test_a_difference_says_where_and_what(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_history(connection, names)
+async def test_a_difference_says_where_and_what(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_history(connection, tables)
     await fetch(
         connection,
         "UPDATE {r1min} r SET count = 17 FROM {series} s"
         " WHERE s.id = r.series AND s.key = 'app:n' AND worker = 0 AND bucket = %(bucket)s",
-        names,
+        tables,
         bucket=NOON_US // 1_000_000,
     )
 
@@ -222,11 +222,11 @@ async def test_a_difference_says_where_and_what(dsn: str, connection: Connection
 
 
 async def test_many_differences_are_counted_and_the_first_spelled_out(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
     changed = [
-        len(await fetch(connection, f"UPDATE {{r{name}}} SET count = 99 RETURNING 1", names)) for name in RESOLUTIONS
+        len(await fetch(connection, f"UPDATE {{r{name}}} SET count = 99 RETURNING 1", tables)) for name in RESOLUTIONS
     ]
 
     found = await verified(dsn)
@@ -237,18 +237,18 @@ async def test_many_differences_are_counted_and_the_first_spelled_out(
 
 @pytest.mark.parametrize("column", ["p50", "p95", "p99"])
 async def test_a_quantile_that_is_not_the_sketchs_is_found(
-    dsn: str, connection: Connection, names: Tables, column: str
+    dsn: str, connection: Connection, tables: Tables, column: str
 ) -> None:
-    await a_history(connection, names)
-    await fetch(connection, f"UPDATE {{r1day}} SET {column} = {column} + 1 WHERE sketch IS NOT NULL", names)
+    await a_history(connection, tables)
+    await fetch(connection, f"UPDATE {{r1day}} SET {column} = {column} + 1 WHERE sketch IS NOT NULL", tables)
 
     found = await verified(dsn)
 
     assert (found.different, checks(found)) == (0, {"quantiles", "cache"})
 
 
-async def change_ring(connection: Connection, names: Tables) -> None:
-    ((fold, points),) = await fetch(connection, "SELECT fold, points FROM {cache} ORDER BY fold DESC LIMIT 1", names)
+async def change_ring(connection: Connection, tables: Tables) -> None:
+    ((fold, points),) = await fetch(connection, "SELECT fold, points FROM {cache} ORDER BY fold DESC LIMIT 1", tables)
     levels = unpack_points(points)
     hour = levels["1hour"]
     values = hour.values.copy()
@@ -257,30 +257,30 @@ async def change_ring(connection: Connection, names: Tables) -> None:
     await fetch(
         connection,
         "UPDATE {cache} SET points = %(points)s WHERE fold = %(fold)s",
-        names,
+        tables,
         points=pack_points(levels),
         fold=fold,
     )
 
 
-async def break_ring(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "UPDATE {cache} SET points = '\\xc1' WHERE fold = 1", names)
+async def break_ring(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "UPDATE {cache} SET points = '\\xc1' WHERE fold = 1", tables)
 
 
-async def forget_a_fold(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "DELETE FROM {cache} WHERE fold = 2", names)
+async def forget_a_fold(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "DELETE FROM {cache} WHERE fold = 2", tables)
 
 
-async def forget_the_last_fold(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "DELETE FROM {cache} WHERE fold = 3", names)
+async def forget_the_last_fold(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "DELETE FROM {cache} WHERE fold = 3", tables)
 
 
 @pytest.mark.parametrize("change", [change_ring, break_ring, forget_a_fold, forget_the_last_fold])
 async def test_a_cache_that_is_not_the_rollups_is_found(
-    dsn: str, connection: Connection, names: Tables, change: Callable[[Connection, Tables], Awaitable[None]]
+    dsn: str, connection: Connection, tables: Tables, change: Callable[[Connection, Tables], Awaitable[None]]
 ) -> None:
-    await a_history(connection, names)
-    await change(connection, names)
+    await a_history(connection, tables)
+    await change(connection, tables)
 
     found = await verified(dsn)
 
@@ -288,12 +288,12 @@ async def test_a_cache_that_is_not_the_rollups_is_found(
 
 
 async def test_a_cache_whose_older_folds_have_older_values_is_right(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run("app:n")])
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
     assert (await verified(dsn)).drift == 0
 
@@ -320,10 +320,10 @@ SECOND = "(producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE 
     ],
 )
 async def test_damage_of_the_log_or_its_order_is_found_by_name(
-    dsn: str, connection: Connection, names: Tables, change: str, is_different: bool, expected: set[str]
+    dsn: str, connection: Connection, tables: Tables, change: str, is_different: bool, expected: set[str]
 ) -> None:
-    await a_history(connection, names)
-    await damage(connection, names, change)
+    await a_history(connection, tables)
+    await damage(connection, tables, change)
 
     found = await verified(dsn)
 
@@ -331,13 +331,13 @@ async def test_damage_of_the_log_or_its_order_is_found_by_name(
 
 
 async def test_a_row_that_never_got_a_place_is_found_and_one_that_waits_is_not(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    writer = LogWriter(connection, names)
+    await a_history(connection, tables)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n")])
     waiting = await verified(dsn)
-    await fetch(connection, "DELETE FROM {pending} WHERE producer = %(producer)s", names, producer=writer.producer)
+    await fetch(connection, "DELETE FROM {pending} WHERE producer = %(producer)s", tables, producer=writer.producer)
 
     lost = await verified(dsn)
 
@@ -346,13 +346,13 @@ async def test_a_row_that_never_got_a_place_is_found_and_one_that_waits_is_not(
     assert "has no place in the order" in str(lost.findings[0])
 
 
-async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Connection, names: Tables) -> None:
-    writer = LogWriter(connection, names)
+async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
     for _ in range(2):
         await writer.append(runs=[a_run("app:n")])
         writer.next_id()  # a sequence that never comes
     await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     found = await verified(dsn)
 
@@ -362,14 +362,14 @@ async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Con
 
 
 async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run("app:n")])
-    await order(connection, names)
-    await damage(connection, names, "DELETE FROM {log}")
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run("app:n")])
+    await order(connection, tables)
+    await damage(connection, tables, "DELETE FROM {log}")
+    await order_and_fold(connection, tables)
     before = await verified(dsn)
-    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp(), why = 'gone'", names)
+    await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp(), why = 'gone'", tables)
 
     after = await verified(dsn)
 
@@ -379,22 +379,25 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
     assert "version 1 leaves out 1 batch of 1 event, 1 of them given up" in told and "everything agrees" not in told
 
 
-async def test_what_expired_is_not_missed(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_history(connection, names)
+async def test_what_expired_is_not_missed(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_history(connection, tables)
     first = NOON_US // 1_000_000
     await fetch(
-        connection, "UPDATE {versions} SET horizon_1min = %(at)s + 1800, horizon_1hour = %(at)s + 3600", names, at=first
+        connection,
+        "UPDATE {versions} SET horizon_1min = %(at)s + 1800, horizon_1hour = %(at)s + 3600",
+        tables,
+        at=first,
     )
-    await fetch(connection, "DELETE FROM {r1min} WHERE bucket < %(at)s + 1800", names, at=first)
+    await fetch(connection, "DELETE FROM {r1min} WHERE bucket < %(at)s + 1800", tables, at=first)
 
     assert (await verified(dsn)).drift == 0
 
 
 async def test_a_window_sees_what_lies_whole_in_it_and_nothing_else(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    await fetch(connection, "UPDATE {r1min} SET count = 17 WHERE bucket = %(noon)s", names, noon=NOON_US // 1_000_000)
+    await a_history(connection, tables)
+    await fetch(connection, "UPDATE {r1min} SET count = 17 WHERE bucket = %(noon)s", tables, noon=NOON_US // 1_000_000)
     minute, second = timedelta(minutes=1), timedelta(seconds=1)
 
     whole = await verified(dsn, since=NOON, until=NOON + minute)
@@ -409,8 +412,8 @@ async def test_a_window_sees_what_lies_whole_in_it_and_nothing_else(
     assert 0 < whole.events < since.events == 54
 
 
-async def test_a_window_that_cuts_an_hour_does_not_miss_it(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_history(connection, names)
+async def test_a_window_that_cuts_an_hour_does_not_miss_it(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_history(connection, tables)
 
     found = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=40))
 
@@ -419,12 +422,12 @@ async def test_a_window_that_cuts_an_hour_does_not_miss_it(dsn: str, connection:
 
 
 async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after_the_fold(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    late = LogWriter(connection, names, "late")
+    await a_history(connection, tables)
+    late = LogWriter(connection, tables, "late")
     await late.append(runs=[a_run("app:n", at_us=NOON_US), a_run("app:n", at_us=NOON_US + 10**9)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     await late.append(runs=[a_run("app:n", at_us=NOON_US)])
 
     found = await verified(dsn, since=NOON + timedelta(minutes=10), until=NOON + timedelta(hours=1))
@@ -434,16 +437,16 @@ async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after
 
 
 async def test_a_budget_draws_one_stretch_at_least_and_goes_on_until_all_have_been_covered(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
 
     none = await verified(dsn, since=NOON - timedelta(days=2), until=NOON + timedelta(days=2), budget_s=0)
     enough = await verified(
         dsn, since=NOON - timedelta(days=2), until=NOON + timedelta(days=2), budget_s=60, chance=Random(1)
     )
 
-    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", names))[0][0] for name in RESOLUTIONS]
+    counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", tables))[0][0] for name in RESOLUTIONS]
     assert (none.spans, none.drift) == (1, 0)
     assert (enough.spans, enough.drift) == (5, 0)  # three days, as no point lies before the 10th, and an hour of two
     assert enough.points > sum(counted)
@@ -451,18 +454,18 @@ async def test_a_budget_draws_one_stretch_at_least_and_goes_on_until_all_have_be
 
 
 async def test_a_budget_for_a_window_before_the_first_point_looks_at_that(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
 
     found = await verified(dsn, since=NOON - timedelta(days=2), until=NOON - timedelta(days=1), budget_s=60)
 
     assert (found.drift, found.points, found.spans) == (0, 0, 1)
 
 
-async def test_with_time_enough_a_sample_finds_damage(dsn: str, connection: Connection, names: Tables) -> None:
-    await a_history(connection, names)
-    await fetch(connection, "UPDATE {r1day} SET count = count + 1", names)
+async def test_with_time_enough_a_sample_finds_damage(dsn: str, connection: Connection, tables: Tables) -> None:
+    await a_history(connection, tables)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1", tables)
 
     found = await verified(dsn, until=NOON + timedelta(days=1), budget_s=60, chance=Whole())
 
@@ -511,17 +514,17 @@ async def test_a_naive_moment_is_refused(dsn: str) -> None:
 
 
 async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
         never = await read_status(chancy, metrics.options)
-        await fetch(connection, MAXIMUM, names)
+        await fetch(connection, MAXIMUM, tables)
         bad = await verify(chancy)
         unhealthy = await read_status(chancy, metrics.options)
         await metrics.flush(chancy)
         drift = (await metrics.get_metrics(chancy, DRIFT.key))[DRIFT.key].values_1day[0][1]
-        await fetch(connection, MAXIMUM.replace("+ 1", "- 1"), names)
+        await fetch(connection, MAXIMUM.replace("+ 1", "- 1"), tables)
         await verify(chancy)
         healthy = await read_status(chancy, metrics.options)
 
@@ -540,12 +543,12 @@ async def status_of(dsn: str) -> Status:
 
 
 async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothing(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
     where = "WHERE bucket = %(noon)s AND worker > 0"
     noon = NOON_US // 1_000_000
-    await fetch(connection, f"UPDATE {{r1min}} SET count = count + 1 {where}", names, noon=noon)
+    await fetch(connection, f"UPDATE {{r1min}} SET count = count + 1 {where}", tables, noon=noon)
     bad = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=2))
     half_an_hour = timedelta(minutes=30)
 
@@ -554,7 +557,7 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
     nothing = await verified(dsn, since=EPOCH, until=EPOCH + timedelta(days=1))
     soon = await verified(dsn, since=datetime.now(NOON.tzinfo) - timedelta(seconds=20))
     still = await status_of(dsn)
-    await fetch(connection, f"UPDATE {{r1min}} SET count = count - 1 {where}", names, noon=noon)
+    await fetch(connection, f"UPDATE {{r1min}} SET count = count - 1 {where}", tables, noon=noon)
     mended = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=1))
     healthy = await status_of(dsn)
 
@@ -572,19 +575,19 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
     assert healthy.unhealthy == []
     told = "\n".join(verified_lines(elsewhere))
     assert "they agree" in told and f"{bad.drift} findings of earlier runs are open" in told
-    drift = await fetch(connection, "SELECT count(*) FROM {log} WHERE worker NOT IN ('w1', 'w2')", names)
+    drift = await fetch(connection, "SELECT count(*) FROM {log} WHERE worker NOT IN ('w1', 'w2')", tables)
     assert drift == [(3,)]  # of the runs that compared something
 
 
 async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_findings_along(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    await fetch(connection, "UPDATE {r1min} SET last_index = 7 WHERE last IS NOT NULL AND worker > 0", names)
-    ((chain,),) = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 2", names)
-    await damage(connection, names, "UPDATE {ledger} SET chain = '\\x00' WHERE position = 2")
+    await a_history(connection, tables)
+    await fetch(connection, "UPDATE {r1min} SET last_index = 7 WHERE last IS NOT NULL AND worker > 0", tables)
+    ((chain,),) = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 2", tables)
+    await damage(connection, tables, "UPDATE {ledger} SET chain = '\\x00' WHERE position = 2")
     bad = await verified(dsn)
-    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(end)s", names, end=NOON_US // 1_000_000 + 7_200)
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = %(end)s", tables, end=NOON_US // 1_000_000 + 7_200)
     expired = await status_of(dsn)
     seen = await verified(dsn, since=NOON, until=NOON + timedelta(hours=1))
 
@@ -598,25 +601,25 @@ async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_fi
     [note] = seen.notes
     assert note == f"{expired.verified.expired} earlier findings are closed: their buckets are not kept any more"
     assert {finding.check for finding in seen.findings} == {"chain"}
-    await damage(connection, names, "UPDATE {ledger} SET chain = %(chain)s WHERE position = 2", chain=chain)
+    await damage(connection, tables, "UPDATE {ledger} SET chain = %(chain)s WHERE position = 2", chain=chain)
     assert (await verified(dsn)).open == 0
 
 
 async def test_a_run_that_compared_nothing_closes_nothing_even_where_something_was_wrong(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
     later = NOON_US // 1_000_000 + 36_000
     await fetch(
         connection,
         "INSERT INTO {r1min} (version, worker, series, bucket, count, last_us, sum, min, max)"
         " SELECT version, worker, series, %(later)s, 1, 1, 1, 1, 1 FROM {r1min} WHERE worker = 0 LIMIT 1",
-        names,
+        tables,
         later=later,
     )
     ten_hours = timedelta(hours=10)
     bad = await verified(dsn, since=NOON + ten_hours, until=NOON + ten_hours + timedelta(minutes=5))
-    await fetch(connection, "DELETE FROM {r1min} WHERE bucket = %(later)s", names, later=later)
+    await fetch(connection, "DELETE FROM {r1min} WHERE bucket = %(later)s", tables, later=later)
 
     empty = await verified(dsn, since=NOON + ten_hours, until=NOON + ten_hours + timedelta(minutes=5))
     whole = await verified(dsn)
@@ -627,12 +630,12 @@ async def test_a_run_that_compared_nothing_closes_nothing_even_where_something_w
 
 
 async def test_a_position_is_right_again_when_a_run_that_passes_it_says_so(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    await damage(connection, names, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
+    await a_history(connection, tables)
+    await damage(connection, tables, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
     bad = await verified(dsn)
-    await damage(connection, names, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
+    await damage(connection, tables, f"UPDATE {{log}} SET closes = NOT closes WHERE {SECOND}")
 
     before = await verified(dsn, since=NOON + timedelta(minutes=30), until=NOON + timedelta(hours=1))
     after = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=5))
@@ -641,11 +644,11 @@ async def test_a_position_is_right_again_when_a_run_that_passes_it_says_so(
 
 
 async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified_by_the_run_on_another(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
-    await damage(connection, names, "UPDATE {head} SET chain = '\\x00'")
-    await fetch(connection, MAXIMUM, names)
+    await a_history(connection, tables)
+    await damage(connection, tables, "UPDATE {head} SET chain = '\\x00'")
+    await fetch(connection, MAXIMUM, tables)
     bad = await verified(dsn)
     for_years = dict.fromkeys(RESOLUTIONS, 10**8)
     metrics = Metrics(sync_interval=1, max_points_per_resolution=for_years, maximum_metric_age=10**9)
@@ -675,12 +678,12 @@ def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_command_ends_with_0_or_3_and_says_what_it_found(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await a_history(connection, names)
+    await a_history(connection, tables)
 
     right = run(dsn, "verify")
-    await fetch(connection, COUNT, names)
+    await fetch(connection, COUNT, tables)
     wrong = run(dsn, "verify", "--json")
     window = run(dsn, "verify", "--since", "2026-03-11", "--until", "1h", "--budget", "0s")
 

@@ -49,37 +49,37 @@ MINUTE_US = 60_000_000
 
 
 async def a_version(
-    connection: Connection, names: Tables, rule_set: RuleSet = BUILT_IN, *, by: str = "test", **options: bool
+    connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN, *, by: str = "test", **options: bool
 ) -> int:
-    made = await make_version(connection, names, rule_set, EVERYTHING, by=by, **options)
-    while await copy_opening(connection, names, made.version):
+    made = await make_version(connection, tables, rule_set, EVERYTHING, by=by, **options)
+    while await copy_opening(connection, tables, made.version):
         pass
     return made.version
 
 
-async def read(connection: Connection, names: Tables, version: int | None = None) -> Version:
+async def read(connection: Connection, tables: Tables, version: int | None = None) -> Version:
     async with short_transaction(connection) as cursor:
-        found = await (live_version(cursor, names) if version is None else read_version(cursor, names, version))
+        found = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
     assert found is not None
     return found
 
 
-async def filled(connection: Connection, names: Tables, rule_set: RuleSet = BUILT_IN) -> int:
+async def filled(connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN) -> int:
     """A version that stands where the live one does."""
-    version = await a_version(connection, names, rule_set)
-    target = (await read(connection, names)).position
+    version = await a_version(connection, tables, rule_set)
+    target = (await read(connection, tables)).position
     while not (
-        await advance(connection, names, folder="test", rules=rule_set, version=version, until=target)
+        await advance(connection, tables, folder="test", rules=rule_set, version=version, until=target)
     ).caught_up:
         pass
     return version
 
 
-async def compared(connection: Connection, names: Tables, old: int, new: int) -> Comparison:
+async def compared(connection: Connection, tables: Tables, old: int, new: int) -> Comparison:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        one, other = await read_version(cursor, names, old), await read_version(cursor, names, new)
+        one, other = await read_version(cursor, tables, old), await read_version(cursor, tables, new)
         assert one is not None and other is not None
-        return await compare(cursor, names, one, other)
+        return await compare(cursor, tables, one, other)
 
 
 runs = st.builds(
@@ -98,7 +98,7 @@ runs = st.builds(
 )
 async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
     dsn: str,
-    names: Tables,
+    tables: Tables,
     batches: list[tuple[list[tuple[str, str, int, list[float]]], str]],
     cuts: list[tuple[int, int]],
 ) -> None:
@@ -109,124 +109,124 @@ async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
                 a_run(f"{mine}:{name}", values, kind=kind, at_us=NOON_US + at)  # type: ignore[arg-type]
                 for kind, name, at, values in drawn
             ]
-            await LogWriter(connection, names, worker).append(jobs=[a_row(NOON_US)], runs=made)
-        await order_and_fold(connection, names)
-        live = await read(connection, names)
-        version = await a_version(connection, names)
+            await LogWriter(connection, tables, worker).append(jobs=[a_row(NOON_US)], runs=made)
+        await order_and_fold(connection, tables)
+        live = await read(connection, tables)
+        version = await a_version(connection, tables)
         for ahead, step in cuts:
-            until = min((await read(connection, names, version)).position + ahead, live.position)
-            await advance(connection, names, folder="test", version=version, until=until, step_events=step)
-        while not (await advance(connection, names, folder="test", version=version)).caught_up:
+            until = min((await read(connection, tables, version)).position + ahead, live.position)
+            await advance(connection, tables, folder="test", version=version, until=until, step_events=step)
+        while not (await advance(connection, tables, folder="test", version=version)).caught_up:
             pass
-        found = await compared(connection, names, live.version, version)
-        assert await drop_version(connection, names, version)
+        found = await compared(connection, tables, live.version, version)
+        assert await drop_version(connection, tables, version)
 
     assert found.points > 0
     assert (found.different, found.differences) == (0, [])
 
 
 async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
-    connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await LogWriter(connection, names).append(
+    await LogWriter(connection, tables).append(
         jobs=[a_row(NOON_US + hour * 3_600_000_000) for hour in range(5)], runs=[a_run(), a_run(kind="gauge")]
     )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
-        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", names)
-    await fetch(connection, "UPDATE {days} SET state = 'gone'", names)
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", tables)
+    await fetch(connection, "UPDATE {days} SET state = 'gone'", tables)
     monkeypatch.setattr(create, "COPY_ROWS", 3)
 
-    made = await make_version(connection, names, BUILT_IN, EVERYTHING, by="test")
+    made = await make_version(connection, tables, BUILT_IN, EVERYTHING, by="test")
     pieces = 0
-    while await copy_opening(connection, names, made.version):
+    while await copy_opening(connection, tables, made.version):
         pieces += 1
 
     assert pieces > 20
-    assert (await read(connection, names, made.version)).status == "filling"
-    assert (await compared(connection, names, OPENING, made.version)).different == 0
-    assert (await compared(connection, names, OPENING, made.version)).points > 60
-    done = await advance(connection, names, folder="test", version=made.version)
+    assert (await read(connection, tables, made.version)).status == "filling"
+    assert (await compared(connection, tables, OPENING, made.version)).different == 0
+    assert (await compared(connection, tables, OPENING, made.version)).points > 60
+    done = await advance(connection, tables, folder="test", version=made.version)
     assert (done.events, done.caught_up) == (0, True)  # what is in the opening is not folded again
 
 
-async def test_a_version_begins_with_nothing_below_its_horizons(connection: Connection, names: Tables) -> None:
+async def test_a_version_begins_with_nothing_below_its_horizons(connection: Connection, tables: Tables) -> None:
     hours = [NOON_US + hour * 3_600_000_000 for hour in range(30)]
-    await LogWriter(connection, names).append(jobs=[a_row(at_us) for at_us in hours], runs=[a_run("app:n")])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(jobs=[a_row(at_us) for at_us in hours], runs=[a_run("app:n")])
+    await order_and_fold(connection, tables)
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
-        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", names)
-    await fetch(connection, "UPDATE {days} SET state = 'gone'", names)
+        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", tables)
+    await fetch(connection, "UPDATE {days} SET state = 'gone'", tables)
     noon = NOON_US // 1_000_000
     kept_from = {"1min": noon + 7_200, "5min": noon + 3_600, "1hour": noon + 3_600, "1day": noon + 43_200}
 
-    made = await make_version(connection, names, BUILT_IN, kept_from, by="test")
-    while await copy_opening(connection, names, made.version):
+    made = await make_version(connection, tables, BUILT_IN, kept_from, by="test")
+    while await copy_opening(connection, tables, made.version):
         pass
 
     for resolution, horizon in kept_from.items():
         of = f"SELECT worker, series, bucket FROM {{r{resolution}}} WHERE version ="
-        kept = await fetch(connection, f"{of} 0 AND bucket >= %(at)s ORDER BY 1, 2, 3", names, at=horizon)
-        assert await fetch(connection, f"{of} {made.version} ORDER BY 1, 2, 3", names) == kept != []
-        assert await fetch(connection, f"{of} 0 AND bucket < %(at)s", names, at=horizon)
+        kept = await fetch(connection, f"{of} 0 AND bucket >= %(at)s ORDER BY 1, 2, 3", tables, at=horizon)
+        assert await fetch(connection, f"{of} {made.version} ORDER BY 1, 2, 3", tables) == kept != []
+        assert await fetch(connection, f"{of} 0 AND bucket < %(at)s", tables, at=horizon)
 
 
 async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_is_pruned(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     day = datetime.now(UTC).date() - timedelta(days=3)
-    await make_days(connection, names, today=day, ahead=0)
+    await make_days(connection, tables, today=day, ahead=0)
     kept = horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400)
-    await expire(connection, names, kept)
+    await expire(connection, tables, kept)
     for at_us in (now_us(), now_us() - 100 * 86_400_000_000):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 3, at_us=at_us)], day=day)
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 3, at_us=at_us)], day=day)
+    await order_and_fold(connection, tables)
 
     async def expired(version: int) -> int:
         query = "SELECT coalesce((counts ->> 'expired')::int, 0) FROM {versions} WHERE version = %(version)s"
-        return int((await fetch(connection, query, names, version=version))[0][0])
+        return int((await fetch(connection, query, tables, version=version))[0][0])
 
     async def made_again() -> int:
-        made = await make_version(connection, names, BUILT_IN, kept, by="test")
-        while await copy_opening(connection, names, made.version):
+        made = await make_version(connection, tables, BUILT_IN, kept, by="test")
+        while await copy_opening(connection, tables, made.version):
             pass
-        while not (await advance(connection, names, folder="test", version=made.version)).caught_up:
+        while not (await advance(connection, tables, folder="test", version=made.version)).caught_up:
             pass
         return made.version
 
     raw = await made_again()
     counted = [await expired(version) for version in (1, raw)]
-    assert await drop_version(connection, names, raw)
-    [pruned] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
+    assert await drop_version(connection, tables, raw)
+    [pruned] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
     after = await made_again()
 
     assert pruned.state == "gone" and after != raw
     assert (*counted, await expired(OPENING), await expired(after)) == (3, 3, 3, 3)
-    assert (await compared(connection, names, 1, after)).different == 0
-    assert await fetch(connection, "SELECT key FROM {series}", names) == [("app:n",)]
+    assert (await compared(connection, tables, 1, after)).different == 0
+    assert await fetch(connection, "SELECT key FROM {series}", tables) == [("app:n",)]
 
 
-async def test_a_new_version_goes_back_as_far_as_the_opening_allows(connection: Connection, names: Tables) -> None:
-    await fetch(connection, "UPDATE {versions} SET horizon_1min = 600, horizon_1day = 0 WHERE version = 0", names)
+async def test_a_new_version_goes_back_as_far_as_the_opening_allows(connection: Connection, tables: Tables) -> None:
+    await fetch(connection, "UPDATE {versions} SET horizon_1min = 600, horizon_1day = 0 WHERE version = 0", tables)
 
     made = await make_version(
-        connection, names, BUILT_IN, {"1min": 60, "5min": 300, "1hour": 0, "1day": 86_400}, by="test"
+        connection, tables, BUILT_IN, {"1min": 60, "5min": 300, "1hour": 0, "1day": 86_400}, by="test"
     )
 
     assert made.horizons == {"1min": 600, "5min": 300, "1hour": 0, "1day": 86_400}
 
 
-async def test_a_comparison_names_what_is_missing_added_and_changed(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
-    await order_and_fold(connection, names)
-    version = await filled(connection, names)
+async def test_a_comparison_names_what_is_missing_added_and_changed(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
+    await order_and_fold(connection, tables)
+    version = await filled(connection, tables)
     of = "series = (SELECT id FROM {series} WHERE key = 'app:n') AND worker"
-    await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", names)
-    await fetch(connection, f"DELETE FROM {{r5min}} WHERE version = 2 AND {of} <> 0", names)
-    await fetch(connection, f"UPDATE {{r1day}} SET sum = 5 WHERE version = 2 AND {of} = 0", names)
-    await fetch(connection, f"UPDATE {{r1hour}} SET sum = 4.00 WHERE version = 2 AND {of} = 0", names)
+    await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", tables)
+    await fetch(connection, f"DELETE FROM {{r5min}} WHERE version = 2 AND {of} <> 0", tables)
+    await fetch(connection, f"UPDATE {{r1day}} SET sum = 5 WHERE version = 2 AND {of} = 0", tables)
+    await fetch(connection, f"UPDATE {{r1hour}} SET sum = 4.00 WHERE version = 2 AND {of} = 0", tables)
 
-    found = await compared(connection, names, 1, version)
+    found = await compared(connection, tables, 1, version)
 
     assert found.different == 4
     said = [str(one) for one in found.differences]
@@ -236,130 +236,132 @@ async def test_a_comparison_names_what_is_missing_added_and_changed(connection: 
     assert said[3] == f"app:n 1day {at - 43_200} worker all: sum Decimal('4') -> Decimal('5')"
 
 
-async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, names: Tables) -> None:
-    await LogWriter(connection, names).append(jobs=[a_row(NOON_US)], runs=[a_run(kind="gauge")])
-    await order_and_fold(connection, names)
-    version = await filled(connection, names)
+async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, tables: Tables) -> None:
+    await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run(kind="gauge")])
+    await order_and_fold(connection, tables)
+    version = await filled(connection, tables)
 
     for change in ("p95 = p95 + 1", "last_index = last_index + 1", "sketch = sketch || '\\x00'::bytea"):
-        await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2 AND worker = 0", names)
-        assert (await compared(connection, names, 1, version)).different > 0
+        await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2 AND worker = 0", tables)
+        assert (await compared(connection, tables, 1, version)).different > 0
         await fetch(
             connection,
             "UPDATE {r1day} n SET p95 = o.p95, last_index = o.last_index, sketch = o.sketch FROM {r1day} o WHERE"
             " (n.version, o.version) = (2, 1) AND (n.worker, n.series, n.bucket) = (o.worker, o.series, o.bucket)",
-            names,
+            tables,
         )
-    assert (await compared(connection, names, 1, version)).different == 0
+    assert (await compared(connection, tables, 1, version)).different == 0
 
 
 async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await LogWriter(connection, names).append(runs=[a_run()])
-    await order_and_fold(connection, names)
-    before = await fetch(connection, "SELECT token FROM {cache}", names)
-    version = await filled(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await order_and_fold(connection, tables)
+    before = await fetch(connection, "SELECT token FROM {cache}", tables)
+    version = await filled(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
 
     assert old.version == 1
-    [(fold, of, token)] = await fetch(connection, "SELECT fold, version, token FROM {cache}", names)
-    assert (fold, of) == ((await read(connection, names)).folds, version)
+    [(fold, of, token)] = await fetch(connection, "SELECT fold, version, token FROM {cache}", tables)
+    assert (fold, of) == ((await read(connection, tables)).folds, version)
     assert token not in {row[0] for row in before}
 
 
 async def test_a_turn_brings_the_new_version_as_far_as_the_old_one(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    version = await filled(connection, names)
-    await LogWriter(connection, names).append(runs=[a_run()])
-    await order_and_fold(connection, names)
-    await LogWriter(connection, names).append(runs=[a_run()])
-    await order(connection, names)
+    version = await filled(connection, tables)
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await order_and_fold(connection, tables)
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await order(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
 
-    assert (await read(connection, names)).position == old.position == 1
+    assert (await read(connection, tables)).position == old.position == 1
 
 
 @pytest.mark.parametrize("status", ["dropped", "copying"])
 async def test_a_version_that_is_not_filled_does_not_become_live(
-    dsn: str, connection: Connection, names: Tables, status: str
+    dsn: str, connection: Connection, tables: Tables, status: str
 ) -> None:
-    version = await filled(connection, names)
-    await fetch(connection, f"UPDATE {{versions}} SET status = '{status}' WHERE version = 2", names)
+    version = await filled(connection, tables)
+    await fetch(connection, f"UPDATE {{versions}} SET status = '{status}' WHERE version = 2", tables)
 
     async with connections(dsn, 1) as (other,):
         with pytest.raises(VersionRefused, match=f"version 2 can't become the live one: it is {status}"):
-            await turn(other, connection, names, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+            await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
 
-    assert (await read(connection, names)).version == 1
+    assert (await read(connection, tables)).version == 1
 
 
 async def test_of_one_set_of_rules_there_is_one_unfinished_version_and_of_another_set_another(
-    connection: Connection, names: Tables
+    connection: Connection, tables: Tables
 ) -> None:
     newer = RuleSet(user=1, rules=(rules.first,))
 
-    assert await a_version(connection, names) == await a_version(connection, names) == 2
-    assert await a_version(connection, names, newer) == 3
-    await finish_version(connection, names, 2, keep_s=60)
-    assert await a_version(connection, names) == 2
-    assert await drop_version(connection, names, 2)
-    assert await a_version(connection, names) == 4
+    assert await a_version(connection, tables) == await a_version(connection, tables) == 2
+    assert await a_version(connection, tables, newer) == 3
+    await finish_version(connection, tables, 2, keep_s=60)
+    assert await a_version(connection, tables) == 2
+    assert await drop_version(connection, tables, 2)
+    assert await a_version(connection, tables) == 4
 
 
 async def test_who_fills_a_version_is_named_to_the_next_one_while_its_connection_lives(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with connections(dsn, 1) as (other,):
         await other.execute("SET application_name = 'rebuild by ann'")
-        await a_version(other, names, by="rebuild by ann")
+        await a_version(other, tables, by="rebuild by ann")
 
         with pytest.raises(AlreadyRunning, match=r"version 2 is being filled by 'rebuild by ann' since \d{4}-.* UTC"):
-            await a_version(connection, names, by="rebuild by bob")
-        assert await a_version(other, names, by="rebuild by ann") == 2
+            await a_version(connection, tables, by="rebuild by bob")
+        assert await a_version(other, tables, by="rebuild by ann") == 2
         await fetch(
-            connection, "UPDATE {versions} SET folded_at = folded_at - interval '61 s' WHERE version = 2", names
+            connection, "UPDATE {versions} SET folded_at = folded_at - interval '61 s' WHERE version = 2", tables
         )
-        assert await a_version(connection, names, by="rebuild by bob") == 2  # a pooler's connection outlives its client
+        assert (
+            await a_version(connection, tables, by="rebuild by bob") == 2
+        )  # a pooler's connection outlives its client
 
 
 async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_version(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     newer = RuleSet(user=1, rules=(rules.first,))
-    version = await filled(connection, names, newer)
+    version = await filled(connection, tables, newer)
     async with connections(dsn, 1) as (other,):
-        await turn(other, connection, names, version, newer, cause="newer", folder="test", keep_s=60)
+        await turn(other, connection, tables, version, newer, cause="newer", folder="test", keep_s=60)
 
     with pytest.raises(AlreadyRunning, match=r"version 2 has rules 2\.1 and is live already"):
-        await make_version(connection, names, newer, EVERYTHING, by="slower", again=False)
-    assert (await make_version(connection, names, newer, EVERYTHING, by="asked")).version == 3
+        await make_version(connection, tables, newer, EVERYTHING, by="slower", again=False)
+    assert (await make_version(connection, tables, newer, EVERYTHING, by="asked")).version == 3
 
 
-async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connection, tables: Tables) -> None:
     async with connections(dsn, 1) as (other,):
         await other.execute("SET application_name = 'rebuild by ann'")
-        await a_version(other, names, by="rebuild by ann")
+        await a_version(other, tables, by="rebuild by ann")
 
     async def gone() -> bool:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rebuild by ann'"
-        return await fetch(connection, query, names) == [(0,)]
+        return await fetch(connection, query, tables) == [(0,)]
 
     await eventually(gone)  # the server needs a moment to notice
-    assert await a_version(connection, names, by="rebuild by bob") == 2
+    assert await a_version(connection, tables, by="rebuild by bob") == 2
 
 
 async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
-    dsn: str, names: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(f"app:{number}") for number in range(2_000)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         [exact] = await list_versions(chancy)
         monkeypatch.setattr(listing, "_MOST_BLOCKS", 20)

@@ -116,9 +116,9 @@ def at_now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def log(connection: AsyncConnection[TupleRow], names: Tables) -> LogWriter:
+async def log(connection: AsyncConnection[TupleRow], tables: Tables) -> LogWriter:
     """A log with job updates and observations of the last four minutes, folded."""
-    writer = LogWriter(connection, names, "worker-1")
+    writer = LogWriter(connection, tables, "worker-1")
     await writer.append(
         jobs=[
             a_row(NOW_US - 3 * MINUTE_US, job_id=JOB.bytes, combo=Combo("app.mail", "mail", "retrying", 1, "OSError")),
@@ -132,7 +132,7 @@ async def log(connection: AsyncConnection[TupleRow], names: Tables) -> LogWriter
             a_run("app:took", [1.0, 3.0], kind="histogram", unit="euro", at_us=NOW_US),
         ],
     )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     return writer
 
 
@@ -376,11 +376,11 @@ async def test_the_life_of_a_job_is_each_of_its_updates(dsn: str, log: LogWriter
     assert other["updates"] == []
 
 
-async def test_marks_of_a_window_are_listed(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> None:
+async def test_marks_of_a_window_are_listed(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
     async with an_app(dsn) as (chancy, _):
         for minutes in (30, 20, 10):
             await mark(chancy, f"<b>deploy</b> {minutes}", at=NOW - timedelta(minutes=minutes))
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         found = await get(client, "marks", since=(NOW - timedelta(minutes=25)).isoformat())
         first = await get(client, "marks", limit=1)
@@ -413,13 +413,13 @@ async def walk(client: httpx.AsyncClient, path: str, field: str, **parameters: A
 
 
 async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     texts = ["b", "a", "a:b", "ä", "<b>", "x" * 1_019, "A", "12:", "%s"]
     for number, text in enumerate(texts):
         at_us = NOW_US + (number == 0)
-        await LogWriter(connection, names, f"w{text[:9]}").append(runs=[a_run(f"mark:{text}", at_us=at_us)])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables, f"w{text[:9]}").append(runs=[a_run(f"mark:{text}", at_us=at_us)])
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         marks = await walk(client, "marks", "marks", limit=2)
         keys = await walk(client, "series", "series", limit=2)
@@ -436,12 +436,12 @@ async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
 
 
 async def test_hostile_keys_come_back_as_they_are(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
-    writer = LogWriter(connection, names, worker="<b>it's</b> %s")
+    writer = LogWriter(connection, tables, worker="<b>it's</b> %s")
     for number, key in enumerate(HOSTILE):
         await writer.append(runs=[a_run(key, [float(number)], at_us=NOW_US)])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         listed = await get(client, "series", limit=1_000)
         assert sorted(one["key"] for one in listed["series"]) == sorted(HOSTILE)
@@ -470,10 +470,10 @@ async def test_hostile_keys_come_back_as_they_are(
 # -- page by page -----------------------------------------------------------------------------------------
 
 
-async def test_series_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> None:
+async def test_series_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
     keys = [f"app:{number:02}" for number in range(25)]
-    await LogWriter(connection, names).append(runs=[a_run(key, at_us=NOW_US) for key in [*keys, "apple", "other"]])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in [*keys, "apple", "other"]])
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         seen, after = [], None
         for _ in range(4):
@@ -489,10 +489,10 @@ async def test_series_come_page_by_page(dsn: str, connection: AsyncConnection[Tu
     assert [one["key"] for one in begins["series"]] == keys[20:]
 
 
-async def test_workers_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], names: Tables) -> None:
+async def test_workers_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
     for number in range(5):
-        await LogWriter(connection, names, f"w{number}").append(runs=[a_run(at_us=NOW_US)])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables, f"w{number}").append(runs=[a_run(at_us=NOW_US)])
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         first = await get(client, "workers", limit=3)
         second = await get(client, "workers", limit=3, after=first["next"])
@@ -502,14 +502,14 @@ async def test_workers_come_page_by_page(dsn: str, connection: AsyncConnection[T
 
 
 @pytest.fixture
-async def five_batches(connection: AsyncConnection[TupleRow], names: Tables) -> list[float]:
+async def five_batches(connection: AsyncConnection[TupleRow], tables: Tables) -> list[float]:
     """Five batches of seven observations, half of them of a second series; returns all values in order."""
-    writer = LogWriter(connection, names)
+    writer = LogWriter(connection, tables)
     for batch in range(5):
         values = [float(10 * batch + number) for number in range(7)]
         series = Series("app:even" if batch % 2 == 0 else "app:odd", "counter", "count")
         await writer.append(runs=[ObservationRun(series, [NOW_US] * 7, array("d", values))])
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     return [float(10 * batch + number) for batch in range(5) for number in range(7)]
 
 
@@ -530,7 +530,7 @@ async def test_events_come_page_by_page_without_gap_or_repetition(dsn: str, five
 
 
 async def test_a_tail_begins_some_batches_before_the_end_and_goes_on_past_what_does_not_match(
-    dsn: str, five_batches: list[float], connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, five_batches: list[float], connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     async with asking(dsn) as client:
         page = await get(client, "events", after="-2", key="app:even")
@@ -539,8 +539,8 @@ async def test_a_tail_begins_some_batches_before_the_end_and_goes_on_past_what_d
         nothing = await get(client, "events", after="-0", key="app:even")
         assert (nothing["events"], nothing["next"]) == ([], "5")
 
-        await LogWriter(connection, names).append(runs=[a_run("app:other"), a_run("app:even", [99.0])])
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:other"), a_run("app:even", [99.0])])
+        await order_and_fold(connection, tables)
 
         later = await get(client, "events", after=page["next"], key="app:even")
 
@@ -567,11 +567,11 @@ async def test_a_search_that_takes_too_long_says_where_to_go_on(
 
 
 async def test_series_are_found_by_any_part_of_their_key(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     keys = ["job:app.Mail:failed", "queue:mail:failed", "queue:mail:wait", "queue:ship:failed"]
-    await LogWriter(connection, names).append(runs=[a_run(key, at_us=NOW_US) for key in keys])
-    await order_and_fold(connection, names)
+    await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in keys])
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         found = {
             search: await walk(client, "series", "series", search=search, limit=1) for search in ("MAIL", "mai fa")
@@ -664,7 +664,7 @@ async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_lo
 
 
 async def test_pages_of_large_events_end_at_a_number_of_bytes(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [10, 5_000, 30, 40, 9_000, 9_000]
     rows = [
@@ -672,8 +672,8 @@ async def test_pages_of_large_events_end_at_a_number_of_bytes(
         for number, size in enumerate(sizes)
     ]
     for part in (rows[:4], rows[4:]):
-        await LogWriter(connection, names).append(jobs=part)
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(jobs=part)
+    await order_and_fold(connection, tables)
     monkeypatch.setattr(events_module, "MAX_BYTES", 6_000)
     async with asking(dsn) as client:
         pages, after, more = [], None, True
@@ -693,14 +693,14 @@ async def test_pages_of_large_events_end_at_a_number_of_bytes(
 
 
 async def test_numbers_are_finite_where_a_sum_is_past_the_largest_float(
-    dsn: str, connection: AsyncConnection[TupleRow], names: Tables
+    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
 ) -> None:
     largest = sys.float_info.max
     for sign, kind in ((1, "counter"), (-1, "histogram")):
-        await LogWriter(connection, names).append(
+        await LogWriter(connection, tables).append(
             runs=[a_run(f"app:{kind}", [sign * largest] * 3, kind=kind, at_us=NOW_US)]
         )
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
     async with asking(dsn) as client:
         for sign, kind in ((1, "counter"), (-1, "histogram")):
             points = await get(client, "points", key=f"app:{kind}", resolution="1day", range=2 * 86_400)

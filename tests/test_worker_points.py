@@ -51,13 +51,13 @@ def without_quantiles(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 async def test_a_worker_sees_its_own_points_and_an_unknown_one_none(
-    dsn: str, names: Tables, connection: Connection
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     now_us = microseconds(datetime.now(UTC))
     for worker, value in (("one", 1.0), ("two", 20.0)):
         run = a_run("app:n", [value], at_us=now_us)
-        await LogWriter(connection, names, worker).append(runs=[run])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables, worker).append(runs=[run])
+    await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, metrics):
         asked = {worker: await metrics.get_metrics(chancy, "app", worker) for worker in ("one", "two", "", "three")}

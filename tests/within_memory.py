@@ -18,7 +18,7 @@ import msgspec
 from anyio import to_thread
 from chancy import Chancy
 
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import events, job_life
 from chancy_metrics.plugin.audit.explain import explain
@@ -63,7 +63,7 @@ async def run(chancy: Chancy, metrics: Metrics, command: str) -> Any:
                 return (await export_log(chancy, Path(folder) / "log")).events
         case ["summarise"]:
             async with own_connection(chancy) as connection:
-                return await summarise(connection, tables(chancy.prefix))
+                return await summarise(connection, tables_for(chancy.prefix))
     raise ValueError(command)
 
 

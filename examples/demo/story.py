@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from rich.console import Console
 
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.marks import mark
 
 from . import jobs, proof
@@ -51,7 +51,7 @@ async def tell(options: Options, processes: Processes, console: Console) -> int:
     """Run the demo on an empty database and return its exit code."""
     async with chancy() as app, await AsyncConnection.connect(app.dsn, autocommit=True) as connection:
         with View(console) as view:
-            story = _Story(options, processes, app, connection, tables(app.prefix), view)
+            story = _Story(options, processes, app, connection, tables_for(app.prefix), view)
             await story.prepare()
             await story.work()
             await story.finish()

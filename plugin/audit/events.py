@@ -13,7 +13,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.connection import needs_schema
@@ -107,36 +107,36 @@ async def pages(
         warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
     """
     selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
-    names = tables(chancy.prefix)
-    with needs_schema(names):
+    tables = tables_for(chancy.prefix)
+    with needs_schema(tables):
         async with reading(chancy) as connection:
             if not follow:
-                async for page in read_pages(connection, names, selection):
+                async for page in read_pages(connection, tables, selection):
                     yield page
                 return
             if (selection.after, selection.since, selection.first_position) == (None, None, None):
                 async with short_transaction(connection) as cursor:
-                    selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, names)))
+                    selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, tables)))
         async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
             yield page
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     """Return what the log tells of a job, and what it can't tell any more. Decodes the few stretches it may be in."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     updates: list[Event] = []
     gaps: list[Gap] = []
     position = 0
     async with reading(chancy) as connection:
-        async for page in read_pages(connection, names, Selection(job_id=job_id)):
+        async for page in read_pages(connection, tables, Selection(job_id=job_id)):
             updates += page.events
             gaps += page.gaps
             position = page.place.position
         async with short_transaction(connection) as cursor:
-            days = await read_days(cursor, names)
-            waiting = await _waiting(cursor, names)
-            live = await live_version(cursor, names)
-            missing = await left_out_at(cursor, names, live.version, [one.position for one in updates])
+            days = await read_days(cursor, tables)
+            waiting = await _waiting(cursor, tables)
+            live = await live_version(cursor, tables)
+            missing = await left_out_at(cursor, tables, live.version, [one.position for one in updates])
     return JobLife(
         job_id,
         updates,
@@ -150,11 +150,11 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     )
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> int:
+async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     await cursor.execute(
         sql.SQL(
             "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(most)s) AS p"
-        ).format(pending=names.pending, spill=names.spill),
+        ).format(pending=tables.pending, spill=tables.spill),
         {"most": _MOST_WAITING},
     )
     row = await cursor.fetchone()

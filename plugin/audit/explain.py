@@ -19,7 +19,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.humanize import counted, is_or_are
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.completeness import Source
@@ -163,13 +163,13 @@ async def explain(
         raise MetricsLogError(f"there is no resolution {resolution!r}: take one of {', '.join(RESOLUTIONS)}")
     width = RESOLUTIONS[resolution]
     bucket = microseconds(at) // 1_000_000 // width * width
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
-            series = await _find(cursor, names, key, kind, unit)
+            series = await _find(cursor, tables, key, kind, unit)
         place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
-        made = await remake(connection, names, options_of(chancy).rules, place, most=max(most, 1))
-        marks = await _marks_near(connection, names, bucket, width)
+        made = await remake(connection, tables, options_of(chancy).rules, place, most=max(most, 1))
+        marks = await _marks_near(connection, tables, bucket, width)
     return _explained(key, place, made, marks, time.monotonic() - began)
 
 
@@ -282,14 +282,14 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-async def _marks_near(connection: AsyncConnection[TupleRow], names: Tables, bucket: int, width: int) -> list[Mark]:
+async def _marks_near(connection: AsyncConnection[TupleRow], tables: Tables, bucket: int, width: int) -> list[Mark]:
     async with short_transaction(connection) as cursor:
-        return await read_marks(cursor, names, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
+        return await read_marks(cursor, tables, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
 
 
-async def _find(cursor: AsyncCursor[TupleRow], names: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
+async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
     """Return the series that is shown under *key*."""
-    found = await _like(cursor, names, key)
+    found = await _like(cursor, tables, key)
     wanted = {
         number: series
         for number, series in found.items()
@@ -304,23 +304,23 @@ async def _find(cursor: AsyncCursor[TupleRow], names: Tables, key: str, kind: Ki
         kinds = ", ".join(f"{one.kind} in {one.unit}" for one in found.values() if one.key == key)
         asked = (kind or "points") if unit is None else f"{kind or 'points'} in {unit!r}"
         raise UnknownSeries(f"{key!r} has no {asked}: there is {kinds}")
-    raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, names, key)}")
+    raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, tables, key)}")
 
 
-async def _like(cursor: AsyncCursor[TupleRow], names: Tables, key: str) -> dict[int, Series]:
+async def _like(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> dict[int, Series]:
     """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
     pieces = key.split(":")
     keys = [":".join(pieces[: size + 1]).replace("\x00", "") for size in range(len(pieces))]
     await cursor.execute(
-        sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=names.series),
+        sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=tables.series),
         {"keys": [storable(cursor, one) for one in keys]},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 
 
-async def _near(cursor: AsyncCursor[TupleRow], names: Tables, key: str) -> str:
+async def _near(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> str:
     await cursor.execute(
-        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(most)s").format(series=names.series),
+        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(most)s").format(series=tables.series),
         {"most": _NEAR_KEYS},
     )
     near = get_close_matches(key, [row[0] for row in await cursor.fetchall()], n=3)

@@ -18,7 +18,7 @@ from chancy_metrics.events.codec import ObservationRun, encode
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH, check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction, short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.host.app import who
@@ -178,7 +178,7 @@ async def _append(
         if storable(cursor, text) != text:
             raise MetricsLogError(f"this database's encoding can't hold {text!r}: mark it in other letters")
         worker = storable(cursor, by or who())
-        appended = await append_in_transaction(cursor, tables(chancy.prefix), producer, batch, worker=worker)
+        appended = await append_in_transaction(cursor, tables_for(chancy.prefix), producer, batch, worker=worker)
     return appended.state
 
 
@@ -193,12 +193,12 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
     """
     since, until = utc(since), utc(until)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        return await read_marks(cursor, tables(chancy.prefix), since, until)
+        return await read_marks(cursor, tables_for(chancy.prefix), since, until)
 
 
 async def read_marks(
     cursor: AsyncCursor[TupleRow],
-    names: Tables,
+    tables: Tables,
     since: datetime | None = None,
     until: datetime | None = None,
     *,
@@ -215,7 +215,7 @@ async def read_marks(
                 AND worker = 0
                 AND series = s.id
             """
-        ).format(rollup=names.rollup(resolution), width=sql.Literal(width))
+        ).format(rollup=tables.rollup(resolution), width=sql.Literal(width))
         for resolution, width in RESOLUTIONS.items()
     )
     await cursor.execute(
@@ -239,7 +239,7 @@ async def read_marks(
             ORDER BY m.last_us, m.key
             LIMIT %(limit)s
             """
-        ).format(series=names.series, head=names.head, rows=rows),
+        ).format(series=tables.series, head=tables.head, rows=rows),
         {
             "prefix": PREFIX,
             "past": f"{PREFIX[:-1]};",  # ";" follows ":"

@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.progress import LedgerProgress
@@ -75,9 +75,9 @@ async def seal(chancy: Chancy) -> Seal:
     Raises:
         MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        return await read_seal(cursor, names)
+        return await read_seal(cursor, tables)
 
 
 async def check(
@@ -91,10 +91,10 @@ async def check(
     Raises:
         MetricsLogError: There is no metrics log, or a table is locked.
     """
-    names, started = tables(chancy.prefix), time.monotonic()
+    tables, started = tables_for(chancy.prefix), time.monotonic()
     found = Findings(SHOWN)
     async with reading(chancy) as connection:
-        at, until, first, waiting, importing = await _begin(connection, names)
+        at, until, first, waiting, importing = await _begin(connection, tables)
         notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
         if first > 1:
             notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
@@ -102,23 +102,23 @@ async def check(
             have, them = ("has", "it") if waiting == 1 else ("have", "them")
             unseen = f"the chain does not cover {them}, nor did this check"
             notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
-        walk = _Walk(connection, names, found, until, on_progress, started)
+        walk = _Walk(connection, tables, found, until, on_progress, started)
         await walk.run()
         async with short_transaction(connection) as cursor:
-            holding = await _check_seals(cursor, names, sorted(seals), first, found, notes)
-            days = await read_days(cursor, names)
+            holding = await _check_seals(cursor, tables, sorted(seals), first, found, notes)
+            days = await read_days(cursor, tables)
         for day in days:
             async with short_transaction(connection) as cursor:
-                await check_day(cursor, names, day, found)
+                await check_day(cursor, tables, day, found)
         async with short_transaction(connection) as cursor:
-            await check_head(cursor, names, found)
+            await check_head(cursor, tables, found)
         async with short_transaction(connection) as cursor:
-            await check_producers(cursor, names, found)
-            await check_set_aside(cursor, names, found)
-            await check_books(cursor, names, found)
-        await check_summaries(connection, names, found)
+            await check_producers(cursor, tables, found)
+            await check_set_aside(cursor, tables, found)
+            await check_books(cursor, tables, found)
+        await check_summaries(connection, tables, found)
         if why := await keep_checked(
-            connection, names, found, at=at, first=first, position=until, batches=walk.batches
+            connection, tables, found, at=at, first=first, position=until, batches=walk.batches
         ):
             notes.append(why)
     return Checked(
@@ -142,7 +142,7 @@ class _Walk:
     def __init__(
         self,
         connection: AsyncConnection[TupleRow],
-        names: Tables,
+        tables: Tables,
         found: Findings,
         until: int,
         on_progress: Callable[[LedgerProgress], None] | None,
@@ -152,7 +152,7 @@ class _Walk:
         self.batches = 0
         self.events = 0
         self._connection = connection
-        self._names = names
+        self._tables = tables
         self._page: list[list[LedgerRow]] = []
         self._found = found
         self._until = until
@@ -179,14 +179,14 @@ class _Walk:
         """Read the next piece; None at the end."""
         if not self._page:
             async with short_transaction(self._connection) as cursor:
-                page = await read_ledger(cursor, self._names, after=after, limit=PAGE, until=self._until)
+                page = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=self._until)
             self._page = list(pieces(page))
             if not page:
                 return None
         rows = self._page.pop(0)
         async with short_transaction(self._connection, index_only=True) as cursor:
             with naming(rows):
-                return rows, await read_unchecked(cursor, self._names, rows)
+                return rows, await read_unchecked(cursor, self._tables, rows)
 
     def _tell(self, position: int) -> None:
         if self._on_progress is not None:
@@ -194,7 +194,7 @@ class _Walk:
             self._on_progress(LedgerProgress(position, self._until, self.events, rate))
 
 
-async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[datetime, int, int, int, bool]:
+async def _begin(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[datetime, int, int, int, bool]:
     """Return the time, where the order ends, where the ledger begins, what waits, and whether an import goes on."""
     async with short_transaction(connection) as cursor:
         await cursor.execute(
@@ -205,17 +205,17 @@ async def _begin(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[
                         + (SELECT count(*) FROM {spill})
                 FROM {head} h
                 """
-            ).format(head=names.head, ledger=names.ledger, pending=names.pending, spill=names.spill)
+            ).format(head=tables.head, ledger=tables.ledger, pending=tables.pending, spill=tables.spill)
         )
         row = await cursor.fetchone()
         if row is None:
             raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-        return row[0].astimezone(UTC), row[1], row[2], row[3], await is_importing(cursor, names)
+        return row[0].astimezone(UTC), row[1], row[2], row[3], await is_importing(cursor, tables)
 
 
 async def _check_seals(
     cursor: AsyncCursor[TupleRow],
-    names: Tables,
+    tables: Tables,
     seals: Sequence[Seal],
     first: int,
     found: Findings,
@@ -223,11 +223,13 @@ async def _check_seals(
 ) -> int:
     """Compare the ledger with *seals*, which come by position; return how many hold."""
     await cursor.execute(
-        sql.SQL("SELECT position, chain FROM {ledger} WHERE position = ANY(%(positions)s)").format(ledger=names.ledger),
+        sql.SQL("SELECT position, chain FROM {ledger} WHERE position = ANY(%(positions)s)").format(
+            ledger=tables.ledger
+        ),
         {"positions": [one.position for one in seals]},
     )
     chains = {position: bytes(chain) for position, chain in await cursor.fetchall()}
-    await cursor.execute(sql.SQL("SELECT coalesce(max(position), 0) FROM {ledger}").format(ledger=names.ledger))
+    await cursor.execute(sql.SQL("SELECT coalesce(max(position), 0) FROM {ledger}").format(ledger=tables.ledger))
     row = await cursor.fetchone()
     last = row[0] if row else 0
     holds = 0

@@ -11,7 +11,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.projections.search.query import Selection, names_of, type_of
@@ -86,10 +86,10 @@ def _listed(names: Sequence[str]) -> str:
 
 async def _names(chancy: Chancy, field: str) -> set[str]:
     """Return names of *field*: those of the last events, and what series and workers are called."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-        end = await read_end(cursor, names)
-        found = await _stored(cursor, names, field)
+        end = await read_end(cursor, tables)
+        found = await _stored(cursor, tables, field)
     seen = 0
     async with aclosing(pages(chancy, Selection(first_position=max(1, end - _POSITIONS)))) as recent:
         async for page in recent:
@@ -106,8 +106,8 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
     return found
 
 
-async def _stored(cursor: AsyncCursor[TupleRow], names: Tables, field: str) -> set[str]:
-    table, column = (names.workers, "name") if field == "worker" else (names.series, "key")
+async def _stored(cursor: AsyncCursor[TupleRow], tables: Tables, field: str) -> set[str]:
+    table, column = (tables.workers, "name") if field == "worker" else (tables.series, "key")
     await cursor.execute(
         sql.SQL("SELECT {column} FROM {table} LIMIT %(most)s").format(column=sql.Identifier(column), table=table),
         {"most": _NAMES},

@@ -11,7 +11,7 @@ from psycopg import InterfaceError, OperationalError
 from psycopg.errors import IdleInTransactionSessionTimeout
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.projections.search.query import Selection
 from chancy_metrics.projections.search.scan import Page, check_place, read_end, read_pages
@@ -33,17 +33,17 @@ async def follow_pages(chancy: Chancy, selection: Selection, warn: Callable[[str
     Raises:
         MetricsLogError: The place to go on from is past the end of the order.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     yield Page(selection.place, [], [])  # so that who keeps places has one before there is anything
     while True:
         try:
             async with own_connection(chancy, "metrics audit") as connection:
                 while True:
                     async with short_transaction(connection) as cursor:
-                        end = await read_end(cursor, names)
+                        end = await read_end(cursor, tables)
                     check_place(selection, end)
                     if end > selection.start:
-                        async for page in read_pages(connection, names, selection, until=end):
+                        async for page in read_pages(connection, tables, selection, until=end):
                             yield page
                             selection = msgspec.structs.replace(selection, after=page.place)
                     await asyncio.sleep(POLL_S)

@@ -13,7 +13,7 @@ from psycopg import errors, sql
 
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.silent_server import ServerSilent
 from chancy_metrics.events.standby import sentence as on_standby
 from chancy_metrics.plugin.host.connection import needs_schema, own_connection
@@ -90,7 +90,7 @@ def _of_the_database(error: psycopg.Error, chancy: Chancy | None) -> str:
     if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)) and chancy:
         with suppress(psycopg.Error):
             try:
-                with needs_schema(tables(chancy.prefix)):
+                with needs_schema(tables_for(chancy.prefix)):
                     raise error
             except SchemaMissing as missing:
                 return str(missing)

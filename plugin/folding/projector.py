@@ -19,7 +19,7 @@ from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sentence
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.host.bounded_reads import LOCK_LIMIT_MS, naming_locks
 from chancy_metrics.plugin.host.connection import connect
@@ -100,19 +100,19 @@ class Projector:
 
     async def _run_once(self, within_s: float) -> Round:
         connection = await self._connected()
-        names = tables(self._chancy.prefix)
+        tables = tables_for(self._chancy.prefix)
         batches = events = 0
         now = time.monotonic()
         sweep = now - self._swept >= SWEEP_S
         if sweep:
             self._swept = now
             async with self._cursor() as cursor:
-                moment = await ask(cursor, names)
+                moment = await ask(cursor, tables)
         after = self._hint.sweep(moment) if sweep else self._hint.after
         ordered = SEQUENCE_LIMIT
         while ordered == SEQUENCE_LIMIT:
             with self._patience.waiting(connection):
-                sequenced = await sequence(connection, names, after=after, settled=self._hint.settled)
+                sequenced = await sequence(connection, tables, after=after, settled=self._hint.settled)
             after, ordered = sequenced.last_id, sequenced.batches + sequenced.set_aside
             for conflict in sequenced.conflicts:
                 self._chancy.log.warning(f"metrics: {conflict}")
@@ -131,7 +131,7 @@ class Projector:
         # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
         target = math.inf if sequenced.position is None else sequenced.position
         while True:
-            advanced = await self._advance(names)
+            advanced = await self._advance(tables)
             events += advanced.events
             if advanced.left_out:
                 self._warnings.warn("left out", f"metrics: {advanced.left_out.sentence}; see `chancy-metrics status`")
@@ -139,7 +139,7 @@ class Projector:
             if advanced.caught_up or advanced.reason or enough:
                 return Round(batches, events, advanced.position, advanced.reason)
 
-    async def _advance(self, names: Tables) -> Advanced:
+    async def _advance(self, tables: Tables) -> Advanced:
         """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
         # numpy comes with this: a process that never folds starts without it.
         from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance, set_aside
@@ -151,7 +151,7 @@ class Projector:
                 with self._patience.waiting(connection):
                     advanced = await advance(
                         connection,
-                        names,
+                        tables,
                         folder=self._folder,
                         rules=self._rules,
                         step_events=steps.events,
@@ -169,7 +169,7 @@ class Projector:
                 if await steps.try_again(error):
                     continue
                 advanced = await set_aside(
-                    await self._connected(), names, error, folder=self._folder, announce=self._announce
+                    await self._connected(), tables, error, folder=self._folder, announce=self._announce
                 )
             steps.went_well(grows=True)
             return advanced
@@ -177,12 +177,12 @@ class Projector:
     async def look(self) -> Look:
         """Ask the database whether there are numbers, or events to make the first ones of."""
         async with self._cursor() as cursor:
-            return await _look(cursor, tables(self._chancy.prefix))
+            return await _look(cursor, tables_for(self._chancy.prefix))
 
     async def somebody_folds(self, within_s: float) -> bool:
         """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
         async with self._cursor() as cursor:
-            return await _is_current(cursor, tables(self._chancy.prefix), within_s, self._hint.settled)
+            return await _is_current(cursor, tables_for(self._chancy.prefix), within_s, self._hint.settled)
 
     async def heartbeat(self) -> None:
         """Tell the other workers that somebody folds, also where there is nothing to fold."""
@@ -207,7 +207,7 @@ class Projector:
             self._connection = await connect(self._chancy, self._folder)
             with self._patience.waiting(self._connection):
                 async with short_transaction(self._connection) as cursor:
-                    self.installation = await read_installation(cursor, tables(self._chancy.prefix))
+                    self.installation = await read_installation(cursor, tables_for(self._chancy.prefix))
         return self._connection
 
 
@@ -232,7 +232,7 @@ async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules
         await projector.close()
 
 
-async def _look(cursor: AsyncCursor[TupleRow], names: Tables) -> Look:
+async def _look(cursor: AsyncCursor[TupleRow], tables: Tables) -> Look:
     await cursor.execute(
         sql.SQL(
             """
@@ -246,19 +246,19 @@ async def _look(cursor: AsyncCursor[TupleRow], names: Tables) -> Look:
             CROSS JOIN (SELECT EXISTS (SELECT 1 FROM {series})) AS s (numbers)
             """
         ).format(
-            series=names.series,
-            pending=names.pending,
-            log=names.log,
-            ledger=names.ledger,
-            head=names.head,
-            versions=names.versions,
+            series=tables.series,
+            pending=tables.pending,
+            log=tables.log,
+            ledger=tables.ledger,
+            head=tables.head,
+            versions=tables.versions,
         )
     )
     row = await cursor.fetchone()
     return Look(*row) if row else Look(False, False)
 
 
-async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: float, settled: int) -> bool:
+async def _is_current(cursor: AsyncCursor[TupleRow], tables: Tables, within_s: float, settled: int) -> bool:
     await cursor.execute(
         sql.SQL(
             """
@@ -272,7 +272,7 @@ async def _is_current(cursor: AsyncCursor[TupleRow], names: Tables, within_s: fl
             JOIN {versions} v
                 ON v.version = h.live
             """
-        ).format(head=names.head, versions=names.versions, pending=names.pending, spill=names.spill),
+        ).format(head=tables.head, versions=tables.versions, pending=tables.pending, spill=tables.spill),
         {"within": within_s, "settled": settled},
     )
     row = await cursor.fetchone()

@@ -21,7 +21,7 @@ from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
 from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.standby import NOW
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
@@ -167,7 +167,7 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
     """
     since, until = utc(since), utc(until)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        facts = await read_facts(cursor, tables(chancy.prefix), span_of(since, until))
+        facts = await read_facts(cursor, tables_for(chancy.prefix), span_of(since, until))
     return complete(facts, options_of(chancy).append_interval, since, until)
 
 
@@ -180,13 +180,13 @@ async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) 
             _recent[chancy] = now, facts  # whoever asks meanwhile takes what is known
             with anyio.move_on_after(_WAIT_S):
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
-                    facts = await read_facts(cursor, tables(chancy.prefix))
+                    facts = await read_facts(cursor, tables_for(chancy.prefix))
                 _recent[chancy] = now, facts
         if facts and facts.left_out:  # what of it concerns this window is asked for only where there is any
             with anyio.fail_after(_WAIT_S):
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
                     version, span = facts.left_out.version, span_of(since, until)
-                    found = await left_out(cursor, tables(chancy.prefix), version, span)
+                    found = await left_out(cursor, tables_for(chancy.prefix), version, span)
             facts = facts._replace(left_out=found)
         return facts and complete(facts, options_of(chancy).append_interval, since, until)
     except Exception:  # the metrics themselves are answered without a database
@@ -255,7 +255,7 @@ def _held(ends: Iterable[End]) -> dict[str, int]:
 
 async def read_facts(
     cursor: AsyncCursor[TupleRow],
-    names: Tables,
+    tables: Tables,
     span: Span = Span(),  # noqa: B008 # immutable
 ) -> Facts:
     """Ask the database once, of *span* what has dates.
@@ -276,13 +276,13 @@ async def read_facts(
                 ON v.version = h.live
             """
         ).format(
-            head=names.head,
-            versions=names.versions,
-            producers=names.producers,
-            set_aside=names.set_aside,
-            spill=names.spill,
+            head=tables.head,
+            versions=tables.versions,
+            producers=tables.producers,
+            set_aside=tables.set_aside,
+            spill=tables.spill,
             in_bounds=sql.SQL(ID_IN_BOUNDS),
-            days=names.days,
+            days=tables.days,
         ),
         {"last_day": LAST_DAY},
     )
@@ -297,8 +297,8 @@ async def read_facts(
             f"{counted(below_zero, 'producer')} with less than no holes, which is damage: they are left out here; "
             "`chancy-metrics audit check` names them"
         )
-    ended = [*await _sessions(cursor, names, unreadable), *await _without_session(cursor, names)]
-    left, waiting = await left_out(cursor, names, version, span), await count_waiting(cursor, names, position)
+    ended = [*await _sessions(cursor, tables, unreadable), *await _without_session(cursor, tables)]
+    left, waiting = await left_out(cursor, tables, version, span), await count_waiting(cursor, tables, position)
     return Facts(position, counts, left, holes, set_aside, last_gone, ended, waiting, tuple(unreadable))
 
 
@@ -311,7 +311,7 @@ def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[s
         return {}
 
 
-async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables, unreadable: list[str]) -> list[End]:
+async def _sessions(cursor: AsyncCursor[TupleRow], tables: Tables, unreadable: list[str]) -> list[End]:
     """The sessions that fell silent, ended with something unwritten, or live and hold something.
 
     A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
@@ -338,7 +338,7 @@ async def _sessions(cursor: AsyncCursor[TupleRow], names: Tables, unreadable: li
             WHERE silent
                 OR (held IS NOT NULL AND (ended OR closed IS NOT TRUE))
             """
-        ).format(sessions=names.sessions, producers=names.producers, now=NOW),
+        ).format(sessions=tables.sessions, producers=tables.producers, now=NOW),
         {"silent": SILENT_S},
     )
     return [
@@ -351,7 +351,7 @@ def _held_by(worker: str, held: str, unreadable: list[str]) -> dict[str, int]:
     return _counts(held, f"what {worker} held", unreadable, "its session writes it again, if it lives")
 
 
-async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list[End]:
+async def _without_session(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[End]:
     """The open producers whose session has no row, of workers of which no such producer has been heard for a while."""
     await cursor.execute(
         sql.SQL(
@@ -367,7 +367,7 @@ async def _without_session(cursor: AsyncCursor[TupleRow], names: Tables) -> list
             ) AS p
             WHERE heard_at < {now} - make_interval(secs => %(silent)s)
             """
-        ).format(producers=names.producers, sessions=names.sessions, now=NOW),
+        ).format(producers=tables.producers, sessions=tables.sessions, now=NOW),
         {"silent": SILENT_S},
     )
     return [End(row[0], row[1].astimezone(UTC)) for row in await cursor.fetchall()]

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.classify import in_words, may_pass
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
@@ -70,11 +70,11 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
     """
     if not why.strip():
         raise ValueError(f"why={why!r} must say why the batch at position {position} is given up")
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy, "discard") as connection:
-        tried = await _get_past(chancy, connection, names, position)
+        tried = await _get_past(chancy, connection, tables, position)
         async with short_transaction(connection) as cursor:
-            again = await _give_up(cursor, names, "position = %(value)s", position, why=why, by=by) == 0
+            again = await _give_up(cursor, tables, "position = %(value)s", position, why=why, by=by) == 0
             await cursor.execute(
                 sql.SQL(
                     """
@@ -83,13 +83,13 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
                     WHERE position = %(position)s
                     ORDER BY discarded_at DESC, version
                     """
-                ).format(dead=names.dead_letters),
+                ).format(dead=tables.dead_letters),
                 {"position": position},
             )
             rows = await cursor.fetchall()
             if not rows:
-                where = tried or await _whereabouts(cursor, names, position)
-                raise MetricsLogError(f"{where}; {await _left_out(cursor, names)}")
+                where = tried or await _whereabouts(cursor, tables, position)
+                raise MetricsLogError(f"{where}; {await _left_out(cursor, tables)}")
     _, at, said_by, reason, _ = rows[0]
     rules = {row[4] for row in rows}
     versions = sorted({row[0] for row in rows})
@@ -107,17 +107,17 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
     """
     if not why.strip():
         raise ValueError(f"why={why!r} must say why what rule {rule!r} would have made is given up")
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy, "discard") as connection, short_transaction(connection) as cursor:
-        given_up = await _give_up(cursor, names, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
+        given_up = await _give_up(cursor, tables, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
         if not given_up:
             raise MetricsLogError(
-                f"rule {rule!r} has failed on no batch that is not given up; {await _failing(cursor, names)}"
+                f"rule {rule!r} has failed on no batch that is not given up; {await _failing(cursor, tables)}"
             )
     return given_up
 
 
-async def _failing(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
+async def _failing(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
     """Say which rules have failed on batches that are not given up."""
     await cursor.execute(
         sql.SQL(
@@ -129,7 +129,7 @@ async def _failing(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
             ORDER BY rule
             LIMIT %(most)s
             """
-        ).format(dead=names.dead_letters),
+        ).format(dead=tables.dead_letters),
         {"most": _NAMED},
     )
     rules = [repr(row[0]) for row in await cursor.fetchall()]
@@ -137,7 +137,7 @@ async def _failing(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
 
 
 async def _give_up(
-    cursor: AsyncCursor[TupleRow], names: Tables, where: str, value: int | str, *, why: str, by: str
+    cursor: AsyncCursor[TupleRow], tables: Tables, where: str, value: int | str, *, why: str, by: str
 ) -> int:
     """Return of how many batches something is given up now."""
     await cursor.execute(
@@ -154,14 +154,14 @@ async def _give_up(
             )
             SELECT count(DISTINCT position) FROM given_up
             """
-        ).format(dead=names.dead_letters),
+        ).format(dead=tables.dead_letters),
         {"value": value, "by": storable(cursor, by), "why": storable(cursor, why)},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, position: int) -> str:
+async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, position: int) -> str:
     """Let each version that stands right before *position* fold it, or leave it out if that fails.
 
     Returns:
@@ -172,10 +172,10 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
     async with short_transaction(connection) as cursor:
         waiting = [
             one
-            for one in await read_versions(cursor, names)
+            for one in await read_versions(cursor, tables)
             if one.position == position - 1 and one.status in ADVANCING
         ]
-        if not waiting or (await _find(cursor, names, position)).day is None:
+        if not waiting or (await _find(cursor, tables, position)).day is None:
             return ""
     options, said = options_of(chancy), ""
     announce = announce_by(chancy, "discard")
@@ -183,7 +183,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
         try:
             done = await advance(
                 connection,
-                names,
+                tables,
                 folder="discard",
                 rules=options.rules,
                 version=one.version,
@@ -194,13 +194,13 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], names
             cause = error.__cause__ if isinstance(error, StuckAt) else error
             if not isinstance(cause, psycopg.Error) or connection.closed or may_pass(cause):
                 raise
-            await leave_out(connection, names, one.version, position, in_words(cause), folder="discard")
+            await leave_out(connection, tables, one.version, position, in_words(cause), folder="discard")
         else:
             said = done.reason or f"the batch at position {position} is folded now, into version {one.version}"
     return said
 
 
-async def _find(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> _Place:
+async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> _Place:
     await cursor.execute(
         sql.SQL(
             """
@@ -212,7 +212,7 @@ async def _find(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> 
             LEFT JOIN {days} d
                 ON d.day = o.day
             """
-        ).format(head=names.head, ledger=names.ledger, days=names.days),
+        ).format(head=tables.head, ledger=tables.ledger, days=tables.days),
         {"position": position},
     )
     row = await cursor.fetchone()
@@ -221,14 +221,14 @@ async def _find(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> 
     return _Place(*row)
 
 
-async def _whereabouts(cursor: AsyncCursor[TupleRow], names: Tables, position: int) -> str:
+async def _whereabouts(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> str:
     """Say where the batch at *position* is, which no version leaves out."""
-    place = await _find(cursor, names, position)
+    place = await _find(cursor, tables, position)
     if position < 1:
         return f"there is no position {position}: the first one is 1"
     if position > place.last:
         return f"there is no position {position} yet: the order ends at {place.last}"
-    versions = [one for one in await read_versions(cursor, names) if one.status != "dropped"]
+    versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     if place.day is None:
         if place.first is None or position < place.first:
             return f"the batch at position {position} has left the log and the ledger with its day, long ago"
@@ -248,7 +248,7 @@ def _named(what: str, versions: list[Version]) -> str:
     return f"{what} version{'s' if len(versions) > 1 else ''} {', '.join(str(one.version) for one in versions)}"
 
 
-async def _left_out(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
+async def _left_out(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
     await cursor.execute(
         sql.SQL(
             """
@@ -258,7 +258,7 @@ async def _left_out(cursor: AsyncCursor[TupleRow], names: Tables) -> str:
             ORDER BY position
             LIMIT %(most)s
             """
-        ).format(dead=names.dead_letters),
+        ).format(dead=tables.dead_letters),
         {"most": _NAMED + 1},
     )
     positions = [str(row[0]) for row in await cursor.fetchall()]

@@ -18,7 +18,7 @@ from chancy_metrics.events.ledger import set_aside_sentence
 from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
-from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.plugin.health.completeness import SILENT_S, Completeness, complete, read_facts
 from chancy_metrics.plugin.host.bounded_reads import reading
@@ -117,40 +117,40 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
         psycopg.OperationalError: The database can't be reached.
     """
     async with reading(chancy) as connection:
-        return await _read(connection, tables(chancy.prefix), options)
+        return await _read(connection, tables_for(chancy.prefix), options)
 
 
-async def _read(connection: AsyncConnection[TupleRow], names: Tables, options: Options) -> Status:
+async def _read(connection: AsyncConnection[TupleRow], tables: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        head = await _head(cursor, names)
-        pending, spilled = await _waiting(cursor, names)
-        lag = await live_lag(cursor, names)
-        task = await read_task(cursor, names, options)
-        unfinished = await read_unfinished(cursor, names)
-        withheld = await read_all_withheld(cursor, names)
+        head = await _head(cursor, tables)
+        pending, spilled = await _waiting(cursor, tables)
+        lag = await live_lag(cursor, tables)
+        task = await read_task(cursor, tables, options)
+        unfinished = await read_unfinished(cursor, tables)
+        withheld = await read_all_withheld(cursor, tables)
         due_day = await oldest_due(
             cursor,
-            names,
+            tables,
             options.rules,
             now_us=microseconds(head["now"]),
             log_retention_s=options.log_retention,
         )
-        series = await series_count(connection, names)
-        days = await attached_days(cursor, names)
-        completeness = complete(await read_facts(cursor, names), options.append_interval)
-        sizes = await _sizes(cursor, names)
-        rate = await _rate(cursor, names, head)
-        ambiguous = await _ambiguous(cursor, names)
-        fold_errors = await _fold_errors(cursor, names)
-        waited_for = await read_waited_for(cursor, names)
-        unreadable = await read_unreadable(cursor, names)
+        series = await series_count(connection, tables)
+        days = await attached_days(cursor, tables)
+        completeness = complete(await read_facts(cursor, tables), options.append_interval)
+        sizes = await _sizes(cursor, tables)
+        rate = await _rate(cursor, tables, head)
+        ambiguous = await _ambiguous(cursor, tables)
+        fold_errors = await _fold_errors(cursor, tables)
+        waited_for = await read_waited_for(cursor, tables)
+        unreadable = await read_unreadable(cursor, tables)
         hidden = ahead_of(
-            (live := await live_version(cursor, names)).horizons,
+            (live := await live_version(cursor, tables)).horizons,
             horizons(microseconds(head["now"]), options.max_points, options.maximum_metric_age),
             int(head["now"].timestamp()),
         )
-        checked = await read_last_checked(cursor, names)
-        verified = await read_last_verified(cursor, names, head["version"], now_s=int(head["now"].timestamp()))
+        checked = await read_last_checked(cursor, tables)
+        verified = await read_last_verified(cursor, tables, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
         at=_utc(head["now"]),
@@ -305,7 +305,7 @@ def _rules_note(task: Task, options: Options) -> str:
     return f"rules {label(options.rules.pair)} are newer: a worker of this app {takes}, and lets readers see it"
 
 
-async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
+async def _head(cursor: AsyncCursor[TupleRow], tables: Tables) -> DictRow:
     async with cursor.connection.cursor(row_factory=dict_row) as own:
         be_lenient(own)
         await own.execute(
@@ -318,7 +318,7 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
                 JOIN {versions} v
                     ON v.version = h.live
                 """
-            ).format(now=NOW, replayed_at=REPLAYED_AT, head=names.head, versions=names.versions)
+            ).format(now=NOW, replayed_at=REPLAYED_AT, head=tables.head, versions=tables.versions)
         )
         row = await own.fetchone()
     if row is None:
@@ -326,7 +326,7 @@ async def _head(cursor: AsyncCursor[TupleRow], names: Tables) -> DictRow:
     return row
 
 
-async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+async def _fold_errors(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
     await cursor.execute(
         sql.SQL(
             """
@@ -338,37 +338,37 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str
             ORDER BY worker, session
             LIMIT %(most)s
             """
-        ).format(sessions=names.sessions, now=NOW),
+        ).format(sessions=tables.sessions, now=NOW),
         {"silent": SILENT_S, "most": _FOLD_ERRORS},
     )
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[int, int]:
+async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int, int]:
     """How many batches wait for their position, in the log and spilled."""
     await cursor.execute(
         sql.SQL(
             """
             SELECT (SELECT count(*) FROM {pending}), (SELECT count(*) FROM {spill} WHERE {in_bounds})
             """
-        ).format(pending=names.pending, spill=names.spill, in_bounds=sql.SQL(ID_IN_BOUNDS))
+        ).format(pending=tables.pending, spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS))
     )
     row = await cursor.fetchone()
     assert row is not None
     return int(row[0]), int(row[1])
 
 
-async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> float:
+async def _rate(cursor: AsyncCursor[TupleRow], tables: Tables, head: DictRow) -> float:
     first = max(1, head["ordered"] - _RATE_POSITIONS)
     await cursor.execute(
-        sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=names.ledger),
+        sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=tables.ledger),
         {"first": first},
     )
     place = await cursor.fetchone()
-    started_us = place and await appended_us(cursor, names, *place)
+    started_us = place and await appended_us(cursor, tables, *place)
     await cursor.execute(
         sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(first)s").format(
-            ledger=names.ledger
+            ledger=tables.ledger
         ),
         {"first": first},
     )
@@ -377,23 +377,23 @@ async def _rate(cursor: AsyncCursor[TupleRow], names: Tables, head: DictRow) -> 
     return row[0] / seconds if row and seconds > 0 else 0.0
 
 
-async def _sizes(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[str, int]:
-    others = [sql.Identifier(f"{names.prefix}{table}") for table in TABLES if table != "metrics_log"]
+async def _sizes(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+    others = [sql.Identifier(f"{tables.prefix}{table}") for table in TABLES if table != "metrics_log"]
     await cursor.execute(
         """
         SELECT (SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree(%(log)s::regclass)),
             (SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(%(tables)s::text[]) AS t (name))
         """,
-        {"tables": [table.as_string(cursor) for table in others], "log": names.log.as_string(cursor)},
+        {"tables": [table.as_string(cursor) for table in others], "log": tables.log.as_string(cursor)},
     )
     row = await cursor.fetchone()
     return {"log": row[0] or 0, "rollups": row[1] or 0} if row else {"log": 0, "rollups": 0}
 
 
-async def _ambiguous(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+async def _ambiguous(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
     await cursor.execute(
         sql.SQL("SELECT key FROM {series} GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 20").format(
-            series=names.series
+            series=tables.series
         )
     )
     return [row[0] for row in await cursor.fetchall()]

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
@@ -117,16 +117,16 @@ async def verify(
     """
     since, until = utc(since), utc(until)
     options = options_of(chancy)
-    names, started = tables(chancy.prefix), time.monotonic()
+    tables, started = tables_for(chancy.prefix), time.monotonic()
     asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
     async with reading(chancy) as connection:
         at = await _now(connection)
         spans: Iterable[Span] = [asked]
         if budget_s is not None:
-            spans = await _draw(connection, names, asked, at, chance or Random())
+            spans = await _draw(connection, tables, asked, at, chance or Random())
         async with short_transaction(connection) as cursor:
-            open_positions = await read_open_positions(cursor, names)
-            live = await live_version(cursor, names)
+            open_positions = await read_open_positions(cursor, tables)
+            live = await live_version(cursor, tables)
         kept = horizons(microseconds(at), options.max_points, options.maximum_metric_age)
         hidden = ahead_of(live.horizons, kept, int(at.timestamp()))
         found = Findings(SHOWN)
@@ -137,7 +137,7 @@ async def verify(
         for span in spans:
             one = await check_span(
                 connection,
-                names,
+                tables,
                 options.rules,
                 span,
                 most=SHOWN,
@@ -149,7 +149,7 @@ async def verify(
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
-        found.add_all(await check_order(connection, names, most=SHOWN))
+        found.add_all(await check_order(connection, tables, most=SHOWN))
         points = sum(one.contrast.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(
@@ -173,7 +173,7 @@ async def verify(
             share=None,
             notes=[] if whole.source == "raw" or whole.raw_since is None else [_pruned(whole.raw_since)],
         )
-        return await _remember(chancy, connection, names, verified, _run(verified, checked, found))
+        return await _remember(chancy, connection, tables, verified, _run(verified, checked, found))
 
 
 def _pruned(raw_since: datetime) -> str:
@@ -225,11 +225,11 @@ async def _now(connection: AsyncConnection[TupleRow]) -> datetime:
 
 
 async def _draw(
-    connection: AsyncConnection[TupleRow], names: Tables, asked: Span, at: datetime, chance: Random
+    connection: AsyncConnection[TupleRow], tables: Tables, asked: Span, at: datetime, chance: Random
 ) -> Iterable[Span]:
     async with short_transaction(connection) as cursor:
-        version = await live_version(cursor, names)
-        first_s = await first_day(cursor, names, version.version)
+        version = await live_version(cursor, tables)
+        first_s = await first_day(cursor, tables, version.version)
     if first_s is None:
         return [asked]
     since_us = first_s * 1_000_000
@@ -238,12 +238,12 @@ async def _draw(
 
 
 async def _remember(
-    chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, verified: Verified, run: Run
+    chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, verified: Verified, run: Run
 ) -> Verified:
     """Keep what was looked at and what is open, for `status`, and the latter as the gauge `DRIFT`."""
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
-            kept = await keep(cursor, names, run, now_s=await database_now_us(cursor) // 1_000_000)
+            kept = await keep(cursor, tables, run, now_s=await database_now_us(cursor) // 1_000_000)
         notes = verified.notes.copy()
         if kept.expired:
             notes.append(f"{kept.expired:,} earlier findings are closed: their buckets are not kept any more")
@@ -251,7 +251,7 @@ async def _remember(
         if verified.points or verified.drift:
             async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
                 worker = worker_of(chancy)
-                await in_transaction.measure(cursor, names, DRIFT, kept.open, worker=worker)
+                await in_transaction.measure(cursor, tables, DRIFT, kept.open, worker=worker)
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
         told = f"what verify found could not be kept for `status`: {sentence(error)}"
         chancy.log.warning(told)

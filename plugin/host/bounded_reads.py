@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.log import limit_locks
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import needs_schema, own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
@@ -37,7 +37,7 @@ async def reading(
         SchemaMissing: The tables are missing or older than this code.
     """
     limit_ms = LOCK_LIMIT_MS if lock_limit_ms is None else lock_limit_ms
-    with needs_schema(tables(chancy.prefix)):
+    with needs_schema(tables_for(chancy.prefix)):
         async with naming_locks(chancy, f"for {limit_ms / 1_000:g} s"), own_connection(chancy, name) as connection:
             limit_locks(connection, limit_ms)
             yield connection
@@ -56,10 +56,10 @@ async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
     try:
         yield
     except errors.LockNotAvailable as error:
-        raise TableLocked(await _who_locks(chancy, tables(chancy.prefix), waited)) from error
+        raise TableLocked(await _who_locks(chancy, tables_for(chancy.prefix), waited)) from error
 
 
-async def _who_locks(chancy: Chancy, names: Tables, waited: str) -> str:
+async def _who_locks(chancy: Chancy, tables: Tables, waited: str) -> str:
     try:
         async with own_connection(chancy) as connection:
             cursor = await connection.execute(
@@ -77,7 +77,7 @@ async def _who_locks(chancy: Chancy, names: Tables, waited: str) -> str:
                 ORDER BY l.granted DESC, length(c.relname), a.xact_start -- the table, not its partitions
                 LIMIT 1
                 """,
-                {"ours": f"{names.prefix}metrics_", "workers": f"{names.prefix}workers"},
+                {"ours": f"{tables.prefix}metrics_", "workers": f"{tables.prefix}workers"},
             )
             row = await cursor.fetchone()
     except psycopg.Error:

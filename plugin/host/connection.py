@@ -106,7 +106,7 @@ async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleR
 
 
 @contextmanager
-def needs_schema(names: Tables) -> Iterator[None]:
+def needs_schema(tables: Tables) -> Iterator[None]:
     """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
 
     Raises:
@@ -116,12 +116,12 @@ def needs_schema(names: Tables) -> Iterator[None]:
         yield
     except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise SchemaMissing(
-            f"the metrics tables under prefix {names.prefix!r} are missing, or in no schema of this session's "
+            f"the metrics tables under prefix {tables.prefix!r} are missing, or in no schema of this session's "
             f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
         ) from error
     except errors.UndefinedColumn as error:
         raise SchemaMissing(
-            f"the metrics tables under prefix {names.prefix!r} are older than this code: run `chancy misc migrate` "
+            f"the metrics tables under prefix {tables.prefix!r} are older than this code: run `chancy misc migrate` "
             f"({error.diag.message_primary})"
         ) from error
 

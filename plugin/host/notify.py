@@ -13,7 +13,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 from psycopg.types.json import Json
 
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable_worker
 
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
@@ -45,15 +45,15 @@ def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce
                 {
                     "channel": f"{chancy.prefix}events",
                     "event": Json(event),
-                    "head": tables(chancy.prefix).head.as_string(cursor),
+                    "head": tables_for(chancy.prefix).head.as_string(cursor),
                 },
             )
 
     return announce
 
 
-async def read_installation(cursor: AsyncCursor[TupleRow], names: Tables) -> int | None:
+async def read_installation(cursor: AsyncCursor[TupleRow], tables: Tables) -> int | None:
     """What tells this installation's announcements from others'; None where there are no tables."""
-    await cursor.execute("SELECT to_regclass(%(head)s)::oid::bigint", {"head": names.head.as_string(cursor)})
+    await cursor.execute("SELECT to_regclass(%(head)s)::oid::bigint", {"head": tables.head.as_string(cursor)})
     row = await cursor.fetchone()
     return row[0] if row else None

@@ -10,7 +10,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, explain
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
@@ -106,7 +106,7 @@ async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     given.finish()
     behind = None if after is None else _mark_at(after)
     async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
-        found = await read_marks(cursor, tables(chancy.prefix), since, until, after=behind, limit=limit + 1)
+        found = await read_marks(cursor, tables_for(chancy.prefix), since, until, after=behind, limit=limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     return MarksPage(found[:limit], None if last is None else f"{microseconds(last.at)}:{last.text}")
 

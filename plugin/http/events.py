@@ -11,7 +11,7 @@ import msgspec
 from chancy import Chancy
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.http.limits import room, work
@@ -129,7 +129,7 @@ async def _place(chancy: Chancy, text: str) -> Place:
     if match is None or (match["back"] and match["index"]):
         raise WrongParameter("after", text, _PLACES)
     async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
-        end = await read_end(cursor, tables(chancy.prefix))
+        end = await read_end(cursor, tables_for(chancy.prefix))
     position = int(match["position"])
     if match["back"]:
         return Place(max(0, end - position))

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.connection import needs_schema
@@ -55,7 +55,7 @@ def _answering(answer: Answer) -> Endpoint:
     async def endpoint(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         try:
             given = Parameters(request.query_params.multi_items(), request.path_params)
-            with needs_schema(tables(chancy.prefix)):
+            with needs_schema(tables_for(chancy.prefix)):
                 async with asyncio.timeout(ANSWER_S):
                     found = await answer(chancy, given)
             return _json(found)

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
@@ -92,7 +92,7 @@ async def index_of(chancy: Chancy) -> SeriesIndex:
     copy = await reader_of(chancy).copy_soon(SOON_S)
     if copy is None:
         async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
-            names = await read_names(cursor, tables(chancy.prefix))
+            names = await read_names(cursor, tables_for(chancy.prefix))
         return await work(chancy, _index, names)
     kept = kept_since(options_of(chancy))
     at = (copy.place.fold, tuple(kept.values()))
@@ -120,7 +120,7 @@ def _index_kept(names: Names, tracks: Mapping[int, Tracks], kept: Mapping[str, i
 
 
 async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> WorkersPage:
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
@@ -132,7 +132,7 @@ async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> Work
                 ORDER BY name
                 LIMIT %(limit)s
                 """
-            ).format(workers=names.workers),
+            ).format(workers=tables.workers),
             {"after": after, "limit": limit + 1},
         )
         workers = [row[0] for row in await cursor.fetchall()]
@@ -154,7 +154,7 @@ async def metric_of(chancy: Chancy, key: str) -> Metric:
             reading(chancy) as connection,
             short_transaction(connection, isolation="REPEATABLE READ") as cursor,
         ):
-            series, tracks = await read_worker(cursor, tables(chancy.prefix), None, key)
+            series, tracks = await read_worker(cursor, tables_for(chancy.prefix), None, key)
         metric = metric_in(options_of(chancy), series, tracks, key)
     if metric is None:
         near = await work(chancy, (await index_of(chancy)).near, key)

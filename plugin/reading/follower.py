@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.events.storable import storable, storable_worker
 from chancy_metrics.plugin.host.connection import any_connection, needs_schema
@@ -196,23 +196,23 @@ class Reader:
             await self._load_or_follow()
 
     async def _load_or_follow(self) -> None:
-        names = tables(self._chancy.prefix)
+        tables = tables_for(self._chancy.prefix)
         news = None
         async with any_connection(self._chancy) as connection:
-            with needs_schema(names), self._patience.waiting(connection):
+            with needs_schema(tables), self._patience.waiting(connection):
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
                     if self._copy is not None:
-                        news = await self._follow(cursor, names, self._copy)
+                        news = await self._follow(cursor, tables, self._copy)
                     if news is None:
-                        self._copy = await _load(cursor, names)
+                        self._copy = await _load(cursor, tables)
         if news is not None and self._copy is not None:
             # In a thread, as the load: where 20,000 series change or expire at once, it takes half a second.
             self._copy.become(await to_thread.run_sync(self._copy.after, news))
 
-    async def _follow(self, cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _News | None:
+    async def _follow(self, cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> _News | None:
         """Return what brings *copy* up to date; None if nothing does. What is damaged in the ring is named."""
         try:
-            return await _follow(cursor, names, copy)
+            return await _follow(cursor, tables, copy)
         except Damaged as error:
             self._warnings.warn("ring", f"the metrics cache is loaded again from the rollups: {error}")
             return None
@@ -238,7 +238,7 @@ class Reader:
 
 
 async def read_worker(
-    cursor: AsyncCursor[TupleRow], names: Tables, worker: str | None, prefix: str | None
+    cursor: AsyncCursor[TupleRow], tables: Tables, worker: str | None, prefix: str | None
 ) -> tuple[Names, dict[int, Tracks]]:
     """Read the points of one worker, or for None of all together, from the rollups, in the caller's snapshot.
 
@@ -246,45 +246,45 @@ async def read_worker(
     """
     if "\x00" in f"{prefix}{worker}":
         return Names(), {}  # PostgreSQL's text holds no NUL
-    version = await live_version(cursor, names)
-    series = await _names_near(cursor, names, version, prefix)
+    version = await live_version(cursor, tables)
+    series = await _names_near(cursor, tables, version, prefix)
     copy = Copy(_Place(version.version, 0, None), version.horizons)
-    number = 0 if worker is None else await _worker_number(cursor, names, worker)
+    number = 0 if worker is None else await _worker_number(cursor, tables, worker)
     if number is not None and series:
         where = sql.SQL(
             "r.version = {version} AND r.worker = {worker} AND r.bucket >= {horizon} AND r.series = ANY({series})"
         )
-        await _read_levels(cursor, names, copy, series, where, worker=number, series=list(series))
+        await _read_levels(cursor, tables, copy, series, where, worker=number, series=list(series))
     return Names(series), copy.tracks
 
 
-async def _worker_number(cursor: AsyncCursor[TupleRow], names: Tables, worker: str) -> int | None:
+async def _worker_number(cursor: AsyncCursor[TupleRow], tables: Tables, worker: str) -> int | None:
     await cursor.execute(
-        sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=names.workers),
+        sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=tables.workers),
         {"name": storable_worker(cursor, worker)},
     )
     row = await cursor.fetchone()
     return None if row is None else int(row[0])
 
 
-async def _load(cursor: AsyncCursor[TupleRow], names: Tables) -> Copy:
-    version = await live_version(cursor, names)
+async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Copy:
+    version = await live_version(cursor, tables)
     await cursor.execute(
-        sql.SQL("SELECT version, fold, token FROM {cache} ORDER BY fold DESC LIMIT 1").format(cache=names.cache)
+        sql.SQL("SELECT version, fold, token FROM {cache} ORDER BY fold DESC LIMIT 1").format(cache=tables.cache)
     )
     row = await cursor.fetchone()
     place = _Place(*row) if row and row[0] == version.version else _Place(version.version, version.folds, None)
     copy = Copy(place, version.horizons)
-    series = await _names(cursor, names, None)
+    series = await _names(cursor, tables, None)
     where = sql.SQL("r.version = {version} AND r.worker = 0 AND r.bucket >= {horizon}")
-    await _read_levels(cursor, names, copy, series, where)
+    await _read_levels(cursor, tables, copy, series, where)
     await to_thread.run_sync(copy.keep, series, version.horizons)
     return copy
 
 
 async def _read_levels(
     cursor: AsyncCursor[TupleRow],
-    names: Tables,
+    tables: Tables,
     copy: Copy,
     known: Mapping[int, Series],
     where: sql.SQL,
@@ -292,12 +292,12 @@ async def _read_levels(
 ) -> None:
     for resolution in RESOLUTIONS:
         values |= {"version": copy.place.version, "horizon": copy.horizons[resolution]}
-        points = await read_points(cursor, names, resolution, where, values)
+        points = await read_points(cursor, tables, resolution, where, values)
         # In a thread: of a hundred thousand series this takes seconds.
         await to_thread.run_sync(copy.put, {resolution: points}, known)
 
 
-async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _News | None:
+async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> _News | None:
     """Read what the ring has past the copy's place; None if the ring does not go on from there.
 
     Raises:
@@ -316,7 +316,7 @@ async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _
                 ON c.fold >= %(fold)s
             ORDER BY c.fold
             """
-        ).format(head=names.head, versions=names.versions, cache=names.cache),
+        ).format(head=tables.head, versions=tables.versions, cache=tables.cache),
         {"fold": place.fold},
         binary=True,
     )
@@ -335,7 +335,7 @@ async def _follow(cursor: AsyncCursor[TupleRow], names: Tables, copy: Copy) -> _
     changes, numbers = await to_thread.run_sync(_unpack, ring)
     known: Mapping[int, Series] = copy.series
     if missing := sorted(numbers - copy.series.keys()):
-        known = {**copy.series, **await _names(cursor, names, missing)}
+        known = {**copy.series, **await _names(cursor, tables, missing)}
     return _News(changes, known, dict(zip(RESOLUTIONS, horizons, strict=True)), ring[-1][0] if ring else place)
 
 
@@ -346,23 +346,23 @@ def _unpack(ring: list[tuple[_Place, bytes]]) -> tuple[list[dict[str, ChangedPoi
     return changes, numbers
 
 
-async def read_names(cursor: AsyncCursor[TupleRow], names: Tables) -> Names:
+async def read_names(cursor: AsyncCursor[TupleRow], tables: Tables) -> Names:
     """Return all series that have a name, also those without points."""
-    return Names(await _names(cursor, names, None))
+    return Names(await _names(cursor, tables, None))
 
 
-async def _names(cursor: AsyncCursor[TupleRow], names: Tables, numbers: list[int] | None) -> dict[int, Series]:
+async def _names(cursor: AsyncCursor[TupleRow], tables: Tables, numbers: list[int] | None) -> dict[int, Series]:
     await cursor.execute(
         sql.SQL(
             "SELECT id, key, kind, unit FROM {series} WHERE %(ids)s::integer[] IS NULL OR id = ANY(%(ids)s)"
-        ).format(series=names.series),
+        ).format(series=tables.series),
         {"ids": numbers},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 
 
 async def _names_near(
-    cursor: AsyncCursor[TupleRow], names: Tables, version: Version, prefix: str | None
+    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, prefix: str | None
 ) -> dict[int, Series]:
     """Return the known series at, below and above *prefix*.
 
@@ -380,7 +380,7 @@ async def _names_near(
                     AND r.bucket >= {horizon}
             )
             """
-        ).format(rollup=names.rollup(resolution), horizon=sql.Literal(version.horizons[resolution]))
+        ).format(rollup=tables.rollup(resolution), horizon=sql.Literal(version.horizons[resolution]))
         for resolution in RESOLUTIONS
     )
     await cursor.execute(
@@ -396,7 +396,7 @@ async def _names_near(
             )
                 AND ({has_point})
             """
-        ).format(series=names.series, has_point=has_point),
+        ).format(series=tables.series, has_point=has_point),
         {"prefix": storable(cursor, prefix) if prefix else None, "version": version.version},
     )
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.classify import in_words, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.log import limit_locks, lock_limit_ms, short_transaction
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.connection import database_now_us, own_connection
 from chancy_metrics.plugin.host.notify import announce_by
@@ -64,7 +64,7 @@ class Filling:
         throttle_s: float | None = None,
         on_progress: Callable[[RebuildProgress], None] | None = None,
     ) -> None:
-        self.names = tables(chancy.prefix)
+        self.tables = tables_for(chancy.prefix)
         self.rules = options.rules
         self.version = 0
         self.events = 0
@@ -81,7 +81,7 @@ class Filling:
 
     async def live(self) -> Version:
         async with short_transaction(self._connection) as cursor:
-            return await live_version(cursor, self.names)
+            return await live_version(cursor, self.tables)
 
     async def begin(self, *, swaps: bool, again: bool = True, patience_s: float = 0) -> Version:
         """Make the version, or go on with the one that is there, and copy the opening into it.
@@ -102,7 +102,7 @@ class Filling:
         while True:
             try:
                 made = await make_version(
-                    self._connection, self.names, self.rules, kept, by=self._folder, swaps=swaps, again=again
+                    self._connection, self.tables, self.rules, kept, by=self._folder, swaps=swaps, again=again
                 )
                 break
             except AlreadyRunning as error:
@@ -117,7 +117,7 @@ class Filling:
         self._aimed_at = made.position
         await self.aim(live.position)
         self.tell("copying", made.position, live.position)
-        while await copy_opening(self._connection, self.names, made.version):
+        while await copy_opening(self._connection, self.tables, made.version):
             self.tell("copying", made.position, live.position)
         return made
 
@@ -141,10 +141,10 @@ class Filling:
                     stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
                     if isinstance(stretch, Stretch) and self._steps.is_tried_alone:
                         following = None
-                        done = await write(self._connection, self.names, stretch, folder=self._folder)
+                        done = await write(self._connection, self.tables, stretch, folder=self._folder)
                     elif isinstance(stretch, Stretch):
                         done, following = await _both(
-                            write(self._connection, self.names, stretch, folder=self._folder),
+                            write(self._connection, self.tables, stretch, folder=self._folder),
                             self._read(reading, target, after=stretch.position),
                         )
                     else:
@@ -165,7 +165,7 @@ class Filling:
                         continue
                     else:
                         done = await set_aside(
-                            self._connection, self.names, error, folder=self._folder, version=self.version
+                            self._connection, self.tables, error, folder=self._folder, version=self.version
                         )
                 self._steps.went_well(grows=False)
                 if done.reason:
@@ -186,7 +186,7 @@ class Filling:
         before = await turn(
             holding,
             self._connection,
-            self.names,
+            self.tables,
             self.version,
             self.rules,
             cause=cause,
@@ -195,15 +195,15 @@ class Filling:
             announce=announce_by(self._chancy, self._folder),
         )
         async with short_transaction(self._connection) as cursor:
-            more = await left_out(cursor, self.names, self.version)
-            if more and (more := more.beyond(await left_out(cursor, self.names, before.version))):
+            more = await left_out(cursor, self.tables, self.version)
+            if more and (more := more.beyond(await left_out(cursor, self.tables, before.version))):
                 self._chancy.log.error(f"metrics: {more.sentence}, which version {before.version} did not leave out")
         return before
 
     async def left_out(self, version: int | None = None) -> LeftOut:
         """What a version, by default the one it fills, leaves out."""
         async with short_transaction(self._connection) as cursor:
-            return await left_out(cursor, self.names, self.version if version is None else version)
+            return await left_out(cursor, self.tables, self.version if version is None else version)
 
     async def aim(self, target: int) -> None:
         """Count the events up to *target* too: the live version moves on while another one is filled."""
@@ -243,7 +243,7 @@ class Filling:
     ) -> Stretch | Advanced:
         return await read(
             connection,
-            self.names,
+            self.tables,
             rules=self.rules,
             version=self.version,
             after=after,
@@ -254,7 +254,7 @@ class Filling:
     async def _narrow(self, until: int) -> Advanced:
         return await narrow(
             self._connection,
-            self.names,
+            self.tables,
             folder=self._folder,
             rules=self.rules,
             version=self.version,
@@ -266,7 +266,7 @@ class Filling:
         """Wait while the live version is behind, unless nobody folds it."""
         while True:
             async with short_transaction(self._connection, index_only=True) as cursor:
-                lag = await live_lag(cursor, self.names)
+                lag = await live_lag(cursor, self.tables)
             if lag.waiting_s <= self._patience_s or lag.silent_s > 2 * self._patience_s:
                 return
             self.tell("filling", position, target, waits=True)
@@ -282,7 +282,7 @@ class Filling:
                     WHERE position > %(after)s
                         AND position <= %(until)s
                     """
-                ).format(ledger=self.names.ledger),
+                ).format(ledger=self.tables.ledger),
                 {"after": after, "until": until},
             )
             row = await cursor.fetchone()

@@ -10,7 +10,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.moments import span_of, utc
 from chancy_metrics.projections.rules.rule_set import label
@@ -75,7 +75,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     kept_until: datetime | None
 
 
-async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Unfinished]:
+async def read_unfinished(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Unfinished]:
     """Return the versions on their way to become the live one, oldest first."""
     await cursor.execute(
         sql.SQL(
@@ -89,7 +89,7 @@ async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[
             WHERE v.status = ANY(%(unfinished)s)
             ORDER BY v.version
             """
-        ).format(versions=names.versions, head=names.head, filled=FILLED),
+        ).format(versions=tables.versions, head=tables.head, filled=FILLED),
         {"unfinished": list(UNFINISHED)},
     )
     return [
@@ -100,12 +100,12 @@ async def read_unfinished(cursor: AsyncCursor[TupleRow], names: Tables) -> list[
 
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
     """Return every version but the opening, oldest first. Takes as long over large rollups as over small ones."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with (
         reading(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        rows, sizes = await _rows(cursor, names)
+        rows, sizes = await _rows(cursor, tables)
         await cursor.execute(
             sql.SQL(
                 """
@@ -116,10 +116,10 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
                 WHERE v.version > 0
                 ORDER BY v.version
                 """
-            ).format(versions=names.versions, head=names.head)
+            ).format(versions=tables.versions, head=tables.head)
         )
         found = await cursor.fetchall()
-        return [_info(row, rows, sizes, await left_out(cursor, names, row[0])) for row in found]
+        return [_info(row, rows, sizes, await left_out(cursor, tables, row[0])) for row in found]
 
 
 async def what_is_left_out(
@@ -130,10 +130,10 @@ async def what_is_left_out(
     Raises:
         MetricsLogError: A moment is not aware, or there is no metrics log.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        asked = (await live_version(cursor, names)).version if version is None else version
-        return await left_out(cursor, names, asked, span_of(utc(since), utc(until)))
+        asked = (await live_version(cursor, tables)).version if version is None else version
+        return await left_out(cursor, tables, asked, span_of(utc(since), utc(until)))
 
 
 def _utc(moment: datetime | None) -> datetime | None:
@@ -163,12 +163,12 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
     )
 
 
-async def _rows(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, int], dict[int, int]]:
+async def _rows(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
     """Return rows and bytes of each version, all resolutions together; of a large table as a sample of it has them."""
     rows: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for resolution in RESOLUTIONS:
-        rollup = names.rollup(resolution)
+        rollup = tables.rollup(resolution)
         share = min(1.0, _MOST_BLOCKS / max(1, await _blocks(cursor, rollup)))
         # Whole blocks, always the same ones of a table that stays as it is.
         sample = sql.SQL("TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)").format(percent=sql.Literal(100 * share))

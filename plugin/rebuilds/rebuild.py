@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
 from chancy_metrics.plugin.host.app import options_of, who
 from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, reading
@@ -115,7 +115,7 @@ async def rebuild(
             await filling.take_over(holding, cause="asked", keep_s=keep_s)
             behind = await _fold_on(chancy, options, folder)
         else:
-            await finish_version(working, filling.names, filling.version, keep_s=keep_s)
+            await finish_version(working, filling.tables, filling.version, keep_s=keep_s)
         left_out = await filling.left_out()
         return Rebuilt(
             version=filling.version,
@@ -144,7 +144,7 @@ async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DA
         VersionRefused: There is none, or it may not.
     """
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        ready = [one.version for one in await read_versions(cursor, tables(chancy.prefix)) if one.status == "ready"]
+        ready = [one.version for one in await read_versions(cursor, tables_for(chancy.prefix)) if one.status == "ready"]
     if version is None and not ready:
         raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
     return await _take(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
@@ -158,10 +158,10 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
     Raises:
         VersionRefused: It is gone, or this code has not its rules.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        live = await live_version(cursor, names)
-        before = None if live.replaced is None else await read_version(cursor, names, live.replaced)
+        live = await live_version(cursor, tables)
+        before = None if live.replaced is None else await read_version(cursor, tables, live.replaced)
     if before is None or before.status != "resting":
         raise VersionRefused(
             f"there is nothing to go back to: no version from before {live.version} is kept; "
@@ -172,13 +172,13 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
 
 async def abort(chancy: Chancy) -> int | None:
     """Give up the unfinished version of this code's rules; return its number, None if there is none."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     pair = options_of(chancy).rules.pair
     async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
-            versions = await read_versions(cursor, names)
+            versions = await read_versions(cursor, tables)
         for one in versions:
-            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, names, one.version):
+            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, tables, one.version):
                 return one.version
     return None
 
@@ -186,8 +186,8 @@ async def abort(chancy: Chancy) -> int | None:
 async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -> None:
     """Refuse before the work what the swap would refuse after it."""
     async with short_transaction(connection) as cursor:
-        live = await live_version(cursor, filling.names)
-        head = await read_head(cursor, filling.names)
+        live = await live_version(cursor, filling.tables)
+        head = await read_head(cursor, filling.tables)
     wanted = live._replace(pair=filling.rules.pair, rule_names=filling.rules.names)
     if reason := obstacle(wanted, live, head, "asked"):
         raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
@@ -208,7 +208,7 @@ async def _fold_on(chancy: Chancy, options: Options, folder: str) -> str:
     if not reason:
         return ""
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
-        live = await live_version(cursor, tables(chancy.prefix))
+        live = await live_version(cursor, tables_for(chancy.prefix))
     return f"version {live.version} stands at position {live.position}, and events past it can't be folded: {reason}"
 
 
@@ -220,43 +220,43 @@ async def _compare(
     folder: str,
 ) -> tuple[int, int, Comparison]:
     """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
-    names = filling.names
+    tables = filling.tables
     while True:
         async with AsyncExitStack() as stack:
             async with short_transaction(holding) as cursor:
-                live = await _lock_live(cursor, names, (await filling.live()).version)
+                live = await _lock_live(cursor, tables, (await filling.live()).version)
                 if live is None:
                     continue
                 filling.events += await catch_up(
-                    working, names, filling.version, filling.rules, until=live.position, folder=folder
+                    working, tables, filling.version, filling.rules, until=live.position, folder=folder
                 )
                 snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
-                filled = await read_version(snapshot, names, filling.version)  # takes the snapshot while both stand
+                filled = await read_version(snapshot, tables, filling.version)  # takes the snapshot while both stand
             assert filled is not None
             await filling.aim(live.position)
             filling.tell("comparing", live.position, live.position)
-            compared = await compare(snapshot, names, live, filled)
-        await _keep_comparison(working, names, filling.version, live, compared)
+            compared = await compare(snapshot, tables, live, filled)
+        await _keep_comparison(working, tables, filling.version, live, compared)
         return live.version, live.position, compared
 
 
 async def _keep_comparison(
-    connection: AsyncConnection[TupleRow], names: Tables, version: int, live: Version, compared: Comparison
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, live: Version, compared: Comparison
 ) -> None:
     """Keep for `status` what the comparison with the version before has found."""
     async with short_transaction(connection) as cursor:
         at = datetime.fromtimestamp(await database_now_us(cursor) / 1e6, UTC)
         made = RebuildCompared(live.version, at, live.position, compared.points, compared.different)
-        await keep_rebuilt(cursor, names, version, made)
+        await keep_rebuilt(cursor, tables, version, made)
 
 
-async def _lock_live(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> Version | None:
+async def _lock_live(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> Version | None:
     """Lock *version* until the transaction ends: no pointer turns from it meanwhile; None if it is not the live one.
 
     Another one may have taken its place before the lock was there, and it may be on its way out.
     """
-    locked = await lock_version(cursor, names, version, wait=True)
-    return locked if locked is not None and version == (await read_head(cursor, names)).live else None
+    locked = await lock_version(cursor, tables, version, wait=True)
+    return locked if locked is not None and version == (await read_head(cursor, tables)).live else None
 
 
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
@@ -264,7 +264,7 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
     options = options_of(chancy)
     async with _working(chancy, folder) as working, _working(chancy, folder) as holding:
         async with short_transaction(working) as cursor:
-            there = {one.version: one for one in await read_versions(cursor, tables(chancy.prefix))}
+            there = {one.version: one for one in await read_versions(cursor, tables_for(chancy.prefix))}
         if version not in there or there[version].status in ("live", "dropped"):
             is_what = there[version].status if version in there else "not there"
             raise VersionRefused(
@@ -275,7 +275,7 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
         filling.version = version
         # Long before the locks, so that under them little is left.
         until = (await filling.live()).position
-        await catch_up(working, filling.names, version, options.rules, until=until, folder=folder)
+        await catch_up(working, filling.tables, version, options.rules, until=until, folder=folder)
         await filling.take_over(holding, cause=cause, keep_s=keep_s)
     return version
 

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import AlreadyRunning, LeavesOutMore
 from chancy_metrics.events.log import short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.throttled_log import RateLimited
@@ -87,7 +87,7 @@ def find_task(
 
 
 async def read_task(
-    cursor: AsyncCursor[TupleRow], names: Tables, options: Options, *, standstill_s: float | None = None
+    cursor: AsyncCursor[TupleRow], tables: Tables, options: Options, *, standstill_s: float | None = None
 ) -> Task:
     """Find what a worker with these options has to do.
 
@@ -97,41 +97,41 @@ async def read_task(
     from chancy_metrics.projections.versions.lag import live_lag
     from chancy_metrics.projections.versions.version import live_version, read_head, read_versions
 
-    live = await live_version(cursor, names)
+    live = await live_version(cursor, tables)
     if not live.refuses(options.rules):
         return Task()
     patience_s = standstill_after_s(options.sync_interval) if standstill_s is None else standstill_s
-    versions = await read_versions(cursor, names)
+    versions = await read_versions(cursor, tables)
     task = find_task(
         options.rules,
         live,
         versions,
-        (await read_head(cursor, names)).barred,
+        (await read_head(cursor, tables)).barred,
         auto=options.auto_rebuild,
-        stands_still=(await live_lag(cursor, names)).standstill_s > patience_s,
+        stands_still=(await live_lag(cursor, tables)).standstill_s > patience_s,
     )
     if task.cause is None:
         mine = [one for one in versions if one.pair == options.rules.pair]
-        for sentence in await _withheld(cursor, names, mine, live):
+        for sentence in await _withheld(cursor, tables, mine, live):
             return Task(reason=sentence)
     return task
 
 
-async def read_all_withheld(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+async def read_all_withheld(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
     """Say which versions do not take over by themselves, though their rules are newer, and for what they leave out."""
     from chancy_metrics.projections.versions.version import live_version, read_versions
 
-    return await _withheld(cursor, names, await read_versions(cursor, names), await live_version(cursor, names))
+    return await _withheld(cursor, tables, await read_versions(cursor, tables), await live_version(cursor, tables))
 
 
 async def _withheld(
-    cursor: AsyncCursor[TupleRow], names: Tables, versions: Sequence[Version], live: Version
+    cursor: AsyncCursor[TupleRow], tables: Tables, versions: Sequence[Version], live: Version
 ) -> list[str]:
     sentences = []
     for one in versions:
         if one.status in ("copying", "filling", "ready") and is_above(one.pair, live.pair):
-            found = await left_out(cursor, names, one.version)
-            if found and (more := found.beyond(await left_out(cursor, names, live.version))):
+            found = await left_out(cursor, tables, one.version)
+            if found and (more := found.beyond(await left_out(cursor, tables, live.version))):
                 sentences.append(withheld(more, label(one.pair), live.version))
     return sentences
 
@@ -154,9 +154,9 @@ class Succession:
 
         Raises what the database raises, and VersionRefused.
         """
-        names = tables(self._chancy.prefix)
+        tables = tables_for(self._chancy.prefix)
         async with self._chancy.pool.connection(timeout=2) as connection, short_transaction(connection) as cursor:
-            task = await read_task(cursor, names, self._options, standstill_s=self._standstill_s)
+            task = await read_task(cursor, tables, self._options, standstill_s=self._standstill_s)
         if task.reason:
             self._warnings.warn("rules", f"metrics: {task.reason}")
         if task.cause is not None:
@@ -184,7 +184,7 @@ class Succession:
             try:
                 await filling.take_over(holding, cause=task.cause)
             except LeavesOutMore as error:
-                await withhold_version(working, filling.names, filling.version, keep_s=WITHHELD_S)
+                await withhold_version(working, filling.tables, filling.version, keep_s=WITHHELD_S)
                 self._log.error("metrics: %s", error)
                 return
         self._log.info("metrics: version %s with rules %s is live", filling.version, label(self._options.rules.pair))

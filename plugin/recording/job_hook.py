@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.codec import EncodedBatch, encode
 from chancy_metrics.events.log import Appended, BatchId, receive, send, short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.host.throttled_log import RateLimited
@@ -133,7 +133,7 @@ class JobHook:
                 chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
                 short_transaction(connection) as cursor,
             ):
-                await self._append(cursor, tables(chancy.prefix), attempt)
+                await self._append(cursor, tables_for(chancy.prefix), attempt)
         except Exception as error:  # a worker must start whatever the log does
             self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
             return
@@ -155,7 +155,7 @@ class JobHook:
             raise psycopg.OperationalError("the job update transaction is lost: a statement in it failed")
         async with cursor.connection.cursor(row_factory=tuple_row) as own:
             try:
-                await self._write(own, tables(prefix), list(jobs))
+                await self._write(own, tables_for(prefix), list(jobs))
             except Exception as error:  # our failure must not become the job's
                 await self._rollback(own, len(_without(list(jobs), self._recorded)), error)
             else:
@@ -192,13 +192,13 @@ class JobHook:
         if self._closed or (self._sequence == 1 and not self._attempts):  # it has ended, or never began
             return
         async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
-            names = tables(chancy.prefix)
+            tables = tables_for(chancy.prefix)
             for attempt in tuple(self._attempts):
-                await self._write_again(cursor, names, attempt, [])
-            await self._append(cursor, names, self._cut([]), closes=True)
+                await self._write_again(cursor, tables, attempt, [])
+            await self._append(cursor, tables, self._cut([]), closes=True)
         self._attempts, self._closed = [], True
 
-    async def _write(self, cursor: AsyncCursor[TupleRow], names: Tables, jobs: list[QueuedJob]) -> None:
+    async def _write(self, cursor: AsyncCursor[TupleRow], tables: Tables, jobs: list[QueuedJob]) -> None:
         new = _without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
@@ -209,31 +209,31 @@ class JobHook:
                 await cursor.execute("SAVEPOINT metrics_log")
                 if new:
                     attempt = self._cut(new)
-                    await self._send(cursor, names, attempt)
+                    await self._send(cursor, tables, attempt)
             if new:
-                self._keep(await self._receive(cursor, names, attempt))
+                self._keep(await self._receive(cursor, tables, attempt))
             return
         await cursor.execute("SAVEPOINT metrics_log")
         for attempt in tuple(self._attempts):
             rest = _without(new, attempt.jobs)
             back = _without(new, _Bag(rest))
             try:
-                await self._write_again(cursor, names, attempt, back)
+                await self._write_again(cursor, tables, attempt, back)
             except psycopg.Error:
                 if back or cursor.connection.info.transaction_status != TransactionStatus.INTRANS:
                     raise
                 # None of it is saved now, so it may stay unknown for as long as it must.
             new = rest
         if new:
-            self._keep(await self._append(cursor, names, self._cut(new)))
+            self._keep(await self._append(cursor, tables, self._cut(new)))
 
     async def _write_again(
-        self, cursor: AsyncCursor[TupleRow], names: Tables, attempt: _Attempt, back: list[QueuedJob]
+        self, cursor: AsyncCursor[TupleRow], tables: Tables, attempt: _Attempt, back: list[QueuedJob]
     ) -> None:
         """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
         is_recut = len(back) < len(attempt.jobs)
         again = self._cut(back, attempt) if is_recut else attempt
-        written = await self._append(cursor, names, again, earlier=attempt.batch.sha256 if is_recut else None)
+        written = await self._append(cursor, tables, again, earlier=attempt.batch.sha256 if is_recut else None)
         if written is None:
             self._settle(attempt)
         else:
@@ -242,19 +242,19 @@ class JobHook:
     async def _append(
         self,
         cursor: AsyncCursor[TupleRow],
-        names: Tables,
+        tables: Tables,
         attempt: _Attempt,
         *,
         earlier: bytes | None = None,
         closes: bool = False,
     ) -> _Attempt | None:
-        await self._send(cursor, names, attempt, earlier=earlier, closes=closes)
-        return await self._receive(cursor, names, attempt, earlier=earlier, closes=closes)
+        await self._send(cursor, tables, attempt, earlier=earlier, closes=closes)
+        return await self._receive(cursor, tables, attempt, earlier=earlier, closes=closes)
 
     async def _send(
         self,
         cursor: AsyncCursor[TupleRow],
-        names: Tables,
+        tables: Tables,
         attempt: _Attempt,
         *,
         earlier: bytes | None = None,
@@ -262,7 +262,7 @@ class JobHook:
     ) -> None:
         await send(
             cursor,
-            names,
+            tables,
             attempt.batch_id,
             attempt.batch,
             worker=self.worker_id,
@@ -274,7 +274,7 @@ class JobHook:
     async def _receive(
         self,
         cursor: AsyncCursor[TupleRow],
-        names: Tables,
+        tables: Tables,
         attempt: _Attempt,
         *,
         earlier: bytes | None = None,
@@ -293,7 +293,7 @@ class JobHook:
         self.producers.append(self.producer)
         moved = attempt._replace(batch_id=self._next_id())
         self._sequence += 1
-        return await self._append(cursor, names, moved, closes=closes)
+        return await self._append(cursor, tables, moved, closes=closes)
 
     async def _appended(self, cursor: AsyncCursor[TupleRow]) -> Appended:
         try:

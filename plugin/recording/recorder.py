@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append, short_transaction
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.host.connection import DatabaseClock, any_connection, connect, own_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
@@ -145,14 +145,14 @@ class Recorder:
             if self._in_flight is None and unseen and time.monotonic() - self._sent_at > ALIVE_S:
                 self._in_flight = self._cut_as(encode(), closes=False)
             if self._in_flight is not None:
-                names = tables(chancy.prefix)
+                tables = tables_for(chancy.prefix)
                 try:
                     async with (self.line or any_connection)(chancy) as connection:
-                        await self._drain(connection, names)
+                        await self._drain(connection, tables)
                 except ServerSilent as error:  # the pool's other connections may be as dead
                     self._warnings.warn("silent", f"metrics of worker {self.worker_id!r}: {error}")
                     async with own_connection(chancy) as connection:
-                        await self._drain(connection, names)
+                        await self._drain(connection, tables)
 
     def held(self) -> Held:
         """Count what is in memory, in flight included: it is not known to be in the log."""
@@ -166,11 +166,11 @@ class Recorder:
             SequenceConflict: Somebody else has written under this producer; another call uses a new one.
         """
         async with self._lock, own_connection(chancy) as connection:
-            names = tables(chancy.prefix)
-            await self._drain(connection, names)
+            tables = tables_for(chancy.prefix)
+            await self._drain(connection, tables)
             if not self._closed and self._sequence > 1:
                 self._in_flight = self._cut_as(encode(), closes=True)
-                await self._send(connection, names)
+                await self._send(connection, tables)
 
     def renew(self) -> None:
         """Become a new producer with nothing to append."""
@@ -188,17 +188,17 @@ class Recorder:
             # A line is one connection: a flush from elsewhere must not use it at the same time.
             async with self._lock, (self.line or any_connection)(chancy) as connection:
                 with self._patience.waiting(connection):
-                    await self.presence.tell(connection, tables(chancy.prefix), held)
+                    await self.presence.tell(connection, tables_for(chancy.prefix), held)
         except Exception as error:  # see append()
             self._warnings.warn(
                 "presence",
                 f"worker {self.worker_id!r} could not say that it lives, tried again: {type(error).__name__}: {error}",
             )
 
-    async def _drain(self, connection: AsyncConnection[TupleRow], names: Tables) -> None:
+    async def _drain(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
         while self._in_flight or (next_batch := self._next()):
             self._in_flight = self._in_flight or next_batch
-            await self._send(connection, names)
+            await self._send(connection, tables)
 
     def _next(self) -> _InFlight | None:
         try:
@@ -212,14 +212,14 @@ class Recorder:
         # The day is fixed here: a retry hits the partition in which it may have left the batch.
         return _InFlight(BatchId(self._clock.today(), self.producer, self._sequence), batch, closes)
 
-    async def _send(self, connection: AsyncConnection[TupleRow], names: Tables) -> None:
+    async def _send(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
         assert self._in_flight is not None
         batch_id, batch, closes = self._in_flight
         with self._patience.waiting(connection):
             async with short_transaction(connection) as cursor:
                 appended = await append(
                     cursor,
-                    names,
+                    tables,
                     batch_id,
                     batch,
                     worker=self.worker_id,

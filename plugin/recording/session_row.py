@@ -76,7 +76,7 @@ class Presence:
         return bool(held) != bool(self._told) or time.monotonic() >= self._next_at
 
     async def tell(
-        self, connection: AsyncConnection[TupleRow], names: Tables, held: Held, *, ends: bool = False
+        self, connection: AsyncConnection[TupleRow], tables: Tables, held: Held, *, ends: bool = False
     ) -> bool:
         """Write the row: alive now and holding *held*, or ended with *held* lost.
 
@@ -106,7 +106,7 @@ class Presence:
                             held = excluded.held,
                             fold_error = excluded.fold_error
                         """
-                    ).format(sessions=names.sessions),
+                    ).format(sessions=tables.sessions),
                     {
                         "session": self.id,
                         "worker": storable_worker(cursor, self._worker_id),
@@ -120,7 +120,7 @@ class Presence:
         except (errors.InsufficientPrivilege, errors.UndefinedTable, errors.UndefinedColumn) as error:
             if not self.refused:
                 self._log.warning(
-                    f"worker {self._worker_id!r} can't say in {names.sessions.as_string()} that it lives, so its end "
+                    f"worker {self._worker_id!r} can't say in {tables.sessions.as_string()} that it lives, so its end "
                     f"is told by its last batch alone: {error}"
                 )
             self.refused, self._next_at = True, time.monotonic() + BEAT_S

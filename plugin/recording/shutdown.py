@@ -12,7 +12,7 @@ import psycopg
 from chancy import Chancy
 
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.recording.job_hook import JobHook
 from chancy_metrics.plugin.recording.recorder import Recorder
@@ -97,7 +97,7 @@ async def _tell(chancy: Chancy, recorder: Recorder, lost: Held) -> str:
     with anyio.move_on_after(_TELL_S, shield=True):
         try:
             async with own_connection(chancy) as connection:
-                told = await presence.tell(connection, tables(chancy.prefix), lost, ends=True)
+                told = await presence.tell(connection, tables_for(chancy.prefix), lost, ends=True)
         except Exception as error:  # a worker must stop whatever the database does
             return _line(error)
         return "" if told else "this role may not"

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.connection import needs_schema, own_connection
@@ -46,11 +46,11 @@ async def export_log(
         MetricsLogError: The file is there already, the log has no such day, or head and ledger do not agree.
         OSError: It can't be written.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with reading(chancy) as connection:
 
         async def write(file: BinaryIO) -> Exported:
-            export = Export(connection, names, file, on_progress)
+            export = Export(connection, tables, file, on_progress)
             return await (export.write_log() if day is None else export.write_day(day))
 
         if path is not None:
@@ -76,10 +76,10 @@ async def import_log(
         OSError: The file can't be read.
     """
     await to_thread.run_sync(check_whole, path)
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection, own_connection(chancy) as beside:
-        with needs_schema(names):
-            return await Import(connection, beside, names, path, on_progress).run()
+        with needs_schema(tables):
+            return await Import(connection, beside, tables, path, on_progress).run()
 
 
 async def abandon_import(chancy: Chancy) -> Abandoned:
@@ -90,10 +90,10 @@ async def abandon_import(chancy: Chancy) -> Abandoned:
     Raises:
         MetricsLogError: No import is unfinished, or a lock could not be had: nothing has changed.
     """
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
-        with needs_schema(names):
-            return await abandon(connection, names)
+        with needs_schema(tables):
+            return await abandon(connection, tables)
 
 
 def archive_path(folder: Path, day: date) -> Path:
@@ -101,7 +101,7 @@ def archive_path(folder: Path, day: date) -> Path:
     return folder / f"metrics_log-{day}.export"
 
 
-async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day: date, folder: Path) -> str:
+async def archive_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date, folder: Path) -> str:
     """Write out a day that takes no batches any more; return why that was not possible, in words, or "".
 
     An archive that is there, complete and with the same content, will do.
@@ -109,7 +109,7 @@ async def archive_day(connection: AsyncConnection[TupleRow], names: Tables, day:
     path = archive_path(folder, day)
 
     async def write(file: BinaryIO) -> Exported:
-        return await Export(connection, names, file).write_day(day, archives=True)
+        return await Export(connection, tables, file).write_day(day, archives=True)
 
     try:
         await _write_file(path, write, accepts_same=True)

@@ -57,13 +57,13 @@ class Export:
     def __init__(
         self,
         connection: AsyncConnection[TupleRow],
-        names: Tables,
+        tables: Tables,
         file: BinaryIO,
         on_progress: Callable[[LedgerProgress], None] | None = None,
     ) -> None:
         self._connection = connection
-        self._names = names
-        self._log = names.log
+        self._tables = tables
+        self._log = tables.log
         self._writer = Writer(file)
         self._on_progress = on_progress
         self._started = time.monotonic()
@@ -77,7 +77,7 @@ class Export:
             MetricsLogError: Head and ledger do not agree.
         """
         async with short_transaction(self._connection, isolation="REPEATABLE READ") as cursor:
-            seal = await read_seal(cursor, self._names)
+            seal = await read_seal(cursor, self._tables)
             await self._put([Header(None, seal.position, seal.chain)])
             gone = await self._put_opening(cursor)
             await self._put_producers(cursor)
@@ -100,13 +100,13 @@ class Export:
             MetricsLogError: It is not in the log.
         """
         async with short_transaction(self._connection, isolation="REPEATABLE READ") as cursor:
-            now = await read_seal(cursor, self._names)
+            now = await read_seal(cursor, self._tables)
             if not archives:
                 await self._check_day(cursor, day)
             first, last, others = await self._stretch(cursor, day)
-            ending = await read_places(cursor, self._names, after=last - 1, until=last)
+            ending = await read_places(cursor, self._tables, after=last - 1, until=last)
         seal = Seal(last, ending[0].chain if ending else b"", now.at)
-        self._log = self._names.partition(day) if archives else self._names.log
+        self._log = self._tables.partition(day) if archives else self._tables.log
         await self._put([Header(day, last, seal.chain), *others])
         await self._put_places(first - 2, last, {one.day for one in others})
         return await self._finish(seal)
@@ -122,12 +122,12 @@ class Export:
         await cursor.execute(
             sql.SQL(
                 "SELECT day, last_position, last_us FROM {days} WHERE state IN ('opening', 'gone') ORDER BY day"
-            ).format(days=self._names.days)
+            ).format(days=self._tables.days)
         )
         gone = [GoneDay(*row) for row in await cursor.fetchall()]
         if gone:
-            await self._put([*gone, await read_opening(cursor, self._names)])
-            async for points in read_points(cursor, self._names):
+            await self._put([*gone, await read_opening(cursor, self._tables)])
+            async for points in read_points(cursor, self._tables):
                 await self._put([points])
         return {one.day for one in gone}
 
@@ -141,7 +141,7 @@ class Export:
                     FROM {producers}
                     ORDER BY producer
                     """
-                ).format(producers=self._names.producers)
+                ).format(producers=self._tables.producers)
             )
             while rows := await producers.fetchmany(_PRODUCERS):
                 await self._put([Producer(*row) for row in rows])
@@ -150,7 +150,7 @@ class Export:
         """Write the places past *after*; those of days in *gone* without their batches."""
         while True:
             async with short_transaction(self._connection) as cursor:
-                page = await read_places(cursor, self._names, after=after, until=until)
+                page = await read_places(cursor, self._tables, after=after, until=until)
             if not page:
                 return
             for piece in pieces(page):
@@ -166,9 +166,9 @@ class Export:
     async def _with_rows(self, places: Sequence[Place], gone: set[date]) -> list[Place]:
         wanted = [place.batch_id for place in places if place.batch_id.day not in gone]
         async with short_transaction(self._connection, index_only=True) as cursor:
-            rows = await read_whole_rows(cursor, self._names._replace(log=self._log), wanted)
+            rows = await read_whole_rows(cursor, self._tables._replace(log=self._log), wanted)
             # Read after the rows: if none of their days has left by now, none had left before.
-            left = await gone_days(cursor, self._names) if self._log == self._names.log else set()
+            left = await gone_days(cursor, self._tables) if self._log == self._tables.log else set()
         if any(batch_id.day in left for batch_id in wanted):
             raise Moved
         return [
@@ -182,7 +182,7 @@ class Export:
 
     async def _check_day(self, cursor: AsyncCursor[TupleRow], day: date) -> None:
         await cursor.execute(
-            sql.SQL("SELECT state FROM {days} WHERE day = %(day)s").format(days=self._names.days), {"day": day}
+            sql.SQL("SELECT state FROM {days} WHERE day = %(day)s").format(days=self._tables.days), {"day": day}
         )
         row = await cursor.fetchone()
         if row is None:
@@ -195,7 +195,7 @@ class Export:
         await cursor.execute(
             sql.SQL(
                 "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM {ledger} WHERE day = %(day)s"
-            ).format(ledger=self._names.ledger),
+            ).format(ledger=self._tables.ledger),
             {"day": day},
         )
         row = await cursor.fetchone()
@@ -210,14 +210,14 @@ class Export:
                 GROUP BY day
                 ORDER BY day
                 """
-            ).format(ledger=self._names.ledger),
+            ).format(ledger=self._tables.ledger),
             {"first": first - 1, "last": last, "day": day},
         )
         return first, last, [GoneDay(*row) for row in await cursor.fetchall()]
 
     async def _first(self, cursor: AsyncCursor[TupleRow]) -> int:
         await cursor.execute(
-            sql.SQL("SELECT coalesce(min(position), 0) FROM {ledger}").format(ledger=self._names.ledger)
+            sql.SQL("SELECT coalesce(min(position), 0) FROM {ledger}").format(ledger=self._tables.ledger)
         )
         row = await cursor.fetchone()
         return row[0] if row else 0

@@ -101,7 +101,7 @@ class Import:
         self,
         connection: AsyncConnection[TupleRow],
         beside: AsyncConnection[TupleRow],
-        names: Tables,
+        tables: Tables,
         path: Path,
         on_progress: Callable[[LedgerProgress], None] | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ class Import:
         self._until = 0
         self._connection = connection
         self._beside = beside
-        self._names = names
+        self._tables = tables
         self._path = path
         self._on_progress = on_progress
         self._frames = read_frames(path)
@@ -134,7 +134,7 @@ class Import:
         self._until = header.position
         frame = await self._read_days()
         async with short_transaction(self._connection) as cursor:
-            state = await _lock_head(cursor, self._names)
+            state = await _lock_head(cursor, self._tables)
         if not state.importing:
             if state.position and (state.position, state.chain) == (header.position, header.chain):
                 return Imported(state.position, state.position, 0, 0, 0.0)
@@ -147,7 +147,7 @@ class Import:
             await self._close_gone()
             frame = await self._begin(frame)
             for one in self._gone:
-                await remove_day(self._connection, self._names, one.day)  # or a later clean-up does
+                await remove_day(self._connection, self._tables, one.day)  # or a later clean-up does
         while isinstance(frame, Opening | Points | Producer):  # of an earlier run: it came with the mark
             frame = await self._next()
         self.position, self._chain = state.position, state.chain
@@ -168,7 +168,7 @@ class Import:
         async with short_transaction(self._connection) as cursor:
             await cursor.execute(
                 sql.SQL("SELECT day FROM {days} WHERE state <> 'attached' AND day = ANY(%(days)s) LIMIT 1").format(
-                    days=self._names.days
+                    days=self._tables.days
                 ),
                 {"days": sorted(contents.days)},
             )
@@ -193,7 +193,7 @@ class Import:
     async def _close_gone(self) -> None:
         """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
         async with short_transaction(self._connection) as cursor:
-            attached = set(await attached_days(cursor, self._names))
+            attached = set(await attached_days(cursor, self._tables))
             today = datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC).date()
         for one in self._gone:
             if one.day >= today:
@@ -205,11 +205,11 @@ class Import:
                 await _patiently(partial(self._close, one.day))
 
     async def _close(self, day: date) -> None:
-        if await close_day(self._connection, self._names, day):
+        if await close_day(self._connection, self._tables, day):
             raise errors.LockNotAvailable
         async with short_transaction(self._connection) as cursor:
             await cursor.execute(
-                sql.SQL("SELECT 1 FROM {log} WHERE day = %(day)s LIMIT 1").format(log=self._names.log), {"day": day}
+                sql.SQL("SELECT 1 FROM {log} WHERE day = %(day)s LIMIT 1").format(log=self._tables.log), {"day": day}
             )
             if await cursor.fetchone():
                 raise ImportRefused(f"this database has batches of {day}, a day that has left the log in {self._path}")
@@ -221,18 +221,18 @@ class Import:
         """
         async with AsyncExitStack() as stack:
             cursor, versions = await _patiently(partial(self._hold, stack))
-            await write_gone_days(cursor, self._names, self._gone)
+            await write_gone_days(cursor, self._tables, self._gone)
             opening: Opening | None = None
-            names = Names(self._beside, self._names)
+            names = Names(self._beside, self._tables)
             try:
                 while isinstance(frame, Opening | Points | Producer):
                     if isinstance(frame, Points):
-                        await write_points(cursor, self._names, frame, names)
+                        await write_points(cursor, self._tables, frame, names)
                     elif isinstance(frame, Opening):
                         opening = frame
                     frame = await self._next()
                 if opening is not None:
-                    await begin_with(cursor, self._names, opening, versions)
+                    await begin_with(cursor, self._tables, opening, versions)
             except (errors.IntegrityError, errors.DataError, OverflowError) as error:
                 raise ImportRefused(f"the opening in {self._path} can't be taken, and nothing was: {error}") from error
             return frame
@@ -241,11 +241,11 @@ class Import:
         """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
-            state = await _lock_head(cursor, self._names)
+            state = await _lock_head(cursor, self._tables)
             if state.position or state.importing:
                 raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
-            versions = await _lock_versions(cursor, self._names)
-            await begin_importing(cursor, self._names)
+            versions = await _lock_versions(cursor, self._tables)
+            await begin_importing(cursor, self._tables)
             await cursor.execute("SET LOCAL lock_timeout = 0")
             stack.push_async_exit(mine.pop_all())
             return cursor, versions
@@ -269,7 +269,7 @@ class Import:
         try:
             async with short_transaction(self._connection) as cursor:
                 await allow(cursor)
-                await write_places(cursor, self._names, piece, after=self.position, chain=self._chain)
+                await write_places(cursor, self._tables, piece, after=self.position, chain=self._chain)
         except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(
                 f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
@@ -280,12 +280,12 @@ class Import:
         self._events += sum(place.events for place in piece if place.row is not None)
 
     async def _make_day(self, day: date) -> None:
-        await make_days(self._connection, self._names, today=day, ahead=0)
+        await make_days(self._connection, self._tables, today=day, ahead=0)
         async with short_transaction(self._connection) as cursor:
-            if day in await attached_days(cursor, self._names):
+            if day in await attached_days(cursor, self._tables):
                 return
             await cursor.execute(
-                sql.SQL("SELECT 1 FROM {days} WHERE day = %(day)s").format(days=self._names.days), {"day": day}
+                sql.SQL("SELECT 1 FROM {days} WHERE day = %(day)s").format(days=self._tables.days), {"day": day}
             )
             if await cursor.fetchone():
                 raise ImportRefused(f"{day} has left the log of this database: it can't take that day's batches")
@@ -296,15 +296,15 @@ class Import:
         prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
         frames = (frame for frame in prologue if isinstance(frame, Producer))
         async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            state = await _lock_head(cursor, self._names)
+            state = await _lock_head(cursor, self._tables)
             if state != (self.position, self._chain, True):
                 raise ImportRefused("the import was taken back, or ended, by somebody else meanwhile")
             while some := await to_thread.run_sync(list, islice(frames, PAGE)):
-                await write_producers(cursor, self._names, some)
-            await end_importing(cursor, self._names)
+                await write_producers(cursor, self._tables, some)
+            await end_importing(cursor, self._tables)
 
 
-async def abandon(connection: AsyncConnection[TupleRow], names: Tables) -> Abandoned:
+async def abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> Abandoned:
     """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
 
     One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
@@ -314,53 +314,53 @@ async def abandon(connection: AsyncConnection[TupleRow], names: Tables) -> Aband
         MetricsLogError: No import is unfinished, or a lock could not be had.
     """
     started = time.monotonic()
-    for day in await _days_half_gone(connection, names):
-        await _patiently(partial(_remove, connection, names, day))
-    positions, batches, events = await _patiently(partial(_abandon, connection, names))
+    for day in await _days_half_gone(connection, tables):
+        await _patiently(partial(_remove, connection, tables, day))
+    positions, batches, events = await _patiently(partial(_abandon, connection, tables))
     return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
 
 
-async def _abandon(connection: AsyncConnection[TupleRow], names: Tables) -> tuple[int, int, int]:
+async def _abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[int, int, int]:
     async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-        state = await _lock_head(cursor, names)
+        state = await _lock_head(cursor, tables)
         if not state.importing:
             raise MetricsLogError("no import into this database is unfinished: there is nothing to abandon")
-        await _lock_versions(cursor, names)
-        await end_importing(cursor, names)
+        await _lock_versions(cursor, tables)
+        await end_importing(cursor, tables)
         await cursor.execute("SET LOCAL lock_timeout = 0")
-        found = await take_back(cursor, names)
-        await empty_versions(cursor, names)
+        found = await take_back(cursor, tables)
+        await empty_versions(cursor, tables)
     return found
 
 
-async def _days_half_gone(connection: AsyncConnection[TupleRow], names: Tables) -> list[date]:
+async def _days_half_gone(connection: AsyncConnection[TupleRow], tables: Tables) -> list[date]:
     """Return the days an unfinished import called gone whose partitions are still there."""
     async with short_transaction(connection) as cursor:
-        if not await is_importing(cursor, names):
+        if not await is_importing(cursor, tables):
             return []
-        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=tables.days))
         return [row[0] for row in await cursor.fetchall()]
 
 
-async def _remove(connection: AsyncConnection[TupleRow], names: Tables, day: date) -> None:
-    if await remove_day(connection, names, day):
+async def _remove(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> None:
+    if await remove_day(connection, tables, day):
         raise errors.LockNotAvailable
 
 
-async def _lock_head(cursor: AsyncCursor[TupleRow], names: Tables) -> _State:
-    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=names.head))
+async def _lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> _State:
+    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=tables.head))
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-    return _State(row[0], bytes(row[1]), await is_importing(cursor, names))
+    return _State(row[0], bytes(row[1]), await is_importing(cursor, tables))
 
 
-async def _lock_versions(cursor: AsyncCursor[TupleRow], names: Tables) -> list[Version]:
+async def _lock_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
     """Lock the opening and all versions; return those that are not dropped."""
-    await lock_version(cursor, names, OPENING, wait=True)
-    versions = [one for one in await read_versions(cursor, names) if one.status != "dropped"]
+    await lock_version(cursor, tables, OPENING, wait=True)
+    versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     for one in versions:
-        await lock_version(cursor, names, one.version, wait=True)
+        await lock_version(cursor, tables, one.version, wait=True)
     return versions
 
 

@@ -17,7 +17,7 @@ from chancy_metrics.events.expiry import (
 )
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
-from chancy_metrics.events.schema import TABLES, Tables, tables
+from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, database_now_us, own_connection
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.worker.retention import first_kept_day, prune
@@ -43,7 +43,7 @@ class Maintenance:
         self._names = UnusedNames()
 
     async def clean(
-        self, connection: AsyncConnection[TupleRow], names: Tables, *, now_us: int | None = None
+        self, connection: AsyncConnection[TupleRow], tables: Tables, *, now_us: int | None = None
     ) -> int | None:
         """Delete what expired and let a log day go that is past its time, in bounded pieces.
 
@@ -55,29 +55,29 @@ class Maintenance:
             How many rows went, those of the log's day not counted; None if none did.
         """
         options = self._options
-        latest = await believed_now_us(connection, names)
+        latest = await believed_now_us(connection, tables)
         now = latest if now_us is None else now_us
         # Horizons only rise, so they go by no other clock.
         kept = horizons(min(now, latest), options.max_points, options.maximum_metric_age)
         forgotten = first_kept_day(now, options.maximum_metric_age)
-        removed = await expire(connection, names, kept)
-        removed += await drop_versions(connection, names, now_us=now)
-        removed += await self._names.delete(connection, names)
+        removed = await expire(connection, tables, kept)
+        removed += await drop_versions(connection, tables, now_us=now)
+        removed += await self._names.delete(connection, tables)
         async with short_transaction(connection) as cursor:
-            removed += await forget_producers(cursor, names, before=forgotten, piece=PIECE)
-            removed += await forget_sessions(cursor, names, before=forgotten, piece=PIECE)
-            removed += await forget_set_aside(cursor, names, before=forgotten, piece=PIECE)
+            removed += await forget_producers(cursor, tables, before=forgotten, piece=PIECE)
+            removed += await forget_sessions(cursor, tables, before=forgotten, piece=PIECE)
+            removed += await forget_set_aside(cursor, tables, before=forgotten, piece=PIECE)
         async with short_transaction(connection) as cursor:
-            removed += await forget_positions(cursor, names, before=forgotten, piece=PIECE)
-            removed += await forget_days(cursor, names, before=forgotten)
-            removed += await forget_left_out(cursor, names, piece=PIECE)
-        await prune(connection, names, options.rules, now_us=now, log_retention_s=options.log_retention)
+            removed += await forget_positions(cursor, tables, before=forgotten, piece=PIECE)
+            removed += await forget_days(cursor, tables, before=forgotten)
+            removed += await forget_left_out(cursor, tables, piece=PIECE)
+        await prune(connection, tables, options.rules, now_us=now, log_retention_s=options.log_retention)
         keeps = horizons(latest, options.max_points, options.maximum_metric_age)
-        await mend(connection, names, options.rules, keeps, now_s=latest // 1_000_000)
+        await mend(connection, tables, options.rules, keeps, now_s=latest // 1_000_000)
         return removed or None
 
 
-async def believed_now_us(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+async def believed_now_us(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
     """The database's clock, microseconds since 1970, but not long past the newest batch in the order.
 
     A clock that jumps ahead lets nothing expire before something was recorded by it. While workers run, something is
@@ -85,30 +85,30 @@ async def believed_now_us(connection: AsyncConnection[TupleRow], names: Tables) 
     """
     async with short_transaction(connection) as cursor:
         now_us = await database_now_us(cursor)
-        newest_us = await newest_appended_us(cursor, names)
+        newest_us = await newest_appended_us(cursor, tables)
     return now_us if newest_us is None else min(now_us, newest_us + _IDLE_US)
 
 
 async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
     """Fold again what horizons that are ahead hide; a sentence for each version of which something was hidden."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
-        now_us = await believed_now_us(connection, names)
+        now_us = await believed_now_us(connection, tables)
         kept = horizons(now_us, options.max_points, options.maximum_metric_age)
-        return await mend(connection, names, options.rules, kept, now_s=now_us // 1_000_000)
+        return await mend(connection, tables, options.rules, kept, now_s=now_us // 1_000_000)
 
 
-async def make_days_ahead(connection: AsyncConnection[TupleRow], names: Tables, clock: DatabaseClock) -> None:
+async def make_days_ahead(connection: AsyncConnection[TupleRow], tables: Tables, clock: DatabaseClock) -> None:
     """Make the log's partitions of today and the weeks ahead."""
     await clock.ask(connection.cursor())
-    await make_days(connection, names, today=clock.today(), ahead=DAYS_AHEAD)
+    await make_days(connection, tables, today=clock.today(), ahead=DAYS_AHEAD)
 
 
-async def series_count(connection: AsyncConnection[TupleRow], names: Tables) -> int:
+async def series_count(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
     """How many series there are; exact up to the alarm, which is all it is for."""
     cursor = await connection.execute(
         sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {series} LIMIT {limit}) AS s").format(
-            series=names.series, limit=sql.Literal(SERIES_ALARM + 1)
+            series=tables.series, limit=sql.Literal(SERIES_ALARM + 1)
         )
     )
     row = await cursor.fetchone()

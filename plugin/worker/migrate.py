@@ -7,7 +7,7 @@ from chancy.migrate import Migrator
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 
 #: How long a migration may think between two statements.
@@ -16,7 +16,7 @@ _STEP_MS = 60_000
 
 async def migrate(chancy: Chancy, migrator: Migrator, clock: DatabaseClock, *, to_version: int | None) -> None:
     """Migrate under an advisory lock, so that several at once do it one after the other."""
-    names = tables(chancy.prefix)
+    tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
@@ -31,10 +31,10 @@ async def migrate(chancy: Chancy, migrator: Migrator, clock: DatabaseClock, *, t
             await migrator.migrate(connection, to_version=to_version)
         now = await connection.execute(
             "SELECT clock_timestamp(), to_regclass(%(log)s) IS NOT NULL",
-            {"log": names.log.as_string(connection)},
+            {"log": tables.log.as_string(connection)},
             binary=True,
         )
         row = await now.fetchone()
         if row is not None and row[1]:
             clock.see(row[0])
-            await make_days(connection, names, today=clock.today(), ahead=DAYS_AHEAD)
+            await make_days(connection, tables, today=clock.today(), ahead=DAYS_AHEAD)

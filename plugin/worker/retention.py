@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.connection import database_now_us, own_connection
@@ -85,7 +85,7 @@ class DueDay(msgspec.Struct, frozen=True):
 
 async def prune(
     connection: AsyncConnection[TupleRow],
-    names: Tables,
+    tables: Tables,
     rules: RuleSet,
     *,
     now_us: int,
@@ -105,14 +105,14 @@ async def prune(
         archive: A folder each day is written out to before it goes; one that can't be written out stays.
     """
     async with short_transaction(connection) as cursor:
-        due = await days_before(cursor, names, first_kept_day(now_us, log_retention_s))
-        if due and await is_importing(cursor, names):
+        due = await days_before(cursor, tables, first_kept_day(now_us, log_retention_s))
+        if due and await is_importing(cursor, tables):
             return [PrunedDay(*due[0], _IMPORTING)]
         if dry_run:
-            return [PrunedDay(*day, await _blocker(cursor, names, rules, day.day, day.state)) for day in due]
+            return [PrunedDay(*day, await _blocker(cursor, tables, rules, day.day, day.state)) for day in due]
     pruned = []
     for day in due[:most]:
-        pruned.append(await _retire(connection, names, rules, day, archive))
+        pruned.append(await _retire(connection, tables, rules, day, archive))
         if pruned[-1].blocker:
             break
     return pruned
@@ -138,7 +138,7 @@ async def prune_all(
         while True:
             some = await prune(
                 connection,
-                tables(chancy.prefix),
+                tables_for(chancy.prefix),
                 options.rules,
                 now_us=now,
                 log_retention_s=options.log_retention if keep_s is None else keep_s,
@@ -151,7 +151,7 @@ async def prune_all(
 
 
 async def oldest_due(
-    cursor: AsyncCursor[TupleRow], names: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
+    cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
 ) -> DueDay | None:
     """Return the day that `prune` would let go first, and what keeps it; None where none is past its time."""
     await cursor.execute(
@@ -166,7 +166,7 @@ async def oldest_due(
             ORDER BY day
             LIMIT 1
             """
-        ).format(days=names.days),
+        ).format(days=tables.days),
         {"end": first_kept_day(now_us, log_retention_s)},
     )
     row = await cursor.fetchone()
@@ -180,7 +180,7 @@ async def oldest_due(
         due_at=datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, seconds=log_retention_s),
         days=days,
         last_gone_at=last_gone_at and last_gone_at.astimezone(UTC),
-        blocker=await _blocker(cursor, names, rules, day, state),
+        blocker=await _blocker(cursor, tables, rules, day, state),
     )
 
 
@@ -189,35 +189,35 @@ def first_kept_day(now_us: int, kept_s: float) -> date:
     return (datetime.fromtimestamp(now_us / 1_000_000, UTC) - timedelta(seconds=kept_s)).date()
 
 
-async def _blocker(cursor: AsyncCursor[TupleRow], names: Tables, rules: RuleSet, day: date, state: str) -> str:
-    return "" if state == "opening" else await refusal(cursor, names, rules, day)
+async def _blocker(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date, state: str) -> str:
+    return "" if state == "opening" else await refusal(cursor, tables, rules, day)
 
 
 async def _retire(
-    connection: AsyncConnection[TupleRow], names: Tables, rules: RuleSet, due: LogDay, archive: Path | None
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, due: LogDay, archive: Path | None
 ) -> PrunedDay:
     day, state, size_bytes = due
     if state == "attached":
-        if reason := await close_day(connection, names, day):
+        if reason := await close_day(connection, tables, day):
             return PrunedDay(day, state, size_bytes, reason)
         state = "closed"
-    if archive is not None and size_bytes and (reason := await _archive(connection, names, rules, due, archive)):
+    if archive is not None and size_bytes and (reason := await _archive(connection, tables, rules, due, archive)):
         return PrunedDay(day, state, size_bytes, reason)
     if state == "closed":
-        if reason := await take_in(connection, names, rules, day):
+        if reason := await take_in(connection, tables, rules, day):
             return PrunedDay(day, state, size_bytes, reason)
         state = "opening"
-    if reason := await remove_day(connection, names, day):
+    if reason := await remove_day(connection, tables, day):
         return PrunedDay(day, state, size_bytes, reason)
     return PrunedDay(day, "gone", size_bytes, "")
 
 
 async def _archive(
-    connection: AsyncConnection[TupleRow], names: Tables, rules: RuleSet, due: LogDay, folder: Path
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, due: LogDay, folder: Path
 ) -> str:
     """Write the day out; what can't go yet is not written, since batches of it may wait for their place."""
     if due.state != "opening":
         async with short_transaction(connection) as cursor:
-            if reason := await refusal(cursor, names, rules, due.day):
+            if reason := await refusal(cursor, tables, rules, due.day):
                 return reason
-    return await archive_day(connection, names, due.day, folder)
+    return await archive_day(connection, tables, due.day, folder)

@@ -17,7 +17,7 @@ from chancy import Chancy, Worker
 from chancy.hub import Event
 
 from chancy_metrics.events.facts import KINDS
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.schedule import Turns, project
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.notify import FOLDED
@@ -198,13 +198,13 @@ class Session:
 
         if self._maintenance is None:
             self._maintenance = Maintenance(self._options)
-        names = tables(self.chancy.prefix)
+        tables = tables_for(self.chancy.prefix)
         async with own_connection(self.chancy) as connection:
             if time.monotonic() - self._days_at >= DAYS_S:
-                await make_days_ahead(connection, names, self._clock)
+                await make_days_ahead(connection, tables, self._clock)
                 self._days_at = time.monotonic()
-            await self._maintenance.clean(connection, names)
-            if await series_count(connection, names) > SERIES_ALARM:
+            await self._maintenance.clean(connection, tables)
+            if await series_count(connection, tables) > SERIES_ALARM:
                 self._warnings.warn(
                     "series",
                     f"there are more than {SERIES_ALARM:,} series of metrics: does an id or a name that changes "
@@ -217,7 +217,7 @@ class Session:
         from chancy_metrics.projections.search.indexing import summarise
 
         async with own_connection(self.chancy) as connection:
-            await summarise(connection, tables(self.chancy.prefix))
+            await summarise(connection, tables_for(self.chancy.prefix))
 
     async def _measure_tables(self) -> None:
         if not self.turns.mine:

@@ -22,7 +22,7 @@ _SENTENCES, _CHARS = 5, 300
 
 async def keep_checked(
     connection: AsyncConnection[TupleRow],
-    names: Tables,
+    tables: Tables,
     found: Findings,
     *,
     at: datetime,
@@ -38,7 +38,7 @@ async def keep_checked(
     """
     try:
         async with short_transaction(connection) as cursor:
-            discarded = await _discarded(cursor, names)
+            discarded = await _discarded(cursor, tables)
             given_up = {spot for spot in found.spots if spot.scale == "position" and spot.at in discarded}
             told = [text[:_CHARS] for spot, text in found.sentences.items() if spot not in given_up]
             last = LastChecked(
@@ -52,27 +52,27 @@ async def keep_checked(
             )
             await cursor.execute(
                 sql.SQL("SELECT FROM {versions} WHERE version = %(log)s FOR NO KEY UPDATE").format(
-                    versions=names.versions
+                    versions=tables.versions
                 ),
                 {"log": OPENING},
             )
-            record = (await read_records(cursor, names)).get(OPENING, Stored())
-            await write_record(cursor, names, OPENING, msgspec.structs.replace(record, checked=last))
+            record = (await read_records(cursor, tables)).get(OPENING, Stored())
+            await write_record(cursor, tables, OPENING, msgspec.structs.replace(record, checked=last))
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
         return f"what this check found could not be kept for `status`: {sentence(error)}"
     return ""
 
 
-async def read_last_checked(cursor: AsyncCursor[TupleRow], names: Tables) -> LastChecked | None:
+async def read_last_checked(cursor: AsyncCursor[TupleRow], tables: Tables) -> LastChecked | None:
     """Return what the last `audit check` came to; None where none was kept."""
-    return (await read_records(cursor, names)).get(OPENING, Stored()).checked
+    return (await read_records(cursor, tables)).get(OPENING, Stored()).checked
 
 
-async def _discarded(cursor: AsyncCursor[TupleRow], names: Tables) -> set[int]:
+async def _discarded(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[int]:
     """Return the positions whose batches are given up."""
     await cursor.execute(
         sql.SQL("SELECT position FROM {dead} WHERE rule = '' AND discarded_at IS NOT NULL").format(
-            dead=names.dead_letters
+            dead=tables.dead_letters
         )
     )
     return {row[0] for row in await cursor.fetchall()}

@@ -135,9 +135,9 @@ class Kept(NamedTuple):
     share: Share
 
 
-async def read_open_positions(cursor: AsyncCursor[TupleRow], names: Tables) -> set[int]:
+async def read_open_positions(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[int]:
     """Return the positions of the ledger at which something is open."""
-    records = await read_records(cursor, names)
+    records = await read_records(cursor, tables)
     return {
         fault.at
         for fault in records.get(OPENING, Stored()).faults
@@ -145,17 +145,17 @@ async def read_open_positions(cursor: AsyncCursor[TupleRow], names: Tables) -> s
     }
 
 
-async def read_unreadable(cursor: AsyncCursor[TupleRow], names: Tables) -> list[str]:
+async def read_unreadable(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
     """Say which records can't be read, and why, a sentence each."""
-    _, unreadable = await _read_all(cursor, names)
+    _, unreadable = await _read_all(cursor, tables)
     return unreadable
 
 
 async def read_last_verified(
-    cursor: AsyncCursor[TupleRow], names: Tables, live: int, *, now_s: int
+    cursor: AsyncCursor[TupleRow], tables: Tables, live: int, *, now_s: int
 ) -> LastVerified | None:
     """Return what is known of the live version; None where no version was ever compared and nothing is open."""
-    records = await read_records(cursor, names)
+    records = await read_records(cursor, tables)
     of_live, of_log = records.get(live, Stored()), records.get(OPENING, Stored())
     runs = [
         (one.points > 0, version == live, one.at, version) for version, one in records.items() if one.at and version
@@ -164,7 +164,7 @@ async def read_last_verified(
         return None
     *_, at, version = max(runs)
     last = records[version]
-    horizons, kept_since_s = await _kept(cursor, names, live)
+    horizons, kept_since_s = await _kept(cursor, tables, live)
     faults = still_kept(of_live.faults, horizons) + of_log.faults
     faults.sort(key=lambda fault: (not fault.sentence, fault.check == "difference"))
     return LastVerified(
@@ -189,16 +189,16 @@ async def read_last_verified(
     )
 
 
-async def keep(cursor: AsyncCursor[TupleRow], names: Tables, run: Run, *, now_s: int) -> Kept:
+async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s: int) -> Kept:
     """Add a run to what is known, in the caller's transaction, under the lock of both rows."""
     await cursor.execute(
         sql.SQL("SELECT FROM {versions} WHERE version IN (0, %(version)s) ORDER BY version FOR NO KEY UPDATE").format(
-            versions=names.versions
+            versions=tables.versions
         ),
         {"version": run.version},
     )
-    records = await read_records(cursor, names)
-    horizons, kept_since_s = await _kept(cursor, names, run.version)
+    records = await read_records(cursor, tables)
+    horizons, kept_since_s = await _kept(cursor, tables, run.version)
     of_version, of_log = records.get(run.version, Stored()), records.get(OPENING, Stored())
     faults = still_kept(of_version.faults, horizons)
     expired = of_version.open - sum(fault.count for fault in faults)
@@ -226,31 +226,31 @@ async def keep(cursor: AsyncCursor[TupleRow], names: Tables, run: Run, *, now_s:
     if run.looked.everywhere and run.last.position:
         of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
     for version, record in ((OPENING, of_log), (run.version, of_version)):
-        await write_record(cursor, names, version, record)
+        await write_record(cursor, tables, version, record)
     return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))
 
 
-async def keep_rebuilt(cursor: AsyncCursor[TupleRow], names: Tables, version: int, rebuilt: RebuildCompared) -> None:
+async def keep_rebuilt(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rebuilt: RebuildCompared) -> None:
     """Keep how a rebuild compared *version* with the one before."""
-    record = (await read_records(cursor, names)).get(version, Stored())
-    await write_record(cursor, names, version, msgspec.structs.replace(record, rebuilt=rebuilt))
+    record = (await read_records(cursor, tables)).get(version, Stored())
+    await write_record(cursor, tables, version, msgspec.structs.replace(record, rebuilt=rebuilt))
 
 
 def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
     return [(spot, count) for spot, count in found.items() if (spot.check in OF_THE_LOG) is is_log]
 
 
-async def read_records(cursor: AsyncCursor[TupleRow], names: Tables) -> dict[int, Stored]:
+async def read_records(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[int, Stored]:
     """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
-    records, _ = await _read_all(cursor, names)
+    records, _ = await _read_all(cursor, tables)
     return records
 
 
-async def _read_all(cursor: AsyncCursor[TupleRow], names: Tables) -> tuple[dict[int, Stored], list[str]]:
+async def _read_all(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[dict[int, Stored], list[str]]:
     """Return every record, and of those that can't be read why, a sentence each."""
     await cursor.execute(
         sql.SQL("SELECT version, verified::text FROM {versions} WHERE verified IS NOT NULL ORDER BY version").format(
-            versions=names.versions
+            versions=tables.versions
         )
     )
     records, unreadable = {}, []
@@ -274,26 +274,26 @@ def decode_record(text: str, where: str = "") -> Stored:
     return decode_as(_decoder, text.encode(), "record of verify", where)
 
 
-async def write_record(cursor: AsyncCursor[TupleRow], names: Tables, version: int, record: Stored) -> None:
+async def write_record(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, record: Stored) -> None:
     await cursor.execute(
         sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
-            versions=names.versions
+            versions=tables.versions
         ),
         {"verified": Jsonb(msgspec.to_builtins(record)), "version": version},
     )
 
 
-async def _kept(cursor: AsyncCursor[TupleRow], names: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
+async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
     """Return the version's horizons, and where what is kept begins in each resolution that keeps anything; seconds."""
     # By the index on buckets, whatever the number of series; it knows nothing of versions, which begin alike.
     first = sql.SQL(", ").join(
-        sql.SQL("(SELECT min(bucket / 60) * 60 FROM {rollup})").format(rollup=names.rollup(name))
+        sql.SQL("(SELECT min(bucket / 60) * 60 FROM {rollup})").format(rollup=tables.rollup(name))
         for name in RESOLUTIONS
     )
     horizons = sql.SQL(", ").join(sql.Identifier(f"horizon_{name}") for name in RESOLUTIONS)
     await cursor.execute(
         sql.SQL("SELECT {horizons}, {first} FROM {versions} WHERE version = %(version)s").format(
-            horizons=horizons, first=first, versions=names.versions
+            horizons=horizons, first=first, versions=tables.versions
         ),
         {"version": version},
     )

@@ -381,8 +381,8 @@ class _Halving:
 
     async def _leave_out(self, before: int, position: int, error: Exception) -> Advanced:
         reason = in_words(error)
-        names = self._rules.names
-        for some in [*([name] for name in names), *([names] if len(names) > 1 else [])]:
+        tables = self._rules.names
+        for some in [*([name] for name in tables), *([tables] if len(tables) > 1 else [])]:
             try:
                 return await self._step(before, position, without=dict.fromkeys(some, f"can't be stored: {reason}"))
             except Exception as again:

@@ -50,20 +50,20 @@ def some_facts(chance: random.Random, how_many: int) -> tuple[list[JobRow], list
     ]
 
 
-async def make_history(connection: Connection, names: Tables, *, batches: int = 40, seed: int = 1) -> None:
+async def make_history(connection: Connection, tables: Tables, *, batches: int = 40, seed: int = 1) -> None:
     """Fold so many batches of a hundred facts, and let as many before them go into the opening."""
     chance = random.Random(seed)
     gone = datetime.now(UTC).date() - timedelta(days=3)
-    await make_days(connection, names, today=gone, ahead=0)
-    writers = [LogWriter(connection, names, worker) for worker in WORKERS]
+    await make_days(connection, tables, today=gone, ahead=0)
+    writers = [LogWriter(connection, tables, worker) for worker in WORKERS]
     for day in (gone, None):
         for number in range(batches):
             writer = writers[number % len(writers)]
             batch = encode(*some_facts(chance, 100))
             async with short_transaction(connection) as cursor:
-                await append(cursor, names, writer.next_id(day), batch, worker=writer.worker)
-    await order_and_fold(connection, names)
-    [pruned] = await prune(connection, names, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+                await append(cursor, tables, writer.next_id(day), batch, worker=writer.worker)
+    await order_and_fold(connection, tables)
+    [pruned] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert pruned.state == "gone", pruned.blocker
 
 
@@ -75,18 +75,18 @@ class Load:
         folds: Steps of the live version.
     """
 
-    def __init__(self, dsn: str, names: Tables, *, facts: int, pause_s: float) -> None:
+    def __init__(self, dsn: str, tables: Tables, *, facts: int, pause_s: float) -> None:
         self.appended = 0
         self.folds = 0
         self.ends = False
         self._dsn = dsn
-        self._names = names
+        self._tables = tables
         self._facts = facts
         self._pause_s = pause_s
 
     async def append(self, connection: Connection) -> None:
         chance = random.Random(self.appended)
-        writer = LogWriter(connection, self._names, "worker-live")
+        writer = LogWriter(connection, self._tables, "worker-live")
         while not self.ends:
             jobs, runs = some_facts(chance, self._facts)
             await writer.append(jobs=jobs, runs=runs)
@@ -95,8 +95,8 @@ class Load:
 
     async def fold(self, connection: Connection, rules: RuleSet) -> None:
         while not self.ends:
-            await sequence(connection, self._names)
-            done = await advance(connection, self._names, folder=f"live {rules.pair}", rules=rules)
+            await sequence(connection, self._tables)
+            done = await advance(connection, self._tables, folder=f"live {rules.pair}", rules=rules)
             self.folds += done.events > 0
             await anyio.sleep(self._pause_s)
 
@@ -113,7 +113,7 @@ class Load:
 @asynccontextmanager
 async def live_load(
     dsn: str,
-    names: Tables,
+    tables: Tables,
     *,
     rules: Sequence[RuleSet] = (BUILT_IN,),
     facts: int = 10,
@@ -124,7 +124,7 @@ async def live_load(
     Args:
         rules: Of those who fold side by side; as in life, only code with the live version's rules can.
     """
-    load = Load(dsn, names, facts=facts, pause_s=pause_s)
+    load = Load(dsn, tables, facts=facts, pause_s=pause_s)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(load.outlive, load.append)
         for mine in rules:
@@ -135,32 +135,32 @@ async def live_load(
             load.ends = True
 
 
-async def catch_up(connection: Connection, names: Tables, rules: RuleSet, *versions: int) -> None:
+async def catch_up(connection: Connection, tables: Tables, rules: RuleSet, *versions: int) -> None:
     """Order what is there and fold it into *versions*."""
-    while (await sequence(connection, names)).batches:
+    while (await sequence(connection, tables)).batches:
         pass
     for version in versions:
-        while not (done := await advance(connection, names, folder="test", rules=rules, version=version)).caught_up:
+        while not (done := await advance(connection, tables, folder="test", rules=rules, version=version)).caught_up:
             assert done.reason in ("", BUSY), done.reason
 
 
-async def assert_same_bytes(connection: Connection, names: Tables, one: int, other: int) -> None:
+async def assert_same_bytes(connection: Connection, tables: Tables, one: int, other: int) -> None:
     """Two versions at one position have the same rows, every column and byte, where both keep them."""
-    assert await rows_of(connection, names, one, other) == await rows_of(connection, names, other, one)
+    assert await rows_of(connection, tables, one, other) == await rows_of(connection, tables, other, one)
     [(same, many)] = await fetch(
         connection,
         "SELECT count(DISTINCT position) = 1, count(*) FROM {versions} WHERE version IN (%(one)s, %(other)s)",
-        names,
+        tables,
         one=one,
         other=other,
     )
     assert (same, many) == (True, 2)
 
 
-async def rows_of(connection: Connection, names: Tables, version: int, beside: int) -> dict[str, list[TupleRow]]:
+async def rows_of(connection: Connection, tables: Tables, version: int, beside: int) -> dict[str, list[TupleRow]]:
     """All rows of *version* past its horizons and those of *beside*, as text, which tells 1.0 from 1.00."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        both = [await read_version(cursor, names, number) for number in (version, beside)]
+        both = [await read_version(cursor, tables, number) for number in (version, beside)]
         found = {}
         for resolution in RESOLUTIONS:
             await cursor.execute(
@@ -168,7 +168,7 @@ async def rows_of(connection: Connection, names: Tables, version: int, beside: i
                     "SELECT (r.*)::text FROM (SELECT worker, series, bucket, count, last_us, sum, min, max, last,"
                     " last_position, last_index, p50, p95, p99, sketch FROM {rollup}"
                     " WHERE version = %(version)s AND bucket >= %(horizon)s) AS r ORDER BY worker, series, bucket"
-                ).format(rollup=names.rollup(resolution)),
+                ).format(rollup=tables.rollup(resolution)),
                 {"version": version, "horizon": max(one.horizons[resolution] for one in both if one)},
             )
             found[resolution] = await cursor.fetchall()
@@ -176,5 +176,5 @@ async def rows_of(connection: Connection, names: Tables, version: int, beside: i
     return found
 
 
-async def assert_equals_replay(connection: Connection, names: Tables, rules: RuleSet = BUILT_IN) -> None:
-    assert [str(one) for one in diff(await stored(connection, names), await replay(connection, names, rules))] == []
+async def assert_equals_replay(connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN) -> None:
+    assert [str(one) for one in diff(await stored(connection, tables), await replay(connection, tables, rules))] == []

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.http.dashboard import MetricsApiPlugin
 from chancy_metrics.projections.fold.points import diff
@@ -31,13 +31,13 @@ _IN_LEDGER = _IN_LOG + " JOIN {ledger} USING (day, producer, sequence)"
 
 async def everywhere(dsn: str, key: str, *, prefix: str = "chancy_") -> dict[str, float]:
     """What each place says of a counter whose points are younger than 90 days; replay and rollups must be equal."""
-    names = tables(prefix)
+    tables = tables_for(prefix)
     async with connections(dsn, 1) as (connection,), an_app(dsn, Metrics(), prefix=prefix) as (chancy, metrics):
         found = {
-            "log": await _recorded(connection, names, _IN_LOG, key),
-            "ledger": await _recorded(connection, names, _IN_LEDGER, key),
+            "log": await _recorded(connection, tables, _IN_LOG, key),
+            "ledger": await _recorded(connection, tables, _IN_LEDGER, key),
         }
-        live, again = await stored(connection, names), await replay(connection, names)
+        live, again = await stored(connection, tables), await replay(connection, tables)
         assert [str(difference) for difference in diff(live, again)] == []
         for resolution in RESOLUTIONS:
             for place, points in (("rollup", live), ("replay", again)):
@@ -72,9 +72,9 @@ class _Everybody(AuthenticationBackend):
         return AuthCredentials(["authenticated"]), SimpleUser("somebody")
 
 
-async def _recorded(connection: AsyncConnection[TupleRow], names: Tables, query: str, key: str) -> float:
+async def _recorded(connection: AsyncConnection[TupleRow], tables: Tables, query: str, key: str) -> float:
     total = 0.0
-    for codec, payload, digest, events in await fetch(connection, query, names):
+    for codec, payload, digest, events in await fetch(connection, query, tables):
         columns = decode(codec, payload, digest, events).observations
         if columns is not None:
             ends = columns.lengths.cumsum()

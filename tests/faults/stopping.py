@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events import log
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.schema import tables
+from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.advance import advance
 
 spawner = multiprocessing.get_context("forkserver")
@@ -42,8 +42,8 @@ async def project(dsn: str, prefix: str, stop_at: int, how: signal.Signals) -> i
     async with await StoppingConnection.connect(dsn, autocommit=True) as connection:
         kind = StoppingConnection
         kind.trips, kind.stop_at, kind.how = 0, stop_at, how
-        await sequence(connection, tables(prefix))
-        await advance(connection, tables(prefix), folder="stopping")
+        await sequence(connection, tables_for(prefix))
+        await advance(connection, tables_for(prefix), folder="stopping")
         return kind.trips
 
 

@@ -23,7 +23,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.projections.fold.points import diff
@@ -98,7 +98,7 @@ async def storm(
 ) -> Outcome:
     """Run *rounds* workers, each killed or stopped at a random moment, in a migrated database of its own."""
     chance = random.Random(seed)
-    names = tables("chancy_")
+    tables = tables_for("chancy_")
     losing = [True]
 
     def loses(statements: bytes) -> Loss:
@@ -116,7 +116,7 @@ async def storm(
         ):
             await install_truth(connection)
             await push_load(chancy, 4_000)
-            locks = asyncio.create_task(_lock_for_ever(locking, names, random.Random(seed), longest_s, locks_spill))
+            locks = asyncio.create_task(_lock_for_ever(locking, tables, random.Random(seed), longest_s, locks_spill))
             for number, log in enumerate(logs):
                 async with a_worker(proxy.dsn(dsn), sync_interval, log.fileno()) as process:
                     await until_saved(connection, 50)
@@ -133,37 +133,37 @@ async def storm(
             await locking.rollback()
             for log in logs:
                 log.seek(0)
-            return await _outcome(chancy, connection, names, [log.read().decode() for log in logs], proxy.lost)
+            return await _outcome(chancy, connection, tables, [log.read().decode() for log in logs], proxy.lost)
 
 
 async def _lock_for_ever(
-    connection: AsyncConnection[TupleRow], names: Tables, chance: random.Random, longest_s: float, locks_spill: bool
+    connection: AsyncConnection[TupleRow], tables: Tables, chance: random.Random, longest_s: float, locks_spill: bool
 ) -> None:
     cursor = await connection.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
     [today] = await cursor.fetchone() or ()
     await connection.set_autocommit(False)
     while True:
-        what = chance.choice(WITH_SPILL if locks_spill else LOCKED).replace("{day}", names.partition_name(today))
+        what = chance.choice(WITH_SPILL if locks_spill else LOCKED).replace("{day}", tables.partition_name(today))
         with suppress(psycopg.errors.LockNotAvailable):
             await connection.execute("SET LOCAL lock_timeout = '2s'")
-            await fetch(connection, f"LOCK TABLE {what} IN ACCESS EXCLUSIVE MODE", names)
+            await fetch(connection, f"LOCK TABLE {what} IN ACCESS EXCLUSIVE MODE", tables)
             await anyio.sleep(SHORTEST_S * (longest_s / SHORTEST_S) ** chance.random())
         await connection.rollback()
         await anyio.sleep(chance.uniform(0, 0.5))
 
 
 async def _outcome(
-    chancy: Chancy, connection: AsyncConnection[TupleRow], names: Tables, logs: list[str], losses: list[Loss]
+    chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, logs: list[str], losses: list[Loss]
 ) -> Outcome:
     await fold_all(chancy)
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     saved, logged = await saved_updates(connection), logged_updates(log)
     lost, doubled = (saved - logged).total(), (logged - saved).total()
     if not lost and not doubled:
         truth = await true_counters(connection)
-        assert await rolled_up(connection, names) == dict.fromkeys(("1min", "5min", "1hour", "1day"), truth)
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
-    assert await fetch(connection, "SELECT count(*) FROM {spill}", names) == [(0,)]
+        assert await rolled_up(connection, tables) == dict.fromkeys(("1min", "5min", "1hour", "1day"), truth)
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
+    assert await fetch(connection, "SELECT count(*) FROM {spill}", tables) == [(0,)]
     assert {update.state for update in saved} == {"succeeded", "failed", "retrying"}
     return Outcome(
         saved=saved.total(),

@@ -86,11 +86,11 @@ async def updates_saved(connection: Connection) -> Counter[Update]:
 
 @pytest.mark.parametrize("trouble", BREAK)
 async def test_jobs_run_as_if_nothing_had_happened_to_the_log(
-    trouble: str, dsn: str, connection: Connection, names: Tables
+    trouble: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_running_worker(dsn) as worker, await AsyncConnection.connect(dsn, autocommit=True) as breaker:
         await run_jobs(worker, connection, range(3))
-        await fetch(breaker, BREAK[trouble], names)
+        await fetch(breaker, BREAK[trouble], tables)
         worker.flushes_s.clear()
 
         await run_jobs(worker, connection, range(3, 10))
@@ -101,33 +101,33 @@ async def test_jobs_run_as_if_nothing_had_happened_to_the_log(
         }
         assert max(worker.flushes_s) < LOCK_TIMEOUT_S + SLACK_S
         if trouble in MEND:
-            await fetch(breaker, MEND[trouble], names)
+            await fetch(breaker, MEND[trouble], tables)
         await run_jobs(worker, connection, range(10, 12))
         assert examples.done == list(range(12))
 
     if trouble in MEND:
-        await order(connection, names)
-        log = await read_log(connection, names)
+        await order(connection, tables)
+        log = await read_log(connection, tables)
         assert logged_updates(log) == await updates_saved(connection)
         assert logged_counts(log) == Counter()
 
 
 async def test_a_locked_log_does_not_starve_a_worker_whose_pool_holds_one_connection(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with (
         a_running_worker(dsn, max_connection_pool_size=1) as worker,
         await AsyncConnection.connect(dsn, autocommit=True) as breaker,
     ):
-        await fetch(breaker, BREAK["locked"], names)
+        await fetch(breaker, BREAK["locked"], tables)
         await worker.increment_counter("app:x", 1)  # what the recorder tries to append meanwhile
 
         await run_jobs(worker, connection, range(5))
 
         assert examples.done == list(range(5))
-        await fetch(breaker, MEND["locked"], names)
+        await fetch(breaker, MEND["locked"], tables)
 
-    await order(connection, names)
-    log = await read_log(connection, names)
+    await order(connection, tables)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == await updates_saved(connection)
     assert logged_values(log, "app:x") == [1]

@@ -54,41 +54,43 @@ async def says(dsn: str, key: str, expected: float) -> None:
 
 @pytest.mark.parametrize(("ends", "after"), [("commit", 8.0), ("rollback", 5.0)])
 async def test_a_slow_writer_beside_one_with_an_old_timestamp_is_neither_lost_nor_waited_for(
-    dsn: str, names: Tables, ends: str, after: float
+    dsn: str, tables: Tables, ends: str, after: float
 ) -> None:
     async with connections(dsn, 2) as (a, b):
         await a.set_autocommit(False)
-        await append_as(a.cursor(), names, a_run("app:gap", [1.0] * 3, at_us=now_us()))
+        await append_as(a.cursor(), tables, a_run("app:gap", [1.0] * 3, at_us=now_us()))
         old = now_us() - 3 * DAY_US
-        await LogWriter(b, names).append(runs=[a_run("app:gap", [1.0] * 5, at_us=old)])
+        await LogWriter(b, tables).append(runs=[a_run("app:gap", [1.0] * 5, at_us=old)])
         with anyio.fail_after(5):
-            await order_and_fold(b, names)
-        before = await total(b, names, "app:gap")
-        [(bucket,)] = await fetch(b, "SELECT bucket FROM {r1day} WHERE worker = 0", names)
+            await order_and_fold(b, tables)
+        before = await total(b, tables, "app:gap")
+        [(bucket,)] = await fetch(b, "SELECT bucket FROM {r1day} WHERE worker = 0", tables)
 
         await getattr(a, ends)()
-        await order_and_fold(b, names)
+        await order_and_fold(b, tables)
 
         assert before == [5] * 4
         assert bucket == old // DAY_US * 86_400
         assert await fetch(
-            b, "SELECT max(position) - count(*), (SELECT count(*) FROM {pending}) FROM {ledger}", names
+            b, "SELECT max(position) - count(*), (SELECT count(*) FROM {pending}) FROM {ledger}", tables
         ) == [(0, 0)]
         if ends == "commit":
             await says(dsn, "app:gap", after)
-        assert await total(b, names, "app:gap") == [after] * 4
+        assert await total(b, tables, "app:gap") == [after] * 4
 
 
-async def test_forty_rolled_back_appends_between_two_good_ones_are_no_hole(dsn: str, names: Tables) -> None:
+async def test_forty_rolled_back_appends_between_two_good_ones_are_no_hole(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 1) as (connection,):
-        await LogWriter(connection, names).append(runs=[a_run("app:gap", at_us=now_us())])
+        await LogWriter(connection, tables).append(runs=[a_run("app:gap", at_us=now_us())])
         for _ in range(40):
             async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
-                await append_as(cursor, names, a_run("app:gap", at_us=now_us()))
-        await LogWriter(connection, names).append(runs=[a_run("app:gap", at_us=now_us())])
-        await order_and_fold(connection, names)
+                await append_as(cursor, tables, a_run("app:gap", at_us=now_us()))
+        await LogWriter(connection, tables).append(runs=[a_run("app:gap", at_us=now_us())])
+        await order_and_fold(connection, tables)
 
-        assert await fetch(connection, "SELECT max(position), sum(holes) FROM {ledger}, {producers}", names) == [(2, 0)]
+        assert await fetch(connection, "SELECT max(position), sum(holes) FROM {ledger}, {producers}", tables) == [
+            (2, 0)
+        ]
     await says(dsn, "app:gap", 2.0)
 
 
@@ -96,20 +98,20 @@ async def test_forty_rolled_back_appends_between_two_good_ones_are_no_hole(dsn: 
 
 
 async def test_a_dead_workers_gauge_is_the_value_of_its_minute_only_and_its_counts_stay(
-    dsn: str, names: Tables
+    dsn: str, tables: Tables
 ) -> None:
     minute = now_us() // 60_000_000 * 60_000_000 - 120_000_000
     async with connections(dsn, 1) as (connection,):
         for n, value in enumerate((4.0, 5.0, 6.0)):
-            await LogWriter(connection, names, f"w{n}").append(
+            await LogWriter(connection, tables, f"w{n}").append(
                 runs=[
                     a_run("app:slots", [value], kind="gauge", unit="number", at_us=minute + n),
                     a_run("app:n", [1.0] * 10, at_us=minute + n),
                 ]
             )
-            await order_and_fold(connection, names)  # and here the last one dies
-        await LogWriter(connection, names, "w0").append(runs=[a_run("app:n", at_us=minute + 60_000_000)])
-        await order_and_fold(connection, names)
+            await order_and_fold(connection, tables)  # and here the last one dies
+        await LogWriter(connection, tables, "w0").append(runs=[a_run("app:n", at_us=minute + 60_000_000)])
+        await order_and_fold(connection, tables)
 
     await says(dsn, "app:n", 31.0)
     async with an_app(dsn) as (chancy, metrics):
@@ -122,7 +124,7 @@ async def test_a_dead_workers_gauge_is_the_value_of_its_minute_only_and_its_coun
 
 
 async def test_names_that_change_every_night_leave_nothing_behind_once_retention_has_passed(
-    dsn: str, names: Tables
+    dsn: str, tables: Tables
 ) -> None:
     """Nights of 40 new workers and 20 new keys; two nights are kept."""
     options = Metrics(maximum_metric_age=2 * 86_400).options
@@ -135,15 +137,15 @@ async def test_names_that_change_every_night_leave_nothing_behind_once_retention
             at_us = last - (nights - 1 - night) * DAY_US
             for worker in range(40):
                 runs = [a_run(f"app:{night}:{key}", at_us=at_us) for key in range(20)]
-                await LogWriter(connection, names, f"w{night}-{worker}").append(runs=runs)
-            await order_and_fold(connection, names)
-            while await cleaner.clean(connection, names, now_us=at_us):
+                await LogWriter(connection, tables, f"w{night}-{worker}").append(runs=runs)
+            await order_and_fold(connection, tables)
+            while await cleaner.clean(connection, tables, now_us=at_us):
                 pass
             counts = ", ".join(
                 f"(SELECT count(*) FROM {{{table}}})" for table in ("series", "workers", "r1day", "r1min")
             )
-            sizes.append((await fetch(connection, f"SELECT {counts}", names))[0])
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
+            sizes.append((await fetch(connection, f"SELECT {counts}", tables))[0])
+        assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
     assert sizes[0] == (20, 40, 820, 820)
     settled = sizes[2]
@@ -156,7 +158,7 @@ async def test_names_that_change_every_night_leave_nothing_behind_once_retention
 # -- not a number ------------------------------------------------------------------------------------------------
 
 
-async def test_one_nan_costs_one_rejection_and_nothing_else(dsn: str, connection: Connection, names: Tables) -> None:
+async def test_one_nan_costs_one_rejection_and_nothing_else(dsn: str, connection: Connection, tables: Tables) -> None:
     async with a_host(dsn) as (worker, metrics):
         for value in (1, float("nan"), 5):
             await metrics.increment_counter("app:n", value)
@@ -170,7 +172,7 @@ async def test_one_nan_costs_one_rejection_and_nothing_else(dsn: str, connection
     async with an_app(dsn) as (chancy, metrics):
         assert (await metrics.get_metrics(chancy, "app:g"))["app:g"].values_1day[0][1] == 3.5
         assert "app:h" not in await metrics.get_metrics(chancy)
-    [(counts,)] = await fetch(connection, "SELECT counts FROM {versions} WHERE version = 1", names)
+    [(counts,)] = await fetch(connection, "SELECT counts FROM {versions} WHERE version = 1", tables)
     assert counts == {"rejected:value": 7}
 
 
@@ -178,7 +180,7 @@ NUMBERS = [-0.0, Decimal("0.1"), np.float32(0.1), 2**70, 1e308, 1e308, 5e-324, F
 
 
 async def test_every_kind_of_number_is_its_nearest_float_and_what_json_gets_is_finite(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         for number in (*NUMBERS, True, 10**400):
@@ -188,7 +190,7 @@ async def test_every_kind_of_number_is_its_nearest_float_and_what_json_gets_is_f
 
     exact = sum(Fraction(float(number)) for number in NUMBERS)
     for resolution in RESOLUTIONS:
-        sums = await fetch(connection, f"SELECT sum, min::text FROM {{r{resolution}}} WHERE worker = 0", names)
+        sums = await fetch(connection, f"SELECT sum, min::text FROM {{r{resolution}}} WHERE worker = 0", tables)
         assert [(Fraction(found), least) for found, least in sums] == [(exact, "0")] * 3
     async with an_app(dsn) as (chancy, metrics):
         async with http(chancy) as client:
@@ -201,11 +203,11 @@ async def test_every_kind_of_number_is_its_nearest_float_and_what_json_gets_is_f
 
 @pytest.mark.parametrize("cut", [3, 7])
 async def test_a_tenth_ten_times_is_one_in_every_order(
-    dsn: str, connection: Connection, names: Tables, cut: int
+    dsn: str, connection: Connection, tables: Tables, cut: int
 ) -> None:
     for part in (cut, 10 - cut):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [0.1] * part, at_us=now_us())])
-        await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [0.1] * part, at_us=now_us())])
+        await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, metrics):
         assert (await metrics.get_metrics(chancy, "app:n"))["app:n"].values_1day[0][1] == 1.0
@@ -214,7 +216,7 @@ async def test_a_tenth_ten_times_is_one_in_every_order(
 # -- aggregators in each other's way -----------------------------------------------------------------------------
 
 
-async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(dsn: str, names: Tables) -> None:
+async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(dsn: str, tables: Tables) -> None:
     keys, batches, done = 1_000, 12, False
     base = now_us() - 60 * DAY_US
 
@@ -223,18 +225,18 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
         for n in range(batches):
             order = range(keys) if n % 2 else range(keys - 1, -1, -1)
             runs = [a_run(f"app:{key}", at_us=base + n * 3_600_000_000) for key in order]
-            await LogWriter(connection, names, f"w{n % 4}").append(runs=runs)
+            await LogWriter(connection, tables, f"w{n % 4}").append(runs=runs)
         done = True
 
     async def project(connection: Connection, name: str) -> None:
         while not done:
-            await sequence(connection, names)
-            await advance(connection, names, folder=name)
+            await sequence(connection, tables)
+            await advance(connection, tables, folder=name)
 
     async def clean(connection: Connection) -> None:
         cleaner, n = Maintenance(Metrics().options), 0
         while not done:
-            await cleaner.clean(connection, names, now_us=base + min(n, batches) * 3_600_000_000)
+            await cleaner.clean(connection, tables, now_us=base + min(n, batches) * 3_600_000_000)
             n += 1
 
     async with connections(dsn, 8) as (writer, *others):
@@ -245,7 +247,7 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
                     tasks.start_soon(project, connection, f"p{n}")
                 for connection in others[5:]:
                     tasks.start_soon(clean, connection)
-        await order_and_fold(writer, names)
+        await order_and_fold(writer, tables)
 
         cursor = await writer.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         assert await cursor.fetchone() == (0,)
@@ -253,7 +255,7 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
             writer,
             "SELECT count(*), min(sum), max(sum)"
             " FROM (SELECT sum(sum) FROM {r1day} WHERE worker = 0 GROUP BY series) s",
-            names,
+            tables,
         )
         assert rows == [(keys, batches, batches)]
-        assert diff(await stored(writer, names), await replay(writer, names)) == []
+        assert diff(await stored(writer, tables), await replay(writer, tables)) == []

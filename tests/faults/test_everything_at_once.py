@@ -56,9 +56,9 @@ class Everything:
         blockers: What kept the days, and how often.
     """
 
-    def __init__(self, dsn: str, names: Tables) -> None:
+    def __init__(self, dsn: str, tables: Tables) -> None:
         self.dsn = dsn
-        self.names = names
+        self.tables = tables
         self.appended: Counter[date] = Counter()
         self.done: Counter[str] = Counter()
         self.busy = {*ROUNDS, "prune"}
@@ -68,7 +68,7 @@ class Everything:
         """Append to any day; what a day does not take any more is spilled."""
         chance = random.Random(worker)
         async with connections(self.dsn, 1) as (connection,):
-            writer = LogWriter(connection, self.names, worker)
+            writer = LogWriter(connection, self.tables, worker)
             for number in range(MOST):
                 if number >= LEAST and not self.busy:
                     return
@@ -76,7 +76,7 @@ class Everything:
                 batch = encode([a_row(at_us)], [a_run("app:n", [1.0], at_us=at_us), a_run("app:x", [0.1], at_us=at_us)])
                 batch_id = writer.next_id(chance.choice([TODAY, *PAST]))
                 async with short_transaction(connection) as cursor:
-                    done = await append(cursor, self.names, batch_id, batch, worker=worker, lock_wait_ms=LOCK_MS)
+                    done = await append(cursor, self.tables, batch_id, batch, worker=worker, lock_wait_ms=LOCK_MS)
                 assert done.is_written
                 self.appended[batch_id.day] += done.state == "appended"
                 self.appended[TODAY] += done.state == "spilled"
@@ -86,8 +86,8 @@ class Everything:
     async def fold(self) -> None:
         async with connections(self.dsn, 1) as (connection,):
             while self.busy:
-                await sequence(connection, self.names)
-                done = await advance(connection, self.names, folder="live")
+                await sequence(connection, self.tables)
+                done = await advance(connection, self.tables, folder="live")
                 self.done["fold"] += done.events > 0
                 await anyio.sleep(0.01)
 
@@ -129,30 +129,30 @@ class Everything:
         async with connections(self.dsn, 1) as (connection,):
             now = await database_now_us(connection.cursor())
             while self.done["prune"] < len(PAST):
-                [pruned] = await prune(connection, self.names, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
+                [pruned] = await prune(connection, self.tables, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
                 self.done["prune"] += pruned.state == "gone"
                 self.blockers[f"{pruned.state}: {pruned.blocker}"] += 1
                 if "(resting)" in pruned.blocker:
                     newest = await self._newest_that_rests()
-                    await advance(connection, self.names, folder="pruner", version=newest)
+                    await advance(connection, self.tables, folder="pruner", version=newest)
                     for version in range(1, newest or 1):
-                        await drop_version(connection, self.names, version)
-                    await drop_versions(connection, self.names, now_us=now)
+                        await drop_version(connection, self.tables, version)
+                    await drop_versions(connection, self.tables, now_us=now)
                 await anyio.sleep(0.01)
         self.busy.remove("prune")
 
     async def _newest_that_rests(self) -> int | None:
         async with connections(self.dsn, 1) as (connection,), short_transaction(connection) as cursor:
-            versions = await read_versions(cursor, self.names)
+            versions = await read_versions(cursor, self.tables)
         return max((one.version for one in versions if one.status == "resting"), default=None)
 
 
 async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    everything = Everything(dsn, names)
+    everything = Everything(dsn, tables)
     for day in PAST:
-        await make_days(connection, names, today=day, ahead=0)
+        await make_days(connection, tables, today=day, ahead=0)
 
     with anyio.fail_after(240):
         async with anyio.create_task_group() as tasks:
@@ -166,22 +166,22 @@ async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
                 ("undo or swap", everything.undo_or_swap),
             ):
                 tasks.start_soon(partial(everything.repeat, what, work))
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     batches = everything.appended.total()
     assert {kind: everything.done[kind] for kind in ROUNDS} == ROUNDS
     assert everything.done["prune"] == len(PAST) and everything.done["fold"] > 0
     assert all(everything.appended[day] for day in (TODAY, *PAST)), everything.appended
     assert batches >= 2 * LEAST
-    points = await stored(connection, names)
+    points = await stored(connection, tables)
     mine = [one for one in points if (one.series.key, one.resolution, one.worker) == ("app:n", "1day", None)]
     assert sum(one.sum for one in mine) == batches
-    assert diff(points, await replay(connection, names)) == []
+    assert diff(points, await replay(connection, tables)) == []
     [(places, last, days)] = await fetch(
         connection,
         "SELECT count(DISTINCT (producer, sequence)), max(position), (SELECT count(*) FROM {days} WHERE state = 'gone')"
         " FROM {ledger}",
-        names,
+        tables,
     )
     # Each verification records what it found, unless it came before the first fold.
     assert places == last == batches + everything.done["compared"]

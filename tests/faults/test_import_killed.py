@@ -78,12 +78,12 @@ async def run_import(dsn: str, path: Path, *, kill_at: int | None, after_s: floa
 
 
 async def test_killed_a_dozen_times_it_goes_on_each_time_and_ends_with_the_same_log(
-    dsn: str, connection: Connection, names: Tables, target: tuple[str, Connection], tmp_path: Path
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     chance = random.Random(1)
-    await make_history(connection, names, batches=BATCHES)
+    await make_history(connection, tables, batches=BATCHES)
     out = await exported(dsn, tmp_path / "log")
-    writer = LogWriter(target[1], names)
+    writer = LogWriter(target[1], tables)
     reached, refused = [], 0
 
     async with connections(target[0], 1) as (worker,):
@@ -91,12 +91,12 @@ async def test_killed_a_dozen_times_it_goes_on_each_time_and_ends_with_the_same_
             # The first ones are to die before a position is there, under the opening.
             kill_at = 0 if number < KILLS // 3 else reached[-1] + 1
             await run_import(target[0], tmp_path / "log", kill_at=kill_at, after_s=chance.random() * 0.05)
-            [(position,)] = await fetch(connection=target[1], query="SELECT position FROM {head}", names=names)
+            [(position,)] = await fetch(connection=target[1], query="SELECT position FROM {head}", tables=tables)
             reached.append(position)
             await writer.append(runs=[a_run("app:own")])
             if position:
                 try:
-                    await sequence(worker, names)
+                    await sequence(worker, tables)
                 except psycopg.errors.ObjectNotInPrerequisiteState:
                     refused += 1
         done = await run_import(target[0], tmp_path / "log", kill_at=None)
@@ -107,14 +107,14 @@ async def test_killed_a_dozen_times_it_goes_on_each_time_and_ends_with_the_same_
     assert refused == sum(position > 0 for position in reached)
     assert done.since == reached[-1] < done.position == out.seal.position == 2 * BATCHES
     for query in (ORDER, PRODUCERS):
-        assert await fetch(target[1], query, names) == await fetch(connection, query, names)
+        assert await fetch(target[1], query, tables) == await fetch(connection, query, tables)
     own = LOG.replace("ORDER", f"WHERE producer <> '{writer.producer}' ORDER")
-    assert await fetch(target[1], own, names) == await fetch(connection, LOG, names)
-    before = await numbers(connection, names)
+    assert await fetch(target[1], own, tables) == await fetch(connection, LOG, tables)
+    before = await numbers(connection, tables)
     await folded(target[0])
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy, seals=[out.seal])
         assert (found.found, found.position) == (0, 2 * BATCHES + KILLS)
         assert (await verify(chancy)).drift == 0
-    after = await numbers(target[1], names)
+    after = await numbers(target[1], tables)
     assert {name: [row for row in rows if "app:own" not in row] for name, rows in after.items()} == before

@@ -111,8 +111,8 @@ async def saved(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-async def all_say(connection: Connection, names: Tables, key: str, expected: int) -> bool:
-    return await total(connection, names, key) == [expected] * 4
+async def all_say(connection: Connection, tables: Tables, key: str, expected: int) -> bool:
+    return await total(connection, tables, key) == [expected] * 4
 
 
 def bouncer_settings() -> list[dict[str, int]]:
@@ -127,7 +127,7 @@ def bouncer_settings() -> list[dict[str, int]]:
 @pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer found: apt-get install pgbouncer")
 @pytest.mark.parametrize("settings", bouncer_settings())
 async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
-    server: Server, dsn: str, names: Tables, settings: dict[str, int], caplog: pytest.LogCaptureFixture
+    server: Server, dsn: str, tables: Tables, settings: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = 60
     with pgbouncer(server, **settings) as folder:
@@ -147,8 +147,8 @@ async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
             # Jobs that hold both connections of a pool keep nobody from folding.
             async with apps[0].pool.connection(), apps[0].pool.connection():
                 await apps[0].plugins["chancy.metrics"].increment_counter("app:n", 2)
-                await eventually(lambda: all_say(connection, names, "queue:default:succeeded", jobs))
-            await eventually(lambda: all_say(connection, names, "app:n", 22))
+                await eventually(lambda: all_say(connection, tables, "queue:default:succeeded", jobs))
+            await eventually(lambda: all_say(connection, tables, "app:n", 22))
             cursor = await connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND state LIKE 'idle in transaction%%' AND now() - state_change > interval '5 s'"
@@ -184,7 +184,7 @@ async def test_nothing_we_set_reaches_whoever_gets_the_session_next(server: Serv
     assert found == (mine[0], "1min", "German, DMY", "1h")
 
 
-async def test_a_database_that_was_away_is_caught_up_with_soon_and_exactly(names: Tables) -> None:
+async def test_a_database_that_was_away_is_caught_up_with_soon_and_exactly(tables: Tables) -> None:
     with Server() as server:
         app = Chancy(server.dsn(), plugins=[Metrics(sync_interval=0.5, append_interval=0.2), ImmediateLeadership()])
         async with app:
@@ -194,24 +194,24 @@ async def test_a_database_that_was_away_is_caught_up_with_soon_and_exactly(names
             await metrics.increment_counter("app:n", 1)
             await push(app, 5)
             async with connections(server.dsn(), 1) as (connection,):
-                await eventually(lambda: all_say(connection, names, "app:n", 1))
+                await eventually(lambda: all_say(connection, tables, "app:n", 1))
             server.stop()
             for _ in range(100):
                 await metrics.increment_counter("app:n", 1)
             await anyio.to_thread.run_sync(server.start)
             async with connections(server.dsn(), 1) as (connection,):
-                await eventually(lambda: all_say(connection, names, "app:n", 101), within_s=BACK_WITHIN_S)
+                await eventually(lambda: all_say(connection, tables, "app:n", 101), within_s=BACK_WITHIN_S)
 
                 async def jobs_agree() -> bool:
                     done = await saved(connection)
-                    return done == 5 and await all_say(connection, names, "queue:default:succeeded", done)
+                    return done == 5 and await all_say(connection, tables, "queue:default:succeeded", done)
 
                 await eventually(jobs_agree)
         found = await everywhere(server.dsn(), "app:n")
         assert found == dict.fromkeys(found, 101.0)
 
 
-async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: str, names: Tables) -> None:
+async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: str, tables: Tables) -> None:
     """A failover: for a moment every new session is one on a server that takes no writes, and the pool keeps it.
 
     Without a worker: the host's own tasks end with such an error.
@@ -225,7 +225,7 @@ async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: st
         async with anyio.create_task_group() as tasks, metrics.recording(chancy):
             tasks.start_soon(project, Turns("p", 0.2, leader), projector, 0.2, chancy.log)
             await metrics.increment_counter("app:n", 1)
-            await eventually(lambda: all_say(admin, names, "app:n", 1))
+            await eventually(lambda: all_say(admin, tables, "app:n", 1))
             await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
             others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             await admin.execute(f"SELECT pg_terminate_backend(pid) {others}")
@@ -234,7 +234,7 @@ async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: st
 
             await metrics.increment_counter("app:n", 1)
 
-            await eventually(lambda: all_say(admin, names, "app:n", 2), within_s=BACK_WITHIN_S)
+            await eventually(lambda: all_say(admin, tables, "app:n", 2), within_s=BACK_WITHIN_S)
             tasks.cancel_scope.cancel()
         await projector.close()
 

@@ -11,7 +11,7 @@ from chancy import Chancy, Worker
 from psycopg import sql
 
 from chancy_metrics.events.errors import PrefixTooLong
-from chancy_metrics.events.schema import TABLES, tables
+from chancy_metrics.events.schema import TABLES, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.host.notify import FOLDED
@@ -32,7 +32,7 @@ async def test_neighbours_with_awkward_prefixes_never_meet(empty_dsn: str) -> No
             await metrics.migrate(chancy)
             async with metrics.recording(chancy):
                 await metrics.increment_counter("app:n", count)
-            await LogWriter(connection, tables(prefix)).append(runs=[a_run("app:old", at_us=0)])
+            await LogWriter(connection, tables_for(prefix)).append(runs=[a_run("app:old", at_us=0)])
 
     for count, prefix in enumerate(PREFIXES, 3):
         heard = await heard_of_a_fold(empty_dsn, prefix)
@@ -50,7 +50,7 @@ async def test_neighbours_with_awkward_prefixes_never_meet(empty_dsn: str) -> No
             cursor = await connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             left = {row[0] for row in await cursor.fetchall()}
             assert not left & {f"{prefix}{table}" for table in TABLES}
-            assert not [name for name in left if name.startswith(tables(prefix).partition_stem)]
+            assert not [name for name in left if name.startswith(tables_for(prefix).partition_stem)]
             for other in PREFIXES[gone:]:
                 assert {f"{other}{table}" for table in TABLES} <= left
     assert left == {f"{prefix}schema_version" for prefix in PREFIXES}
@@ -66,9 +66,9 @@ async def heard_of_a_fold(dsn: str, prefix: str) -> dict[str, str]:
 
 
 async def refuses_truncate(dsn: str, prefix: str) -> None:
-    names = tables(prefix)
+    tables = tables_for(prefix)
     async with connections(dsn, 1) as (connection,):
-        for table in (names.log, names.partition(datetime.now(UTC).date())):
+        for table in (tables.log, tables.partition(datetime.now(UTC).date())):
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
                 await connection.execute(sql.SQL("TRUNCATE {}").format(table))
 
@@ -98,4 +98,4 @@ async def test_the_longest_prefix_that_is_taken_keeps_every_name_whole(empty_dsn
         assert max(len(name.encode()) for name in names) <= 63
         assert {f"{prefix}{table}" for table in TABLES} <= set(names)
     with pytest.raises(PrefixTooLong):
-        tables(prefix + "x" * 3)
+        tables_for(prefix + "x" * 3)

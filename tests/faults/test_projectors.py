@@ -29,30 +29,30 @@ FREED_WITHIN_S = 5 + 5
 DATABASES = 8
 
 
-async def something_to_fold(connection: Connection, names: Tables, new: str = "first") -> None:
+async def something_to_fold(connection: Connection, tables: Tables, new: str = "first") -> None:
     """Append what brings a series and a worker that have no number yet, and counts 2 in "app:n"."""
-    writer = LogWriter(connection, names, f"worker-{new}")
+    writer = LogWriter(connection, tables, f"worker-{new}")
     for _ in range(2):
         await writer.append(jobs=[a_row()], runs=[a_run("app:n"), a_run(f"app:{new}", kind="histogram")])
 
 
-async def all_folded(connection: Connection, names: Tables, expected: int) -> bool:
+async def all_folded(connection: Connection, tables: Tables, expected: int) -> bool:
     """Order and fold what somebody else does not hold; whether all is in."""
-    await sequence(connection, names)
-    await advance(connection, names, folder="another")
-    return await total(connection, names, "app:n") == [expected] * 4
+    await sequence(connection, tables)
+    await advance(connection, tables, folder="another")
+    return await total(connection, tables, "app:n") == [expected] * 4
 
 
-async def round_trips(dsn: str, names: Tables) -> int:
+async def round_trips(dsn: str, tables: Tables) -> int:
     """How many a fold of `something_to_fold` takes, in a process that knows nothing yet.
 
     Not the first fold of all, which looks up one thing more. It folds this one, too: 4 in "app:n" altogether.
     """
     async with connections(dsn, 1) as (connection,):
-        await something_to_fold(connection, names, "zeroth")
-        await order_and_fold(connection, names)
-        await something_to_fold(connection, names)
-    return await project(dsn, names.prefix, 0, signal.SIGCONT)
+        await something_to_fold(connection, tables, "zeroth")
+        await order_and_fold(connection, tables)
+        await something_to_fold(connection, tables)
+    return await project(dsn, tables.prefix, 0, signal.SIGCONT)
 
 
 async def is_frozen(process: BaseProcess) -> bool:
@@ -60,48 +60,48 @@ async def is_frozen(process: BaseProcess) -> bool:
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
-async def test_a_projector_killed_before_any_statement_costs_no_count(dsn: str, names: Tables) -> None:
-    trips = await round_trips(dsn, names)
+async def test_a_projector_killed_before_any_statement_costs_no_count(dsn: str, tables: Tables) -> None:
+    trips = await round_trips(dsn, tables)
     assert trips > 30
     expected = 4
     async with connections(dsn, 1) as (connection,):
         for stop_at in range(1, trips + 1):
-            await something_to_fold(connection, names, str(stop_at))
+            await something_to_fold(connection, tables, str(stop_at))
             expected += 2
-            with stopping(dsn, names.prefix, stop_at=stop_at, how=signal.SIGKILL) as process:
+            with stopping(dsn, tables.prefix, stop_at=stop_at, how=signal.SIGKILL) as process:
                 await anyio.to_thread.run_sync(process.join, 20)
                 died = process.exitcode
 
-            await eventually(lambda: all_folded(connection, names, expected), within_s=10)  # noqa: B023
+            await eventually(lambda: all_folded(connection, tables, expected), within_s=10)  # noqa: B023
 
             assert died == -signal.SIGKILL, stop_at
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
-        assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+        assert diff(await stored(connection, tables), await replay(connection, tables)) == []
+        assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", tables) == [(True,)]
 
 
 async def test_a_projector_frozen_before_any_statement_is_put_aside_by_the_server(
-    server: Server, template: str, dsn: str, names: Tables
+    server: Server, template: str, dsn: str, tables: Tables
 ) -> None:
     """With a time-out of half a second instead of 5, so that it fits in a test; the next one waits for the real one.
 
     In several databases at once: most of it is waiting.
     """
-    trips = await round_trips(dsn, names)
+    trips = await round_trips(dsn, tables)
 
     async def freeze_at(database: str, stops: range) -> None:
         expected = 0
         async with connections(server.dsn(database), 1) as (connection,):
             for stop_at in stops:
-                await something_to_fold(connection, names, str(stop_at))
+                await something_to_fold(connection, tables, str(stop_at))
                 expected += 2
                 with stopping(
-                    server.dsn(database), names.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=500
+                    server.dsn(database), tables.prefix, stop_at=stop_at, how=signal.SIGSTOP, idle_ms=500
                 ) as process:
                     await eventually(partial(is_frozen, process), within_s=60)
 
-                    await eventually(partial(all_folded, connection, names, expected))
-            assert diff(await stored(connection, names), await replay(connection, names)) == []
-            assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", names) == [(True,)]
+                    await eventually(partial(all_folded, connection, tables, expected))
+            assert diff(await stored(connection, tables), await replay(connection, tables)) == []
+            assert await fetch(connection, "SELECT count(*) = max(position) FROM {ledger}", tables) == [(True,)]
 
     with clones(server, template, "frozen", DATABASES) as databases:
         async with anyio.create_task_group() as tasks:
@@ -124,18 +124,18 @@ def clones(server: Server, template: str, stem: str, how_many: int) -> Iterator[
                 admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
-async def test_a_frozen_projector_that_wakes_up_counts_nothing_again(dsn: str, names: Tables) -> None:
-    trips = await round_trips(dsn, names)
+async def test_a_frozen_projector_that_wakes_up_counts_nothing_again(dsn: str, tables: Tables) -> None:
+    trips = await round_trips(dsn, tables)
     async with connections(dsn, 1) as (connection,):
-        await something_to_fold(connection, names, "second")
-        with stopping(dsn, names.prefix, stop_at=trips, how=signal.SIGSTOP) as process:  # before its last COMMIT
+        await something_to_fold(connection, tables, "second")
+        with stopping(dsn, tables.prefix, stop_at=trips, how=signal.SIGSTOP) as process:  # before its last COMMIT
             assert process.pid is not None
             await eventually(lambda: is_frozen(process))
-            await eventually(lambda: all_folded(connection, names, 6), within_s=FREED_WITHIN_S)
+            await eventually(lambda: all_folded(connection, tables, 6), within_s=FREED_WITHIN_S)
             os.kill(process.pid, signal.SIGCONT)
             await anyio.to_thread.run_sync(process.join, 20)
 
             assert process.exitcode == 1  # the server has ended its transaction
-        await order_and_fold(connection, names)
-        assert await total(connection, names, "app:n") == [6] * 4
-        assert diff(await stored(connection, names), await replay(connection, names)) == []
+        await order_and_fold(connection, tables)
+        assert await total(connection, tables, "app:n") == [6] * 4
+        assert diff(await stored(connection, tables), await replay(connection, tables)) == []

@@ -43,16 +43,16 @@ async def lines(dsn: str, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-async def versions_of(connection: Connection, names: Tables) -> list[TupleRow]:
+async def versions_of(connection: Connection, tables: Tables) -> list[TupleRow]:
     query = "SELECT version, status, created_by, folded_by FROM {versions} ORDER BY version"
-    return await fetch(connection, query, names)
+    return await fetch(connection, query, tables)
 
 
 async def test_a_rebuild_without_swap_then_swap_then_undo_under_load(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_history(connection, names, batches=5)
-    async with live_load(dsn, names):
+    await make_history(connection, tables, batches=5)
+    async with live_load(dsn, tables):
         made = await command(dsn, "rebuild", "--no-swap", "--throttle", "5s")
         waiting = await lines(dsn, "rebuild", "--status")
         swapped = await lines(dsn, "swap")
@@ -78,15 +78,15 @@ async def test_a_rebuild_without_swap_then_swap_then_undo_under_load(
         (2, "resting", "2.0"),
     ]
     assert listed[1]["made_by"].startswith("rebuild ") and listed[1]["rows"] > 100
-    await order_and_fold(connection, names)
-    await assert_equals_replay(connection, names)
+    await order_and_fold(connection, tables)
+    await assert_equals_replay(connection, tables)
 
 
 async def test_without_swap_a_difference_is_printed_and_exits_with_3(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_history(connection, names, batches=5)
-    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 1 AND worker = 0", names)
+    await make_history(connection, tables, batches=5)
+    await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 1 AND worker = 0", tables)
 
     found = await command(dsn, "rebuild", "--no-swap")
     again = await command(dsn, "rebuild", "--no-swap", "--json")
@@ -99,21 +99,21 @@ async def test_without_swap_a_difference_is_printed_and_exits_with_3(
     assert differs["different"] == len(differs["differences"]) > 0
     taken = json.loads(swapped.stdout)
     assert (taken["swapped"], taken["version"], taken["different"]) == (True, 2, differs["different"])
-    await assert_equals_replay(connection, names)
+    await assert_equals_replay(connection, tables)
 
 
 async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_nothing(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_history(connection, names, batches=10)
+    await make_history(connection, tables, batches=10)
     with rebuilding(dsn, freezes_at="filling") as first:
         assert await first.reach("filling")
-        before = await versions_of(connection, names)
+        before = await versions_of(connection, tables)
 
         second = await command(dsn, "rebuild")
         status = await lines(dsn, "rebuild", "--status")
 
-        assert await versions_of(connection, names) == before
+        assert await versions_of(connection, tables) == before
         first.send(signal.SIGCONT)
         done = await first.result()
 
@@ -126,8 +126,8 @@ async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_n
     assert isinstance(done, Rebuilt) and done.swapped and done.differences == []
 
 
-async def test_a_killed_rebuild_is_shown_and_can_be_given_up(dsn: str, connection: Connection, names: Tables) -> None:
-    await make_history(connection, names, batches=10)
+async def test_a_killed_rebuild_is_shown_and_can_be_given_up(dsn: str, connection: Connection, tables: Tables) -> None:
+    await make_history(connection, tables, batches=10)
     with rebuilding(dsn) as process:
         assert await process.reach("filling")
         await process.kill()
@@ -142,13 +142,13 @@ async def test_a_killed_rebuild_is_shown_and_can_be_given_up(dsn: str, connectio
     assert gave_up == ["gave up version 2"]
     assert again == ["nothing is being rebuilt"]
     assert done[-1] == "version 3 is live; version 1 is kept for `chancy-metrics undo`"
-    await assert_equals_replay(connection, names)
+    await assert_equals_replay(connection, tables)
 
 
 async def test_a_running_rebuild_ends_soon_after_it_is_given_up(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    await make_history(connection, names, batches=10)
+    await make_history(connection, tables, batches=10)
     with rebuilding(dsn, step_events=100) as process:
         assert await process.reach("filling")
         process.send(signal.SIGSTOP)
@@ -158,4 +158,4 @@ async def test_a_running_rebuild_ends_soon_after_it_is_given_up(
         ended = await process.result()
 
     assert isinstance(ended, str), ended
-    assert [row[1] for row in await versions_of(connection, names)] == ["opening", "live", "dropped"]
+    assert [row[1] for row in await versions_of(connection, tables)] == ["opening", "live", "dropped"]

@@ -15,7 +15,7 @@ from tests.faults.own_server import a_database, crash, own_server
 from tests.faults.rebuilding import rebuilding
 
 
-async def live_with_its_ring(dsn: str, names: Tables) -> int:
+async def live_with_its_ring(dsn: str, tables: Tables) -> int:
     """The one live version: the head points at it, and the ring is its own, without a gap, up to where it stands."""
     async with connections(dsn, 1) as (connection,), connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -23,48 +23,48 @@ async def live_with_its_ring(dsn: str, names: Tables) -> int:
             connection,
             "SELECT version, folds, position FROM {versions}"
             " WHERE status = 'live' OR version = (SELECT live FROM {head})",
-            names,
+            tables,
         )
-        ring = await fetch(connection, "SELECT fold, version, position FROM {cache} ORDER BY fold", names)
+        ring = await fetch(connection, "SELECT fold, version, position FROM {cache} ORDER BY fold", tables)
     assert ring[-1] == (folds, live, position)
     assert [row[:2] for row in ring] == [(folds - back, live) for back in reversed(range(len(ring)))]
     return int(live)
 
 
-async def test_a_crash_during_a_rebuild_leaves_old_or_new_and_the_same_command_goes_on(names: Tables) -> None:
+async def test_a_crash_during_a_rebuild_leaves_old_or_new_and_the_same_command_goes_on(tables: Tables) -> None:
     chance = random.Random(3)
     with own_server() as server:
         dsn = await a_database(server, "rebuilt")
         async with connections(dsn, 1) as (connection,):
-            await make_history(connection, names)
-        async with live_load(dsn, names) as load:
+            await make_history(connection, tables)
+        async with live_load(dsn, tables) as load:
             for phase, lasts_s in (("copying", 0.01), ("filling", 0.2), ("comparing", 0.05), ("swapping", 0.01)):
                 with rebuilding(dsn) as process:
                     assert await process.reach(phase)
                     await anyio.sleep(chance.random() * lasts_s)  # the crash is to come at any point
                     crash(server)
                     assert not isinstance(await process.result(), Rebuilt) or phase in ("comparing", "swapping")
-                await live_with_its_ring(dsn, names)
+                await live_with_its_ring(dsn, tables)
             with rebuilding(dsn) as process:
                 done = await process.result()
             assert load.folds > 5
 
         assert isinstance(done, Rebuilt), done
         assert done.differences == []
-        assert await live_with_its_ring(dsn, names) == done.version
+        assert await live_with_its_ring(dsn, tables) == done.version
         async with connections(dsn, 1) as (connection,):
-            await catch_up(connection, names, BUILT_IN, done.version, done.replaced)
-            await assert_same_bytes(connection, names, done.version, done.replaced)
-            await assert_equals_replay(connection, names)
+            await catch_up(connection, tables, BUILT_IN, done.version, done.replaced)
+            await assert_same_bytes(connection, tables, done.version, done.replaced)
+            await assert_equals_replay(connection, tables)
 
 
-async def test_a_crash_during_a_swap_leaves_the_old_version_or_the_new_one(names: Tables) -> None:
+async def test_a_crash_during_a_swap_leaves_the_old_version_or_the_new_one(tables: Tables) -> None:
     chance = random.Random(4)
     with own_server() as server:
         dsn = await a_database(server, "swapped")
         async with connections(dsn, 1) as (connection,):
-            await make_history(connection, names, batches=10)
-        async with live_load(dsn, names):
+            await make_history(connection, tables, batches=10)
+        async with live_load(dsn, tables):
             with rebuilding(dsn) as process:
                 assert isinstance(await process.result(), Rebuilt)
             live, lasts_s = 2, 0.1
@@ -79,10 +79,10 @@ async def test_a_crash_during_a_swap_leaves_the_old_version_or_the_new_one(names
                     done = await process.result()
                 if done == other:
                     lasts_s = anyio.current_time() - began
-                live = await live_with_its_ring(dsn, names)
+                live = await live_with_its_ring(dsn, tables)
             assert live == done == other
 
         async with connections(dsn, 1) as (connection,):
-            await catch_up(connection, names, BUILT_IN, 1, 2)
-            await assert_same_bytes(connection, names, 1, 2)
-            await assert_equals_replay(connection, names)
+            await catch_up(connection, tables, BUILT_IN, 1, 2)
+            await assert_same_bytes(connection, tables, 1, 2)
+            await assert_equals_replay(connection, tables)

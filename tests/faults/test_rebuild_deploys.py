@@ -51,14 +51,14 @@ async def stop(*processes: Process) -> None:
 
 
 @asynccontextmanager
-async def watched_head(dsn: str, names: Tables) -> AsyncIterator[list[int]]:
+async def watched_head(dsn: str, tables: Tables) -> AsyncIterator[list[int]]:
     """Every version that was live in the block, in order."""
     seen: list[int] = []
 
     async def watch() -> None:
         async with connections(dsn, 1) as (connection,):
             while not ends:
-                [(live,)] = await fetch(connection, "SELECT live FROM {head}", names)
+                [(live,)] = await fetch(connection, "SELECT live FROM {head}", tables)
                 if seen[-1:] != [live]:
                     seen.append(live)
                 await anyio.sleep(0.005)
@@ -78,10 +78,10 @@ async def push_load(chancy: Chancy, how_many: int) -> None:
         pass
 
 
-async def assert_counted_once(connection: Connection, names: Tables, key: str, keys: set[str]) -> None:
+async def assert_counted_once(connection: Connection, tables: Tables, key: str, keys: set[str]) -> None:
     """Each saved update is in the log once, and once in the live version's counters, of which *keys* are the user's."""
     saved = await saved_updates(connection)
-    assert logged_updates(await read_log(connection, names)) == saved
+    assert logged_updates(await read_log(connection, tables)) == saved
     for resolution in RESOLUTIONS:
         totals: dict[str, int] = {
             name: int(total)
@@ -89,7 +89,7 @@ async def assert_counted_once(connection: Connection, names: Tables, key: str, k
                 connection,
                 f"SELECT s.key, sum(r.sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
                 " WHERE r.worker = 0 AND s.kind = 'counter' AND r.version = (SELECT live FROM {head}) GROUP BY 1",
-                names,
+                tables,
             )
         }
         assert {name for name in totals if name.startswith("made:by:")} == keys
@@ -97,7 +97,7 @@ async def assert_counted_once(connection: Connection, names: Tables, key: str, k
 
 
 async def test_a_rolling_deploy_takes_over_once_and_a_roll_back_takes_the_old_version_again(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async def live(rules_version: int, above: int) -> bool:
         """Whether a version of these rules is live and has folded past position *above*."""
@@ -105,10 +105,10 @@ async def test_a_rolling_deploy_takes_over_once_and_a_roll_back_takes_the_old_ve
             "SELECT v.user_rules = %(rules)s AND v.position > %(above)s"
             " FROM {head} h JOIN {versions} v ON v.version = h.live"
         )
-        return bool((await fetch(connection, query, names, rules=rules_version, above=above))[0][0])
+        return bool((await fetch(connection, query, tables, rules=rules_version, above=above))[0][0])
 
     async def ordered() -> int:
-        return int((await fetch(connection, "SELECT position FROM {head}", names))[0][0])
+        return int((await fetch(connection, "SELECT position FROM {head}", tables))[0][0])
 
     async def folds_on(rules_version: int) -> None:
         """Wait until what is there now is in a live version of these rules."""
@@ -116,7 +116,7 @@ async def test_a_rolling_deploy_takes_over_once_and_a_roll_back_takes_the_old_ve
         await eventually(lambda: live(rules_version, above), within_s=60)
 
     await install_truth(connection)
-    async with an_app(dsn) as (chancy, _), watched_head(dsn, names) as seen:
+    async with an_app(dsn) as (chancy, _), watched_head(dsn, tables) as seen:
         await push_load(chancy, 3_000)
         async with deployed(dsn, 1) as old:
             await folds_on(1)
@@ -129,8 +129,8 @@ async def test_a_rolling_deploy_takes_over_once_and_a_roll_back_takes_the_old_ve
                 assert seen == [1, 2, 3]
                 await stop(*new)
         await fold_all(chancy, rules=NEW_RULES)
-        await assert_counted_once(connection, names, "made:by:second", {"made:by:second"})
-        await assert_equals_replay(connection, names, NEW_RULES)
+        await assert_counted_once(connection, tables, "made:by:second", {"made:by:second"})
+        await assert_equals_replay(connection, tables, NEW_RULES)
 
         async with deployed(dsn, 1, standstill_s=2) as old:
             await folds_on(1)
@@ -140,5 +140,5 @@ async def test_a_rolling_deploy_takes_over_once_and_a_roll_back_takes_the_old_ve
 
         await fold_all(chancy, rules=OLD_RULES)
 
-    await assert_counted_once(connection, names, "made:by:first", {"made:by:first"})
-    await assert_equals_replay(connection, names, OLD_RULES)
+    await assert_counted_once(connection, tables, "made:by:first", {"made:by:first"})
+    await assert_equals_replay(connection, tables, OLD_RULES)

@@ -23,22 +23,22 @@ KILLS = [*["copying"] * 5, *["filling"] * 8, *["comparing"] * 3, *["swapping"] *
 LASTS_S = {"copying": 0.01, "filling": 0.1, "comparing": 0.1, "swapping": 0.02}
 
 
-async def live_version_of(connection: Connection, names: Tables) -> tuple[int, int | None]:
+async def live_version_of(connection: Connection, tables: Tables) -> tuple[int, int | None]:
     """The live version, which is the only one that is called so, and the one it replaced."""
     query = "SELECT version, replaced FROM {versions} WHERE status = 'live' OR version = (SELECT live FROM {head})"
-    [(version, replaced)] = await fetch(connection, query, names)
+    [(version, replaced)] = await fetch(connection, query, tables)
     return version, replaced
 
 
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_twenty_times_it_goes_on_each_time_and_ends_with_the_same_bytes(
-    seed: int, dsn: str, connection: Connection, names: Tables
+    seed: int, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     chance = random.Random(seed)
     killed_in: Counter[str] = Counter()
-    await make_history(connection, names)
+    await make_history(connection, tables)
 
-    async with live_load(dsn, names) as load:
+    async with live_load(dsn, tables) as load:
         for phase in KILLS:
             while True:
                 with rebuilding(dsn) as process:
@@ -58,7 +58,7 @@ async def test_killed_twenty_times_it_goes_on_each_time_and_ends_with_the_same_b
     assert done.points > 5_000
     assert killed_in.keys() == set(LASTS_S)
     assert min(appended, folds) > 10  # load there was, however slow the machine
-    assert await live_version_of(connection, names) == (done.version, done.replaced)
-    await catch_up(connection, names, BUILT_IN, done.version, done.replaced)
-    await assert_same_bytes(connection, names, done.version, done.replaced)
-    await assert_equals_replay(connection, names)
+    assert await live_version_of(connection, tables) == (done.version, done.replaced)
+    await catch_up(connection, tables, BUILT_IN, done.version, done.replaced)
+    await assert_same_bytes(connection, tables, done.version, done.replaced)
+    await assert_equals_replay(connection, tables)

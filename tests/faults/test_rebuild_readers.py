@@ -31,12 +31,12 @@ class Code(NamedTuple):
 
 
 @asynccontextmanager
-async def two_versions(dsn: str, names: Tables) -> AsyncIterator[tuple[Code, Code, Load]]:
+async def two_versions(dsn: str, tables: Tables) -> AsyncIterator[tuple[Code, Code, Load]]:
     """Two deployments with a version each, both of which fold under load; the newer one's version is live."""
     async with (
         an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (old, one),
         an_app(dsn, Metrics(rules=[rules.second], rules_version=2)) as (new, other),
-        live_load(dsn, names, rules=[one.options.rules, other.options.rules]) as load,
+        live_load(dsn, tables, rules=[one.options.rules, other.options.rules]) as load,
     ):
         assert [(await rebuild(app)).version for app in (old, new)] == [OLD, NEW]
         yield Code(old, one.options.rules), Code(new, other.options.rules), load
@@ -57,8 +57,8 @@ def assert_never_torn(reader: Sightings) -> None:
     assert reader.answers > 20
 
 
-async def test_readers_see_swap_and_undo_at_once_and_entirely(dsn: str, names: Tables) -> None:
-    async with two_versions(dsn, names) as (old, new, _):
+async def test_readers_see_swap_and_undo_at_once_and_entirely(dsn: str, tables: Tables) -> None:
+    async with two_versions(dsn, tables) as (old, new, _):
         with web(dsn) as url:
             async with polled_cache(dsn) as cache, polled_http(url) as http:
                 await see(SECOND, cache, http)
@@ -77,11 +77,11 @@ async def test_readers_see_swap_and_undo_at_once_and_entirely(dsn: str, names: T
 
 
 async def test_readers_see_no_older_version_after_a_crash_and_exactly_the_restored_one_after_a_restore(
-    names: Tables,
+    tables: Tables,
 ) -> None:
     with own_server() as server:
         dsn = await a_database(server, "read")
-        async with two_versions(dsn, names) as (old, new, _):
+        async with two_versions(dsn, tables) as (old, new, _):
             with web(dsn) as url:
                 async with polled_cache(dsn) as cache, polled_http(url) as http:
                     await see(SECOND, cache, http)

@@ -40,30 +40,30 @@ YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 RESTS, LIVE, HALF = 1, 2, 3
 
 
-async def some_batches(connection: Connection, names: Tables, *, how_many: int = 3) -> None:
+async def some_batches(connection: Connection, tables: Tables, *, how_many: int = 3) -> None:
     for number in range(how_many):
         at_us = now_us() - number * 3_600_000_000
         runs = [a_run(f"app:new:{number}", [0.1] * 3, at_us=at_us), a_run("app:level", kind="gauge", at_us=at_us)]
-        await LogWriter(connection, names, WORKERS[number % 3]).append(runs=runs)
+        await LogWriter(connection, tables, WORKERS[number % 3]).append(runs=runs)
 
 
-async def make_long_history(dsn: str, names: Tables) -> None:
+async def make_long_history(dsn: str, tables: Tables) -> None:
     """A day that left the log, one that is closed, three versions, batches that wait for their fold or a place."""
     async with connections(dsn, 1) as (connection,):
-        await make_days(connection, names, today=YESTERDAY, ahead=0)
-        await LogWriter(connection, names).append(runs=[a_run("app:n", at_us=now_us())], day=YESTERDAY)
-        await make_history(connection, names, batches=12)
-        assert await close_day(connection, names, YESTERDAY) == ""
+        await make_days(connection, tables, today=YESTERDAY, ahead=0)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())], day=YESTERDAY)
+        await make_history(connection, tables, batches=12)
+        assert await close_day(connection, tables, YESTERDAY) == ""
         async with an_app(dsn) as (chancy, _):
             assert (await rebuild(chancy)).version == LIVE
-        await some_batches(connection, names)
-        await order_and_fold(connection, names)
-        made = await make_version(connection, names, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
-        assert (made.version, await copy_opening(connection, names, HALF)) == (HALF, False)
-        await advance(connection, names, folder="gone", version=HALF, step_events=200)
-        await some_batches(connection, names, how_many=1)
-        await order(connection, names)
-        await some_batches(connection, names)
+        await some_batches(connection, tables)
+        await order_and_fold(connection, tables)
+        made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+        assert (made.version, await copy_opening(connection, tables, HALF)) == (HALF, False)
+        await advance(connection, tables, folder="gone", version=HALF, step_events=200)
+        await some_batches(connection, tables, how_many=1)
+        await order(connection, tables)
+        await some_batches(connection, tables)
 
 
 async def answers(dsn: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def spelled_out(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def places(connection: Connection, names: Tables) -> list[Any]:
+async def places(connection: Connection, tables: Tables) -> list[Any]:
     """Where everything stands, and which sequence every producer is at."""
     tables = {
         "versions": "version, status, position, folds, counts, horizon_1day, replaced",
@@ -100,18 +100,18 @@ async def places(connection: Connection, names: Tables) -> list[Any]:
         "cache": "fold, token, points",
     }
     return [
-        await fetch(connection, f"SELECT {columns} FROM {{{table}}} ORDER BY 1, 2", names)
+        await fetch(connection, f"SELECT {columns} FROM {{{table}}} ORDER BY 1, 2", tables)
         for table, columns in tables.items()
     ]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["into another database", "into another cluster"])
 async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_bytes(
-    names: Tables, elsewhere: bool
+    tables: Tables, elsewhere: bool
 ) -> None:
     with own_server() as server, own_server() if elsewhere else nullcontext(server) as target:
         dsn = await a_database(server, "history")
-        await make_long_history(dsn, names)
+        await make_long_history(dsn, tables)
         before = await answers(dsn)
 
         restore(target, "restored", dump(server, "history"))
@@ -119,48 +119,48 @@ async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_byt
         copy_dsn = target.dsn("restored")
         assert await answers(copy_dsn) == before
         async with connections(dsn, 1) as (origin,), connections(copy_dsn, 1) as (copy,):
-            assert await places(copy, names) == await places(origin, names)
+            assert await places(copy, tables) == await places(origin, tables)
             for version in (OPENING, RESTS, LIVE, HALF):
-                assert await rows_of(copy, names, version, version) == await rows_of(origin, names, version, version)
+                assert await rows_of(copy, tables, version, version) == await rows_of(origin, tables, version, version)
             for each in (origin, copy):
-                await order_and_fold(each, names)
+                await order_and_fold(each, tables)
             for each in (dsn, copy_dsn):
                 async with an_app(each) as (chancy, _):
                     done = await rebuild(chancy)
                     assert (done.version, done.replaced, done.differences) == (HALF, LIVE, [])
-            await assert_same_bytes(copy, names, HALF, LIVE)
-            await assert_equals_replay(copy, names)
-            assert await rows_of(copy, names, HALF, HALF) == await rows_of(origin, names, HALF, HALF)
-            assert diff(await stored(origin, names), await stored(copy, names)) == []
+            await assert_same_bytes(copy, tables, HALF, LIVE)
+            await assert_equals_replay(copy, tables)
+            assert await rows_of(copy, tables, HALF, HALF) == await rows_of(origin, tables, HALF, HALF)
+            assert diff(await stored(origin, tables), await stored(copy, tables)) == []
         assert (await answers(copy_dsn))["window"] == (await answers(dsn))["window"] != before["window"]
 
 
-async def test_a_restored_log_keeps_its_guards_and_its_versions_can_be_gone_back_to(names: Tables) -> None:
+async def test_a_restored_log_keeps_its_guards_and_its_versions_can_be_gone_back_to(tables: Tables) -> None:
     with own_server() as server:
         dsn = await a_database(server, "history")
-        await make_long_history(dsn, names)
+        await make_long_history(dsn, tables)
         restore(server, "restored", dump(server, "history"))
 
         copy_dsn = server.dsn("restored")
         async with connections(copy_dsn, 1) as (copy,), an_app(copy_dsn) as (chancy, _):
             with pytest.raises(psycopg.Error, match="append-only"):
-                await fetch(copy, "UPDATE {log} SET events = 0", names)
+                await fetch(copy, "UPDATE {log} SET events = 0", tables)
             with pytest.raises(psycopg.Error, match="is closed"):
-                await LogWriter(copy, names).append(runs=[a_run()], day=YESTERDAY)
-            await some_batches(copy, names)
-            await order_and_fold(copy, names)
+                await LogWriter(copy, tables).append(runs=[a_run()], day=YESTERDAY)
+            await some_batches(copy, tables)
+            await order_and_fold(copy, tables)
             assert await undo(chancy) == RESTS
-            await catch_up(copy, names, BUILT_IN, RESTS, LIVE)
-            await assert_same_bytes(copy, names, RESTS, LIVE)
+            await catch_up(copy, tables, BUILT_IN, RESTS, LIVE)
+            await assert_same_bytes(copy, tables, RESTS, LIVE)
             assert (await verify(chancy)).drift == 0
 
 
-async def test_a_dump_taken_under_load_rebuilds_to_what_was_in_it(names: Tables) -> None:
+async def test_a_dump_taken_under_load_rebuilds_to_what_was_in_it(tables: Tables) -> None:
     with own_server() as server:
         dsn = await a_database(server, "busy")
         async with connections(dsn, 1) as (connection,):
-            await make_history(connection, names, batches=12)
-        async with live_load(dsn, names) as load, an_app(dsn) as (chancy, _):
+            await make_history(connection, tables, batches=12)
+        async with live_load(dsn, tables) as load, an_app(dsn) as (chancy, _):
             await rebuild(chancy)
             folds = load.folds
             dumped = await to_thread.run_sync(dump, server, "busy")
@@ -169,13 +169,13 @@ async def test_a_dump_taken_under_load_rebuilds_to_what_was_in_it(names: Tables)
         restore(server, "restored", dumped)
 
         async with connections(server.dsn("restored"), 1) as (copy,), an_app(server.dsn("restored")) as (chancy, _):
-            [(batches,)] = await fetch(copy, "SELECT count(*) FROM {log}", names)
+            [(batches,)] = await fetch(copy, "SELECT count(*) FROM {log}", tables)
             done = await rebuild(chancy)
-            await catch_up(copy, names, BUILT_IN, done.version, done.replaced)
-            await assert_same_bytes(copy, names, done.version, done.replaced)
-            await assert_equals_replay(copy, names)
+            await catch_up(copy, tables, BUILT_IN, done.version, done.replaced)
+            await assert_same_bytes(copy, tables, done.version, done.replaced)
+            await assert_equals_replay(copy, tables)
             in_order = "SELECT count(*) FROM {ledger} JOIN {log} USING (day, producer, sequence)"
-            [(ordered,)] = await fetch(copy, in_order, names)
+            [(ordered,)] = await fetch(copy, in_order, tables)
             checked = await verify(chancy)
 
     assert (done.version, done.differences) == (3, [])

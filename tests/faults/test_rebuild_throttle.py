@@ -71,69 +71,69 @@ async def throttled(
                 yield running
 
 
-async def make_ledger(connection: Connection, names: Tables) -> None:
+async def make_ledger(connection: Connection, tables: Tables) -> None:
     """Some batches that are in the live version, which has just folded them."""
     for _ in range(BATCHES):
-        await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
-    await order_and_fold(connection, names)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
+    await order_and_fold(connection, tables)
 
 
-async def let_wait(connection: Connection, names: Tables, waiting_s: float, *, silent_s: float = 0) -> None:
+async def let_wait(connection: Connection, tables: Tables, waiting_s: float, *, silent_s: float = 0) -> None:
     """Append an event that has been waiting for so long, and let the last fold be *silent_s* ago."""
-    await LogWriter(connection, names).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
     await damage(
         connection,
-        names,
+        tables,
         f"UPDATE {{log}} SET appended_at = clock_timestamp() - interval '{waiting_s} s'"
         " WHERE (producer, sequence) IN (SELECT producer, sequence FROM {pending})",
     )
     await fetch(
         connection,
         f"UPDATE {{versions}} SET folded_at = clock_timestamp() - interval '{silent_s} s' WHERE status = 'live'",
-        names,
+        tables,
     )
 
 
-async def steps(connection: Connection, names: Tables) -> tuple[int, int]:
+async def steps(connection: Connection, tables: Tables) -> tuple[int, int]:
     """How many steps the version that is filled has taken, and where it stands."""
-    [row] = await fetch(connection, "SELECT folds, position FROM {versions} WHERE version = 2", names)
+    [row] = await fetch(connection, "SELECT folds, position FROM {versions} WHERE version = 2", tables)
     return row[0], row[1]
 
 
 async def test_no_step_is_taken_while_the_live_version_is_behind_and_all_are_when_it_has_caught_up(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_ledger(connection, names)
-    await let_wait(connection, names, 1.6 * INTERVAL_S)
+    await make_ledger(connection, tables)
+    await let_wait(connection, tables, 1.6 * INTERVAL_S)
 
     async with throttled(dsn, monkeypatch) as running:
         await running.waits()
-        before = await steps(connection, names)
+        before = await steps(connection, tables)
         meanwhile = await running.waits(20)
-        after = await steps(connection, names)
-        await order_and_fold(connection, names)
+        after = await steps(connection, tables)
+        await order_and_fold(connection, tables)
 
     assert before == after == (1, 1)
     assert {(one.phase, one.position, one.events, one.waits) for one in meanwhile} == {("filling", 1, 30, True)}
     assert running.done is not None
     assert (running.done.differences, running.done.position) == ([], BATCHES + 1)
-    await assert_equals_replay(connection, names)
+    await assert_equals_replay(connection, tables)
 
 
 async def test_a_live_version_that_catches_up_in_part_is_given_way_to_until_it_has(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_ledger(connection, names)
+    await make_ledger(connection, tables)
     for waiting_s in (1.9 * INTERVAL_S, 1.6 * INTERVAL_S):
-        await let_wait(connection, names, waiting_s)
-    await order(connection, names)
+        await let_wait(connection, tables, waiting_s)
+    await order(connection, tables)
 
     async with throttled(dsn, monkeypatch) as running:
         await running.waits()
-        assert (await advance(connection, names, folder="live", step_events=20)).position == BATCHES + 1
+        assert (await advance(connection, tables, folder="live", step_events=20)).position == BATCHES + 1
         await running.waits()
-        between = await steps(connection, names)
-        await order_and_fold(connection, names)
+        between = await steps(connection, tables)
+        await order_and_fold(connection, tables)
 
     assert between == (1, 1)
     assert running.done is not None and running.done.swapped
@@ -153,29 +153,29 @@ async def test_a_live_version_that_catches_up_in_part_is_given_way_to_until_it_h
 async def test_events_may_wait_for_a_sync_interval_and_the_throttle_and_no_longer(
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     monkeypatch: pytest.MonkeyPatch,
     throttle_s: float | None,
     waiting: float,
     gives_way: bool,
 ) -> None:
-    await make_ledger(connection, names)
-    await let_wait(connection, names, waiting * INTERVAL_S)
+    await make_ledger(connection, tables)
+    await let_wait(connection, tables, waiting * INTERVAL_S)
 
     async with throttled(dsn, monkeypatch, throttle_s=throttle_s) as running:
         if gives_way:
             await running.waits()
-            await order_and_fold(connection, names)
+            await order_and_fold(connection, tables)
 
     assert running.has_waited is gives_way
     assert running.done is not None and running.done.swapped
 
 
 async def test_it_does_not_wait_for_a_live_version_that_nobody_folds(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_ledger(connection, names)
-    await let_wait(connection, names, 4 * INTERVAL_S, silent_s=3.1 * INTERVAL_S)
+    await make_ledger(connection, tables)
+    await let_wait(connection, tables, 4 * INTERVAL_S, silent_s=3.1 * INTERVAL_S)
 
     async with throttled(dsn, monkeypatch) as running:
         pass
@@ -186,16 +186,16 @@ async def test_it_does_not_wait_for_a_live_version_that_nobody_folds(
 
 
 async def test_it_stops_waiting_where_the_folder_falls_silent(
-    dsn: str, connection: Connection, names: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_ledger(connection, names)
-    await let_wait(connection, names, 4 * INTERVAL_S, silent_s=2.9 * INTERVAL_S)
+    await make_ledger(connection, tables)
+    await let_wait(connection, tables, 4 * INTERVAL_S, silent_s=2.9 * INTERVAL_S)
 
     async with throttled(dsn, monkeypatch) as running:
         await running.waits()
-        before = await steps(connection, names)
+        before = await steps(connection, tables)
         silent = f"UPDATE {{versions}} SET folded_at = folded_at - interval '{INTERVAL_S / 5} s' WHERE status = 'live'"
-        await fetch(connection, silent, names)
+        await fetch(connection, silent, tables)
 
     assert before == (1, 1)
     assert running.done is not None and running.done.swapped

@@ -13,7 +13,7 @@ from chancy_metrics.plugin.folding.projector import Projector, fold_all
 from tests.factories import an_app, connections, eventually, total
 
 
-async def test_another_schemas_folds_keep_no_worker_from_folding(empty_dsn: str, names: Tables) -> None:
+async def test_another_schemas_folds_keep_no_worker_from_folding(empty_dsn: str, tables: Tables) -> None:
     mine, other = (f"{empty_dsn}&options={quote(f'-csearch_path={schema}')}" for schema in ("mine", "other"))
     metrics = Metrics(sync_interval=0.2, append_interval=0.05)
     async with connections(empty_dsn, 1) as (admin,), connections(mine, 1) as (reading,):
@@ -30,7 +30,7 @@ async def test_another_schemas_folds_keep_no_worker_from_folding(empty_dsn: str,
 
                 async def shown() -> bool:
                     await projector.heartbeat()
-                    return await total(reading, names, "app:n") == [1] * 4
+                    return await total(reading, tables, "app:n") == [1] * 4
 
                 await eventually(shown)
             await projector.close()

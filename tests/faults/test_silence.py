@@ -16,7 +16,7 @@ ANSWER_S = 0.5
 
 
 async def test_append_fold_and_reads_are_back_after_their_connections_fell_silent(
-    server: Server, dsn: str, names: Tables, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Server, dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in ("recorder", "projector", "reader"):
         monkeypatch.setattr(f"chancy_metrics.plugin.{module}.ANSWER_S", ANSWER_S)
@@ -48,5 +48,5 @@ async def test_append_fold_and_reads_are_back_after_their_connections_fell_silen
         await eventually(lambda: shown(2))
         await projector.close()
 
-        assert await total(direct, names, "app:n") == [2] * 4
+        assert await total(direct, tables, "app:n") == [2] * 4
     assert f"the server did not answer for {ANSWER_S:g} s" in caplog.text

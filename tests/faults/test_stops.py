@@ -44,14 +44,14 @@ def deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def role(connection: Connection, names: Tables) -> AsyncIterator[str]:
+async def role(connection: Connection, tables: Tables) -> AsyncIterator[str]:
     """A role that may do everything but append."""
     name = f"revoked_{uuid.uuid4().hex[:8]}"
     await connection.execute(
         sql.SQL(
             "CREATE ROLE {0} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {0};"
             "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {0}; REVOKE INSERT ON {1}, {2} FROM {0}"
-        ).format(sql.Identifier(name), names.log, names.spill)
+        ).format(sql.Identifier(name), tables.log, tables.spill)
     )
     yield name
     await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
@@ -72,9 +72,11 @@ async def hold(metrics: Metrics, worker: Worker) -> None:
 
 
 @asynccontextmanager
-async def locked(dsn: str, names: Tables, *tables: sql.Identifier) -> AsyncIterator[None]:
+async def locked(dsn: str, tables: Tables, *locked_tables: sql.Identifier) -> AsyncIterator[None]:
     async with connections(dsn, 1) as (locking,), locking.transaction():
-        await locking.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables)))
+        await locking.execute(
+            sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(locked_tables))
+        )
         yield
 
 
@@ -83,37 +85,37 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_stop_while_the_log_is_locked_loses_nothing(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with an_app(dsn) as (chancy, metrics):
         worker = await a_started(chancy, metrics)
         await hold(metrics, worker)
-        async with locked(dsn, names, names.log):
+        async with locked(dsn, tables, tables.log):
             with anyio.fail_after(STOP_S + MARGIN_S):
                 await metrics.on_worker_stopped(worker=worker)
             found = await completeness(chancy)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
 
     assert (errors(caplog), found.ended_uncleanly, found.lost) == ([], 0, {})
-    assert await total(connection, names, "app:x") == [400] * 4
-    assert await total(connection, names, "global:status:succeeded") == [20] * 4
-    assert await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", names) == [(0,)]
+    assert await total(connection, tables, "app:x") == [400] * 4
+    assert await total(connection, tables, "global:status:succeeded") == [20] * 4
+    assert await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", tables) == [(0,)]
 
 
 @pytest.mark.parametrize("ends", ["worker", "block"])
 async def test_where_log_and_spill_are_locked_the_loss_is_said_and_shown_at_once(
-    ends: str, dsn: str, names: Tables, caplog: pytest.LogCaptureFixture
+    ends: str, dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with an_app(dsn) as (chancy, metrics):
         with anyio.fail_after(STOP_S + MARGIN_S):
             if ends == "worker":
                 worker = await a_started(chancy, metrics)
-                async with locked(dsn, names, names.log, names.spill):
+                async with locked(dsn, tables, tables.log, tables.spill):
                     await hold(metrics, worker)
                     await metrics.on_worker_stopped(worker=worker)
                 held, words = HELD, WORDS
             else:
-                async with locked(dsn, names, names.log, names.spill), metrics.recording(chancy, worker_id="web-0"):
+                async with locked(dsn, tables, tables.log, tables.spill), metrics.recording(chancy, worker_id="web-0"):
                     metrics.sync_increment_counter("app:x", 1)
                 held, words = {"observations": 1}, "1 observation"
         found = await completeness(chancy)
@@ -148,7 +150,7 @@ async def test_what_is_recorded_while_the_session_ends_is_said_to_be_lost_and_wh
 
 
 async def test_where_the_role_may_not_append_flush_raises_and_the_stop_gives_up_at_once(
-    role: str, dsn: str, names: Tables, caplog: pytest.LogCaptureFixture
+    role: str, dsn: str, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with an_app(dsn.replace("postgres@", f"{role}@")) as (chancy, metrics), an_app(dsn) as (elsewhere, _):
         worker = await a_started(chancy, metrics)
@@ -181,7 +183,7 @@ async def test_a_server_that_swallows_every_packet_or_is_gone_delays_a_stop_no_l
     lost_server: tuple[str, Proxy],
     dsn: str,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     how, proxy = lost_server
@@ -203,9 +205,9 @@ async def test_a_server_that_swallows_every_packet_or_is_gone_delays_a_stop_no_l
             await asyncio.wait([running])
             await metrics.on_worker_stopped(worker=worker)
         at_once = await completeness(elsewhere)
-        await order_and_fold(connection, names)
+        await order_and_fold(connection, tables)
         for table in ("sessions", "producers"):
-            await fetch(connection, f"UPDATE {{{table}}} SET seen_at = seen_at - interval '181 s'", names)
+            await fetch(connection, f"UPDATE {{{table}}} SET seen_at = seen_at - interval '181 s'", tables)
         later = await completeness(elsewhere)
         with anyio.move_on_after(1):
             await chancy.pool.close(timeout=0)
@@ -222,22 +224,22 @@ async def is_in_flight(recorder: object) -> bool:
 
 
 async def test_a_last_fold_that_waits_for_a_lock_is_given_up_when_the_stops_time_is_up(
-    dsn: str, connection: Connection, names: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with an_app(dsn) as (chancy, metrics):
         worker = await a_started(chancy, metrics)
         worker.is_leader.set()
         await hold(metrics, worker)
-        async with locked(dsn, names, names.rollup("1hour")):
+        async with locked(dsn, tables, tables.rollup("1hour")):
             with anyio.fail_after(STOP_S + MARGIN_S):
                 await metrics.on_worker_stopped(worker=worker)
         found = await completeness(chancy)
-    await order_and_fold(connection, names)
+    await order_and_fold(connection, tables)
 
     assert errors(caplog) == []
     assert "the last fold was given up, 3 s after the stop began" in caplog.text
     assert found.ended_uncleanly == 0
-    assert await total(connection, names, "app:x") == [400] * 4
+    assert await total(connection, tables, "app:x") == [400] * 4
 
 
 async def test_a_process_that_ends_without_a_stop_says_what_it_takes_along(dsn: str) -> None:

@@ -58,21 +58,21 @@ def some_facts(chance: random.Random, day: date) -> tuple[list[JobRow], list[Obs
 
 
 async def live_a_day(
-    connection: Connection, names: Tables, writers: list[LogWriter], chance: random.Random, day: date
+    connection: Connection, tables: Tables, writers: list[LogWriter], chance: random.Random, day: date
 ) -> None:
-    await make_days(connection, names, today=day, ahead=0)
+    await make_days(connection, tables, today=day, ahead=0)
     for _ in range(chance.randint(1, 4)):
         writer = chance.choice(writers)
         async with short_transaction(connection) as cursor:
-            await append(cursor, names, writer.next_id(day), encode(*some_facts(chance, day)), worker=writer.worker)
+            await append(cursor, tables, writer.next_id(day), encode(*some_facts(chance, day)), worker=writer.worker)
 
 
-async def prune_to(connection: Connection, names: Tables, day: date) -> None:
+async def prune_to(connection: Connection, tables: Tables, day: date) -> None:
     """Let what is older go as it would at noon of the day after *day*'s last raw one."""
     noon = datetime.combine(day + timedelta(days=RAW_DAYS + 1), time(12), UTC)
     [pruned] = await prune(
         connection,
-        names,
+        tables,
         BUILT_IN,
         now_us=int(noon.timestamp() * 1_000_000),
         log_retention_s=RAW_DAYS * DAY_S,
@@ -80,47 +80,47 @@ async def prune_to(connection: Connection, names: Tables, day: date) -> None:
     assert (pruned.day, pruned.state, pruned.blocker) == (day, "gone", "")
 
 
-async def rebuild_and_compare(chancy: Chancy, connection: Connection, names: Tables) -> Rebuilt:
+async def rebuild_and_compare(chancy: Chancy, connection: Connection, tables: Tables) -> Rebuilt:
     """Rebuild, and compare with the first version too, which was never made again."""
     done = await rebuild(chancy)
     assert (done.differences, done.swapped) == ([], True)
-    await catch_up(connection, names, BUILT_IN, 1, done.version)
+    await catch_up(connection, tables, BUILT_IN, 1, done.version)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        first, made = await read_version(cursor, names, 1), await read_version(cursor, names, done.version)
+        first, made = await read_version(cursor, tables, 1), await read_version(cursor, tables, done.version)
         assert first is not None and made is not None and first.position == made.position
-        found = await compare(cursor, names, first, made)
+        found = await compare(cursor, tables, first, made)
     assert (found.different, found.differences) == (0, [])
     assert found.points >= done.points > 0
     if done.replaced != 1:
-        assert await drop_version(connection, names, done.replaced)
-        await drop_versions(connection, names, now_us=now_us())
+        assert await drop_version(connection, tables, done.replaced)
+        await drop_versions(connection, tables, now_us=now_us())
     return done
 
 
 async def test_thirty_days_are_pruned_one_by_one_and_rebuilt_after_each_and_nothing_differs(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     chance = random.Random(30)
-    writers = [LogWriter(connection, names, worker) for worker in WORKERS]
-    await expire(connection, names, horizons(now_us(), POINTS, 90 * DAY_S))
+    writers = [LogWriter(connection, tables, worker) for worker in WORKERS]
+    await expire(connection, tables, horizons(now_us(), POINTS, 90 * DAY_S))
     rebuilds = []
     async with an_app(dsn, Metrics(max_points_per_resolution=POINTS)) as (chancy, _):  # type: ignore[arg-type]
         for number in range(DAYS + RAW_DAYS):
             day = FIRST + timedelta(days=number)
             if number < DAYS:
-                await live_a_day(connection, names, writers, chance, day)
-                await catch_up(connection, names, BUILT_IN, *{1, *(one.version for one in rebuilds[-1:])})
+                await live_a_day(connection, tables, writers, chance, day)
+                await catch_up(connection, tables, BUILT_IN, *{1, *(one.version for one in rebuilds[-1:])})
             if number >= RAW_DAYS:
-                await prune_to(connection, names, day - timedelta(days=RAW_DAYS))
-                rebuilds.append(await rebuild_and_compare(chancy, connection, names))
-                await expire(connection, names, horizons(now_us(), POINTS, 90 * DAY_S))
+                await prune_to(connection, tables, day - timedelta(days=RAW_DAYS))
+                rebuilds.append(await rebuild_and_compare(chancy, connection, tables))
+                await expire(connection, tables, horizons(now_us(), POINTS, 90 * DAY_S))
 
     assert len(rebuilds) == DAYS
-    assert await fetch(connection, "SELECT count(*) FROM {log}", names) == [(0,)]
+    assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]
     assert rebuilds[-1].events == 0 and rebuilds[-1].points > 300
     for resolution in RESOLUTIONS:
         opened = f"SELECT count(*) > 10 FROM {{r{resolution}}} WHERE version = 0"
-        assert await fetch(connection, opened, names) == [(True,)], resolution
-    [(expired,)] = await fetch(connection, "SELECT counts ->> 'expired' FROM {versions} WHERE version = 1", names)
+        assert await fetch(connection, opened, tables) == [(True,)], resolution
+    [(expired,)] = await fetch(connection, "SELECT counts ->> 'expired' FROM {versions} WHERE version = 1", tables)
     assert int(expired) > 10
-    await assert_equals_replay(connection, names)
+    await assert_equals_replay(connection, tables)

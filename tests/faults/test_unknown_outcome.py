@@ -20,7 +20,7 @@ from psycopg.errors import LockNotAvailable
 from psycopg.rows import TupleRow, dict_row
 
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.schema import Tables, tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_hook import JobHook
@@ -44,7 +44,7 @@ async def test_a_batch_whose_commit_went_unanswered_is_recorded_once_with_what_c
     dsn: str,
     server: Server,
     connection: Connection,
-    names: Tables,
+    tables: Tables,
 ) -> None:
     left = [*losses]
     await install_truth(connection)
@@ -61,16 +61,16 @@ async def test_a_batch_whose_commit_went_unanswered_is_recorded_once_with_what_c
                 await worker.queue_update(job)
             del jobs[3 : 3 + newer]
         if broken_in_the_retry:
-            await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+            await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", tables)
         await worker.flush()
         if broken_in_the_retry:
-            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+            await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", tables)
         await worker.queue_update(jobs[-1])
         await worker.flush()
 
         assert proxy.lost == losses
-    await order(connection, names)
-    log = await read_log(connection, names)
+    await order(connection, tables)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == await saved_updates(connection)
     assert logged_updates(log).total() == 3 + newer * len(losses) + 1
     assert sorted(written.sequence for written in log if written.closes) == sorted(
@@ -80,7 +80,7 @@ async def test_a_batch_whose_commit_went_unanswered_is_recorded_once_with_what_c
 
 
 async def test_a_worker_that_stops_with_an_unconfirmed_batch_settles_it(
-    dsn: str, server: Server, connection: Connection, names: Tables
+    dsn: str, server: Server, connection: Connection, tables: Tables
 ) -> None:
     left: list[Loss] = ["answer", "commit"]
     await install_truth(connection)
@@ -91,14 +91,14 @@ async def test_a_worker_that_stops_with_an_unconfirmed_batch_settles_it(
             await worker.queue_update(job)
             with pytest.raises(psycopg.OperationalError):
                 await worker.flush()
-        await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", names)
+        await fetch(connection, "ALTER TABLE {pending} RENAME TO gone", tables)
         await worker.flush()
-        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", names)
+        await fetch(connection, "ALTER TABLE gone RENAME TO chancy_metrics_pending", tables)
 
         await metrics.on_worker_stopped(worker=worker)
 
-    await order(connection, names)
-    log = await read_log(connection, names)
+    await order(connection, tables)
+    log = await read_log(connection, tables)
     assert logged_updates(log) == await saved_updates(connection)
     assert logged_updates(log).total() == 2
     assert sum(written.closes for written in log) == 2
@@ -124,7 +124,7 @@ class HostMachine(RuleBasedStateMachine):
 
     def __init__(self, dsn: str) -> None:
         super().__init__()
-        self.names = tables("chancy_")
+        self.tables = tables_for("chancy_")
         self.chancy = Chancy(dsn)
         self.runner = asyncio.Runner()
         self.trouble: Trouble | None = None
@@ -197,7 +197,7 @@ class HostMachine(RuleBasedStateMachine):
     def order(self) -> None:
         async def order() -> None:
             with suppress(LockNotAvailable):
-                await sequence(self.connection, self.names)
+                await sequence(self.connection, self.tables)
 
         self.runner.run(order())
 
@@ -228,9 +228,11 @@ class HostMachine(RuleBasedStateMachine):
             await self._flush("saved", 0)
             await self.recorder.close(self.chancy)
             await self.hook.close(self.chancy)
-            await order(self.connection, self.names)
+            await order(self.connection, self.tables)
             log = await read_log(
-                self.connection, self.names, producers=[self.recorder.producer, *(hook.producer for hook in self.hooks)]
+                self.connection,
+                self.tables,
+                producers=[self.recorder.producer, *(hook.producer for hook in self.hooks)],
             )
             await self.connection.close()
             await self.other.close()
@@ -245,7 +247,7 @@ class HostMachine(RuleBasedStateMachine):
         self.runner.run(settle())
 
     def other_runs(self, query: str) -> None:
-        self.runner.run(fetch(self.other, query, self.names))
+        self.runner.run(fetch(self.other, query, self.tables))
 
     def _comes_back_in_part(self) -> bool:
         """Whether the host saves some jobs of an unconfirmed batch now, and not the others."""

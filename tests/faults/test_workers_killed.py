@@ -68,9 +68,9 @@ async def until_saved(connection: Connection, more: int) -> None:
     await anyio.sleep(random.random() * 0.03)  # waits for nothing: a kill is to come at any point of a flush
 
 
-async def assert_counted_once(chancy: Chancy, connection: Connection, names: Tables) -> None:
+async def assert_counted_once(chancy: Chancy, connection: Connection, tables: Tables) -> None:
     saved = await saved_updates(connection)
-    log = await read_log(connection, names)
+    log = await read_log(connection, tables)
     assert differences(logged_updates(log), saved) == ([], [])
     assert logged_counts(log) == {}
     assert {update.state for update in saved} == {"succeeded", "failed", "retrying"}
@@ -78,8 +78,8 @@ async def assert_counted_once(chancy: Chancy, connection: Connection, names: Tab
     await fold_all(chancy)
 
     truth = await true_counters(connection)
-    assert await rolled_up(connection, names) == dict.fromkeys(("1min", "5min", "1hour", "1day"), truth)
-    assert diff(await stored(connection, names), await replay(connection, names)) == []
+    assert await rolled_up(connection, tables) == dict.fromkeys(("1min", "5min", "1hour", "1day"), truth)
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 def differences(logged: dict[Update, int], saved: dict[Update, int]) -> tuple[list[Update], list[Update]]:
@@ -89,7 +89,7 @@ def differences(logged: dict[Update, int], saved: dict[Update, int]) -> tuple[li
 
 
 async def test_two_workers_of_which_one_is_killed_share_the_work_and_the_truth(
-    dsn: str, connection: Connection, names: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await install_truth(connection)
     async with an_app(dsn, Metrics()) as (chancy, _):
@@ -102,4 +102,4 @@ async def test_two_workers_of_which_one_is_killed_share_the_work_and_the_truth(
             with anyio.fail_after(30):
                 assert await second.wait() == 0
 
-        await assert_counted_once(chancy, connection, names)
+        await assert_counted_once(chancy, connection, tables)

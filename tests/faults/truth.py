@@ -61,14 +61,14 @@ async def saved_updates(connection: AsyncConnection[TupleRow]) -> Counter[Update
 
 
 async def read_log(
-    connection: AsyncConnection[TupleRow], names: Tables, *, producers: Collection[UUID] | None = None
+    connection: AsyncConnection[TupleRow], tables: Tables, *, producers: Collection[UUID] | None = None
 ) -> list[Written]:
     """Every batch of the log (of these producers), decoded, by producer and sequence."""
     rows = await fetch(
         connection,
         "SELECT producer, sequence, worker, closes, codec, payload, sha256, events FROM {log}"
         " WHERE %(all)s OR producer = ANY(%(producers)s) ORDER BY producer, sequence",
-        names,
+        tables,
         all=producers is None,
         producers=list(producers or ()),
     )
@@ -101,7 +101,7 @@ def logged_counts(log: list[Written]) -> Counter[str]:
     return sum((Counter(written.batch.counts) for written in log), Counter())
 
 
-async def rolled_up(connection: AsyncConnection[TupleRow], names: Tables) -> dict[str, dict[str, int]]:
+async def rolled_up(connection: AsyncConnection[TupleRow], tables: Tables) -> dict[str, dict[str, int]]:
     """Resolution -> counter's key -> sum of the merged points."""
     return {
         resolution: {
@@ -110,7 +110,7 @@ async def rolled_up(connection: AsyncConnection[TupleRow], names: Tables) -> dic
                 connection,
                 f"SELECT s.key, sum(r.sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
                 " WHERE r.worker = 0 AND s.kind = 'counter' GROUP BY 1",
-                names,
+                tables,
             )
         }
         for resolution in RESOLUTIONS
