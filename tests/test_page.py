@@ -260,6 +260,8 @@ async def test_a_first_look_shows_what_the_jobs_do(page: MetricsLog) -> None:
     page.wait(lambda: "Healthy" in page.one("#status").text)
     for fact in ("Lag", "Position", "Folded by", "Holes", "Dead letters", "Drift", "Last verify"):
         assert fact in page.one("#status").text
+    page.wait(lambda: page.all("#status .quiet code"))
+    assert page.one("#status code").text == "chancy-metrics verify" and "`" not in page.one("#status").text
 
 
 async def test_series_are_found_while_typing_and_chosen_by_key(page: MetricsLog) -> None:

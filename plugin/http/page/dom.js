@@ -18,7 +18,11 @@ export function el(tag, properties = {}, ...children) {
 }
 
 /** Show a name of the user's as it is, also when it is written from right to left or has marks that turn the text. */
-export const name = (text) => el("bdi", { class: "name", title: text.length > LONG ? visible(text) : null, text: visible(text) });
+export const name = (text) =>
+  el("bdi", { class: "name", title: text.length > LONG ? visible(text) : null }, visible(text).split(/(?<=[.:])/).flatMap((part, index) => (index ? [el("wbr"), part] : [part])));
+
+/** The parts of a sentence of the server's: what stands between backticks in it is a command or a setting. */
+export const sentence = (text) => String(text).split("`").map((part, index) => (index % 2 ? el("code", { text: part }) : part));
 
 /** Make what can't be seen visible: controls, zero-width and turning marks become their code points. */
 export const visible = (text) =>

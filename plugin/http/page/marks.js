@@ -15,7 +15,7 @@ export function markLines(marks, shares, width) {
     const wanted = text.length * LETTER;
     const left = behind < wanted && before > behind;
     const room = left ? before : behind;
-    taken = left ? at : at + Math.min(wanted, behind);
+    taken = left ? at : at + SPACE + Math.min(wanted, behind) + SPACE;
     const line = el("div", { class: `mark${left ? " left" : ""}`, title: text },
       room < Math.min(LEAST, wanted) ? null : el("span", { text }));
     line.style.left = `${100 * shares[index]}%`;

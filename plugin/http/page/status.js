@@ -1,7 +1,7 @@
 // The strip that says how the log is: what waits, who folds, what is missing, what was compared; `verdict.js` has the words.
 
 import { ask, SignedOut } from "./api.js";
-import { announce, byId, el, name } from "./dom.js";
+import { announce, byId, el, name, sentence } from "./dom.js";
 import { facts, verdict } from "./verdict.js";
 
 const REFRESH_MS = 5_000;
@@ -34,8 +34,8 @@ export class StatusStrip {
     byId("status").replaceChildren(
       el("p", { class: `health ${state}` }, el("span", { class: "dot", "aria-hidden": "true" }), word),
       el("dl", {}, facts.map(([term, value, how]) => el("div", { class: how ?? "" }, el("dt", { text: term }), el("dd", {}, Array.isArray(value) ? [name(value[0]), value[1]] : value)))),
-      problems.length ? el("ul", { class: "problem" }, problems.map((text) => el("li", { text }))) : "",
-      unseen.length ? el("p", { class: "quiet", text: `Not looked at: ${unseen.join("; ")}` }) : "",
+      problems.length ? el("ul", { class: "problem" }, problems.map((text) => el("li", {}, sentence(text)))) : "",
+      unseen.length ? el("p", { class: "quiet" }, sentence(`Not looked at: ${unseen.join("; ")}`)) : "",
     );
   }
 }
