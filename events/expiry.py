@@ -83,7 +83,7 @@ async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, bef
 async def forget_days(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date) -> int:
     """Delete days before *before* that have left the log, and of which the ledger holds no position.
 
-    The one with the latest event stays: what is in the opening expires up to there.
+    The one with the latest event stays: what is in the baseline expires up to there.
     """
     await cursor.execute(
         sql.SQL(

@@ -18,8 +18,8 @@ DDL_LOCK_MS = 100
 #: Detaching waits for whoever uses the log, a dump say; what is left pending after this is finished by a later call.
 DETACH_S = 2.0
 
-#: A day takes batches; takes none; is in the opening; has left the log.
-DayState = Literal["attached", "closed", "opening", "gone"]
+#: A day takes batches; takes none; is in the baseline; has left the log.
+DayState = Literal["attached", "closed", "absorbed", "gone"]
 
 
 class LogDay(NamedTuple):
@@ -40,8 +40,8 @@ async def attached_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[d
 
 
 async def gone_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[date]:
-    """Return the days whose batches are in the opening, and are to be read from the log no more."""
-    await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('opening', 'gone')").format(days=tables.days))
+    """Return the days whose batches are in the baseline, and are to be read from the log no more."""
+    await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('absorbed', 'gone')").format(days=tables.days))
     return {row[0] for row in await cursor.fetchall()}
 
 
@@ -177,7 +177,7 @@ async def close_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
 
 
 async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:
-    """Detach and drop the partition of a day that is in the opening; return why that was not possible yet, or "".
+    """Detach and drop the partition of a day that is in the baseline; return why that was not possible yet, or "".
 
     Disturbs nobody: what can't be had at once is given up, and a later call goes on from there. *connection* is
     an autocommit one outside a transaction.
@@ -193,7 +193,7 @@ async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day:
             async with asyncio.timeout(DETACH_S):
                 await connection.execute(_detach(tables, day, "CONCURRENTLY"))
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            if await _turn(cursor, tables, day, "opening", "gone"):
+            if await _turn(cursor, tables, day, "absorbed", "gone"):
                 await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.partition(day)))
     except (errors.LockNotAvailable, errors.QueryCanceled, TimeoutError):
         return _held(day)

@@ -149,7 +149,7 @@ CREATE TRIGGER refuse_change BEFORE UPDATE ON {sessions}
 
 CREATE TABLE {days} (
     day date PRIMARY KEY,
-    state text NOT NULL CHECK (state IN ('attached', 'closed', 'opening', 'gone')),
+    state text NOT NULL CHECK (state IN ('attached', 'closed', 'absorbed', 'gone')),
     changed_at timestamptz NOT NULL,
     last_position bigint,
     last_us bigint
@@ -175,7 +175,7 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN ('opening', 'copying', 'filling', 'ready', 'live', 'resting', 'dropped')
+        status IN ('baseline', 'copying', 'filling', 'ready', 'live', 'resting', 'dropped')
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
@@ -244,7 +244,7 @@ CREATE TABLE {cache} (
 ALTER TABLE {cache} ALTER COLUMN points SET STORAGE EXTERNAL;
 
 INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)
-VALUES (0, 2, 0, '{{}}', 'opening', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0, 'migration');
+VALUES (0, 2, 0, '{{}}', 'baseline', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0, 'migration');
 INSERT INTO {head} (position, chain, live) VALUES (0, '', 1);
 """
 
@@ -449,7 +449,7 @@ class MetricsLog(Migration):
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Drop everything of ours, the raw events too."""
         names = schema.tables_for(migrator.prefix)
-        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=names.days))
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'absorbed'").format(days=names.days))
         for row in await cursor.fetchall():  # its partition may be detached already, and would stay
             await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(row["day"])))
         for table in reversed(schema.TABLES):

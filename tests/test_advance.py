@@ -212,7 +212,7 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tab
 
 
 @pytest.mark.parametrize(
-    ("state", "folded"), [("attached", 0b111111), ("closed", 0b111111), ("opening", 0b101010), ("gone", 0b101010)]
+    ("state", "folded"), [("attached", 0b111111), ("closed", 0b111111), ("absorbed", 0b101010), ("gone", 0b101010)]
 )
 @pytest.mark.parametrize("step_events", [20, STEP_EVENTS])
 async def test_batches_of_days_in_the_opening_are_passed_over_wherever_they_lie_and_no_others(

@@ -111,15 +111,15 @@ async def test_a_prune_that_ended_in_between_accepts_the_archive_it_finds(
     await old_days(connection, tables)
 
     async def busy(*_: object) -> str:
-        return "another process works on the opening"
+        return "another process works on the baseline"
 
     with monkeypatch.context() as patch:
-        patch.setattr(retention, "take_in", busy)
+        patch.setattr(retention, "absorb_day", busy)
         [kept] = await let_go(connection, tables, tmp_path)
     first = archive_of(tmp_path, OLD[0]).stat()
     pruned = await let_go(connection, tables, tmp_path)
 
-    assert (kept.state, kept.blocker) == ("closed", "another process works on the opening")
+    assert (kept.state, kept.blocker) == ("closed", "another process works on the baseline")
     again = archive_of(tmp_path, OLD[0]).stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
     assert [day.state for day in pruned] == ["gone"] * 3
@@ -137,7 +137,7 @@ async def test_a_day_that_is_in_the_opening_and_half_detached_is_archived_too(
             [held] = await let_go(connection, tables, None)
         pruned = await let_go(connection, tables, tmp_path)
 
-    assert held.state == "opening"
+    assert held.state == "absorbed"
     assert [day.state for day in pruned] == ["gone"]
     assert check_whole(archive_of(tmp_path, OLD[0])).batches == 3
 

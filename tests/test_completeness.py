@@ -37,13 +37,13 @@ GONE = NOTHING._replace(last_gone=date(2026, 3, 9))
     [
         (NOTHING, None, None, "raw"),
         (NOTHING, DAY, DAY + HOUR, "raw"),
-        (GONE, None, None, "opening and raw"),
+        (GONE, None, None, "baseline and raw"),
         (GONE, DAY, DAY + HOUR, "raw"),
         (GONE, DAY, None, "raw"),
-        (GONE, DAY - HOUR, DAY, "opening"),
-        (GONE, None, DAY, "opening"),
-        (GONE, DAY - HOUR, DAY + HOUR, "opening and raw"),
-        (GONE, DAY - HOUR, None, "opening and raw"),
+        (GONE, DAY - HOUR, DAY, "baseline"),
+        (GONE, None, DAY, "baseline"),
+        (GONE, DAY - HOUR, DAY + HOUR, "baseline and raw"),
+        (GONE, DAY - HOUR, None, "baseline and raw"),
     ],
 )
 def test_the_source_is_where_the_windows_time_lies(
@@ -145,7 +145,7 @@ async def test_the_command_tells_counts_of_the_window_from_those_of_all_time(
     assert text.returncode == 0, text.stderr
     lines = dict(line.split(maxsplit=1) for line in text.stdout.splitlines())
     assert lines["window"] == "2026-03-09 12:00:00 to 2026-03-10 12:00:00 UTC"
-    assert lines["from"] == "opening and raw, raw since 2026-03-10"
+    assert lines["from"] == "baseline and raw, raw since 2026-03-10"
     assert lines["dropped"] == "0 (of all time)"
     assert lines["uncertain"] == "up to 0 s of custom observations"
     assert "unclean ends    0 workers\n" in text.stdout

@@ -35,7 +35,7 @@ from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import stored
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
-from tests.test_opening import a_database
+from tests.test_baseline import a_database
 
 Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
@@ -263,8 +263,8 @@ async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connect
         gone = await explain(chancy, "app:n", moment(base_us), resolution="1min")
 
     assert found.equal and found.stored is not None
-    assert (found.stored.count, found.events, found.pruned, found.source) == (5, 1, 4, "opening and raw")
-    assert "4 observations of days that have left it, which the opening vouches for" in found.sentence
+    assert (found.stored.count, found.events, found.pruned, found.source) == (5, 1, 4, "baseline and raw")
+    assert "4 observations of days that have left it, which the baseline vouches for" in found.sentence
     assert gone.stored is None and "at 1min its bucket is not kept any more" in gone.sentence
 
 
@@ -335,7 +335,7 @@ async def explain_stored(connection: Connection, tables: Tables) -> None:
         made = await remake(connection, tables, BUILT_IN, place, most=3)
         assert made.difference == "", place
         assert made.stored == point
-        assert made.crowd.events + (made.opening.tally if made.opening else 0) == point.tally
+        assert made.crowd.events + (made.baseline.tally if made.baseline else 0) == point.tally
         assert sum(made.crowd.by["worker"].values()) == made.crowd.events
 
 

@@ -20,10 +20,10 @@ from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.transfer.check import ImportRefused
 from chancy_metrics.events.transfer.file import (
+    Baseline,
     Frame,
     GoneDay,
     Header,
-    Opening,
     Point,
     Points,
     Producer,
@@ -54,7 +54,7 @@ HISTOGRAM = msgspec.structs.replace(
     POINT, kind="histogram", unit="s", p50=1.0, p95=2.0, p99=2.0, sketch=sketch_of([1, 2], [1, 1])
 )
 PRODUCER = Producer(UUID(int=7), "worker", 3, False, 0, NOON_US)
-OPENING = Opening(dict.fromkeys(RESOLUTIONS, 0), {"expired": 1})
+BASELINE = Baseline(dict.fromkeys(RESOLUTIONS, 0), {"expired": 1})
 
 
 def linked(places: Sequence[Place], **changes: Any) -> list[Place]:
@@ -80,9 +80,9 @@ def frames_of(*middle: Frame, places: Sequence[Place] = ()) -> list[Frame | Plac
     return [Header(None, places[-1].position, places[-1].chain), *middle, *places]
 
 
-def prologue(*, gone: Sequence[date] = (GONE,), opening: Opening = OPENING, point: Any = None, producer: Any = None):
+def prologue(*, gone: Sequence[date] = (GONE,), baseline: Baseline = BASELINE, point: Any = None, producer: Any = None):
     points = [POINT, HISTOGRAM] if point is None else [point]
-    return [GoneDay(day, 1, None) for day in gone] + [opening, Points("1day", points), producer or PRODUCER]
+    return [GoneDay(day, 1, None) for day in gone] + [baseline, Points("1day", points), producer or PRODUCER]
 
 
 def write(path: Path, frames: Sequence[Frame | Place]) -> Path:
@@ -147,19 +147,19 @@ def claims() -> Iterator[tuple[str, list[Frame | Place]]]:
         "an event of the year 300,000": {"last_us": YEAR_300_000_US},
     }.items():
         yield name, frames_of(*prologue(point=of(POINT, **changes)))
-    for name, opening in {
-        "a negative count of the opening": of(OPENING, counts={"expired": -1}),
-        "a count of the opening past 64 bits": of(OPENING, counts={"expired": 2**63}),
-        "NUL in a count's name": of(OPENING, counts={"\x00": 1}),
-        "no horizons": of(OPENING, horizons={}),
-        "another resolution": of(OPENING, horizons=OPENING.horizons | {"2day": 0}),
-        "a horizon past 64 bits": of(OPENING, horizons=OPENING.horizons | {"1day": 2**63}),
+    for name, baseline in {
+        "a negative count of the baseline": of(BASELINE, counts={"expired": -1}),
+        "a count of the baseline past 64 bits": of(BASELINE, counts={"expired": 2**63}),
+        "NUL in a count's name": of(BASELINE, counts={"\x00": 1}),
+        "no horizons": of(BASELINE, horizons={}),
+        "another resolution": of(BASELINE, horizons=BASELINE.horizons | {"2day": 0}),
+        "a horizon past 64 bits": of(BASELINE, horizons=BASELINE.horizons | {"1day": 2**63}),
     }.items():
-        yield name, frames_of(*prologue(opening=opening))
+        yield name, frames_of(*prologue(baseline=baseline))
     yield "days in another order", frames_of(*prologue(gone=(GONE, GONE - timedelta(days=1))))
     yield "a day of the year 9999", frames_of(*prologue(gone=(date.max,)))
-    yield "points without an opening", frames_of(Points("1day", [POINT]))
-    yield "an opening twice", frames_of(*prologue()[:2], OPENING)
+    yield "points without a baseline", frames_of(Points("1day", [POINT]))
+    yield "a baseline twice", frames_of(*prologue()[:2], BASELINE)
     yield "two headers", frames_of(Header(None, 0, b""))
     yield "no header", frames_of()[1:]
     yield "a producer behind the places", [*frames_of(), PRODUCER]
@@ -206,7 +206,7 @@ async def test_an_import_that_is_refused_changes_nothing(
         *(CLAIMS[name] for name in ("NUL in a batch's worker", "a producer seen in the year 300,000", "a count of 0")),
         *(CLAIMS[name] for name in ("a sum that is NaN", "the batch before", "a count past 64 bits")),
         frames_of(*twice),
-        frames_of(*prologue(opening=msgspec.structs.replace(OPENING, horizons=ahead))),
+        frames_of(*prologue(baseline=msgspec.structs.replace(BASELINE, horizons=ahead))),
     ]
     for number, frames in enumerate(wanted):
         with pytest.raises((DamagedExport, ImportRefused)):
@@ -268,7 +268,7 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
     assert await fetch(there, "SELECT day, producer, sequence FROM {log}", tables) == waiting
     for table in ("ledger", "producers", "summaries", "dead_letters", *(f"r{name}" for name in RESOLUTIONS)):
         assert await fetch(there, f"SELECT count(*) FROM {{{table}}}", tables) == [(0,)], table
-    assert await fetch(there, "SELECT 1 FROM {days} WHERE state IN ('opening', 'gone')", tables) == []
+    assert await fetch(there, "SELECT 1 FROM {days} WHERE state IN ('absorbed', 'gone')", tables) == []
 
     await folded(copy)
     assert await total(there, tables, "app:local") == [1] * 4

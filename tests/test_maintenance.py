@@ -234,7 +234,7 @@ async def test_versions_nobody_turns_to_any_more_are_dropped(
 
     await Maintenance(OPTIONS).clean(connection, tables)
 
-    assert await versions(connection, tables) == {0: "opening", 1: "live", 2: status if stays else "dropped"}
+    assert await versions(connection, tables) == {0: "baseline", 1: "live", 2: status if stays else "dropped"}
 
 
 async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_given_again(
@@ -251,7 +251,7 @@ async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_gi
     removed = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) for _ in range(3)]
 
     assert removed == [2 * (6 + 2 + 2 + 2), 2 * 2, None]
-    assert await versions(connection, tables) == {0: "opening", 1: "live", 3: "dropped"}
+    assert await versions(connection, tables) == {0: "baseline", 1: "live", 3: "dropped"}
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 

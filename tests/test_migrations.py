@@ -97,6 +97,6 @@ async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, table
         await order_and_fold(connection, tables)
         assert await total(connection, tables, "app:n") == [1] * 4
         assert await fetch(connection, "SELECT version, status FROM {versions} ORDER BY version", tables) == [
-            (0, "opening"),
+            (0, "baseline"),
             (1, "live"),
         ]

@@ -144,7 +144,7 @@ async def test_down_drops_a_partition_that_is_on_its_way_out_too(
 ) -> None:
     await make_days(connection, tables, today=FAR, ahead=0)
     assert await close_day(connection, tables, FAR) == ""
-    await fetch(connection, "UPDATE {days} SET state = 'opening' WHERE day = %(day)s", tables, day=FAR)
+    await fetch(connection, "UPDATE {days} SET state = 'absorbed' WHERE day = %(day)s", tables, day=FAR)
     await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FAR)))
 
     async with an_app(dsn) as (chancy, metrics):

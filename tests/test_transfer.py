@@ -586,7 +586,7 @@ async def test_a_target_with_batches_of_a_day_that_left_the_log_is_refused(
     assert not await importing(target[1], tables)
 
 
-async def test_every_version_that_is_there_begins_with_the_opening(
+async def test_every_version_that_is_there_begins_with_the_baseline(
     dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     await make_history(connection, tables, batches=4)

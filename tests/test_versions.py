@@ -1,4 +1,4 @@
-"""Versions are made from the opening, filled in any pieces, compared exactly, and become the live one at once."""
+"""Versions are made from the baseline, filled in any pieces, compared exactly, and become the live one at once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions import create
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.compare import Comparison, compare
-from chancy_metrics.projections.versions.create import copy_opening, drop_version, finish_version, make_version
+from chancy_metrics.projections.versions.create import copy_baseline, drop_version, finish_version, make_version
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.promote import turn
-from chancy_metrics.projections.versions.version import OPENING, Version, live_version, read_version
+from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
 from tests import rules
 from tests.factories import (
     NOON_US,
@@ -52,7 +52,7 @@ async def a_version(
     connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN, *, by: str = "test", **options: bool
 ) -> int:
     made = await make_version(connection, tables, rule_set, EVERYTHING, by=by, **options)
-    while await copy_opening(connection, tables, made.version):
+    while await copy_baseline(connection, tables, made.version):
         pass
     return made.version
 
@@ -139,15 +139,15 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
 
     made = await make_version(connection, tables, BUILT_IN, EVERYTHING, by="test")
     pieces = 0
-    while await copy_opening(connection, tables, made.version):
+    while await copy_baseline(connection, tables, made.version):
         pieces += 1
 
     assert pieces > 20
     assert (await read(connection, tables, made.version)).status == "filling"
-    assert (await compared(connection, tables, OPENING, made.version)).different == 0
-    assert (await compared(connection, tables, OPENING, made.version)).points > 60
+    assert (await compared(connection, tables, BASELINE, made.version)).different == 0
+    assert (await compared(connection, tables, BASELINE, made.version)).points > 60
     done = await advance(connection, tables, folder="test", version=made.version)
-    assert (done.events, done.caught_up) == (0, True)  # what is in the opening is not folded again
+    assert (done.events, done.caught_up) == (0, True)  # what is in the baseline is not folded again
 
 
 async def test_a_version_begins_with_nothing_below_its_horizons(connection: Connection, tables: Tables) -> None:
@@ -161,7 +161,7 @@ async def test_a_version_begins_with_nothing_below_its_horizons(connection: Conn
     kept_from = {"1min": noon + 7_200, "5min": noon + 3_600, "1hour": noon + 3_600, "1day": noon + 43_200}
 
     made = await make_version(connection, tables, BUILT_IN, kept_from, by="test")
-    while await copy_opening(connection, tables, made.version):
+    while await copy_baseline(connection, tables, made.version):
         pass
 
     for resolution, horizon in kept_from.items():
@@ -188,7 +188,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
 
     async def made_again() -> int:
         made = await make_version(connection, tables, BUILT_IN, kept, by="test")
-        while await copy_opening(connection, tables, made.version):
+        while await copy_baseline(connection, tables, made.version):
             pass
         while not (await advance(connection, tables, folder="test", version=made.version)).caught_up:
             pass
@@ -201,7 +201,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
     after = await made_again()
 
     assert pruned.state == "gone" and after != raw
-    assert (*counted, await expired(OPENING), await expired(after)) == (3, 3, 3, 3)
+    assert (*counted, await expired(BASELINE), await expired(after)) == (3, 3, 3, 3)
     assert (await compared(connection, tables, 1, after)).different == 0
     assert await fetch(connection, "SELECT key FROM {series}", tables) == [("app:n",)]
 

@@ -90,7 +90,7 @@ class GoneDay(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     last_us: _EventTime | None
 
 
-class Opening(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="opening"):
+class Baseline(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="baseline"):
     """What the days that left the log added: where its points begin (resolution -> seconds), and its counts."""
 
     horizons: Annotated[dict[str, _Seconds], msgspec.Meta(max_length=len(RESOLUTIONS))]
@@ -98,7 +98,7 @@ class Opening(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A row of the opening; *worker* is None in the row that holds all, *sum* a decimal number."""
+    """A row of the baseline; *worker* is None in the row that holds all, *sum* a decimal number."""
 
     worker: _Name | None
     key: str
@@ -120,7 +120,7 @@ class Point(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Points(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="points"):
-    """Some rows of the opening, of one resolution."""
+    """Some rows of the baseline, of one resolution."""
 
     resolution: _Resolution
     points: Annotated[list[Point], msgspec.Meta(max_length=1_000)]
@@ -184,10 +184,10 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     content: _Hash
 
 
-Frame = Header | GoneDay | Opening | Points | Producer | Gone | Batch | Trailer
+Frame = Header | GoneDay | Baseline | Points | Producer | Gone | Batch | Trailer
 #: How frames follow each other; some come once.
-_RANK = {Header: 0, GoneDay: 1, Opening: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
-_SINGLE = (Header, Opening, Trailer)
+_RANK = {Header: 0, GoneDay: 1, Baseline: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
+_SINGLE = (Header, Baseline, Trailer)
 _encoder = msgspec.msgpack.Encoder()
 _NO_BYTES = _encoder.encode(b"")
 _decoder = msgspec.msgpack.Decoder(Frame)
@@ -341,7 +341,7 @@ def _fault(frame: Frame) -> str:
         return f"is of {frame.day}, and a log has days from {FIRST_DAY} to {LAST_DAY}"
     if isinstance(frame, Batch) and (frame.first_us or 0) > (frame.last_us if frame.last_us is not None else FAR_US):
         return f"has a last event at {frame.last_us}, before its first one at {frame.first_us}"
-    if isinstance(frame, Opening) and frame.horizons.keys() != RESOLUTIONS.keys():
+    if isinstance(frame, Baseline) and frame.horizons.keys() != RESOLUTIONS.keys():
         return f"has horizons of {', '.join(frame.horizons)}, not of {', '.join(RESOLUTIONS)}"
     return ""
 

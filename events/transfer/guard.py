@@ -104,7 +104,7 @@ async def write_gone_days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: S
             INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
             VALUES (%(day)s, 'gone', clock_timestamp(), %(last_position)s, %(last_us)s)
             ON CONFLICT (day) DO UPDATE
-            SET state = CASE d.state WHEN 'closed' THEN 'opening' ELSE 'gone' END,
+            SET state = CASE d.state WHEN 'closed' THEN 'absorbed' ELSE 'gone' END,
                 changed_at = excluded.changed_at,
                 last_position = excluded.last_position,
                 last_us = excluded.last_us

@@ -85,12 +85,12 @@ class Explained(msgspec.Struct, frozen=True):
         equal: Whether the two are the same, to the last bit; *difference* says in what they are not. None where nothing
             was compared.
         waiting: Batches with events of that time that are not folded yet; they are in neither.
-        source: Where the events are: in the log ("raw"), pruned from it and in the "opening", or both.
+        source: Where the events are: in the log ("raw"), pruned from it and in the "baseline", or both.
         left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
             *equal* does not speak of it.
         sentence: All that in words.
         events: How many are in the log.
-        pruned: How many observations the opening vouches for.
+        pruned: How many observations the baseline vouches for.
         by_func: Of the events in the log, the most frequent first; so the other `by_…`.
         largest: Those of the greatest value, or of a counter of job updates those that ran longest.
         failed: The last job updates that failed or are to be tried again, the latest first.
@@ -177,8 +177,8 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
     crowd = made.crowd
     difference = made.difference
     source: Source | Literal["nothing"] = "nothing"
-    if made.opening is not None:
-        source = "opening and raw" if crowd.events else "opening"
+    if made.baseline is not None:
+        source = "baseline and raw" if crowd.events else "baseline"
     elif crowd.events:
         source = "raw"
     return Explained(
@@ -201,7 +201,7 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
         left_out=made.left_out,
         sentence=_sentence(place, made),
         events=crowd.events,
-        pruned=made.opening.tally if made.opening else 0,
+        pruned=made.baseline.tally if made.baseline else 0,
         **{f"by_{name}": _shares(counts) for name, counts in crowd.by.items()},
         largest=crowd.largest,
         failed=crowd.failed[::-1],
@@ -213,11 +213,11 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
 
 def _sentence(place: Place, made: Remade) -> str:
     parts = []
-    if made.crowd.events or made.opening is None:
+    if made.crowd.events or made.baseline is None:
         parts.append(f"{counted(made.crowd.events, 'event')} in the log")
-    if made.opening is not None:
-        pruned = counted(made.opening.tally, "observation")
-        parts.append(f"{pruned} of days that have left it, which the opening vouches for")
+    if made.baseline is not None:
+        pruned = counted(made.baseline.tally, "observation")
+        parts.append(f"{pruned} of days that have left it, which the baseline vouches for")
     behind = " and ".join(parts)
     if not made.is_kept:
         verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
@@ -269,7 +269,7 @@ def _quantile(point: Point, sketch: bytes, percent: int) -> float | None:
         return None
     codes, counts = (np.array(column, np.int64) for column in decode(sketch))
     if int(counts.sum()) != point.tally:
-        return None  # a part of it came from the opening, which keeps no sketch of a single worker
+        return None  # a part of it came from the baseline, which keeps no sketch of a single worker
     limits = np.array([point.minimum]), np.array([point.maximum])
     return float(quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits)[0])
 

@@ -39,7 +39,7 @@ _WAIT_S = 0.5
 #: What no window is known of: it is counted, not dated.
 _UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside"]
 
-Source = Literal["raw", "opening", "opening and raw"]
+Source = Literal["raw", "baseline", "baseline and raw"]
 
 
 class Completeness(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class Completeness(msgspec.Struct, frozen=True):
         since: Start of the window, inclusive; None for all time.
         until: Its end, exclusive.
         source: Where its time lies: in days that are in the log ("raw"), in days that left it and are in the
-            "opening", from which a rebuild begins, or in both. Of each event the day it was appended counts.
+            "baseline", from which a rebuild begins, or in both. Of each event the day it was appended counts.
         raw_since: Start of the first day in the log; None if no day has left it.
         position: Last position of the ledger that is in the numbers.
         waiting: Batches that are not in the numbers yet, whenever their events happened.
@@ -203,11 +203,11 @@ def complete(
     raw_since = None
     if facts.last_gone is not None:
         raw_since = datetime.combine(facts.last_gone + timedelta(days=1), time_of_day(), UTC)
-    source: Source = "opening and raw"
+    source: Source = "baseline and raw"
     if raw_since is None or (since is not None and since >= raw_since):
         source = "raw"
     elif until is not None and until <= raw_since:
-        source = "opening"
+        source = "baseline"
     ended = [
         one
         for one in facts.ended
@@ -270,7 +270,7 @@ async def read_facts(
                 (SELECT least(coalesce(sum(greatest(holes, 0)), 0), 9007199254740991)::bigint FROM {producers}),
                 (SELECT count(*) FROM {producers} WHERE holes < 0),
                 (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds})),
-                (SELECT max(day) FROM {days} WHERE state IN ('opening', 'gone') AND day <= %(last_day)s)
+                (SELECT max(day) FROM {days} WHERE state IN ('absorbed', 'gone') AND day <= %(last_day)s)
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live

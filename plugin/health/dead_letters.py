@@ -204,7 +204,7 @@ async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) ->
     await cursor.execute(
         sql.SQL(
             """
-            SELECT o.day, coalesce(d.state IN ('opening', 'gone'), false), (SELECT min(position) FROM {ledger}),
+            SELECT o.day, coalesce(d.state IN ('absorbed', 'gone'), false), (SELECT min(position) FROM {ledger}),
                 h.position
             FROM {head} h
             LEFT JOIN {ledger} o
@@ -240,7 +240,7 @@ async def _whereabouts(cursor: AsyncCursor[TupleRow], tables: Tables, position: 
         stand = ", ".join(f"version {one.version} stands at {one.position}" for one in lacks)
         parts.append(f"{stand} and folds what comes before it first")
     if place.left:
-        parts.append(f"its day {place.day} has left the log, and what it added is in the opening")
+        parts.append(f"its day {place.day} has left the log, and what it added is in the baseline")
     return "; ".join(parts)
 
 

@@ -178,8 +178,8 @@ async def verify(
 
 def _pruned(raw_since: datetime) -> str:
     return (
-        f"days before {raw_since:%Y-%m-%d} have left the log: for them stands the opening, which was made of them when "
-        "they left"
+        f"days before {raw_since:%Y-%m-%d} have left the log: the baseline, made of them when they "
+        "left, stands for them"
     )
 
 

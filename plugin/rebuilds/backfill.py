@@ -33,7 +33,7 @@ from chancy_metrics.projections.versions.advance import (
     set_aside,
     write,
 )
-from chancy_metrics.projections.versions.create import copy_opening, make_version
+from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.promote import Cause, turn
@@ -84,7 +84,7 @@ class Filling:
             return await live_version(cursor, self.tables)
 
     async def begin(self, *, swaps: bool, again: bool = True, patience_s: float = 0) -> Version:
-        """Make the version, or go on with the one that is there, and copy the opening into it.
+        """Make the version, or go on with the one that is there, and copy the baseline into it.
 
         Args:
             again: Also where the live version has these rules already.
@@ -117,7 +117,7 @@ class Filling:
         self._aimed_at = made.position
         await self.aim(live.position)
         self.tell("copying", made.position, live.position)
-        while await copy_opening(self._connection, self.tables, made.version):
+        while await copy_baseline(self._connection, self.tables, made.version):
             self.tell("copying", made.position, live.position)
         return made
 

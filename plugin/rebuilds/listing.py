@@ -57,7 +57,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     """A version on its way to become the live one; times are UTC.
 
     Attributes:
-        status: "copying" (the opening), "filling", or "ready" for `chancy-metrics swap`.
+        status: "copying" (the baseline), "filling", or "ready" for `chancy-metrics swap`.
         remaining: Batches between it and the live version.
         filled_by: Who fills it, or did last, at *moved_at*.
         is_filled: Whether that one is still at it.
@@ -99,7 +99,7 @@ async def read_unfinished(cursor: AsyncCursor[TupleRow], tables: Tables) -> list
 
 
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
-    """Return every version but the opening, oldest first. Takes as long over large rollups as over small ones."""
+    """Return every version but the baseline, oldest first. Takes as long over large rollups as over small ones."""
     tables = tables_for(chancy.prefix)
     async with (
         reading(chancy) as connection,

@@ -1,4 +1,4 @@
-"""The log, or one day of it, into a file: every batch byte for byte, its place and the chain, and the opening."""
+"""The log, or one day of it, into a file: every batch byte for byte, its place and the chain, and the baseline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
 from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
 from chancy_metrics.plugin.host.progress import LedgerProgress
-from chancy_metrics.projections.versions.baseline_io import read_opening, read_points
+from chancy_metrics.projections.versions.baseline_io import read_baseline, read_points
 
 _PRODUCERS = 1_000
 
@@ -70,7 +70,7 @@ class Export:
         self._lost = 0
 
     async def write_log(self) -> Exported:
-        """Write everything up to the present end of the order, in short transactions; the opening in one snapshot.
+        """Write everything up to the present end of the order, in short transactions; the baseline in one snapshot.
 
         Raises:
             Moved: Retention took from it meanwhile.
@@ -79,7 +79,7 @@ class Export:
         async with short_transaction(self._connection, isolation="REPEATABLE READ") as cursor:
             seal = await read_seal(cursor, self._tables)
             await self._put([Header(None, seal.position, seal.chain)])
-            gone = await self._put_opening(cursor)
+            gone = await self._put_baseline(cursor)
             await self._put_producers(cursor)
             first = await self._first(cursor)
         await self._put_places(0, seal.position, gone)
@@ -92,7 +92,7 @@ class Export:
         """Write the batches of *day* that have a place, and of the places before and between them the hashes.
 
         Args:
-            archives: The caller lets the day go and nobody else does: it may be in the opening already, and is read
+            archives: The caller lets the day go and nobody else does: it may be in the baseline already, and is read
                 from its own partition, wherever that is.
 
         Raises:
@@ -118,15 +118,15 @@ class Export:
 
         await to_thread.run_sync(put)
 
-    async def _put_opening(self, cursor: AsyncCursor[TupleRow]) -> set[date]:
+    async def _put_baseline(self, cursor: AsyncCursor[TupleRow]) -> set[date]:
         await cursor.execute(
             sql.SQL(
-                "SELECT day, last_position, last_us FROM {days} WHERE state IN ('opening', 'gone') ORDER BY day"
+                "SELECT day, last_position, last_us FROM {days} WHERE state IN ('absorbed', 'gone') ORDER BY day"
             ).format(days=self._tables.days)
         )
         gone = [GoneDay(*row) for row in await cursor.fetchall()]
         if gone:
-            await self._put([*gone, await read_opening(cursor, self._tables)])
+            await self._put([*gone, await read_baseline(cursor, self._tables)])
             async for points in read_points(cursor, self._tables):
                 await self._put([points])
         return {one.day for one in gone}
@@ -187,8 +187,8 @@ class Export:
         row = await cursor.fetchone()
         if row is None:
             raise MetricsLogError(f"the log has no day {day}: `chancy-metrics status` shows which it has")
-        if row[0] in ("opening", "gone"):
-            raise MetricsLogError(f"{day} has left the log: what it added is in the opening, its batches are gone")
+        if row[0] in ("absorbed", "gone"):
+            raise MetricsLogError(f"{day} has left the log: what it added is in the baseline, its batches are gone")
 
     async def _stretch(self, cursor: AsyncCursor[TupleRow], day: date) -> tuple[int, int, list[GoneDay]]:
         """Return the first and last position of *day*, and the other days from the place before them on."""

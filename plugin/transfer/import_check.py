@@ -11,7 +11,7 @@ import numpy as np
 
 from chancy_metrics.events.errors import Damaged, DamagedExport
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
-from chancy_metrics.events.transfer.file import Batch, Frame, Gone, GoneDay, Header, Opening, Points, read_frames
+from chancy_metrics.events.transfer.file import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, read_frames
 from chancy_metrics.projections.versions.baseline_io import check_points
 
 
@@ -20,13 +20,13 @@ class Contents:
 
     Attributes:
         days: Those of its batches; *gone* are those that it has no batches of.
-        opening: None where no day is gone.
+        baseline: None where no day is gone.
     """
 
     def __init__(self, path: Path) -> None:
         self.days: set[date] = set()
         self.gone: set[date] = set()
-        self.opening: Opening | None = None
+        self.baseline: Baseline | None = None
         self._path = path
         self._last_gone = date.min
         self._ids = array("q")
@@ -63,11 +63,11 @@ class Contents:
                     raise self._damaged(f"names {frame.day} after {self._last_gone} among the days that are gone")
                 self._last_gone = frame.day
                 self.gone.add(frame.day)
-            elif isinstance(frame, Opening):
-                self.opening = frame
+            elif isinstance(frame, Baseline):
+                self.baseline = frame
             elif isinstance(frame, Points):
-                if self.opening is None:
-                    raise self._damaged("has points and no opening")
+                if self.baseline is None:
+                    raise self._damaged("has points and no baseline")
                 try:
                     check_points(frame)
                 except Damaged as error:

@@ -1,4 +1,4 @@
-"""A file into a log that is empty, or is the beginning of the file's: positions, chain, days, producers, opening."""
+"""A file into a log that is empty, or is the beginning of the file's: positions, chain, days, producers, baseline."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_d
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
 from chancy_metrics.events.transfer.file import (
+    Baseline,
     Batch,
     Frame,
     Gone,
     GoneDay,
     Header,
-    Opening,
     Points,
     Producer,
     read_frames,
@@ -48,7 +48,7 @@ from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import Contents
 from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points
-from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_versions
+from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
 
 #: Seconds to go on trying for a lock that somebody holds.
 PATIENCE_S = 30
@@ -148,7 +148,7 @@ class Import:
             frame = await self._begin(frame)
             for one in self._gone:
                 await remove_day(self._connection, self._tables, one.day)  # or a later clean-up does
-        while isinstance(frame, Opening | Points | Producer):  # of an earlier run: it came with the mark
+        while isinstance(frame, Baseline | Points | Producer):  # of an earlier run: it came with the mark
             frame = await self._next()
         self.position, self._chain = state.position, state.chain
         await self._take(frame)
@@ -163,7 +163,7 @@ class Import:
         """Check what this database says of the file, before anything is changed.
 
         Raises:
-            ImportRefused: A day of its batches has left the log here, or its opening goes past the clock here.
+            ImportRefused: A day of its batches has left the log here, or its baseline goes past the clock here.
         """
         async with short_transaction(self._connection) as cursor:
             await cursor.execute(
@@ -176,7 +176,7 @@ class Import:
             now_us = await database_now_us(cursor)
         if row is not None:
             raise ImportRefused(f"{row[0]} has left the log of this database: it can't take that day's batches")
-        horizons = contents.opening.horizons if contents.opening is not None else {}
+        horizons = contents.baseline.horizons if contents.baseline is not None else {}
         if late := [f"{name} {at}" for name, at in horizons.items() if at * 1_000_000 > now_us]:
             raise ImportRefused(
                 f"the points of {self._path} begin in the future of this database's clock ({', '.join(late)} s): set "
@@ -222,19 +222,19 @@ class Import:
         async with AsyncExitStack() as stack:
             cursor, versions = await _patiently(partial(self._hold, stack))
             await write_gone_days(cursor, self._tables, self._gone)
-            opening: Opening | None = None
+            baseline: Baseline | None = None
             names = Names(self._beside, self._tables)
             try:
-                while isinstance(frame, Opening | Points | Producer):
+                while isinstance(frame, Baseline | Points | Producer):
                     if isinstance(frame, Points):
                         await write_points(cursor, self._tables, frame, names)
-                    elif isinstance(frame, Opening):
-                        opening = frame
+                    elif isinstance(frame, Baseline):
+                        baseline = frame
                     frame = await self._next()
-                if opening is not None:
-                    await begin_with(cursor, self._tables, opening, versions)
+                if baseline is not None:
+                    await begin_with(cursor, self._tables, baseline, versions)
             except (errors.IntegrityError, errors.DataError, OverflowError) as error:
-                raise ImportRefused(f"the opening in {self._path} can't be taken, and nothing was: {error}") from error
+                raise ImportRefused(f"the baseline in {self._path} can't be taken, and nothing was: {error}") from error
             return frame
 
     async def _hold(self, stack: AsyncExitStack) -> tuple[AsyncCursor[TupleRow], list[Version]]:
@@ -338,7 +338,7 @@ async def _days_half_gone(connection: AsyncConnection[TupleRow], tables: Tables)
     async with short_transaction(connection) as cursor:
         if not await is_importing(cursor, tables):
             return []
-        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'opening'").format(days=tables.days))
+        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'absorbed'").format(days=tables.days))
         return [row[0] for row in await cursor.fetchall()]
 
 
@@ -356,8 +356,8 @@ async def _lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> _State:
 
 
 async def _lock_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
-    """Lock the opening and all versions; return those that are not dropped."""
-    await lock_version(cursor, tables, OPENING, wait=True)
+    """Lock the baseline and all versions; return those that are not dropped."""
+    await lock_version(cursor, tables, BASELINE, wait=True)
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     for one in versions:
         await lock_version(cursor, tables, one.version, wait=True)

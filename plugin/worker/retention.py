@@ -1,4 +1,4 @@
-"""Log days past their time: into the opening and out of the log, oldest first, or the reason why not yet."""
+"""Log days past their time: into the baseline and out of the log, oldest first, or the reason why not yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chancy_metrics.plugin.host.connection import database_now_us, own_connectio
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.transfer.archive import archive_day
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.versions.baseline import refusal, take_in
+from chancy_metrics.projections.versions.baseline import absorb_day, refusal
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
 
@@ -32,7 +32,7 @@ class PrunedDay(msgspec.Struct, frozen=True):
     """What became of a log day that is past its time.
 
     Attributes:
-        state: Where it is now: "attached" to the log, "closed" to new batches, in the "opening", or "gone".
+        state: Where it is now: "attached" to the log, "closed" to new batches, "absorbed" by the baseline, or "gone".
         size_bytes: What its partition took, or takes until it is gone.
         blocker: Why it did not go, or would not, in a sentence; "" if it went, or would.
     """
@@ -47,10 +47,10 @@ class DueDay(msgspec.Struct, frozen=True):
     """The oldest log day that is past its time; times are UTC.
 
     Attributes:
-        state: Where it is: "attached" to the log, "closed" to new batches, or in the "opening"; *since* when.
+        state: Where it is: "attached" to the log, "closed" to new batches, or "absorbed" by the baseline; *since* when.
         due_at: When its time was over.
         days: How many are past theirs, with this one.
-        last_gone_at: When a day before it went into the opening or out of the log; None if none has.
+        last_gone_at: When a day before it went into the baseline or out of the log; None if none has.
         blocker: What keeps it, in a sentence; "" if nothing is known to.
     """
 
@@ -80,7 +80,7 @@ class DueDay(msgspec.Struct, frozen=True):
     @property
     def _place(self) -> str:
         since = "" if self.state == "attached" else f" since {self.since:%Y-%m-%d %H:%M %Z}"
-        return {"opening": "in the opening", "attached": "still attached"}.get(self.state, self.state) + since
+        return {"absorbed": "in the baseline", "attached": "still attached"}.get(self.state, self.state) + since
 
 
 async def prune(
@@ -97,7 +97,7 @@ async def prune(
     """Let up to *most* log days go that ended longer than *log_retention_s* ago, oldest first.
 
     Each goes in steps that are transactions of their own, so whatever ends one, the next call goes on there. A
-    day that can't go keeps the later ones, since the opening has no holes in it.
+    day that can't go keeps the later ones, since the baseline has no holes in it.
 
     Args:
         connection: An autocommit one outside a transaction.
@@ -158,7 +158,7 @@ async def oldest_due(
         sql.SQL(
             """
             SELECT day, state, changed_at, count(*) OVER (), (
-                SELECT max(changed_at) FROM {days} WHERE state IN ('opening', 'gone')
+                SELECT max(changed_at) FROM {days} WHERE state IN ('absorbed', 'gone')
             )
             FROM {days}
             WHERE day < %(end)s
@@ -190,7 +190,7 @@ def first_kept_day(now_us: int, kept_s: float) -> date:
 
 
 async def _blocker(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date, state: str) -> str:
-    return "" if state == "opening" else await refusal(cursor, tables, rules, day)
+    return "" if state == "absorbed" else await refusal(cursor, tables, rules, day)
 
 
 async def _retire(
@@ -204,9 +204,9 @@ async def _retire(
     if archive is not None and size_bytes and (reason := await _archive(connection, tables, rules, due, archive)):
         return PrunedDay(day, state, size_bytes, reason)
     if state == "closed":
-        if reason := await take_in(connection, tables, rules, day):
+        if reason := await absorb_day(connection, tables, rules, day):
             return PrunedDay(day, state, size_bytes, reason)
-        state = "opening"
+        state = "absorbed"
     if reason := await remove_day(connection, tables, day):
         return PrunedDay(day, state, size_bytes, reason)
     return PrunedDay(day, "gone", size_bytes, "")
@@ -216,7 +216,7 @@ async def _archive(
     connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, due: LogDay, folder: Path
 ) -> str:
     """Write the day out; what can't go yet is not written, since batches of it may wait for their place."""
-    if due.state != "opening":
+    if due.state != "absorbed":
         async with short_transaction(connection) as cursor:
             if reason := await refusal(cursor, tables, rules, due.day):
                 return reason

@@ -32,7 +32,7 @@ from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
-from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
 #: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
 _TRIES = 5
@@ -63,8 +63,8 @@ class Remade(NamedTuple):
         position: Of the live version; events past it are in neither.
         is_kept: Whether the live version still keeps its bucket at its resolution.
         stored: None where it is not.
-        opening: What events that have left the log added to it; None where none did.
-        again: The opening and the events in the log together; None where there is nothing.
+        baseline: What events that have left the log added to it; None where none did.
+        again: The baseline and the events in the log together; None where there is nothing.
         crowd: The events in the log that the version has.
         left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
         waiting: Batches with events of that time that are not in it yet.
@@ -76,7 +76,7 @@ class Remade(NamedTuple):
     position: int
     is_kept: bool
     stored: Point | None
-    opening: Point | None
+    baseline: Point | None
     again: Point | None
     crowd: Crowd
     left_out: LeftOut
@@ -128,7 +128,7 @@ async def remake(
             continue
         return done._replace(is_index_wrong=is_broken or (not trusts_index and done.crowd.events > events))
     raise MetricsLogError(
-        f"the live version or its opening changed {_TRIES} times while a point was explained: try again"
+        f"the live version or its baseline changed {_TRIES} times while a point was explained: try again"
     )
 
 
@@ -172,18 +172,18 @@ class _Attempt:
                 after = page[-1].position
             worker, series = await self._ids(cursor)
             stored = await self._read(cursor, now.version, worker, series)
-            opening = await self._read(cursor, OPENING, worker, series)
+            baseline = await self._read(cursor, BASELINE, worker, series)
             missing = await left_out(cursor, self._tables, now.version, self._place.span)
             waiting = await count_waiting_in(cursor, self._tables, now.position, self._place.span)
         is_kept = self._place.bucket >= now.horizons[self._place.resolution]
-        self._total.add(opening)
+        self._total.add(baseline)
         known = {one.position for one in missing.first}
         return Remade(
             now.version,
             now.position,
             is_kept,
             self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
-            self._point(opening),
+            self._point(baseline),
             self._point(await in_thread(self._total.fold)),
             self._crowd,
             missing,

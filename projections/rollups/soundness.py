@@ -129,7 +129,7 @@ _BOOKS: dict[LiteralString, LiteralString] = {
             AND EXISTS (SELECT FROM {producers})
             AND (
                 (SELECT min(position) FROM {ledger}) = 1
-                OR EXISTS (SELECT FROM {days} WHERE state IN ('opening', 'gone'))
+                OR EXISTS (SELECT FROM {days} WHERE state IN ('absorbed', 'gone'))
             )
         GROUP BY o.producer
         HAVING max(o.sequence) > 1
@@ -148,7 +148,7 @@ _BOOKS: dict[LiteralString, LiteralString] = {
         FROM {days} d
         JOIN (SELECT day, max(position) AS last FROM {ledger} GROUP BY day) o
             ON o.day = d.day
-        WHERE d.state IN ('opening', 'gone')
+        WHERE d.state IN ('absorbed', 'gone')
             AND d.last_position <> o.last
         UNION ALL
         SELECT 'day ' || d.day, 'it is said to have left the log, and its partition is part of it'

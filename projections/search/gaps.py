@@ -96,7 +96,7 @@ async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: i
             (
                 SELECT day, last_position
                 FROM {days}
-                WHERE state IN ('opening', 'gone')
+                WHERE state IN ('absorbed', 'gone')
                     AND last_position > %(after)s
                 ORDER BY day
             )

@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.verify.outcomes import LastChecked, Stored, read_records, write_record
-from chancy_metrics.projections.versions.version import OPENING
+from chancy_metrics.projections.versions.version import BASELINE
 
 #: Sentences that are kept, and the longest one.
 _SENTENCES, _CHARS = 5, 300
@@ -54,10 +54,10 @@ async def keep_checked(
                 sql.SQL("SELECT FROM {versions} WHERE version = %(log)s FOR NO KEY UPDATE").format(
                     versions=tables.versions
                 ),
-                {"log": OPENING},
+                {"log": BASELINE},
             )
-            record = (await read_records(cursor, tables)).get(OPENING, Stored())
-            await write_record(cursor, tables, OPENING, msgspec.structs.replace(record, checked=last))
+            record = (await read_records(cursor, tables)).get(BASELINE, Stored())
+            await write_record(cursor, tables, BASELINE, msgspec.structs.replace(record, checked=last))
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
         return f"what this check found could not be kept for `status`: {sentence(error)}"
     return ""
@@ -65,7 +65,7 @@ async def keep_checked(
 
 async def read_last_checked(cursor: AsyncCursor[TupleRow], tables: Tables) -> LastChecked | None:
     """Return what the last `audit check` came to; None where none was kept."""
-    return (await read_records(cursor, tables)).get(OPENING, Stored()).checked
+    return (await read_records(cursor, tables)).get(BASELINE, Stored()).checked
 
 
 async def _discarded(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[int]:

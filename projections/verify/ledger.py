@@ -284,7 +284,7 @@ async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] =
 
     Asked after the rows are read, it leaves out days whose rows have left meanwhile.
     """
-    await cursor.execute(sql.SQL("SELECT day, state IN ('opening', 'gone') FROM {days}").format(days=tables.days))
+    await cursor.execute(sql.SQL("SELECT day, state IN ('absorbed', 'gone') FROM {days}").format(days=tables.days))
     rows = await cursor.fetchall()
     return _Days({day for day, is_gone in rows if not is_gone}, {day for day, is_gone in rows if is_gone} | gone)
 

@@ -27,7 +27,7 @@ from chancy_metrics.projections.verify.coverage import (
     share,
     still_kept,
 )
-from chancy_metrics.projections.versions.version import OPENING
+from chancy_metrics.projections.versions.version import BASELINE
 
 #: Sentences about what is open that `status` shows.
 _SHOWN = 5
@@ -140,7 +140,7 @@ async def read_open_positions(cursor: AsyncCursor[TupleRow], tables: Tables) -> 
     records = await read_records(cursor, tables)
     return {
         fault.at
-        for fault in records.get(OPENING, Stored()).faults
+        for fault in records.get(BASELINE, Stored()).faults
         if fault.scale == "position" and fault.at is not None
     }
 
@@ -156,7 +156,7 @@ async def read_last_verified(
 ) -> LastVerified | None:
     """Return what is known of the live version; None where no version was ever compared and nothing is open."""
     records = await read_records(cursor, tables)
-    of_live, of_log = records.get(live, Stored()), records.get(OPENING, Stored())
+    of_live, of_log = records.get(live, Stored()), records.get(BASELINE, Stored())
     runs = [
         (one.points > 0, version == live, one.at, version) for version, one in records.items() if one.at and version
     ]
@@ -199,7 +199,7 @@ async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s
     )
     records = await read_records(cursor, tables)
     horizons, kept_since_s = await _kept(cursor, tables, run.version)
-    of_version, of_log = records.get(run.version, Stored()), records.get(OPENING, Stored())
+    of_version, of_log = records.get(run.version, Stored()), records.get(BASELINE, Stored())
     faults = still_kept(of_version.faults, horizons)
     expired = of_version.open - sum(fault.count for fault in faults)
     found = {is_log: Counter(dict(_of(run.found, is_log))) for is_log in (False, True)}
@@ -225,7 +225,7 @@ async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s
         of_version = msgspec.structs.replace(of_version, seen=seen)
     if run.looked.everywhere and run.last.position:
         of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
-    for version, record in ((OPENING, of_log), (run.version, of_version)):
+    for version, record in ((BASELINE, of_log), (run.version, of_version)):
         await write_record(cursor, tables, version, record)
     return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))
 

@@ -38,7 +38,7 @@ from chancy_metrics.projections.verify.rollups import check_resolutions, check_w
 from chancy_metrics.projections.verify.skip_index import check_summaries
 from chancy_metrics.projections.versions.counts import count_faults, decode_counts, read_counts
 from chancy_metrics.projections.versions.replay import PAGE, add_rows, log_snapshot
-from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
 #: Positions left for after the snapshot, so that folds that go on meanwhile are not chased for ever.
 _NEAR = 500
@@ -77,7 +77,7 @@ class _Base(NamedTuple):
 
 
 class _Moved(Exception):
-    """A day has gone into the opening, or another version has become the live one."""
+    """A day has gone into the baseline, or another version has become the live one."""
 
 
 async def check_span(
@@ -102,14 +102,16 @@ async def check_span(
 
     Raises:
         VersionRefused: The live version has other rules.
-        MetricsLogError: Days went into the opening, or versions were swapped, faster than the span was replayed.
+        MetricsLogError: Days went into the baseline, or versions were swapped, faster than the span was replayed.
     """
     for _ in range(_TRIES):
         try:
             return await _Attempt(connection, tables, rules, span, most, open_positions, kept).run()
         except _Moved:
             continue
-    raise MetricsLogError(f"the live version or its opening changed {_TRIES} times while they were verified: try again")
+    raise MetricsLogError(
+        f"the live version or its baseline changed {_TRIES} times while they were verified: try again"
+    )
 
 
 async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int) -> Findings:
@@ -173,12 +175,12 @@ class _Attempt:
             if (now.version.version, now.gone) != (base.version.version, base.gone):
                 raise _Moved
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
-            opening = await read_cells(cursor, self._tables, OPENING, first, end)
+            baseline = await read_cells(cursor, self._tables, BASELINE, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
-            counts = await read_counts(cursor, self._tables, [OPENING, now.version.version])
+            counts = await read_counts(cursor, self._tables, [BASELINE, now.version.version])
         await self._replay_rest(total, now, after)
-        await to_thread.run_sync(total.add, opening)
+        await to_thread.run_sync(total.add, baseline)
         differ = await to_thread.run_sync(self._compare, live, total, first, end)
         if self._span.is_everything:
             self._check_counts(counts, total, now)
@@ -258,7 +260,7 @@ class _Attempt:
         try:
             before, stored = (
                 decode_counts(counts.get(version, "{}"), f"what version {version} counted")
-                for version in (OPENING, base.version.version)
+                for version in (BASELINE, base.version.version)
             )
         except Damaged as error:
             self._found.add("counts", where, f"{error}: a rebuild counts again")

@@ -1,4 +1,4 @@
-"""The opening, version 0: what the days that left the log added, so that a rebuild from what is left is exact."""
+"""The baseline, version 0: what the days that left the log added, so that a rebuild from what is left is exact."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out, write_left_out
 from chancy_metrics.projections.versions.replay import replay_into
 from chancy_metrics.projections.versions.version import (
-    NO_OPENING,
-    OPENING,
+    BASELINE,
+    NO_BASELINE,
     Version,
     live_version,
     lock_version,
@@ -36,7 +36,7 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
-_BUSY = "another process works on the opening; the next call tries again"
+_BUSY = "another process works on the baseline; the next call tries again"
 
 
 class _Span(NamedTuple):
@@ -47,12 +47,12 @@ class _Span(NamedTuple):
     pending: int
 
 
-async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
-    """Add what a closed day added to the opening; return why that was not possible, in words, or "".
+async def absorb_day(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+    """Add what a closed day added to the baseline; return why that was not possible, in words, or "".
 
-    Once, and all of it in one transaction, which moves the day to state "opening". It keeps what any version
+    Once, and all of it in one transaction, which moves the day to state "absorbed". It keeps what any version
     keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
-    the day stays; so it does while one of the user's rules has failed on a batch of it. What is given up, the opening
+    the day stays; so it does while one of the user's rules has failed on a batch of it. What is given up, the baseline
     leaves out, and says so. Memory grows with the day's points, not with its events.
     """
     async with short_transaction(connection) as cursor:
@@ -74,8 +74,8 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
             return await refusal(cursor, tables, rules, day)
     numbered = await number(connection, tables, folded)
     async with short_transaction(connection, index_only=True) as cursor:
-        if await lock_version(cursor, tables, OPENING) is None:
-            return NO_OPENING if await read_version(cursor, tables, OPENING) is None else _BUSY
+        if await lock_version(cursor, tables, BASELINE) is None:
+            return NO_BASELINE if await read_version(cursor, tables, BASELINE) is None else _BUSY
         if reason := await refusal(cursor, tables, rules, day):
             return reason
         keeps = await _kept(cursor, tables)
@@ -86,15 +86,15 @@ async def take_in(connection: AsyncConnection[TupleRow], tables: Tables, rules: 
             or not await _mark(cursor, tables, day, span.last)
         ):
             return _BUSY
-        await store(cursor, tables, OPENING, kept_of(numbered.levels, keeps))
-        await copy_left_out(cursor, tables, live.version, OPENING, day=day)
+        await store(cursor, tables, BASELINE, kept_of(numbered.levels, keeps))
+        await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
         await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
         await raise_horizons(cursor, tables)
     return ""
 
 
 async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
-    """Why *day* can't go into the opening now, in words; "" if it can."""
+    """Why *day* can't go into the baseline now, in words; "" if it can."""
     span = await _span(cursor, tables, day)
     if span.pending:
         return (
@@ -123,21 +123,21 @@ async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet,
             f"`chancy-metrics discard --rule {rule.rule} --why ...`"
         )
     if reason := live.refuses(rules):
-        return f"the opening is made by the live version's rules, which this code does not have: {reason}"
+        return f"the baseline is made by the live version's rules, which this code does not have: {reason}"
     return ""
 
 
 async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
-    """Raise the opening's horizons to what every version has let go, but not past the events that are in it.
+    """Raise the baseline's horizons to what every version has let go, but not past the events that are in it.
 
-    Below them the opening is incomplete. Past the latest event of the days in it everything is raw still, so a
-    version that keeps more than those of today may go back as far as that. The caller holds the opening's lock.
+    Below them the baseline is incomplete. Past the latest event of the days in it everything is raw still, so a
+    version that keeps more than those of today may go back as far as that. The caller holds the baseline's lock.
 
     Returns:
         The horizons: resolution -> start of the oldest bucket that is complete, seconds.
 
     Raises:
-        SchemaMissing: The opening is not there.
+        SchemaMissing: The baseline is not there.
     """
     await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
     row = await cursor.fetchone()
@@ -163,7 +163,7 @@ async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing(NO_OPENING)
+        raise SchemaMissing(NO_BASELINE)
     return dict(zip(RESOLUTIONS, row, strict=True))
 
 
@@ -227,12 +227,12 @@ async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: 
 
 
 async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: int) -> bool:
-    """Say that *day* is in the opening, and which event in it is the latest; False if it is not closed any more."""
+    """Say that *day* is in the baseline, and which event in it is the latest; False if it is not closed any more."""
     await cursor.execute(
         sql.SQL(
             """
             UPDATE {days}
-            SET state = 'opening',
+            SET state = 'absorbed',
                 changed_at = clock_timestamp(),
                 last_position = %(last)s,
                 last_us = (
@@ -250,7 +250,7 @@ async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: 
 
 
 async def _count(cursor: AsyncCursor[TupleRow], tables: Tables, counts: Counter[str]) -> None:
-    total = await added_counts(cursor, tables, OPENING, counts)
+    total = await added_counts(cursor, tables, BASELINE, counts)
     await cursor.execute(
         sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = 0").format(
             versions=tables.versions

@@ -1,4 +1,4 @@
-"""The opening, by names and not by numbers, out of one database and into another one's."""
+"""The baseline, by names and not by numbers, out of one database and into another one's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.transfer.file import Opening, Point, Points
+from chancy_metrics.events.transfer.file import Baseline, Point, Points
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.counts import decode_counts
 from chancy_metrics.projections.versions.promote import empty_ring
-from chancy_metrics.projections.versions.version import NO_OPENING, OPENING, Version
+from chancy_metrics.projections.versions.version import BASELINE, NO_BASELINE, Version
 
 #: Rows in one frame.
 _ROWS = 1_000
@@ -27,8 +27,8 @@ _COLUMNS = sql.SQL(
 )
 
 
-async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening:
-    """Return what the opening counted, and from where on it is complete.
+async def read_baseline(cursor: AsyncCursor[TupleRow], tables: Tables) -> Baseline:
+    """Return what the baseline counted, and from where on it is complete.
 
     Raises:
         Damaged: What it counted can't be read.
@@ -39,22 +39,22 @@ async def read_opening(cursor: AsyncCursor[TupleRow], tables: Tables) -> Opening
             """
             SELECT counts::text, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
             FROM {versions}
-            WHERE version = %(opening)s
+            WHERE version = %(baseline)s
             """
         ).format(versions=tables.versions),
-        {"opening": OPENING},
+        {"baseline": BASELINE},
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing(NO_OPENING)
+        raise SchemaMissing(NO_BASELINE)
     counts, *horizons = row
-    return Opening(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the opening's row"))
+    return Baseline(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the baseline's row"))
 
 
 async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:
-    """Yield the opening's rows in the caller's transaction, in pieces."""
+    """Yield the baseline's rows in the caller's transaction, in pieces."""
     for resolution in RESOLUTIONS:
-        async with cursor.connection.cursor("metrics_opening", row_factory=tuple_row) as rollup:
+        async with cursor.connection.cursor("metrics_baseline", row_factory=tuple_row) as rollup:
             await rollup.execute(
                 sql.SQL(
                     """
@@ -65,11 +65,11 @@ async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIte
                         ON s.id = r.series
                     LEFT JOIN {workers} w
                         ON w.id = r.worker
-                    WHERE r.version = %(opening)s
+                    WHERE r.version = %(baseline)s
                     ORDER BY s.key, s.kind, s.unit, w.name NULLS FIRST, r.bucket
                     """
                 ).format(rollup=tables.rollup(resolution), series=tables.series, workers=tables.workers),
-                {"opening": OPENING},
+                {"baseline": BASELINE},
                 binary=True,
             )
             while rows := await rollup.fetchmany(_ROWS):
@@ -96,7 +96,7 @@ class Names:
 
 
 def check_points(points: Points) -> None:
-    """Check that the opening can hold each of these rows.
+    """Check that the baseline can hold each of these rows.
 
     Raises:
         Damaged: At the first one that it can't.
@@ -108,7 +108,7 @@ def check_points(points: Points) -> None:
         except (InvalidObservation, Damaged) as error:
             fault = str(error)
         if fault:
-            where = f"the opening's {points.resolution} point of {one.key[:100]!r} at {one.bucket}"
+            where = f"the baseline's {points.resolution} point of {one.key[:100]!r} at {one.bucket}"
             raise Damaged(f"is none that a rollup can hold: {fault}", where=where, kind="point")
 
 
@@ -131,7 +131,7 @@ def _fault(point: Point, width: int) -> str:
 
 
 async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Points, names: Names) -> None:
-    """Put rows into the opening, which is empty and whose lock the caller holds."""
+    """Put rows into the baseline, which is empty and whose lock the caller holds."""
     series, workers = await names.of(points.points)
     async with cursor.copy(
         sql.SQL("COPY {rollup} (version, {columns}) FROM STDIN").format(
@@ -141,13 +141,13 @@ async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Po
         for one in points.points:
             worker = 0 if one.worker is None else workers[one.worker]
             number = series[Series(one.key, one.kind, one.unit)]
-            await copy.write_row((OPENING, worker, number, *_values(one)))
+            await copy.write_row((BASELINE, worker, number, *_values(one)))
 
 
 async def begin_with(
-    cursor: AsyncCursor[TupleRow], tables: Tables, opening: Opening, versions: Sequence[Version]
+    cursor: AsyncCursor[TupleRow], tables: Tables, baseline: Baseline, versions: Sequence[Version]
 ) -> None:
-    """Let *versions*, which have folded nothing, begin with the opening; the caller holds the locks of all of them."""
+    """Let *versions*, which have folded nothing, begin with the baseline; the caller holds the locks of all of them."""
     numbers = [one.version for one in versions]
     await cursor.execute(
         sql.SQL(
@@ -161,7 +161,7 @@ async def begin_with(
             WHERE version = ANY(%(numbers)s)
             """
         ).format(versions=tables.versions),
-        {"counts": Jsonb(opening.counts), "numbers": [OPENING, *numbers], **opening.horizons},
+        {"counts": Jsonb(baseline.counts), "numbers": [BASELINE, *numbers], **baseline.horizons},
     )
     for resolution in RESOLUTIONS:
         await cursor.execute(
@@ -171,16 +171,16 @@ async def begin_with(
                 SELECT v.version, {columns}
                 FROM {rollup} r
                 CROSS JOIN unnest(%(numbers)s::integer[]) AS v (version)
-                WHERE r.version = %(opening)s
+                WHERE r.version = %(baseline)s
                 """
             ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
-            {"numbers": numbers, "opening": OPENING},
+            {"numbers": numbers, "baseline": BASELINE},
         )
     await empty_ring(cursor, tables)
 
 
 async def empty_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
-    """Take everything out of every version, the opening too; the caller holds the locks of all of them."""
+    """Take everything out of every version, the baseline too; the caller holds the locks of all of them."""
     for resolution in RESOLUTIONS:
         await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))
     await cursor.execute(sql.SQL("DELETE FROM {dead}").format(dead=tables.dead_letters))
@@ -202,7 +202,7 @@ async def empty_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
 
 
 def _values(point: Point) -> tuple[object, ...]:
-    """The values of a row of the opening past its names."""
+    """The values of a row of the baseline past its names."""
     return (
         *(point.bucket, point.count, point.last_us, point.sum, point.min, point.max),
         *(point.last, point.last_position, point.last_index, point.p50, point.p95, point.p99, point.sketch),

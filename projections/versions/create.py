@@ -1,4 +1,4 @@
-"""New versions: made beside the live one, beginning with a copy of the opening."""
+"""New versions: made beside the live one, beginning with a copy of the baseline."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
-    NO_OPENING,
-    OPENING,
+    BASELINE,
+    NO_BASELINE,
     UNFINISHED,
     Version,
     lock_head,
@@ -24,7 +24,7 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
-#: Rows of the opening one transaction copies.
+#: Rows of the baseline one transaction copies.
 COPY_ROWS = 20_000
 #: Seconds after which a filler is taken for gone, even if its connection seems to live, as behind a pooler.
 SILENT_S = 60
@@ -54,7 +54,7 @@ async def make_version(
 ) -> Version:
     """Return the unfinished version of *rules*, making one if there is none, for *by* to fill.
 
-    A new one keeps what lies past *horizons*, as far as the log and the opening reach; nothing is in it yet.
+    A new one keeps what lies past *horizons*, as far as the log and the baseline reach; nothing is in it yet.
 
     Args:
         by: The folder's name, which is the `application_name` of its connection too: while that connection
@@ -67,10 +67,10 @@ async def make_version(
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
-        # A day on its way into the opening is in it, or will be folded from the log; this lock says which.
-        opening = await lock_version(cursor, tables, OPENING, wait=True)
-        if opening is None:
-            raise SchemaMissing(NO_OPENING)
+        # A day on its way into the baseline is in it, or will be folded from the log; this lock says which.
+        baseline = await lock_version(cursor, tables, BASELINE, wait=True)
+        if baseline is None:
+            raise SchemaMissing(NO_BASELINE)
         versions = await read_versions(cursor, tables)
         if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
             raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")
@@ -93,7 +93,7 @@ async def make_version(
                             SELECT l.position - 1
                             FROM {ledger} l
                             WHERE NOT EXISTS (
-                                SELECT 1 FROM {days} d WHERE d.day = l.day AND d.state IN ('opening', 'gone')
+                                SELECT 1 FROM {days} d WHERE d.day = l.day AND d.state IN ('absorbed', 'gone')
                             )
                             ORDER BY l.position
                             LIMIT 1
@@ -121,17 +121,17 @@ async def make_version(
         )
         row = await cursor.fetchone()
         assert row is not None
-        await copy_left_out(cursor, tables, OPENING, row[0])
+        await copy_left_out(cursor, tables, BASELINE, row[0])
         made = await read_version(cursor, tables, row[0])
         assert made is not None
         return made
 
 
-async def copy_opening(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
-    """Copy the next rows of the opening into a new version; False once all are copied, or it is not copying.
+async def copy_baseline(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
+    """Copy the next rows of the baseline into a new version; False once all are copied, or it is not copying.
 
     Copied in the order of the key, so the last row that is there says where to go on, whoever copied it. The
-    opening does not change meanwhile: no day goes into it that a version has not folded.
+    baseline does not change meanwhile: no day goes into it that a version has not folded.
     """
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)

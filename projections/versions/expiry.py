@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions import baseline
-from chancy_metrics.projections.versions.version import OPENING, lock_version, read_versions
+from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_versions
 
 #: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
 PIECE = 10_000
@@ -29,12 +29,12 @@ async def expire(connection: AsyncConnection[TupleRow], tables: Tables, kept: Ma
     async with short_transaction(connection) as cursor:
         versions = [version.version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     removed = 0
-    # The opening last: it keeps what any of the others keeps.
-    for version in [*versions, OPENING]:
+    # The baseline last: it keeps what any of the others keeps.
+    for version in [*versions, BASELINE]:
         async with short_transaction(connection) as cursor:
             if await lock_version(cursor, tables, version) is None:
                 continue
-            if version == OPENING:
+            if version == BASELINE:
                 horizons = await baseline.raise_horizons(cursor, tables)
             else:
                 horizons = await _raise_horizons(cursor, tables, version, kept)

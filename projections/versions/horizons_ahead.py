@@ -24,7 +24,7 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span, find_batches, read_days
 from chancy_metrics.projections.versions.advance import write_ring
 from chancy_metrics.projections.versions.replay import PAGE, read_alive
-from chancy_metrics.projections.versions.version import OPENING, Version, lock_version, read_version, read_versions
+from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_version, read_versions
 
 _US = 1_000_000
 #: Times to begin again, since folds go on meanwhile.
@@ -72,7 +72,7 @@ async def mend(
 ) -> list[str]:
     """Fold again what versions with *rules* hide by horizons that are ahead, and put those back; a sentence for each.
 
-    What has left the log is there as far as the opening is complete. Memory grows with the points that were hidden.
+    What has left the log is there as far as the baseline is complete. Memory grows with the points that were hidden.
 
     Args:
         connection: An autocommit one outside a transaction.
@@ -118,7 +118,7 @@ async def _mend(
                     await _add(cursor, tables, total, base, rules, rows)
         async with short_transaction(connection) as cursor:
             await to_thread.run_sync(
-                total.add, await read_cells(cursor, tables, OPENING, base.first, base.version.horizons)
+                total.add, await read_cells(cursor, tables, BASELINE, base.first, base.version.horizons)
             )
         after = base.version.position
         for _ in range(_TRIES):
@@ -150,12 +150,12 @@ async def _mend(
 
 
 async def _read_base(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, ahead: Mapping[str, int]) -> _Base:
-    mine, opening = await read_version(cursor, tables, version), await read_version(cursor, tables, OPENING)
+    mine, baseline = await read_version(cursor, tables, version), await read_version(cursor, tables, BASELINE)
     if mine is None:
         raise MetricsLogError(f"version {version} is not there any more")
     gone = await gone_days(cursor, tables)
-    # Below its horizon the opening is incomplete, and what is in it has left the log.
-    whole = opening.horizons if opening is not None and gone else dict.fromkeys(RESOLUTIONS, 0)
+    # Below its horizon the baseline is incomplete, and what is in it has left the log.
+    whole = baseline.horizons if baseline is not None and gone else dict.fromkeys(RESOLUTIONS, 0)
     first = {
         name: max(ahead[name], min(whole[name], horizon)) if name in ahead else horizon
         for name, horizon in mine.horizons.items()

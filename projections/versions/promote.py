@@ -17,7 +17,14 @@ from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
 from chancy_metrics.projections.versions.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
 from chancy_metrics.projections.versions.create import set_status
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out, withheld
-from chancy_metrics.projections.versions.version import NO_OPENING, Head, Version, lock_head, lock_version, read_version
+from chancy_metrics.projections.versions.version import (
+    NO_BASELINE,
+    Head,
+    Version,
+    lock_head,
+    lock_version,
+    read_version,
+)
 
 #: Why a version becomes the live one: it was asked for; its rules are newer; it was live before and is taken
 #: back; nobody can fold the live one any more.
@@ -161,7 +168,7 @@ async def _point(
         {"version": version, "live": live.version, "keeps": cause == "undo"},
     )
     if not cursor.rowcount:
-        raise SchemaMissing(NO_OPENING)
+        raise SchemaMissing(NO_BASELINE)
     await cursor.execute(
         sql.SQL("UPDATE {head} SET live = %(version)s, barred = %(barred)s").format(head=tables.head),
         {"version": version, "barred": barred},

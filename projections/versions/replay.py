@@ -18,7 +18,7 @@ from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.points import Point, points_of
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions.version import OPENING, Version, live_version
+from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
 #: Ledger rows read at once: with a piece of them what a replay holds beside its points.
 PAGE = 2_000
@@ -28,7 +28,7 @@ PAGE = 2_000
 async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) -> AsyncIterator[AsyncCursor[TupleRow]]:
     """Open a REPEATABLE READ transaction under which no day of the log is detached; appends do not feel it."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-        # Before the snapshot is taken: a day detached after it would be missing from the log and not in the opening.
+        # Before the snapshot is taken: a day detached after it would be missing from the log and not in the baseline.
         await cursor.execute(sql.SQL("LOCK TABLE ONLY {log} IN ACCESS SHARE MODE").format(log=tables.log))
         yield cursor
 
@@ -36,7 +36,7 @@ async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) ->
 async def replay(
     connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
 ) -> list[Point]:
-    """Fold the whole log again upon the opening, up to the live version's position (or *until*).
+    """Fold the whole log again upon the baseline, up to the live version's position (or *until*).
 
     Reads in one snapshot; memory grows with the points, not with the events. Leaves out what lies below the live
     version's horizons, and its dead letters.
@@ -45,7 +45,7 @@ async def replay(
         version = await live_version(cursor, tables)
         end = version.position if until is None else until
         total = Accumulator(version.horizons)
-        await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, version.horizons))
+        await to_thread.run_sync(total.add, await read_cells(cursor, tables, BASELINE, version.horizons))
         await replay_into(total, lambda: nullcontext(cursor), tables, rules, version, until=end)
     return points_of(total.fold(), version.horizons)
 
@@ -63,7 +63,7 @@ async def replay_into(
 ) -> None:
     """Add the log's batches past position *after* and up to *until* to *total*, as *version* would fold them.
 
-    Leaves out the version's dead letters and what is in the opening.
+    Leaves out the version's dead letters and what is in the baseline.
 
     Args:
         transaction: What is read is read in one that is folded outside of, unless it hands out one that stays open.

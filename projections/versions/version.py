@@ -12,11 +12,11 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 
 #: The version that holds what pruned days of the log added; every new version begins with a copy of it.
-OPENING = 0
+BASELINE = 0
 
 
 #: What is missing where the row of version 0 is, and what to do.
-NO_OPENING = (
+NO_BASELINE = (
     "version 0 is not there, which holds what the days added that have left the log: bring its row in metrics_versions "
     "back from a backup (`chancy-metrics audit check` says what else is wrong)"
 )
@@ -39,7 +39,7 @@ class Version(NamedTuple):
     Attributes:
         pair: Numbers of its rules, those in the code and the user's.
         rule_names: Names of the user's.
-        status: "opening", "copying" (the opening), "filling", "ready", "live", "resting" or "dropped".
+        status: "baseline", "copying" (the baseline), "filling", "ready", "live", "resting" or "dropped".
         position: Last position of the ledger that is in its rows.
         folds: How many steps it has taken.
         swaps: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
@@ -105,7 +105,7 @@ async def read_version(cursor: AsyncCursor[TupleRow], tables: Tables, version: i
 
 
 async def read_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
-    """Return all versions but the opening, in order."""
+    """Return all versions but the baseline, in order."""
     return await _select(cursor, tables, "WHERE v.version > 0 ORDER BY v.version")
 
 

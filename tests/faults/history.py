@@ -1,4 +1,4 @@
-"""A history in the log and in the opening, and a load that goes on while something is done to it."""
+"""A history in the log and in the baseline, and a load that goes on while something is done to it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def some_facts(chance: random.Random, how_many: int) -> tuple[list[JobRow], list
 
 
 async def make_history(connection: Connection, tables: Tables, *, batches: int = 40, seed: int = 1) -> None:
-    """Fold so many batches of a hundred facts, and let as many before them go into the opening."""
+    """Fold so many batches of a hundred facts, and let as many before them go into the baseline."""
     chance = random.Random(seed)
     gone = datetime.now(UTC).date() - timedelta(days=3)
     await make_days(connection, tables, today=gone, ahead=0)

@@ -88,7 +88,7 @@ async def test_killed_a_dozen_times_it_goes_on_each_time_and_ends_with_the_same_
 
     async with connections(target[0], 1) as (worker,):
         for number in range(KILLS):
-            # The first ones are to die before a position is there, under the opening.
+            # The first ones are to die before a position is there, under the baseline.
             kill_at = 0 if number < KILLS // 3 else reached[-1] + 1
             await run_import(target[0], tmp_path / "log", kill_at=kill_at, after_s=chance.random() * 0.05)
             [(position,)] = await fetch(connection=target[1], query="SELECT position FROM {head}", tables=tables)

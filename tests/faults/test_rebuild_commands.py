@@ -158,4 +158,4 @@ async def test_a_running_rebuild_ends_soon_after_it_is_given_up(
         ended = await process.result()
 
     assert isinstance(ended, str), ended
-    assert [row[1] for row in await versions_of(connection, tables)] == ["opening", "live", "dropped"]
+    assert [row[1] for row in await versions_of(connection, tables)] == ["baseline", "live", "dropped"]

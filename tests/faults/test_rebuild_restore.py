@@ -18,9 +18,9 @@ from chancy_metrics.plugin.rebuilds.rebuild import rebuild, undo
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.create import copy_opening, make_version
+from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.replay import stored
-from chancy_metrics.projections.versions.version import OPENING
+from chancy_metrics.projections.versions.version import BASELINE
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, now_us, order, order_and_fold
 from tests.faults.history import (
     WORKERS,
@@ -59,7 +59,7 @@ async def make_long_history(dsn: str, tables: Tables) -> None:
         await some_batches(connection, tables)
         await order_and_fold(connection, tables)
         made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
-        assert (made.version, await copy_opening(connection, tables, HALF)) == (HALF, False)
+        assert (made.version, await copy_baseline(connection, tables, HALF)) == (HALF, False)
         await advance(connection, tables, folder="gone", version=HALF, step_events=200)
         await some_batches(connection, tables, how_many=1)
         await order(connection, tables)
@@ -120,7 +120,7 @@ async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_byt
         assert await answers(copy_dsn) == before
         async with connections(dsn, 1) as (origin,), connections(copy_dsn, 1) as (copy,):
             assert await places(copy, tables) == await places(origin, tables)
-            for version in (OPENING, RESTS, LIVE, HALF):
+            for version in (BASELINE, RESTS, LIVE, HALF):
                 assert await rows_of(copy, tables, version, version) == await rows_of(origin, tables, version, version)
             for each in (origin, copy):
                 await order_and_fold(each, tables)

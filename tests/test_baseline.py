@@ -1,4 +1,4 @@
-"""What days that left the log added is in the opening, so that opening and rest are the whole, exactly."""
+"""What days that left the log added is in the baseline, so that baseline and rest are the whole, exactly."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from chancy_metrics.projections.fold.points import Point, diff, points_of
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import baseline
-from chancy_metrics.projections.versions.baseline import take_in
+from chancy_metrics.projections.versions.baseline import absorb_day
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import replay, replay_into, stored
-from chancy_metrics.projections.versions.version import OPENING, Version, live_version, read_version
+from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
 from examples.embedded import Server
 from tests.factories import a_row, a_run, connections, fetch, order, order_and_fold
 
@@ -103,13 +103,13 @@ async def opening_and_rest(connection: Connection, tables: Tables, since: Mappin
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         live = await live_version(cursor, tables)
         total = Accumulator()
-        await to_thread.run_sync(total.add, await read_cells(cursor, tables, OPENING, since))
+        await to_thread.run_sync(total.add, await read_cells(cursor, tables, BASELINE, since))
         await replay_into(total, lambda: nullcontext(cursor), tables, BUILT_IN, live, until=live.position)
     return points_of(total.fold(), since)
 
 
 async def check(connection: Connection, tables: Tables, truth: Truth) -> None:
-    live, opened = await version(connection, tables), await version(connection, tables, OPENING)
+    live, opened = await version(connection, tables), await version(connection, tables, BASELINE)
 
     assert all(opened.horizons[resolution] <= kept for resolution, kept in live.horizons.items())
     assert diff(truth.points(live.horizons), await stored(connection, tables)) == []
@@ -160,7 +160,7 @@ steps = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=steps)
-async def test_opening_and_rest_are_the_whole_whatever_is_pruned_when(
+async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
     server: Server, template: str, tables: Tables, drawn: Iterable[Append | str]
 ) -> None:
     truth, at_day = Truth(), 1.0
@@ -231,9 +231,9 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     assert not await add(connection, tables, 0, a_run("app:n"))
     await order_and_fold(connection, tables)
     await truth.look(connection, tables)
-    assert await take_in(connection, tables, BUILT_IN, FIRST) == ""
+    assert await absorb_day(connection, tables, BUILT_IN, FIRST) == ""
     await check(connection, tables, truth)
-    again = await take_in(connection, tables, BUILT_IN, FIRST)
+    again = await absorb_day(connection, tables, BUILT_IN, FIRST)
     await check(connection, tables, truth)
     await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FIRST)))
     await check(connection, tables, truth)
@@ -241,7 +241,7 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     assert await remove_day(connection, tables, FIRST) == ""
     await check(connection, tables, truth)
 
-    assert again == "another process works on the opening; the next call tries again"
+    assert again == "another process works on the baseline; the next call tries again"
     assert not await add(connection, tables, 0, a_run("app:n"))
     assert await fetch(
         connection, "SELECT state, last_position, last_us FROM {days} WHERE day = %(day)s", tables, day=FIRST
@@ -326,7 +326,7 @@ async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Con
     await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", tables)
 
     assert await reason(connection, tables) == (
-        "the opening is made by the live version's rules, which this code does not have: "
+        "the baseline is made by the live version's rules, which this code does not have: "
         "version 1 has rules 2.7, this code has 2.0"
     )
 
@@ -451,15 +451,15 @@ async def test_the_opening_begins_where_it_is_complete_and_no_later(connection: 
         await add(connection, tables, 0, a_run("app:n", at_us=at_us))
     await order_and_fold(connection, tables)
     await let_expire(connection, tables, 2.5)
-    before = (await version(connection, tables, OPENING)).horizons
+    before = (await version(connection, tables, BASELINE)).horizons
 
     await let_go(connection, tables, 2.5)
-    opened, live = await version(connection, tables, OPENING), await version(connection, tables)
+    opened, live = await version(connection, tables, BASELINE), await version(connection, tables)
     await let_expire(connection, tables, 50)
 
     assert before == dict.fromkeys(POINTS, 0)
     one = last_us // 1_000_000 + 1
     assert opened.horizons == live.horizons | {"1min": one, "5min": one + 240}
     past = {"1min": one, "5min": one + 240, "1hour": one + 3_540, "1day": FIRST_US // 1_000_000 + DAY_S}
-    assert (await version(connection, tables, OPENING)).horizons == past
+    assert (await version(connection, tables, BASELINE)).horizons == past
     assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", tables) == [(0,)]
