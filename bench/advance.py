@@ -59,7 +59,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 def _advanced(connection: AsyncConnection[TupleRow], cpu_s: list[float]) -> Turn:
     async def turn() -> float:
         started, cpu_before = time.perf_counter(), time.process_time()
-        advanced = await advance(connection, tables_for("chancy_"), folder="bench")
+        advanced = await advance(connection, tables_for("chancy_"), folded_by="bench")
         took = time.perf_counter() - started
         cpu_s.append(time.process_time() - cpu_before)
         check("events advanced", (advanced.events, advanced.reason), (STEP_EVENTS, ""))

@@ -220,7 +220,7 @@ async def _explained(connection: AsyncConnection[TupleRow], chancy: Chancy, size
     encoded = batches_of(job_rows(count, until_us=until_us, per_second=max(1, count // 3_000)), _BATCH)
     await Producer(connection).append(encoded)
     check("batches ordered", await order(connection, tables), len(encoded))
-    while not (await advance(connection, tables, folder="bench")).caught_up:
+    while not (await advance(connection, tables, folded_by="bench")).caught_up:
         pass
     while await summarise(connection, tables):
         pass

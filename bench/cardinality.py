@@ -241,7 +241,7 @@ async def _fold(connection: Connection) -> list[float]:
     times: list[float] = []
     while True:
         started = time.perf_counter()
-        done = await advance(connection, _NAMES, folder="bench")
+        done = await advance(connection, _NAMES, folded_by="bench")
         if done.caught_up:
             return times
         check("reason", done.reason, "")

@@ -76,7 +76,7 @@ async def _fill(connection: AsyncConnection[TupleRow], series: int) -> None:
     meta = json.dumps({"text": "x" * 3_000}).encode()
     await producer.append([encode([row._replace(meta=meta) for row in rows[:500]]), encode(rows[500:])])
     await order(connection, tables)
-    while not (await advance(connection, tables, folder="bench")).caught_up:
+    while not (await advance(connection, tables, folded_by="bench")).caught_up:
         pass
 
 

@@ -37,7 +37,7 @@ async def plans(dsn: str) -> Plans:
         while time.monotonic() < until:
             done = await sequence(connection, _NAMES, after=after)
             if not events:
-                events = (await advance(connection, _NAMES, folder="bench", step_events=_STEP_EVENTS)).events
+                events = (await advance(connection, _NAMES, folded_by="bench", step_events=_STEP_EVENTS)).events
             if after and done.batches and events:
                 break
             after = done.last_id

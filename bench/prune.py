@@ -70,7 +70,7 @@ def _pruned(connection: AsyncConnection[TupleRow], first: date, encoded: Sequenc
         await Producer(connection).append(encoded)
         check("batches ordered", await order(connection, _NAMES), len(encoded))
         while not (
-            await advance(connection, _NAMES, folder="bench", rules=BUILT_IN, step_events=REBUILD_STEP_EVENTS)
+            await advance(connection, _NAMES, folded_by="bench", rules=BUILT_IN, step_events=REBUILD_STEP_EVENTS)
         ).caught_up:
             pass
         started = time.perf_counter()

@@ -136,7 +136,7 @@ async def _work(dsn: str) -> None:
 
 async def _live(connection: AsyncConnection[TupleRow]) -> float:
     started = time.perf_counter()
-    while not (await advance(connection, tables_for("chancy_"), folder="bench")).caught_up:
+    while not (await advance(connection, tables_for("chancy_"), folded_by="bench")).caught_up:
         pass
     return time.perf_counter() - started
 

@@ -188,7 +188,7 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
 
 
 async def _advance(connection: Connection) -> tuple[float, Advanced]:
-    return await _measured(advance(connection, _NAMES, folder="bench"))
+    return await _measured(advance(connection, _NAMES, folded_by="bench"))
 
 
 async def _measured(work: Awaitable[_T]) -> tuple[float, _T]:

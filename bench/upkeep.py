@@ -143,7 +143,7 @@ class _Folds:
         await self._append(self._runs())
         check("batches ordered", await order(self._connection, _NAMES), 1)
         before = await _wal(self._connection)
-        advanced = await advance(self._connection, _NAMES, folder="bench")
+        advanced = await advance(self._connection, _NAMES, folded_by="bench")
         after = await _wal(self._connection)
         check("fold", (advanced.events, advanced.reason), (_VALUES * len(self._series), ""))
         written = [one for one in await _records(self._connection, before, after) if one.relation in self._tables]
@@ -168,7 +168,7 @@ class _Folds:
 
     async def _fold_all(self) -> None:
         await order(self._connection, _NAMES)
-        while not (await advance(self._connection, _NAMES, folder="bench")).caught_up:
+        while not (await advance(self._connection, _NAMES, folded_by="bench")).caught_up:
             pass
 
 

@@ -56,7 +56,7 @@ async def _fill(connection: AsyncConnection[TupleRow], encoded: Sequence[Encoded
     for number in range(WORKERS):
         await Producer(connection, worker=f"worker-{number}").append(encoded[number::WORKERS])
     check("batches ordered", await order(connection, tables), len(encoded))
-    while not (done := await advance(connection, tables, folder="bench")).caught_up:
+    while not (done := await advance(connection, tables, folded_by="bench")).caught_up:
         check("reason not to fold", done.reason, "")
 
 

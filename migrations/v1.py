@@ -193,7 +193,7 @@ CREATE TABLE {versions} (
     verified jsonb,
     folded_at timestamptz,
     folded_by text,
-    folder_since timestamptz,
+    folding_since timestamptz,
     fold_events bigint,
     fold_us bigint
 ) WITH (fillfactor = 20, {short_lived});

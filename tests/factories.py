@@ -157,7 +157,7 @@ async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> None:
 async def order_and_fold(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN) -> None:
     """Give everything that is committed its place, and fold it."""
     await order(connection, tables)
-    while not (done := await advance(connection, tables, folder="test", rules=rules)).caught_up:
+    while not (done := await advance(connection, tables, folded_by="test", rules=rules)).caught_up:
         assert done.reason in ("", BUSY), done.reason
 
 

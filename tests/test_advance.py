@@ -87,7 +87,7 @@ async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
             if then in ("order", "both"):
                 await sequence(connection, tables, limit=2)
             if then in ("fold", "both"):
-                await advance(connection, tables, folder="test")
+                await advance(connection, tables, folded_by="test")
         await order_and_fold(connection, tables)
         live, again = await stored(connection, tables), await replay(connection, tables)
         places = {
@@ -158,7 +158,7 @@ async def test_projectors_without_a_leader_count_nothing_twice(
     async def project(connection: Connection, name: str) -> None:
         while not done:
             await sequence(connection, tables, limit=5)
-            await advance(connection, tables, folder=name)
+            await advance(connection, tables, folded_by=name)
 
     async with connections(dsn, projectors + 1) as (first, *others):
         with anyio.fail_after(60):
@@ -178,7 +178,7 @@ async def test_a_step_is_bounded_by_events_but_takes_one_batch_at_least(connecti
         await writer.append(runs=[a_run(values=[1.0] * size)])
     await order(connection, tables)
 
-    steps = [await advance(connection, tables, folder="f") for _ in range(4)]
+    steps = [await advance(connection, tables, folded_by="f") for _ in range(4)]
 
     assert [step.events for step in steps] == [STEP_EVENTS + 5, STEP_EVENTS, 1, 0]
     assert [step.position for step in steps] == [1, 3, 4, 4]
@@ -189,7 +189,7 @@ async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection
     for folder in ("f1", "f1", "f2"):
         await LogWriter(connection, tables).append(runs=[a_run(values=[1.0, 2.0])])
         await order(connection, tables)
-        await advance(connection, tables, folder=folder)
+        await advance(connection, tables, folded_by=folder)
 
     [row] = await fetch(
         connection,
@@ -206,7 +206,7 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tab
         await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
 
         with anyio.fail_after(5):
-            done = await advance(connection, tables, folder="f")
+            done = await advance(connection, tables, folded_by="f")
 
         assert (done.events, done.reason) == (0, "somebody else folds")
 
@@ -229,7 +229,7 @@ async def test_batches_of_days_in_the_opening_are_passed_over_wherever_they_lie_
         await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(yesterday)))
 
     events = 0
-    while not (done := await advance(connection, tables, folder="f", step_events=step_events)).caught_up:
+    while not (done := await advance(connection, tables, folded_by="f", step_events=step_events)).caught_up:
         assert not done.reason
         events += done.events
 
@@ -242,7 +242,7 @@ async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Conn
     await LogWriter(connection, tables).append(runs=[a_run()])
     await order(connection, tables)
 
-    done = await advance(connection, tables, folder="f", rules=RuleSet(user=5))
+    done = await advance(connection, tables, folded_by="f", rules=RuleSet(user=5))
 
     assert done.reason == "version 1 has rules 2.0, this code has 2.5"
     assert await position(connection, tables) == 0

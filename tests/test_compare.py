@@ -29,7 +29,7 @@ async def two_versions(connection: Connection, tables: Tables) -> None:
     made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="test")
     while await copy_baseline(connection, tables, made.version):
         pass
-    while not (await advance(connection, tables, folder="test", version=made.version)).caught_up:
+    while not (await advance(connection, tables, folded_by="test", version=made.version)).caught_up:
         pass
 
 

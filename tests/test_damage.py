@@ -81,9 +81,9 @@ async def test_a_codec_of_newer_code_waits_ten_minutes_and_is_then_left_out(
         await LogWriter(connection, tables).append(batch=batch)
     await order(connection, tables)
 
-    first, waiting = [await advance(connection, tables, folder="f") for _ in range(2)]
+    first, waiting = [await advance(connection, tables, folded_by="f") for _ in range(2)]
     await damage(connection, tables, "UPDATE {log} SET appended_at = appended_at - interval '601 s' WHERE codec = 7")
-    last = await advance(connection, tables, folder="f")
+    last = await advance(connection, tables, folded_by="f")
 
     assert (first.events, first.position) == (1, 1)
     assert (waiting.events, waiting.caught_up, waiting.reason) == (0, False, "position 2 waits for newer code")

@@ -280,7 +280,7 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
 async def order_and_fold_what_came(dsn: str) -> None:
     """Fold what an import has brought so far, as a worker would."""
     async with an_app(dsn) as (chancy, _), await AsyncConnection.connect(dsn, autocommit=True) as connection:
-        assert (await advance(connection, tables_for(chancy.prefix), folder="test")).position
+        assert (await advance(connection, tables_for(chancy.prefix), folded_by="test")).position
 
 
 async def test_what_was_taken_back_can_be_taken_again(

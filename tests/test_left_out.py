@@ -171,7 +171,7 @@ async def test_what_an_error_that_may_pass_stops_is_folded_later(connection: Con
     await fetch(connection, "ALTER TABLE {series} RENAME TO away", tables)
 
     with pytest.raises(errors.UndefinedTable):
-        await advance(connection, tables, folder="test")
+        await advance(connection, tables, folded_by="test")
     await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_series", tables)
     await order_and_fold(connection, tables)
 
@@ -358,7 +358,7 @@ async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
     await order(connection, tables)
     for _ in range(2):  # nobody knows whether that may pass
         with pytest.raises(StuckAt, match=r"past position 3: InternalError_: no poison here.*discard 3 --why"):
-            await advance(connection, tables, folder="test")
+            await advance(connection, tables, folded_by="test")
     assert await counted(connection, tables, "app:n") == 2
 
     async with an_app(dsn) as (chancy, _):

@@ -285,7 +285,7 @@ async def test_cleaning_beside_folds_loses_no_count_and_makes_no_deadlock(dsn: s
             now = NOON_US + minute * 7_200_000_000  # the next points come when these have expired at 1min
             await LogWriter(first, tables, f"w{minute % 3}").append(runs=[a_run("app:n", at_us=now)])
             await sequence(second, tables)
-            while not (await advance(second, tables, folder="f")).caught_up:
+            while not (await advance(second, tables, folded_by="f")).caught_up:
                 pass
         done = True
 

@@ -193,7 +193,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
     await order(connection, tables)
     with monkeypatch.context() as patch:
         patch.setattr(ids, "number_workers", number_and_lose)
-        lost = await advance(connection, tables, folder="f")
+        lost = await advance(connection, tables, folded_by="f")
 
     await order_and_fold(connection, tables)
 

@@ -169,7 +169,7 @@ async def test_whatever_the_history_nothing_false_is_found(
             if then in ("order", "both"):
                 await sequence(connection, tables, limit=2)
             if then in ("fold", "both"):
-                await advance(connection, tables, folder="test")
+                await advance(connection, tables, folded_by="test")
         since = NOON + timedelta(hours=hours[0])
 
         for arguments in ({}, {"since": since, "until": since + timedelta(hours=hours[1], minutes=7)}):

@@ -69,7 +69,7 @@ async def filled(connection: Connection, tables: Tables, rule_set: RuleSet = BUI
     version = await a_version(connection, tables, rule_set)
     target = (await read(connection, tables)).position
     while not (
-        await advance(connection, tables, folder="test", rules=rule_set, version=version, until=target)
+        await advance(connection, tables, folded_by="test", rules=rule_set, version=version, until=target)
     ).caught_up:
         pass
     return version
@@ -115,8 +115,8 @@ async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
         version = await a_version(connection, tables)
         for ahead, step in cuts:
             until = min((await read(connection, tables, version)).position + ahead, live.position)
-            await advance(connection, tables, folder="test", version=version, until=until, step_events=step)
-        while not (await advance(connection, tables, folder="test", version=version)).caught_up:
+            await advance(connection, tables, folded_by="test", version=version, until=until, step_events=step)
+        while not (await advance(connection, tables, folded_by="test", version=version)).caught_up:
             pass
         found = await compared(connection, tables, live.version, version)
         assert await drop_version(connection, tables, version)
@@ -146,7 +146,7 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
     assert (await read(connection, tables, made.version)).status == "filling"
     assert (await compared(connection, tables, BASELINE, made.version)).different == 0
     assert (await compared(connection, tables, BASELINE, made.version)).points > 60
-    done = await advance(connection, tables, folder="test", version=made.version)
+    done = await advance(connection, tables, folded_by="test", version=made.version)
     assert (done.events, done.caught_up) == (0, True)  # what is in the baseline is not folded again
 
 
@@ -190,7 +190,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
         made = await make_version(connection, tables, BUILT_IN, kept, by="test")
         while await copy_baseline(connection, tables, made.version):
             pass
-        while not (await advance(connection, tables, folder="test", version=made.version)).caught_up:
+        while not (await advance(connection, tables, folded_by="test", version=made.version)).caught_up:
             pass
         return made.version
 
@@ -262,7 +262,7 @@ async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
     version = await filled(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert old.version == 1
     [(fold, of, token)] = await fetch(connection, "SELECT fold, version, token FROM {cache}", tables)
@@ -280,7 +280,7 @@ async def test_a_turn_brings_the_new_version_as_far_as_the_old_one(
     await order(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert (await read(connection, tables)).position == old.position == 1
 
@@ -294,7 +294,7 @@ async def test_a_version_that_is_not_filled_does_not_become_live(
 
     async with connections(dsn, 1) as (other,):
         with pytest.raises(VersionRefused, match=f"version 2 can't become the live one: it is {status}"):
-            await turn(other, connection, tables, version, BUILT_IN, cause="asked", folder="test", keep_s=60)
+            await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert (await read(connection, tables)).version == 1
 
@@ -336,7 +336,7 @@ async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_vers
     newer = RuleSet(user=1, rules=(rules.first,))
     version = await filled(connection, tables, newer)
     async with connections(dsn, 1) as (other,):
-        await turn(other, connection, tables, version, newer, cause="newer", folder="test", keep_s=60)
+        await turn(other, connection, tables, version, newer, cause="newer", folded_by="test", keep_s=60)
 
     with pytest.raises(AlreadyRunning, match=r"version 2 has rules 2\.1 and is live already"):
         await make_version(connection, tables, newer, EVERYTHING, by="slower", again=False)

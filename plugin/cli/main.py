@@ -97,7 +97,7 @@ def status_lines(status: Status) -> list[str]:
         "pending": f"{in_numbers(status.pending_batches, 'batch')}, {status.spilled_batches:,} of them spilled",
         "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
         "lag": lag,
-        "folder": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
+        "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
         "last fold": fold,
         **counted(status.completeness),
         **_verified(status),

@@ -64,7 +64,7 @@ class Projector:
     """Orders and folds for one process; keeps its connection and its place in the pending table between rounds.
 
     Args:
-        folder: The name people see.
+        folded_by: The name people see.
         projector_id: Its own in the announcements; a new one by default.
 
     Attributes:
@@ -72,12 +72,12 @@ class Projector:
     """
 
     def __init__(
-        self, chancy: Chancy, folder: str, *, rules: RuleSet = BUILT_IN, projector_id: str | None = None
+        self, chancy: Chancy, folded_by: str, *, rules: RuleSet = BUILT_IN, projector_id: str | None = None
     ) -> None:
         self._chancy = chancy
-        self._folder = folder
+        self._folded_by = folded_by
         self._rules = rules
-        self._announce = announce_by(chancy, folder, projector_id or str(uuid4()))
+        self._announce = announce_by(chancy, folded_by, projector_id or str(uuid4()))
         self.installation: int | None = None
         self._connection: AsyncConnection[TupleRow] | None = None
         self._warnings = RateLimited(chancy.log)
@@ -152,7 +152,7 @@ class Projector:
                     advanced = await advance(
                         connection,
                         tables,
-                        folder=self._folder,
+                        folded_by=self._folded_by,
                         rules=self._rules,
                         step_events=steps.events,
                         announce=self._announce,
@@ -169,7 +169,7 @@ class Projector:
                 if await steps.try_again(error):
                     continue
                 advanced = await set_aside(
-                    await self._connected(), tables, error, folder=self._folder, announce=self._announce
+                    await self._connected(), tables, error, folded_by=self._folded_by, announce=self._announce
                 )
             steps.went_well(grows=True)
             return advanced
@@ -204,21 +204,21 @@ class Projector:
 
     async def _connected(self) -> AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._chancy, self._folder)
+            self._connection = await connect(self._chancy, self._folded_by)
             with self._patience.waiting(self._connection):
                 async with short_transaction(self._connection) as cursor:
                     self.installation = await read_installation(cursor, tables_for(self._chancy.prefix))
         return self._connection
 
 
-async def fold_all(chancy: Chancy, folder: str = "chancy-metrics fold", *, rules: RuleSet = BUILT_IN) -> Round:
+async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, rules: RuleSet = BUILT_IN) -> Round:
     """Order and fold what is there, and return; for a cluster whose workers are down.
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
     from chancy_metrics.projections.versions.advance import BUSY
 
-    projector = Projector(chancy, folder, rules=rules)
+    projector = Projector(chancy, folded_by, rules=rules)
     until = time.monotonic() + BUSY_S
     batches = events = 0
     try:

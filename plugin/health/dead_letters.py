@@ -184,7 +184,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], table
             done = await advance(
                 connection,
                 tables,
-                folder="discard",
+                folded_by="discard",
                 rules=options.rules,
                 version=one.version,
                 until=position,
@@ -194,7 +194,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], table
             cause = error.__cause__ if isinstance(error, StuckAt) else error
             if not isinstance(cause, psycopg.Error) or connection.closed or may_pass(cause):
                 raise
-            await leave_out(connection, tables, one.version, position, in_words(cause), folder="discard")
+            await leave_out(connection, tables, one.version, position, in_words(cause), folded_by="discard")
         else:
             said = done.reason or f"the batch at position {position} is folded now, into version {one.version}"
     return said

@@ -172,7 +172,7 @@ async def _read(connection: AsyncConnection[TupleRow], tables: Tables, options: 
         position=head["position"],
         ordered_position=head["ordered"],
         folded_by=head["folded_by"],
-        folding_since=_utc(head["folder_since"]),
+        folding_since=_utc(head["folding_since"]),
         folded_at=_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
         fold_errors=fold_errors,
@@ -313,7 +313,7 @@ async def _head(cursor: AsyncCursor[TupleRow], tables: Tables) -> DictRow:
                 """
                 SELECT {now} AS now, ({now} AT TIME ZONE 'UTC')::date AS today, {replayed_at} AS replayed_at,
                     h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.folded_by,
-                    v.folder_since, v.folded_at, v.fold_events, v.fold_us
+                    v.folding_since, v.folded_at, v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v
                     ON v.version = h.live

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts wi
 FOLDED = "metrics.folded"
 
 
-def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce:
-    """Return what announces a fold by *folder*.
+def announce_by(chancy: Chancy, folded_by: str, projector_id: str = "") -> Announce:
+    """Return what announces a fold by *folded_by*.
 
     Args:
         projector_id: Tells the projectors apart: two live processes may have one worker id. "" for a promotion, which
@@ -34,7 +34,7 @@ def announce_by(chancy: Chancy, folder: str, projector_id: str = "") -> Announce
     async def announce(cursor: AsyncCursor[TupleRow]) -> None:
         if chancy.notifications:
             # A NOTIFY has room for 8,000 bytes.
-            event = {"t": FOLDED, "worker": storable_worker(cursor, folder), "projector": projector_id}
+            event = {"t": FOLDED, "worker": storable_worker(cursor, folded_by), "projector": projector_id}
             await cursor.execute(
                 """
                 SELECT pg_notify(

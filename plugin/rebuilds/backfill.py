@@ -59,7 +59,7 @@ class Filling:
         chancy: Chancy,
         options: Options,
         connection: AsyncConnection[TupleRow],
-        folder: str,
+        folded_by: str,
         *,
         throttle_s: float | None = None,
         on_progress: Callable[[RebuildProgress], None] | None = None,
@@ -72,7 +72,7 @@ class Filling:
         self._chancy = chancy
         self._connection = connection
         self._options = options
-        self._folder = folder
+        self._folded_by = folded_by
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._on_progress = on_progress
         self._total_events = 0
@@ -102,7 +102,7 @@ class Filling:
         while True:
             try:
                 made = await make_version(
-                    self._connection, self.tables, self.rules, kept, by=self._folder, swaps=swaps, again=again
+                    self._connection, self.tables, self.rules, kept, by=self._folded_by, swaps=swaps, again=again
                 )
                 break
             except AlreadyRunning as error:
@@ -141,10 +141,10 @@ class Filling:
                     stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
                     if isinstance(stretch, Stretch) and self._steps.is_tried_alone:
                         following = None
-                        done = await write(self._connection, self.tables, stretch, folder=self._folder)
+                        done = await write(self._connection, self.tables, stretch, folded_by=self._folded_by)
                     elif isinstance(stretch, Stretch):
                         done, following = await _both(
-                            write(self._connection, self.tables, stretch, folder=self._folder),
+                            write(self._connection, self.tables, stretch, folded_by=self._folded_by),
                             self._read(reading, target, after=stretch.position),
                         )
                     else:
@@ -165,7 +165,7 @@ class Filling:
                         continue
                     else:
                         done = await set_aside(
-                            self._connection, self.tables, error, folder=self._folder, version=self.version
+                            self._connection, self.tables, error, folded_by=self._folded_by, version=self.version
                         )
                 self._steps.went_well(grows=False)
                 if done.reason:
@@ -190,9 +190,9 @@ class Filling:
             self.version,
             self.rules,
             cause=cause,
-            folder=self._folder,
+            folded_by=self._folded_by,
             keep_s=keep_s,
-            announce=announce_by(self._chancy, self._folder),
+            announce=announce_by(self._chancy, self._folded_by),
         )
         async with short_transaction(self._connection) as cursor:
             more = await left_out(cursor, self.tables, self.version)
@@ -234,7 +234,7 @@ class Filling:
     @asynccontextmanager
     async def _another(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """Open one more connection, which waits for locks as long as the first one."""
-        async with own_connection(self._chancy, self._folder) as connection:
+        async with own_connection(self._chancy, self._folded_by) as connection:
             limit_locks(connection, lock_limit_ms(self._connection))
             yield connection
 
@@ -255,7 +255,7 @@ class Filling:
         return await narrow(
             self._connection,
             self.tables,
-            folder=self._folder,
+            folded_by=self._folded_by,
             rules=self.rules,
             version=self.version,
             until=until,

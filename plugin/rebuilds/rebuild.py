@@ -101,19 +101,19 @@ async def rebuild(
         TableLocked: Somebody holds a lock on a table for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
     """
     options = options_of(chancy)
-    folder = _folder("rebuild", by)
+    folded_by = _folded_by("rebuild", by)
     behind = ""
     async with AsyncExitStack() as stack:
-        working, holding, looking = [await stack.enter_async_context(_working(chancy, folder)) for _ in range(3)]
-        filling = Filling(chancy, options, working, folder, throttle_s=throttle_s, on_progress=on_progress)
+        working, holding, looking = [await stack.enter_async_context(_working(chancy, folded_by)) for _ in range(3)]
+        filling = Filling(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
         await _check_wins(filling, working)
         await filling.begin(swaps=swap, patience_s=_PATIENCE_S)
         await filling.fill()
-        live, position, compared = await _compare(filling, working, holding, looking, folder)
+        live, position, compared = await _compare(filling, working, holding, looking, folded_by)
         if swap:
             filling.tell("swapping", position, position)
             await filling.take_over(holding, cause="asked", keep_s=keep_s)
-            behind = await _fold_on(chancy, options, folder)
+            behind = await _fold_on(chancy, options, folded_by)
         else:
             await finish_version(working, filling.tables, filling.version, keep_s=keep_s)
         left_out = await filling.left_out()
@@ -195,9 +195,9 @@ async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -
         raise VersionRefused(reason)
 
 
-async def _fold_on(chancy: Chancy, options: Options, folder: str) -> str:
+async def _fold_on(chancy: Chancy, options: Options, folded_by: str) -> str:
     """Fold what waits for the version that is live now, for a moment; say what keeps it from that, if anything does."""
-    projector = Projector(chancy, folder, rules=options.rules)
+    projector = Projector(chancy, folded_by, rules=options.rules)
     try:
         done = await projector.run_once(within_s=_PATIENCE_S)
         reason = "" if done.reason == BUSY else done.reason
@@ -217,7 +217,7 @@ async def _compare(
     working: AsyncConnection[TupleRow],
     holding: AsyncConnection[TupleRow],
     looking: AsyncConnection[TupleRow],
-    folder: str,
+    folded_by: str,
 ) -> tuple[int, int, Comparison]:
     """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
     tables = filling.tables
@@ -228,7 +228,7 @@ async def _compare(
                 if live is None:
                     continue
                 filling.events += await catch_up(
-                    working, tables, filling.version, filling.rules, until=live.position, folder=folder
+                    working, tables, filling.version, filling.rules, until=live.position, folded_by=folded_by
                 )
                 snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
                 filled = await read_version(snapshot, tables, filling.version)  # takes the snapshot while both stand
@@ -260,9 +260,9 @@ async def _lock_live(cursor: AsyncCursor[TupleRow], tables: Tables, version: int
 
 
 async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
-    folder = _folder("swap" if cause == "asked" else cause, by)
+    folded_by = _folded_by("swap" if cause == "asked" else cause, by)
     options = options_of(chancy)
-    async with _working(chancy, folder) as working, _working(chancy, folder) as holding:
+    async with _working(chancy, folded_by) as working, _working(chancy, folded_by) as holding:
         async with short_transaction(working) as cursor:
             there = {one.version: one for one in await read_versions(cursor, tables_for(chancy.prefix))}
         if version not in there or there[version].status in ("live", "dropped"):
@@ -271,19 +271,19 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
                 f"version {version} can't become the live one: it is {is_what}; `chancy-metrics versions` lists those "
                 f"that rest or are ready, and `chancy-metrics rebuild` makes one"
             )
-        filling = Filling(chancy, options, working, folder)
+        filling = Filling(chancy, options, working, folded_by)
         filling.version = version
         # Long before the locks, so that under them little is left.
         until = (await filling.live()).position
-        await catch_up(working, filling.tables, version, options.rules, until=until, folder=folder)
+        await catch_up(working, filling.tables, version, options.rules, until=until, folded_by=folded_by)
         await filling.take_over(holding, cause=cause, keep_s=keep_s)
     return version
 
 
-def _working(chancy: Chancy, folder: str) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
-    return reading(chancy, folder, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
+def _working(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
+    return reading(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
 
 
-def _folder(what: str, by: str | None) -> str:
+def _folded_by(what: str, by: str | None) -> str:
     name = f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"
     return name.encode("ascii", "replace").decode()  # PostgreSQL takes nothing else in an application_name

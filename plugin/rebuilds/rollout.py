@@ -140,10 +140,10 @@ class Succession:
     """Looks, for one worker, whether a version of its rules is to become the live one, and makes it so."""
 
     def __init__(
-        self, chancy: Chancy, folder: str, options: Options, log: Logger, *, standstill_s: float | None = None
+        self, chancy: Chancy, folded_by: str, options: Options, log: Logger, *, standstill_s: float | None = None
     ) -> None:
         self._chancy = chancy
-        self._folder = folder
+        self._folded_by = folded_by
         self._options = options
         self._log = log
         self._warnings = RateLimited(log)
@@ -172,10 +172,10 @@ class Succession:
 
         assert task.cause is not None
         async with (
-            own_connection(self._chancy, self._folder) as working,
-            own_connection(self._chancy, self._folder) as holding,
+            own_connection(self._chancy, self._folded_by) as working,
+            own_connection(self._chancy, self._folded_by) as holding,
         ):
-            filling = Filling(self._chancy, self._options, working, self._folder)
+            filling = Filling(self._chancy, self._options, working, self._folded_by)
             if task.version is None:
                 await filling.begin(swaps=True, again=False)
             else:

@@ -105,7 +105,7 @@ _BOOKS: dict[LiteralString, LiteralString] = {
         SELECT 'version ' || version, 'one of its times is none that a clock gave'
         FROM {versions}
         WHERE NOT (isfinite(created_at) AND coalesce(isfinite(folded_at), true) AND coalesce(isfinite(live_since), true)
-            AND coalesce(isfinite(kept_until), true) AND coalesce(isfinite(folder_since), true))
+            AND coalesce(isfinite(kept_until), true) AND coalesce(isfinite(folding_since), true))
         UNION ALL
         SELECT 'position ' || d.position,
             'version ' || d.version || ' leaves it out, and the order ends at ' || h.position

@@ -97,7 +97,7 @@ async def advance(
     connection: AsyncConnection[TupleRow],
     tables: Tables,
     *,
-    folder: str,
+    folded_by: str,
     rules: RuleSet = BUILT_IN,
     version: int | None = None,
     until: int | None = None,
@@ -129,14 +129,14 @@ async def advance(
         )
         if isinstance(stretch, Advanced):
             return stretch
-        return await write(connection, tables, stretch, folder=folder, announce=announce)
+        return await write(connection, tables, stretch, folded_by=folded_by, announce=announce)
     except Exception as error:
         if not may_be_of_a_batch(error):
             raise
     return await narrow(
         connection,
         tables,
-        folder=folder,
+        folded_by=folded_by,
         rules=rules,
         version=version,
         until=until,
@@ -210,7 +210,7 @@ async def write(
     tables: Tables,
     stretch: Stretch,
     *,
-    folder: str,
+    folded_by: str,
     announce: Announce | None = None,
 ) -> Advanced:
     """The second half of `advance`: add *stretch* to its version, if that still stands where it begins."""
@@ -231,7 +231,7 @@ async def write(
         await write_left_out(cursor, tables, stretch.version, stretch.dead, stretch.failed)
         if locked.status == "live":
             await write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
-        await _move(cursor, tables, stretch, counts, folder)
+        await _move(cursor, tables, stretch, counts, folded_by)
         if announce is not None and locked.status == "live":
             await announce(cursor)
     left_out = summed_up(stretch.version, stretch.dead, stretch.failed)
@@ -250,7 +250,7 @@ async def narrow(
     connection: AsyncConnection[TupleRow],
     tables: Tables,
     *,
-    folder: str,
+    folded_by: str,
     rules: RuleSet = BUILT_IN,
     version: int | None = None,
     until: int | None = None,
@@ -272,18 +272,18 @@ async def narrow(
     positions = [row.position for row in rows]
     if not positions:
         return Advanced(0, mine.position, True)
-    halving = _Halving(connection, tables, mine.version, rules, folder, announce)
+    halving = _Halving(connection, tables, mine.version, rules, folded_by, announce)
     done = await halving.fold(mine.position, positions)
     left_out = summed_up(mine.version, halving.dead, halving.failed)
     return done._replace(events=halving.events, left_out=left_out or None)
 
 
 async def leave_out(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folder: str
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folded_by: str
 ) -> Advanced:
     """Step past the batch at *position*, right before which *version* stands, without anything of it."""
     stretch = _nothing(version, position - 1, position, {position: reason})
-    return await write(connection, tables, stretch, folder=folder)
+    return await write(connection, tables, stretch, folded_by=folded_by)
 
 
 async def set_aside(
@@ -291,7 +291,7 @@ async def set_aside(
     tables: Tables,
     error: Exception,
     *,
-    folder: str,
+    folded_by: str,
     version: int | None = None,
     announce: Announce | None = None,
 ) -> Advanced:
@@ -310,7 +310,7 @@ async def set_aside(
         "`chancy-metrics rebuild` where there is more takes it up"
     )
     stretch = _nothing(mine.version, mine.position, row.position, {row.position: reason})
-    return await write(connection, tables, stretch, folder=folder, announce=announce)
+    return await write(connection, tables, stretch, folded_by=folded_by, announce=announce)
 
 
 def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Stretch:
@@ -328,14 +328,14 @@ class _Halving:
         tables: Tables,
         version: int,
         rules: RuleSet,
-        folder: str,
+        folded_by: str,
         announce: Announce | None,
     ) -> None:
         self._connection = connection
         self._tables = tables
         self._version = version
         self._rules = rules
-        self._folder = folder
+        self._folded_by = folded_by
         self._announce = announce
         self.events = 0
         self.dead: dict[int, str] = {}
@@ -392,7 +392,7 @@ class _Halving:
         return await self._write(_nothing(self._version, before, position, dead))
 
     async def _write(self, stretch: Stretch) -> Advanced:
-        done = await write(self._connection, self._tables, stretch, folder=self._folder, announce=self._announce)
+        done = await write(self._connection, self._tables, stretch, folded_by=self._folded_by, announce=self._announce)
         if not done.reason:
             self.events += done.events
             self.dead |= stretch.dead
@@ -452,7 +452,7 @@ async def write_ring(
 
 
 async def _move(
-    cursor: AsyncCursor[TupleRow], tables: Tables, stretch: Stretch, counts: Counter[str], folder: str
+    cursor: AsyncCursor[TupleRow], tables: Tables, stretch: Stretch, counts: Counter[str], folded_by: str
 ) -> None:
     total = await added_counts(cursor, tables, stretch.version, counts)
     await cursor.execute(
@@ -463,8 +463,8 @@ async def _move(
                 folds = folds + 1,
                 counts = coalesce(%(counts)s, counts),
                 folded_at = clock_timestamp(),
-                folder_since = CASE WHEN folded_by = %(folder)s THEN folder_since ELSE clock_timestamp() END,
-                folded_by = %(folder)s,
+                folding_since = CASE WHEN folded_by = %(folded_by)s THEN folding_since ELSE clock_timestamp() END,
+                folded_by = %(folded_by)s,
                 fold_events = %(events)s,
                 fold_us = %(fold_us)s
             WHERE version = %(version)s
@@ -474,7 +474,7 @@ async def _move(
             "version": stretch.version,
             "position": stretch.position,
             "counts": None if total is None else Jsonb(total),
-            "folder": storable_worker(cursor, folder),
+            "folded_by": storable_worker(cursor, folded_by),
             "events": stretch.events,
             "fold_us": (time.monotonic_ns() - stretch.started_ns) // 1000,
         },

@@ -57,7 +57,7 @@ async def make_version(
     A new one keeps what lies past *horizons*, as far as the log and the baseline reach; nothing is in it yet.
 
     Args:
-        by: The folder's name, which is the `application_name` of its connection too: while that connection
+        by: The name of who folds it, which is the `application_name` of its connection too: while that connection
             lives and the version moves, nobody else gets it.
         again: Also where the live version has these rules already, since somebody else was faster.
 
@@ -85,7 +85,7 @@ async def make_version(
                 """
                 INSERT INTO {versions} (
                     version, rules, user_rules, rule_names, status, swaps, replaced, position, counts, created_by,
-                    folded_by, folder_since, folded_at, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+                    folded_by, folding_since, folded_at, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
                 )
                 SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
                     %(swaps)s, %(live)s, coalesce(
@@ -157,7 +157,7 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
     await cursor.execute(
         sql.SQL(
             """
-            SELECT v.folded_by, v.folder_since
+            SELECT v.folded_by, v.folding_since
             FROM {versions} v
             WHERE v.version = %(version)s
                 AND v.folded_by <> %(by)s
@@ -176,7 +176,7 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
             """
             UPDATE {versions}
             SET folded_by = %(by)s,
-                folder_since = clock_timestamp(),
+                folding_since = clock_timestamp(),
                 folded_at = clock_timestamp()
             WHERE version = %(version)s
             """

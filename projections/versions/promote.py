@@ -35,7 +35,7 @@ BUSY_S = 10
 
 
 async def catch_up(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, rules: RuleSet, *, until: int, folder: str
+    connection: AsyncConnection[TupleRow], tables: Tables, version: int, rules: RuleSet, *, until: int, folded_by: str
 ) -> int:
     """Fold *version* up to position *until*; return how many events that were.
 
@@ -48,7 +48,7 @@ async def catch_up(
             done = await advance(
                 connection,
                 tables,
-                folder=folder,
+                folded_by=folded_by,
                 rules=rules,
                 version=version,
                 until=until,
@@ -79,7 +79,7 @@ async def turn(
     rules: RuleSet,
     *,
     cause: Cause,
-    folder: str,
+    folded_by: str,
     keep_s: float,
     announce: Announce | None = None,
 ) -> Version:
@@ -106,7 +106,7 @@ async def turn(
             )
         if reason := coming.refuses(rules) or obstacle(coming, live, head, cause):
             raise VersionRefused(reason)
-        await catch_up(working, tables, version, rules, until=live.position, folder=folder)
+        await catch_up(working, tables, version, rules, until=live.position, folded_by=folded_by)
         if cause == "newer" and (more := await _more(cursor, tables, version, live)):
             raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
         await lock_version(cursor, tables, version, wait=True)

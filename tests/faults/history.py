@@ -96,7 +96,7 @@ class Load:
     async def fold(self, connection: Connection, rules: RuleSet) -> None:
         while not self.ends:
             await sequence(connection, self._tables)
-            done = await advance(connection, self._tables, folder=f"live {rules.pair}", rules=rules)
+            done = await advance(connection, self._tables, folded_by=f"live {rules.pair}", rules=rules)
             self.folds += done.events > 0
             await anyio.sleep(self._pause_s)
 
@@ -140,7 +140,7 @@ async def catch_up(connection: Connection, tables: Tables, rules: RuleSet, *vers
     while (await sequence(connection, tables)).batches:
         pass
     for version in versions:
-        while not (done := await advance(connection, tables, folder="test", rules=rules, version=version)).caught_up:
+        while not (done := await advance(connection, tables, folded_by="test", rules=rules, version=version)).caught_up:
             assert done.reason in ("", BUSY), done.reason
 
 

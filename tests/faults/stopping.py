@@ -43,7 +43,7 @@ async def project(dsn: str, prefix: str, stop_at: int, how: signal.Signals) -> i
         kind = StoppingConnection
         kind.trips, kind.stop_at, kind.how = 0, stop_at, how
         await sequence(connection, tables_for(prefix))
-        await advance(connection, tables_for(prefix), folder="stopping")
+        await advance(connection, tables_for(prefix), folded_by="stopping")
         return kind.trips
 
 

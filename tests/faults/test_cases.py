@@ -231,7 +231,7 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
     async def project(connection: Connection, name: str) -> None:
         while not done:
             await sequence(connection, tables)
-            await advance(connection, tables, folder=name)
+            await advance(connection, tables, folded_by=name)
 
     async def clean(connection: Connection) -> None:
         cleaner, n = Maintenance(Metrics().options), 0

@@ -87,7 +87,7 @@ class Everything:
         async with connections(self.dsn, 1) as (connection,):
             while self.busy:
                 await sequence(connection, self.tables)
-                done = await advance(connection, self.tables, folder="live")
+                done = await advance(connection, self.tables, folded_by="live")
                 self.done["fold"] += done.events > 0
                 await anyio.sleep(0.01)
 
@@ -134,7 +134,7 @@ class Everything:
                 self.blockers[f"{pruned.state}: {pruned.blocker}"] += 1
                 if "(resting)" in pruned.blocker:
                     newest = await self._newest_that_rests()
-                    await advance(connection, self.tables, folder="pruner", version=newest)
+                    await advance(connection, self.tables, folded_by="pruner", version=newest)
                     for version in range(1, newest or 1):
                         await drop_version(connection, self.tables, version)
                     await drop_versions(connection, self.tables, now_us=now)

@@ -39,7 +39,7 @@ async def something_to_fold(connection: Connection, tables: Tables, new: str = "
 async def all_folded(connection: Connection, tables: Tables, expected: int) -> bool:
     """Order and fold what somebody else does not hold; whether all is in."""
     await sequence(connection, tables)
-    await advance(connection, tables, folder="another")
+    await advance(connection, tables, folded_by="another")
     return await total(connection, tables, "app:n") == [expected] * 4
 
 

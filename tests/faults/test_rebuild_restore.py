@@ -60,7 +60,7 @@ async def make_long_history(dsn: str, tables: Tables) -> None:
         await order_and_fold(connection, tables)
         made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
         assert (made.version, await copy_baseline(connection, tables, HALF)) == (HALF, False)
-        await advance(connection, tables, folder="gone", version=HALF, step_events=200)
+        await advance(connection, tables, folded_by="gone", version=HALF, step_events=200)
         await some_batches(connection, tables, how_many=1)
         await order(connection, tables)
         await some_batches(connection, tables)

@@ -130,7 +130,7 @@ async def test_a_live_version_that_catches_up_in_part_is_given_way_to_until_it_h
 
     async with throttled(dsn, monkeypatch) as running:
         await running.waits()
-        assert (await advance(connection, tables, folder="live", step_events=20)).position == BATCHES + 1
+        assert (await advance(connection, tables, folded_by="live", step_events=20)).position == BATCHES + 1
         await running.waits()
         between = await steps(connection, tables)
         await order_and_fold(connection, tables)
