@@ -28,7 +28,7 @@ from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 Connection = AsyncConnection[TupleRow]
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, None, [], 0, [])
+NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, 0, None, [], 0, ())
 GONE = NOTHING._replace(last_gone=date(2026, 3, 9))
 
 
@@ -76,7 +76,9 @@ def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
 
     assert (window.rejected, window.dropped, window.skewed, window.holes) == ({"key": 2}, 3, 4, 5)
     assert (window.dead_letters, window.discarded) == (6, 8)
-    assert set(window.for_all_time) == {*("rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes")}
+    assert set(window.for_all_time) == {
+        *("rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside")
+    }
     assert ever.for_all_time == []
 
 
