@@ -175,7 +175,7 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN ('baseline', 'copying', 'filling', 'ready', 'live', 'resting', 'dropped')
+        status IN ('baseline', 'copying', 'filling', 'ready', 'live', 'standby', 'dropped')
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
@@ -186,7 +186,7 @@ CREATE TABLE {versions} (
     counts jsonb NOT NULL DEFAULT '{{}}',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL,
-    swaps boolean NOT NULL DEFAULT true,
+    auto_promote boolean NOT NULL DEFAULT true,
     live_since timestamptz,
     replaced integer,
     kept_until timestamptz,
@@ -203,7 +203,7 @@ CREATE TABLE {head} (
     position bigint NOT NULL,
     chain bytea NOT NULL,
     live integer NOT NULL REFERENCES {versions} (version),
-    barred text[] NOT NULL DEFAULT '{{}}'
+    blocked_rules text[] NOT NULL DEFAULT '{{}}'
 ) WITH (fillfactor = 20, {short_lived});
 
 CREATE TABLE {dead_letters} (

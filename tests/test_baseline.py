@@ -290,7 +290,7 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tab
     [
         ("live", "its next folds take it there, or `chancy-metrics fold`"),
         ("filling", "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"),
-        ("resting", "it rests for an `undo`, and goes when its time is over"),
+        ("standby", "it rests for an `undo`, and goes when its time is over"),
     ],
 )
 async def test_a_version_that_is_not_past_a_day_keeps_it(

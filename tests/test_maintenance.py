@@ -183,7 +183,7 @@ async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_ne
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
     await order_and_fold(connection, tables)
-    await make_version(connection, tables, 2, "resting", kept="1 d")
+    await make_version(connection, tables, 2, "standby", kept="1 d")
     left = "SELECT DISTINCT version FROM {r1day} ORDER BY 1"
     async with connections(dsn, 1) as (folder,), folder.transaction():
         await fetch(folder, "SELECT 1 FROM {versions} WHERE version = 2 FOR UPDATE", tables)
@@ -217,8 +217,8 @@ async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Conn
 @pytest.mark.parametrize(
     ("status", "silent", "kept", "stays"),
     [
-        ("resting", "9 d", "1 h", True),
-        ("resting", "9 d", "-1 s", False),
+        ("standby", "9 d", "1 h", True),
+        ("standby", "9 d", "-1 s", False),
         ("ready", "9 d", "1 h", True),
         ("ready", "9 d", "-1 s", False),
         ("filling", "23 h", None, True),

@@ -16,9 +16,9 @@ def version(number: int, pair: tuple[int, int], status: str) -> Version:
     return Version(number, pair, [], status, 10, 1, True, None, {})
 
 
-def said(pair: tuple[int, int], cause: Cause, *, barred: tuple[str, ...] = ()) -> str:
+def said(pair: tuple[int, int], cause: Cause, *, blocked_rules: tuple[str, ...] = ()) -> str:
     """What keeps a version with the rules *pair* from taking the place of one with those of LIVE."""
-    return obstacle(version(8, pair, "ready"), version(7, LIVE, "live"), Head(10, 7, list(barred)), cause)
+    return obstacle(version(8, pair, "ready"), version(7, LIVE, "live"), Head(10, 7, list(blocked_rules)), cause)
 
 
 @pytest.mark.parametrize("cause", ["asked", "newer"])
@@ -42,14 +42,14 @@ def test_the_same_rules_are_taken_again_where_they_are_asked_for_and_never_by_th
 
 
 def test_rules_that_an_undo_has_left_come_back_only_where_they_are_asked_for() -> None:
-    assert said((2, 4), "newer", barred=("2.4",)) == (
+    assert said((2, 4), "newer", blocked_rules=("2.4",)) == (
         "rules 2.4 were left by an undo: only `chancy-metrics swap` takes them again"
     )
-    assert said((2, 4), "asked", barred=("2.4",)) == ""
+    assert said((2, 4), "asked", blocked_rules=("2.4",)) == ""
 
 
 def test_rules_that_an_undo_has_left_bar_no_others() -> None:
-    assert said((2, 5), "newer", barred=("2.4", "3.5", "2.50", "12.5")) == ""
+    assert said((2, 5), "newer", blocked_rules=("2.4", "3.5", "2.50", "12.5")) == ""
 
 
 @pytest.mark.parametrize("cause", ["undo", "standstill"])
@@ -57,4 +57,4 @@ def test_rules_that_an_undo_has_left_bar_no_others() -> None:
 def test_an_undo_and_the_end_of_a_standstill_take_any_rules_barred_ones_too(
     pair: tuple[int, int], cause: Cause
 ) -> None:
-    assert said(pair, cause, barred=(f"{pair[0]}.{pair[1]}",)) == ""
+    assert said(pair, cause, blocked_rules=(f"{pair[0]}.{pair[1]}",)) == ""

@@ -66,7 +66,7 @@ async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_noth
     assert done.points == len(after) > 0
     assert after == [point for point in before if point in after]
     assert diff(after, await replay(connection, tables)) == []
-    assert await statuses(connection, tables) == {1: "resting", 2: "live"}
+    assert await statuses(connection, tables) == {1: "standby", 2: "live"}
     assert {"copying", "filling", "comparing", "swapping"} >= {one.phase for one in seen} >= {"comparing", "swapping"}
 
 
@@ -99,7 +99,7 @@ async def test_without_swap_it_stays_ready_until_swap_takes_it(
         taken = await swap(chancy)
 
     assert (done.swapped, taken) == (False, 2)
-    assert await statuses(connection, tables) == {1: "resting", 2: "live"}
+    assert await statuses(connection, tables) == {1: "standby", 2: "live"}
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
@@ -115,7 +115,7 @@ async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
         back = await undo(chancy)
 
         assert back == 1
-        assert await statuses(connection, tables) == {1: "live", 2: "resting"}
+        assert await statuses(connection, tables) == {1: "live", 2: "standby"}
         assert diff(await stored(connection, tables), await replay(connection, tables)) == []
         with pytest.raises(VersionRefused, match="nothing to go back to"):
             await undo(chancy)

@@ -103,18 +103,18 @@ async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
         async with an_app(dsn, Metrics(rules=[rules.second], rules_version=2)) as (new, _):
             await rebuild(new)
             assert await undo(old) == 2
-            barred = await status(dsn, rules.second, version=2)
+            blocked_rules = await status(dsn, rules.second, version=2)
             await swap(new, 3)
     older = await status(dsn, rules.first, version=1)
 
-    assert barred.rules_note == (
+    assert blocked_rules.rules_note == (
         "version 2 has rules 2.1, this code has 2.2, which an undo has left: "
         "`chancy-metrics swap` or `rebuild` takes them again"
     )
     assert older.rules_note == (
         "version 3 has rules 2.2, this code has 2.1: this worker records and reads, and leaves folding to newer code"
     )
-    assert barred.unhealthy == older.unhealthy == []
+    assert blocked_rules.unhealthy == older.unhealthy == []
 
 
 async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection: Connection, tables: Tables) -> None:

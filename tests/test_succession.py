@@ -132,15 +132,15 @@ async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
         await new.fold()
 
         assert await undo(old.chancy) == 2
-        barred = await new.look()
+        blocked_rules = await new.look()
         assert await live(connection, tables) == (2, "2.1")
         assert await counted(connection, tables, "made:by:first") == 3
 
         await swap(new.chancy, 3)
 
-    assert barred.cause is None and "an undo has left" in barred.reason
+    assert blocked_rules.cause is None and "an undo has left" in blocked_rules.reason
     assert await live(connection, tables) == (3, "2.2")
-    assert await fetch(connection, "SELECT barred FROM {head}", tables) == [([],)]
+    assert await fetch(connection, "SELECT blocked_rules FROM {head}", tables) == [([],)]
 
 
 async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, tables: Tables) -> None:

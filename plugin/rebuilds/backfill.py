@@ -83,7 +83,7 @@ class Filling:
         async with short_transaction(self._connection) as cursor:
             return await live_version(cursor, self.tables)
 
-    async def begin(self, *, swaps: bool, again: bool = True, patience_s: float = 0) -> Version:
+    async def begin(self, *, auto_promote: bool, again: bool = True, patience_s: float = 0) -> Version:
         """Make the version, or go on with the one that is there, and copy the baseline into it.
 
         Args:
@@ -102,7 +102,13 @@ class Filling:
         while True:
             try:
                 made = await make_version(
-                    self._connection, self.tables, self.rules, kept, by=self._folded_by, swaps=swaps, again=again
+                    self._connection,
+                    self.tables,
+                    self.rules,
+                    kept,
+                    by=self._folded_by,
+                    auto_promote=auto_promote,
+                    again=again,
                 )
                 break
             except AlreadyRunning as error:

@@ -107,7 +107,7 @@ async def rebuild(
         working, holding, looking = [await stack.enter_async_context(_working(chancy, folded_by)) for _ in range(3)]
         filling = Filling(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
         await _check_wins(filling, working)
-        await filling.begin(swaps=swap, patience_s=_PATIENCE_S)
+        await filling.begin(auto_promote=swap, patience_s=_PATIENCE_S)
         await filling.fill()
         live, position, compared = await _compare(filling, working, holding, looking, folded_by)
         if swap:
@@ -162,7 +162,7 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
     async with reading(chancy) as connection, short_transaction(connection) as cursor:
         live = await live_version(cursor, tables)
         before = None if live.replaced is None else await read_version(cursor, tables, live.replaced)
-    if before is None or before.status != "resting":
+    if before is None or before.status != "standby":
         raise VersionRefused(
             f"there is nothing to go back to: no version from before {live.version} is kept; "
             "`chancy-metrics rebuild` makes the numbers again by the rules of this app"

@@ -55,7 +55,7 @@ def find_task(
     rules: RuleSet,
     live: Version,
     versions: Sequence[Version],
-    barred: Sequence[str],
+    blocked_rules: Sequence[str],
     *,
     auto: bool,
     stands_still: bool,
@@ -70,14 +70,14 @@ def find_task(
         return Task()
     if live.pair == rules.pair:
         return Task(reason=reason)
-    resting = [one.version for one in versions if one.status == "resting" and not one.refuses(rules)]
-    held = [one.version for one in versions if one.pair == rules.pair and not one.swaps]
+    resting = [one.version for one in versions if one.status == "standby" and not one.refuses(rules)]
+    held = [one.version for one in versions if one.pair == rules.pair and not one.auto_promote]
     again = max(resting, default=None)
     if stands_still:
         return Task("standstill", again, f"nobody folds the live version: {reason}")
     if not is_above(rules.pair, live.pair):
         return Task(reason=f"{reason}: this worker records and reads, and leaves folding to newer code")
-    if label(rules.pair) in barred:
+    if label(rules.pair) in blocked_rules:
         return Task(reason=f"{reason}, which an undo has left: `chancy-metrics swap` or `rebuild` takes them again")
     if not auto:
         return Task(reason=f"{reason}: a rebuild is due, run `chancy-metrics rebuild`")
@@ -106,7 +106,7 @@ async def read_task(
         options.rules,
         live,
         versions,
-        (await read_head(cursor, tables)).barred,
+        (await read_head(cursor, tables)).blocked_rules,
         auto=options.auto_rebuild,
         stands_still=(await live_lag(cursor, tables)).standstill_s > patience_s,
     )
@@ -177,7 +177,7 @@ class Succession:
         ):
             filling = Filling(self._chancy, self._options, working, self._folded_by)
             if task.version is None:
-                await filling.begin(swaps=True, again=False)
+                await filling.begin(auto_promote=True, again=False)
             else:
                 filling.version = task.version
             await filling.fill()

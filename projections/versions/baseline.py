@@ -176,7 +176,7 @@ async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]
 def _way_past(version: Version) -> str:
     if version.status == "live":
         return "its next folds take it there, or `chancy-metrics fold`"
-    if version.status == "resting":
+    if version.status == "standby":
         return "it rests for an `undo`, and goes when its time is over"
     return "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
 

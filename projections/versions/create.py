@@ -49,7 +49,7 @@ async def make_version(
     horizons: Mapping[str, int],
     *,
     by: str,
-    swaps: bool = True,
+    auto_promote: bool = True,
     again: bool = True,
 ) -> Version:
     """Return the unfinished version of *rules*, making one if there is none, for *by* to fill.
@@ -84,11 +84,12 @@ async def make_version(
             sql.SQL(
                 """
                 INSERT INTO {versions} (
-                    version, rules, user_rules, rule_names, status, swaps, replaced, position, counts, created_by,
-                    folded_by, folding_since, folded_at, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+                    version, rules, user_rules, rule_names, status, auto_promote, replaced, position, counts,
+                    created_by, folded_by, folding_since, folded_at, horizon_1min, horizon_5min,
+                    horizon_1hour, horizon_1day
                 )
                 SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
-                    %(swaps)s, %(live)s, coalesce(
+                    %(auto_promote)s, %(live)s, coalesce(
                         (
                             SELECT l.position - 1
                             FROM {ledger} l
@@ -112,7 +113,7 @@ async def make_version(
                 "built_in": rules.built_in,
                 "user": rules.user,
                 "names": rules.names,
-                "swaps": swaps,
+                "auto_promote": auto_promote,
                 "live": head.live,
                 "position": head.position,
                 "by": by,
@@ -231,7 +232,7 @@ async def drop_version(connection: AsyncConnection[TupleRow], tables: Tables, ve
     """Give up a version that is unfinished or rests; its rows go with the next clean-ups. False if it is neither."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
-        if mine is None or mine.status not in (*UNFINISHED, "resting"):
+        if mine is None or mine.status not in (*UNFINISHED, "standby"):
             return False
         await set_status(cursor, tables, version, "dropped")
         return True
@@ -251,10 +252,10 @@ async def withhold_version(
     """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
-        if mine is not None and mine.status in ("filling", "ready", "resting"):
+        if mine is not None and mine.status in ("filling", "ready", "standby"):
             await set_status(cursor, tables, version, "ready", keep_s=keep_s)
             await cursor.execute(
-                sql.SQL("UPDATE {versions} SET swaps = false WHERE version = %(version)s").format(
+                sql.SQL("UPDATE {versions} SET auto_promote = false WHERE version = %(version)s").format(
                     versions=tables.versions
                 ),
                 {"version": version},

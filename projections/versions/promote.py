@@ -110,7 +110,7 @@ async def turn(
         if cause == "newer" and (more := await _more(cursor, tables, version, live)):
             raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
         await lock_version(cursor, tables, version, wait=True)
-        await set_status(cursor, tables, live.version, "resting", keep_s=keep_s)
+        await set_status(cursor, tables, live.version, "standby", keep_s=keep_s)
         await _point(cursor, tables, version, live, head, cause)
         if announce is not None:
             await announce(cursor)
@@ -133,7 +133,7 @@ def obstacle(coming: Version, live: Version, head: Head, cause: Cause) -> str:
         )
     if cause == "newer" and coming.pair == live.pair:
         return f"version {coming.version} has the rules of the live version"
-    if cause == "newer" and label(coming.pair) in head.barred:
+    if cause == "newer" and label(coming.pair) in head.blocked_rules:
         return f"rules {label(coming.pair)} were left by an undo: only `chancy-metrics swap` takes them again"
     return ""
 
@@ -141,13 +141,15 @@ def obstacle(coming: Version, live: Version, head: Head, cause: Cause) -> str:
 async def _point(
     cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version, head: Head, cause: Cause
 ) -> None:
-    barred = {"asked": [], "undo": sorted({*head.barred, label(live.pair)})}.get(cause, head.barred)
+    blocked_rules = {"asked": [], "undo": sorted({*head.blocked_rules, label(live.pair)})}.get(
+        cause, head.blocked_rules
+    )
     await cursor.execute(
         sql.SQL(
             """
             UPDATE {versions} v
             SET status = 'live',
-                swaps = true,
+                auto_promote = true,
                 -- What came too late is known only to the one that folded it as it came: a rebuild is later than all.
                 counts = v.counts - 'expired' || jsonb_strip_nulls(jsonb_build_object('expired', (
                     SELECT before.counts -> 'expired' FROM {versions} before WHERE before.version = %(live)s
@@ -170,8 +172,8 @@ async def _point(
     if not cursor.rowcount:
         raise SchemaMissing(NO_BASELINE)
     await cursor.execute(
-        sql.SQL("UPDATE {head} SET live = %(version)s, barred = %(barred)s").format(head=tables.head),
-        {"version": version, "barred": barred},
+        sql.SQL("UPDATE {head} SET live = %(version)s, blocked_rules = %(blocked_rules)s").format(head=tables.head),
+        {"version": version, "blocked_rules": blocked_rules},
     )
     await empty_ring(cursor, tables)
 

@@ -30,7 +30,7 @@ class Head(NamedTuple):
 
     position: int
     live: int
-    barred: list[str]
+    blocked_rules: list[str]
 
 
 class Version(NamedTuple):
@@ -39,10 +39,10 @@ class Version(NamedTuple):
     Attributes:
         pair: Numbers of its rules, those in the code and the user's.
         rule_names: Names of the user's.
-        status: "baseline", "copying" (the baseline), "filling", "ready", "live", "resting" or "dropped".
+        status: "baseline", "copying" (the baseline), "filling", "ready", "live", "standby" or "dropped".
         position: Last position of the ledger that is in its rows.
         folds: How many steps it has taken.
-        swaps: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
+        auto_promote: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
         replaced: The version that was live before this one.
         horizons: Resolution -> start of the oldest bucket it keeps, seconds.
     """
@@ -53,7 +53,7 @@ class Version(NamedTuple):
     status: str
     position: int
     folds: int
-    swaps: bool
+    auto_promote: bool
     replaced: int | None
     horizons: dict[str, int]
 
@@ -70,19 +70,21 @@ class Version(NamedTuple):
 
 
 _COLUMNS = """
-    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.swaps, v.replaced,
+    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.auto_promote, v.replaced,
     v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
 """
 
 
 async def lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
     """Lock the head until the transaction ends: nothing gets a position meanwhile, and no pointer turns."""
-    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head} FOR UPDATE").format(head=tables.head))
+    await cursor.execute(
+        sql.SQL("SELECT position, live, blocked_rules FROM {head} FOR UPDATE").format(head=tables.head)
+    )
     return _head(await cursor.fetchone())
 
 
 async def read_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
-    await cursor.execute(sql.SQL("SELECT position, live, barred FROM {head}").format(head=tables.head))
+    await cursor.execute(sql.SQL("SELECT position, live, blocked_rules FROM {head}").format(head=tables.head))
     return _head(await cursor.fetchone())
 
 
@@ -131,9 +133,9 @@ async def _select(cursor: AsyncCursor[TupleRow], tables: Tables, where: str, **v
 
 
 def _version(row: TupleRow) -> Version:
-    version, built_in, user, names, status, position, folds, swaps, replaced, *horizons = row
+    version, built_in, user, names, status, position, folds, auto_promote, replaced, *horizons = row
     kept = dict(zip(RESOLUTIONS, horizons, strict=True))
-    return Version(version, (built_in, user), names, status, position, folds, swaps, replaced, kept)
+    return Version(version, (built_in, user), names, status, position, folds, auto_promote, replaced, kept)
 
 
 def _head(row: TupleRow | None) -> Head:

@@ -144,7 +144,7 @@ class Everything:
     async def _newest_that_rests(self) -> int | None:
         async with connections(self.dsn, 1) as (connection,), short_transaction(connection) as cursor:
             versions = await read_versions(cursor, self.tables)
-        return max((one.version for one in versions if one.status == "resting"), default=None)
+        return max((one.version for one in versions if one.status == "standby"), default=None)
 
 
 async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
