@@ -175,7 +175,7 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN ('baseline', 'copying', 'filling', 'ready', 'live', 'standby', 'dropped')
+        status IN ('baseline', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped')
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,

@@ -289,7 +289,7 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tab
     ("status", "advice"),
     [
         ("live", "its next folds take it there, or `chancy-metrics fold`"),
-        ("filling", "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"),
+        ("backfilling", "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"),
         ("standby", "it rests for an `undo`, and goes when its time is over"),
     ],
 )
@@ -432,7 +432,7 @@ async def test_what_another_version_keeps_longer_is_in_the_opening_as_well(
     await fetch(
         connection,
         "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
-        " VALUES (2, 1, 0, '{{}}', 'filling', 1, 'test')",
+        " VALUES (2, 1, 0, '{{}}', 'backfilling', 1, 'test')",
         tables,
     )
     await fetch(connection, "UPDATE {versions} SET horizon_1min = %(at)s WHERE version = 1", tables, at=2**40)

@@ -200,7 +200,7 @@ async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_ne
 async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US)])
     await order_and_fold(connection, tables)
-    await make_version(connection, tables, 2, "filling")
+    await make_version(connection, tables, 2, "backfilling")
     for resolution in RESOLUTIONS:
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", tables)
     kept = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)]
@@ -221,8 +221,8 @@ async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Conn
         ("standby", "9 d", "-1 s", False),
         ("ready", "9 d", "1 h", True),
         ("ready", "9 d", "-1 s", False),
-        ("filling", "23 h", None, True),
-        ("filling", "25 h", None, False),
+        ("backfilling", "23 h", None, True),
+        ("backfilling", "25 h", None, False),
         ("copying", "25 h", None, False),
         ("live", "9 d", "-1 s", True),
     ],

@@ -67,7 +67,9 @@ async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_noth
     assert after == [point for point in before if point in after]
     assert diff(after, await replay(connection, tables)) == []
     assert await statuses(connection, tables) == {1: "standby", 2: "live"}
-    assert {"copying", "filling", "comparing", "swapping"} >= {one.phase for one in seen} >= {"comparing", "swapping"}
+    assert (
+        {"copying", "backfilling", "comparing", "swapping"} >= {one.phase for one in seen} >= {"comparing", "swapping"}
+    )
 
 
 async def test_a_rebuild_repairs_what_was_changed_by_hand_and_names_it(
@@ -235,15 +237,15 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     writer = await some_history(connection, tables)
     monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
     seen: list[RebuildProgress] = []
-    give_way = backfill.Filling._give_way
+    give_way = backfill.Backfill._give_way
 
-    async def meanwhile(self: backfill.Filling, position: int, target: int) -> None:
+    async def meanwhile(self: backfill.Backfill, position: int, target: int) -> None:
         if len(seen) < 6:
             await writer.append(jobs=[a_row(now_us())] * 50)
             await order_and_fold(connection, tables)
         await give_way(self, position, target)
 
-    monkeypatch.setattr(backfill.Filling, "_give_way", meanwhile)
+    monkeypatch.setattr(backfill.Backfill, "_give_way", meanwhile)
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy, on_progress=seen.append)
 

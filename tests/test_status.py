@@ -193,13 +193,13 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
     async with connections(dsn, 1) as (filler,):
         await filler.execute("SET application_name = 'rebuild by ann'")
         await make_version(filler, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="rebuild by ann")
-        await fetch(connection, "UPDATE {versions} SET status = 'filling', position = 1 WHERE version = 2", tables)
+        await fetch(connection, "UPDATE {versions} SET status = 'backfilling', position = 1 WHERE version = 2", tables)
 
         [one] = (found := await status(dsn)).unfinished
 
-    assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "filling", "2.4", 1, 2)
+    assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "backfilling", "2.4", 1, 2)
     assert (one.filled_by, one.is_filled) == ("rebuild by ann", True)
-    assert line(found, "version 2") == "filling, rules 2.4, position 1, 2 batches to go"
+    assert line(found, "version 2") == "backfill, rules 2.4, position 1, 2 batches to go"
     assert line(found, "  of 2").startswith("filled by rebuild by ann, last step 20")
 
 

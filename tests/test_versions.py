@@ -143,7 +143,7 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
         pieces += 1
 
     assert pieces > 20
-    assert (await read(connection, tables, made.version)).status == "filling"
+    assert (await read(connection, tables, made.version)).status == "backfilling"
     assert (await compared(connection, tables, BASELINE, made.version)).different == 0
     assert (await compared(connection, tables, BASELINE, made.version)).points > 60
     done = await advance(connection, tables, folded_by="test", version=made.version)

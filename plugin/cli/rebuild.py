@@ -51,7 +51,9 @@ def rebuild_command(
         raise click.UsageError("--status only looks, and --abort gives up: leave one of them out")
     chancy, _ = door.load()
     if only_status:
-        unfinished = [one for one in door.run(list_versions(chancy)) if one.status in ("copying", "filling", "ready")]
+        unfinished = [
+            one for one in door.run(list_versions(chancy)) if one.status in ("copying", "backfilling", "ready")
+        ]
         door.answer(unfinished, lambda: _version_lines(unfinished) or ["nothing is being rebuilt"])
         return
     if only_abort:

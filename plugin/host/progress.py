@@ -16,7 +16,7 @@ class LedgerProgress(msgspec.Struct, frozen=True):
     events_per_s: float
 
 
-Phase = Literal["waiting", "copying", "filling", "comparing", "swapping"]
+Phase = Literal["waiting", "copying", "backfilling", "comparing", "swapping"]
 
 
 class RebuildProgress(msgspec.Struct, frozen=True):

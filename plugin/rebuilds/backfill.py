@@ -46,7 +46,7 @@ _One = TypeVar("_One")
 _Other = TypeVar("_Other")
 
 
-class Filling:
+class Backfill:
     """One run: its connection, its place, and what it tells of itself.
 
     Attributes:
@@ -184,7 +184,7 @@ class Filling:
                         f"version {self.version} stops at position {done.position}: {done.reason}; "
                         "`chancy-metrics status` says more"
                     )
-                self.tell("filling", done.position, target)
+                self.tell("backfilling", done.position, target)
                 await self._give_way(done.position, target)
 
     async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
@@ -275,7 +275,7 @@ class Filling:
                 lag = await live_lag(cursor, self.tables)
             if lag.waiting_s <= self._patience_s or lag.silent_s > 2 * self._patience_s:
                 return
-            self.tell("filling", position, target, waits=True)
+            self.tell("backfilling", position, target, waits=True)
             await anyio.sleep(_GIVE_WAY_S)
 
     async def _events_between(self, after: int, until: int) -> int:

@@ -57,7 +57,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     """A version on its way to become the live one; times are UTC.
 
     Attributes:
-        status: "copying" (the baseline), "filling", or "ready" for `chancy-metrics swap`.
+        status: "copying" (the baseline), "backfilling", or "ready" for `chancy-metrics swap`.
         remaining: Batches between it and the live version.
         filled_by: Who fills it, or did last, at *moved_at*.
         is_filled: Whether that one is still at it.

@@ -24,7 +24,7 @@ from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, read
 from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
-from chancy_metrics.plugin.rebuilds.backfill import Filling
+from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_rebuilt
 from chancy_metrics.projections.versions.advance import BUSY
 from chancy_metrics.projections.versions.compare import Comparison, compare
@@ -105,20 +105,20 @@ async def rebuild(
     behind = ""
     async with AsyncExitStack() as stack:
         working, holding, looking = [await stack.enter_async_context(_working(chancy, folded_by)) for _ in range(3)]
-        filling = Filling(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
-        await _check_wins(filling, working)
-        await filling.begin(auto_promote=swap, patience_s=_PATIENCE_S)
-        await filling.fill()
-        live, position, compared = await _compare(filling, working, holding, looking, folded_by)
+        backfill = Backfill(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
+        await _check_wins(backfill, working)
+        await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
+        await backfill.fill()
+        live, position, compared = await _compare(backfill, working, holding, looking, folded_by)
         if swap:
-            filling.tell("swapping", position, position)
-            await filling.take_over(holding, cause="asked", keep_s=keep_s)
+            backfill.tell("swapping", position, position)
+            await backfill.take_over(holding, cause="asked", keep_s=keep_s)
             behind = await _fold_on(chancy, options, folded_by)
         else:
-            await finish_version(working, filling.tables, filling.version, keep_s=keep_s)
-        left_out = await filling.left_out()
+            await finish_version(working, backfill.tables, backfill.version, keep_s=keep_s)
+        left_out = await backfill.left_out()
         return Rebuilt(
-            version=filling.version,
+            version=backfill.version,
             replaced=live,
             swapped=swap,
             position=position,
@@ -127,9 +127,9 @@ async def rebuild(
             differences=[str(one) for one in compared.differences],
             left_out=left_out.batches,
             leaves_out=left_out.sentence,
-            left_out_before=(await filling.left_out(live)).sentence,
-            events=filling.events,
-            seconds=time.monotonic() - filling.started,
+            left_out_before=(await backfill.left_out(live)).sentence,
+            events=backfill.events,
+            seconds=time.monotonic() - backfill.started,
             behind=behind,
         )
 
@@ -183,15 +183,15 @@ async def abort(chancy: Chancy) -> int | None:
     return None
 
 
-async def _check_wins(filling: Filling, connection: AsyncConnection[TupleRow]) -> None:
+async def _check_wins(backfill: Backfill, connection: AsyncConnection[TupleRow]) -> None:
     """Refuse before the work what the swap would refuse after it."""
     async with short_transaction(connection) as cursor:
-        live = await live_version(cursor, filling.tables)
-        head = await read_head(cursor, filling.tables)
-    wanted = live._replace(pair=filling.rules.pair, rule_names=filling.rules.names)
+        live = await live_version(cursor, backfill.tables)
+        head = await read_head(cursor, backfill.tables)
+    wanted = live._replace(pair=backfill.rules.pair, rule_names=backfill.rules.names)
     if reason := obstacle(wanted, live, head, "asked"):
         raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
-    if live.pair == wanted.pair and (reason := live.refuses(filling.rules)):
+    if live.pair == wanted.pair and (reason := live.refuses(backfill.rules)):
         raise VersionRefused(reason)
 
 
@@ -213,30 +213,30 @@ async def _fold_on(chancy: Chancy, options: Options, folded_by: str) -> str:
 
 
 async def _compare(
-    filling: Filling,
+    backfill: Backfill,
     working: AsyncConnection[TupleRow],
     holding: AsyncConnection[TupleRow],
     looking: AsyncConnection[TupleRow],
     folded_by: str,
 ) -> tuple[int, int, Comparison]:
     """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
-    tables = filling.tables
+    tables = backfill.tables
     while True:
         async with AsyncExitStack() as stack:
             async with short_transaction(holding) as cursor:
-                live = await _lock_live(cursor, tables, (await filling.live()).version)
+                live = await _lock_live(cursor, tables, (await backfill.live()).version)
                 if live is None:
                     continue
-                filling.events += await catch_up(
-                    working, tables, filling.version, filling.rules, until=live.position, folded_by=folded_by
+                backfill.events += await catch_up(
+                    working, tables, backfill.version, backfill.rules, until=live.position, folded_by=folded_by
                 )
                 snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
-                filled = await read_version(snapshot, tables, filling.version)  # takes the snapshot while both stand
+                filled = await read_version(snapshot, tables, backfill.version)  # takes the snapshot while both stand
             assert filled is not None
-            await filling.aim(live.position)
-            filling.tell("comparing", live.position, live.position)
+            await backfill.aim(live.position)
+            backfill.tell("comparing", live.position, live.position)
             compared = await compare(snapshot, tables, live, filled)
-        await _keep_comparison(working, tables, filling.version, live, compared)
+        await _keep_comparison(working, tables, backfill.version, live, compared)
         return live.version, live.position, compared
 
 
@@ -271,12 +271,12 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
                 f"version {version} can't become the live one: it is {is_what}; `chancy-metrics versions` lists those "
                 f"that rest or are ready, and `chancy-metrics rebuild` makes one"
             )
-        filling = Filling(chancy, options, working, folded_by)
-        filling.version = version
+        backfill = Backfill(chancy, options, working, folded_by)
+        backfill.version = version
         # Long before the locks, so that under them little is left.
-        until = (await filling.live()).position
-        await catch_up(working, filling.tables, version, options.rules, until=until, folded_by=folded_by)
-        await filling.take_over(holding, cause=cause, keep_s=keep_s)
+        until = (await backfill.live()).position
+        await catch_up(working, backfill.tables, version, options.rules, until=until, folded_by=folded_by)
+        await backfill.take_over(holding, cause=cause, keep_s=keep_s)
     return version
 
 

@@ -129,7 +129,7 @@ async def _withheld(
 ) -> list[str]:
     sentences = []
     for one in versions:
-        if one.status in ("copying", "filling", "ready") and is_above(one.pair, live.pair):
+        if one.status in ("copying", "backfilling", "ready") and is_above(one.pair, live.pair):
             found = await left_out(cursor, tables, one.version)
             if found and (more := found.beyond(await left_out(cursor, tables, live.version))):
                 sentences.append(withheld(more, label(one.pair), live.version))
@@ -167,7 +167,7 @@ class Succession:
         return task
 
     async def _do(self, task: Task) -> None:
-        from chancy_metrics.plugin.rebuilds.backfill import Filling
+        from chancy_metrics.plugin.rebuilds.backfill import Backfill
         from chancy_metrics.projections.versions.create import withhold_version
 
         assert task.cause is not None
@@ -175,16 +175,16 @@ class Succession:
             own_connection(self._chancy, self._folded_by) as working,
             own_connection(self._chancy, self._folded_by) as holding,
         ):
-            filling = Filling(self._chancy, self._options, working, self._folded_by)
+            backfill = Backfill(self._chancy, self._options, working, self._folded_by)
             if task.version is None:
-                await filling.begin(auto_promote=True, again=False)
+                await backfill.begin(auto_promote=True, again=False)
             else:
-                filling.version = task.version
-            await filling.fill()
+                backfill.version = task.version
+            await backfill.fill()
             try:
-                await filling.take_over(holding, cause=task.cause)
+                await backfill.take_over(holding, cause=task.cause)
             except LeavesOutMore as error:
-                await withhold_version(working, filling.tables, filling.version, keep_s=WITHHELD_S)
+                await withhold_version(working, backfill.tables, backfill.version, keep_s=WITHHELD_S)
                 self._log.error("metrics: %s", error)
                 return
-        self._log.info("metrics: version %s with rules %s is live", filling.version, label(self._options.rules.pair))
+        self._log.info("metrics: version %s with rules %s is live", backfill.version, label(self._options.rules.pair))

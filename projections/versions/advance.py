@@ -44,7 +44,7 @@ _BYTES_AN_EVENT = PIECE_BYTES // STEP_EVENTS
 #: Why a step did nothing that another process took at the same time: trying again soon is right.
 BUSY = "somebody else folds"
 #: Versions that take steps; the others have to become one of these first.
-ADVANCING = ("filling", "ready", "live", "standby")
+ADVANCING = ("backfilling", "ready", "live", "standby")
 
 Announce = Callable[[AsyncCursor[TupleRow]], Awaitable[None]]
 

@@ -142,7 +142,7 @@ async def copy_baseline(connection: AsyncConnection[TupleRow], tables: Tables, v
             if await _copy(cursor, tables, mine, resolution) == COPY_ROWS:
                 await _set_progress(cursor, tables, version, "copying")
                 return True
-        await _set_progress(cursor, tables, version, "filling")
+        await _set_progress(cursor, tables, version, "backfilling")
         return False
 
 
@@ -242,7 +242,7 @@ async def finish_version(connection: AsyncConnection[TupleRow], tables: Tables, 
     """Call a filled version ready; it is kept that long for somebody to swap it."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
-        if mine is not None and mine.status == "filling":
+        if mine is not None and mine.status == "backfilling":
             await set_status(cursor, tables, version, "ready", keep_s=keep_s)
 
 
@@ -252,7 +252,7 @@ async def withhold_version(
     """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
-        if mine is not None and mine.status in ("filling", "ready", "standby"):
+        if mine is not None and mine.status in ("backfilling", "ready", "standby"):
             await set_status(cursor, tables, version, "ready", keep_s=keep_s)
             await cursor.execute(
                 sql.SQL("UPDATE {versions} SET auto_promote = false WHERE version = %(version)s").format(

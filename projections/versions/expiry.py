@@ -169,7 +169,7 @@ async def _drop_old(cursor: AsyncCursor[TupleRow], tables: Tables, now_us: int) 
                 WHERE v.version <> (SELECT live FROM {head})
                     AND CASE
                         WHEN v.status IN ('ready', 'standby') THEN v.kept_until < to_timestamp(%(now)s)
-                        WHEN v.status IN ('copying', 'filling') THEN
+                        WHEN v.status IN ('copying', 'backfilling') THEN
                             coalesce(v.folded_at, v.created_at) < to_timestamp(%(now)s - %(progress)s)
                         ELSE false
                     END

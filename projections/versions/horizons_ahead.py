@@ -84,7 +84,7 @@ async def mend(
         versions = [
             version
             for version in await read_versions(cursor, tables)
-            if version.status in ("live", "filling", "ready", "standby") and not version.refuses(rules)
+            if version.status in ("live", "backfilling", "ready", "standby") and not version.refuses(rules)
         ]
     told = []
     for version in versions:

@@ -22,7 +22,7 @@ NO_BASELINE = (
 )
 
 #: Statuses of versions that are on their way to become the live one.
-UNFINISHED = ("copying", "filling", "ready")
+UNFINISHED = ("copying", "backfilling", "ready")
 
 
 class Head(NamedTuple):
@@ -39,7 +39,7 @@ class Version(NamedTuple):
     Attributes:
         pair: Numbers of its rules, those in the code and the user's.
         rule_names: Names of the user's.
-        status: "baseline", "copying" (the baseline), "filling", "ready", "live", "standby" or "dropped".
+        status: "baseline", "copying" (the baseline), "backfilling", "ready", "live", "standby" or "dropped".
         position: Last position of the ledger that is in its rows.
         folds: How many steps it has taken.
         auto_promote: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.

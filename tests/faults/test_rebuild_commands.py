@@ -106,8 +106,8 @@ async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_n
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await make_history(connection, tables, batches=10)
-    with rebuilding(dsn, freezes_at="filling") as first:
-        assert await first.reach("filling")
+    with rebuilding(dsn, freezes_at="backfilling") as first:
+        assert await first.reach("backfilling")
         before = await versions_of(connection, tables)
 
         second = await command(dsn, "rebuild")
@@ -129,7 +129,7 @@ async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_n
 async def test_a_killed_rebuild_is_shown_and_can_be_given_up(dsn: str, connection: Connection, tables: Tables) -> None:
     await make_history(connection, tables, batches=10)
     with rebuilding(dsn) as process:
-        assert await process.reach("filling")
+        assert await process.reach("backfilling")
         await process.kill()
 
     status = json.loads((await lines(dsn, "rebuild", "--status", "--json"))[0])
@@ -137,7 +137,7 @@ async def test_a_killed_rebuild_is_shown_and_can_be_given_up(dsn: str, connectio
     again = await lines(dsn, "rebuild", "--abort")
     done = await lines(dsn, "rebuild")
 
-    assert [(one["version"], one["status"]) for one in status] == [(2, "filling")]
+    assert [(one["version"], one["status"]) for one in status] == [(2, "backfilling")]
     assert 0 < status[0]["position"] < status[0]["ordered_position"]
     assert gave_up == ["gave up version 2"]
     assert again == ["nothing is being rebuilt"]
@@ -150,7 +150,7 @@ async def test_a_running_rebuild_ends_soon_after_it_is_given_up(
 ) -> None:
     await make_history(connection, tables, batches=10)
     with rebuilding(dsn, step_events=100) as process:
-        assert await process.reach("filling")
+        assert await process.reach("backfilling")
         process.send(signal.SIGSTOP)
         assert await lines(dsn, "rebuild", "--abort") == ["gave up version 2"]
         process.send(signal.SIGCONT)

@@ -38,7 +38,7 @@ async def test_a_crash_during_a_rebuild_leaves_old_or_new_and_the_same_command_g
         async with connections(dsn, 1) as (connection,):
             await make_history(connection, tables)
         async with live_load(dsn, tables) as load:
-            for phase, lasts_s in (("copying", 0.01), ("filling", 0.2), ("comparing", 0.05), ("swapping", 0.01)):
+            for phase, lasts_s in (("copying", 0.01), ("backfilling", 0.2), ("comparing", 0.05), ("swapping", 0.01)):
                 with rebuilding(dsn) as process:
                     assert await process.reach(phase)
                     await anyio.sleep(chance.random() * lasts_s)  # the crash is to come at any point

@@ -19,8 +19,8 @@ from tests.faults.rebuilding import rebuilding
 
 Connection = AsyncConnection[TupleRow]
 #: Phases to be killed in, in an order in which each can still be reached, and for how long at the most each lasts.
-KILLS = [*["copying"] * 5, *["filling"] * 8, *["comparing"] * 3, *["swapping"] * 4]
-LASTS_S = {"copying": 0.01, "filling": 0.1, "comparing": 0.1, "swapping": 0.02}
+KILLS = [*["copying"] * 5, *["backfilling"] * 8, *["comparing"] * 3, *["swapping"] * 4]
+LASTS_S = {"copying": 0.01, "backfilling": 0.1, "comparing": 0.1, "swapping": 0.02}
 
 
 async def live_version_of(connection: Connection, tables: Tables) -> tuple[int, int | None]:

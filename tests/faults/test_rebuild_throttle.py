@@ -114,7 +114,7 @@ async def test_no_step_is_taken_while_the_live_version_is_behind_and_all_are_whe
         await order_and_fold(connection, tables)
 
     assert before == after == (1, 1)
-    assert {(one.phase, one.position, one.events, one.waits) for one in meanwhile} == {("filling", 1, 30, True)}
+    assert {(one.phase, one.position, one.events, one.waits) for one in meanwhile} == {("backfilling", 1, 30, True)}
     assert running.done is not None
     assert (running.done.differences, running.done.position) == ([], BATCHES + 1)
     await assert_equals_replay(connection, tables)
