@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chancy_metrics.projections.versions.promote import Cause, obstacle
+from chancy_metrics.projections.versions.promote import Cause, promotion_blocker
 from chancy_metrics.projections.versions.version import Head, Version
 
 LIVE = (2, 3)
@@ -18,7 +18,9 @@ def version(number: int, pair: tuple[int, int], status: str) -> Version:
 
 def said(pair: tuple[int, int], cause: Cause, *, blocked_rules: tuple[str, ...] = ()) -> str:
     """What keeps a version with the rules *pair* from taking the place of one with those of LIVE."""
-    return obstacle(version(8, pair, "ready"), version(7, LIVE, "live"), Head(10, 7, list(blocked_rules)), cause)
+    return promotion_blocker(
+        version(8, pair, "ready"), version(7, LIVE, "live"), Head(10, 7, list(blocked_rules)), cause
+    )
 
 
 @pytest.mark.parametrize("cause", ["asked", "newer"])

@@ -18,7 +18,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.main import status_lines
 from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Succession, standstill_after_s
+from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, standstill_after_s
 from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.create import make_version
@@ -176,7 +176,7 @@ async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_fold
     await let_wait(connection, tables, 3_700)
 
     async with an_app(dsn, Metrics(sync_interval=1_800)) as (chancy, metrics):
-        seldom = await Succession(chancy, "w", metrics.options, chancy.log).look()
+        seldom = await Rollout(chancy, "w", metrics.options, chancy.log).look()
         found = await read_status(chancy, metrics.options)
 
     assert (standstill_after_s(1), standstill_after_s(1_800)) == (STANDSTILL_S, 5_400)

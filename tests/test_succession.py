@@ -17,7 +17,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.rebuilds.rollout import Succession, Task
+from chancy_metrics.plugin.rebuilds.rollout import Rollout, Task
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -35,7 +35,7 @@ class Code:
         self.metrics = metrics
 
     async def look(self, *, standstill_s: float = 600) -> Task:
-        found = Succession(self.chancy, "worker", self.metrics.options, self.chancy.log, standstill_s=standstill_s)
+        found = Rollout(self.chancy, "worker", self.metrics.options, self.chancy.log, standstill_s=standstill_s)
         return await found.look()
 
     async def fold(self) -> str:

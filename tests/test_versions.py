@@ -26,7 +26,7 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.compare import Comparison, compare
 from chancy_metrics.projections.versions.create import copy_baseline, drop_version, finish_version, make_version
 from chancy_metrics.projections.versions.expiry import expire
-from chancy_metrics.projections.versions.promote import turn
+from chancy_metrics.projections.versions.promote import promote
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
 from tests import rules
 from tests.factories import (
@@ -262,7 +262,7 @@ async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
     version = await filled(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
+        old = await promote(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert old.version == 1
     [(fold, of, token)] = await fetch(connection, "SELECT fold, version, token FROM {cache}", tables)
@@ -280,7 +280,7 @@ async def test_a_turn_brings_the_new_version_as_far_as_the_old_one(
     await order(connection, tables)
 
     async with connections(dsn, 1) as (other,):
-        old = await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
+        old = await promote(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert (await read(connection, tables)).position == old.position == 1
 
@@ -294,7 +294,7 @@ async def test_a_version_that_is_not_filled_does_not_become_live(
 
     async with connections(dsn, 1) as (other,):
         with pytest.raises(VersionRefused, match=f"version 2 can't become the live one: it is {status}"):
-            await turn(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
+            await promote(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
 
     assert (await read(connection, tables)).version == 1
 
@@ -336,7 +336,7 @@ async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_vers
     newer = RuleSet(user=1, rules=(rules.first,))
     version = await filled(connection, tables, newer)
     async with connections(dsn, 1) as (other,):
-        await turn(other, connection, tables, version, newer, cause="newer", folded_by="test", keep_s=60)
+        await promote(other, connection, tables, version, newer, cause="newer", folded_by="test", keep_s=60)
 
     with pytest.raises(AlreadyRunning, match=r"version 2 has rules 2\.1 and is live already"):
         await make_version(connection, tables, newer, EVERYTHING, by="slower", again=False)

@@ -36,7 +36,7 @@ from chancy_metrics.projections.versions.advance import (
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
-from chancy_metrics.projections.versions.promote import Cause, turn
+from chancy_metrics.projections.versions.promote import Cause, promote
 from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
@@ -189,7 +189,7 @@ class Backfill:
 
     async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
         """Let readers see the version from here on; return the one they saw. What is left out for it is logged."""
-        before = await turn(
+        before = await promote(
             holding,
             self._connection,
             self.tables,

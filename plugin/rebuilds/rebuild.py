@@ -29,7 +29,7 @@ from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_reb
 from chancy_metrics.projections.versions.advance import BUSY
 from chancy_metrics.projections.versions.compare import Comparison, compare
 from chancy_metrics.projections.versions.create import drop_version, finish_version
-from chancy_metrics.projections.versions.promote import Cause, catch_up, obstacle
+from chancy_metrics.projections.versions.promote import Cause, catch_up, promotion_blocker
 from chancy_metrics.projections.versions.version import (
     UNFINISHED,
     Version,
@@ -189,7 +189,7 @@ async def _check_wins(backfill: Backfill, connection: AsyncConnection[TupleRow])
         live = await live_version(cursor, backfill.tables)
         head = await read_head(cursor, backfill.tables)
     wanted = live._replace(pair=backfill.rules.pair, rule_names=backfill.rules.names)
-    if reason := obstacle(wanted, live, head, "asked"):
+    if reason := promotion_blocker(wanted, live, head, "asked"):
         raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
     if live.pair == wanted.pair and (reason := live.refuses(backfill.rules)):
         raise VersionRefused(reason)

@@ -136,7 +136,7 @@ async def _withheld(
     return sentences
 
 
-class Succession:
+class Rollout:
     """Looks, for one worker, whether a version of its rules is to become the live one, and makes it so."""
 
     def __init__(

@@ -31,7 +31,7 @@ from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 
 if TYPE_CHECKING:
     from chancy_metrics.plugin.folding.projector import Projector
-    from chancy_metrics.plugin.rebuilds.rollout import Succession
+    from chancy_metrics.plugin.rebuilds.rollout import Rollout
     from chancy_metrics.plugin.worker.maintenance import Maintenance
 
 #: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
@@ -70,7 +70,7 @@ class Session:
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
         self._projector: Projector | None = None
-        self._succession: Succession | None = None
+        self._succession: Rollout | None = None
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
@@ -185,9 +185,9 @@ class Session:
 
     async def _look_at_rules(self) -> None:
         if self._succession is None:
-            from chancy_metrics.plugin.rebuilds.rollout import Succession
+            from chancy_metrics.plugin.rebuilds.rollout import Rollout
 
-            self._succession = Succession(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
+            self._succession = Rollout(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
         await self._succession.look()
 
     async def _maintain(self) -> None:

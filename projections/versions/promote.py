@@ -71,7 +71,7 @@ async def catch_up(
     )
 
 
-async def turn(
+async def promote(
     holding: AsyncConnection[TupleRow],
     working: AsyncConnection[TupleRow],
     tables: Tables,
@@ -104,7 +104,7 @@ async def turn(
             raise VersionRefused(
                 f"version {version} can't become the live one: it is {coming.status if coming else 'not there'}"
             )
-        if reason := coming.refuses(rules) or obstacle(coming, live, head, cause):
+        if reason := coming.refuses(rules) or promotion_blocker(coming, live, head, cause):
             raise VersionRefused(reason)
         await catch_up(working, tables, version, rules, until=live.position, folded_by=folded_by)
         if cause == "newer" and (more := await _more(cursor, tables, version, live)):
@@ -122,7 +122,7 @@ async def _more(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, liv
     return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
 
 
-def obstacle(coming: Version, live: Version, head: Head, cause: Cause) -> str:
+def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) -> str:
     """What keeps *coming* from taking the place of *live*, in words; "" if nothing does."""
     if cause in ("undo", "standstill"):
         return ""

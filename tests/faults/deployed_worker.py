@@ -17,7 +17,7 @@ RULES = {1: rules.first, 2: rules.second}
 
 async def work(dsn: str, rules_version: int, standstill_s: float = rollout.STANDSTILL_S) -> None:
     """Work until a signal comes."""
-    rollout.Succession.__init__.__kwdefaults__["standstill_s"] = standstill_s
+    rollout.Rollout.__init__.__kwdefaults__["standstill_s"] = standstill_s
     metrics = Metrics(sync_interval=1, rules=[RULES[rules_version]], rules_version=rules_version)
     leadership = Leadership(poll_interval=1, timeout=4)
     async with Chancy(dsn, plugins=[metrics, leadership]) as chancy:
