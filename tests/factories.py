@@ -133,9 +133,9 @@ async def connections(dsn: str, how_many: int) -> AsyncIterator[list[AsyncConnec
 
 async def fetch(connection: AsyncConnection[TupleRow], query: str, tables: Tables, **values: Any) -> list[TupleRow]:
     """Run *query*, whose {names} are those of our tables; return its rows, [] where it has none."""
-    tables = {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}
-    tables |= {f"r{resolution}": tables.rollup(resolution) for resolution in RESOLUTIONS}
-    cursor = await connection.execute(sql.SQL(query).format(**tables), values or None)
+    named = {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}
+    named |= {f"r{resolution}": tables.rollup(resolution) for resolution in RESOLUTIONS}
+    cursor = await connection.execute(sql.SQL(query).format(**named), values or None)
     return await cursor.fetchall() if cursor.description else []
 
 
