@@ -199,7 +199,7 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
 
     assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "backfilling", "2.4", 1, 2)
     assert (one.filled_by, one.is_filled) == ("rebuild by ann", True)
-    assert line(found, "version 2") == "backfill, rules 2.4, position 1, 2 batches to go"
+    assert line(found, "version 2") == "backfilling, rules 2.4, position 1, 2 batches to go"
     assert line(found, "  of 2").startswith("filled by rebuild by ann, last step 20")
 
 

@@ -161,7 +161,7 @@ class Backfill:
                         raise
                     if self._steps.shrink(error):
                         self._chancy.log.warning(
-                            f"filling version {self.version} took too much for one step, goes on with "
+                            f"the backfill of version {self.version} took too much for one step, goes on with "
                             f"{self._steps.events:,} events at a time: {in_words(error)}"
                         )
                         continue

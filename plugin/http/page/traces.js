@@ -33,7 +33,7 @@ export function lines(points, choice) {
   ];
 }
 
-/** Values per second; of the bucket that is still backfill, per second of it that has passed. */
+/** Values per second; of the bucket that is still filling, per second of it that has passed. */
 function rates(points, field) {
   const now = Date.parse(points.generated_at);
   return points.buckets.map((bucket) => {
