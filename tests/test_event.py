@@ -10,7 +10,7 @@ import msgspec
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import LogBatch
-from chancy_metrics.projections.search.event import Event, spell_out
+from chancy_metrics.projections.search.event import Event, to_events
 from tests.factories import a_row, a_run
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -21,7 +21,7 @@ PRODUCER = UUID(int=7)
 def events_of(*, jobs: list = (), runs: list = (), indexes: list[int], appended_us: int = NOON_US) -> list[Event]:  # type: ignore[assignment,type-arg]
     made = encode(jobs, runs)
     batch = LogBatch(3, PRODUCER, 1, "w1", appended_us, made.events, made.codec, made.payload, made.sha256)
-    return spell_out(batch, decode(made.codec, made.payload, made.sha256, made.events), indexes)
+    return to_events(batch, decode(made.codec, made.payload, made.sha256, made.events), indexes)
 
 
 def test_a_job_update_tells_its_times_and_never_more_than_was_recorded() -> None:

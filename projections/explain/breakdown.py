@@ -17,7 +17,7 @@ from chancy_metrics.projections.fold.cells import Floats, Ints
 from chancy_metrics.projections.rules.contributions import fed
 from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.search.event import Event, spell_out
+from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.span import Span
 
 #: States of updates that went wrong.
@@ -69,7 +69,7 @@ class Crowd:
     def _add(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
         self.events += len(index)
         self.by["worker"][batch.worker] += len(index)
-        self.first += spell_out(batch, decoded, index[: self._most - len(self.first)].tolist())
+        self.first += to_events(batch, decoded, index[: self._most - len(self.first)].tolist())
         if decoded.jobs is not None:
             rows = index[index < len(decoded.jobs.at_us)]
             combos = decoded.jobs.combos
@@ -81,7 +81,7 @@ class Crowd:
                             self.by[name][text] += many
             went_wrong = np.array([combo.state in _WRONG for combo in combos])[decoded.jobs.combo[rows]]
             last = rows[went_wrong][-self._most :].tolist()
-            self.failed = (self.failed + spell_out(batch, decoded, last))[-self._most :]
+            self.failed = (self.failed + to_events(batch, decoded, last))[-self._most :]
             if self._series.kind == "counter":
                 values = values.copy()
                 ran_us = times_of(decoded.jobs, batch.appended_us).took_us[0][rows]
@@ -95,7 +95,7 @@ class Crowd:
         if len(self._largest) >= self._most:
             above = values > self._largest[0][0]
             index, values = index[above], values[above]
-        for value, event in zip(values.tolist(), spell_out(batch, decoded, index.tolist()), strict=True):
+        for value, event in zip(values.tolist(), to_events(batch, decoded, index.tolist()), strict=True):
             heapq.heappush(self._largest, (value, -event.position, -event.index, event))
         while len(self._largest) > self._most:
             heapq.heappop(self._largest)

@@ -15,7 +15,7 @@ from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
 from chancy_metrics.projections.fold.exact_sum import EXACT
 from chancy_metrics.projections.fold.fold import Fold
-from chancy_metrics.projections.fold.points import Difference, diff, spell_out
+from chancy_metrics.projections.fold.points import Difference, diff, to_points
 from chancy_metrics.projections.fold.sketch import starts_of
 
 #: Columns without NaN.
@@ -73,7 +73,7 @@ def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
             chosen[order[starts[shown]]] = True
             chosen[order[starts[shown[paired[shown]]] + 1]] = True
             mine, others = (
-                spell_out(resolution, select(both, chosen & (side_of == side)), [None, *workers], series)
+                to_points(resolution, select(both, chosen & (side_of == side)), [None, *workers], series)
                 for side in (0, 1)
             )
             differences += diff(mine, others)

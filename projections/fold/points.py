@@ -83,11 +83,11 @@ def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
     return [
         point
         for resolution, cells in kept_of(folded.levels, horizons).items()
-        for point in spell_out(resolution, cells, [None, *folded.workers], folded.series)
+        for point in to_points(resolution, cells, [None, *folded.workers], folded.series)
     ]
 
 
-def spell_out(resolution: str, cells: Cells, workers: Sequence[str | None], series: Sequence[Series]) -> list[Point]:
+def to_points(resolution: str, cells: Cells, workers: Sequence[str | None], series: Sequence[Series]) -> list[Point]:
     """Return each row of cells as a point."""
     starts = starts_of(cells.sketches.owner, cells.rows)
     sketches = encode_many(starts, cells.sketches.codes, cells.sketches.counts)

@@ -63,7 +63,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     damage: str = ""
 
 
-def spell_out(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
+def to_events(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
     """Return the events at *indexes* of a batch, in that order: job updates below, observations above.
 
     Args:

@@ -18,7 +18,7 @@ from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Stretch, read_stretches
-from chancy_metrics.projections.search.event import Event, spell_out
+from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.search.gaps import (
     DamagedSummary,
     Gap,
@@ -367,4 +367,4 @@ def _first(decoded: DecodedBatch, indexes: list[int], room_bytes: int) -> tuple[
 
 
 def _spell_out(part: Sequence[_Found]) -> list[Event]:
-    return [event for found in part for event in spell_out(*found)]
+    return [event for found in part for event in to_events(*found)]

@@ -33,7 +33,7 @@ from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.search.event import spell_out
+from chancy_metrics.projections.search.event import to_events
 from chancy_metrics.projections.search.query import Selection
 from chancy_metrics.projections.verify.coverage import Fault, Seen
 from chancy_metrics.projections.verify.outcomes import Stored, decode_record
@@ -138,7 +138,7 @@ def read_batch(data: bytes) -> None:
         events = int(found)
     decoded = decode(CODEC, data, digest, events)
     batch = LogBatch(1, UUID(int=1), 1, "worker", NOON_US, events, CODEC, data, digest)
-    listed = spell_out(batch, decoded, range(min(events, 2_000)))
+    listed = to_events(batch, decoded, range(min(events, 2_000)))
     for event in listed:
         json.loads(json_line(event))
         json.loads(msgspec.json.encode(event))
