@@ -74,7 +74,7 @@ def _folded(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
                 # Each job update and each observation is in one of these series, once.
                 once = [s.key.startswith(("global:status:", "bench:")) for s in one.series]
                 cells = one.levels[resolution]
-                counted += int(cells.tally[(cells.worker == ALL_WORKERS) & np.array(once)[cells.series]].sum())
+                counted += int(cells.observations[(cells.worker == ALL_WORKERS) & np.array(once)[cells.series]].sum())
             check(f"events in {resolution}", counted, events)
         return took
 

@@ -105,7 +105,7 @@ async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
         [(*places[batch_id.producer, batch_id.sequence], worker, made) for batch_id, worker, made in batches]
     )
     found = {
-        point[:4]: (point.tally, Fraction(point.sum), point.minimum, point.maximum, point.last_us, point.last)
+        point[:4]: (point.observations, Fraction(point.sum), point.minimum, point.maximum, point.last_us, point.last)
         for point in live
         if point.series.key.startswith(f"{mine}:")
     }

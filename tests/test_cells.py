@@ -32,7 +32,7 @@ class Row(NamedTuple):
     """A row of cells in plain Python; *last* is (time, position, index, value) of a gauge."""
 
     key: Key
-    tally: int = 1
+    observations: int = 1
     micro: int = 0
     rest: Decimal = Decimal(0)
     minimum: float = 0.0
@@ -48,7 +48,7 @@ ROWS = st.lists(
     st.builds(
         Row,
         key=KEYS,
-        tally=st.integers(1, 2**40),
+        observations=st.integers(1, 2**40),
         micro=st.integers(-(2**63) + 1, 2**63 - 1) | st.integers(0, 10**9) | st.sampled_from([2**62, 2**63 - 1]),
         rest=st.sampled_from([Decimal(0), Decimal("0.1"), Decimal("-1e-300"), Decimal("1e300")]),
         minimum=FINITE,
@@ -70,7 +70,7 @@ def cells_of(rows: list[Row]) -> Cells:
         worker=ints([row.key[0] for row in rows]),
         series=ints([row.key[1] for row in rows]),
         bucket=ints([row.key[2] for row in rows]),
-        tally=ints([row.tally for row in rows]),
+        observations=ints([row.observations for row in rows]),
         last_us=ints([row.last_us for row in rows]),
         micro=ints([row.micro for row in rows]),
         rest={number: row.rest for number, row in enumerate(rows) if row.rest},
@@ -100,7 +100,7 @@ def rows_of(cells: Cells) -> dict[Key, tuple[Any, ...]]:
         assert key not in found
         last = (int(cells.last_position[row]), int(cells.last_index[row]), float(cells.last[row]))
         found[key] = (
-            int(cells.tally[row]),
+            int(cells.observations[row]),
             Fraction(cells.sum_of(row)),
             float(cells.minimum[row]),
             float(cells.maximum[row]),
@@ -122,7 +122,7 @@ def expected(rows: list[Row]) -> dict[Key, tuple[Any, ...]]:
             for code, count in row.sketch.items():
                 sketch[code] = sketch.get(code, 0) + count
         result[key] = (
-            sum(row.tally for row in mine),
+            sum(row.observations for row in mine),
             sum((Fraction(row.micro, 10**6) + Fraction(row.rest) for row in mine), Fraction(0)),
             min(row.minimum for row in mine),
             max(row.maximum for row in mine),

@@ -105,8 +105,8 @@ async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
         found = await explain(chancy, "app:n", moment(at_us), resolution="1day")
         fine = await explain(chancy, "app:n", moment(at_us), resolution="1hour")
 
-    assert (found.equal, found.difference) == (False, "tally 7 -> 2")
-    assert "DIFFERENT: tally 7 -> 2" in found.sentence
+    assert (found.equal, found.difference) == (False, "observations 7 -> 2")
+    assert "DIFFERENT: observations 7 -> 2" in found.sentence
     assert fine.equal
 
 
@@ -335,7 +335,7 @@ async def explain_stored(connection: Connection, tables: Tables) -> None:
         made = await remake(connection, tables, BUILT_IN, place, most=3)
         assert made.difference == "", place
         assert made.stored == point
-        assert made.crowd.events + (made.baseline.tally if made.baseline else 0) == point.tally
+        assert made.crowd.events + (made.baseline.observations if made.baseline else 0) == point.observations
         assert sum(made.crowd.by["worker"].values()) == made.crowd.events
 
 

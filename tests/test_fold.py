@@ -218,7 +218,7 @@ def level(resolution: str, cells: Cells, folded: Fold) -> Points:
         cell = (resolution, names[cells.worker[row]], folded.series[cells.series[row]], int(cells.bucket[row]))
         assert cell not in points
         points[cell] = Point(
-            count=int(cells.tally[row]),
+            count=int(cells.observations[row]),
             sum=Fraction(cells.sum_of(row)),
             minimum=float(cells.minimum[row]),
             maximum=float(cells.maximum[row]),

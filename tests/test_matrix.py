@@ -104,7 +104,12 @@ async def what_waits(connection: Connection, tables: Tables) -> None:
 
 
 CASES = [
-    Case("a rollup row changed", by(f"UPDATE {{r1min}} SET count = count + 1 WHERE {POINT}"), "tally 3 -> 2", DIFFERS),
+    Case(
+        "a rollup row changed",
+        by(f"UPDATE {{r1min}} SET count = count + 1 WHERE {POINT}"),
+        "observations 3 -> 2",
+        DIFFERS,
+    ),
     Case("a rollup row removed", by(f"DELETE FROM {{r1min}} WHERE {POINT}"), "only in the new", DIFFERS),
     Case(
         "a rollup row added",

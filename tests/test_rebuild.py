@@ -83,7 +83,7 @@ async def test_a_rebuild_repairs_what_was_changed_by_hand_and_names_it(
         done = await rebuild(chancy)
 
     assert done.different == len(done.differences) > 8
-    assert any("app:n 1day" in one and "tally" in one for one in done.differences), done.differences
+    assert any("app:n 1day" in one and "observations" in one for one in done.differences), done.differences
     assert any("only in the new" in one for one in done.differences)
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 

@@ -217,7 +217,9 @@ async def test_a_difference_says_where_and_what(dsn: str, connection: Connection
 
     found = await verified(dsn)
 
-    assert [str(one) for one in found.differences] == [f"app:n 1min {NOON_US // 10**6} worker all: tally 17 -> 2"]
+    assert [str(one) for one in found.differences] == [
+        f"app:n 1min {NOON_US // 10**6} worker all: observations 17 -> 2"
+    ]
     assert (found.different, found.found) == (1, len(found.findings))
 
 
@@ -694,7 +696,7 @@ async def test_the_command_ends_with_0_or_3_and_says_what_it_found(
     assert said["different"] == len(said["differences"]) > 0
     difference = said["differences"][0]
     assert (difference["resolution"], difference["worker"]) == ("1min", None)
-    assert difference["old"]["tally"] == difference["new"]["tally"] + 1
+    assert difference["old"]["observations"] == difference["new"]["observations"] + 1
     assert {finding["check"] for finding in said["findings"]} == {"workers", "resolutions", "cache"}
     assert window.returncode == 3, window.stderr  # the cache is looked at whatever the window
     assert "0 differences" in window.stdout

@@ -201,7 +201,7 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
         left_out=made.left_out,
         sentence=_sentence(place, made),
         events=crowd.events,
-        pruned=made.baseline.tally if made.baseline else 0,
+        pruned=made.baseline.observations if made.baseline else 0,
         **{f"by_{name}": _shares(counts) for name, counts in crowd.by.items()},
         largest=crowd.largest,
         failed=crowd.failed[::-1],
@@ -216,7 +216,7 @@ def _sentence(place: Place, made: Remade) -> str:
     if made.crowd.events or made.baseline is None:
         parts.append(f"{counted(made.crowd.events, 'event')} in the log")
     if made.baseline is not None:
-        pruned = counted(made.baseline.tally, "observation")
+        pruned = counted(made.baseline.observations, "observation")
         parts.append(f"{pruned} of days that have left it, which the baseline vouches for")
     behind = " and ".join(parts)
     if not made.is_kept:
@@ -248,14 +248,14 @@ def _value(point: Point | None, again: Point | None) -> Value | None:
     """Spell out a point; what the rollups don't keep of it is taken from the events, if they are all there."""
     if point is None:
         return None
-    sketch = point.sketch or (again.sketch if again is not None and again.tally == point.tally else b"")
+    sketch = point.sketch or (again.sketch if again is not None and again.observations == point.observations else b"")
     p50, p95, p99 = (_quantile(point, sketch, percent) for percent in (50, 95, 99))
     return Value(
-        count=point.tally,
+        count=point.observations,
         sum=to_float(point.sum),
         minimum=point.minimum,
         maximum=point.maximum,
-        average=to_float(point.sum / point.tally),  # of the exact sum, which may lie past the largest float64
+        average=to_float(point.sum / point.observations),  # of the exact sum, which may lie past the largest float64
         last=point.last,
         last_at=_moment(point.last_us / 1e6),
         p50=p50,
@@ -268,7 +268,7 @@ def _quantile(point: Point, sketch: bytes, percent: int) -> float | None:
     if not sketch:
         return None
     codes, counts = (np.array(column, np.int64) for column in decode(sketch))
-    if int(counts.sum()) != point.tally:
+    if int(counts.sum()) != point.observations:
         return None  # a part of it came from the baseline, which keeps no sketch of a single worker
     limits = np.array([point.minimum]), np.array([point.maximum])
     return float(quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits)[0])

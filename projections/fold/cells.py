@@ -35,7 +35,7 @@ class Cells(NamedTuple):
         worker: Number of the worker, `ALL_WORKERS` for the rows that hold all of them.
         series: Number of the series.
         bucket: Start of the bucket, seconds since 1970.
-        tally: How many observations.
+        observations: How many observations.
         last_us: Time of the latest event, microseconds since 1970.
         micro: Sum in millionths, as far as `rest` does not hold it.
         rest: Row -> what the sum has beside `micro`, exact.
@@ -46,7 +46,7 @@ class Cells(NamedTuple):
     worker: Ints
     series: Ints
     bucket: Ints
-    tally: Ints
+    observations: Ints
     last_us: Ints
     micro: Ints
     rest: dict[int, Decimal]
@@ -190,7 +190,7 @@ def _reduce(cells: Cells, order: Ints | slice, starts: Ints) -> Cells:
         worker=cells.worker[order][starts],
         series=cells.series[order][starts],
         bucket=cells.bucket[order][starts],
-        tally=np.add.reduceat(cells.tally[order], starts),
+        observations=np.add.reduceat(cells.observations[order], starts),
         last_us=np.maximum.reduceat(cells.last_us[order], starts),
         micro=micro,
         rest=rest,

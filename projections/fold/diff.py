@@ -19,7 +19,7 @@ from chancy_metrics.projections.fold.points import Difference, diff, to_points
 from chancy_metrics.projections.fold.sketch import starts_of
 
 #: Columns without NaN.
-_PLAIN = ("tally", "last_us", "minimum", "maximum", "last_position", "last_index")
+_PLAIN = ("observations", "last_us", "minimum", "maximum", "last_position", "last_index")
 
 _T = TypeVar("_T", bound=Hashable)
 

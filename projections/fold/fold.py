@@ -185,15 +185,15 @@ def _job_cells(
     minute = at_us // _MINUTE_US
     order, starts = group_rows(worker, kind, minute)
     heads, size = order[starts], len(starts)
-    tally, at_us = sizes_of(starts, len(order)), at_us[order]
+    observations, at_us = sizes_of(starts, len(order)), at_us[order]
     last_us = np.maximum.reduceat(at_us, starts)
     # The two times of each update, one below the other, without those it does not have.
     places = np.flatnonzero(known.take(order, axis=1))
     micro = shown_us(took_us.take(order, axis=1).ravel()[places])
-    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(tally, 2))[places]
+    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(observations, 2))[places]
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)
-    timed_tally = sizes_of(starts, len(places))
+    timed_observations = sizes_of(starts, len(places))
 
     def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
         return np.concatenate((counted, counted, of_times))
@@ -206,12 +206,12 @@ def _job_cells(
         worker=worker[head],
         series=fed[kind[head], measure],
         bucket=minute[head] * 60,
-        tally=below(tally, timed_tally),
+        observations=below(observations, timed_observations),
         last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[places], starts)),
-        sums=(below(tally * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
+        sums=(below(observations * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
         minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
         maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
-        seen=np.repeat(np.arange(2 * size, len(head)), timed_tally),
+        seen=np.repeat(np.arange(2 * size, len(head)), timed_observations),
         values=micro / _ONE_US,
     )
 
@@ -241,7 +241,7 @@ def _observation_cells(
         worker=worker[heads],
         series=number[heads][:, None],
         bucket=minute[heads] * 60,
-        tally=sizes_of(starts, len(order)),
+        observations=sizes_of(starts, len(order)),
         last_us=np.maximum.reduceat(at_us, starts),
         sums=(np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
         minimum=np.minimum.reduceat(values, starts),
@@ -275,7 +275,7 @@ def _cells(
     worker: Ints,
     series: Ints,
     bucket: Ints,
-    tally: Ints,
+    observations: Ints,
     last_us: Ints,
     sums: tuple[Ints, dict[int, Decimal]],
     minimum: Floats,
@@ -295,7 +295,7 @@ def _cells(
         worker=np.repeat(worker, width),
         series=series.ravel(),
         bucket=np.repeat(bucket, width),
-        tally=np.repeat(tally, width),
+        observations=np.repeat(observations, width),
         last_us=np.repeat(last_us, width),
         micro=np.repeat(micro, width),
         rest={row * width + copy: total for row, total in rest.items() for copy in range(width)},

@@ -17,7 +17,7 @@ class Point(NamedTuple):
 
     Attributes:
         worker: Worker id; None in the points that hold all workers.
-        tally: How many observations.
+        observations: How many observations.
         bucket: Start of the bucket, seconds since 1970.
         last: Latest value of a gauge, else None.
         sketch: Encoded quantile sketch of a merged histogram, else b"".
@@ -28,7 +28,7 @@ class Point(NamedTuple):
     worker: str | None
     series: Series
     bucket: int
-    tally: int
+    observations: int
     sum: Decimal
     minimum: float
     maximum: float
@@ -112,7 +112,7 @@ def to_points(resolution: str, cells: Cells, workers: Sequence[str | None], seri
                 cells.worker.tolist(),
                 cells.series.tolist(),
                 cells.bucket.tolist(),
-                cells.tally.tolist(),
+                cells.observations.tolist(),
                 cells.minimum.tolist(),
                 cells.maximum.tolist(),
                 cells.last_us.tolist(),

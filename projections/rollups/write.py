@@ -236,7 +236,7 @@ def _parameters(version: int, cells: Cells) -> dict[str, Any]:
         "worker": integers(cells.worker),
         "series": integers(cells.series),
         "bucket": bigints(cells.bucket),
-        "count": bigints(cells.tally),
+        "count": bigints(cells.observations),
         "last_us": bigints(cells.last_us),
         "micro": bigints(cells.micro),
         "rest": f"{{{','.join(rest)}}}",

@@ -93,7 +93,7 @@ async def test_without_swap_a_difference_is_printed_and_exits_with_3(
     swapped = await command(dsn, "rebuild", "--json")
 
     assert (found.returncode, again.returncode, swapped.returncode) == (3, 3, 0)
-    assert "1day" in found.stdout.splitlines()[0] and "tally" in found.stdout.splitlines()[0]
+    assert "1day" in found.stdout.splitlines()[0] and "observations" in found.stdout.splitlines()[0]
     differs = json.loads(again.stdout)
     assert differs["swapped"] is False and differs["version"] == 2
     assert differs["different"] == len(differs["differences"]) > 0
