@@ -28,7 +28,7 @@ _Hashes = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFF_FFFF)
 
 
-class Place(NamedTuple):
+class BitPosition(NamedTuple):
     """One of a token's places: bit *bit*, from the lowest, of byte *stride* modulo the filter's length."""
 
     stride: int
@@ -51,10 +51,10 @@ def make_filter(tokens: Iterable[bytes]) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def places_of(one: bytes) -> list[Place]:
+def places_of(one: bytes) -> list[BitPosition]:
     """Return where the bits of a token lie, in a filter of any length."""
     first, step = (int(part[0]) for part in _split(_hash(one)))
-    return [Place(*divmod(first + number * step, 8)) for number in range(PLACES)]
+    return [BitPosition(*divmod(first + number * step, 8)) for number in range(PLACES)]
 
 
 def may_hold(bits: bytes, one: bytes) -> bool:

@@ -34,7 +34,7 @@ from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.indexing import summarise
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -288,7 +288,7 @@ async def test_a_batch_that_can_not_be_read_is_said_and_the_others_are_shown(
     gaps: list[Gap] = []
 
     async with an_app(dsn) as (chancy, _):
-        found = [event async for event in events(chancy, Selection(key="app:n"), on_gap=gaps.append)]
+        found = [event async for event in events(chancy, EventQuery(key="app:n"), on_gap=gaps.append)]
         life = await job_life(chancy, JOB)
 
     assert [event.position for event in found] == [1, 1]
@@ -401,7 +401,7 @@ async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
     seen: list[tuple[int, int]] = []
 
     async def follow(how_many: int, **begin: Any) -> None:
-        async with an_app(dsn) as (chancy, _), aclosing(events(chancy, Selection(**begin), follow=True)) as found:
+        async with an_app(dsn) as (chancy, _), aclosing(events(chancy, EventQuery(**begin), follow=True)) as found:
             for _ in range(how_many):
                 event = await anext(found)
                 seen.append((event.position, event.index))
@@ -419,9 +419,9 @@ async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
             await batches(connection, tables, 1)
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
         await order(connection, tables)
-        await follow(1, after=Place(*seen[-1]))
+        await follow(1, after=EventCursor(*seen[-1]))
         await batches(connection, tables, 1)
-        await follow(2, after=Place(*seen[-1]))
+        await follow(2, after=EventCursor(*seen[-1]))
 
     assert seen == [(1, 0), (2, 0), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1), (6, 0)]
 
@@ -436,7 +436,7 @@ async def test_who_follows_survives_the_end_of_its_connection(
     dsn: str, connection: Connection, tables: Tables, quick: None
 ) -> None:
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'metrics audit'"
-    begin = Selection(first_position=1)
+    begin = EventQuery(first_position=1)
     async with an_app(dsn) as (chancy, _), aclosing(events(chancy, begin, follow=True)) as found:
         with anyio.fail_after(30):
             seen = []
@@ -580,4 +580,4 @@ def test_a_missing_schema_is_one_sentence(empty_dsn: str, arguments: list[str]) 
 async def test_a_moment_without_a_zone_is_refused(dsn: str) -> None:
     async with an_app(dsn) as (chancy, _):
         with pytest.raises(MetricsLogError, match="has no zone"):
-            [event async for event in events(chancy, Selection(since=datetime(2026, 1, 1)))]
+            [event async for event in events(chancy, EventQuery(since=datetime(2026, 1, 1)))]

@@ -19,7 +19,7 @@ from chancy_metrics.plugin.audit.marks import mark
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.rules.built_in import job_series
-from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.query import EventQuery
 from tests.factories import LogWriter, a_row, an_app, fetch, now_us
 
 #: Longer than an index entry may be, and no compression makes it shorter.
@@ -56,7 +56,7 @@ async def test_names_of_4000_letters_are_recorded_folded_and_found(
 
         of_worker = await metrics.get_metrics(chancy, "app:n", worker_id=LONG)
         explained = await explain(chancy, "app:n", datetime.now(UTC), resolution="1day", worker_id=LONG)
-        found = [event async for event in events(chancy, Selection(worker=LONG))]
+        found = [event async for event in events(chancy, EventQuery(worker=LONG))]
         checked = await verify(chancy)
 
     assert (done.reason, await fetch(connection, "SELECT * FROM {dead_letters}", tables)) == ("", [])

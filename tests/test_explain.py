@@ -27,7 +27,7 @@ from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.explain import recompute as module
-from chancy_metrics.projections.explain.recompute import Place, remake
+from chancy_metrics.projections.explain.recompute import PointKey, recompute
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search import indexing, query
 from chancy_metrics.projections.search.indexing import summarise
@@ -331,8 +331,8 @@ async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_
 async def explain_stored(connection: Connection, tables: Tables) -> None:
     points = await stored(connection, tables)
     for point in points[:: max(1, len(points) // 6)]:
-        place = Place(point.series, point.resolution, point.bucket, point.worker)
-        made = await remake(connection, tables, BUILT_IN, place, most=3)
+        place = PointKey(point.series, point.resolution, point.bucket, point.worker)
+        made = await recompute(connection, tables, BUILT_IN, place, most=3)
         assert made.difference == "", place
         assert made.stored == point
         assert made.crowd.events + (made.baseline.observations if made.baseline else 0) == point.observations
@@ -374,16 +374,16 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
         await order_and_fold(connection, tables)
         again = await take_back(chancy, "deploy", at=at)
         left = await marks(chancy)
-        by_place = await take_back(chancy, place=query.Place(3, 0))
+        by_place = await take_back(chancy, place=query.EventCursor(3, 0))
         last = await take_back(chancy, "deploy")
         await order_and_fold(connection, tables)
         none = await marks(chancy)
         explained = await explain(chancy, "mark:deploy", at)
-        kept = [(one.value, one.worker) async for one in events(chancy, query.Selection(key="mark:deploy", since=at))]
+        kept = [(one.value, one.worker) async for one in events(chancy, query.EventQuery(key="mark:deploy", since=at))]
         for wrong in (
             {"text": "never"},
             {"text": "deploy", "at": at - timedelta(days=1)},
-            {"place": query.Place(9, 0)},
+            {"place": query.EventCursor(9, 0)},
         ):
             with pytest.raises(MetricsLogError, match="audit events --prefix mark"):
                 await take_back(chancy, **wrong)
@@ -416,7 +416,7 @@ async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
         await order_and_fold(connection, tables)
         anew = await take_back(chancy, "deploy", at=later)
         await order_and_fold(connection, tables)
-        values = [one.value async for one in events(chancy, query.Selection(key="mark:deploy"))]
+        values = [one.value async for one in events(chancy, query.EventQuery(key="mark:deploy"))]
 
     assert [one.again for one in both].count(False) >= 1 and once_more.again and not anew.again
     assert [(one.text, one.count) for one in left] == [("deploy", 1)]

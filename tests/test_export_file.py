@@ -19,7 +19,7 @@ from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
 from chancy_metrics.events.transfer.file import (
     Batch,
     DamagedExport,
@@ -31,7 +31,7 @@ from chancy_metrics.events.transfer.file import (
     place_of,
     read_frames,
 )
-from chancy_metrics.events.transfer.rows import Place
+from chancy_metrics.events.transfer.rows import LedgerEntry
 from tests.factories import NOON_US, a_run, fetch
 from tests.test_transfer import HEAD, exported, imported, importing, some_log, target
 
@@ -205,7 +205,7 @@ async def test_the_documented_format_is_enough_to_check_the_chain(
     assert chain == out.seal.chain
 
 
-def a_chain(count: int) -> list[Place]:
+def a_chain(count: int) -> list[LedgerEntry]:
     """So many places of one producer, one after the other."""
     places, chain = [], b""
     producer = UUID(int=1)
@@ -215,11 +215,11 @@ def a_chain(count: int) -> list[Place]:
             date(2026, 3, 10), producer, number, "w", batch.first_us, batch.last_us, NOON_US, 1, False, 1, batch.sha256
         )
         chain = link(chain, number, row)
-        places.append(Place(number, BatchId(*row[:3]), 1, chain, row, batch.payload))
+        places.append(LedgerEntry(number, BatchId(*row[:3]), 1, chain, row, batch.payload))
     return places
 
 
-def file_of(path: Path, places: Sequence[Place]) -> Path:
+def file_of(path: Path, places: Sequence[LedgerEntry]) -> Path:
     with path.open("wb") as file:
         writer = Writer(file)
         writer.put(Header(None, places[-1].position, places[-1].chain))
@@ -267,7 +267,7 @@ def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", size)
         with pytest.raises(ImportRefused, match=f"position {position} of "):
-            for piece in genuine_places(read_frames(path), 0, b"", set(), path):
+            for piece in genuine_entries(read_frames(path), 0, b"", set(), path):
                 come += piece
 
     assert [place.position for place in come] == list(range(1, position))

@@ -16,7 +16,7 @@ from chancy_metrics.plugin.transfer import files
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.files import publish, read_small, replace_text, temporary_file
 from chancy_metrics.plugin.transfer.parquet import Export
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from tests.test_parquet import a_page, an_event, positions
 
 PLANTS: dict[str, Callable[[Path, Path], None]] = {
@@ -48,9 +48,9 @@ def test_a_cursor_is_kept_beside_whatever_was_planted(
     plant(victim, folder / ".cursor.new")
     plant(victim, folder / "cursor")
 
-    CursorFile(folder / "cursor").write(Place(7, 3))
+    CursorFile(folder / "cursor").write(EventCursor(7, 3))
 
-    assert CursorFile(folder / "cursor").read() == Place(7, 3)
+    assert CursorFile(folder / "cursor").read() == EventCursor(7, 3)
     assert not (folder / "cursor").is_symlink()
     assert victim.read_text() == "precious"
     assert not victim.with_name("new").exists()
@@ -67,7 +67,7 @@ def test_parquet_files_are_written_beside_whatever_was_planted(
     for planted in (day / f".{name}.unfinished", day / f"{name}.parquet", folder / "._place.json.new"):
         plant(victim, planted)
 
-    with Export(folder, Selection()) as export:
+    with Export(folder, EventQuery()) as export:
         export.write(a_page(an_event(1), an_event(2)))
         export.finish()
 

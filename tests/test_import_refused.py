@@ -29,7 +29,7 @@ from chancy_metrics.events.transfer.file import (
     Producer,
     Writer,
 )
-from chancy_metrics.events.transfer.rows import Place
+from chancy_metrics.events.transfer.rows import LedgerEntry
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.transfer.archive import abandon_import
@@ -57,9 +57,9 @@ PRODUCER = Producer(UUID(int=7), "worker", 3, False, 0, NOON_US)
 BASELINE = Baseline(dict.fromkeys(RESOLUTIONS, 0), {"expired": 1})
 
 
-def linked(places: Sequence[Place], **changes: Any) -> list[Place]:
+def linked(places: Sequence[LedgerEntry], **changes: Any) -> list[LedgerEntry]:
     """The places with columns of the second one changed, and the hashes that go with that."""
-    done: list[Place] = []
+    done: list[LedgerEntry] = []
     for number, place in enumerate(places):
         assert place.row is not None
         row = place.row._replace(**changes) if number == 1 else place.row
@@ -75,7 +75,7 @@ def linked(places: Sequence[Place], **changes: Any) -> list[Place]:
     return done
 
 
-def frames_of(*middle: Frame, places: Sequence[Place] = ()) -> list[Frame | Place]:
+def frames_of(*middle: Frame, places: Sequence[LedgerEntry] = ()) -> list[Frame | LedgerEntry]:
     places = places or a_chain(3)
     return [Header(None, places[-1].position, places[-1].chain), *middle, *places]
 
@@ -85,16 +85,16 @@ def prologue(*, gone: Sequence[date] = (GONE,), baseline: Baseline = BASELINE, p
     return [GoneDay(day, 1, None) for day in gone] + [baseline, Points("1day", points), producer or PRODUCER]
 
 
-def write(path: Path, frames: Sequence[Frame | Place]) -> Path:
+def write(path: Path, frames: Sequence[Frame | LedgerEntry]) -> Path:
     with path.open("wb") as file:
         writer = Writer(file)
         for frame in frames:
-            writer.put_place(frame) if isinstance(frame, Place) else writer.put(frame)
+            writer.put_place(frame) if isinstance(frame, LedgerEntry) else writer.put(frame)
         writer.finish(NOON_US)
     return path
 
 
-def claims() -> Iterator[tuple[str, list[Frame | Place]]]:
+def claims() -> Iterator[tuple[str, list[Frame | LedgerEntry]]]:
     """Files with right hashes and lengths that no log can ever take, by what they claim."""
     of = msgspec.structs.replace
     for name, changes in {
@@ -178,7 +178,9 @@ def test_the_files_without_a_false_claim_are_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", CLAIMS.values(), ids=CLAIMS)
-def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(frames: list[Frame | Place], tmp_path: Path) -> None:
+def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(
+    frames: list[Frame | LedgerEntry], tmp_path: Path
+) -> None:
     with pytest.raises(DamagedExport) as raised:
         Contents(write(tmp_path / "log", frames)).look_through()
 

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
-from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.versions.lag import live_lag
 from tests.factories import an_app, fetch, order_and_fold
 
@@ -112,7 +112,7 @@ async def test_every_public_edge_takes_a_zoned_moment_for_what_it_is(
             found = await explain(chancy, f"mark:{number}", zoned)
             assert (found.events, found.since, found.equal) == (1, at, True)
             for since, until in ((zoned, at + MINUTE), (at, (at + MINUTE).astimezone(zoned.tzinfo))):
-                selection = Selection(since=since, until=until)
+                selection = EventQuery(since=since, until=until)
                 assert [event.at async for event in events(chancy, selection)] == [at]
                 assert [made.text for made in await marks(chancy, since, until)] == [str(number)]
                 answer = await metrics.get_metrics(chancy, "mark", resolution="1min", start=since, end=until)
@@ -130,7 +130,7 @@ async def test_every_public_edge_refuses_a_moment_that_is_out_of_bounds(dsn: str
     async with an_app(dsn) as (chancy, metrics):
 
         async def listed(since: datetime) -> None:
-            async for _ in events(chancy, Selection(since=since)):
+            async for _ in events(chancy, EventQuery(since=since)):
                 pass
 
         edges: list[Callable[[datetime], Awaitable[Any]]] = [

@@ -24,7 +24,7 @@ from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.reading import follower as reader_module
-from chancy_metrics.plugin.reading.follower import Copy, Reader
+from chancy_metrics.plugin.reading.follower import Reader, Replica
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from examples.embedded import Server
 from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
@@ -44,7 +44,7 @@ async def reading(dsn: str, **options: Any) -> AsyncIterator[Reader]:
         yield a_reader(chancy, **options)
 
 
-def content(copy: Copy) -> dict[Any, bytes]:
+def content(copy: Replica) -> dict[Any, bytes]:
     return {
         (number, copy.series[number], resolution): rows.tobytes()
         for number, tracks in copy.tracks.items()
@@ -52,7 +52,7 @@ def content(copy: Copy) -> dict[Any, bytes]:
     }
 
 
-async def loaded(chancy: Chancy) -> Copy:
+async def loaded(chancy: Chancy) -> Replica:
     """What a process that has just begun reads."""
     return await a_reader(chancy).copy()
 
@@ -62,7 +62,7 @@ async def record(connection: Connection, tables: Tables, *values: float, key: st
     await order_and_fold(connection, tables)
 
 
-def total(copy: Copy, key: str = "app:n") -> float:
+def total(copy: Replica, key: str = "app:n") -> float:
     return sum(copy.tracks[number]["1day"][-1, -1] for _, number in copy.series.under(key))
 
 

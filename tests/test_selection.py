@@ -24,7 +24,7 @@ from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap
 from chancy_metrics.projections.search.indexing import summarise
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import ranges_to_read, select
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
 
@@ -64,10 +64,10 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 moments = st.integers(0, 10).map(lambda second: EPOCH + timedelta(microseconds=NOON_US + second * SECOND_US))
 selections = st.builds(
-    Selection,
+    EventQuery,
     since=maybe(moments),
     until=maybe(moments),
-    after=maybe(st.builds(Place, st.integers(0, 12), maybe(st.integers(0, 5)))),
+    after=maybe(st.builds(EventCursor, st.integers(0, 12), maybe(st.integers(0, 5)))),
     first_position=maybe(st.integers(1, 12)),
     last_position=maybe(st.integers(1, 12)),
     worker=maybe(st.sampled_from(["w0", "w1"])),
@@ -84,7 +84,7 @@ selections = st.builds(
 )
 
 
-def fits(wanted: Selection, event: Event) -> bool:
+def fits(wanted: EventQuery, event: Event) -> bool:
     """The oracle: one event, in plain Python."""
     if wanted.after is not None:
         place = (event.position, event.index)
@@ -119,11 +119,11 @@ def fits(wanted: Selection, event: Event) -> bool:
 
 
 async def chosen(
-    connection: Connection, tables: Tables, wanted: Selection | None = None, **options: Any
+    connection: Connection, tables: Tables, wanted: EventQuery | None = None, **options: Any
 ) -> tuple[list[Event], list[Gap]]:
     gaps: list[Gap] = []
     return [
-        event async for event in select(connection, tables, wanted or Selection(), on_gap=gaps.append, **options)
+        event async for event in select(connection, tables, wanted or EventQuery(), on_gap=gaps.append, **options)
     ], gaps
 
 
@@ -150,7 +150,7 @@ async def begin_anew(connection: Connection, tables: Tables) -> None:
     history=st.lists(batches, max_size=12), wanted=st.lists(selections, min_size=1, max_size=4), full=st.integers(1, 6)
 )
 async def test_a_selection_is_what_matches_of_all_events_with_and_without_summaries(
-    history: Any, wanted: list[Selection], full: int, connection: Connection, tables: Tables
+    history: Any, wanted: list[EventQuery], full: int, connection: Connection, tables: Tables
 ) -> None:
     await begin_anew(connection, tables)
     await write(connection, tables, history)
@@ -213,8 +213,8 @@ async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, t
     everything, _ = await chosen(connection, tables)
 
     for number, event in enumerate(everything, 1):
-        behind, _ = await chosen(connection, tables, Selection(after=Place(event.position, event.index)))
-        batch, _ = await chosen(connection, tables, Selection(after=Place(event.position)))
+        behind, _ = await chosen(connection, tables, EventQuery(after=EventCursor(event.position, event.index)))
+        batch, _ = await chosen(connection, tables, EventQuery(after=EventCursor(event.position)))
         limited, _ = await chosen(connection, tables, limit=number)
 
         assert behind == everything[number:]

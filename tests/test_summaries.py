@@ -24,7 +24,7 @@ from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.indexing import describe, summarise
-from chancy_metrics.projections.search.query import Selection, start_of, text_token
+from chancy_metrics.projections.search.query import EventQuery, start_of, text_token
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -114,7 +114,7 @@ async def test_what_can_not_be_read_or_is_lost_makes_its_stretch_one_that_is_alw
         (1,),
         (2,),
     ]
-    wanted = Selection(key="nowhere", since=datetime(1999, 1, 1, tzinfo=UTC)).wanted()
+    wanted = EventQuery(key="nowhere", since=datetime(1999, 1, 1, tzinfo=UTC)).wanted()
     async with short_transaction(connection) as cursor:
         found = await read_stretches(cursor, tables, wanted, after=0, until=9, limit=9)
     assert [stretch.skips for stretch in found] == [False, False, True]

@@ -29,7 +29,7 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.check import ImportRefused
 from chancy_metrics.events.transfer.guard import is_importing
-from chancy_metrics.events.transfer.rows import Place
+from chancy_metrics.events.transfer.rows import LedgerEntry
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -356,7 +356,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     refused = 0
     take_piece = Import._take_piece
 
-    async def take(run: Import, piece: Sequence[Place]) -> None:
+    async def take(run: Import, piece: Sequence[LedgerEntry]) -> None:
         nonlocal refused
         await writer.append(runs=[a_run("app:own")])
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="an import into the metrics log has not"):
@@ -404,7 +404,7 @@ async def stopped_after(dsn: str, path: Path, pieces: int) -> None:
     taken = 0
     take_piece = Import._take_piece
 
-    async def take(run: Import, piece: Sequence[Place]) -> None:
+    async def take(run: Import, piece: Sequence[LedgerEntry]) -> None:
         nonlocal taken
         if taken == pieces:
             raise Stopped

@@ -9,7 +9,7 @@ from pathlib import Path
 from chancy_metrics.events.chain import chain_fault, payload_fault
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.transfer.file import Batch, Frame, Gone, place_of
-from chancy_metrics.events.transfer.rows import PAGE, Place
+from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry
 
 #: Bytes of payloads, or one batch, that are held at once.
 PIECE_BYTES = 4 << 20
@@ -19,15 +19,15 @@ class ImportRefused(MetricsLogError):
     """A file does not fit this database, or what is in it is not what was written."""
 
 
-def genuine_places(
+def genuine_entries(
     frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path
-) -> Iterator[list[Place]]:
+) -> Iterator[list[LedgerEntry]]:
     """Yield the places past position *after* in pieces of bounded size, each one checked against the hash before it.
 
     Raises:
         ImportRefused: At the first place that is not what was written, when all before it have been handed out.
     """
-    piece: list[Place] = []
+    piece: list[LedgerEntry] = []
     size = 0
     last = 0
     for frame in frames:
@@ -60,7 +60,7 @@ def genuine_places(
         raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
 
 
-def _fault(place: Place, last: int, chain: bytes, gone: set[date]) -> str:
+def _fault(place: LedgerEntry, last: int, chain: bytes, gone: set[date]) -> str:
     """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
     if last and place.position != last + 1:
         return f"position {last + 1} is missing before it"

@@ -32,7 +32,7 @@ from chancy_metrics.events.errors import DamagedExport
 from chancy_metrics.events.facts import FIRST_US, Kind
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.events.transfer.rows import Place
+from chancy_metrics.events.transfer.rows import LedgerEntry
 
 _WORD = b"chancy-metrics export "
 _MAGIC = _WORD + b"1\n"
@@ -211,7 +211,7 @@ class Writer:
         self._write(len(data).to_bytes(_LENGTH, "big"))
         self._write(data)
 
-    def put_place(self, place: Place) -> None:
+    def put_place(self, place: LedgerEntry) -> None:
         self.places += 1
         if place.row is None:
             self.put(Gone(place.position, *place.batch_id, place.events, place.chain))
@@ -246,12 +246,14 @@ def _bytes_header(size: int) -> bytes:
     return code + size.to_bytes(width, "big")
 
 
-def place_of(frame: Gone | Batch) -> Place:
+def place_of(frame: Gone | Batch) -> LedgerEntry:
     """The place in the order that a frame holds."""
     if isinstance(frame, Gone):
-        return Place(frame.position, BatchId(frame.day, frame.producer, frame.sequence), frame.events, frame.chain)
+        return LedgerEntry(
+            frame.position, BatchId(frame.day, frame.producer, frame.sequence), frame.events, frame.chain
+        )
     row = LogRow(*(getattr(frame, name) for name in LogRow._fields))
-    return Place(frame.position, BatchId(*row[:3]), frame.placed_events, frame.chain, row, frame.payload)
+    return LedgerEntry(frame.position, BatchId(*row[:3]), frame.placed_events, frame.chain, row, frame.payload)
 
 
 def check_whole(path: Path) -> Trailer:

@@ -20,7 +20,7 @@ from chancy_metrics.events.schema import Tables
 PAGE = 2_000
 
 
-class Place(NamedTuple):
+class LedgerEntry(NamedTuple):
     """A place in the order, and its batch where that is in the log.
 
     Attributes:
@@ -39,9 +39,9 @@ class Place(NamedTuple):
     size_bytes: int = 0
 
 
-async def read_places(
+async def read_entries(
     cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int, until: int, limit: int = PAGE
-) -> list[Place]:
+) -> list[LedgerEntry]:
     """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
     await cursor.execute(
         sql.SQL(
@@ -57,7 +57,9 @@ async def read_places(
         {"after": after, "until": until, "limit": limit},
         binary=True,
     )
-    return [Place(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()]
+    return [
+        LedgerEntry(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()
+    ]
 
 
 async def read_whole_rows(
@@ -68,8 +70,8 @@ async def read_whole_rows(
     return {BatchId(*values[:3]): (LogRow(*values), payload) for *values, payload in rows}
 
 
-async def write_places(
-    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[Place], *, after: int, chain: bytes
+async def write_entries(
+    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[LedgerEntry], *, after: int, chain: bytes
 ) -> None:
     """Put *places* and their batches behind position *after*, and the head at the last of them.
 

@@ -20,7 +20,7 @@ from chancy_metrics.plugin.host.connection import needs_schema
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page, read_end, read_pages
 from chancy_metrics.projections.span import read_days
 from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_at
@@ -57,7 +57,7 @@ class JobLife(msgspec.Struct, frozen=True):
 
 async def events(
     chancy: Chancy,
-    selection: Selection = Selection(),  # noqa: B008 # frozen
+    selection: EventQuery = EventQuery(),  # noqa: B008 # frozen
     *,
     limit: int | None = None,
     follow: bool = False,
@@ -66,7 +66,7 @@ async def events(
     """Yield up to *limit* events that match, in the order of the log, in constant memory.
 
     An event is there once a worker's fold has given its batch a place in the order. To go on later, and miss and
-    repeat nothing, give the last event's place: `Selection(after=Place(event.position, event.index))`.
+    repeat nothing, give the last event's place: `EventQuery(after=EventCursor(event.position, event.index))`.
 
     Args:
         follow: Go on with what comes; from the end of the order where the selection names no beginning.
@@ -96,7 +96,7 @@ async def events(
 
 async def pages(
     chancy: Chancy,
-    selection: Selection = Selection(),  # noqa: B008 # frozen
+    selection: EventQuery = EventQuery(),  # noqa: B008 # frozen
     *,
     follow: bool = False,
     warn: Callable[[str], None] | None = None,
@@ -116,7 +116,7 @@ async def pages(
                 return
             if (selection.after, selection.since, selection.first_position) == (None, None, None):
                 async with short_transaction(connection) as cursor:
-                    selection = msgspec.structs.replace(selection, after=Place(await read_end(cursor, tables)))
+                    selection = msgspec.structs.replace(selection, after=EventCursor(await read_end(cursor, tables)))
         async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
             yield page
 
@@ -128,7 +128,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     gaps: list[Gap] = []
     position = 0
     async with reading(chancy) as connection:
-        async for page in read_pages(connection, tables, Selection(job_id=job_id)):
+        async for page in read_pages(connection, tables, EventQuery(job_id=job_id)):
             updates += page.events
             gaps += page.gaps
             position = page.place.position

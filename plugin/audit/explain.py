@@ -27,7 +27,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.reading.shown_keys import shown_keys
-from chancy_metrics.projections.explain.recompute import Place, Remade, remake
+from chancy_metrics.projections.explain.recompute import PointKey, Recomputed, recompute
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.points import Point
 from chancy_metrics.projections.fold.sketch import decode, quantile_many
@@ -167,13 +167,13 @@ async def explain(
     async with reading(chancy) as connection:
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, tables, key, kind, unit)
-        place = Place(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
-        made = await remake(connection, tables, options_of(chancy).rules, place, most=max(most, 1))
+        place = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
+        made = await recompute(connection, tables, options_of(chancy).rules, place, most=max(most, 1))
         marks = await _marks_near(connection, tables, bucket, width)
     return _explained(key, place, made, marks, time.monotonic() - began)
 
 
-def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: float) -> Explained:
+def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], took_s: float) -> Explained:
     crowd = made.crowd
     difference = made.difference
     source: Source | Literal["nothing"] = "nothing"
@@ -211,7 +211,7 @@ def _explained(key: str, place: Place, made: Remade, marks: list[Mark], took_s: 
     )
 
 
-def _sentence(place: Place, made: Remade) -> str:
+def _sentence(place: PointKey, made: Recomputed) -> str:
     parts = []
     if made.crowd.events or made.baseline is None:
         parts.append(f"{counted(made.crowd.events, 'event')} in the log")
@@ -230,7 +230,7 @@ def _sentence(place: Place, made: Remade) -> str:
     return "; ".join([behind, verdict, *_beside(made)])
 
 
-def _beside(made: Remade) -> Iterator[str]:
+def _beside(made: Recomputed) -> Iterator[str]:
     """What is in neither of the two that were compared, and what explains a difference."""
     if made.left_out:
         yield f"neither has what {made.left_out.sentence}"

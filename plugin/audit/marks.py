@@ -26,7 +26,7 @@ from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.clock import now_us
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.moments import utc
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
 #: What the key of a mark begins with; its text comes behind it.
 PREFIX = "mark:"
@@ -95,7 +95,12 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
 
 
 async def take_back(
-    chancy: Chancy, text: str = "", *, at: datetime | None = None, place: Place | None = None, by: str | None = None
+    chancy: Chancy,
+    text: str = "",
+    *,
+    at: datetime | None = None,
+    place: EventCursor | None = None,
+    by: str | None = None,
 ) -> TakenBack:
     """Take a mark back by appending its opposite; charts, `marks` and `explain` show it no more after the next fold.
 
@@ -137,9 +142,9 @@ async def take_back(
     return TakenBack(_moment(at_us), text, again=state == "known")
 
 
-async def _mark_at(chancy: Chancy, text: str, place: Place) -> tuple[str, datetime]:
+async def _mark_at(chancy: Chancy, text: str, place: EventCursor) -> tuple[str, datetime]:
     """Return text and moment of the mark at *place*."""
-    asked = Selection(first_position=place.position, last_position=place.position, prefix=PREFIX[:-1])
+    asked = EventQuery(first_position=place.position, last_position=place.position, prefix=PREFIX[:-1])
     found = [event async for event in events(chancy, asked) if place.index in (None, event.index)]
     marked = [event for event in found if text in ("", (event.key or "").removeprefix(PREFIX))]
     if len(marked) != 1:
@@ -153,7 +158,7 @@ async def _mark_at(chancy: Chancy, text: str, place: Place) -> tuple[str, dateti
 async def _recorded(chancy: Chancy, text: str) -> dict[int, _Recorded]:
     """Return what the order has of *text* at each moment, microseconds since 1970."""
     recorded: dict[int, _Recorded] = defaultdict(_Recorded)
-    async for event in events(chancy, Selection(key=f"{PREFIX}{text}")):
+    async for event in events(chancy, EventQuery(key=f"{PREFIX}{text}")):
         at_us = microseconds(event.at)
         recorded[at_us] = recorded[at_us].after(event.value or 0)
     return recorded

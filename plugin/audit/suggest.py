@@ -14,7 +14,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.connection import own_connection
-from chancy_metrics.projections.search.query import Selection, names_of, type_of
+from chancy_metrics.projections.search.query import EventQuery, names_of, type_of
 from chancy_metrics.projections.search.scan import read_end
 
 #: Positions before the end of the order in which names are looked for, up to so many events, and names of series and
@@ -35,12 +35,12 @@ _WORDS = {
 }
 
 
-def asked_names(selection: Selection) -> list[str]:
+def asked_names(selection: EventQuery) -> list[str]:
     """Return the fields of *selection* that name something."""
     return [field for field in _WORDS if getattr(selection, field)]
 
 
-async def unknown_names(chancy: Chancy, selection: Selection) -> list[str]:
+async def unknown_names(chancy: Chancy, selection: EventQuery) -> list[str]:
     """Return a sentence for each name in *selection* that no event of the log has, with names that come near.
 
     Looks for each by itself through the whole log, of which summaries leave out most.
@@ -48,7 +48,7 @@ async def unknown_names(chancy: Chancy, selection: Selection) -> list[str]:
     return [
         f"no event in the log has the {_WORDS[field]} {str(value)!r}{await _near(chancy, field, str(value))}"
         for field in asked_names(selection)
-        if not await _is_known(chancy, Selection(**{field: (value := getattr(selection, field))}))
+        if not await _is_known(chancy, EventQuery(**{field: (value := getattr(selection, field))}))
     ]
 
 
@@ -61,7 +61,7 @@ def near(name: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*found, *(one for one in there if lower in one.lower())]))[:3]
 
 
-async def _is_known(chancy: Chancy, selection: Selection) -> bool:
+async def _is_known(chancy: Chancy, selection: EventQuery) -> bool:
     async with aclosing(pages(chancy, selection)) as found:
         async for page in found:
             if page.events:
@@ -91,7 +91,7 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
         end = await read_end(cursor, tables)
         found = await _stored(cursor, tables, field)
     seen = 0
-    async with aclosing(pages(chancy, Selection(first_position=max(1, end - _POSITIONS)))) as recent:
+    async with aclosing(pages(chancy, EventQuery(first_position=max(1, end - _POSITIONS)))) as recent:
         async for page in recent:
             seen += len(page.events)
             if seen > _EVENTS:

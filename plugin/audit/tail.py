@@ -13,8 +13,8 @@ from psycopg.errors import IdleInTransactionSessionTimeout
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import own_connection
-from chancy_metrics.projections.search.query import Selection
-from chancy_metrics.projections.search.scan import Page, check_place, read_end, read_pages
+from chancy_metrics.projections.search.query import EventQuery
+from chancy_metrics.projections.search.scan import Page, check_cursor, read_end, read_pages
 
 #: Seconds between looks at the end of the order: one row of one table.
 POLL_S = 0.25
@@ -22,7 +22,7 @@ POLL_S = 0.25
 RETRY_S = 2.0
 
 
-async def follow_pages(chancy: Chancy, selection: Selection, warn: Callable[[str], None]) -> AsyncIterator[Page]:
+async def follow_pages(chancy: Chancy, selection: EventQuery, warn: Callable[[str], None]) -> AsyncIterator[Page]:
     """Yield pages for ever, from the selection's beginning on; in the order, so what came late is not missed.
 
     Where the server goes away it goes on from the last page as soon as it is back.
@@ -41,7 +41,7 @@ async def follow_pages(chancy: Chancy, selection: Selection, warn: Callable[[str
                 while True:
                     async with short_transaction(connection) as cursor:
                         end = await read_end(cursor, tables)
-                    check_place(selection, end)
+                    check_cursor(selection, end)
                     if end > selection.start:
                         async for page in read_pages(connection, tables, selection, until=end):
                             yield page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chancy_metrics.plugin.host.escape import json_line, safe
 from chancy_metrics.projections.search.event import Event
-from chancy_metrics.projections.search.query import Place
+from chancy_metrics.projections.search.query import EventCursor
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +84,7 @@ def event_row(event: Event) -> list[str]:
     """An event under `EVENTS`."""
     return [
         moment(event.at),
-        str(Place(event.position, event.index)),
+        str(EventCursor(event.position, event.index)),
         event.worker,
         _update(event) if event.kind == "job" else _observation(event),
     ]

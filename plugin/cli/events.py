@@ -22,22 +22,22 @@ from chancy_metrics.plugin.cli.app import Moment
 from chancy_metrics.plugin.cli.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.rebuilds.listing import what_is_left_out
-from chancy_metrics.plugin.transfer.cursor_file import CursorFile, parse_place
+from chancy_metrics.plugin.transfer.cursor_file import CursorFile, parse_cursor
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 
 _KINDS = ("job", "counter", "gauge", "histogram")
 
 
-class PlaceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
+class CursorType(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
     """A place in the order: POSITION, behind a whole batch, or POSITION:INDEX, behind one event of it."""
 
     name = "place"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> EventCursor:
         try:
-            return value if isinstance(value, Place) else parse_place(str(value))
+            return value if isinstance(value, EventCursor) else parse_cursor(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -45,7 +45,7 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg] # generic only in ne
 _FILTERS: list[Callable[[Any], Any]] = [
     click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago."),
     click.option("--until", type=Moment(), help="Up to this moment, exclusive."),
-    click.option("--after", type=PlaceType(), help="Only what comes behind this place in the order."),
+    click.option("--after", type=CursorType(), help="Only what comes behind this place in the order."),
     click.option("--worker", help="Recorded by this worker."),
     click.option("--producer", type=click.UUID, help="Recorded by this producer."),
     click.option("--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Of this kind; may be repeated."),
@@ -97,7 +97,7 @@ def events_command(
     _check(filters["since"], filters["until"], filters["after"], follow, cursor, door.as_json, parquet)
     chancy, _ = door.load()
     _tell_left_out(door, chancy, filters["since"], filters["until"])
-    selection = Selection(**filters)
+    selection = EventQuery(**filters)
     listing = Listing(door, selection, limit, None if cursor is None else CursorFile(cursor))
     if follow:
         door.tell(*(f"{unknown}; it is waited for" for unknown in door.run(unknown_names(chancy, selection))))
@@ -112,7 +112,7 @@ def events_command(
         if unknown:
             raise MetricsLogError("; ".join(unknown))
         if parquet is None and not (door.as_json and asked_names(selection) == []):
-            is_any = selection == Selection()
+            is_any = selection == EventQuery()
             door.tell("there are no events in the order" if is_any else "no event has all of what was asked for")
 
 
@@ -145,7 +145,7 @@ class Listing:
         unreadable: How many batches could not be read.
     """
 
-    def __init__(self, door: Door, selection: Selection, limit: int | None, cursor: CursorFile | None) -> None:
+    def __init__(self, door: Door, selection: EventQuery, limit: int | None, cursor: CursorFile | None) -> None:
         self._door = door
         self._selection = selection
         self._left = limit
@@ -185,7 +185,7 @@ class Listing:
         written = f"{counted(export.events, 'event')} into {counted(export.files, 'file')}"
         self._door.say(f"wrote {written}; {folder} ends at {export.place}")
 
-    async def _pages(self, chancy: Chancy, selection: Selection, follow: bool) -> AsyncGenerator[Page]:
+    async def _pages(self, chancy: Chancy, selection: EventQuery, follow: bool) -> AsyncGenerator[Page]:
         """Yield pages up to the limit; says on stderr what could not be looked at."""
         async with aclosing(pages(chancy, selection, follow=follow, warn=self._door.tell)) as found:
             async for whole in found:
@@ -250,7 +250,7 @@ def _show_life(door: Door, life: JobLife) -> None:
 def _check(
     since: datetime | None,
     until: datetime | None,
-    after: Place | None,
+    after: EventCursor | None,
     follow: bool,
     cursor: Path | None,
     as_json: bool,

@@ -18,11 +18,11 @@ from chancy_metrics.plugin.audit.marks import mark, take_back
 from chancy_metrics.plugin.audit.suggest import unknown_names
 from chancy_metrics.plugin.cli.app import Moment
 from chancy_metrics.plugin.cli.event_table import seconds
-from chancy_metrics.plugin.cli.events import PlaceType
+from chancy_metrics.plugin.cli.events import CursorType
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.host.options import Resolution
 from chancy_metrics.projections.search.event import Event
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
 #: Names printed of each list.
 _NAMES = 5
@@ -67,7 +67,7 @@ def explain_command(
         )
     )
     if worker_id is not None and found.stored is found.recomputed is None:
-        for unknown in door.run(unknown_names(chancy, Selection(worker=worker_id))):
+        for unknown in door.run(unknown_names(chancy, EventQuery(worker=worker_id))):
             raise MetricsLogError(unknown)
     door.answer(found, lambda: _lines(found))
     if found.equal is False:
@@ -78,9 +78,9 @@ def explain_command(
 @click.argument("text", required=False)
 @click.option("--at", type=Moment(), help="When it happened: 2026-03-10T12:00Z, or 10m ago; now by default.")
 @click.option("--undo", is_flag=True, help="Take back the mark TEXT: the one at --at or --place, or the last one.")
-@click.option("--place", type=PlaceType(), help="Of the mark to take back: POSITION:INDEX, instead of TEXT and --at.")
+@click.option("--place", type=CursorType(), help="Of the mark to take back: POSITION:INDEX, instead of TEXT and --at.")
 @click.pass_obj
-def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, place: Place | None) -> None:
+def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, place: EventCursor | None) -> None:
     """Mark a moment, such as a deploy: charts and explanations show it.
 
     With --undo a mark is taken back. The log keeps both, and who made them; twice is as good as once.

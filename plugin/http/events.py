@@ -17,7 +17,7 @@ from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.projections.search.event import Event, EventKind
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import read_end
 
 #: Seconds after which a search that finds too little answers with what it has.
@@ -57,7 +57,7 @@ async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
     """
     since, until = given.span()
     asked = given.text("after")
-    selection = Selection(
+    selection = EventQuery(
         since=since,
         until=until,
         worker=given.text("worker_id"),
@@ -79,7 +79,7 @@ async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
         return await _search(chancy, selection, limit)
 
 
-async def _search(chancy: Chancy, selection: Selection, limit: int) -> EventsPage:
+async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPage:
     found: list[msgspec.Raw] = []
     bytes_left = MAX_BYTES
     gaps: list[str] = []
@@ -124,7 +124,7 @@ def without_large_meta(events: list[Event]) -> list[Event]:
     ]
 
 
-async def _place(chancy: Chancy, text: str) -> Place:
+async def _place(chancy: Chancy, text: str) -> EventCursor:
     match = _PLACE.fullmatch(text)
     if match is None or (match["back"] and match["index"]):
         raise WrongParameter("after", text, _PLACES)
@@ -132,7 +132,7 @@ async def _place(chancy: Chancy, text: str) -> Place:
         end = await read_end(cursor, tables_for(chancy.prefix))
     position = int(match["position"])
     if match["back"]:
-        return Place(max(0, end - position))
+        return EventCursor(max(0, end - position))
     if position > end:
         raise WrongParameter("after", text, f"{_PLACES}; the order ends at {end}")
-    return Place(position, None if match["index"] is None else int(match["index"]))
+    return EventCursor(position, None if match["index"] is None else int(match["index"]))

@@ -20,7 +20,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.metrics import reader_of
-from chancy_metrics.plugin.reading.follower import Copy, Tracks, read_names, read_worker
+from chancy_metrics.plugin.reading.follower import Replica, Tracks, read_names, read_worker
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.window import Metric, has_kept, kept_since, metric_in
@@ -84,7 +84,7 @@ class _Indexed(NamedTuple):
     series: asyncio.Task[SeriesIndex]
 
 
-_indexes: WeakKeyDictionary[Copy, _Indexed] = WeakKeyDictionary()
+_indexes: WeakKeyDictionary[Replica, _Indexed] = WeakKeyDictionary()
 
 
 async def index_of(chancy: Chancy) -> SeriesIndex:

@@ -41,7 +41,7 @@ ANSWER_S = 60
 Tracks = dict[str, Rows]
 
 
-class _Place(NamedTuple):
+class _RingPosition(NamedTuple):
     """Where a copy stands in the ring; the token tells a ring that was restored or swapped from the one it knew."""
 
     version: int
@@ -55,17 +55,17 @@ class _News(NamedTuple):
     changes: list[dict[str, ChangedPoints]]
     names: Mapping[int, Series]
     horizons: Mapping[str, int]
-    place: _Place
+    place: _RingPosition
 
 
-class Copy:
+class Replica:
     """The merged points of the live version, by series number; a series is known while it has one.
 
     Attributes:
         horizons: Resolution -> start of the oldest bucket kept, seconds since 1970.
     """
 
-    def __init__(self, place: _Place, horizons: Mapping[str, int]) -> None:
+    def __init__(self, place: _RingPosition, horizons: Mapping[str, int]) -> None:
         self.place = place
         self.horizons = horizons
         self.series = Names()
@@ -99,9 +99,9 @@ class Copy:
         if self.tracks.keys() != self.series.keys():
             self.series = Names({number: names[number] for number in self.tracks})
 
-    def after(self, news: _News) -> Copy:
+    def after(self, news: _News) -> Replica:
         """Return what this becomes with what folds have changed; this one stays as it is, for those who read it."""
-        later = Copy(self.place, self.horizons)
+        later = Replica(self.place, self.horizons)
         later.series, later.tracks = self.series, dict(self.tracks)
         for points in news.changes:
             later.put(points, news.names)
@@ -110,13 +110,13 @@ class Copy:
         later.place = news.place
         return later
 
-    def become(self, later: Copy) -> None:
+    def become(self, later: Replica) -> None:
         """Take over everything of *later* at once."""
         self.place, self.horizons, self.series, self.tracks = later.place, later.horizons, later.series, later.tracks
 
 
 class Reader:
-    """Keeps one `Copy` for as long as somebody reads."""
+    """Keeps one `Replica` for as long as somebody reads."""
 
     def __init__(
         self, chancy: Chancy, poll_interval: Callable[[], float], log: Logger, *, idle_s: float = IDLE_S
@@ -124,9 +124,9 @@ class Reader:
         self._chancy = chancy
         self._poll_interval = poll_interval
         self._idle_s = idle_s
-        self._copy: Copy | None = None
+        self._copy: Replica | None = None
         self._task: asyncio.Task[None] | None = None
-        self._loading: asyncio.Task[Copy] | None = None
+        self._loading: asyncio.Task[Replica] | None = None
         self._began_at = 0.0
         self._wakeup = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -141,7 +141,7 @@ class Reader:
             self._loading = asyncio.create_task(self.copy(), name="metrics_load")
             self._loading.add_done_callback(self._loaded)
 
-    async def copy_soon(self, within_s: float) -> Copy | None:
+    async def copy_soon(self, within_s: float) -> Replica | None:
         """Return the copy if it is there within so many seconds of the beginning of its load; None until then."""
         self.begin()
         if self._loading is None:
@@ -149,7 +149,7 @@ class Reader:
         await asyncio.wait({loading := self._loading}, timeout=max(0.0, self._began_at + within_s - time.monotonic()))
         return loading.result() if loading.done() else None
 
-    def _loaded(self, loading: asyncio.Task[Copy]) -> None:
+    def _loaded(self, loading: asyncio.Task[Replica]) -> None:
         self._loading = None
         if loading.cancelled():
             return
@@ -158,7 +158,7 @@ class Reader:
         else:
             self._warnings.warn("load", f"the metrics cache could not be loaded: {type(error).__name__}: {error}")
 
-    async def copy(self) -> Copy:
+    async def copy(self) -> Replica:
         """Return the copy; the first call loads it, later ones ask the database nothing."""
         self._read_at = time.monotonic()
         if not self.following:
@@ -209,7 +209,7 @@ class Reader:
             # In a thread, as the load: where 20,000 series change or expire at once, it takes half a second.
             self._copy.become(await to_thread.run_sync(self._copy.after, news))
 
-    async def _follow(self, cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> _News | None:
+    async def _follow(self, cursor: AsyncCursor[TupleRow], tables: Tables, copy: Replica) -> _News | None:
         """Return what brings *copy* up to date; None if nothing does. What is damaged in the ring is named."""
         try:
             return await _follow(cursor, tables, copy)
@@ -248,7 +248,7 @@ async def read_worker(
         return Names(), {}  # PostgreSQL's text holds no NUL
     version = await live_version(cursor, tables)
     series = await _names_near(cursor, tables, version, prefix)
-    copy = Copy(_Place(version.version, 0, None), version.horizons)
+    copy = Replica(_RingPosition(version.version, 0, None), version.horizons)
     number = 0 if worker is None else await _worker_number(cursor, tables, worker)
     if number is not None and series:
         where = sql.SQL(
@@ -267,14 +267,18 @@ async def _worker_number(cursor: AsyncCursor[TupleRow], tables: Tables, worker: 
     return None if row is None else int(row[0])
 
 
-async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Copy:
+async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Replica:
     version = await live_version(cursor, tables)
     await cursor.execute(
         sql.SQL("SELECT version, fold, token FROM {cache} ORDER BY fold DESC LIMIT 1").format(cache=tables.cache)
     )
     row = await cursor.fetchone()
-    place = _Place(*row) if row and row[0] == version.version else _Place(version.version, version.folds, None)
-    copy = Copy(place, version.horizons)
+    place = (
+        _RingPosition(*row)
+        if row and row[0] == version.version
+        else _RingPosition(version.version, version.folds, None)
+    )
+    copy = Replica(place, version.horizons)
     series = await _names(cursor, tables, None)
     where = sql.SQL("r.version = {version} AND r.worker = 0 AND r.bucket >= {horizon}")
     await _read_levels(cursor, tables, copy, series, where)
@@ -285,7 +289,7 @@ async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Copy:
 async def _read_levels(
     cursor: AsyncCursor[TupleRow],
     tables: Tables,
-    copy: Copy,
+    copy: Replica,
     known: Mapping[int, Series],
     where: sql.SQL,
     **values: object,
@@ -297,7 +301,7 @@ async def _read_levels(
         await to_thread.run_sync(copy.put, {resolution: points}, known)
 
 
-async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> _News | None:
+async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Replica) -> _News | None:
     """Read what the ring has past the copy's place; None if the ring does not go on from there.
 
     Raises:
@@ -324,7 +328,7 @@ async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> 
     if not rows:
         return None
     version, folds, *horizons = rows[0][4:]
-    ring = [(_Place(*row[:3]), row[3]) for row in rows if row[1] is not None]
+    ring = [(_RingPosition(*row[:3]), row[3]) for row in rows if row[1] is not None]
     if place.token is not None and (not ring or ring.pop(0)[0] != place):
         return None
     # Nothing may be missing between the copy and the version.
@@ -339,7 +343,7 @@ async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Copy) -> 
     return _News(changes, known, dict(zip(RESOLUTIONS, horizons, strict=True)), ring[-1][0] if ring else place)
 
 
-def _unpack(ring: list[tuple[_Place, bytes]]) -> tuple[list[dict[str, ChangedPoints]], set[int]]:
+def _unpack(ring: list[tuple[_RingPosition, bytes]]) -> tuple[list[dict[str, ChangedPoints]], set[int]]:
     """Return what each fold has changed, and the numbers of the series in all of it."""
     changes = [unpack_points(points, f"fold {of.fold} of the shared cache") for of, points in ring]
     numbers = {int(one) for changed in changes for points in changed.values() for one in np.unique(points.series)}

@@ -8,12 +8,12 @@ from pathlib import Path
 from chancy_metrics.events.decoding import fault_of
 from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.transfer.files import read_small, replace_text
-from chancy_metrics.projections.search.query import Place
+from chancy_metrics.projections.search.query import EventCursor
 
 _PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
 
 
-def parse_place(text: str) -> Place:
+def parse_cursor(text: str) -> EventCursor:
     """Return the place that *text* says: POSITION, or POSITION:INDEX.
 
     Raises:
@@ -24,7 +24,7 @@ def parse_place(text: str) -> Place:
         raise ValueError(
             f"{text.strip()[:100]!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5"
         )
-    return Place(int(found[1]), None if found[2] is None else int(found[2]))
+    return EventCursor(int(found[1]), None if found[2] is None else int(found[2]))
 
 
 class CursorFile:
@@ -32,9 +32,9 @@ class CursorFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: Place | None = None
+        self._kept: EventCursor | None = None
 
-    def read(self) -> Place | None:
+    def read(self) -> EventCursor | None:
         """Return the place that is kept; None where there is no file yet.
 
         Raises:
@@ -42,7 +42,7 @@ class CursorFile:
             MetricsLogError: It can't be read, or there is no folder for it.
         """
         try:
-            self._kept = parse_place(read_small(self._path).decode())
+            self._kept = parse_cursor(read_small(self._path).decode())
         except FileNotFoundError as error:
             if not self._path.parent.is_dir():  # said before anything is listed that it would be behind
                 raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: no such folder") from error
@@ -54,7 +54,7 @@ class CursorFile:
             raise Damaged(f"can't be used: {fault_of(error)}", where=where, kind="cursor") from error
         return self._kept
 
-    def write(self, place: Place) -> None:
+    def write(self, place: EventCursor) -> None:
         """Keep *place* in the stead of the one before.
 
         Raises:

@@ -20,7 +20,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
-from chancy_metrics.events.transfer.rows import Place, read_places, read_whole_rows
+from chancy_metrics.events.transfer.rows import LedgerEntry, read_entries, read_whole_rows
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.versions.baseline_io import read_baseline, read_points
 
@@ -104,7 +104,7 @@ class Export:
             if not archives:
                 await self._check_day(cursor, day)
             first, last, others = await self._stretch(cursor, day)
-            ending = await read_places(cursor, self._tables, after=last - 1, until=last)
+            ending = await read_entries(cursor, self._tables, after=last - 1, until=last)
         seal = Seal(last, ending[0].chain if ending else b"", now.at)
         self._log = self._tables.partition(day) if archives else self._tables.log
         await self._put([Header(day, last, seal.chain), *others])
@@ -150,7 +150,7 @@ class Export:
         """Write the places past *after*; those of days in *gone* without their batches."""
         while True:
             async with short_transaction(self._connection) as cursor:
-                page = await read_places(cursor, self._tables, after=after, until=until)
+                page = await read_entries(cursor, self._tables, after=after, until=until)
             if not page:
                 return
             for piece in pieces(page):
@@ -163,7 +163,7 @@ class Export:
                     rate = self._writer.events / max(time.monotonic() - self._started, 1e-9)
                     self._on_progress(LedgerProgress(after, until, self._writer.events, rate))
 
-    async def _with_rows(self, places: Sequence[Place], gone: set[date]) -> list[Place]:
+    async def _with_rows(self, places: Sequence[LedgerEntry], gone: set[date]) -> list[LedgerEntry]:
         wanted = [place.batch_id for place in places if place.batch_id.day not in gone]
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_whole_rows(cursor, self._tables._replace(log=self._log), wanted)
@@ -176,7 +176,7 @@ class Export:
             for place in places
         ]
 
-    def _put_all(self, places: Sequence[Place]) -> None:
+    def _put_all(self, places: Sequence[LedgerEntry]) -> None:
         for place in places:
             self._writer.put_place(place)
 

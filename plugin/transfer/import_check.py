@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from chancy_metrics.events.errors import Damaged, DamagedExport
-from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
 from chancy_metrics.events.transfer.file import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, read_frames
 from chancy_metrics.projections.versions.baseline_io import check_points
 
@@ -43,7 +43,7 @@ class Contents:
         frames = read_frames(self._path)
         header = next(frames)
         assert isinstance(header, Header), "read_frames begins with one"
-        for piece in genuine_places(self._checked(frames), 0, b"", self.gone, self._path):
+        for piece in genuine_entries(self._checked(frames), 0, b"", self.gone, self._path):
             position, chain = piece[-1].position, piece[-1].chain
         if (position, chain) != (header.position, header.chain):
             raise ImportRefused(

@@ -22,7 +22,7 @@ from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.check import ImportRefused, genuine_places
+from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
 from chancy_metrics.events.transfer.file import (
     Baseline,
     Batch,
@@ -43,7 +43,7 @@ from chancy_metrics.events.transfer.guard import (
     write_gone_days,
     write_producers,
 )
-from chancy_metrics.events.transfer.rows import PAGE, Place, write_places
+from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry, write_entries
 from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import Contents
@@ -254,14 +254,14 @@ class Import:
         """Bring the places past the end of the order, piece by piece, each in a transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
-        pieces = genuine_places(frames, self.position, self._chain, gone, self._path)
+        pieces = genuine_entries(frames, self.position, self._chain, gone, self._path)
         while piece := await to_thread.run_sync(next, pieces, None):
             await self._take_piece(piece)
             if self._on_progress is not None:
                 rate = self._events / max(time.monotonic() - self._started, 1e-9)
                 self._on_progress(LedgerProgress(self.position, self._until, self._events, rate))
 
-    async def _take_piece(self, piece: Sequence[Place]) -> None:
+    async def _take_piece(self, piece: Sequence[LedgerEntry]) -> None:
         wanted = {place.batch_id.day for place in piece if place.row is not None}
         for day in sorted(wanted - self._days):
             await _patiently(partial(self._make_day, day))
@@ -269,7 +269,7 @@ class Import:
         try:
             async with short_transaction(self._connection) as cursor:
                 await allow(cursor)
-                await write_places(cursor, self._tables, piece, after=self.position, chain=self._chain)
+                await write_entries(cursor, self._tables, piece, after=self.position, chain=self._chain)
         except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(
                 f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "

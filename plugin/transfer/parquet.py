@@ -14,10 +14,10 @@ import msgspec
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.host.escape import json_line
-from chancy_metrics.plugin.transfer.cursor_file import parse_place
+from chancy_metrics.plugin.transfer.cursor_file import parse_cursor
 from chancy_metrics.plugin.transfer.files import create_anew, lock_folder, read_small, replace, replace_text, sync_file
 from chancy_metrics.projections.search.event import Event
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 
 try:
@@ -94,7 +94,7 @@ class Export:
         events: How many were written, into so many *files*.
     """
 
-    def __init__(self, folder: Path, selection: Selection) -> None:
+    def __init__(self, folder: Path, selection: EventQuery) -> None:
         self._folder = folder
         self._selection: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(selection))
         self.place = selection.place
@@ -199,11 +199,11 @@ class Export:
         index = "end" if self._begun.index is None else f"{self._begun.index:09}"
         return f"part-{self._begun.position:018}-{index}"
 
-    def _read_state(self) -> Place | None:
+    def _read_state(self) -> EventCursor | None:
         path = self._folder / _STATE
         try:
             state = decode_as(_decoder, read_small(path), "place of a folder")
-            place = parse_place(state.place)
+            place = parse_cursor(state.place)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, Damaged) as error:

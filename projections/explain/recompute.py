@@ -26,7 +26,7 @@ from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.search.gaps import may_have_matched, read_pruned
 from chancy_metrics.projections.search.match import may_match
-from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.search.scan import floor_of, read_ranges
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.lag import count_waiting_in
@@ -39,7 +39,7 @@ _TRIES = 5
 _US = 1_000_000
 
 
-class Place(NamedTuple):
+class PointKey(NamedTuple):
     """Which point: a bucket of a series, of one worker or (None) of all together.
 
     Attributes:
@@ -56,7 +56,7 @@ class Place(NamedTuple):
         return Span(self.bucket * _US, (self.bucket + RESOLUTIONS[self.resolution]) * _US)
 
 
-class Remade(NamedTuple):
+class Recomputed(NamedTuple):
     """A point as it is stored and as it is made again.
 
     Attributes:
@@ -101,9 +101,9 @@ class Remade(NamedTuple):
         return Difference(*known[:4], stored, again).change
 
 
-async def remake(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: Place, *, most: int
-) -> Remade:
+async def recompute(
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: PointKey, *, most: int
+) -> Recomputed:
     """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
 
     Reads the log in short transactions and the rest in one snapshot; nobody waits for it. Memory does not grow
@@ -138,7 +138,7 @@ class _Attempt:
         connection: AsyncConnection[TupleRow],
         tables: Tables,
         rules: RuleSet,
-        place: Place,
+        place: PointKey,
         most: int,
         trusts_index: bool,
     ) -> None:
@@ -147,7 +147,7 @@ class _Attempt:
         self._rules = rules
         self._place = place
         since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
-        self._wanted = Selection(since=since, until=until, worker=place.worker)
+        self._wanted = EventQuery(since=since, until=until, worker=place.worker)
         self._crowd = Crowd(place.series, place.span, rules, most)
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
@@ -156,7 +156,7 @@ class _Attempt:
         self._lost: dict[int, str] = {}
         self.is_index_broken = False
 
-    async def run(self) -> Remade | None:
+    async def run(self) -> Recomputed | None:
         """Return None where what it stood on has changed meanwhile."""
         async with short_transaction(self._connection) as cursor:
             version, gone = await self._base(cursor)
@@ -178,7 +178,7 @@ class _Attempt:
         is_kept = self._place.bucket >= now.horizons[self._place.resolution]
         self._total.add(baseline)
         known = {one.position for one in missing.first}
-        return Remade(
+        return Recomputed(
             now.version,
             now.position,
             is_kept,

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.search.query import Selection, start_of
+from chancy_metrics.projections.search.query import EventQuery, start_of
 
 _DAY_US = 86_400_000_000
 
@@ -107,12 +107,12 @@ async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: i
     return [Pruned(*row) for row in await cursor.fetchall()]
 
 
-def concerns(selection: Selection, pruned: Pruned) -> bool:
+def concerns(selection: EventQuery, pruned: Pruned) -> bool:
     """Whether a day that is gone may have held what is looked for; an event is never later than the day's end or so."""
     return pruned.day is None or selection.since_us < start_of(pruned.day) + 2 * _DAY_US
 
 
-def may_have_matched(selection: Selection, row: LedgerRow) -> bool:
+def may_have_matched(selection: EventQuery, row: LedgerRow) -> bool:
     """Whether a lost batch may have held what is looked for: only its producer is known, and about when it was."""
     start_us = start_of(row.batch_id.day)
     return (

@@ -13,12 +13,12 @@ from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.rules.contributions import updates_that_feed
 from chancy_metrics.projections.rules.job_times import believed_us
-from chancy_metrics.projections.search.query import Selection, names_of
+from chancy_metrics.projections.search.query import EventQuery, names_of
 
 _Mask = NDArray[np.bool_]
 
 
-def may_match(selection: Selection, row: LogRow) -> bool:
+def may_match(selection: EventQuery, row: LogRow) -> bool:
     """Whether a batch may hold events that are looked for, by its row without the payload.
 
     One that does not say when its events were may have them at any time.
@@ -31,7 +31,7 @@ def may_match(selection: Selection, row: LogRow) -> bool:
     )
 
 
-def matching(selection: Selection, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
+def matching(selection: EventQuery, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
     """Return the indexes of the events of a batch that are looked for, ascending."""
     parts = []
     if decoded.jobs is not None:
@@ -51,12 +51,12 @@ def matching(selection: Selection, batch: LogBatch, decoded: DecodedBatch) -> ND
     return found[found > after.index]
 
 
-def _in_time(selection: Selection, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
+def _in_time(selection: EventQuery, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
     at_us = believed_us(own_us, batch.appended_us)
     return (at_us >= selection.since_us) & (at_us < selection.until_us)
 
 
-def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
+def _jobs(selection: EventQuery, jobs: JobColumns) -> _Mask:
     if selection.kinds and "job" not in selection.kinds:
         return np.zeros(len(jobs.at_us), np.bool_)
     of_combo = np.array(
@@ -80,7 +80,7 @@ def _jobs(selection: Selection, jobs: JobColumns) -> _Mask:
     return found
 
 
-def _observations(selection: Selection, columns: ObservationColumns) -> _Mask:
+def _observations(selection: EventQuery, columns: ObservationColumns) -> _Mask:
     if selection.of_jobs:
         return np.zeros(len(columns.values), np.bool_)
     matches = _key_test(selection)
@@ -91,7 +91,7 @@ def _observations(selection: Selection, columns: ObservationColumns) -> _Mask:
     return np.repeat(of_series, columns.lengths)
 
 
-def _key_test(selection: Selection) -> Callable[[str], bool]:
+def _key_test(selection: EventQuery) -> Callable[[str], bool]:
     key, prefix = selection.key, selection.prefix
 
     def matches(one: str) -> bool:

@@ -15,7 +15,7 @@ from chancy_metrics.projections.search.event import EventKind
 _LEAST_US, _MOST_US = -(2**63), 2**63 - 1
 
 
-class Place(msgspec.Struct, frozen=True):
+class EventCursor(msgspec.Struct, frozen=True):
     """Where a reader stands: behind event *index* of the batch at *position*, or behind all of it for None."""
 
     position: int
@@ -25,7 +25,7 @@ class Place(msgspec.Struct, frozen=True):
         return str(self.position) if self.index is None else f"{self.position}:{self.index}"
 
 
-class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
+class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which events are looked for: those that have all that is given.
 
     Attributes:
@@ -41,7 +41,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
 
     since: datetime | None = None
     until: datetime | None = None
-    after: Place | None = None
+    after: EventCursor | None = None
     first_position: int | None = None
     last_position: int | None = None
     worker: str | None = None
@@ -74,13 +74,13 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(0, behind, (self.first_position or 1) - 1)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> EventCursor:
         """Behind which everything begins that is looked at."""
         after = self.after
         return (
             after
             if after is not None and after.index is not None and after.position > self.start
-            else Place(self.start)
+            else EventCursor(self.start)
         )
 
     @property

@@ -30,7 +30,7 @@ from chancy_metrics.projections.search.gaps import (
     unreadable,
 )
 from chancy_metrics.projections.search.match import matching, may_match
-from chancy_metrics.projections.search.query import Place, Selection
+from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
 #: Stretches looked at in one statement, and ledger rows read in one.
 _STRETCHES = 2_000
@@ -47,7 +47,7 @@ class Page(NamedTuple):
         place: Where to go on: everything up to there has been looked at.
     """
 
-    place: Place
+    place: EventCursor
     events: list[Event]
     gaps: list[Gap]
 
@@ -57,7 +57,7 @@ class Page(NamedTuple):
             return self
         events = self.events[:limit]
         last = (events[-1].position, events[-1].index)
-        return Page(Place(*last), events, [gap for gap in self.gaps if place_of(gap) <= last])
+        return Page(EventCursor(*last), events, [gap for gap in self.gaps if place_of(gap) <= last])
 
 
 class _Found(NamedTuple):
@@ -80,7 +80,7 @@ class _Rows(NamedTuple):
 async def select(
     connection: AsyncConnection[TupleRow],
     tables: Tables,
-    selection: Selection,
+    selection: EventQuery,
     *,
     on_gap: Callable[[Gap], None],
     limit: int | None = None,
@@ -106,7 +106,7 @@ async def read_end(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     return int(row[0]) if row else 0
 
 
-def check_place(selection: Selection, end: int) -> None:
+def check_cursor(selection: EventQuery, end: int) -> None:
     """Raise `MetricsLogError` if the place to go on from is past the end of the order: it is none of this log's."""
     if selection.after is not None and selection.after.position > end:
         raise MetricsLogError(
@@ -116,7 +116,7 @@ def check_place(selection: Selection, end: int) -> None:
 
 
 async def read_pages(
-    connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection, *, until: int | None = None
+    connection: AsyncConnection[TupleRow], tables: Tables, selection: EventQuery, *, until: int | None = None
 ) -> AsyncIterator[Page]:
     """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
 
@@ -131,7 +131,7 @@ async def read_pages(
     reader = _Reader(connection, tables, selection)
     async with short_transaction(connection) as cursor:
         end = await read_end(cursor, tables)
-        check_place(selection, end)
+        check_cursor(selection, end)
         end = min(one for one in (end, until, selection.last_position) if one is not None)
         pruned = await read_pruned(cursor, tables, after=selection.start)
     reader.said = {one.day for one in pruned if one.day is not None}
@@ -144,13 +144,13 @@ async def read_pages(
         for first, last in ranges:
             async for page in reader.read(first, last):
                 yield page
-        yield reader.page(Place(until_here))
+        yield reader.page(EventCursor(until_here))
 
 
 async def read_ranges(
     connection: AsyncConnection[TupleRow],
     tables: Tables,
-    selection: Selection,
+    selection: EventQuery,
     pruned: Sequence[Pruned],
     after: int,
     end: int,
@@ -213,14 +213,14 @@ class _Reader:
         said: Days of which it was said that they are gone.
     """
 
-    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: Selection) -> None:
+    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: EventQuery) -> None:
         self._connection = connection
         self._tables = tables
         self._selection = selection
         self.place = selection.place
         self.said: set[date] = set()
 
-    def page(self, place: Place, events: list[Event] | None = None) -> Page:
+    def page(self, place: EventCursor, events: list[Event] | None = None) -> Page:
         """A page that takes the reader to *place*."""
         self.place = place
         return Page(place, events or [], [])
@@ -240,7 +240,7 @@ class _Reader:
                     gaps = []
                 for part in _page_by_page(matches):
                     events = await in_thread(_spell_out, part)
-                    page = self.page(Place(events[-1].position, events[-1].index), events)
+                    page = self.page(EventCursor(events[-1].position, events[-1].index), events)
                     page.gaps.extend(
                         unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
                     )
@@ -248,7 +248,7 @@ class _Reader:
                 found.batches.clear()
                 del batches, matches  # not held while the next piece is read
             after = found.until
-            yield self.page(Place(after))._replace(gaps=gaps)
+            yield self.page(EventCursor(after))._replace(gaps=gaps)
 
     async def _rows(self, after: int, last: int) -> _Rows | None:
         """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a stretch."""
@@ -323,7 +323,7 @@ def _too_large(rows: Sequence[LedgerRow], error: OutOfMemory) -> Gap:
     return unreadable(rows[0], str(error))
 
 
-def _decode(selection: Selection, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
+def _decode(selection: EventQuery, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
     """Return what matches, batch by batch, and which batches can't be read: position -> why."""
     found, damaged = [], {}
     for batch in batches:

@@ -34,7 +34,7 @@ from chancy_metrics.projections.fold.sketch import encode as encode_sketch
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.search.event import to_events
-from chancy_metrics.projections.search.query import Selection
+from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.verify.coverage import Fault, Seen
 from chancy_metrics.projections.verify.outcomes import Stored, decode_record
 from chancy_metrics.projections.versions.counts import decode_counts
@@ -183,7 +183,7 @@ def read_cursor(data: bytes) -> None:
 def read_place(data: bytes) -> None:
     (_FOLDER / "parquet").mkdir(exist_ok=True)
     (_FOLDER / "parquet" / "_place.json").write_bytes(data)
-    with Export(_FOLDER / "parquet", Selection()):
+    with Export(_FOLDER / "parquet", EventQuery()):
         pass
 
 
