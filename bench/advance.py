@@ -1,4 +1,4 @@
-"""Folding with the database, advance() from reading the ledger to the commit, against folding the same stretch in
+"""Folding with the database, advance() from reading the ledger to the commit, against folding the same range in
 memory."""
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ async def run(pool: Databases, size: Size) -> list[Row]:
             async with connections(dsn, 1, prepared=False) as (connection,):
                 await Producer(connection).append(encoded)
                 check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
-                stretches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]
+                steps_of_batches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]
                 cpu_s: list[float] = []
                 figures = middle(
-                    await by_turns(rounds, {"advance": _advanced(connection, cpu_s), "memory": _folded(stretches)})
+                    await by_turns(
+                        rounds, {"advance": _advanced(connection, cpu_s), "memory": _folded(steps_of_batches)}
+                    )
                 )
                 counted = """
                     SELECT sum(r.count) FROM chancy_metrics_1day r JOIN chancy_metrics_series s ON s.id = r.series
@@ -68,13 +70,13 @@ def _advanced(connection: AsyncConnection[TupleRow], cpu_s: list[float]) -> Turn
     return turn
 
 
-def _folded(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
-    left = iter(stretches)
+def _folded(steps_of_batches: Sequence[Sequence[LogBatch]]) -> Turn:
+    left = iter(steps_of_batches)
 
     async def turn() -> float:
-        stretch = next(left)
+        batches = next(left)
         started = time.perf_counter()
-        folded = fold(stretch)
+        folded = fold(batches)
         took = time.perf_counter() - started
         check("events folded", folded.events, STEP_EVENTS)
         return took

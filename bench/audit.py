@@ -71,7 +71,7 @@ async def _one_job(connection: AsyncConnection[TupleRow], chancy: Chancy, size: 
     while some := await summarise(connection, tables):
         made += some
     took = time.perf_counter() - started
-    check("stretches", made, batches // 10)
+    check("ranges", made, batches // 10)
     found = [await _found(chancy, job_id) for job_id in ids]
     nothing = [await _found(chancy, uuid4(), updates=0) for _ in ids]
     count = batches * _BATCH

@@ -29,16 +29,16 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     rounds = size.of(60, 2)
     jobs = _job_batches(size.of(10_000, 2_000), 1_000)
     observations = _observation_batches(len(jobs))
-    stretches = {
+    steps_of_batches = {
         "ten": [jobs],
         "one": [[batch] for batch in jobs],
         "small": [_job_batches(size.of(10_000, 2_000), 20)],
         "observations": [observations],
     }
     contenders: dict[str, Turn] = {}
-    for name, stretch in stretches.items():
-        contenders[name] = _folded(stretch)
-        contenders[f"{name} floor"] = _sorted(stretch)
+    for name, batches in steps_of_batches.items():
+        contenders[name] = _folded(batches)
+        contenders[f"{name} floor"] = _sorted(batches)
     figures = best(await by_turns(rounds, contenders))
     names = {
         "ten": "fold job updates, ten batches of 1,000 at a time",
@@ -48,7 +48,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     }
     rows = []
     for name, work in names.items():
-        events = sum(batch.events for stretch in stretches[name] for batch in stretch)
+        events = sum(batch.events for batches in steps_of_batches[name] for batch in batches)
         target = at_least(1 / 7, ">= 1/7") if name == "ten" else None
         against = "decode + one sort"
         rate, floor = events / figures[name], events / figures[f"{name} floor"]
@@ -60,12 +60,12 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-def _folded(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
-    events = sum(batch.events for stretch in stretches for batch in stretch)
+def _folded(steps_of_batches: Sequence[Sequence[LogBatch]]) -> Turn:
+    events = sum(batch.events for batches in steps_of_batches for batch in batches)
 
     async def turn() -> float:
         started = time.perf_counter()
-        folds = [fold(stretch) for stretch in stretches]
+        folds = [fold(batches) for batches in steps_of_batches]
         took = time.perf_counter() - started
         check("events folded", sum(one.events for one in folds), events)
         for resolution in ("1min", "1day"):
@@ -81,11 +81,11 @@ def _folded(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
     return turn
 
 
-def _sorted(stretches: Sequence[Sequence[LogBatch]]) -> Turn:
+def _sorted(steps_of_batches: Sequence[Sequence[LogBatch]]) -> Turn:
     async def turn() -> float:
         started = time.perf_counter()
-        for stretch in stretches:
-            decoded = [decode(batch.codec, batch.payload, batch.sha256, batch.events) for batch in stretch]
+        for batches in steps_of_batches:
+            decoded = [decode(batch.codec, batch.payload, batch.sha256, batch.events) for batch in batches]
             columns = [
                 batch.jobs.started_us if batch.jobs else batch.observations.values  # type: ignore[union-attr]
                 for batch in decoded

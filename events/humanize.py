@@ -8,7 +8,6 @@ _IRREGULAR = {
     "entry": "entries",
     "batch": "batches",
     "series": "series",
-    "stretch": "stretches",
     "difference": "differences",
 }
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")

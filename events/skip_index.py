@@ -1,4 +1,4 @@
-"""Summaries of stretches of the order: what surely is not in them, so that a search can leave them out.
+"""Summaries of ranges of the order: what surely is not in them, so that a search can leave them out.
 
 Never an authority: where there is no summary, or one that says nothing, the batches themselves are read.
 """
@@ -40,11 +40,11 @@ class Summary(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is looked for: events in a time, whose stretch has a token of each clause.
+    """What is looked for: events in a time, whose range has a token of each clause.
 
     Attributes:
         since_us: Inclusive, as *until_us* is exclusive; microseconds since 1970.
-        clauses: Sets of tokens of which a stretch must have one at least.
+        clauses: Sets of tokens of which a range must have one at least.
     """
 
     since_us: int
@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
     clauses: Sequence[Sequence[bytes]] = ()
 
 
-class Stretch(NamedTuple):
+class SkipRange(NamedTuple):
     """Positions from *first* to *last*, inclusive; *skips* where surely nothing wanted is in them.
 
     Attributes:
@@ -83,7 +83,7 @@ async def last_summarised(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
 
 
 async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: Summary) -> bool:
-    """Write a summary that begins behind the last one; False if somebody else has written that stretch."""
+    """Write a summary that begins behind the last one; False if somebody else has written that range."""
     await cursor.execute(
         sql.SQL(
             """
@@ -124,12 +124,12 @@ async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, pie
     return cursor.rowcount
 
 
-async def read_stretches(
+async def read_skip_ranges(
     cursor: AsyncCursor[TupleRow], tables: Tables, wanted: Wanted, *, after: int, until: int, limit: int
-) -> list[Stretch]:
-    """Return up to *limit* stretches that reach past position *after*, in order, none that begins past *until*.
+) -> list[SkipRange]:
+    """Return up to *limit* ranges that reach past position *after*, in order, none that begins past *until*.
 
-    Looks at single bytes of the filters where they lie; one by which a stretch is left out is read whole, and hashed.
+    Looks at single bytes of the filters where they lie; one by which a range is left out is read whole, and hashed.
     """
     await cursor.execute(
         sql.SQL(
@@ -171,11 +171,11 @@ async def read_stretches(
             "until_us": wanted.until_us,
         },
     )
-    return [Stretch(first, last, what == "skip", what == "broken") for first, last, what in await cursor.fetchall()]
+    return [SkipRange(first, last, what == "skip", what == "broken") for first, last, what in await cursor.fetchall()]
 
 
 def _holds(wanted: Wanted) -> sql.Composed:
-    """Whether a summary's stretch may hold what is wanted; evaluated from left to right until one says no."""
+    """Whether a summary's range may hold what is wanted; evaluated from left to right until one says no."""
     in_time = sql.SQL("coalesce(first_us < %(until_us)s AND last_us >= %(since_us)s, false)")
     clauses = [
         sql.SQL("({})").format(sql.SQL(" OR ").join([_has(token) for token in clause])) for clause in wanted.clauses

@@ -50,7 +50,7 @@ class Finding(NamedTuple):
             writes, each "payload" against its sha256,
             the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
-            stretches against those, a version's "horizons" against the settings, what it "counts" beside its points
+            ranges against those, a version's "horizons" against the settings, what it "counts" beside its points
             against the log.
         where: The place.
         text: A sentence.

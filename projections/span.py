@@ -1,4 +1,4 @@
-"""A stretch of time, what of each resolution lies in it whole, and the batches that have events in it."""
+"""A range of time, what of each resolution lies in it whole, and the batches that have events in it."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
         life = await job_life(chancy, JOB)
 
     assert [event.position for event in life.updates] == [41]
-    assert 10 <= len(decoded) <= 20  # its stretch, and one in three hundred others
+    assert 10 <= len(decoded) <= 20  # its range, and one in three hundred others
 
 
 async def test_a_job_that_is_not_in_the_log_is_one_sentence(dsn: str, connection: Connection, tables: Tables) -> None:

@@ -25,10 +25,10 @@ from chancy_metrics.projections.verify.coverage import (
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MINUTE = Spot("difference", "1min", 600)
 
-stretches = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6)
+ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6)
 
 
-@given(runs=st.lists(stretches, max_size=6), since_s=st.integers(0, 20))
+@given(runs=st.lists(ranges, max_size=6), since_s=st.integers(0, 20))
 def test_each_second_has_the_time_of_the_last_run_that_looked_at_it(
     runs: list[list[tuple[int, int]]], since_s: int
 ) -> None:
@@ -64,11 +64,11 @@ def test_a_share_is_of_the_buckets_kept_until_now() -> None:
     assert (nothing.whole, nothing.by_resolution, nothing.oldest_at) == (0, {}, None)
 
 
-@given(some=stretches)
+@given(some=ranges)
 def test_stretches_together_are_what_they_were_in_order_and_apart(some: list[tuple[int, int]]) -> None:
     real = [(first, end) for first, end in some if first < end]
 
-    united = together([Looked(stretches={"1min": [one]}) for one in real]).stretches.get("1min", [])
+    united = together([Looked(ranges={"1min": [one]}) for one in real]).ranges.get("1min", [])
 
     assert {at for first, end in united for at in range(first, end)} == {
         at for first, end in real for at in range(first, end)
@@ -77,7 +77,7 @@ def test_stretches_together_are_what_they_were_in_order_and_apart(some: list[tup
 
 
 def a_run(first: int, end: int) -> Looked:
-    return together([Looked(stretches=looked_at({"1min": first}, {"1min": end}))])
+    return together([Looked(ranges=looked_at({"1min": first}, {"1min": end}))])
 
 
 def test_a_fault_is_open_until_a_run_that_looks_there_finds_nothing() -> None:

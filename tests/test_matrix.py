@@ -166,7 +166,7 @@ CASES = [
         by("UPDATE {summaries} SET first_us = 1, last_us = 2"),
         "summaries, positions 1 to 4",
         {
-            "explain": ["recomputed: equal; the summaries called stretches empty that hold some of these events"],
+            "explain": ["recomputed: equal; the summaries called ranges empty that hold some of these events"],
             "check": ["WRONG at positions 1 to 4 (summaries)"],
         },
     ),

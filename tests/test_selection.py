@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.codec import ObservationRun
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.skip_index import Stretch
+from chancy_metrics.events.skip_index import SkipRange
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.event import Event
@@ -177,23 +177,23 @@ async def test_a_selection_is_what_matches_of_all_events_with_and_without_summar
 
 
 @st.composite
-def summarised(draw: st.DrawFn) -> tuple[list[Stretch], int]:
-    """Stretches in order, with holes between some; and the last position that has left the log."""
-    stretches, position = [], 1
+def summarised(draw: st.DrawFn) -> tuple[list[SkipRange], int]:
+    """Ranges in order, with holes between some; and the last position that has left the log."""
+    ranges, position = [], 1
     for hole, length, skips in draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.booleans()))):
-        stretches.append(Stretch(position + hole, position + hole + length - 1, skips))
+        ranges.append(SkipRange(position + hole, position + hole + length - 1, skips))
         position += hole + length
-    return stretches, draw(st.integers(0, position))
+    return ranges, draw(st.integers(0, position))
 
 
 @given(summarised(), st.integers(1, 20), st.integers(0, 60))
 def test_what_is_read_is_what_no_summary_denies_and_what_has_not_left(
-    history: tuple[list[Stretch], int], first: int, end: int
+    history: tuple[list[SkipRange], int], first: int, end: int
 ) -> None:
-    stretches, floor = history
-    known = {position: one.skips for one in stretches for position in range(one.first, one.last + 1)}
+    ranges, floor = history
+    known = {position: one.skips for one in ranges for position in range(one.first, one.last + 1)}
     last = max(known, default=0)
-    reaching = [one for one in stretches if one.last >= first and one.first <= end]
+    reaching = [one for one in ranges if one.last >= first and one.first <= end]
 
     found = ranges_to_read(reaching, first, end, floor)
 

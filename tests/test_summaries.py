@@ -1,4 +1,4 @@
-"""Stretches are summarised once each, by any number of processes, and their summaries go with their days."""
+"""Ranges are summarised once each, by any number of processes, and their summaries go with their days."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.log import BatchId, LogBatch, short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.skip_index import FORMAT, Wanted, read_stretches
+from chancy_metrics.events.skip_index import FORMAT, Wanted, read_skip_ranges
 from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search import indexing
@@ -116,8 +116,8 @@ async def test_what_can_not_be_read_or_is_lost_makes_its_stretch_one_that_is_alw
     ]
     wanted = EventQuery(key="nowhere", since=datetime(1999, 1, 1, tzinfo=UTC)).wanted()
     async with short_transaction(connection) as cursor:
-        found = await read_stretches(cursor, tables, wanted, after=0, until=9, limit=9)
-    assert [stretch.skips for stretch in found] == [False, False, True]
+        found = await read_skip_ranges(cursor, tables, wanted, after=0, until=9, limit=9)
+    assert [range.skips for range in found] == [False, False, True]
 
 
 async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connection: Connection, tables: Tables) -> None:
@@ -157,7 +157,7 @@ async def test_stretches_are_left_out_by_their_time_too(connection: Connection, 
     async def skipped(since_us: int, until_us: int) -> list[bool]:
         async with short_transaction(connection) as cursor:
             wanted = Wanted(since_us, until_us)
-            return [one.skips for one in await read_stretches(cursor, tables, wanted, after=0, until=9, limit=9)]
+            return [one.skips for one in await read_skip_ranges(cursor, tables, wanted, after=0, until=9, limit=9)]
 
     assert await skipped(NOON_US + 1, NOON_US + 2) == [True, False, True]
     assert await skipped(NOON_US, NOON_US + 3) == [False] * 3
@@ -233,6 +233,6 @@ async def test_a_summary_of_another_format_says_nothing(connection: Connection, 
     await fetch(connection, "UPDATE {summaries} SET format = 2", tables)
 
     async with short_transaction(connection) as cursor:
-        found = await read_stretches(cursor, tables, Wanted(0, 1), after=0, until=9, limit=9)
+        found = await read_skip_ranges(cursor, tables, Wanted(0, 1), after=0, until=9, limit=9)
 
-    assert [stretch.skips for stretch in found] == [False]
+    assert [range.skips for range in found] == [False]

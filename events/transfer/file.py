@@ -174,7 +174,7 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     Attributes:
         at_us: When the export began, by the database's clock, microseconds since 1970.
         places: How many positions are in it, and of them with their *batches*, which hold so many *events*.
-        content: sha256 of everything before this frame: the same stretch of the same log has the same one.
+        content: sha256 of everything before this frame: the same range of the same log has the same one.
     """
 
     at_us: _Moment

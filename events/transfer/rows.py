@@ -1,4 +1,4 @@
-"""A stretch of the order together with its batches, every column and byte of them: out of the database and into it."""
+"""A range of the order together with its batches, every column and byte of them: out of the database and into it."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ async def pages(
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
-    """Return what the log tells of a job, and what it can't tell any more. Decodes the few stretches it may be in."""
+    """Return what the log tells of a job, and what it can't tell any more. Decodes the few ranges it may be in."""
     tables = tables_for(chancy.prefix)
     updates: list[Event] = []
     gaps: list[Gap] = []

@@ -239,7 +239,7 @@ def _beside(made: Recomputed) -> Iterator[str]:
         which = f"position {position}: {made.lost[position]}"
         yield f"{is_or_are(len(made.lost), 'batch')} lost that may belong here ({which})"
     if made.is_index_wrong:
-        yield "the summaries called stretches empty that hold some of these events: `chancy-metrics verify` says which"
+        yield "the summaries called ranges empty that hold some of these events: `chancy-metrics verify` says which"
     if made.waiting:
         yield f"{is_or_are(made.waiting, 'batch')} not folded yet, which may hold more"
 

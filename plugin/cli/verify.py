@@ -114,7 +114,7 @@ def verified_lines(found: Verified) -> list[str]:
         lines.append(f"and {hidden:,} more")
     lines.append(
         f"{in_numbers(found.points, 'point')} compared at position {found.position:,} of version {found.version}, "
-        f"{in_numbers(found.events, 'event')} of {in_numbers(found.spans, 'stretch')} of time "
+        f"{in_numbers(found.events, 'event')} of {in_numbers(found.spans, 'range')} of time "
         f"replayed in {span(found.took_s)}: " + _verdict(found)
     )
     return lines

@@ -46,7 +46,7 @@ class Verified(msgspec.Struct, frozen=True):
 
     Attributes:
         at: When it began, UTC.
-        spans: How many stretches of time were replayed: 1, or with a budget as many as there was time for.
+        spans: How many ranges of time were replayed: 1, or with a budget as many as there was time for.
         version: The live one, which was at *position* of the ledger.
         events: How many were folded again.
         points: How many places were compared.
@@ -96,7 +96,7 @@ async def verify(
 ) -> Verified:
     """Replay the log and compare it with all that is made of it, exactly; keep what was found for `status`.
 
-    Nobody waits for it: the log is read in short transactions, what is stored in one snapshot for each stretch of
+    Nobody waits for it: the log is read in short transactions, what is stored in one snapshot for each range of
     time. Without any argument the whole log is replayed, and its whole order looked at; with *since* or *until*
     the buckets that lie whole between them, and the batches that have events there. The shared cache, the end of
     the order and the producers are looked at each time.
@@ -188,13 +188,13 @@ def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
     if not checked[-1].position:
         return "nothing has been folded yet"
     now_s = at.timestamp()
-    if not any(first < min(end, now_s) for one in checked for first, end in one.stretches()):
+    if not any(first < min(end, now_s) for one in checked for first, end in one.ranges()):
         return "no bucket that is kept lies whole in that time"
     return "there are no points of that time" if len(checked) == 1 else "there are no points of what was drawn"
 
 
 def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run:
-    """What is kept of a run: of the stretches that were compared with one and the same version."""
+    """What is kept of a run: of the ranges that were compared with one and the same version."""
     same = [one for one in checked if one.version == verified.version]
     spots = found.spots.copy()
     sentences = dict(found.sentences)
@@ -205,7 +205,7 @@ def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run
     looked = together([one.looked for one in same])
     if not verified.points and not looked.everywhere:
         looked = Looked()  # nothing compared settles nothing
-    stretches = {name: list(looked.stretches.get(name, ())) for name in RESOLUTIONS}
+    ranges = {name: list(looked.ranges.get(name, ())) for name in RESOLUTIONS}
     last = Record(
         at=verified.at,
         since=verified.since,
@@ -214,7 +214,7 @@ def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run
         position=verified.position,
         points=verified.points,
     )
-    return Run(verified.version, verified.at, last, looked, stretches, spots, sentences)
+    return Run(verified.version, verified.at, last, looked, ranges, spots, sentences)
 
 
 async def _now(connection: AsyncConnection[TupleRow]) -> datetime:

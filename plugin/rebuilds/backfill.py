@@ -27,7 +27,7 @@ from chancy_metrics.projections.versions.advance import (
     BUSY,
     REBUILD_STEP_EVENTS,
     Advanced,
-    Stretch,
+    Step,
     narrow,
     read,
     set_aside,
@@ -130,31 +130,31 @@ class Backfill:
     async def fill(self) -> None:
         """Fold up to where the live version stands.
 
-        While one stretch is written the next one is read and folded: the database and this process work at a time.
+        While one step is written the next one is read and folded: the database and this process work at a time.
 
         Raises:
             VersionRefused: This code can't fold it that far.
         """
         async with AsyncExitStack() as stack:
             reading = await stack.enter_async_context(self._another())
-            following: Stretch | Advanced | None = None
+            following: Step | Advanced | None = None
             while True:
                 target = (await self.live()).position
                 await self.aim(target)
                 if reading.closed:  # libpq gives it up where it has no memory for what comes
                     reading = await stack.enter_async_context(self._another())
                 try:
-                    stretch = following if isinstance(following, Stretch) else await self._read(reading, target)
-                    if isinstance(stretch, Stretch) and self._steps.is_tried_alone:
+                    step = following if isinstance(following, Step) else await self._read(reading, target)
+                    if isinstance(step, Step) and self._steps.is_tried_alone:
                         following = None
-                        done = await write(self._connection, self.tables, stretch, folded_by=self._folded_by)
-                    elif isinstance(stretch, Stretch):
+                        done = await write(self._connection, self.tables, step, folded_by=self._folded_by)
+                    elif isinstance(step, Step):
                         done, following = await _both(
-                            write(self._connection, self.tables, stretch, folded_by=self._folded_by),
-                            self._read(reading, target, after=stretch.position),
+                            write(self._connection, self.tables, step, folded_by=self._folded_by),
+                            self._read(reading, target, after=step.position),
                         )
                     else:
-                        done = stretch
+                        done = step
                 except Exception as error:
                     following = None
                     if self._connection.closed:
@@ -246,7 +246,7 @@ class Backfill:
 
     async def _read(
         self, connection: AsyncConnection[TupleRow], until: int, *, after: int | None = None
-    ) -> Stretch | Advanced:
+    ) -> Step | Advanced:
         return await read(
             connection,
             self.tables,

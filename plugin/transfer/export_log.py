@@ -34,7 +34,7 @@ class Exported(msgspec.Struct, frozen=True):
         seal: The end of the order as it is in the file.
         places: Positions in it; *batches* of them with their batches, which hold so many *events*.
         lost: Batches that should be in the log and are not: damage, which the file can't heal.
-        content: sha256 of all but the time of the export, hexadecimal: the same stretch of the same log has the same.
+        content: sha256 of all but the time of the export, hexadecimal: the same range of the same log has the same.
     """
 
     seal: Seal
@@ -103,7 +103,7 @@ class Export:
             now = await read_seal(cursor, self._tables)
             if not archives:
                 await self._check_day(cursor, day)
-            first, last, others = await self._stretch(cursor, day)
+            first, last, others = await self._range(cursor, day)
             ending = await read_entries(cursor, self._tables, after=last - 1, until=last)
         seal = Seal(last, ending[0].chain if ending else b"", now.at)
         self._log = self._tables.partition(day) if archives else self._tables.log
@@ -190,7 +190,7 @@ class Export:
         if row[0] in ("absorbed", "gone"):
             raise MetricsLogError(f"{day} has left the log: what it added is in the baseline, its batches are gone")
 
-    async def _stretch(self, cursor: AsyncCursor[TupleRow], day: date) -> tuple[int, int, list[GoneDay]]:
+    async def _range(self, cursor: AsyncCursor[TupleRow], day: date) -> tuple[int, int, list[GoneDay]]:
         """Return the first and last position of *day*, and the other days from the place before them on."""
         await cursor.execute(
             sql.SQL(

@@ -69,7 +69,7 @@ class Recomputed(NamedTuple):
         left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
         waiting: Batches with events of that time that are not in it yet.
         lost: Positions whose batches can't be folded any more, and may have fed it, with the reason.
-        is_index_wrong: Whether the summaries called stretches empty that hold events of it; those were read here.
+        is_index_wrong: Whether the summaries called ranges empty that hold events of it; those were read here.
     """
 
     version: int
@@ -198,7 +198,7 @@ class _Attempt:
         return version, await gone_days(cursor, self._tables)
 
     async def _replay(self, version: Version, gone: set[date]) -> None:
-        """Take the batches that may have events in the bucket, leaving out stretches that surely have none."""
+        """Take the batches that may have events in the bucket, leaving out ranges that surely have none."""
         async with short_transaction(self._connection) as cursor:
             pruned = await read_pruned(cursor, self._tables, after=0)
         if not self._trusts_index:

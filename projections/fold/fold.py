@@ -55,7 +55,7 @@ _N = TypeVar("_N", np.int64, np.float64)
 
 
 class Fold(NamedTuple):
-    """What a stretch of the ledger adds.
+    """What a range of the ledger adds.
 
     Attributes:
         workers: Names; cells number them from 1.
@@ -146,9 +146,9 @@ def _of_one(columns: ObservationColumns, only: Series | None) -> ObservationColu
     )
 
 
-def _days(stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -> dict[int, int]:
+def _days(decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -> dict[int, int]:
     """Count the recorded events by day, each once, however many series it feeds."""
-    at_us = np.concatenate([believed_us(columns.at_us, batch.appended_us) for batch, columns in stretch])
+    at_us = np.concatenate([believed_us(columns.at_us, batch.appended_us) for batch, columns in decoded])
     day = at_us // _DAY_US
     if day.min() == day.max():
         return {int(day[0]) * _DAY_S: len(day)}
@@ -262,12 +262,12 @@ def _observation_cells(
 
 
 def _who_and_when(
-    stretch: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
+    decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
 ) -> tuple[Ints, Ints]:
     """Return each row's worker and when it was appended."""
-    sizes = [len(columns.at_us) for _, columns in stretch]
-    worker = np.repeat(workers.of(batch.worker for batch, _ in stretch) + 1, sizes)
-    return worker, np.repeat([batch.appended_us for batch, _ in stretch], sizes)
+    sizes = [len(columns.at_us) for _, columns in decoded]
+    worker = np.repeat(workers.of(batch.worker for batch, _ in decoded) + 1, sizes)
+    return worker, np.repeat([batch.appended_us for batch, _ in decoded], sizes)
 
 
 def _cells(

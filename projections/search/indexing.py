@@ -1,4 +1,4 @@
-"""Summaries of what is new in the order, made a stretch at a time by whoever keeps the tables in shape."""
+"""Summaries of what is new in the order, made a range at a time by whoever keeps the tables in shape."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from chancy_metrics.events.skip_index import Summary, forget_summaries, last_sum
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search.query import names_of, text_token
 
-#: A stretch ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
+#: A range ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
 STRETCH_EVENTS = 10_000
 STRETCH_BYTES = 32 << 20
 STRETCH_BATCHES = 512
-#: Stretches one call makes, and summaries it lets go: pieces that nobody waits for.
-STRETCHES = 200
+#: Ranges one call makes, and summaries it lets go: pieces that nobody waits for.
+RANGES = 200
 
 
-async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int = STRETCHES) -> int:
-    """Summarise up to *most* full stretches behind the last one, and let go what has left the log.
+async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int = RANGES) -> int:
+    """Summarise up to *most* full ranges behind the last one, and let go what has left the log.
 
-    Each stretch is read in one short transaction and written in another; between them nothing is held. Two at once
+    Each range is read in one short transaction and written in another; between them nothing is held. Two at once
     do no harm: whoever comes second has worked in vain.
 
     Args:
         connection: An autocommit one outside a transaction.
 
     Returns:
-        How many stretches it wrote; fewer than *most* when it has caught up.
+        How many ranges it wrote; fewer than *most* when it has caught up.
     """
     written = 0
     while written < most:
         async with short_transaction(connection, index_only=True) as cursor:
-            rows = _stretch(
+            rows = _full_range(
                 await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=STRETCH_BATCHES)
             )
             # Read before the batches: of a day that leaves meanwhile some are missing, and then nothing is said.
@@ -60,12 +60,12 @@ async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, mo
                 break
         written += 1
     async with short_transaction(connection) as cursor:
-        await forget_summaries(cursor, tables, piece=STRETCHES)
+        await forget_summaries(cursor, tables, piece=RANGES)
     return written
 
 
 def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: bool = True) -> Summary:
-    """Summarise a stretch of the order.
+    """Summarise a range of the order.
 
     Args:
         batches: Those of *rows* that have not left the log.
@@ -130,8 +130,8 @@ def prefixes_of(key: str) -> list[str]:
     return [key, *(key[:end] for end in ends if end)]
 
 
-def _stretch(rows: list[LedgerRow]) -> list[LedgerRow]:
-    """Cut a full stretch from the front of *rows*; [] if they do not fill one yet."""
+def _full_range(rows: list[LedgerRow]) -> list[LedgerRow]:
+    """Cut a full range from the front of *rows*; [] if they do not fill one yet."""
     events = size = 0
     for number, row in enumerate(rows, 1):
         events += row.events

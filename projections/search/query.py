@@ -1,4 +1,4 @@
-"""What is looked for in the log, and the tokens by which a stretch that surely has nothing of it can be left out."""
+"""What is looked for in the log, and the tokens by which a range that surely has nothing of it can be left out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
         return any(value is not None for value in (self.func, self.queue, self.state, self.job_id, self.error))
 
     def wanted(self) -> Wanted:
-        """What a stretch must have that may hold such events."""
+        """What a range must have that may hold such events."""
         texts = {
             "worker": self.worker,
             "producer": None if self.producer is None else str(self.producer),

@@ -17,7 +17,7 @@ from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.skip_index import Stretch, read_stretches
+from chancy_metrics.events.skip_index import SkipRange, read_skip_ranges
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.search.gaps import (
     DamagedSummary,
@@ -32,8 +32,8 @@ from chancy_metrics.projections.search.gaps import (
 from chancy_metrics.projections.search.match import matching, may_match
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
-#: Stretches looked at in one statement, and ledger rows read in one.
-_STRETCHES = 2_000
+#: Ranges looked at in one statement, and ledger rows read in one.
+_RANGES = 2_000
 _ROWS = 512
 #: Events of a page at the most, and bytes of kept meta, or one event, whatever it has.
 PAGE_EVENTS = 1_000
@@ -154,25 +154,25 @@ async def read_ranges(
     pruned: Sequence[Pruned],
     after: int,
     end: int,
-) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[Stretch]]]:
-    """Yield what of the positions past *after* up to *end* may hold what is selected, some stretches at a time.
+) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[SkipRange]]]:
+    """Yield what of the positions past *after* up to *end* may hold what is selected, some ranges at a time.
 
     Args:
         pruned: What has left the log of these positions.
 
     Yields:
-        A position; the ranges up to there that are to be read, both ends inclusive; and which stretches are among them
+        A position; the ranges up to there that are to be read, both ends inclusive; and which ranges are among them
             since their summary is damaged.
     """
     floor = floor_of(pruned, end)
     while after < end:
         async with short_transaction(connection) as cursor:
-            stretches = await read_stretches(
-                cursor, tables, selection.wanted(), after=after, until=end, limit=_STRETCHES
+            summaries = await read_skip_ranges(
+                cursor, tables, selection.wanted(), after=after, until=end, limit=_RANGES
             )
-        until = min(stretches[-1].last, end) if len(stretches) == _STRETCHES else end
-        broken = [stretch for stretch in stretches if stretch.is_broken]
-        yield until, ranges_to_read(stretches, after + 1, until, floor), broken
+        until = min(summaries[-1].last, end) if len(summaries) == _RANGES else end
+        broken = [summary for summary in summaries if summary.is_broken]
+        yield until, ranges_to_read(summaries, after + 1, until, floor), broken
         after = until
 
 
@@ -181,18 +181,18 @@ def floor_of(pruned: Sequence[Pruned], end: int) -> int:
     return max((one.last_position for one in pruned if one.last_position <= end), default=0)
 
 
-def ranges_to_read(stretches: Sequence[Stretch], first: int, end: int, floor: int) -> list[tuple[int, int]]:
+def ranges_to_read(summaries: Sequence[SkipRange], first: int, end: int, floor: int) -> list[tuple[int, int]]:
     """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
 
-    What lies between stretches has to be read, except up to *floor*, the last position that has left the log: there
+    What lies between ranges has to be read, except up to *floor*, the last position that has left the log: there
     the summaries have gone because all of their days have.
     """
     ranges: list[tuple[int, int]] = []
-    for stretch in stretches:
-        ranges.append((max(first, floor + 1), stretch.first - 1))
-        if not stretch.skips:
-            ranges.append((max(first, stretch.first), min(stretch.last, end)))
-        first = max(first, stretch.last + 1)
+    for summary in summaries:
+        ranges.append((max(first, floor + 1), summary.first - 1))
+        if not summary.skips:
+            ranges.append((max(first, summary.first), min(summary.last, end)))
+        first = max(first, summary.last + 1)
     ranges.append((first, end))
     joined: list[tuple[int, int]] = []
     for start, last in ranges:
@@ -251,7 +251,7 @@ class _Reader:
             yield self.page(EventCursor(after))._replace(gaps=gaps)
 
     async def _rows(self, after: int, last: int) -> _Rows | None:
-        """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a stretch."""
+        """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a summary."""
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
             if not rows:

@@ -1,6 +1,6 @@
 """What was verified of a version, and what is open: kept by place until a run that looks there finds nothing.
 
-Pure; a stretch is from its first to before its end.
+Pure; a range is from its first to before its end.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ EACH_TIME = frozenset({"cache", "head", "producers"})
 OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers", "summaries"})
 #: Places that are told apart, those that keep their sentence, and the longest one.
 _SPOTS, _SENTENCES, _CHARS = 1_000, 20, 300
-#: Stretches of time kept of a resolution.
-_STRETCHES = 200
+#: Ranges of time kept of a resolution.
+_RANGES = 200
 _ENDLESS = 2**62
 
-Stretch = tuple[int, int]
+Range = tuple[int, int]
 
 
 class Looked(NamedTuple):
@@ -33,41 +33,41 @@ class Looked(NamedTuple):
 
     Attributes:
         everywhere: Whether it was a run over everything.
-        stretches: Scale of a `Spot` -> stretches of it.
+        ranges: Scale of a `Spot` -> ranges of it.
         checks: Those that were made whole.
     """
 
     everywhere: bool = False
-    stretches: Mapping[str, Sequence[Stretch]] = {}
+    ranges: Mapping[str, Sequence[Range]] = {}
     checks: Set[str] = frozenset()
 
     def saw(self, spot: Spot) -> bool:
         """Whether it would have found what is wrong there."""
         if self.everywhere or (not spot.scale and spot.check in self.checks):
             return True
-        return spot.at is not None and any(first <= spot.at < end for first, end in self.stretches.get(spot.scale, ()))
+        return spot.at is not None and any(first <= spot.at < end for first, end in self.ranges.get(spot.scale, ()))
 
 
-def looked_at(first: Mapping[str, int], end: Mapping[str, int] | None) -> dict[str, list[Stretch]]:
-    """The stretches of a run from the *first* bucket of each resolution to before its *end*, seconds."""
-    stretches = {name: (first[name], _ENDLESS if end is None else end[name]) for name in first}
-    return {name: [stretch] for name, stretch in stretches.items() if stretch[0] < stretch[1]}
+def looked_at(first: Mapping[str, int], end: Mapping[str, int] | None) -> dict[str, list[Range]]:
+    """The ranges of a run from the *first* bucket of each resolution to before its *end*, seconds."""
+    ranges = {name: (first[name], _ENDLESS if end is None else end[name]) for name in first}
+    return {name: [one] for name, one in ranges.items() if one[0] < one[1]}
 
 
 def together(runs: Sequence[Looked]) -> Looked:
-    """What several stretches of one run have looked at, and the checks that are made with each run."""
-    stretches: dict[str, list[Stretch]] = {}
+    """What several ranges of one run have looked at, and the checks that are made with each run."""
+    ranges: dict[str, list[Range]] = {}
     for run in runs:
-        for scale, some in run.stretches.items():
-            stretches.setdefault(scale, []).extend(some)
-    united = {scale: _united(some) for scale, some in stretches.items()}
+        for scale, some in run.ranges.items():
+            ranges.setdefault(scale, []).extend(some)
+    united = {scale: _united(some) for scale, some in ranges.items()}
     return Looked(any(run.everywhere for run in runs), united, EACH_TIME)
 
 
-def _united(stretches: Iterable[Stretch]) -> list[Stretch]:
+def _united(ranges: Iterable[Range]) -> list[Range]:
     """The same in order, those that touch or overlap as one."""
-    united: list[Stretch] = []
-    for first, end in sorted(stretches):
+    united: list[Range] = []
+    for first, end in sorted(ranges):
         if united and first <= united[-1][1]:
             united[-1] = united[-1][0], max(united[-1][1], end)
         else:
@@ -106,7 +106,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch of a resolution, in seconds, that was compared at *at* (seconds too), and every bucket in it."""
+    """A range of a resolution, in seconds, that was compared at *at* (seconds too), and every bucket in it."""
 
     first: int
     end: int
@@ -169,10 +169,10 @@ def still_kept(faults: Sequence[Fault], horizons: Mapping[str, int]) -> list[Fau
     return [fault for fault in faults if fault.at is None or fault.at >= horizons.get(fault.scale, fault.at)]
 
 
-def cover(seen: Sequence[Seen], stretches: Iterable[Stretch], at_s: int, *, since_s: int = 0) -> list[Seen]:
+def cover(seen: Sequence[Seen], ranges: Iterable[Range], at_s: int, *, since_s: int = 0) -> list[Seen]:
     """Add what a run at *at_s* looked at to what earlier ones did; nothing before *since_s* is kept."""
     result = list(seen)
-    for first, end in stretches:
+    for first, end in ranges:
         first, end = max(first, since_s), min(end, at_s)
         if first < end:
             result = [piece for one in result for piece in _without(one, first, end)] + [Seen(first, end, at_s)]
@@ -188,7 +188,7 @@ def _without(one: Seen, first: int, end: int) -> list[Seen]:
 def _joined(seen: list[Seen]) -> list[Seen]:
     """Join neighbours of one time; of too many also those of different times, under the earlier one."""
     for any_time in (False, True):
-        if any_time and len(seen) <= _STRETCHES:
+        if any_time and len(seen) <= _RANGES:
             break
         joined: list[Seen] = []
         for one in seen:
@@ -198,7 +198,7 @@ def _joined(seen: list[Seen]) -> list[Seen]:
             else:
                 joined.append(one)
         seen = joined
-    return seen[-_STRETCHES:]
+    return seen[-_RANGES:]
 
 
 class Share(msgspec.Struct, frozen=True):

@@ -67,7 +67,7 @@ async def check_places(
 
 
 class Unchecked(NamedTuple):
-    """A stretch of the order as it was read, with its rows and their payloads."""
+    """A range of the order as it was read, with its rows and their payloads."""
 
     entries: list[_Entry]
     in_log: dict[BatchId, tuple[LogRow, bytes]]

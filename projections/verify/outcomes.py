@@ -19,9 +19,9 @@ from chancy_metrics.projections.verify.coverage import (
     OF_THE_LOG,
     Fault,
     Looked,
+    Range,
     Record,
     Share,
-    Stretch,
     cover,
     settle,
     share,
@@ -115,14 +115,14 @@ class Run(NamedTuple):
 
     Attributes:
         last: The last-run fields of a `Record`.
-        stretches: Resolution -> what was compared, seconds.
+        ranges: Resolution -> what was compared, seconds.
     """
 
     version: int
     at: datetime
     last: Record
     looked: Looked
-    stretches: dict[str, list[Stretch]]
+    ranges: dict[str, list[Range]]
     found: Counter[Spot]
     sentences: dict[Spot, str]
 
@@ -216,7 +216,7 @@ async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s
         seen = {
             name: cover(
                 of_version.seen.get(name, ()),
-                run.stretches.get(name, ()),
+                run.ranges.get(name, ()),
                 int(run.at.timestamp()) + 1,
                 since_s=horizons.get(name, 0),
             )

@@ -26,7 +26,7 @@ from chancy_metrics.projections.rollups.soundness import check_books, check_poin
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span, find_batches, read_days
 from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
-from chancy_metrics.projections.verify.coverage import Looked, Stretch, looked_at
+from chancy_metrics.projections.verify.coverage import Looked, Range, looked_at
 from chancy_metrics.projections.verify.ledger import (
     check_day,
     check_head,
@@ -64,9 +64,9 @@ class Checked(NamedTuple):
     findings: Findings
     looked: Looked
 
-    def stretches(self) -> list[Stretch]:
+    def ranges(self) -> list[Range]:
         """What of each resolution was compared, seconds."""
-        return [stretch for name in RESOLUTIONS for stretch in self.looked.stretches.get(name, ())]
+        return [one for name in RESOLUTIONS for one in self.looked.ranges.get(name, ())]
 
 
 class _Base(NamedTuple):

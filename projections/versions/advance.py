@@ -67,12 +67,12 @@ class Advanced(NamedTuple):
     left_out: LeftOut | None = None
 
 
-class Stretch(NamedTuple):
-    """A stretch of the ledger, read and folded: what `write` adds to a version.
+class Step(NamedTuple):
+    """A range of the ledger, read and folded: what `write` adds to a version.
 
     Attributes:
         before: Position at which the version must still stand.
-        position: Of the stretch's last batch.
+        position: Of the range's last batch.
         days: Start of a day, seconds since 1970 -> how many recorded events are in it.
         dead: Position -> why its batch is not in here.
         failed: Position and name of a rule -> why nothing of that rule is.
@@ -105,7 +105,7 @@ async def advance(
     announce: Announce | None = None,
     lock_wait_ms: int | None = None,
 ) -> Advanced:
-    """Fold the next stretch of the ledger into a version: exactly once, whoever else tries the same.
+    """Fold the next range of the ledger into a version: exactly once, whoever else tries the same.
 
     What is read lies in the ledger for ever, so it is read and folded before any lock is taken; under the lock
     the version must still stand where it stood. Rows, position and, of the live version, the ring row are one
@@ -118,7 +118,7 @@ async def advance(
         lock_wait_ms: How long a locked table is waited for where it is to be read; by default what `limit_locks` says.
     """
     try:
-        stretch = await read(
+        range = await read(
             connection,
             tables,
             rules=rules,
@@ -127,9 +127,9 @@ async def advance(
             step_events=step_events,
             lock_wait_ms=lock_wait_ms,
         )
-        if isinstance(stretch, Advanced):
-            return stretch
-        return await write(connection, tables, stretch, folded_by=folded_by, announce=announce)
+        if isinstance(range, Advanced):
+            return range
+        return await write(connection, tables, range, folded_by=folded_by, announce=announce)
     except Exception as error:
         if not may_be_of_a_batch(error):
             raise
@@ -156,12 +156,12 @@ async def read(
     step_events: int = STEP_EVENTS,
     without: frozenset[str] = frozenset(),
     lock_wait_ms: int | None = None,
-) -> Stretch | Advanced:
+) -> Step | Advanced:
     """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
 
     Args:
         without: Names of rules that are not asked.
-        after: Where the version will stand when the stretch is written; where it stands by default.
+        after: Where the version will stand when the range is written; where it stands by default.
     """
     async with short_transaction(connection, lock_timeout_ms=lock_wait_ms, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
@@ -191,7 +191,7 @@ async def read(
     lost = {place: "its row is not in the log" for place, _ in places if place <= position}
     for batch in batches:
         del lost[batch.position]
-    return Stretch(
+    return Step(
         version=mine.version,
         before=before,
         position=position,
@@ -208,34 +208,34 @@ async def read(
 async def write(
     connection: AsyncConnection[TupleRow],
     tables: Tables,
-    stretch: Stretch,
+    range: Step,
     *,
     folded_by: str,
     announce: Announce | None = None,
 ) -> Advanced:
-    """The second half of `advance`: add *stretch* to its version, if that still stands where it begins."""
+    """The second half of `advance`: add *range* to its version, if that still stands where it begins."""
     async with short_transaction(connection, index_only=True) as cursor:
-        locked = await lock_version(cursor, tables, stretch.version)
-        if locked is None or locked.position != stretch.before:
-            return Advanced(0, stretch.before, False, BUSY)
-        if not stretch.before and not await _is_ordered(cursor, tables, stretch.position):
+        locked = await lock_version(cursor, tables, range.version)
+        if locked is None or locked.position != range.before:
+            return Advanced(0, range.before, False, BUSY)
+        if not range.before and not await _is_ordered(cursor, tables, range.position):
             return Advanced(0, 0, False, BUSY)  # an import was taken back while this was read
         if locked.status not in ADVANCING:
-            return Advanced(0, stretch.before, False, f"it is {locked.status}")
-        numbered = stretch.numbered
+            return Advanced(0, range.before, False, f"it is {locked.status}")
+        numbered = range.numbered
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
-            return Advanced(0, stretch.before, False, BUSY)  # names were cleaned up meanwhile
+            return Advanced(0, range.before, False, BUSY)  # names were cleaned up meanwhile
         kept = kept_of(numbered.levels, locked.horizons)
-        counts = stretch.counts + Counter({"expired": too_late(stretch.days, locked.horizons)})
-        changed = await store(cursor, tables, stretch.version, kept)
-        await write_left_out(cursor, tables, stretch.version, stretch.dead, stretch.failed)
+        counts = range.counts + Counter({"expired": too_late(range.days, locked.horizons)})
+        changed = await store(cursor, tables, range.version, kept)
+        await write_left_out(cursor, tables, range.version, range.dead, range.failed)
         if locked.status == "live":
-            await write_ring(cursor, tables, locked, stretch.position, pack_points(changed))
-        await _move(cursor, tables, stretch, counts, folded_by)
+            await write_ring(cursor, tables, locked, range.position, pack_points(changed))
+        await _move(cursor, tables, range, counts, folded_by)
         if announce is not None and locked.status == "live":
             await announce(cursor)
-    left_out = summed_up(stretch.version, stretch.dead, stretch.failed)
-    return Advanced(stretch.events, stretch.position, False, left_out=left_out or None)
+    left_out = summed_up(range.version, range.dead, range.failed)
+    return Advanced(range.events, range.position, False, left_out=left_out or None)
 
 
 async def _is_ordered(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> bool:
@@ -282,8 +282,8 @@ async def leave_out(
     connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folded_by: str
 ) -> Advanced:
     """Step past the batch at *position*, right before which *version* stands, without anything of it."""
-    stretch = _nothing(version, position - 1, position, {position: reason})
-    return await write(connection, tables, stretch, folded_by=folded_by)
+    range = _nothing(version, position - 1, position, {position: reason})
+    return await write(connection, tables, range, folded_by=folded_by)
 
 
 async def set_aside(
@@ -309,18 +309,18 @@ async def set_aside(
         f"too little memory for its {row.events:,} events of {row.size_bytes:,} bytes: {in_words(error)}; "
         "`chancy-metrics rebuild` where there is more takes it up"
     )
-    stretch = _nothing(mine.version, mine.position, row.position, {row.position: reason})
-    return await write(connection, tables, stretch, folded_by=folded_by, announce=announce)
+    range = _nothing(mine.version, mine.position, row.position, {row.position: reason})
+    return await write(connection, tables, range, folded_by=folded_by, announce=announce)
 
 
-def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Stretch:
-    """A stretch with nothing in it but dead letters."""
+def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Step:
+    """A range with nothing in it but dead letters."""
     nothing = Numbered({}, [], [])
-    return Stretch(version, before, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
+    return Step(version, before, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
 
 
 class _Halving:
-    """One narrowing down of a stretch that can't be folded, or stored, as a whole: what it has done so far."""
+    """One narrowing down of a range that can't be folded, or stored, as a whole: what it has done so far."""
 
     def __init__(
         self,
@@ -362,7 +362,7 @@ class _Halving:
         return await self.fold(done.position, positions[middle:])
 
     async def _step(self, before: int, until: int, *, without: Mapping[str, str] | None = None) -> Advanced:
-        stretch = await read(
+        range = await read(
             self._connection,
             self._tables,
             rules=self._rules,
@@ -372,12 +372,12 @@ class _Halving:
             step_events=sys.maxsize,
             without=frozenset(without or ()),
         )
-        if isinstance(stretch, Advanced):
-            return stretch
+        if isinstance(range, Advanced):
+            return range
         if without:
             failed = {(until, name): reason for name, reason in without.items()}
-            stretch = stretch._replace(failed=stretch.failed | failed)
-        return await self._write(stretch)
+            range = range._replace(failed=range.failed | failed)
+        return await self._write(range)
 
     async def _leave_out(self, before: int, position: int, error: Exception) -> Advanced:
         reason = in_words(error)
@@ -391,12 +391,12 @@ class _Halving:
         dead = {position: f"can't be stored: {reason}"}
         return await self._write(_nothing(self._version, before, position, dead))
 
-    async def _write(self, stretch: Stretch) -> Advanced:
-        done = await write(self._connection, self._tables, stretch, folded_by=self._folded_by, announce=self._announce)
+    async def _write(self, range: Step) -> Advanced:
+        done = await write(self._connection, self._tables, range, folded_by=self._folded_by, announce=self._announce)
         if not done.reason:
             self.events += done.events
-            self.dead |= stretch.dead
-            self.failed |= stretch.failed
+            self.dead |= range.dead
+            self.failed |= range.failed
         return done
 
 
@@ -452,9 +452,9 @@ async def write_ring(
 
 
 async def _move(
-    cursor: AsyncCursor[TupleRow], tables: Tables, stretch: Stretch, counts: Counter[str], folded_by: str
+    cursor: AsyncCursor[TupleRow], tables: Tables, range: Step, counts: Counter[str], folded_by: str
 ) -> None:
-    total = await added_counts(cursor, tables, stretch.version, counts)
+    total = await added_counts(cursor, tables, range.version, counts)
     await cursor.execute(
         sql.SQL(
             """
@@ -471,11 +471,11 @@ async def _move(
             """
         ).format(versions=tables.versions),
         {
-            "version": stretch.version,
-            "position": stretch.position,
+            "version": range.version,
+            "position": range.position,
             "counts": None if total is None else Jsonb(total),
             "folded_by": storable_worker(cursor, folded_by),
-            "events": stretch.events,
-            "fold_us": (time.monotonic_ns() - stretch.started_ns) // 1000,
+            "events": range.events,
+            "fold_us": (time.monotonic_ns() - range.started_ns) // 1000,
         },
     )

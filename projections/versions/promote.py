@@ -86,7 +86,7 @@ async def promote(
     """Make *version* the live one, which it was not, and return the one that was.
 
     Under the locks of the head and of the live version nothing is ordered and the live version stands, so the
-    last stretch, which *working* folds, arrives under any load; let it be short.
+    last range, which *working* folds, arrives under any load; let it be short.
 
     Args:
         keep_s: How long the version that was live is kept.

@@ -69,7 +69,7 @@ export function reach(shown) {
   return [low - room, Math.max(high + room, 0)];
 }
 
-/** Plotly's traces: hatched stretches without observations first, then the lines over them. */
+/** Plotly's traces: hatched ranges without observations first, then the lines over them. */
 export function traces(points, shown) {
   const width = points.width_s * 1_000;
   const starts = points.buckets.map((bucket) => Date.parse(bucket.at));
