@@ -34,9 +34,9 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 before = await _bytes(connection)
                 producer = Producer(connection)
                 # Ordered as it comes, as live: what was pending is vacuumed now and then and used again.
-                piece = max(1, batches // 10)
-                for start in range(0, batches, piece):
-                    await producer.append(encoded[start : start + piece])
+                chunk = max(1, batches // 10)
+                for start in range(0, batches, chunk):
+                    await producer.append(encoded[start : start + chunk])
                     await order(connection, tables)
                     await connection.execute("VACUUM chancy_metrics_pending, chancy_metrics_producers")
                 while await summarise(connection, tables):

@@ -89,8 +89,8 @@ async def measure(pool: Databases, updates: int) -> list[Figure]:
                 took += done[0]
             note("fold", updates / (took + done[0]), "updates/s")
             took = 0.0
-            while (piece := await _measured(summarise(connection, _NAMES)))[1]:
-                took += piece[0]
+            while (chunk := await _measured(summarise(connection, _NAMES)))[1]:
+                took += chunk[0]
             note("summarise", updates / took, "updates/s")
             await connection.execute("VACUUM ANALYZE")
             await _flat(connection, chancy, ids, note)

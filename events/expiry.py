@@ -10,25 +10,25 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import Tables
 
 
-async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
-    """Delete up to *piece* producers that were last seen before *before*."""
-    return await _forget(cursor, tables.producers, "producer", "seen_at", before, piece)
+async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+    """Delete up to *chunk* producers that were last seen before *before*."""
+    return await _forget(cursor, tables.producers, "producer", "seen_at", before, chunk)
 
 
-async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
-    """Delete up to *piece* sessions that were last seen before *before*."""
-    return await _forget(cursor, tables.sessions, "session", "seen_at", before, piece)
+async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+    """Delete up to *chunk* sessions that were last seen before *before*."""
+    return await _forget(cursor, tables.sessions, "session", "seen_at", before, chunk)
 
 
-async def forget_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
-    """Delete up to *piece* rows of what was set aside before *before*."""
-    return await _forget(cursor, tables.set_aside, "id", "found_at", before, piece)
+async def forget_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+    """Delete up to *chunk* rows of what was set aside before *before*."""
+    return await _forget(cursor, tables.set_aside, "id", "found_at", before, chunk)
 
 
 async def _forget(
-    cursor: AsyncCursor[TupleRow], table: sql.Identifier, key: str, moment: str, before: date, piece: int
+    cursor: AsyncCursor[TupleRow], table: sql.Identifier, key: str, moment: str, before: date, chunk: int
 ) -> int:
-    """Delete up to *piece* rows, by *key*, whose *moment* lies before a day (UTC), but for those that are locked."""
+    """Delete up to *chunk* rows, by *key*, whose *moment* lies before a day (UTC), but for those that are locked."""
     await cursor.execute(
         sql.SQL(
             """
@@ -37,18 +37,18 @@ async def _forget(
                 SELECT {key}
                 FROM {table}
                 WHERE {moment} < %(before)s::date::timestamp AT TIME ZONE 'UTC'
-                LIMIT %(piece)s
+                LIMIT %(chunk)s
                 FOR UPDATE SKIP LOCKED
             ))
             """
         ).format(table=table, key=sql.Identifier(key), moment=sql.Identifier(moment)),
-        {"before": before, "piece": piece},
+        {"before": before, "chunk": chunk},
     )
     return cursor.rowcount
 
 
-async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, piece: int) -> int:
-    """Delete up to *piece* positions from the start of the ledger, of days before *before* that have left the log.
+async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+    """Delete up to *chunk* positions from the start of the ledger, of days before *before* that have left the log.
 
     One of them stays: its hash is what the chain of those after it begins with.
     """
@@ -59,7 +59,7 @@ async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, bef
                 SELECT position, day
                 FROM {ledger}
                 ORDER BY position
-                LIMIT %(piece)s
+                LIMIT %(chunk)s
             ), anchor AS (
                 SELECT coalesce(
                     min(o.position) FILTER (WHERE d.day IS NULL) - 1,
@@ -75,7 +75,7 @@ async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, bef
             WHERE position < (SELECT position FROM anchor)
             """
         ).format(ledger=tables.ledger, days=tables.days),
-        {"before": before, "piece": piece},
+        {"before": before, "chunk": chunk},
     )
     return cursor.rowcount
 

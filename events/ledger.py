@@ -28,8 +28,8 @@ SEQUENCE_LIMIT = 2_000
 #: Milliseconds each lock is waited for while the end of the ledger is held: others want it, too.
 ORDER_LOCK_MS = 200
 #: Events, and bytes of payload, that are read, decoded or held at once; or one batch, whatever it holds.
-PIECE_EVENTS = 50_000
-PIECE_BYTES = 32 << 20
+CHUNK_EVENTS = 50_000
+CHUNK_BYTES = 32 << 20
 #: The columns of a `LogRow`, in `read_columns`.
 LOG_ROW: LiteralString = (
     f"l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us, {APPENDED_US}, l.events, l.closes, l.codec, "
@@ -218,27 +218,27 @@ class _Sized(Protocol):
 _Row = TypeVar("_Row", bound=_Sized)
 
 
-def pieces(rows: Iterable[_Row], *, events: int = PIECE_EVENTS, size: int = PIECE_BYTES) -> Iterator[list[_Row]]:
+def chunks(rows: Iterable[_Row], *, events: int = CHUNK_EVENTS, size: int = CHUNK_BYTES) -> Iterator[list[_Row]]:
     """Cut *rows* into runs of at most so many events and bytes, or of one batch, none of them empty."""
-    piece: list[_Row] = []
+    chunk: list[_Row] = []
     has_events = has_bytes = 0
     for row in rows:
-        if piece and (has_events + row.events > events or has_bytes + row.size_bytes > size):
-            yield piece
-            piece, has_events, has_bytes = [], 0, 0
-        piece.append(row)
+        if chunk and (has_events + row.events > events or has_bytes + row.size_bytes > size):
+            yield chunk
+            chunk, has_events, has_bytes = [], 0, 0
+        chunk.append(row)
         has_events += row.events
         has_bytes += row.size_bytes
-    if piece:
-        yield piece
+    if chunk:
+        yield chunk
 
 
 @contextmanager
 def naming(rows: Sequence[_Sized]) -> Iterator[None]:
-    """Read or look through a piece of the order.
+    """Read or look through a chunk of the order.
 
     Raises:
-        OutOfMemory: There was too little memory for that, which says nothing of where; this names the piece.
+        OutOfMemory: There was too little memory for that, which says nothing of where; this names the chunk.
     """
     try:
         yield

@@ -32,7 +32,7 @@ class Pace:
     """One piece of work at a time, and a rest behind each that is as long as it took.
 
     A thread that computes takes the interpreter's lock from the event loop for 5 ms at each of the loop's system calls,
-    and several threads take it by turns: 10 calls behind one piece of 100 ms are late by 50 ms. So pieces should take
+    and several threads take it by turns: 10 calls behind one chunk of 100 ms are late by 50 ms. So chunks should take
     less than that; in the rest the loop does all it has to do at once.
     """
 

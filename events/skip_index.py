@@ -102,8 +102,8 @@ async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: 
     return cursor.rowcount == 1
 
 
-async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, piece: int) -> int:
-    """Delete up to *piece* summaries whose days have all left the log; the last one stays, to go on from."""
+async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, chunk: int) -> int:
+    """Delete up to *chunk* summaries whose days have all left the log; the last one stays, to go on from."""
     await cursor.execute(
         sql.SQL(
             """
@@ -114,12 +114,12 @@ async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, pie
                 WHERE day < (SELECT min(day) FROM {days} WHERE state <> 'gone')
                     AND first_position < (SELECT max(first_position) FROM {summaries})
                 ORDER BY first_position
-                LIMIT %(piece)s
+                LIMIT %(chunk)s
                 FOR UPDATE SKIP LOCKED
             ))
             """
         ).format(summaries=tables.summaries, days=tables.days),
-        {"piece": piece},
+        {"chunk": chunk},
     )
     return cursor.rowcount
 

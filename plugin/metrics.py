@@ -283,7 +283,7 @@ class Metrics(Plugin):
         self._session(worker).hook.take_saved(job)
 
     async def cleanup(self, chancy: Chancy) -> int | None:
-        """Delete what expired, in bounded pieces; return how many rows went, None if none. Never raises."""
+        """Delete what expired, in bounded chunks; return how many rows went, None if none. Never raises."""
         from chancy_metrics.plugin.worker.maintenance import Maintenance
 
         if self._maintenance is None:

@@ -60,7 +60,7 @@ runs = st.lists(
     ),
     max_size=4,
 )
-pieces = st.lists(
+chunks = st.lists(
     st.tuples(runs, st.sampled_from(["w1", "w2"]), st.sampled_from(["", "order", "fold", "both"])),
     min_size=1,
     max_size=6,
@@ -68,15 +68,15 @@ pieces = st.lists(
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=pieces)
+@given(chunks=chunks)
 async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
-    dsn: str, tables: Tables, pieces: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]
+    dsn: str, tables: Tables, chunks: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]
 ) -> None:
     mine = uuid.uuid4().hex
     writers: dict[str, LogWriter] = {}
     batches = []
     async with connections(dsn, 1) as (connection,):
-        for drawn, worker, then in pieces:
+        for drawn, worker, then in chunks:
             writer = writers.setdefault(worker, LogWriter(connection, tables, worker))
             made = [
                 a_run(f"{mine}:{name}", values, kind=kind, unit=unit, at_us=NOON_US + at)  # type: ignore[arg-type]

@@ -459,10 +459,10 @@ async def a_follower(dsn: str, *arguments: str) -> AsyncIterator[tuple[Process, 
         yield process, by_lines(TextReceiveStream(process.stdout))
 
 
-async def by_lines(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+async def by_lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
     text = ""
-    async for piece in pieces:
-        text += piece
+    async for chunk in chunks:
+        text += chunk
         *whole, text = text.split("\n")
         for line in whole:
             yield line

@@ -267,7 +267,7 @@ def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", size)
         with pytest.raises(ImportRefused, match=f"position {position} of "):
-            for piece in genuine_entries(read_frames(path), 0, b"", set(), path):
-                come += piece
+            for chunk in genuine_entries(read_frames(path), 0, b"", set(), path):
+                come += chunk
 
     assert [place.position for place in come] == list(range(1, position))

@@ -321,12 +321,12 @@ def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source],
 @settings(deadline=None)
 @given(SOURCES, st.lists(st.integers(0, 2), min_size=5, max_size=5), st.randoms(use_true_random=False))
 def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piece_of, random) -> None:  # type: ignore[no-untyped-def]
-    pieces = [
-        [batch for batch, piece in zip(sources, piece_of, strict=False) if piece == number] for number in range(3)
+    chunks = [
+        [batch for batch, chunk in zip(sources, piece_of, strict=False) if chunk == number] for number in range(3)
     ]
-    random.shuffle(pieces)
+    random.shuffle(chunks)
 
-    result = merged([folded(*piece) for piece in pieces])
+    result = merged([folded(*chunk) for chunk in chunks])
 
     whole = folded(*sources)
     assert points_of(result) == points_of(whole) == oracle(sources)
@@ -525,10 +525,10 @@ def test_sums_past_64_bits_of_microseconds_are_exact() -> None:
     jobs = [job(started_us=at, created_us=at, scheduled_us=at) for at in started]
     batches = [source(*jobs), source(*jobs, position=2)]
 
-    whole, pieces = folded(*batches), merged([folded(batch) for batch in batches])
+    whole, chunks = folded(*batches), merged([folded(batch) for batch in batches])
 
-    assert points_of(whole) == points_of(pieces) == oracle(batches)
-    assert whole.counts == pieces.counts == {"skewed": 2 * 1_499}
+    assert points_of(whole) == points_of(chunks) == oracle(batches)
+    assert whole.counts == chunks.counts == {"skewed": 2 * 1_499}
 
 
 def test_sums_that_fit_64_bits_apart_and_not_together_are_exact() -> None:

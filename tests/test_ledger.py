@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.ledger import LedgerRow, Sequenced, in_ledger, pieces, read_ledger, sequence
+from chancy_metrics.events.ledger import LedgerRow, Sequenced, chunks, in_ledger, read_ledger, sequence
 from chancy_metrics.events.log import BatchId, append, short_transaction
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
@@ -313,11 +313,11 @@ async def test_the_ledger_is_read_in_pieces_up_to_a_position(connection: Connect
 def test_pieces_are_as_large_as_their_bounds_let_them_be(sizes: list[tuple[int, int]], events: int, size: int) -> None:
     rows = [LedgerRow(n, BatchId(date(2026, 1, 1), uuid.UUID(int=1), n), *one) for n, one in enumerate(sizes, 1)]
 
-    found = list(pieces(rows, events=events, size=size))
+    found = list(chunks(rows, events=events, size=size))
 
-    def fits(piece: list[LedgerRow]) -> bool:
-        return sum(row.events for row in piece) <= events and sum(row.size_bytes for row in piece) <= size
+    def fits(chunk: list[LedgerRow]) -> bool:
+        return sum(row.events for row in chunk) <= events and sum(row.size_bytes for row in chunk) <= size
 
-    assert [row for piece in found for row in piece] == rows
-    assert all(piece and (len(piece) == 1 or fits(piece)) for piece in found)
-    assert not any(fits([*piece, following[0]]) for piece, following in itertools.pairwise(found))
+    assert [row for chunk in found for row in chunk] == rows
+    assert all(chunk and (len(chunk) == 1 or fits(chunk)) for chunk in found)
+    assert not any(fits([*chunk, following[0]]) for chunk, following in itertools.pairwise(found))

@@ -431,7 +431,7 @@ async def test_what_is_left_out_is_forgotten_with_its_position(connection: Conne
     await fetch(connection, "DELETE FROM {ledger} WHERE position = 1", tables)
 
     async with short_transaction(connection) as cursor:
-        removed = [await forget_left_out(cursor, tables, piece=1) for _ in range(3)]
+        removed = [await forget_left_out(cursor, tables, chunk=1) for _ in range(3)]
 
     assert removed == [1, 1, 0]
     assert await fetch(connection, "SELECT version, position FROM {dead_letters}", tables) == [(0, 2), (1, 2)]

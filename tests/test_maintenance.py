@@ -1,4 +1,4 @@
-"""What expired goes in bounded pieces, names nobody uses go with it, and sizes are those of all partitions."""
+"""What expired goes in bounded chunks, names nobody uses go with it, and sizes are those of all partitions."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ async def test_nothing_to_delete_is_none_and_horizons_never_go_back(connection: 
     assert await horizons(connection, tables) == high
 
 
-async def test_a_call_deletes_bounded_pieces(
+async def test_a_call_deletes_bounded_chunks(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiry, "PIECE", 10)
+    monkeypatch.setattr(expiry, "CHUNK", 10)
     monkeypatch.setattr(expiry, "PIECES", 3)
     await fetch(
         connection,
@@ -129,12 +129,12 @@ async def test_names_without_points_go_and_come_again_under_another_number(
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-@pytest.mark.parametrize(("pieces", "expected"), [(1, [None, 2, 1, None, 2, 1]), (20, [3, None, None, 3, None, None])])
+@pytest.mark.parametrize(("chunks", "expected"), [(1, [None, 2, 1, None, 2, 1]), (20, [3, None, None, 3, None, None])])
 async def test_names_are_looked_through_some_stretches_a_call_and_then_from_the_start(
-    pieces: int, expected: list[int | None], connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+    chunks: int, expected: list[int | None], connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "NAMES", 4)
-    monkeypatch.setattr(expiry, "PIECES", pieces)
+    monkeypatch.setattr(expiry, "PIECES", chunks)
     for worker in range(6):
         await LogWriter(connection, tables, f"used {worker}").append(runs=[a_run("app:n")])
     await order_and_fold(connection, tables)
@@ -240,7 +240,7 @@ async def test_versions_nobody_turns_to_any_more_are_dropped(
 async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_given_again(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiry, "PIECE", 3)
+    monkeypatch.setattr(expiry, "CHUNK", 3)
     monkeypatch.setattr(expiry, "PIECES", 2)
     for minute in range(4):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])

@@ -1,4 +1,4 @@
-"""Work off the event loop: one piece at a time with a rest behind it where there is a pace, and else at once."""
+"""Work off the event loop: one chunk at a time with a rest behind it where there is a pace, and else at once."""
 
 from __future__ import annotations
 

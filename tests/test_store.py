@@ -111,13 +111,13 @@ async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connect
     values = [float(v) for v in np.random.default_rng(3).lognormal(0, 2, 3_000)] + [0.0, -1.0, 1e300]
     columns = "count, min, max, p50, p95, p99, sketch"
     await fold_one_by_one(connection, tables, values[:10], values[10:11], values[11:], kind="histogram")
-    in_pieces = await merged(connection, tables, columns)
+    in_chunks = await merged(connection, tables, columns)
     await LogWriter(connection, tables).append(runs=[a_run("app:once", values, kind="histogram")])
     await order_and_fold(connection, tables)
 
     at_once = (await merged(connection, tables, columns))[1]
 
-    assert in_pieces == [at_once]
+    assert in_chunks == [at_once]
     for found, q in zip(at_once[3:6], (0.5, 0.95, 0.99), strict=True):
         assert found == pytest.approx(float(np.quantile(values, q, method="inverted_cdf")), rel=0.0055)
 

@@ -354,17 +354,17 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     await exported(dsn, tmp_path / "log")
     writer = LogWriter(target[1], tables)
     refused = 0
-    take_piece = Import._take_piece
+    take_chunk = Import._take_chunk
 
-    async def take(run: Import, piece: Sequence[LedgerEntry]) -> None:
+    async def take(run: Import, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal refused
         await writer.append(runs=[a_run("app:own")])
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="an import into the metrics log has not"):
             await sequence(target[1], tables)
         refused += 1
-        await take_piece(run, piece)
+        await take_chunk(run, chunk)
 
-    monkeypatch.setattr(Import, "_take_piece", take)
+    monkeypatch.setattr(Import, "_take_chunk", take)
     monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     await imported(target[0], tmp_path / "log")
@@ -399,20 +399,20 @@ async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
         await imported(target[0], tmp_path / "log")
 
 
-async def stopped_after(dsn: str, path: Path, pieces: int) -> None:
-    """Import, two places at a time, and stop after so many pieces as if the process had ended."""
+async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
+    """Import, two places at a time, and stop after so many chunks as if the process had ended."""
     taken = 0
-    take_piece = Import._take_piece
+    take_chunk = Import._take_chunk
 
-    async def take(run: Import, piece: Sequence[LedgerEntry]) -> None:
+    async def take(run: Import, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal taken
-        if taken == pieces:
+        if taken == chunks:
             raise Stopped
         taken += 1
-        await take_piece(run, piece)
+        await take_chunk(run, chunk)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Import, "_take_piece", take)
+        patch.setattr(Import, "_take_chunk", take)
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
         await imported(dsn, path)
 

@@ -150,7 +150,7 @@ runs = st.lists(
     ),
     max_size=4,
 )
-pieces = st.lists(
+chunks = st.lists(
     st.tuples(runs, st.sampled_from(["w1", "w2"]), st.sampled_from(["", "order", "fold", "both"])),
     min_size=1,
     max_size=6,
@@ -158,13 +158,13 @@ pieces = st.lists(
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=pieces, hours=st.tuples(st.integers(-30, 30), st.integers(1, 60)))
+@given(chunks=chunks, hours=st.tuples(st.integers(-30, 30), st.integers(1, 60)))
 async def test_whatever_the_history_nothing_false_is_found(
-    dsn: str, tables: Tables, pieces: list[tuple[list[object], str, str]], hours: tuple[int, int]
+    dsn: str, tables: Tables, chunks: list[tuple[list[object], str, str]], hours: tuple[int, int]
 ) -> None:
     async with connections(dsn, 1) as (connection,), an_app(dsn) as (chancy, _):
         writers = {worker: LogWriter(connection, tables, worker) for worker in ("w1", "w2")}
-        for made, worker, then in pieces:
+        for made, worker, then in chunks:
             await writers[worker].append(jobs=[a_row(NOON_US)] * len(made), runs=made)  # type: ignore[arg-type]
             if then in ("order", "both"):
                 await sequence(connection, tables, limit=2)

@@ -1,4 +1,4 @@
-"""Versions are made from the baseline, filled in any pieces, compared exactly, and become the live one at once."""
+"""Versions are made from the baseline, filled in any chunks, compared exactly, and become the live one at once."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
     assert (found.different, found.differences) == (0, [])
 
 
-async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
+async def test_a_version_begins_with_the_opening_copied_in_any_chunks(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await LogWriter(connection, tables).append(
@@ -138,11 +138,11 @@ async def test_a_version_begins_with_the_opening_copied_in_any_pieces(
     monkeypatch.setattr(create, "COPY_ROWS", 3)
 
     made = await make_version(connection, tables, BUILT_IN, EVERYTHING, by="test")
-    pieces = 0
+    chunks = 0
     while await copy_baseline(connection, tables, made.version):
-        pieces += 1
+        chunks += 1
 
-    assert pieces > 20
+    assert chunks > 20
     assert (await read(connection, tables, made.version)).status == "backfilling"
     assert (await compared(connection, tables, BASELINE, made.version)).different == 0
     assert (await compared(connection, tables, BASELINE, made.version)).points > 60

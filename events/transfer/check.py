@@ -12,7 +12,7 @@ from chancy_metrics.events.transfer.file import Batch, Frame, Gone, place_of
 from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry
 
 #: Bytes of payloads, or one batch, that are held at once.
-PIECE_BYTES = 4 << 20
+CHUNK_BYTES = 4 << 20
 
 
 class ImportRefused(MetricsLogError):
@@ -22,12 +22,12 @@ class ImportRefused(MetricsLogError):
 def genuine_entries(
     frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path
 ) -> Iterator[list[LedgerEntry]]:
-    """Yield the places past position *after* in pieces of bounded size, each one checked against the hash before it.
+    """Yield the places past position *after* in chunks of bounded size, each one checked against the hash before it.
 
     Raises:
         ImportRefused: At the first place that is not what was written, when all before it have been handed out.
     """
-    piece: list[LedgerEntry] = []
+    chunk: list[LedgerEntry] = []
     size = 0
     last = 0
     for frame in frames:
@@ -42,20 +42,20 @@ def genuine_entries(
             last = place.position
             continue
         if last < after or (fault := _fault(place, last, chain, gone)):
-            if piece:
-                yield piece
+            if chunk:
+                yield chunk
             raise ImportRefused(
                 f"position {place.position} of {path} is not what was written: "
                 f"{fault if last >= after else f'it has no position {after}'}; nothing is taken from there on"
             )
-        piece.append(place)
+        chunk.append(place)
         size += len(place.payload)
         last, chain = place.position, place.chain
-        if len(piece) == PAGE or size >= PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+        if len(chunk) == PAGE or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
     if last < after:
         raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
 

@@ -309,8 +309,8 @@ async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, key: str, kind: K
 
 async def _like(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> dict[int, Series]:
     """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
-    pieces = key.split(":")
-    keys = [":".join(pieces[: size + 1]).replace("\x00", "") for size in range(len(pieces))]
+    segments = key.split(":")
+    keys = [":".join(segments[: size + 1]).replace("\x00", "") for size in range(len(segments))]
     await cursor.execute(
         sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=tables.series),
         {"keys": [storable(cursor, one) for one in keys]},

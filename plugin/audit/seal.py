@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
@@ -85,7 +85,7 @@ async def check(
 ) -> Checked:
     """Hash the whole log again and compare it with its ledger, and that with *seals*; keep the outcome for `status`.
 
-    Reads in short transactions, in pieces of bounded size: nobody waits for it, and memory stays flat. What is
+    Reads in short transactions, in chunks of bounded size: nobody waits for it, and memory stays flat. What is
     appended meanwhile is left for the next one.
 
     Raises:
@@ -162,9 +162,9 @@ class _Walk:
     async def run(self) -> None:
         ahead = asyncio.create_task(self._read(0))
         try:
-            while (piece := await ahead) is not None:
-                rows, unchecked = piece
-                # The next piece is read while this one is hashed: two of them are held at once.
+            while (chunk := await ahead) is not None:
+                rows, unchecked = chunk
+                # The next chunk is read while this one is hashed: two of them are held at once.
                 ahead = asyncio.create_task(self._read(rows[-1].position))
                 with naming(rows):
                     self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
@@ -176,11 +176,11 @@ class _Walk:
             await asyncio.wait([ahead])
 
     async def _read(self, after: int) -> tuple[Sequence[LedgerRow], Unchecked] | None:
-        """Read the next piece; None at the end."""
+        """Read the next chunk; None at the end."""
         if not self._page:
             async with short_transaction(self._connection) as cursor:
                 page = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=self._until)
-            self._page = list(pieces(page))
+            self._page = list(chunks(page))
             if not page:
                 return None
         rows = self._page.pop(0)

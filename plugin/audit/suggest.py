@@ -115,11 +115,11 @@ async def _stored(cursor: AsyncCursor[TupleRow], tables: Tables, field: str) -> 
     found = {row[0] for row in await cursor.fetchall()}
     if field in ("worker", "key", "prefix"):
         return found
-    pieces = [key.split(":") for key in found]
+    segments = [key.split(":") for key in found]
     if field == "queue":
-        return {":".join(one[1:-1]) for one in pieces if one[0] == "queue" and one[-1] == "throughput"}
+        return {":".join(one[1:-1]) for one in segments if one[0] == "queue" and one[-1] == "throughput"}
     if field == "state":
-        return {one[2] for one in pieces if one[:2] == ["global", "status"] and len(one) == 3}
+        return {one[2] for one in segments if one[:2] == ["global", "status"] and len(one) == 3}
     if field == "func":
-        return {":".join(one[1:-1]) for one in pieces if one[0] == "job" and len(one) > 2}
+        return {":".join(one[1:-1]) for one in segments if one[0] == "job" and len(one) > 2}
     return set()

@@ -50,10 +50,10 @@ class WithoutPasswords(logging.Filter):
 
 
 def _secrets(dsn: str) -> Iterator[str]:
-    """Yield the password as it is written and as it is meant, and the pieces that a reader may take it for."""
+    """Yield the password as it is written and as it is meant, and the chunks that a reader may take it for."""
     for written in _written(dsn):
         for one in (written, unquote(written, errors="replace"), written.strip("'")):
-            yield from (piece for piece in (one, *_SEPARATORS.split(one)) if piece)
+            yield from (chunk for chunk in (one, *_SEPARATORS.split(one)) if chunk)
 
 
 def _written(dsn: str) -> Iterator[str]:

@@ -11,11 +11,11 @@ from starlette.types import Receive, Scope, Send
 #: Seconds that a client may take for an answer, and one more for each so many bytes of it: 13 for the largest there is,
 #: plotly's script as it lies there; so a stop is done in 15.
 LEAST_S, BYTES_PER_S = 5.0, 600_000
-_PIECE_BYTES = 65_536
+_CHUNK_BYTES = 65_536
 
 
 class BoundedResponse(Response):
-    """Sent piece by piece within `LEAST_S` and what its size takes; then the connection is given up.
+    """Sent chunk by chunk within `LEAST_S` and what its size takes; then the connection is given up.
 
     It holds none of the page's room meanwhile. Uvicorn has no such limit: it would keep the answer in memory, and wait
     for the client when it stops, for as long as the client likes.
@@ -25,14 +25,14 @@ class BoundedResponse(Response):
         body = bytes(self.body)
         transport = _transport(receive)
         if transport is not None:
-            # Each piece waits for the one before to be with the kernel, and so does the end.
+            # Each chunk waits for the one before to be with the kernel, and so does the end.
             transport.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(LEAST_S + len(body) / BYTES_PER_S):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                for first in range(0, len(body), _PIECE_BYTES):
-                    piece = body[first : first + _PIECE_BYTES]
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                for first in range(0, len(body), _CHUNK_BYTES):
+                    chunk = body[first : first + _CHUNK_BYTES]
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             if transport is not None:

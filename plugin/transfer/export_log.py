@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.ledger import naming, pieces
+from chancy_metrics.events.ledger import chunks, naming
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -153,12 +153,12 @@ class Export:
                 page = await read_entries(cursor, self._tables, after=after, until=until)
             if not page:
                 return
-            for piece in pieces(page):
-                with naming(piece):
-                    whole = await self._with_rows(piece, gone)
+            for chunk in chunks(page):
+                with naming(chunk):
+                    whole = await self._with_rows(chunk, gone)
                     await to_thread.run_sync(self._put_all, whole)
                 self._lost += sum(place.row is None and place.batch_id.day not in gone for place in whole)
-                after = piece[-1].position
+                after = chunk[-1].position
                 if self._on_progress is not None:
                     rate = self._writer.events / max(time.monotonic() - self._started, 1e-9)
                     self._on_progress(LedgerProgress(after, until, self._writer.events, rate))

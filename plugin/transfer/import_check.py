@@ -43,8 +43,8 @@ class Contents:
         frames = read_frames(self._path)
         header = next(frames)
         assert isinstance(header, Header), "read_frames begins with one"
-        for piece in genuine_entries(self._checked(frames), 0, b"", self.gone, self._path):
-            position, chain = piece[-1].position, piece[-1].chain
+        for chunk in genuine_entries(self._checked(frames), 0, b"", self.gone, self._path):
+            position, chain = chunk[-1].position, chunk[-1].chain
         if (position, chain) != (header.position, header.chain):
             raise ImportRefused(
                 f"{self._path} ends at position {position}, not at {header.position} with the hash it names"

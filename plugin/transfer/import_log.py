@@ -251,33 +251,33 @@ class Import:
             return cursor, versions
 
     async def _take(self, frame: Frame | None) -> None:
-        """Bring the places past the end of the order, piece by piece, each in a transaction."""
+        """Bring the places past the end of the order, chunk by chunk, each in a transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
-        pieces = genuine_entries(frames, self.position, self._chain, gone, self._path)
-        while piece := await to_thread.run_sync(next, pieces, None):
-            await self._take_piece(piece)
+        chunks = genuine_entries(frames, self.position, self._chain, gone, self._path)
+        while chunk := await to_thread.run_sync(next, chunks, None):
+            await self._take_chunk(chunk)
             if self._on_progress is not None:
                 rate = self._events / max(time.monotonic() - self._started, 1e-9)
                 self._on_progress(LedgerProgress(self.position, self._until, self._events, rate))
 
-    async def _take_piece(self, piece: Sequence[LedgerEntry]) -> None:
-        wanted = {place.batch_id.day for place in piece if place.row is not None}
+    async def _take_chunk(self, chunk: Sequence[LedgerEntry]) -> None:
+        wanted = {place.batch_id.day for place in chunk if place.row is not None}
         for day in sorted(wanted - self._days):
             await _patiently(partial(self._make_day, day))
         self._days |= wanted
         try:
             async with short_transaction(self._connection) as cursor:
                 await allow(cursor)
-                await write_entries(cursor, self._tables, piece, after=self.position, chain=self._chain)
+                await write_entries(cursor, self._tables, chunk, after=self.position, chain=self._chain)
         except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(
-                f"positions {piece[0].position} to {piece[-1].position} of {self._path} can't be taken, those before "
+                f"positions {chunk[0].position} to {chunk[-1].position} of {self._path} can't be taken, those before "
                 f"them stay: {error}; `chancy-metrics audit import --abandon` takes them back"
             ) from error
-        self.position, self._chain = piece[-1].position, piece[-1].chain
-        self._batches += sum(place.row is not None for place in piece)
-        self._events += sum(place.events for place in piece if place.row is not None)
+        self.position, self._chain = chunk[-1].position, chunk[-1].chain
+        self._batches += sum(place.row is not None for place in chunk)
+        self._events += sum(place.events for place in chunk if place.row is not None)
 
     async def _make_day(self, day: date) -> None:
         await make_days(self._connection, self._tables, today=day, ahead=0)

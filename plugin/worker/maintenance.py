@@ -22,7 +22,7 @@ from chancy_metrics.plugin.host.connection import DatabaseClock, database_now_us
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.worker.retention import first_kept_day, prune
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.versions.expiry import PIECE, UnusedNames, drop_versions, expire
+from chancy_metrics.projections.versions.expiry import CHUNK, UnusedNames, drop_versions, expire
 from chancy_metrics.projections.versions.horizons_ahead import mend
 from chancy_metrics.projections.versions.lag import newest_appended_us
 from chancy_metrics.projections.versions.left_out import forget_left_out
@@ -45,7 +45,7 @@ class Maintenance:
     async def clean(
         self, connection: AsyncConnection[TupleRow], tables: Tables, *, now_us: int | None = None
     ) -> int | None:
-        """Delete what expired and let a log day go that is past its time, in bounded pieces.
+        """Delete what expired and let a log day go that is past its time, in bounded chunks.
 
         Args:
             connection: An autocommit one outside a transaction.
@@ -64,13 +64,13 @@ class Maintenance:
         removed += await drop_versions(connection, tables, now_us=now)
         removed += await self._names.delete(connection, tables)
         async with short_transaction(connection) as cursor:
-            removed += await forget_producers(cursor, tables, before=forgotten, piece=PIECE)
-            removed += await forget_sessions(cursor, tables, before=forgotten, piece=PIECE)
-            removed += await forget_set_aside(cursor, tables, before=forgotten, piece=PIECE)
+            removed += await forget_producers(cursor, tables, before=forgotten, chunk=CHUNK)
+            removed += await forget_sessions(cursor, tables, before=forgotten, chunk=CHUNK)
+            removed += await forget_set_aside(cursor, tables, before=forgotten, chunk=CHUNK)
         async with short_transaction(connection) as cursor:
-            removed += await forget_positions(cursor, tables, before=forgotten, piece=PIECE)
+            removed += await forget_positions(cursor, tables, before=forgotten, chunk=CHUNK)
             removed += await forget_days(cursor, tables, before=forgotten)
-            removed += await forget_left_out(cursor, tables, piece=PIECE)
+            removed += await forget_left_out(cursor, tables, chunk=CHUNK)
         await prune(connection, tables, options.rules, now_us=now, log_retention_s=options.log_retention)
         keeps = horizons(latest, options.max_points, options.maximum_metric_age)
         await mend(connection, tables, options.rules, keeps, now_s=latest // 1_000_000)

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
-from chancy_metrics.events.ledger import naming, pieces, read_ledger, read_log_rows
+from chancy_metrics.events.ledger import chunks, naming, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, short_transaction
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
@@ -167,8 +167,8 @@ class _Attempt:
                 return None
             after = version.position
             while page := await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=now.position):
-                for piece in pieces([row for row in page if row.batch_id.day not in gone]):
-                    await self._take(await read_alive(cursor, self._tables, now, piece))
+                for chunk in chunks([row for row in page if row.batch_id.day not in gone]):
+                    await self._take(await read_alive(cursor, self._tables, now, chunk))
                 after = page[-1].position
             worker, series = await self._ids(cursor)
             stored = await self._read(cursor, now.version, worker, series)
@@ -226,10 +226,10 @@ class _Attempt:
             wanted = [
                 row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
             ]
-            for piece in pieces(wanted):
-                with naming(piece):
+            for chunk in chunks(wanted):
+                with naming(chunk):
                     async with short_transaction(self._connection) as cursor:
-                        batches = await read_alive(cursor, self._tables, version, piece)
+                        batches = await read_alive(cursor, self._tables, version, chunk)
                     await self._take(batches)
             after = rows[-1].position if rows else last
 

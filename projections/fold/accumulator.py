@@ -13,7 +13,7 @@ from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenat
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
-#: Rows that wait until they are merged: merging each piece at once would sort all points again every time.
+#: Rows that wait until they are merged: merging each chunk at once would sort all points again every time.
 _WAITING_ROWS = 50_000
 
 

@@ -29,7 +29,7 @@ from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
 
 #: Rows of one statement.
-_PIECE_ROWS = 20_000
+_CHUNK_ROWS = 20_000
 
 #: A sum as a finite float64: beyond the largest one, the largest one, since JSON has no infinity.
 FINITE_SUM = sql.SQL(
@@ -120,8 +120,8 @@ async def store(
         sum_up = sql.SQL(_SUM_UP).format(newer=_NEWER)
         add = partial(sql.SQL(_ADD).format, rollup=tables.rollup(resolution), sum_up=sum_up)
         rows: list[TupleRow] = []
-        for piece in _pieces(select(cells, merged)):
-            together = await _with_stored_sketches(cursor, tables, version, resolution, piece)
+        for chunk in _chunks(select(cells, merged)):
+            together = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
             await cursor.execute(
                 add(
                     returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
@@ -132,22 +132,22 @@ async def store(
             )
             rows += await cursor.fetchall()
         changed[resolution] = changed_points(rows)
-        for piece in _pieces(select(cells, ~merged)):
+        for chunk in _chunks(select(cells, ~merged)):
             await cursor.execute(
                 add(returning=sql.SQL(""), answer=sql.SQL("SELECT")),
-                await to_thread.run_sync(_parameters, version, piece),
+                await to_thread.run_sync(_parameters, version, chunk),
             )
     return changed
 
 
-def _pieces(cells: Cells) -> Iterator[Cells]:
-    """Cut *cells* into pieces that take a moment each: the server ends a transaction that is idle for seconds."""
-    if cells.rows <= _PIECE_ROWS:
+def _chunks(cells: Cells) -> Iterator[Cells]:
+    """Cut *cells* into chunks that take a moment each: the server ends a transaction that is idle for seconds."""
+    if cells.rows <= _CHUNK_ROWS:
         yield cells
         return
-    number = np.arange(cells.rows) // _PIECE_ROWS
-    for piece in range(int(number[-1]) + 1):
-        yield select(cells, number == piece)
+    number = np.arange(cells.rows) // _CHUNK_ROWS
+    for chunk in range(int(number[-1]) + 1):
+        yield select(cells, number == chunk)
 
 
 def changed_points(rows: list[TupleRow]) -> ChangedPoints:

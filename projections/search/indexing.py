@@ -26,7 +26,7 @@ from chancy_metrics.projections.search.query import names_of, text_token
 STRETCH_EVENTS = 10_000
 STRETCH_BYTES = 32 << 20
 STRETCH_BATCHES = 512
-#: Ranges one call makes, and summaries it lets go: pieces that nobody waits for.
+#: Ranges one call makes, and summaries it lets go: chunks that nobody waits for.
 RANGES = 200
 
 
@@ -60,7 +60,7 @@ async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, mo
                 break
         written += 1
     async with short_transaction(connection) as cursor:
-        await forget_summaries(cursor, tables, piece=RANGES)
+        await forget_summaries(cursor, tables, chunk=RANGES)
     return written
 
 

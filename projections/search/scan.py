@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
-from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger, read_log_rows
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
@@ -41,7 +41,7 @@ _PAGE_BYTES = 4 << 20
 
 
 class Page(NamedTuple):
-    """A piece of the order that was looked through; events and gaps may both be empty.
+    """A chunk of the order that was looked through; events and gaps may both be empty.
 
     Attributes:
         place: Where to go on: everything up to there has been looked at.
@@ -69,10 +69,10 @@ class _Found(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Places up to position *until* whose batches are to be read, in pieces, and the batches of the first piece."""
+    """Places up to position *until* whose batches are to be read, in chunks, and the batches of the first chunk."""
 
     until: int
-    pieces: list[list[LedgerRow]]
+    chunks: list[list[LedgerRow]]
     batches: list[LogBatch]
     gaps: list[Gap]
 
@@ -230,7 +230,7 @@ class _Reader:
         after = first - 1
         while after < last and (found := await self._rows(after, last)):
             gaps = found.gaps
-            for number, rows in enumerate(found.pieces):
+            for number, rows in enumerate(found.chunks):
                 batches = found.batches if not number else await self._batches(rows, gaps)
                 matches, damaged = await self._decode(rows, batches, gaps)
                 by_position = {row.position: row for row in rows}
@@ -246,12 +246,12 @@ class _Reader:
                     )
                     yield page
                 found.batches.clear()
-                del batches, matches  # not held while the next piece is read
+                del batches, matches  # not held while the next chunk is read
             after = found.until
             yield self.page(EventCursor(after))._replace(gaps=gaps)
 
     async def _rows(self, after: int, last: int) -> _Rows | None:
-        """Read the next rows, and their batches as far as they are a piece: one transaction is enough for a summary."""
+        """Read the next rows, and their batches as far as they are a chunk: one transaction is enough for a summary."""
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
             if not rows:
@@ -262,7 +262,7 @@ class _Reader:
             )
             gaps = await self._gaps(cursor, [row for row in rows if row.batch_id not in in_log])
             kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
-            several = list(pieces(kept))
+            several = list(chunks(kept))
             batches = await self._read(cursor, several[0], gaps) if several else []
         return _Rows(rows[-1].position, several, batches, gaps)
 

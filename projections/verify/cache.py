@@ -59,8 +59,8 @@ async def check_cache(cursor: AsyncCursor[TupleRow], tables: Tables, version: Ve
     take_arrays(cursor)
     for resolution, points in newest.items():
         for start in range(0, len(points.series), _POINTS):
-            piece = _rows(points, slice(start, start + _POINTS))
-            await _compare(cursor, tables, version.version, resolution, piece, found)
+            chunk = _rows(points, slice(start, start + _POINTS))
+            await _compare(cursor, tables, version.version, resolution, chunk, found)
 
 
 async def check_quantiles(

@@ -175,14 +175,14 @@ def cover(seen: Sequence[Seen], ranges: Iterable[Range], at_s: int, *, since_s: 
     for first, end in ranges:
         first, end = max(first, since_s), min(end, at_s)
         if first < end:
-            result = [piece for one in result for piece in _without(one, first, end)] + [Seen(first, end, at_s)]
+            result = [chunk for one in result for chunk in _without(one, first, end)] + [Seen(first, end, at_s)]
     result = [Seen(max(one.first, since_s), one.end, one.at) for one in sorted(result, key=lambda one: one.first)]
     return _joined([one for one in result if one.first < one.end])
 
 
 def _without(one: Seen, first: int, end: int) -> list[Seen]:
-    pieces = [Seen(one.first, min(one.end, first), one.at), Seen(max(one.first, end), one.end, one.at)]
-    return [piece for piece in pieces if piece.first < piece.end]
+    chunks = [Seen(one.first, min(one.end, first), one.at), Seen(max(one.first, end), one.end, one.at)]
+    return [chunk for chunk in chunks if chunk.first < chunk.end]
 
 
 def _joined(seen: list[Seen]) -> list[Seen]:

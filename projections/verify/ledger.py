@@ -1,4 +1,4 @@
-"""The order, its chain and its producers against the log: set operations and pieces."""
+"""The order, its chain and its producers against the log: set operations and chunks."""
 
 from __future__ import annotations
 

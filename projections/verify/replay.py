@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
-from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -239,7 +239,7 @@ class _Attempt:
             await self._check_day(day)
 
     async def _replay(self, total: Accumulator, base: _Base, found: Sequence[LedgerRow]) -> None:
-        for rows in pieces(found):
+        for rows in chunks(found):
             async with short_transaction(self._connection) as cursor:
                 await check_places(cursor, self._tables, base.version.version, rows, self._found)
             self._passed += [row.position for row in rows if row.position in self._open_positions]

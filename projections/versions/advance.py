@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.codec import CODEC
 from chancy_metrics.events.errors import StuckAt
-from chancy_metrics.events.ledger import PIECE_BYTES, LedgerRow, pieces, read_ledger
+from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -39,7 +39,7 @@ STEP_EVENTS = 20_000
 REBUILD_STEP_EVENTS = 250_000
 #: One step reads at most one ledger row for so many events, and so many bytes of payload an event.
 _EVENTS_A_ROW = 20
-_BYTES_AN_EVENT = PIECE_BYTES // STEP_EVENTS
+_BYTES_AN_EVENT = CHUNK_BYTES // STEP_EVENTS
 
 #: Why a step did nothing that another process took at the same time: trying again soon is right.
 BUSY = "somebody else folds"
@@ -406,8 +406,8 @@ async def _next_rows(
     """Return the places of one step, bounded by events and bytes, but at least one; [] when caught up."""
     limit = max(1, step_events // _EVENTS_A_ROW)
     rows = await read_ledger(cursor, tables, after=after, limit=limit, until=until)
-    size = min(PIECE_BYTES, step_events * _BYTES_AN_EVENT)
-    return next(pieces(rows, events=step_events, size=size), [])
+    size = min(CHUNK_BYTES, step_events * _BYTES_AN_EVENT)
+    return next(chunks(rows, events=step_events, size=size), [])
 
 
 def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:

@@ -52,7 +52,7 @@ async def read_baseline(cursor: AsyncCursor[TupleRow], tables: Tables) -> Baseli
 
 
 async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:
-    """Yield the baseline's rows in the caller's transaction, in pieces."""
+    """Yield the baseline's rows in the caller's transaction, in chunks."""
     for resolution in RESOLUTIONS:
         async with cursor.connection.cursor("metrics_baseline", row_factory=tuple_row) as rollup:
             await rollup.execute(

@@ -55,15 +55,15 @@ class Comparison(NamedTuple):
 
 
 async def compare(cursor: AsyncCursor[TupleRow], tables: Tables, old: Version, new: Version) -> Comparison:
-    """Compare what both versions keep, piece by piece in the caller's snapshot."""
+    """Compare what both versions keep, chunk by chunk in the caller's snapshot."""
     points = different = 0
     differences: list[Difference] = []
     await cursor.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {workers}").format(workers=tables.workers))
     row = await cursor.fetchone()
-    pieces = [(0, 0), *((first, first + _WORKERS - 1) for first in range(1, (row[0] if row else 0) + 1, _WORKERS))]
+    chunks = [(0, 0), *((first, first + _WORKERS - 1) for first in range(1, (row[0] if row else 0) + 1, _WORKERS))]
     for resolution in RESOLUTIONS:
         horizon = max(old.horizons[resolution], new.horizons[resolution])
-        for first, last in pieces:
+        for first, last in chunks:
             where = {"old": old.version, "new": new.version, "horizon": horizon, "first": first, "last": last}
             there, others = await _count(cursor, tables, resolution, where)
             points, different = points + there, different + others

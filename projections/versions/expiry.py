@@ -12,8 +12,8 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions import baseline
 from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_versions
 
-#: Rows one statement deletes, and statements of one kind a call makes: pieces that nobody waits for.
-PIECE = 10_000
+#: Rows one statement deletes, and statements of one kind a call makes: chunks that nobody waits for.
+CHUNK = 10_000
 PIECES = 20
 #: Names looked at in one transaction.
 NAMES = 2_000
@@ -79,13 +79,13 @@ class UnusedNames:
         """Look through the next names, or all of them where there are few; return how many went."""
         removed = 0
         for _ in range(PIECES):
-            removed += await self._delete_piece(connection, tables)
+            removed += await self._delete_chunk(connection, tables)
             if not self._series_seen and not self._workers_seen:
                 break
         return removed
 
-    async def _delete_piece(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
-        """Look through one piece of each.
+    async def _delete_chunk(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+        """Look through one chunk of each.
 
         Under the locks of all versions, which folds take too, so that none stores a point of a name meanwhile. If
         somebody holds one of them it is left for the next call.
@@ -145,14 +145,14 @@ async def _delete_rows(
                         SELECT ctid
                         FROM {rollup}
                         WHERE {where}
-                        LIMIT {piece}
+                        LIMIT {chunk}
                         FOR UPDATE SKIP LOCKED
                     ))
                     """
-                ).format(rollup=tables.rollup(resolution), where=where, piece=PIECE)
+                ).format(rollup=tables.rollup(resolution), where=where, chunk=CHUNK)
             )
             removed += cursor.rowcount
-            if cursor.rowcount < PIECE:
+            if cursor.rowcount < CHUNK:
                 break
     return removed
 

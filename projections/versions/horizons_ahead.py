@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.ledger import LedgerRow, pieces, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -113,7 +113,7 @@ async def _mend(
         for day in days:
             async with short_transaction(connection) as cursor:
                 found = await find_batches(cursor, tables, span, day, until=base.version.position)
-            for rows in pieces(found):
+            for rows in chunks(found):
                 async with short_transaction(connection) as cursor:
                     await _add(cursor, tables, total, base, rules, rows)
         async with short_transaction(connection) as cursor:
@@ -140,8 +140,8 @@ async def _mend(
                         await write_ring(cursor, tables, locked, locked.position, pack_points(changed))
                     await _lower(cursor, tables, version, base.first)
                     return sum(cells.rows for cells in numbered.levels.values())
-                for piece in pieces(rows):
-                    await _add(cursor, tables, total, base, rules, piece)
+                for chunk in chunks(rows):
+                    await _add(cursor, tables, total, base, rules, chunk)
                 after = rows[-1].position if rows else after
     raise MetricsLogError(
         f"what the horizons of version {version} hide could not be folded again: folds, or days that leave the log, "

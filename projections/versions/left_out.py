@@ -261,8 +261,8 @@ async def copy_left_out(
     )
 
 
-async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, piece: int) -> int:
-    """Delete up to *piece* notes on batches that the ledger has forgotten: nothing of their time is kept any more."""
+async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, chunk: int) -> int:
+    """Delete up to *chunk* notes on batches that the ledger has forgotten: nothing of their time is kept any more."""
     await cursor.execute(
         sql.SQL(
             """
@@ -271,11 +271,11 @@ async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, piec
                 SELECT ctid
                 FROM {dead}
                 WHERE position < (SELECT min(position) FROM {ledger})
-                LIMIT %(piece)s
+                LIMIT %(chunk)s
                 FOR UPDATE SKIP LOCKED
             ))
             """
         ).format(dead=tables.dead_letters, ledger=tables.ledger),
-        {"piece": piece},
+        {"chunk": chunk},
     )
     return cursor.rowcount

@@ -10,7 +10,7 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.ledger import LedgerRow, naming, pieces, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
 from chancy_metrics.events.log import LogBatch, Transaction, read_batches, short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -20,7 +20,7 @@ from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
-#: Ledger rows read at once: with a piece of them what a replay holds beside its points.
+#: Ledger rows read at once: with a chunk of them what a replay holds beside its points.
 PAGE = 2_000
 
 
@@ -88,17 +88,17 @@ async def add_rows(
     version: Version,
     rows: Sequence[LedgerRow],
 ) -> None:
-    """Add the batches at *rows*, in ascending order, to *total*: read a piece in a transaction, fold it behind that.
+    """Add the batches at *rows*, in ascending order, to *total*: read a chunk in a transaction, fold it behind that.
 
     Raises:
-        OutOfMemory: There is too little memory for a piece, which it names.
+        OutOfMemory: There is too little memory for a chunk, which it names.
     """
-    for piece in pieces(rows):
-        with naming(piece):
+    for chunk in chunks(rows):
+        with naming(chunk):
             async with transaction() as cursor:
-                batches = await read_alive(cursor, tables, version, piece)
+                batches = await read_alive(cursor, tables, version, chunk)
             await to_thread.run_sync(total.add_batches, batches, rules)
-        del batches  # not held while the next piece is read
+        del batches  # not held while the next chunk is read
 
 
 async def read_alive(

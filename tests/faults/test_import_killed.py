@@ -66,7 +66,7 @@ async def run_import(dsn: str, path: Path, *, kill_at: int | None, after_s: floa
             while isinstance(told := await to_thread.run_sync(ours.recv), int):
                 ours.send(None)
                 if kill_at is not None and told >= kill_at:
-                    await anyio.sleep(after_s)  # it gets as far as the next piece at the most
+                    await anyio.sleep(after_s)  # it gets as far as the next chunk at the most
                     assert process.pid is not None
                     os.kill(process.pid, signal.SIGKILL)
                     kill_at = None
