@@ -90,7 +90,7 @@ def _questions(series: int) -> list[str]:
         f"{_API}/series?prefix=bench:&limit=1000",
         f"{_API}/points?key=bench:7:107:coumt",  # nobody has it
         f"{_API}/points?key=bench:7:7:count&worker_id=bench",
-        f"{_API}/explain?key=global:status:succeeded&at={at}&resolution=1hour&most=200",
+        f"{_API}/explain?key=global:status:succeeded&at={at}&resolution=1hour&limit=200",
         f"{_API}/events?after=-10&limit=1000",
         f"{_API}/marks",
         f"{_API}/workers",

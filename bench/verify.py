@@ -88,7 +88,7 @@ def _folded(batches: Sequence[LogBatch]) -> Turn:
 def _contrasted(folded: Fold) -> Turn:
     async def turn() -> float:
         started = time.perf_counter()
-        check("differences", contrast(folded, folded, most=1).different, 0)
+        check("differences", contrast(folded, folded, limit=1).different, 0)
         return time.perf_counter() - started
 
     return turn

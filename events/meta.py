@@ -33,13 +33,13 @@ def encode_meta(kept: Mapping[str, Any]) -> bytes:
     return _encoder.encode({key: _as_text(value) for key, value in kept.items()})
 
 
-def encode_meta_within(kept: Mapping[str, Any], most: int) -> bytes:
-    """Encode those of the keys, in their order, that fit into *most* bytes beside the ones before; b"" if none does."""
+def encode_meta_within(kept: Mapping[str, Any], limit: int) -> bytes:
+    """Encode those of the keys, in order, that fit into *limit* bytes beside the ones before; b"" if none does."""
     fits: dict[str, Any] = {}
     size = _MAP_BYTES
     for key, value in kept.items():
         more = len(encode_meta({key: value})) - 1
-        if size + more <= most:
+        if size + more <= limit:
             fits[key] = value
             size += more
     return encode_meta(fits) if fits else b""

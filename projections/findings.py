@@ -65,19 +65,19 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """Collects findings: all are counted, by where they are too, the first *most* are kept.
+    """Collects findings: all are counted, by where they are too, the first *limit* are kept.
 
     Attributes:
         spots: How many there are of each check and place.
         sentences: The first one of a place, as far as it is kept.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.count = 0
         self.kept: list[Finding] = []
         self.spots = Counter[Spot]()
         self.sentences: dict[Spot, str] = {}
-        self._most = most
+        self._limit = limit
 
     def add(self, check: Check, where: str, text: str, *, scale: str = "", at: int | None = None) -> None:
         spot = self._count(Spot(check, scale, at), 1)
@@ -101,7 +101,7 @@ class Findings:
     @property
     def room(self) -> int:
         """How many more are kept."""
-        return self._most - len(self.kept)
+        return self._limit - len(self.kept)
 
     def _count(self, spot: Spot, count: int) -> Spot:
         if spot not in self.spots and len(self.spots) >= _PLACES:

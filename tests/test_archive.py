@@ -43,7 +43,9 @@ async def old_days(connection: Connection, tables: Tables, days: Sequence[date] 
 
 
 async def let_go(connection: Connection, tables: Tables, archive: Path | None) -> list[PrunedDay]:
-    return await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=MONTH_S, most=99, archive=archive)
+    return await prune(
+        connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=MONTH_S, limit=99, archive=archive
+    )
 
 
 def archive_of(folder: Path, day: date) -> Path:

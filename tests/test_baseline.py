@@ -189,7 +189,7 @@ async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
 
         await check(connection, tables, truth)
         await let_expire(connection, tables, 7)
-        assert [day.blocker for day in await let_go(connection, tables, 7, most=9)] in ([""] * n for n in range(6))
+        assert [day.blocker for day in await let_go(connection, tables, 7, limit=9)] in ([""] * n for n in range(6))
         await check(connection, tables, truth)
 
 
@@ -258,7 +258,7 @@ async def test_what_the_producers_left_out_is_counted_in_the_opening_too(
             await append(cursor, tables, batch_id, encode(counts={"dropped": 3}), worker="w", closes=True)
     await order_and_fold(connection, tables)
 
-    await let_go(connection, tables, 9, most=2)
+    await let_go(connection, tables, 9, limit=2)
 
     assert await fetch(connection, "SELECT counts FROM {versions} WHERE version = 0", tables) == [({"dropped": 6},)]
 

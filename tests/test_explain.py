@@ -59,7 +59,7 @@ async def test_a_counter_of_job_updates_is_explained_down_to_the_jobs(
     await order_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
-        found = await explain(chancy, "global:status:failed", moment(at_us), resolution="1hour", most=2)
+        found = await explain(chancy, "global:status:failed", moment(at_us), resolution="1hour", limit=2)
 
     assert found.equal and found.stored == found.recomputed and found.stored is not None
     assert (found.stored.count, found.events, found.pruned, found.source) == (3, 3, 0, "raw")
@@ -165,7 +165,7 @@ async def test_events_are_in_their_order_whatever_the_order_of_a_rules_rows(
     await order_and_fold(connection, tables, metrics.options.rules)
 
     async with an_app(dsn, metrics) as (chancy, _):
-        found = await explain(chancy, "app:rows", moment(at_us), most=3)
+        found = await explain(chancy, "app:rows", moment(at_us), limit=3)
 
     assert found.equal and found.stored is not None and found.stored.sum == 10
     assert [event.index for event in found.first] == [0, 1, 2]
@@ -332,7 +332,7 @@ async def explain_stored(connection: Connection, tables: Tables) -> None:
     points = await stored(connection, tables)
     for point in points[:: max(1, len(points) // 6)]:
         place = PointKey(point.series, point.resolution, point.bucket, point.worker)
-        made = await recompute(connection, tables, BUILT_IN, place, most=3)
+        made = await recompute(connection, tables, BUILT_IN, place, limit=3)
         assert made.difference == "", place
         assert made.stored == point
         assert made.crowd.events + (made.baseline.observations if made.baseline else 0) == point.observations

@@ -183,7 +183,7 @@ async def test_a_day_that_can_not_go_keeps_the_later_ones(dsn: str, tables: Tabl
         await make_days(connection, tables, today=OLD, ahead=1)
         async with writer.transaction():
             await insert_old(writer, tables)
-            pruned = await let_go(connection, tables, most=2)
+            pruned = await let_go(connection, tables, limit=2)
 
         assert [(day.day, day.blocker) for day in pruned] == [(OLD, HELD)]
         states = "SELECT state FROM {days} WHERE day < %(end)s ORDER BY day"

@@ -84,7 +84,7 @@ async def test_a_stretch_ends_when_it_is_full_and_the_last_one_waits_until_it_is
 async def test_a_call_is_bounded_and_the_next_one_goes_on(connection: Connection, tables: Tables) -> None:
     await write(connection, tables, [10] * 5)
 
-    assert [await summarise(connection, tables, most=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [await summarise(connection, tables, limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
     assert [row[:2] for row in await fetch(connection, SPANS, tables)] == [(n, n) for n in range(1, 6)]
 

@@ -215,7 +215,7 @@ WRONG = [
     ("points?key=app:n&range=60&since=2026-03-10T12:00Z", "range", "only where neither since nor until"),
     ("explain?key=app:n", "at", "a moment in the bucket"),
     ("explain?at=2026-03-10T12:00Z", "key", "the key of a series"),
-    ("explain?key=app:n&at=2026-03-10T12:00Z&most=201", "most", "a whole number from 1 to 200"),
+    ("explain?key=app:n&at=2026-03-10T12:00Z&limit=201", "most", "a whole number from 1 to 200"),
     ("events?after=x", "after", "position:index"),
     ("events?after=-1:2", "after", "position:index"),
     ("events?after=99999999", "after", "the order ends at 0"),

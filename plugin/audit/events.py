@@ -153,9 +153,9 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
 async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     await cursor.execute(
         sql.SQL(
-            "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(most)s) AS p"
+            "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(limit)s) AS p"
         ).format(pending=tables.pending, spill=tables.spill),
-        {"most": _MOST_WAITING},
+        {"limit": _MOST_WAITING},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0

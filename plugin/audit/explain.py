@@ -139,7 +139,7 @@ async def explain(
     worker_id: str | None = None,
     kind: Kind | None = None,
     unit: str | None = None,
-    most: int = 20,
+    limit: int = 20,
 ) -> Explained:
     """Explain a point by the events behind it, folded again and compared with what is stored.
 
@@ -149,7 +149,7 @@ async def explain(
         resolution: "1min", "5min", "1hour" or "1day".
         worker_id: Of one worker; all together by default.
         kind: Where a key has several, which one; so *unit*.
-        most: How many events each list has.
+        limit: How many events each list has.
 
     Raises:
         UnknownSeries: There is no such series; the message names near misses.
@@ -168,7 +168,7 @@ async def explain(
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, tables, key, kind, unit)
         place = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
-        made = await recompute(connection, tables, options_of(chancy).rules, place, most=max(most, 1))
+        made = await recompute(connection, tables, options_of(chancy).rules, place, limit=max(limit, 1))
         marks = await _marks_near(connection, tables, bucket, width)
     return _explained(key, place, made, marks, time.monotonic() - began)
 
@@ -320,8 +320,8 @@ async def _like(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> dict
 
 async def _near(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> str:
     await cursor.execute(
-        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(most)s").format(series=tables.series),
-        {"most": _NEAR_KEYS},
+        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(limit)s").format(series=tables.series),
+        {"limit": _NEAR_KEYS},
     )
     near = get_close_matches(key, [row[0] for row in await cursor.fetchall()], n=3)
     return f"; near are {', '.join(map(repr, near))}" if near else ""

@@ -109,8 +109,8 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
 async def _stored(cursor: AsyncCursor[TupleRow], tables: Tables, field: str) -> set[str]:
     table, column = (tables.workers, "name") if field == "worker" else (tables.series, "key")
     await cursor.execute(
-        sql.SQL("SELECT {column} FROM {table} LIMIT %(most)s").format(column=sql.Identifier(column), table=table),
-        {"most": _NAMES},
+        sql.SQL("SELECT {column} FROM {table} LIMIT %(limit)s").format(column=sql.Identifier(column), table=table),
+        {"limit": _NAMES},
     )
     found = {row[0] for row in await cursor.fetchall()}
     if field in ("worker", "key", "prefix"):

@@ -37,7 +37,7 @@ _NAMES = 5
 @click.option("--worker", "worker_id", help="The point of this worker; all together by default.")
 @click.option("--kind", type=click.Choice(["counter", "gauge", "histogram"]), help="Where the key has several types.")
 @click.option("--unit", help="Where the key has several units.")
-@click.option("--most", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events in each list.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events in each list.")
 @click.pass_obj
 def explain_command(
     door: Door,
@@ -47,7 +47,7 @@ def explain_command(
     worker_id: str | None,
     kind: str | None,
     unit: str | None,
-    most: int,
+    limit: int,
 ) -> None:
     """Show the value of a point, the events behind it, and whether they come to it.
 
@@ -63,7 +63,7 @@ def explain_command(
             worker_id=worker_id,
             kind=kind,  # type: ignore[arg-type] # click.Choice has checked it
             unit=unit,
-            most=most,
+            limit=limit,
         )
     )
     if worker_id is not None and found.stored is found.recomputed is None:

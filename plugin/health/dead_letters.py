@@ -127,10 +127,10 @@ async def _failing(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
             WHERE discarded_at IS NULL
                 AND rule <> ''
             ORDER BY rule
-            LIMIT %(most)s
+            LIMIT %(limit)s
             """
         ).format(dead=tables.dead_letters),
-        {"most": _NAMED},
+        {"limit": _NAMED},
     )
     rules = [repr(row[0]) for row in await cursor.fetchall()]
     return f"those that have: {', '.join(rules)}" if rules else "no rule has"
@@ -256,10 +256,10 @@ async def _left_out(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
             FROM {dead}
             WHERE discarded_at IS NULL
             ORDER BY position
-            LIMIT %(most)s
+            LIMIT %(limit)s
             """
         ).format(dead=tables.dead_letters),
-        {"most": _NAMED + 1},
+        {"limit": _NAMED + 1},
     )
     positions = [str(row[0]) for row in await cursor.fetchall()]
     if not positions:

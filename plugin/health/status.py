@@ -336,10 +336,10 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[st
                 AND ended_at IS NULL
                 AND seen_at > {now} - make_interval(secs => %(silent)s)
             ORDER BY worker, session
-            LIMIT %(most)s
+            LIMIT %(limit)s
             """
         ).format(sessions=tables.sessions, now=NOW),
-        {"silent": SILENT_S, "most": _FOLD_ERRORS},
+        {"silent": SILENT_S, "limit": _FOLD_ERRORS},
     )
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 

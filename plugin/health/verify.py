@@ -140,7 +140,7 @@ async def verify(
                 tables,
                 options.rules,
                 span,
-                most=SHOWN,
+                limit=SHOWN,
                 open_positions=open_positions,
                 kept=hidden,
             )
@@ -149,7 +149,7 @@ async def verify(
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
-        found.add_all(await check_order(connection, tables, most=SHOWN))
+        found.add_all(await check_order(connection, tables, limit=SHOWN))
         points = sum(one.contrast.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(

@@ -19,9 +19,9 @@ def same_clock(time_ns: Callable[[], int]) -> Callable[[], int]:
     return _now_ns if getattr(time_ns, "__module__", "").startswith("freezegun") else time_ns
 
 
-def look(clock: Callable[[], int], most: int) -> Iterator[int]:
-    """Tell the time *most* times: each look is one atomic call that counts as well, which += 1 would not be."""
-    return starmap(clock, repeat((), most))
+def look(clock: Callable[[], int], limit: int) -> Iterator[int]:
+    """Tell the time *limit* times: each look is one atomic call that counts as well, which += 1 would not be."""
+    return starmap(clock, repeat((), limit))
 
 
 def _now_ns() -> int:

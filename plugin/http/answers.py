@@ -89,12 +89,12 @@ async def job(chancy: Chancy, given: Parameters) -> JobLife:
 async def explanation(chancy: Chancy, given: Parameters) -> Explained:
     key, at, worker = given.key(), given.moment("at"), given.text("worker_id")
     resolution = given.choice("resolution", NAMES, "1min")
-    most = given.whole("most", least=1, most=MAX_LISTED, default=20)
+    limit = given.whole("limit", least=1, most=MAX_LISTED, default=20)
     given.finish()
     if at is None:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
     async with room(chancy, decodes=True):
-        found = await explain(chancy, key, at, resolution=resolution, worker_id=worker, most=most)
+        found = await explain(chancy, key, at, resolution=resolution, worker_id=worker, limit=limit)
     lists = {name: await work(chancy, without_large_meta, getattr(found, name)) for name in _LISTS}
     return msgspec.structs.replace(found, **lists)
 

@@ -73,7 +73,7 @@ def _unknown(times: list[datetime | None]) -> list[int]:
     return [] if all(times) else [number for number, known in enumerate(times) if known is None]
 
 
-def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...], most: int) -> tuple[dict[int, bytes], int]:
+def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...], limit: int) -> tuple[dict[int, bytes], int]:
     """Return the kept meta of each job that has any, by its number, and of how many jobs some is left out."""
     meta: dict[int, bytes] = {}
     cut = 0
@@ -83,9 +83,9 @@ def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...], most: int) -> tuple[
         if not kept:
             continue
         encoded = encode_meta(kept)
-        if len(encoded) > min(most, room):
+        if len(encoded) > min(limit, room):
             cut += 1
-            encoded = encode_meta_within(kept, min(most, room))
+            encoded = encode_meta_within(kept, min(limit, room))
         if encoded:
             meta[number] = encoded
             room -= len(encoded)

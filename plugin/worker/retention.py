@@ -91,10 +91,10 @@ async def prune(
     now_us: int,
     log_retention_s: float,
     dry_run: bool = False,
-    most: int = 1,
+    limit: int = 1,
     archive: Path | None = None,
 ) -> list[PrunedDay]:
-    """Let up to *most* log days go that ended longer than *log_retention_s* ago, oldest first.
+    """Let up to *limit* log days go that ended longer than *log_retention_s* ago, oldest first.
 
     Each goes in steps that are transactions of their own, so whatever ends one, the next call goes on there. A
     day that can't go keeps the later ones, since the baseline has no holes in it.
@@ -111,7 +111,7 @@ async def prune(
         if dry_run:
             return [PrunedDay(*day, await _blocker(cursor, tables, rules, day.day, day.state)) for day in due]
     pruned = []
-    for day in due[:most]:
+    for day in due[:limit]:
         pruned.append(await _retire(connection, tables, rules, day, archive))
         if pruned[-1].blocker:
             break

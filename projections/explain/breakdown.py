@@ -28,7 +28,7 @@ class Crowd:
     """What is known of the events that feed *series* within *span*.
 
     Args:
-        most: How many events each list keeps.
+        limit: How many events each list keeps.
 
     Attributes:
         events: How many there are.
@@ -37,7 +37,7 @@ class Crowd:
         failed: The last updates that failed or are to be tried again, in the order of the ledger.
     """
 
-    def __init__(self, series: Series, span: Span, rules: RuleSet, most: int) -> None:
+    def __init__(self, series: Series, span: Span, rules: RuleSet, limit: int) -> None:
         self.events = 0
         self.by: dict[str, Counter[str]] = {name: Counter() for name in ("func", "queue", "state", "error", "worker")}
         self.first: list[Event] = []
@@ -45,7 +45,7 @@ class Crowd:
         self._series = series
         self._since_us, self._until_us = span.since_us or 0, span.until_us or 0
         self._rules = rules
-        self._most = most
+        self._limit = limit
         self._largest: list[tuple[float, int, int, Event]] = []
 
     @property
@@ -69,7 +69,7 @@ class Crowd:
     def _add(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
         self.events += len(index)
         self.by["worker"][batch.worker] += len(index)
-        self.first += to_events(batch, decoded, index[: self._most - len(self.first)].tolist())
+        self.first += to_events(batch, decoded, index[: self._limit - len(self.first)].tolist())
         if decoded.jobs is not None:
             rows = index[index < len(decoded.jobs.at_us)]
             combos = decoded.jobs.combos
@@ -80,8 +80,8 @@ class Crowd:
                         if text := getattr(combo, name):
                             self.by[name][text] += many
             went_wrong = np.array([combo.state in _WRONG for combo in combos])[decoded.jobs.combo[rows]]
-            last = rows[went_wrong][-self._most :].tolist()
-            self.failed = (self.failed + to_events(batch, decoded, last))[-self._most :]
+            last = rows[went_wrong][-self._limit :].tolist()
+            self.failed = (self.failed + to_events(batch, decoded, last))[-self._limit :]
             if self._series.kind == "counter":
                 values = values.copy()
                 ran_us = times_of(decoded.jobs, batch.appended_us).took_us[0][rows]
@@ -89,13 +89,13 @@ class Crowd:
         self._sort(batch, decoded, index, values)
 
     def _sort(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
-        if len(values) > self._most:
-            top = np.sort(np.argpartition(values, -self._most)[-self._most :])
+        if len(values) > self._limit:
+            top = np.sort(np.argpartition(values, -self._limit)[-self._limit :])
             index, values = index[top], values[top]
-        if len(self._largest) >= self._most:
+        if len(self._largest) >= self._limit:
             above = values > self._largest[0][0]
             index, values = index[above], values[above]
         for value, event in zip(values.tolist(), to_events(batch, decoded, index.tolist()), strict=True):
             heapq.heappush(self._largest, (value, -event.position, -event.index, event))
-        while len(self._largest) > self._most:
+        while len(self._largest) > self._limit:
             heapq.heappop(self._largest)

@@ -102,7 +102,7 @@ class Recomputed(NamedTuple):
 
 
 async def recompute(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: PointKey, *, most: int
+    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: PointKey, *, limit: int
 ) -> Recomputed:
     """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
 
@@ -110,7 +110,7 @@ async def recompute(
     with the events.
 
     Args:
-        most: How many events each list of the crowd keeps.
+        limit: How many events each list of the crowd keeps.
 
     Raises:
         VersionRefused: The live version has other rules than *rules*.
@@ -118,7 +118,7 @@ async def recompute(
     """
     trusts_index, events, is_broken = True, 0, False
     for _ in range(_TRIES):
-        attempt = _Attempt(connection, tables, rules, place, most, trusts_index)
+        attempt = _Attempt(connection, tables, rules, place, limit, trusts_index)
         done = await attempt.run()
         if done is None:
             continue
@@ -139,7 +139,7 @@ class _Attempt:
         tables: Tables,
         rules: RuleSet,
         place: PointKey,
-        most: int,
+        limit: int,
         trusts_index: bool,
     ) -> None:
         self._connection = connection
@@ -148,7 +148,7 @@ class _Attempt:
         self._place = place
         since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
         self._wanted = EventQuery(since=since, until=until, worker=place.worker)
-        self._crowd = Crowd(place.series, place.span, rules, most)
+        self._crowd = Crowd(place.series, place.span, rules, limit)
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
         self._total = Accumulator()

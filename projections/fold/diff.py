@@ -40,8 +40,8 @@ class Contrast(NamedTuple):
     spots: Counter[Spot]
 
 
-def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
-    """Compare merged cells exactly; spell out up to *most* of the places that differ, counting all."""
+def contrast(old: Fold, new: Fold, *, limit: int) -> Contrast:
+    """Compare merged cells exactly; spell out up to *limit* of the places that differ, counting all."""
     workers, *worker_numbers = _common(old.workers, new.workers)
     series, *series_numbers = _common(old.series, new.series)
     points = different = 0
@@ -67,7 +67,7 @@ def contrast(old: Fold, new: Fold, *, most: int) -> Contrast:
         buckets, counts = np.unique(both.bucket[order[starts[differs]]], return_counts=True)
         for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
             spots[Spot("difference", resolution, bucket)] += count
-        shown = np.flatnonzero(differs)[: max(0, most - len(differences))]
+        shown = np.flatnonzero(differs)[: max(0, limit - len(differences))]
         if len(shown):
             chosen = np.zeros(both.rows, bool)
             chosen[order[starts[shown]]] = True

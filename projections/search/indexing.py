@@ -30,8 +30,8 @@ STRETCH_BATCHES = 512
 RANGES = 200
 
 
-async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int = RANGES) -> int:
-    """Summarise up to *most* full ranges behind the last one, and let go what has left the log.
+async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, limit: int = RANGES) -> int:
+    """Summarise up to *limit* full ranges behind the last one, and let go what has left the log.
 
     Each range is read in one short transaction and written in another; between them nothing is held. Two at once
     do no harm: whoever comes second has worked in vain.
@@ -40,10 +40,10 @@ async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, mo
         connection: An autocommit one outside a transaction.
 
     Returns:
-        How many ranges it wrote; fewer than *most* when it has caught up.
+        How many ranges it wrote; fewer than *limit* when it has caught up.
     """
     written = 0
-    while written < most:
+    while written < limit:
         async with short_transaction(connection, index_only=True) as cursor:
             rows = _full_range(
                 await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=STRETCH_BATCHES)

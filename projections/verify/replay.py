@@ -86,7 +86,7 @@ async def check_span(
     rules: RuleSet,
     span: Span,
     *,
-    most: int,
+    limit: int,
     open_positions: Set[int] = frozenset(),
     kept: Mapping[str, int] | None = None,
 ) -> Checked:
@@ -96,7 +96,7 @@ async def check_span(
     read in one snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
 
     Args:
-        most: Differences, and findings, that are spelled out.
+        limit: Differences, and findings, that are spelled out.
         open_positions: Positions at which something was wrong: those of them that were passed are in `looked`.
         kept: What is to be kept: resolution -> start of the oldest bucket, seconds. A horizon past it is looked below.
 
@@ -106,7 +106,7 @@ async def check_span(
     """
     for _ in range(_TRIES):
         try:
-            return await _Attempt(connection, tables, rules, span, most, open_positions, kept).run()
+            return await _Attempt(connection, tables, rules, span, limit, open_positions, kept).run()
         except _Moved:
             continue
     raise MetricsLogError(
@@ -114,9 +114,9 @@ async def check_span(
     )
 
 
-async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, most: int) -> Findings:
+async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, limit: int) -> Findings:
     """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
-    found = Findings(most)
+    found = Findings(limit)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         await check_cache(cursor, tables, await live_version(cursor, tables), found)
     async with short_transaction(connection) as cursor:
@@ -139,7 +139,7 @@ class _Attempt:
         tables: Tables,
         rules: RuleSet,
         span: Span,
-        most: int,
+        limit: int,
         open_positions: Set[int],
         kept: Mapping[str, int] | None,
     ) -> None:
@@ -147,12 +147,12 @@ class _Attempt:
         self._tables = tables
         self._rules = rules
         self._span = span
-        self._most = most
+        self._limit = limit
         self._open_positions = open_positions
         self._kept = kept
         self._passed: list[int] = []
         self._days: list[int] = []
-        self._found = Findings(most)
+        self._found = Findings(limit)
 
     async def run(self) -> Checked:
         """Raises `_Moved` where the result would mean nothing."""
@@ -282,4 +282,4 @@ class _Attempt:
         check_resolutions(live, first, end, self._found)
         again = total.fold()
         # The horizons may have risen since the replay began.
-        return contrast(live, again._replace(levels=within(again.levels, first, end)), most=self._most)
+        return contrast(live, again._replace(levels=within(again.levels, first, end)), limit=self._limit)

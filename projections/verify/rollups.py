@@ -53,7 +53,7 @@ def _compare(
     found: Findings,
 ) -> None:
     sides = [Fold(0, live.workers, live.series, dict(levels), Counter(), {}) for levels in (expected, there)]
-    differ = contrast(*sides, most=found.room)
+    differ = contrast(*sides, limit=found.room)
     silent = Counter({spot._replace(check=check): count for spot, count in differ.spots.items()})
     for difference in differ.differences:
         resolution, bucket = difference.resolution, difference.bucket

@@ -107,7 +107,7 @@ async def _count(
 
 
 async def _spell_out(
-    cursor: AsyncCursor[TupleRow], tables: Tables, resolution: str, where: dict[str, int], most: int
+    cursor: AsyncCursor[TupleRow], tables: Tables, resolution: str, where: dict[str, int], limit: int
 ) -> list[Difference]:
     columns = sql.SQL(", ").join(sql.Identifier(side, name) for side in "on" for name in ("version", *_SHOWN_VALUES))
     await cursor.execute(
@@ -118,7 +118,7 @@ async def _spell_out(
                 SELECT worker, series, bucket, {columns}
                 FROM {different}
                 ORDER BY worker, series, bucket
-                LIMIT %(most)s
+                LIMIT %(limit)s
             ) AS d (worker, series, bucket)
             JOIN {series} s
                 ON s.id = d.series
@@ -129,7 +129,7 @@ async def _spell_out(
         ).format(
             columns=columns, different=_different(tables, resolution), series=tables.series, workers=tables.workers
         ),
-        where | {"most": most},
+        where | {"limit": limit},
         binary=True,
     )
     differences = []

@@ -218,9 +218,9 @@ async def _delete_names(
     )
     await cursor.execute(
         sql.SQL(
-            "SELECT max(id), count(*) FROM (SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(most)s) n"
+            "SELECT max(id), count(*) FROM (SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) n"
         ).format(table=table),
-        {"after": after, "most": NAMES},
+        {"after": after, "limit": NAMES},
     )
     row = await cursor.fetchone()
     until, found = row if row else (None, 0)

@@ -143,10 +143,10 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
                     FROM {ledger}
                     WHERE position > %(position)s
                     ORDER BY position
-                    LIMIT %(most)s
+                    LIMIT %(limit)s
                 )
                 UNION ALL
-                (SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT %(most)s)
+                (SELECT day, producer, sequence FROM {pending} ORDER BY id LIMIT %(limit)s)
             ) AS w
             CROSS JOIN LATERAL (
                 SELECT first_us, last_us, events
@@ -161,7 +161,7 @@ async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, positi
                 AND l.events > 0
             """
         ).format(ledger=tables.ledger, pending=tables.pending, spill=tables.spill, log=tables.log),
-        {"position": position, "most": _BACKLOG, **span._asdict()},
+        {"position": position, "limit": _BACKLOG, **span._asdict()},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
