@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.fold.diff import contrast
+from chancy_metrics.projections.fold.diff import diff_folds
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.versions.advance import advance
 
@@ -40,14 +40,14 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     total = Accumulator()
     total.add(fold(in_memory))
     folded = total.fold()
-    compared = middle(await by_turns(size.of(5, 1), {"contrast": _contrasted(folded)}))
+    compared = middle(await by_turns(size.of(5, 1), {"diff_folds": _contrasted(folded)}))
     work = f"verify, {count:,} job updates, {points[0]:,} stored points"
     stored = sum(cells.rows for cells in folded.levels.values())
     return [
         Row(
             "verify", work, count / figures["verify"], "events/s", "median", count / figures["memory"], "fold in memory"
         ),
-        Row("verify", f"contrast() alone, {stored:,} points", stored / compared["contrast"], "points/s", "median"),
+        Row("verify", f"diff_folds() alone, {stored:,} points", stored / compared["diff_folds"], "points/s", "median"),
     ]
 
 
@@ -88,7 +88,7 @@ def _folded(batches: Sequence[LogBatch]) -> Turn:
 def _contrasted(folded: Fold) -> Turn:
     async def turn() -> float:
         started = time.perf_counter()
-        check("differences", contrast(folded, folded, limit=1).different, 0)
+        check("differences", diff_folds(folded, folded, limit=1).different, 0)
         return time.perf_counter() - started
 
     return turn

@@ -42,7 +42,7 @@ from chancy_metrics.plugin.recording import in_transaction
 from chancy_metrics.plugin.recording.append_thread import AppendThread, SyncBlock
 from chancy_metrics.plugin.recording.buffer import IN_FORKED_CHILD, Buffer
 from chancy_metrics.plugin.recording.recorder import OwnLine, Recorder
-from chancy_metrics.plugin.recording.session_row import Presence, spell
+from chancy_metrics.plugin.recording.session_row import SessionRow, spell
 from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 from chancy_metrics.plugin.worker.session import Session
 from chancy_metrics.projections.rules.rule_set import Rule
@@ -586,7 +586,7 @@ class Metrics(Plugin):
         line = OwnLine() if threaded or self._forked else None
         clock = DatabaseClock() if threaded else self._clock
         interval_s = self._options.append_interval
-        presence = Presence(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
+        presence = SessionRow(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
         with self._claiming:  # threads open blocks too
             recorder = Recorder(name, self._claim(), clock, chancy.log, presence=presence, line=line)
             thread = AppendThread(chancy, recorder, interval_s) if threaded else None

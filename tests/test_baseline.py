@@ -66,7 +66,7 @@ async def add(
 
 async def let_go(connection: Connection, tables: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
     return await prune(
-        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, most=most
+        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, limit=most
     )
 
 

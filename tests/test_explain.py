@@ -335,8 +335,8 @@ async def explain_stored(connection: Connection, tables: Tables) -> None:
         made = await recompute(connection, tables, BUILT_IN, place, limit=3)
         assert made.difference == "", place
         assert made.stored == point
-        assert made.crowd.events + (made.baseline.observations if made.baseline else 0) == point.observations
-        assert sum(made.crowd.by["worker"].values()) == made.crowd.events
+        assert made.breakdown.events + (made.baseline.observations if made.baseline else 0) == point.observations
+        assert sum(made.breakdown.by["worker"].values()) == made.breakdown.events
 
 
 async def test_marks_are_events_like_any_other(dsn: str, connection: Connection, tables: Tables) -> None:

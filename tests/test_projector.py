@@ -19,7 +19,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding import projector as projector_module
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
-from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, Turns, _turn, project
+from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule, _turn, project
 from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.projections.versions.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
@@ -191,17 +191,17 @@ async def test_the_leader_folds_and_others_wait_for_its_silence(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     clock, leader = Clock(), asyncio.Event()
-    turns = Turns("w2", INTERVAL_S, leader, clock=clock)
+    schedule = FoldSchedule("w2", INTERVAL_S, leader, clock=clock)
     async with an_app(dsn) as (chancy, _):
         for _ in range(2):
             await fold_all(chancy, "w1")
             await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += PATIENCE * INTERVAL_S - 1
-        pause = await _turn(turns, projector, INTERVAL_S)
+        pause = await _turn(schedule, projector, INTERVAL_S)
         waited = await total(connection, tables, "app:n")
         leader.set()
-        await _turn(turns, projector, INTERVAL_S)
+        await _turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
     assert 0 < pause <= 1 + 0.5 * INTERVAL_S
@@ -213,23 +213,23 @@ async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     clock = Clock()
-    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    schedule = FoldSchedule("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         writer = LogWriter(connection, tables)
         await writer.append()
-        turns.hear("w1")  # who has nothing but empty batches to fold is heard too
-        early = await _turn(turns, projector, INTERVAL_S)
+        schedule.hear("w1")  # who has nothing but empty batches to fold is heard too
+        early = await _turn(schedule, projector, INTERVAL_S)
         clock.now_s += INTERVAL_S
-        later = await _turn(turns, projector, INTERVAL_S)
-        idle = turns.mine
+        later = await _turn(schedule, projector, INTERVAL_S)
+        idle = schedule.mine
         await writer.append(runs=[a_run("app:n")])
-        pause = await _turn(turns, projector, INTERVAL_S)
+        pause = await _turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
     assert early <= NEW_S
     assert NEW_S < later < INTERVAL_S
-    assert (idle, turns.mine, pause) == (False, True, INTERVAL_S)
+    assert (idle, schedule.mine, pause) == (False, True, INTERVAL_S)
     assert await total(connection, tables, "app:n") == [1] * 4
 
 
@@ -237,28 +237,28 @@ async def test_of_many_workers_that_start_at_once_one_makes_the_first_numbers(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    many = [Turns(f"w{number}", INTERVAL_S, asyncio.Event()) for number in range(20)]
+    many = [FoldSchedule(f"w{number}", INTERVAL_S, asyncio.Event()) for number in range(20)]
     async with an_app(dsn, notifications=False) as (chancy, _), AsyncExitStack() as stack:
         projectors = [Projector(chancy, f"w{number}") for number in range(len(many))]
         for projector in projectors:
             stack.push_async_callback(projector.close)
 
         pauses = await asyncio.gather(
-            *(_turn(turns, projector, INTERVAL_S) for turns, projector in zip(many, projectors, strict=True))
+            *(_turn(schedule, projector, INTERVAL_S) for schedule, projector in zip(many, projectors, strict=True))
         )
 
     assert await total(connection, tables, "app:n") == [1] * 4
     # One may have ordered what another one has folded.
-    assert 1 <= [turns.mine for turns in many].count(True) <= 2
+    assert 1 <= [schedule.mine for schedule in many].count(True) <= 2
     assert len(set(pauses)) > len(many) / 2
 
 
 async def test_who_becomes_the_leader_is_awake_at_once() -> None:
     leader = asyncio.Event()
-    turns = Turns("w2", INTERVAL_S, leader)
+    schedule = FoldSchedule("w2", INTERVAL_S, leader)
     async with anyio.create_task_group() as tasks:
         with anyio.fail_after(20):
-            tasks.start_soon(turns.wait, INTERVAL_S)
+            tasks.start_soon(schedule.wait, INTERVAL_S)
             await anyio.lowlevel.checkpoint()
             leader.set()
 
@@ -268,20 +268,20 @@ async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     clock = Clock()
-    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
-    turns.hear("w1")
+    schedule = FoldSchedule("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    schedule.hear("w1")
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        assert not turns.mine
-        await _turn(turns, projector, INTERVAL_S)
-        took_over = turns.mine
-        turns.hear("w2")
-        still = turns.mine
-        turns.hear("w1")
+        assert not schedule.mine
+        await _turn(schedule, projector, INTERVAL_S)
+        took_over = schedule.mine
+        schedule.hear("w2")
+        still = schedule.mine
+        schedule.hear("w1")
         await projector.close()
 
-    assert (took_over, still, turns.mine) == (True, True, False)
+    assert (took_over, still, schedule.mine) == (True, True, False)
     assert await total(connection, tables, "app:n") == [1] * 4
 
 
@@ -290,34 +290,34 @@ async def test_silence_is_no_reason_where_the_database_shows_a_fold(
 ) -> None:
     """Without notifications nobody is ever heard."""
     clock = Clock()
-    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    schedule = FoldSchedule("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn, notifications=False) as (chancy, _):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         await fold_all(chancy, "w1")
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(turns, projector, INTERVAL_S)
-        current = turns.mine
+        await _turn(schedule, projector, INTERVAL_S)
+        current = schedule.mine
         await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", tables)
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(turns, projector, INTERVAL_S)
+        await _turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
-    assert (current, turns.mine) == (False, True)
+    assert (current, schedule.mine) == (False, True)
     assert await total(connection, tables, "app:n") == [2] * 4
 
 
 async def test_an_idle_log_needs_nobody(dsn: str, tables: Tables) -> None:
     clock = Clock()
-    turns = Turns("w2", INTERVAL_S, asyncio.Event(), clock=clock)
+    schedule = FoldSchedule("w2", INTERVAL_S, asyncio.Event(), clock=clock)
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(turns, projector, INTERVAL_S)
+        await _turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
-    assert not turns.mine
+    assert not schedule.mine
 
 
 async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
@@ -329,7 +329,7 @@ async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
         projector = Projector(chancy, "p")
         log = logging.getLogger("test.projector")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(project, Turns("p", 0.05, leader), projector, 0.05, log)
+            tasks.start_soon(project, FoldSchedule("p", 0.05, leader), projector, 0.05, log)
             await LogWriter(connection, tables).append(runs=[a_run("app:n")])
             await all_say(connection, tables, "app:n", 1)
             await connection.execute(
@@ -356,8 +356,8 @@ async def test_of_two_live_workers_with_one_id_the_second_gives_its_turn_up(dsn:
         for plugin, worker in zip((metrics, other), workers, strict=True):
             await plugin.on_worker_started(worker=worker)
         first, second = metrics._session(workers[0]), other._session(workers[1])
-        first.turns.take_over()
-        second.turns.take_over()
+        first.schedule.take_over()
+        second.schedule.take_over()
         async with connections(dsn, 1) as (listener,):
             await listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier("chancy_events")))
             projector = first.projector()
@@ -368,7 +368,7 @@ async def test_of_two_live_workers_with_one_id_the_second_gives_its_turn_up(dsn:
         for worker in workers:
             await worker.hub.emit(FOLDED, body)
 
-        assert (first.turns.mine, second.turns.mine) == (True, False)
+        assert (first.schedule.mine, second.schedule.mine) == (True, False)
         for plugin, worker in zip((metrics, other), workers, strict=True):
             await plugin.on_worker_stopped(worker=worker)
 

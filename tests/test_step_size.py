@@ -11,7 +11,7 @@ from chancy_metrics.plugin.folding import step_size
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
-from chancy_metrics.plugin.recording.session_row import Presence
+from chancy_metrics.plugin.recording.session_row import SessionRow
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, total
 
 Connection = AsyncConnection[TupleRow]
@@ -65,7 +65,7 @@ async def test_status_says_why_nobody_folds(dsn: str, tables: Tables, connection
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await cancels_more_than(connection, tables, 0, "query_canceled")
     async with an_app(dsn) as (chancy, metrics):
-        presence = Presence("worker-1", list, chancy.log, append_interval_s=1)
+        presence = SessionRow("worker-1", list, chancy.log, append_interval_s=1)
         with pytest.raises(Exception, match="too much"):
             await Projector(chancy, "p").run_once()
         presence.fold_error = "QueryCanceled: too much"

@@ -203,7 +203,7 @@ async def test_the_worker_whose_turn_it_is_summarises(
     await write(connection, tables, [10, 10])
     async with a_host(dsn) as (worker, metrics):
         session = metrics._session(worker)
-        session.turns.hear(worker.worker_id)
+        session.schedule.hear(worker.worker_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.run)
 

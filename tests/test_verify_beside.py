@@ -56,7 +56,7 @@ async def old_days(connection: Connection, tables: Tables) -> AsyncIterator[None
 async def let_go(connection: Connection, tables: Tables, *, days: int) -> int:
     """Prune up to *days* of the oldest, of the three that are due; return how many went."""
     now_us = FIRST_US + 25 * HOUR_US + (DAYS - 1) * 24 * HOUR_US
-    pruned = await prune(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=86_400, most=days)
+    pruned = await prune(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=86_400, limit=days)
     return sum(not day.blocker for day in pruned)
 
 

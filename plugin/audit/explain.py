@@ -174,12 +174,12 @@ async def explain(
 
 
 def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], took_s: float) -> Explained:
-    crowd = made.crowd
+    breakdown = made.breakdown
     difference = made.difference
     source: Source | Literal["nothing"] = "nothing"
     if made.baseline is not None:
-        source = "baseline and raw" if crowd.events else "baseline"
-    elif crowd.events:
+        source = "baseline and raw" if breakdown.events else "baseline"
+    elif breakdown.events:
         source = "raw"
     return Explained(
         key=key,
@@ -200,12 +200,12 @@ def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], t
         source=source,
         left_out=made.left_out,
         sentence=_sentence(place, made),
-        events=crowd.events,
+        events=breakdown.events,
         pruned=made.baseline.observations if made.baseline else 0,
-        **{f"by_{name}": _shares(counts) for name, counts in crowd.by.items()},
-        largest=crowd.largest,
-        failed=crowd.failed[::-1],
-        first=crowd.first,
+        **{f"by_{name}": _shares(counts) for name, counts in breakdown.by.items()},
+        largest=breakdown.largest,
+        failed=breakdown.failed[::-1],
+        first=breakdown.first,
         marks=marks,
         took_s=took_s,
     )
@@ -213,8 +213,8 @@ def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], t
 
 def _sentence(place: PointKey, made: Recomputed) -> str:
     parts = []
-    if made.crowd.events or made.baseline is None:
-        parts.append(f"{counted(made.crowd.events, 'event')} in the log")
+    if made.breakdown.events or made.baseline is None:
+        parts.append(f"{counted(made.breakdown.events, 'event')} in the log")
     if made.baseline is not None:
         pruned = counted(made.baseline.observations, "observation")
         parts.append(f"{pruned} of days that have left it, which the baseline vouches for")

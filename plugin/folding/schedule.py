@@ -23,7 +23,7 @@ BACKOFF_S = 5
 NEW_S = 1
 
 
-class Turns:
+class FoldSchedule:
     """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else.
 
     Attributes:
@@ -91,7 +91,11 @@ class Turns:
 
 
 async def project(
-    turns: Turns, projector: Projector, interval_s: float, log: Logger, on_failure: Callable[[str], None] | None = None
+    schedule: FoldSchedule,
+    projector: Projector,
+    interval_s: float,
+    log: Logger,
+    on_failure: Callable[[str], None] | None = None,
 ) -> None:
     """Fold for ever, when it is this worker's turn; outlives every error.
 
@@ -99,12 +103,12 @@ async def project(
         on_failure: Is told of each failure what it was, and "" when all is well again.
     """
     warnings = RateLimited(log)
-    pause = min(interval_s, turns.new_s())
+    pause = min(interval_s, schedule.new_s())
     while True:
-        await turns.wait(pause)
+        await schedule.wait(pause)
         started = time.monotonic()
         try:
-            pause = await _turn(turns, projector, interval_s)
+            pause = await _turn(schedule, projector, interval_s)
             # Folding takes half of the time at the most, however long a round lasts.
             pause = max(pause, time.monotonic() - started)
             failure = ""
@@ -120,27 +124,27 @@ async def project(
             on_failure(failure)
 
 
-async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
+async def _turn(schedule: FoldSchedule, projector: Projector, interval_s: float) -> float:
     """Do what there is to do now and return the seconds until the next look."""
-    was_mine = turns.mine
-    if turns.new:
+    was_mine = schedule.mine
+    if schedule.new:
         found = await projector.look()
-        turns.new = not found.numbers
-        if turns.new and found.events:
-            turns.take_over()
-        elif not turns.mine:
+        schedule.new = not found.numbers
+        if schedule.new and found.events:
+            schedule.take_over()
+        elif not schedule.mine:
             await projector.close()
-    if not turns.mine:
-        if turns.new:
-            return turns.new_s()
-        patience = turns.patience_s()
-        if turns.silence_s() < patience:
-            return patience - turns.silence_s()
+    if not schedule.mine:
+        if schedule.new:
+            return schedule.new_s()
+        patience = schedule.patience_s()
+        if schedule.silence_s() < patience:
+            return patience - schedule.silence_s()
         if await projector.somebody_folds(patience):
             await projector.close()
-            turns.hear("")
+            schedule.hear("")
             return patience
-        turns.take_over()
+        schedule.take_over()
     # numpy comes with this: a process that never folds starts without it.
     from chancy_metrics.projections.versions.advance import BUSY
 
@@ -148,12 +152,12 @@ async def _turn(turns: Turns, projector: Projector, interval_s: float) -> float:
     done = await projector.run_once(within_s=interval_s)
     idle = not (done.batches or done.events or done.reason)
     if not was_mine and (idle or (done.reason == BUSY and not done.events)):
-        turns.hear("")  # of those that took over at the same time another was faster
+        schedule.hear("")  # of those that took over at the same time another was faster
         await projector.close()
     elif not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
-    turns.new = turns.new and not done.events
-    return min(interval_s, turns.new_s()) if turns.new else interval_s
+    schedule.new = schedule.new and not done.events
+    return min(interval_s, schedule.new_s()) if schedule.new else interval_s
 
 
 async def _close_quietly(projector: Projector) -> None:

@@ -145,12 +145,12 @@ async def verify(
                 kept=hidden,
             )
             checked.append(one)
-            differences += one.contrast.differences[: SHOWN - len(differences)]
+            differences += one.diff.differences[: SHOWN - len(differences)]
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
         found.add_all(await check_order(connection, tables, limit=SHOWN))
-        points = sum(one.contrast.points for one in checked)
+        points = sum(one.diff.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(
             at=at,
@@ -162,7 +162,7 @@ async def verify(
             position=checked[-1].position,
             events=sum(one.events for one in checked),
             points=points,
-            different=sum(one.contrast.different for one in checked),
+            different=sum(one.diff.different for one in checked),
             differences=differences,
             found=found.count,
             findings=found.kept,
@@ -199,8 +199,8 @@ def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run
     spots = found.spots.copy()
     sentences = dict(found.sentences)
     for one in checked:
-        spots.update(one.contrast.spots)
-        for difference in one.contrast.differences:
+        spots.update(one.diff.spots)
+        for difference in one.diff.differences:
             sentences.setdefault(Spot("difference", difference.resolution, difference.bucket), str(difference))
     looked = together([one.looked for one in same])
     if not verified.points and not looked.everywhere:

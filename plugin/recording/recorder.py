@@ -23,7 +23,7 @@ from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.host.connection import DatabaseClock, any_connection, connect, own_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.buffer import Buffer
-from chancy_metrics.plugin.recording.session_row import Held, Presence, spell
+from chancy_metrics.plugin.recording.session_row import Held, SessionRow, spell
 
 #: Seconds to wait for the server's answer to an append; then its connection is given up.
 ANSWER_S = 20
@@ -86,7 +86,7 @@ class Recorder:
         clock: DatabaseClock,
         log: Logger,
         *,
-        presence: Presence | None = None,
+        presence: SessionRow | None = None,
         line: OwnLine | None = None,
     ) -> None:
         self.worker_id = worker_id

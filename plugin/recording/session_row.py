@@ -41,7 +41,7 @@ def spell(held: dict[str, int]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-class Presence:
+class SessionRow:
     """One recording session, as its row tells it.
 
     A worker id is no process: a session is one worker's, or one block's, from its start to its end, and names its

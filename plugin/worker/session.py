@@ -18,7 +18,7 @@ from chancy.hub import Event
 
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.schema import tables_for
-from chancy_metrics.plugin.folding.schedule import Turns, project
+from chancy_metrics.plugin.folding.schedule import FoldSchedule, project
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.plugin.host.options import Options
@@ -26,7 +26,7 @@ from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_hook import JobHook
 from chancy_metrics.plugin.recording.recorder import Recorder
-from chancy_metrics.plugin.recording.session_row import Presence, spell
+from chancy_metrics.plugin.recording.session_row import SessionRow, spell
 from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Session:
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
-        self.presence = Presence(
+        self.presence = SessionRow(
             worker.worker_id,
             lambda: [*self.recorder.producers, *self.hook.producers],
             chancy.log,
@@ -93,7 +93,7 @@ class Session:
             others=self.recorder.held,
         )
         self._at_exit = weakref.finalize(self, _say_lost, os.getpid(), self.recorder, self.hook, chancy.log)
-        self.turns = Turns(str(self.presence.id), options.sync_interval, worker.is_leader)
+        self.schedule = FoldSchedule(str(self.presence.id), options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
             worker.hub.on(event, handler)
@@ -117,7 +117,7 @@ class Session:
         loops = {
             "append": self._every(self._options.append_interval, self._append),
             "project": project(
-                self.turns, projector, self._options.sync_interval, self.chancy.log, on_failure=self._tell_fold_error
+                self.schedule, projector, self._options.sync_interval, self.chancy.log, on_failure=self._tell_fold_error
             ),
             "maintenance": self._every(MAINTENANCE_S, self._maintain),
             "summaries": self._every(MAINTENANCE_S, self._summarise),
@@ -156,7 +156,7 @@ class Session:
         for event, handler in self._handlers.items():
             self.worker.hub.remove(event, handler)
         written = await end(self.chancy, self.recorder, self.hook, self.chancy.log, within_s=until - time.monotonic())
-        if written and self.turns.mine:
+        if written and self.schedule.mine:
             with anyio.move_on_after(until - time.monotonic(), shield=True) as folding:
                 try:
                     from chancy_metrics.plugin.folding.projector import fold_all
@@ -191,7 +191,7 @@ class Session:
         await self._succession.look()
 
     async def _maintain(self) -> None:
-        if not self.turns.mine:
+        if not self.schedule.mine:
             return
         # numpy comes with these: a worker that only records does without it.
         from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
@@ -212,7 +212,7 @@ class Session:
                 )
 
     async def _summarise(self) -> None:
-        if not self.turns.mine:
+        if not self.schedule.mine:
             return
         from chancy_metrics.projections.search.indexing import summarise
 
@@ -220,7 +220,7 @@ class Session:
             await summarise(connection, tables_for(self.chancy.prefix))
 
     async def _measure_tables(self) -> None:
-        if not self.turns.mine:
+        if not self.schedule.mine:
             return
         from chancy_metrics.plugin.worker.maintenance import table_sizes
         from chancy_metrics.projections.rules.reserved import table_sizes as gauges_of
@@ -242,7 +242,7 @@ class Session:
         if self._projector is not None and body.get("installation") != self._projector.installation:
             return  # another schema's: its folds are no reason to wait for one of ours
         if body.get("projector"):  # a promotion is announced too, and nobody's turn
-            self.turns.hear(str(body["projector"]))
+            self.schedule.hear(str(body["projector"]))
         self._on_fold()
 
 

@@ -24,7 +24,7 @@ from chancy_metrics.projections.span import Span
 _WRONG = ("failed", "retrying")
 
 
-class Crowd:
+class EventBreakdown:
     """What is known of the events that feed *series* within *span*.
 
     Args:

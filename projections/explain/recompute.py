@@ -17,7 +17,7 @@ from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable
-from chancy_metrics.projections.explain.breakdown import Crowd
+from chancy_metrics.projections.explain.breakdown import EventBreakdown
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, select
 from chancy_metrics.projections.fold.fold import Fold, fold
@@ -65,7 +65,7 @@ class Recomputed(NamedTuple):
         stored: None where it is not.
         baseline: What events that have left the log added to it; None where none did.
         again: The baseline and the events in the log together; None where there is nothing.
-        crowd: The events in the log that the version has.
+        breakdown: The events in the log that the version has.
         left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
         waiting: Batches with events of that time that are not in it yet.
         lost: Positions whose batches can't be folded any more, and may have fed it, with the reason.
@@ -78,7 +78,7 @@ class Recomputed(NamedTuple):
     stored: Point | None
     baseline: Point | None
     again: Point | None
-    crowd: Crowd
+    breakdown: EventBreakdown
     left_out: LeftOut
     waiting: int
     lost: dict[int, str]
@@ -110,7 +110,7 @@ async def recompute(
     with the events.
 
     Args:
-        limit: How many events each list of the crowd keeps.
+        limit: How many events each list of the breakdown keeps.
 
     Raises:
         VersionRefused: The live version has other rules than *rules*.
@@ -124,9 +124,9 @@ async def recompute(
             continue
         is_broken |= attempt.is_index_broken
         if trusts_index and done.difference:  # it may be the summaries that are wrong: read all there is
-            trusts_index, events = False, done.crowd.events
+            trusts_index, events = False, done.breakdown.events
             continue
-        return done._replace(is_index_wrong=is_broken or (not trusts_index and done.crowd.events > events))
+        return done._replace(is_index_wrong=is_broken or (not trusts_index and done.breakdown.events > events))
     raise MetricsLogError(
         f"the live version or its baseline changed {_TRIES} times while a point was explained: try again"
     )
@@ -148,7 +148,7 @@ class _Attempt:
         self._place = place
         since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
         self._wanted = EventQuery(since=since, until=until, worker=place.worker)
-        self._crowd = Crowd(place.series, place.span, rules, limit)
+        self._breakdown = EventBreakdown(place.series, place.span, rules, limit)
         self._since = {place.resolution: place.bucket}
         self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
         self._total = Accumulator()
@@ -185,7 +185,7 @@ class _Attempt:
             self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
             self._point(baseline),
             self._point(await in_thread(self._total.fold)),
-            self._crowd,
+            self._breakdown,
             missing,
             waiting,
             {position: error for position, error in self._lost.items() if position not in known},
@@ -236,7 +236,7 @@ class _Attempt:
     async def _take(self, batches: Sequence[LogBatch]) -> None:
         mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]
         for some in portions(mine):
-            await in_thread(self._crowd.add, some)
+            await in_thread(self._breakdown.add, some)
             await in_thread(self._add, some)
 
     def _add(self, batches: Sequence[LogBatch]) -> None:

@@ -24,7 +24,7 @@ _PLAIN = ("observations", "last_us", "minimum", "maximum", "last_position", "las
 _T = TypeVar("_T", bound=Hashable)
 
 
-class Contrast(NamedTuple):
+class FoldDiff(NamedTuple):
     """What two folds do not agree on.
 
     Attributes:
@@ -40,7 +40,7 @@ class Contrast(NamedTuple):
     spots: Counter[Spot]
 
 
-def contrast(old: Fold, new: Fold, *, limit: int) -> Contrast:
+def diff_folds(old: Fold, new: Fold, *, limit: int) -> FoldDiff:
     """Compare merged cells exactly; spell out up to *limit* of the places that differ, counting all."""
     workers, *worker_numbers = _common(old.workers, new.workers)
     series, *series_numbers = _common(old.series, new.series)
@@ -77,7 +77,7 @@ def contrast(old: Fold, new: Fold, *, limit: int) -> Contrast:
                 for side in (0, 1)
             )
             differences += diff(mine, others)
-    return Contrast(points, different, differences, spots)
+    return FoldDiff(points, different, differences, spots)
 
 
 def _common(old: Sequence[_T], new: Sequence[_T]) -> tuple[list[_T], Ints, Ints]:

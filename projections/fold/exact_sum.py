@@ -45,9 +45,9 @@ def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], size: int
     peak = _peak(values)
     if not math.isfinite(peak):
         raise ValueError(f"can't sum {values.size} values: inf or nan among them; leave those out")
-    crowd = int(np.bincount(groups, minlength=size).max())
-    # 2**bits * crowd <= 2**53, up to where float64 adds whole numbers exactly.
-    bits = 53 - (crowd - 1).bit_length()
+    breakdown = int(np.bincount(groups, minlength=size).max())
+    # 2**bits * breakdown <= 2**53, up to where float64 adds whole numbers exactly.
+    bits = 53 - (breakdown - 1).bit_length()
     if peak < 2.0**bits and bool((np.trunc(values) == values).all()):
         return list(map(Decimal, _add_up(groups, values, size).tolist()))
 

@@ -19,7 +19,7 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.accumulator import Accumulator, within
-from chancy_metrics.projections.fold.diff import Contrast, contrast
+from chancy_metrics.projections.fold.diff import FoldDiff, diff_folds
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
@@ -53,14 +53,14 @@ class Checked(NamedTuple):
         version: The live one.
         position: Where it stood.
         events: How many were folded again.
-        contrast: The stored points (old) against those of the replay (new).
+        diff: The stored points (old) against those of the replay (new).
         looked: Where it has looked.
     """
 
     version: int
     position: int
     events: int
-    contrast: Contrast
+    diff: FoldDiff
     findings: Findings
     looked: Looked
 
@@ -272,7 +272,7 @@ class _Attempt:
 
     def _compare(
         self, live: Fold, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
-    ) -> Contrast:
+    ) -> FoldDiff:
         for (position, rule), error in sorted(total.failed.items()):
             text = f"rule {rule!r} fails on it, and did not before: {error}"
             self._found.add("payload", f"position {position}", text, scale="position", at=position)
@@ -282,4 +282,4 @@ class _Attempt:
         check_resolutions(live, first, end, self._found)
         again = total.fold()
         # The horizons may have risen since the replay began.
-        return contrast(live, again._replace(levels=within(again.levels, first, end)), limit=self._limit)
+        return diff_folds(live, again._replace(levels=within(again.levels, first, end)), limit=self._limit)

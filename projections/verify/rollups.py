@@ -10,7 +10,7 @@ from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.findings import Check, Findings, Spot
 from chancy_metrics.projections.fold.accumulator import within
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, coarsen, merge, no_sketches, select
-from chancy_metrics.projections.fold.diff import contrast
+from chancy_metrics.projections.fold.diff import diff_folds
 from chancy_metrics.projections.fold.fold import Fold
 
 
@@ -53,7 +53,7 @@ def _compare(
     found: Findings,
 ) -> None:
     sides = [Fold(0, live.workers, live.series, dict(levels), Counter(), {}) for levels in (expected, there)]
-    differ = contrast(*sides, limit=found.room)
+    differ = diff_folds(*sides, limit=found.room)
     silent = Counter({spot._replace(check=check): count for spot, count in differ.spots.items()})
     for difference in differ.differences:
         resolution, bucket = difference.resolution, difference.bucket

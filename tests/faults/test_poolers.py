@@ -26,7 +26,7 @@ from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import Projector
-from chancy_metrics.plugin.folding.schedule import Turns, project
+from chancy_metrics.plugin.folding.schedule import FoldSchedule, project
 from chancy_metrics.plugin.host.connection import own_connection
 from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
@@ -223,7 +223,7 @@ async def test_sessions_left_on_a_read_only_server_are_left_for_new_ones(dsn: st
     async with connections(dsn, 1) as (admin,), an_app(dsn, metrics, max_connection_pool_size=1) as (chancy, _):
         projector = Projector(chancy, "p")
         async with anyio.create_task_group() as tasks, metrics.recording(chancy):
-            tasks.start_soon(project, Turns("p", 0.2, leader), projector, 0.2, chancy.log)
+            tasks.start_soon(project, FoldSchedule("p", 0.2, leader), projector, 0.2, chancy.log)
             await metrics.increment_counter("app:n", 1)
             await eventually(lambda: all_say(admin, tables, "app:n", 1))
             await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
