@@ -6,7 +6,6 @@ import random
 import tracemalloc
 from array import array
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,8 +19,9 @@ from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import KINDS, Combo, JobFacts, JobRow, Series
+from tests.processes import ROOT
 
-GOLDEN = Path(__file__).parent / "golden" / "codec_1.bin"
+GOLDEN = ROOT / "tests" / "golden" / "codec_1.bin"
 YEAR_1, YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
 T = 1_773_144_000_000_000
 

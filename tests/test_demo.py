@@ -23,8 +23,8 @@ from examples.demo import proof
 from examples.demo.browser import RANGES_S, Answer, Point, Series
 from examples.demo.rebuilding import Rebuild, rebuild_verdict
 from examples.demo.sightings import COUNTERS, Fault, Sightings
+from tests.processes import ROOT
 
-ROOT = Path(__file__).parents[1]
 Demo = Callable[..., "subprocess.Popen[str]"]
 # One after the other: each is a cluster of its own.
 pytestmark = pytest.mark.xdist_group("demo")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import anyio
 import pytest
@@ -12,9 +11,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
+from tests.processes import ROOT
 from tests.test_recorder import logged_values, read_log
-
-ROOT = Path(__file__).parents[1]
 
 #: What every program begins with. A child that hangs is killed by its alarm.
 BEGIN = """

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
@@ -24,6 +23,7 @@ from chancy_metrics.events.skip_index import write_summary
 from chancy_metrics.plugin.host import bounded_reads as reading_module
 from chancy_metrics.projections.search.indexing import describe
 from examples.embedded import Server
+from tests import processes
 from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, order, order_and_fold
 from tests.reading import invoke
 from tests.standby import Standby
@@ -31,7 +31,7 @@ from tests.test_web import ROOT, asking
 
 Connection = AsyncConnection[TupleRow]
 Change = Callable[[Connection, Tables], Awaitable[object]]
-PAGE = Path(__file__).parent.parent / "plugin" / "http" / "page"
+PAGE = processes.ROOT / "plugin" / "http" / "page"
 #: The minute that is damaged: whole, and not long ago.
 MINUTE_US = (now_us() // 60_000_000 - 3) * 60_000_000
 MINUTE = EPOCH + timedelta(microseconds=MINUTE_US)

@@ -21,10 +21,11 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.archive import export_log
 from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
 from tests.faults.truth import logged_updates, read_log
+from tests.processes import ROOT
 from tests.test_job_hook import flush, updates
 
 Connection = AsyncConnection[TupleRow]
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 APPEND_ONLY = "refused: the metrics log and its order are append-only"
 
 

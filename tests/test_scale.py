@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.processes import ROOT
 
 
 def test_every_figure_is_there(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
+from tests.processes import ROOT
 from tests.test_cli import run
 
 Connection = AsyncConnection[TupleRow]
@@ -494,7 +495,7 @@ async def test_without_a_metrics_log_the_check_says_what_to_run(empty_dsn: str) 
 async def test_the_documented_job_posts_a_seal_that_holds(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "audit.md").read_text()
+    text = (ROOT / "docs" / "audit.md").read_text()
     code = text.partition("<!-- tests/test_seal_and_check.py runs this -->\n```python\n")[2].partition("```")[0]
     (tmp_path / "documented_seals.py").write_text(code.replace("postgresql://localhost/app", dsn))
     monkeypatch.syspath_prepend(tmp_path)

@@ -49,6 +49,7 @@ from tests.factories import (
     order,
     order_and_fold,
 )
+from tests.processes import ROOT
 
 Connection = AsyncConnection[TupleRow]
 MINUTE_US = 60_000_000
@@ -718,7 +719,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], message: str) -> None:
 
 
 async def test_the_documented_cron_job_runs(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "verify.md").read_text()
+    text = (ROOT / "docs" / "verify.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0].replace("postgresql://localhost/app", dsn)
     (tmp_path / "documented_cron.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -40,6 +39,7 @@ from chancy_metrics.plugin.reading import follower as reader_module
 from chancy_metrics.plugin.reading import window
 from chancy_metrics.plugin.reading.follower import Reader
 from examples.embedded import Server
+from tests import processes
 from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, order_and_fold
 
 ROOT = "/api/v1/metrics-log"
@@ -870,7 +870,7 @@ async def test_the_dashboards_own_pages_stay_as_they_are(dsn: str) -> None:
 
 
 def test_the_document_names_every_route_and_parameter() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "http.md").read_text()
+    text = (processes.ROOT / "docs" / "http.md").read_text()
 
     for route in page_routes():
         assert f"`{route['path'].removeprefix('/api/v1')}" in text, route["path"]
