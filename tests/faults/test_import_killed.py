@@ -29,7 +29,7 @@ from chancy_metrics.plugin.transfer.import_log import Imported
 from tests.factories import LogWriter, a_run, an_app, connections, fetch
 from tests.faults.history import make_history
 from tests.faults.stopping import spawner
-from tests.test_transfer import LOG, ORDER, PRODUCERS, exported, folded, numbers, target
+from tests.plugin.transfer.test_export_import import LOG, ORDER, PRODUCERS, exported, folded, numbers, target
 
 __all__ = ["target"]  # a fixture
 Connection = AsyncConnection[TupleRow]

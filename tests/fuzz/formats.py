@@ -40,7 +40,7 @@ from chancy_metrics.projections.verify.outcomes import Stored, decode_record
 from chancy_metrics.projections.versions.counts import decode_counts
 from tests.factories import NOON_US, a_row, a_run
 from tests.fuzz.mutate import mutate_bytes, mutate_tree
-from tests.test_import_refused import frames_of, prologue, write
+from tests.plugin.transfer.test_import_refused import frames_of, prologue, write
 
 MAGIC = b"chancy-metrics export 1\n"
 CORPUS = Path(__file__).parent.parent / "corpus"

@@ -19,8 +19,8 @@ from chancy_metrics.plugin.cli.main import main
 from chancy_metrics.plugin.recording.job_error import job_error
 from tests import failing_jobs
 from tests.factories import eventually, now_us
-from tests.test_explain import moment
-from tests.test_web import asking, get
+from tests.plugin.audit.test_explain import moment
+from tests.plugin.http.test_routes import asking, get
 
 #: Queue, and the error of each job on it.
 EXECUTORS = {

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from examples.parquet_fold import fold
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
-from tests.test_audit_events import run
+from tests.plugin.audit.test_audit_events import run
 
 Connection = AsyncConnection[TupleRow]
 #: (resolution, worker or None, key, kind, unit, bucket) -> (count, last_us, sum, min, max, last)

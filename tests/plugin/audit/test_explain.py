@@ -35,7 +35,7 @@ from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import stored
 from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
-from tests.test_baseline import a_database
+from tests.projections.versions.test_baseline import a_database
 
 Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400

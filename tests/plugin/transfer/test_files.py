@@ -17,7 +17,7 @@ from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.files import publish, read_small, replace_text, temporary_file
 from chancy_metrics.plugin.transfer.parquet import Export
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
-from tests.test_parquet import a_page, an_event, positions
+from tests.plugin.transfer.test_parquet import a_page, an_event, positions
 
 PLANTS: dict[str, Callable[[Path, Path], None]] = {
     "a symbolic link": lambda victim, at: at.symlink_to(victim),

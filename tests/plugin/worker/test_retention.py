@@ -45,7 +45,7 @@ from tests.factories import (
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.test_poolers import BOUNCER, pgbouncer
 from tests.faults.truth import logged_counts, logged_updates, logged_values, read_log
-from tests.test_job_hook import flush, updates
+from tests.plugin.recording.test_job_hook import flush, updates
 
 Connection = AsyncConnection[TupleRow]
 TODAY = datetime.now(UTC)

@@ -12,9 +12,9 @@ import pytest
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import sentence
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, order_and_fold
+from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
 from tests.standby import Standby
-from tests.test_web import asking, get
 
 
 async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(

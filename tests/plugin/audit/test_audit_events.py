@@ -35,6 +35,7 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
+from tests.events.test_skip_index import OLD, OLD_US, let_go
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -47,7 +48,6 @@ from tests.factories import (
     order,
     order_and_fold,
 )
-from tests.test_summaries import OLD, OLD_US, let_go
 
 Connection = AsyncConnection[TupleRow]
 JOB = uuid.UUID(int=7)

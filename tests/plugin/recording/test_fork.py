@@ -11,8 +11,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.schema import Tables
+from tests.plugin.recording.test_recorder import logged_values, read_log
 from tests.processes import ROOT
-from tests.test_recorder import logged_values, read_log
 
 #: What every program begins with. A child that hangs is killed by its alarm.
 BEGIN = """

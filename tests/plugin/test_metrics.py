@@ -15,7 +15,7 @@ from chancy_metrics.events.errors import InvalidObservation, PluginShared
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables_for
 from chancy_metrics.plugin import Metrics, Observation
 from tests.factories import a_host, a_job, an_app
-from tests.test_recorder import logged_values, read_log
+from tests.plugin.recording.test_recorder import logged_values, read_log
 
 
 async def test_what_one_worker_records_another_process_reads(dsn: str) -> None:

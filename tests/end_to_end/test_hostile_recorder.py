@@ -17,8 +17,8 @@ from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.plugin.health.verify import verify
+from tests.end_to_end.test_roles import grants, recorder, roles, today
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, order_and_fold, total
-from tests.test_roles import grants, recorder, roles, today
 
 Connection = AsyncConnection[TupleRow]
 __all__ = ["grants", "recorder", "roles"]

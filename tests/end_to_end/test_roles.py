@@ -21,8 +21,8 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.archive import export_log
 from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
 from tests.faults.truth import logged_updates, read_log
+from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
-from tests.test_job_hook import flush, updates
 
 Connection = AsyncConnection[TupleRow]
 README = ROOT / "README.md"
@@ -31,7 +31,9 @@ APPEND_ONLY = "refused: the metrics log and its order are append-only"
 
 @pytest.fixture
 def grants() -> str:
-    [block] = re.findall(r"<!-- tests/test_roles.py runs these -->\n```sql\n(.*?)```", README.read_text(), re.S)
+    [block] = re.findall(
+        r"<!-- tests/end_to_end/test_roles.py runs these -->\n```sql\n(.*?)```", README.read_text(), re.S
+    )
     return str(block)
 
 

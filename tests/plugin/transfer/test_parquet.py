@@ -24,8 +24,8 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, order
-from tests.test_audit_events import run
-from tests.test_selection import chosen
+from tests.plugin.audit.test_audit_events import run
+from tests.projections.search.test_query import chosen
 
 Connection = AsyncConnection[TupleRow]
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -27,8 +27,8 @@ from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.projections.rollups.delta_ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
-from tests.test_audit_events import run
-from tests.test_cli import run as run_cli
+from tests.plugin.audit.test_audit_events import run
+from tests.plugin.cli.test_cli import run as run_cli
 
 Connection = AsyncConnection[TupleRow]
 #: MessagePack that is no kept meta, and what is said of it.

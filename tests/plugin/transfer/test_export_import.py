@@ -49,8 +49,8 @@ from examples.embedded import Server
 from tests.conftest import TEMPLATE
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold, total
 from tests.faults.history import make_history, some_facts
-from tests.test_cli import run
-from tests.test_seal_and_check import pruned_history
+from tests.plugin.audit.test_seal_and_check import pruned_history
+from tests.plugin.cli.test_cli import run
 
 Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400

@@ -35,9 +35,9 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark
 from examples.embedded import Server
 from tests.dashboard_app import chancy, metrics
+from tests.end_to_end.test_dashboard import CHROMIUM, DRIVER, FLAGS, Page
 from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually
 from tests.processes import web
-from tests.test_dashboard import CHROMIUM, DRIVER, FLAGS, Page
 
 pytestmark = pytest.mark.xdist_group("browser")
 

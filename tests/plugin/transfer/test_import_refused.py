@@ -36,11 +36,21 @@ from chancy_metrics.plugin.transfer.archive import abandon_import
 from chancy_metrics.plugin.transfer.import_check import Contents
 from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
+from tests.events.transfer.test_export_file import a_chain
 from tests.factories import NOON_US, LogWriter, a_run, an_app, fetch, now_us, total
-from tests.test_cli import run
-from tests.test_export_file import a_chain
-from tests.test_seal_and_check import pruned_history
-from tests.test_transfer import HEAD, LOG, exported, folded, imported, importing, numbers, some_log, target
+from tests.plugin.audit.test_seal_and_check import pruned_history
+from tests.plugin.cli.test_cli import run
+from tests.plugin.transfer.test_export_import import (
+    HEAD,
+    LOG,
+    exported,
+    folded,
+    imported,
+    importing,
+    numbers,
+    some_log,
+    target,
+)
 
 __all__ = ["target"]  # a fixture
 Connection = AsyncConnection[TupleRow]

@@ -16,8 +16,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording.append_thread import AppendThread
 from tests.factories import an_app, eventually, fetch
-from tests.test_fork import run
-from tests.test_recorder import logged_values, read_log
+from tests.plugin.recording.test_fork import run
+from tests.plugin.recording.test_recorder import logged_values, read_log
 
 Connection = AsyncConnection[TupleRow]
 

@@ -9,8 +9,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from chancy_metrics.events.schema import Tables
+from tests.end_to_end.test_matrix import KEY, MINUTE, POINT, ROOT, THIRD, asking, damaged, history, said_by
 from tests.factories import fetch
-from tests.test_matrix import KEY, MINUTE, POINT, ROOT, THIRD, asking, damaged, history, said_by
 
 __all__ = ["damaged", "history"]
 

@@ -25,9 +25,9 @@ from chancy_metrics.projections.search.indexing import describe
 from examples.embedded import Server
 from tests import processes
 from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, order, order_and_fold
+from tests.plugin.http.test_routes import ROOT, asking
 from tests.reading import invoke
 from tests.standby import Standby
-from tests.test_web import ROOT, asking
 
 Connection = AsyncConnection[TupleRow]
 Change = Callable[[Connection, Tables], Awaitable[object]]

@@ -20,8 +20,8 @@ from chancy_metrics.plugin.worker import retention
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold, total
-from tests.test_cli import run
-from tests.test_transfer import LOG, folded, target
+from tests.plugin.cli.test_cli import run
+from tests.plugin.transfer.test_export_import import LOG, folded, target
 
 __all__ = ["target"]  # a fixture
 Connection = AsyncConnection[TupleRow]

@@ -33,7 +33,7 @@ from chancy_metrics.events.transfer.file import (
 )
 from chancy_metrics.events.transfer.rows import LedgerEntry
 from tests.factories import NOON_US, a_run, fetch
-from tests.test_transfer import HEAD, exported, imported, importing, some_log, target
+from tests.plugin.transfer.test_export_import import HEAD, exported, imported, importing, some_log, target
 
 __all__ = ["target"]  # a fixture
 Connection = AsyncConnection[TupleRow]

@@ -32,8 +32,8 @@ from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
+from tests.plugin.cli.test_cli import run
 from tests.processes import ROOT
-from tests.test_cli import run
 
 Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
@@ -496,7 +496,9 @@ async def test_the_documented_job_posts_a_seal_that_holds(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (ROOT / "docs" / "audit.md").read_text()
-    code = text.partition("<!-- tests/test_seal_and_check.py runs this -->\n```python\n")[2].partition("```")[0]
+    code = text.partition("<!-- tests/plugin/audit/test_seal_and_check.py runs this -->\n```python\n")[2].partition(
+        "```"
+    )[0]
     (tmp_path / "documented_seals.py").write_text(code.replace("postgresql://localhost/app", dsn))
     monkeypatch.syspath_prepend(tmp_path)
     documented = importlib.import_module("documented_seals")
