@@ -21,7 +21,8 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, decode, encode
-from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics

@@ -18,8 +18,9 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics

@@ -16,7 +16,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import tables_for
 
 from .database import connections

@@ -17,7 +17,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.log import LogBatch, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild

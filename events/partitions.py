@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from psycopg import AsyncConnection, AsyncCursor, Rollback, errors, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import Tables
 
 DAYS_AHEAD = 21

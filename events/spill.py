@@ -12,7 +12,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.classify import in_words
-from chancy_metrics.events.log import BatchId, read_columns, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import BatchId, read_columns
 from chancy_metrics.events.partitions import attached_days, make_days
 from chancy_metrics.events.schema import Tables
 

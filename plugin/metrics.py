@@ -703,7 +703,7 @@ class Metrics(Plugin):
         return self._options.sync_interval if self._sessions else min(1.0, self._options.sync_interval)
 
     async def _of_worker(self, chancy: Chancy, worker_id: str, prefix: str | None) -> tuple[Any, Any]:
-        from chancy_metrics.events.log import short_transaction
+        from chancy_metrics.events.database import short_transaction
         from chancy_metrics.plugin.host.bounded_reads import reading
         from chancy_metrics.plugin.reading.follower import read_worker
 

@@ -12,11 +12,10 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import needs_schema, short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
 from chancy_metrics.plugin.host.bounded_reads import reading
-from chancy_metrics.plugin.host.connection import needs_schema
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable

@@ -15,10 +15,10 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.humanize import counted, is_or_are
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.marks import Mark, read_marks

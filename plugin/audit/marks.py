@@ -15,9 +15,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events import humanize
 from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH, check_series, microseconds
-from chancy_metrics.events.log import append_in_transaction, short_transaction
+from chancy_metrics.events.log import append_in_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.events import events

@@ -14,10 +14,10 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import Seal, read_seal
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.bounded_reads import reading

@@ -10,7 +10,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.connection import own_connection

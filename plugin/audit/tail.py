@@ -10,7 +10,7 @@ from chancy import Chancy
 from psycopg import InterfaceError, OperationalError
 from psycopg.errors import IdleInTransactionSessionTimeout
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.projections.search.query import EventQuery

@@ -16,8 +16,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sentence
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.pending import Hint, ask
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.silent_server import Patience

@@ -18,9 +18,9 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.standby import NOW
 from chancy_metrics.plugin.host.app import options_of

@@ -11,8 +11,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words, may_pass
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.host.app import options_of

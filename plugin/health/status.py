@@ -11,12 +11,12 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.humanize import counted, is_or_are, moment
 from chancy_metrics.events.ledger import set_aside_sentence
 from chancy_metrics.events.lenient import be_lenient
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.events.standby import NOW, REPLAYED_AT

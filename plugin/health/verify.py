@@ -13,14 +13,13 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
 from chancy_metrics.plugin.host.bounded_reads import reading
-from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.recording import in_transaction
 from chancy_metrics.projections.buckets import horizons

@@ -10,10 +10,10 @@ from chancy import Chancy
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import limit_locks, needs_schema
 from chancy_metrics.events.errors import TableLocked
-from chancy_metrics.events.log import limit_locks
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.plugin.host.connection import needs_schema, own_connection
+from chancy_metrics.plugin.host.connection import own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
 LOCK_LIMIT_MS = 3_000

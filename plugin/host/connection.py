@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError, errors
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.database import database_now_us
 from chancy_metrics.events.facts import SKEW_US, microseconds
-from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.host.clock import now_us
 from chancy_metrics.plugin.host.redaction import without_password
@@ -103,35 +102,6 @@ async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleR
         except PoolTimeout:  # or the pool waits ever longer to connect again
             connection = await stack.enter_async_context(own_connection(chancy))
         yield connection
-
-
-@contextmanager
-def needs_schema(tables: Tables) -> Iterator[None]:
-    """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
-
-    Raises:
-        SchemaMissing: In the stead of what psycopg raised.
-    """
-    try:
-        yield
-    except (errors.UndefinedTable, errors.UndefinedFunction) as error:
-        raise SchemaMissing(
-            f"the metrics tables under prefix {tables.prefix!r} are missing, or in no schema of this session's "
-            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
-        ) from error
-    except errors.UndefinedColumn as error:
-        raise SchemaMissing(
-            f"the metrics tables under prefix {tables.prefix!r} are older than this code: run `chancy misc migrate` "
-            f"({error.diag.message_primary})"
-        ) from error
-
-
-async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
-    """The database's clock, microseconds since 1970."""
-    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 class DatabaseClock:

@@ -8,8 +8,8 @@ from datetime import timedelta
 import msgspec
 from chancy import Chancy
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, explain

@@ -10,7 +10,7 @@ from typing import get_args
 import msgspec
 from chancy import Chancy
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.bounded_reads import reading

@@ -13,11 +13,11 @@ from starlette.authentication import requires
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chancy_metrics.events.database import needs_schema
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.audit.explain import UnknownSeries
-from chancy_metrics.plugin.host.connection import needs_schema
 from chancy_metrics.plugin.http.answers import ANSWERS, Answer
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy

@@ -12,8 +12,8 @@ import msgspec
 from chancy import Chancy
 from psycopg import sql
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import Kind
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of

@@ -18,13 +18,13 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import needs_schema, short_transaction
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.events.storable import storable, storable_worker
-from chancy_metrics.plugin.host.connection import any_connection, needs_schema
+from chancy_metrics.plugin.host.connection import any_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.columns import Rows, put, rows_of, without_before

@@ -14,11 +14,11 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words, may_be_of_a_batch
+from chancy_metrics.events.database import database_now_us, limit_locks, lock_limit_ms, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
-from chancy_metrics.events.log import limit_locks, lock_limit_ms, short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.step_size import StepSize
-from chancy_metrics.plugin.host.connection import database_now_us, own_connection
+from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import Phase, RebuildProgress

@@ -9,7 +9,7 @@ from chancy import Chancy
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.moments import span_of, utc

@@ -15,13 +15,12 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.errors import VersionRefused
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
 from chancy_metrics.plugin.host.app import options_of, who
 from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, reading
-from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill

@@ -14,8 +14,8 @@ from chancy import Chancy
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, LeavesOutMore
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options

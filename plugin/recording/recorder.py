@@ -16,8 +16,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.host.connection import DatabaseClock, any_connection, connect, own_connection

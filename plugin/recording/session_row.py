@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable import storable, storable_worker
 

@@ -13,11 +13,12 @@ from chancy import Chancy
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import needs_schema
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin.host.bounded_reads import reading
-from chancy_metrics.plugin.host.connection import needs_schema, own_connection
+from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.export_log import Export, Exported, Moved
 from chancy_metrics.plugin.transfer.files import publish, temporary_file

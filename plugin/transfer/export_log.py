@@ -13,10 +13,10 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.chain import Seal, read_seal
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import chunks, naming
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer

@@ -18,8 +18,8 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, errors, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
@@ -44,7 +44,6 @@ from chancy_metrics.events.transfer.guard import (
     write_producers,
 )
 from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry, write_entries
-from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import Contents
 from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points

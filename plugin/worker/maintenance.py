@@ -8,6 +8,7 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.expiry import (
     forget_days,
     forget_positions,
@@ -15,10 +16,9 @@ from chancy_metrics.events.expiry import (
     forget_sessions,
     forget_set_aside,
 )
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
-from chancy_metrics.plugin.host.connection import DatabaseClock, database_now_us, own_connection
+from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.worker.retention import first_kept_day, prune
 from chancy_metrics.projections.buckets import horizons

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chancy import Chancy
 from chancy.migrate import Migrator
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection

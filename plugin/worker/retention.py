@@ -10,12 +10,12 @@ from chancy import Chancy
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.bounded_reads import reading
-from chancy_metrics.plugin.host.connection import database_now_us, own_connection
+from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.transfer.archive import archive_day
 from chancy_metrics.projections.rules.rule_set import RuleSet

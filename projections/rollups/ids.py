@@ -11,8 +11,8 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, merge
 from chancy_metrics.projections.fold.fold import Fold

@@ -13,9 +13,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.bloom import make_filter
 from chancy_metrics.events.codec import decode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches, short_transaction
+from chancy_metrics.events.log import LogBatch, read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Summary, forget_summaries, last_summarised, write_summary

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.findings import Findings

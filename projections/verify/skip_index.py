@@ -6,8 +6,9 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Summary

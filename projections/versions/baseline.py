@@ -12,9 +12,10 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.log import APPENDED_US, short_transaction
+from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.buckets import bucket_of
 from chancy_metrics.projections.fold.accumulator import Accumulator

@@ -8,8 +8,8 @@ from datetime import UTC
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions import baseline
 from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_versions

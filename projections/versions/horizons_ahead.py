@@ -10,9 +10,9 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator

@@ -9,8 +9,8 @@ import anyio
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRefused
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rollups.delta_ring import pack_points
 from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label

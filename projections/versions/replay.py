@@ -10,8 +10,9 @@ from anyio import to_thread
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Transaction, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
-from chancy_metrics.events.log import LogBatch, Transaction, read_batches, short_transaction
+from chancy_metrics.events.log import LogBatch, read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator

@@ -11,7 +11,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, encode
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.completeness import completeness

@@ -15,9 +15,10 @@ import pytest
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import read_batches, short_transaction
+from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.skip_index import write_summary
 from chancy_metrics.plugin.host import bounded_reads as reading_module

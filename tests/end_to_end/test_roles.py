@@ -14,7 +14,8 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness

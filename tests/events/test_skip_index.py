@@ -15,8 +15,9 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bloom import may_hold
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import LedgerRow
-from chancy_metrics.events.log import BatchId, LogBatch, short_transaction
+from chancy_metrics.events.log import BatchId, LogBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Wanted, read_skip_ranges

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import SchemaMissing
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Observation
 from chancy_metrics.plugin.folding.projector import fold_all

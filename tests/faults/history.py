@@ -14,9 +14,10 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.worker.retention import prune

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events import log
+from chancy_metrics.events import database
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.advance import advance
@@ -48,13 +48,13 @@ async def project(dsn: str, prefix: str, stop_at: int, how: signal.Signals) -> i
 
 
 def _run(dsn: str, prefix: str, stop_at: int, how: signal.Signals, idle_ms: int) -> None:
-    log._IDLE_MS = idle_ms
+    database._IDLE_MS = idle_ms
     asyncio.run(project(dsn, prefix, stop_at, how))
 
 
 @contextmanager
 def stopping(
-    dsn: str, prefix: str, *, stop_at: int, how: signal.Signals, idle_ms: int = log._IDLE_MS
+    dsn: str, prefix: str, *, stop_at: int, how: signal.Signals, idle_ms: int = database._IDLE_MS
 ) -> Iterator[BaseProcess]:
     """Start such a process, which the server puts up with for *idle_ms*; it is gone at the end of the block."""
     process = spawner.Process(target=_run, args=(dsn, prefix, stop_at, how, idle_ms), daemon=True)

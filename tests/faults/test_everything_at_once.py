@@ -14,14 +14,14 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import database_now_us, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.fold.points import diff

@@ -14,8 +14,9 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.log import BatchId, append, read_batches, short_transaction
+from chancy_metrics.events.log import BatchId, append, read_batches
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics

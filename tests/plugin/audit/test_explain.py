@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import database_now_us
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
 from chancy_metrics.events.partitions import make_days
@@ -23,7 +24,6 @@ from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.audit.explain import UnknownSeries, explain
 from chancy_metrics.plugin.audit.marks import mark, marks, take_back
-from chancy_metrics.plugin.host.connection import database_now_us
 from chancy_metrics.plugin.worker.retention import prune
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.explain import recompute as module

@@ -16,9 +16,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import Seal, link, read_seals
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import read_log_rows
-from chancy_metrics.events.log import BatchId, short_transaction
+from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import begin_importing
 from chancy_metrics.plugin.cli import output

@@ -15,9 +15,10 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Observation
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording.recorder import Recorder

@@ -10,7 +10,8 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.recording import session_row

@@ -22,9 +22,10 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.log import append, short_transaction
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.check import ImportRefused

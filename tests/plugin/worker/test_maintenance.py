@@ -11,8 +11,8 @@ from chancy.plugin import Plugin
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.ledger import sequence
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
 from chancy_metrics.plugin import Metrics

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events import partitions
-from chancy_metrics.events.log import short_transaction
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics

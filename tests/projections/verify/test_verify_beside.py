@@ -15,8 +15,9 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.log import BatchId, append, short_transaction
+from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.health.verify import verify

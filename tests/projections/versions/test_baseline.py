@@ -17,9 +17,10 @@ from psycopg import AsyncConnection, Rollback, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import KINDS, JobRow
 from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches, short_transaction
+from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches
 from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune

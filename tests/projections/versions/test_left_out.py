@@ -19,8 +19,8 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import is_deterministic
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import MetricsLogError, StuckAt
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics, Observation

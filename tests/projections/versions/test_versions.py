@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.facts import KINDS
-from chancy_metrics.events.log import short_transaction
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.rebuilds import listing

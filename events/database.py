@@ -1,0 +1,107 @@
+"""Transactions that set what they depend on themselves, and the clock of the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from weakref import WeakKeyDictionary
+
+from psycopg import AsyncConnection, AsyncCursor, errors
+from psycopg.rows import TupleRow, tuple_row
+
+from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.lenient import be_lenient
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transaction_settings import Isolation, settings_for
+
+#: The limit for lock waits of `append_in_transaction`.
+_LOCK_WAIT_MS = 100
+
+
+#: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
+_IDLE_MS = 5_000
+
+
+#: The same of one that only reads a snapshot: it holds no row lock, and thinks about 100,000 series for longer.
+_SNAPSHOT_IDLE_MS = 600_000
+
+
+#: Opens a transaction for one read, or hands out the one under way, which it leaves open.
+Transaction = Callable[[], AbstractAsyncContextManager[AsyncCursor[TupleRow]]]
+
+
+_lock_limits_ms = WeakKeyDictionary[AsyncConnection[TupleRow], int]()
+
+
+def limit_locks(connection: AsyncConnection[TupleRow], limit_ms: int) -> None:
+    """Let transactions of *connection* that name no `lock_timeout_ms` of their own wait no longer for a lock."""
+    _lock_limits_ms[connection] = limit_ms
+
+
+def lock_limit_ms(connection: AsyncConnection[TupleRow]) -> int:
+    """How long transactions of *connection* wait for a lock; 0 for ever."""
+    return _lock_limits_ms.get(connection, 0)
+
+
+@asynccontextmanager
+async def short_transaction(
+    connection: AsyncConnection[TupleRow],
+    *,
+    isolation: Isolation = "READ COMMITTED",
+    lock_timeout_ms: int | None = None,
+    idle_timeout_ms: int | None = None,
+    index_only: bool = False,
+) -> AsyncIterator[AsyncCursor[TupleRow]]:
+    """Open a transaction whose isolation, time-outs and formats are ours, whatever the session's are.
+
+    What its cursor reads comes in binary, which no setting changes. Without *lock_timeout_ms* (0: for ever) the limit
+    is that of `limit_locks`, and there is none by default.
+
+    With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
+    every dead row that a long transaction elsewhere keeps, on the log a whole day for a few batches.
+    """
+    try:
+        async with connection.transaction(), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+            settings = settings_for(
+                connection.info.server_version,
+                isolation,
+                idle_timeout_ms=idle_timeout_ms or (_SNAPSHOT_IDLE_MS if isolation == "REPEATABLE READ" else _IDLE_MS),
+                lock_timeout_ms=lock_limit_ms(connection) if lock_timeout_ms is None else lock_timeout_ms,
+                index_only=index_only,
+            )
+            await cursor.execute(settings, binary=False)
+            be_lenient(cursor)
+            yield cursor
+    except errors.ReadOnlySqlTransaction:
+        # A failover can leave sessions on a server that takes no writes, and a pool would keep them for an hour.
+        await connection.close()
+        raise
+
+
+@contextmanager
+def needs_schema(tables: Tables) -> Iterator[None]:
+    """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
+
+    Raises:
+        SchemaMissing: In the stead of what psycopg raised.
+    """
+    try:
+        yield
+    except (errors.UndefinedTable, errors.UndefinedFunction) as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {tables.prefix!r} are missing, or in no schema of this session's "
+            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
+        ) from error
+    except errors.UndefinedColumn as error:
+        raise SchemaMissing(
+            f"the metrics tables under prefix {tables.prefix!r} are older than this code: run `chancy misc migrate` "
+            f"({error.diag.message_primary})"
+        ) from error
+
+
+async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
+    """The database's clock, microseconds since 1970."""
+    await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
