@@ -7,9 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.fold.fold import fold
@@ -58,7 +56,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-def _advanced(connection: AsyncConnection[TupleRow], cpu_s: list[float]) -> Turn:
+def _advanced(connection: Connection, cpu_s: list[float]) -> Turn:
     async def turn() -> float:
         started, cpu_before = time.perf_counter(), time.process_time()
         advanced = await advance(connection, tables_for("chancy_"), folded_by="bench")

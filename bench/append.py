@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import tables_for
@@ -43,7 +41,7 @@ VALUES (
 RETURNING clock_timestamp()
 """
 
-Write = Callable[[AsyncCursor[TupleRow], BatchId, EncodedBatch], Awaitable[None]]
+Write = Callable[[Cursor, BatchId, EncodedBatch], Awaitable[None]]
 
 
 async def run(pool: Databases, size: Size) -> list[Row]:
@@ -88,10 +86,8 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-def _written(
-    several: Sequence[AsyncConnection[TupleRow]], write: Write, batches: Sequence[EncodedBatch], each: int
-) -> Turn:
-    async def writer(connection: AsyncConnection[TupleRow]) -> None:
+def _written(several: Sequence[Connection], write: Write, batches: Sequence[EncodedBatch], each: int) -> Turn:
+    async def writer(connection: Connection) -> None:
         producer, supply = uuid4(), itertools.cycle(batches)
         day = datetime.now(UTC).date()
         async with connection.cursor() as cursor:
@@ -109,19 +105,19 @@ def _written(
     return turn
 
 
-async def _log_writer(connection: AsyncConnection[TupleRow]) -> Write:
+async def _log_writer(connection: Connection) -> Write:
     tables = tables_for("chancy_")
     async with connection.cursor() as cursor:
         day = (await attached_days(cursor, tables))[0]
 
-    async def write(cursor: AsyncCursor[TupleRow], batch_id: BatchId, batch: EncodedBatch) -> None:
+    async def write(cursor: Cursor, batch_id: BatchId, batch: EncodedBatch) -> None:
         done = await append(cursor, tables, batch_id._replace(day=day), batch, worker="bench")
         check("what became of it", done.state, "appended")
 
     return write
 
 
-async def _insert(cursor: AsyncCursor[TupleRow], batch_id: BatchId, batch: EncodedBatch) -> None:
+async def _insert(cursor: Cursor, batch_id: BatchId, batch: EncodedBatch) -> None:
     values: dict[str, Any] = batch_id._asdict() | batch._asdict() | {"worker": "bench", "closes": False}
     await cursor.execute(_INSERT.encode(), values)
     check("whether it was new", await cursor.fetchone() is not None, True)

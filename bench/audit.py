@@ -17,11 +17,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import EncodedBatch, decode, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
@@ -59,7 +58,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-async def _one_job(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+async def _one_job(connection: Connection, chancy: Chancy, size: Size) -> list[Row]:
     tables = tables_for("chancy_")
     batches = size.of(10_000, 30)
     encoded = batches_of(job_rows(min(batches, _DISTINCT) * _BATCH, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
@@ -94,9 +93,7 @@ async def _found(chancy: Chancy, job_id: UUID, *, updates: int = 1) -> float:
     return took
 
 
-async def _fill(
-    connection: AsyncConnection[TupleRow], tables: Tables, encoded: Sequence[EncodedBatch], count: int
-) -> list[UUID]:
+async def _fill(connection: Connection, tables: Tables, encoded: Sequence[EncodedBatch], count: int) -> list[UUID]:
     """Append *count* batches by COPY, each with job ids of its own; return some of the ids."""
     chance = random.Random(1)
     async with short_transaction(connection) as cursor:
@@ -136,7 +133,7 @@ def _ids_of(batch: EncodedBatch) -> bytes:
     return jobs.ids
 
 
-async def _all_events(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+async def _all_events(connection: Connection, chancy: Chancy, size: Size) -> list[Row]:
     count = size.of(300_000, 2_000)
     encoded = batches_of(job_rows(count, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
     await Producer(connection).append(encoded)
@@ -193,7 +190,7 @@ def _decoded(batches: Sequence[LogBatch]) -> Turn:
     return turn
 
 
-async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+async def _followed(connection: Connection, chancy: Chancy, size: Size) -> list[Row]:
     """How long after its batch got a place an event is there."""
     tables, producer, ages = tables_for("chancy_"), Producer(connection), []
     async with aclosing(events(chancy, follow=True)) as found:
@@ -213,7 +210,7 @@ async def _followed(connection: AsyncConnection[TupleRow], chancy: Chancy, size:
     ]
 
 
-async def _explained(connection: AsyncConnection[TupleRow], chancy: Chancy, size: Size) -> list[Row]:
+async def _explained(connection: Connection, chancy: Chancy, size: Size) -> list[Row]:
     """A bucket of an hour with all its events explained: read, folded again, told apart."""
     tables, count = tables_for("chancy_"), size.of(105_300, 1_000)  # 95 % of them succeed
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
@@ -253,7 +250,7 @@ async def _explained(connection: AsyncConnection[TupleRow], chancy: Chancy, size
     ]
 
 
-async def _summary_bytes(connection: AsyncConnection[TupleRow]) -> int:
+async def _summary_bytes(connection: Connection) -> int:
     return int(await ask(connection, "SELECT pg_total_relation_size('chancy_metrics_summaries')"))
 
 

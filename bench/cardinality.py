@@ -19,10 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
@@ -46,7 +44,6 @@ _NEW_KEYS, _WORKERS, _DEPLOY_MINUTES = 1_000, 4, 10
 _MOST_CLEANINGS = 2_000
 _LEVELS = [f"chancy_metrics_{resolution}" for resolution in RESOLUTIONS]
 _SIZE = "SELECT sum(pg_total_relation_size(relid))::bigint FROM unnest(%(tables)s::text[]::regclass[]) AS t (relid)"
-Connection = AsyncConnection[TupleRow]
 Note = Callable[[str, float, str], None]
 
 

@@ -15,10 +15,9 @@ from chancy import Chancy, Queue, Worker
 from chancy.plugin import Plugin
 from chancy.plugins.metrics import Metrics as BuiltIn
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import attached_days
@@ -100,7 +99,7 @@ async def a_worker(dsn: str, *plugins: Plugin) -> AsyncIterator[Worker]:
 
 
 @asynccontextmanager
-async def connections(dsn: str, count: int, *, prepared: bool = True) -> AsyncIterator[list[AsyncConnection[TupleRow]]]:
+async def connections(dsn: str, count: int, *, prepared: bool = True) -> AsyncIterator[list[Connection]]:
     """Open connections for a block, with prepared statements as Chancy's pool has them, or without, as ours have."""
     threshold = 5 if prepared else None
     opened = [await AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=threshold) for _ in range(count)]
@@ -114,7 +113,7 @@ async def connections(dsn: str, count: int, *, prepared: bool = True) -> AsyncIt
 class Producer:
     """Appends batches in transactions of its own, as `Recorder` does."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow], *, worker: str = "bench") -> None:
+    def __init__(self, connection: Connection, *, worker: str = "bench") -> None:
         self.names: Tables = tables_for("chancy_")
         self._connection = connection
         self._worker = worker
@@ -131,7 +130,7 @@ class Producer:
                 await append(cursor, self.names, batch_id, batch, worker=self._worker)
 
 
-async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+async def order(connection: Connection, tables: Tables) -> int:
     """Give every committed batch its position; return how many got one."""
     total = 0
     while True:
@@ -141,7 +140,7 @@ async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
             return total
 
 
-async def ask(connection: AsyncConnection[TupleRow], query: str, **values: Any) -> Any:
+async def ask(connection: Connection, query: str, **values: Any) -> Any:
     """The first column of the first row."""
     cursor = await connection.execute(query.encode(), values)
     row = await cursor.fetchone()

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import time
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.search.indexing import summarise
 
@@ -51,7 +49,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-async def _bytes(connection: AsyncConnection[TupleRow]) -> int:
+async def _bytes(connection: Connection) -> int:
     total = 0
     for table in _TABLES:
         # A partitioned table itself has no bytes, another one no tree.

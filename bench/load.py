@@ -12,11 +12,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import tables_for
 
@@ -73,7 +70,7 @@ class _Producer(NamedTuple):
     id: UUID
     worker: str
 
-    async def append(self, connection: AsyncConnection[TupleRow], sequence: int, batch: EncodedBatch) -> None:
+    async def append(self, connection: Connection, sequence: int, batch: EncodedBatch) -> None:
         batch_id = BatchId(datetime.now(UTC).date(), self.id, sequence)
         async with short_transaction(connection) as cursor:
             if not (await append(cursor, _NAMES, batch_id, batch, worker=self.worker)).is_written:
@@ -94,7 +91,7 @@ def _encoded() -> dict[int, list[EncodedBatch]]:
 
 
 async def _append_for_ever(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     producers: Sequence[_Producer],
     encoded: dict[int, list[EncodedBatch]],
     pace: _Pace,

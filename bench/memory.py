@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
@@ -55,7 +55,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-async def _fill(connection: AsyncConnection[TupleRow], kind: Kind, series: int) -> None:
+async def _fill(connection: Connection, kind: Kind, series: int) -> None:
     """Give every bucket kept now a point, in the rollups themselves: only who reads them is measured."""
     await connection.execute(
         sql.SQL(

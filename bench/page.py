@@ -16,10 +16,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from chancy import Worker
 from chancy.plugins.api import Api, SimpleAuthBackend
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
@@ -62,7 +61,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     ]
 
 
-async def _fill(connection: AsyncConnection[TupleRow], series: int) -> None:
+async def _fill(connection: Connection, series: int) -> None:
     tables, now_us = tables_for("chancy_"), time.time_ns() // 1_000
     producer = Producer(connection)
     for minutes in (120, 60, 30, 1):

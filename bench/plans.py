@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import AsyncConnection, sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.advance import advance
@@ -55,8 +55,8 @@ def changed(taken: Mapping[str, Plans]) -> dict[str, Plans]:
     return {statement: known for statement, known in found.items() if len(known) > 1}
 
 
-def _explaining(found: Plans) -> type[AsyncCursor[TupleRow]]:
-    class Explaining(AsyncCursor[TupleRow]):
+def _explaining(found: Plans) -> type[Cursor]:
+    class Explaining(Cursor):
         async def execute(self, query: Any, params: Any = None, **options: Any) -> Explaining:
             if isinstance(query, sql.Composed) and not (text := query.as_string(self)).startswith("SET "):
                 await super().execute(_EXPLAIN + query, params)

@@ -17,8 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
+from chancy_metrics.events.database import Connection
 
 from .database import SETTINGS, Databases, ask, connections, databases
 from .harness import check
@@ -152,7 +151,7 @@ async def _sample(sampler: Sampler, phase: str, seconds: float) -> list[Sample]:
     return samples
 
 
-async def _check(connection: AsyncConnection[TupleRow], load: _Child) -> int:
+async def _check(connection: Connection, load: _Child) -> int:
     """Make sure that nothing is lost and nothing doubled; return how many updates there are."""
     appended = int(await ask(connection, _APPENDED, worker=WORKER))
     check("updates in the log", appended, sum(said["updates"] for _, said in load.said))

@@ -7,10 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
@@ -59,7 +57,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     ]
 
 
-def _pruned(connection: AsyncConnection[TupleRow], first: date, encoded: Sequence[EncodedBatch]) -> Turn:
+def _pruned(connection: Connection, first: date, encoded: Sequence[EncodedBatch]) -> Turn:
     turns = 0
 
     async def turn() -> float:

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 
 from chancy import Chancy, Worker
 from chancy.plugins.leadership import ImmediateLeadership
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
@@ -76,7 +74,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     return rows
 
 
-async def _rebuilt(dsn: str, connection: AsyncConnection[TupleRow], events: int) -> tuple[float, float]:
+async def _rebuilt(dsn: str, connection: Connection, events: int) -> tuple[float, float]:
     """Rebuild once; return seconds, and seconds of this process's CPU."""
     before = time.process_time()
     async with an_app(dsn, Metrics()) as chancy:
@@ -102,7 +100,7 @@ async def _rebuilds(chancy: Chancy, how_many: int) -> None:
         check("points that differ", (await rebuild(chancy)).different, 0)
 
 
-async def _sample(connection: AsyncConnection[TupleRow], beside: asyncio.Task[None]) -> list[float]:
+async def _sample(connection: Connection, beside: asyncio.Task[None]) -> list[float]:
     lags = []
     while not beside.done():
         async with short_transaction(connection, index_only=True) as cursor:
@@ -135,14 +133,14 @@ async def _work(dsn: str) -> None:
             await asyncio.sleep(0.04)
 
 
-async def _live(connection: AsyncConnection[TupleRow]) -> float:
+async def _live(connection: Connection) -> float:
     started = time.perf_counter()
     while not (await advance(connection, tables_for("chancy_"), folded_by="bench")).caught_up:
         pass
     return time.perf_counter() - started
 
 
-async def _counted(connection: AsyncConnection[TupleRow]) -> int:
+async def _counted(connection: Connection) -> int:
     query = """
         SELECT sum(r.count)::bigint
         FROM chancy_metrics_1day r

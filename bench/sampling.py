@@ -10,10 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.lag import live_lag
 
@@ -87,9 +84,7 @@ class Sampler:
         backends: What to call the backends of connections with these application names.
     """
 
-    def __init__(
-        self, connection: AsyncConnection[TupleRow], processes: Mapping[int, str], backends: Mapping[str, str]
-    ) -> None:
+    def __init__(self, connection: Connection, processes: Mapping[int, str], backends: Mapping[str, str]) -> None:
         self._connection = connection
         self._processes = processes
         self._backends = backends

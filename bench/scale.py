@@ -20,10 +20,10 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
@@ -54,7 +54,6 @@ _SIZES = {"log": "^chancy_metrics_(log_|ledger|summaries)", "rollups": "^chancy_
 _SIZE = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relname ~ %s"
 _COLUMNS = "day, producer, sequence, worker, first_us, last_us, events, closes, codec, payload, sha256"
 _TYPES = ["date", "uuid", "int8", "text", "int8", "int8", "int4", "bool", "int2", "bytea", "bytea"]
-Connection = AsyncConnection[TupleRow]
 _T = TypeVar("_T")
 
 

@@ -16,10 +16,10 @@ from itertools import chain
 from statistics import median
 from typing import NamedTuple
 
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Kind, Series, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.projections.versions.advance import advance
@@ -114,7 +114,7 @@ class _Folds:
         written: What each turn wrote of the rollups; *whole* is all that its fold wrote, in bytes.
     """
 
-    def __init__(self, connection: AsyncConnection[TupleRow], kind: Kind, series: int) -> None:
+    def __init__(self, connection: Connection, kind: Kind, series: int) -> None:
         self._connection = connection
         self._series = [Series(f"bench:{number}", kind, "number") for number in range(series)]
         self._producer = Producer(connection)
@@ -180,7 +180,7 @@ INSERT INTO {plain} ({columns}) SELECT {columns} FROM chancy_metrics_5min ON CON
 """
 
 
-def _plain(connection: AsyncConnection[TupleRow]) -> Turn:
+def _plain(connection: Connection) -> Turn:
     async def turn() -> float:
         node = await _filenode(connection, _FLOOR)
         before = await _wal(connection)
@@ -209,7 +209,7 @@ def _halves(written: Sequence[_Written], series: int) -> tuple[list[int], list[i
     return merged, own
 
 
-async def _records(connection: AsyncConnection[TupleRow], start: str, end: str) -> list[_Written]:
+async def _records(connection: Connection, start: str, end: str) -> list[_Written]:
     """What lies in the WAL from *start* to *end* of tables and indexes, in order."""
     folder = await ask(connection, "SHOW data_directory")
     dump = wheel_binaries() / "pg_waldump"
@@ -227,13 +227,13 @@ async def _records(connection: AsyncConnection[TupleRow], start: str, end: str) 
     return found
 
 
-async def _wal(connection: AsyncConnection[TupleRow]) -> str:
+async def _wal(connection: Connection) -> str:
     return str(await ask(connection, "SELECT pg_current_wal_flush_lsn()"))
 
 
-async def _between(connection: AsyncConnection[TupleRow], start: str, end: str) -> float:
+async def _between(connection: Connection, start: str, end: str) -> float:
     return float(await ask(connection, "SELECT pg_wal_lsn_diff(%(end)s, %(start)s)", start=start, end=end))
 
 
-async def _filenode(connection: AsyncConnection[TupleRow], table: str) -> int:
+async def _filenode(connection: Connection, table: str) -> int:
     return int(await ask(connection, "SELECT pg_relation_filenode(%(table)s::regclass)", table=table))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
@@ -51,7 +49,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     ]
 
 
-async def _fill(connection: AsyncConnection[TupleRow], encoded: Sequence[EncodedBatch]) -> None:
+async def _fill(connection: Connection, encoded: Sequence[EncodedBatch]) -> None:
     tables = tables_for("chancy_")
     for number in range(WORKERS):
         await Producer(connection, worker=f"worker-{number}").append(encoded[number::WORKERS])

@@ -12,9 +12,8 @@ from unittest.mock import patch
 
 from chancy import Worker
 from chancy.plugins.leadership import ImmediateLeadership
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import Sequenced, sequence
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -34,14 +33,14 @@ class _Watched(Projector):
         return done
 
 
-async def _sequence(connection: AsyncConnection[TupleRow], tables: Tables, *, after: int) -> Sequenced:
+async def _sequence(connection: Connection, tables: Tables, *, after: int) -> Sequenced:
     started = time.monotonic()
     done = await sequence(connection, tables, after=after)
     _say("sequence", started, batches=done.batches, sweep=not after)
     return done
 
 
-async def _advance(connection: AsyncConnection[TupleRow], tables: Tables, **options: Any) -> Advanced:
+async def _advance(connection: Connection, tables: Tables, **options: Any) -> Advanced:
     started = time.monotonic()
     done = await advance(connection, tables, **options)
     if done.events:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
 
@@ -114,7 +114,7 @@ def _read_seal(position: str, chain: str, at: str, where: str) -> Seal:
     return Seal(int(position), b"" if chain == "-" else bytes.fromhex(chain), moment)
 
 
-async def read_seal(cursor: AsyncCursor[TupleRow], tables: Tables) -> Seal:
+async def read_seal(cursor: Cursor, tables: Tables) -> Seal:
     """Return the end of the order in the caller's transaction; raises like `seal`."""
     await cursor.execute(
         sql.SQL(

@@ -14,6 +14,10 @@ from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transaction_settings import Isolation, settings_for
 
+#: What the package reads rows with: tuples.
+Connection = AsyncConnection[TupleRow]
+Cursor = AsyncCursor[TupleRow]
+
 #: The limit for lock waits of `append_in_transaction`.
 _LOCK_WAIT_MS = 100
 
@@ -27,31 +31,31 @@ _SNAPSHOT_IDLE_MS = 600_000
 
 
 #: Opens a transaction for one read, or hands out the one under way, which it leaves open.
-Transaction = Callable[[], AbstractAsyncContextManager[AsyncCursor[TupleRow]]]
+Transaction = Callable[[], AbstractAsyncContextManager[Cursor]]
 
 
-_lock_limits_ms = WeakKeyDictionary[AsyncConnection[TupleRow], int]()
+_lock_limits_ms = WeakKeyDictionary[Connection, int]()
 
 
-def limit_locks(connection: AsyncConnection[TupleRow], limit_ms: int) -> None:
+def limit_locks(connection: Connection, limit_ms: int) -> None:
     """Let transactions of *connection* that name no `lock_timeout_ms` of their own wait no longer for a lock."""
     _lock_limits_ms[connection] = limit_ms
 
 
-def lock_limit_ms(connection: AsyncConnection[TupleRow]) -> int:
+def lock_limit_ms(connection: Connection) -> int:
     """How long transactions of *connection* wait for a lock; 0 for ever."""
     return _lock_limits_ms.get(connection, 0)
 
 
 @asynccontextmanager
 async def short_transaction(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     *,
     isolation: Isolation = "READ COMMITTED",
     lock_timeout_ms: int | None = None,
     idle_timeout_ms: int | None = None,
     index_only: bool = False,
-) -> AsyncIterator[AsyncCursor[TupleRow]]:
+) -> AsyncIterator[Cursor]:
     """Open a transaction whose isolation, time-outs and formats are ours, whatever the session's are.
 
     What its cursor reads comes in binary, which no setting changes. Without *lock_timeout_ms* (0: for ever) the limit
@@ -99,7 +103,7 @@ def needs_schema(tables: Tables) -> Iterator[None]:
         ) from error
 
 
-async def database_now_us(cursor: AsyncCursor[TupleRow]) -> int:
+async def database_now_us(cursor: Cursor) -> int:
     """The database's clock, microseconds since 1970."""
     await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
     row = await cursor.fetchone()

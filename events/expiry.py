@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from datetime import date
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
 
-async def forget_producers(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+async def forget_producers(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
     """Delete up to *chunk* producers that were last seen before *before*."""
     return await _forget(cursor, tables.producers, "producer", "seen_at", before, chunk)
 
 
-async def forget_sessions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+async def forget_sessions(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
     """Delete up to *chunk* sessions that were last seen before *before*."""
     return await _forget(cursor, tables.sessions, "session", "seen_at", before, chunk)
 
 
-async def forget_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+async def forget_set_aside(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
     """Delete up to *chunk* rows of what was set aside before *before*."""
     return await _forget(cursor, tables.set_aside, "id", "found_at", before, chunk)
 
 
-async def _forget(
-    cursor: AsyncCursor[TupleRow], table: sql.Identifier, key: str, moment: str, before: date, chunk: int
-) -> int:
+async def _forget(cursor: Cursor, table: sql.Identifier, key: str, moment: str, before: date, chunk: int) -> int:
     """Delete up to *chunk* rows, by *key*, whose *moment* lies before a day (UTC), but for those that are locked."""
     await cursor.execute(
         sql.SQL(
@@ -47,7 +45,7 @@ async def _forget(
     return cursor.rowcount
 
 
-async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date, chunk: int) -> int:
+async def forget_positions(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
     """Delete up to *chunk* positions from the start of the ledger, of days before *before* that have left the log.
 
     One of them stays: its hash is what the chain of those after it begins with.
@@ -80,7 +78,7 @@ async def forget_positions(cursor: AsyncCursor[TupleRow], tables: Tables, *, bef
     return cursor.rowcount
 
 
-async def forget_days(cursor: AsyncCursor[TupleRow], tables: Tables, *, before: date) -> int:
+async def forget_days(cursor: Cursor, tables: Tables, *, before: date) -> int:
     """Delete days before *before* that have left the log, and of which the ledger holds no position.
 
     The one with the latest event stays: what is in the baseline expires up to there.

@@ -12,13 +12,12 @@ from datetime import date
 from typing import LiteralString, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, AsyncCursor, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import errors, sql
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.classify import in_words, is_out_of_memory
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import OutOfMemory
 from chancy_metrics.events.log import APPENDED_US, BatchId, read_columns
 from chancy_metrics.events.partitions import attached_days
@@ -105,7 +104,7 @@ class _Producer(NamedTuple):
 
 
 async def sequence(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     *,
     after: int = 0,
@@ -188,7 +187,7 @@ async def sequence(
 
 
 async def read_ledger(
-    cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int, limit: int, until: int | None = None
+    cursor: Cursor, tables: Tables, *, after: int, limit: int, until: int | None = None
 ) -> list[LedgerRow]:
     """Return up to *limit* rows past position *after* (and up to *until*, inclusive), in order; [] when caught up."""
     await cursor.execute(
@@ -253,7 +252,7 @@ def naming(rows: Sequence[_Sized]) -> Iterator[None]:
         ) from error
 
 
-async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> bool:
+async def in_ledger(cursor: Cursor, tables: Tables, producer: UUID, sequence: int) -> bool:
     """Whether this batch has a position: true also long after its day has left the log."""
     await cursor.execute(
         sql.SQL("SELECT 1 FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s").format(
@@ -264,15 +263,13 @@ async def in_ledger(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUI
     return await cursor.fetchone() is not None
 
 
-async def _position(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+async def _position(cursor: Cursor, tables: Tables) -> int:
     await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-async def _take(
-    cursor: AsyncCursor[TupleRow], tables: Tables, after: int, limit: int
-) -> tuple[list[_Pending], list[_SetAside]]:
+async def _take(cursor: Cursor, tables: Tables, after: int, limit: int) -> tuple[list[_Pending], list[_SetAside]]:
     """Take rows out of pending: what may be a batch's, and what can't be any's."""
     await cursor.execute(
         sql.SQL(
@@ -299,7 +296,7 @@ async def _take(
     return taken, odd
 
 
-async def _put_back(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[_Pending]) -> None:
+async def _put_back(cursor: Cursor, tables: Tables, rows: Sequence[_Pending]) -> None:
     """Undo what `_take` did with these rows."""
     await cursor.execute(
         sql.SQL(
@@ -318,7 +315,7 @@ async def _put_back(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequenc
     )
 
 
-async def _producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
+async def _producers(cursor: Cursor, tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
     """Return the last sequence of each producer that has one, also where clean-up took its row: the ledger stays."""
     await cursor.execute(
         sql.SQL(
@@ -365,7 +362,7 @@ class _Copies(NamedTuple):
 
 
 async def _settle_ids(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     ordered: Sequence[BatchId],
     known: dict[UUID, int],
@@ -408,7 +405,7 @@ async def _settle_ids(
     return result, copies, told
 
 
-async def _placed_day(cursor: AsyncCursor[TupleRow], tables: Tables, producer: UUID, sequence: int) -> date | None:
+async def _placed_day(cursor: Cursor, tables: Tables, producer: UUID, sequence: int) -> date | None:
     """The day under which a batch has its position; None if it has none."""
     await cursor.execute(
         sql.SQL("SELECT day FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s").format(
@@ -420,7 +417,7 @@ async def _placed_day(cursor: AsyncCursor[TupleRow], tables: Tables, producer: U
     return row[0] if row else None
 
 
-async def _copy(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> BatchId | None:
+async def _copy(cursor: Cursor, tables: Tables, batch_id: BatchId) -> BatchId | None:
     """Append a batch once more, as the only one of a new producer; None where the log takes neither its day nor today.
 
     It keeps its bytes, its worker and the time it was appended.
@@ -463,7 +460,7 @@ def set_aside_sentence(rows: int) -> str:
     )
 
 
-async def _set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, odd: Sequence[_SetAside]) -> None:
+async def _set_aside(cursor: Cursor, tables: Tables, odd: Sequence[_SetAside]) -> None:
     if odd:
         await cursor.execute(
             sql.SQL(
@@ -477,16 +474,14 @@ async def _set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, odd: Sequenc
         )
 
 
-async def read_log_rows(
-    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
-) -> dict[BatchId, LogRow]:
+async def read_log_rows(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, LogRow]:
     """Return the rows of these batches that are in the log, without their payloads."""
     rows = [LogRow(*row) for row in await read_columns(cursor, tables, batch_ids, LOG_ROW)]
     return {BatchId(*row[:3]): row for row in rows}
 
 
 async def _read_sized(
-    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
+    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]
 ) -> dict[BatchId, tuple[LogRow, int]]:
     """Return the same, and how long their payloads are, which are not read for that."""
     rows = await read_columns(cursor, tables, batch_ids, f"{LOG_ROW}, octet_length(l.payload)")
@@ -497,7 +492,7 @@ def _removed(batch_id: BatchId) -> _SetAside:
     return _SetAside(str(batch_id.day), batch_id.producer, batch_id.sequence, "its row is not in the log")
 
 
-async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequence[_Entry]) -> None:
+async def _write(cursor: Cursor, tables: Tables, entries: Sequence[_Entry]) -> None:
     await cursor.execute(
         sql.SQL(
             """
@@ -521,9 +516,7 @@ async def _write(cursor: AsyncCursor[TupleRow], tables: Tables, entries: Sequenc
     )
 
 
-async def _write_producers(
-    cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LogRow], known: dict[UUID, int]
-) -> None:
+async def _write_producers(cursor: Cursor, tables: Tables, rows: Sequence[LogRow], known: dict[UUID, int]) -> None:
     by_producer: dict[UUID, list[LogRow]] = {}
     for row in rows:
         by_producer.setdefault(row.producer, []).append(row)

@@ -6,10 +6,9 @@ import asyncio
 from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
-from psycopg import AsyncConnection, AsyncCursor, Rollback, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import Rollback, errors, sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import Tables
 
 DAYS_AHEAD = 21
@@ -34,18 +33,18 @@ class LogDay(NamedTuple):
     size_bytes: int
 
 
-async def attached_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[date]:
+async def attached_days(cursor: Cursor, tables: Tables) -> list[date]:
     """Return the days that can be appended to, ascending."""
     return [day for day, attached in await _known_days(cursor, tables) if attached]
 
 
-async def gone_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[date]:
+async def gone_days(cursor: Cursor, tables: Tables) -> set[date]:
     """Return the days whose batches are in the baseline, and are to be read from the log no more."""
     await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('absorbed', 'gone')").format(days=tables.days))
     return {row[0] for row in await cursor.fetchall()}
 
 
-async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, today: date, ahead: int) -> list[date]:
+async def make_days(connection: Connection, tables: Tables, *, today: date, ahead: int) -> list[date]:
     """Make the partitions of *today* and the *ahead* days after it that do not exist; return those made.
 
     A day that needs longer than `DDL_LOCK_MS` for a lock is left for the next call, and so are those after it.
@@ -66,7 +65,7 @@ async def make_days(connection: AsyncConnection[TupleRow], tables: Tables, *, to
     return made
 
 
-async def _known_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[tuple[date, bool]]:
+async def _known_days(cursor: Cursor, tables: Tables) -> list[tuple[date, bool]]:
     """Return every day that must not be made, ascending, and whether it can be appended to.
 
     A day that is called attached and has no partition, because somebody dropped it, is none of them.
@@ -93,7 +92,7 @@ async def _known_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[tup
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
-async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> None:
+async def _make_day(connection: Connection, tables: Tables, day: date) -> None:
     # CREATE ... PARTITION OF would wait for every open writer; CREATE, CHECK and ATTACH wait for none.
     async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
         await cursor.execute(
@@ -122,7 +121,7 @@ async def _make_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
         )
 
 
-async def days_before(cursor: AsyncCursor[TupleRow], tables: Tables, end: date) -> list[LogDay]:
+async def days_before(cursor: Cursor, tables: Tables, end: date) -> list[LogDay]:
     """Return the days before *end* that have not left the log, oldest first."""
     await cursor.execute(
         sql.SQL(
@@ -147,7 +146,7 @@ async def days_before(cursor: AsyncCursor[TupleRow], tables: Tables, end: date) 
     return days
 
 
-async def close_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:
+async def close_day(connection: Connection, tables: Tables, day: date) -> str:
     """Let nothing arrive in *day* any more; return why that was not possible, in words, or "".
 
     The lock that a trigger needs is granted when no open transaction has a row in the day, so what is there
@@ -176,7 +175,7 @@ async def close_day(connection: AsyncConnection[TupleRow], tables: Tables, day: 
     return f"batches of {day} are spilled: a worker's next fold takes them into the log, or `chancy-metrics fold`"
 
 
-async def remove_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> str:
+async def remove_day(connection: Connection, tables: Tables, day: date) -> str:
     """Detach and drop the partition of a day that is in the baseline; return why that was not possible yet, or "".
 
     Disturbs nobody: what can't be had at once is given up, and a later call goes on from there. *connection* is
@@ -212,7 +211,7 @@ def _detach(tables: Tables, day: date, how: Literal["CONCURRENTLY", "FINALIZE"])
     )
 
 
-async def _turn(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, old: DayState, new: DayState) -> bool:
+async def _turn(cursor: Cursor, tables: Tables, day: date, old: DayState, new: DayState) -> bool:
     """Move a day on; False if somebody else has."""
     await cursor.execute(
         sql.SQL(
@@ -229,9 +228,7 @@ async def _turn(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, old: D
     return cursor.rowcount == 1
 
 
-async def _place(
-    cursor: AsyncCursor[TupleRow], tables: Tables, day: date
-) -> Literal["attached", "detaching", "detached", ""]:
+async def _place(cursor: Cursor, tables: Tables, day: date) -> Literal["attached", "detaching", "detached", ""]:
     """Where the day's partition is; "" where it does not exist."""
     await cursor.execute(
         """

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
-
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
 
@@ -71,7 +69,7 @@ class Hint:
         self.looked(self.settled)
 
 
-async def ask(cursor: AsyncCursor[TupleRow], tables: Tables) -> Moment:
+async def ask(cursor: Cursor, tables: Tables) -> Moment:
     """Return the moment; reads no row of the table."""
     await cursor.execute(
         """

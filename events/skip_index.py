@@ -10,10 +10,10 @@ from datetime import date
 from hashlib import sha256
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.bloom import LEAST_BYTES, places_of
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
 #: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
@@ -71,7 +71,7 @@ def digest_of(summary: Summary) -> bytes:
     return sha256(" ".join(map(str, [*numbers, FORMAT])).encode() + (bits or b"")).digest()
 
 
-async def last_summarised(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+async def last_summarised(cursor: Cursor, tables: Tables) -> int:
     """Return the position up to which there are summaries, 0 where there is none."""
     await cursor.execute(
         sql.SQL("SELECT last_position FROM {summaries} ORDER BY first_position DESC LIMIT 1").format(
@@ -82,7 +82,7 @@ async def last_summarised(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
     return int(row[0]) if row else 0
 
 
-async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: Summary) -> bool:
+async def write_summary(cursor: Cursor, tables: Tables, summary: Summary) -> bool:
     """Write a summary that begins behind the last one; False if somebody else has written that range."""
     await cursor.execute(
         sql.SQL(
@@ -102,7 +102,7 @@ async def write_summary(cursor: AsyncCursor[TupleRow], tables: Tables, summary: 
     return cursor.rowcount == 1
 
 
-async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, chunk: int) -> int:
+async def forget_summaries(cursor: Cursor, tables: Tables, *, chunk: int) -> int:
     """Delete up to *chunk* summaries whose days have all left the log; the last one stays, to go on from."""
     await cursor.execute(
         sql.SQL(
@@ -125,7 +125,7 @@ async def forget_summaries(cursor: AsyncCursor[TupleRow], tables: Tables, *, chu
 
 
 async def read_skip_ranges(
-    cursor: AsyncCursor[TupleRow], tables: Tables, wanted: Wanted, *, after: int, until: int, limit: int
+    cursor: Cursor, tables: Tables, wanted: Wanted, *, after: int, until: int, limit: int
 ) -> list[SkipRange]:
     """Return up to *limit* ranges that reach past position *after*, in order, none that begins past *until*.
 

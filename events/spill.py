@@ -7,12 +7,11 @@ from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, AsyncCursor, Error, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import Error, errors, sql
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.classify import in_words
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.log import BatchId, read_columns
 from chancy_metrics.events.partitions import attached_days, make_days
 from chancy_metrics.events.schema import Tables
@@ -49,7 +48,7 @@ class Taken(NamedTuple):
     refused: str = ""
 
 
-async def take_spilled_unless_locked(connection: AsyncConnection[TupleRow], tables: Tables) -> Taken:
+async def take_spilled_unless_locked(connection: Connection, tables: Tables) -> Taken:
     """Take what is spilled into the log, in transactions of their own; where the log is locked, leave the rest.
 
     What the log refuses stays spilled and holds up neither other spilled batches nor those that are in the log. Makes
@@ -100,7 +99,7 @@ async def take_spilled_unless_locked(connection: AsyncConnection[TupleRow], tabl
     return Taken(tuple(conflicts), "" if reason is None else in_words(reason))
 
 
-async def take_spilled_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> Taken:
+async def take_spilled_of(cursor: Cursor, tables: Tables, producers: Collection[UUID]) -> Taken:
     """Take the spilled batches of *producers* into the log in the caller's transaction, all or none.
 
     Waits for another process that takes them at the moment.
@@ -119,14 +118,14 @@ async def take_spilled_of(cursor: AsyncCursor[TupleRow], tables: Tables, produce
     return Taken(tuple(conflicts))
 
 
-def _unless_lost(connection: AsyncConnection[TupleRow], error: Error) -> Error:
+def _unless_lost(connection: Connection, error: Error) -> Error:
     """Return *error*, or raise it where nothing more can be done on *connection*."""
     if connection.closed:
         raise error
     return error
 
 
-async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: date | None = None) -> bool:
+async def is_any_spilled(cursor: Cursor, tables: Tables, day: date | None = None) -> bool:
     """Whether a batch (of *day*) is spilled."""
     await cursor.execute(
         sql.SQL(
@@ -138,9 +137,7 @@ async def is_any_spilled(cursor: AsyncCursor[TupleRow], tables: Tables, day: dat
     return bool(row and row[0])
 
 
-async def _lock_oldest(
-    cursor: AsyncCursor[TupleRow], tables: Tables, limit: int, without: Sequence[BatchId]
-) -> list[_Spilled]:
+async def _lock_oldest(cursor: Cursor, tables: Tables, limit: int, without: Sequence[BatchId]) -> list[_Spilled]:
     await cursor.execute(
         sql.SQL(
             """
@@ -163,7 +160,7 @@ async def _lock_oldest(
     return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
 
 
-async def _lock_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Collection[UUID]) -> list[_Spilled]:
+async def _lock_of(cursor: Cursor, tables: Tables, producers: Collection[UUID]) -> list[_Spilled]:
     await cursor.execute(
         sql.SQL(
             """
@@ -180,7 +177,7 @@ async def _lock_of(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Col
     return [_Spilled(BatchId(*row[:3]), bytes(row[3])) for row in await cursor.fetchall()]
 
 
-async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, spilled: Sequence[_Spilled]) -> tuple[int, list[str]]:
+async def _take(cursor: Cursor, tables: Tables, spilled: Sequence[_Spilled]) -> tuple[int, list[str]]:
     """Take locked batches into the log; return how many went, and a sentence for each whose id was taken.
 
     A batch keeps its id, its bytes, its worker and the time it was appended; its day, too, unless the log takes nothing
@@ -213,7 +210,7 @@ async def _take(cursor: AsyncCursor[TupleRow], tables: Tables, spilled: Sequence
     return await _move(cursor, tables, moved) + await _drop(cursor, tables, doubled), conflicts
 
 
-async def _known(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, _Known]:
+async def _known(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, _Known]:
     """Return under which days each id may be in the log, and whether it has a position."""
     await cursor.execute(
         sql.SQL(
@@ -244,7 +241,7 @@ async def _known(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Seque
     return known
 
 
-async def _give_new_id(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: BatchId) -> BatchId:
+async def _give_new_id(cursor: Cursor, tables: Tables, batch_id: BatchId) -> BatchId:
     new = BatchId(batch_id.day, uuid4(), 1)
     await cursor.execute(
         sql.SQL(
@@ -262,7 +259,7 @@ async def _give_new_id(cursor: AsyncCursor[TupleRow], tables: Tables, batch_id: 
     return new
 
 
-async def _move(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:
+async def _move(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> int:
     """Write batches into log and pending, and return how many of them went.
 
     Raises:
@@ -319,7 +316,7 @@ async def _move(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequen
     return int(gone)
 
 
-async def _drop(cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]) -> int:
+async def _drop(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> int:
     await cursor.execute(
         sql.SQL(
             """

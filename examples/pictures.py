@@ -26,13 +26,12 @@ from urllib.parse import urlencode
 import anyio
 from chancy import Chancy
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import tables_for
@@ -85,7 +84,7 @@ async def main(folder: Path, *, stay: bool, port: int) -> None:
             pushing.cancel()
 
 
-async def _write_history(connection: AsyncConnection[TupleRow], app: Chancy) -> None:
+async def _write_history(connection: Connection, app: Chancy) -> None:
     """Append a day of job updates and observations, made up but always the same."""
     tables, chance, producer = tables_for(app.prefix), random.Random(7), uuid.uuid4()
     now_us = time.time_ns() // 1_000

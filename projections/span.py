@@ -7,9 +7,9 @@ from datetime import date
 from random import Random
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.log import APPENDED_US, BatchId
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -76,7 +76,7 @@ def _inside(span: Span, start_s: int, width_s: int) -> Span:
     )
 
 
-async def first_day(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> int | None:
+async def first_day(cursor: Cursor, tables: Tables, version: int) -> int | None:
     """Return the start of the first day that *version* has a point in, seconds since 1970; None without any."""
     await cursor.execute(
         sql.SQL("SELECT min(bucket) FROM {rollup} WHERE version = %(version)s AND worker = 0").format(
@@ -88,7 +88,7 @@ async def first_day(cursor: AsyncCursor[TupleRow], tables: Tables, version: int)
     return row[0] if row else None
 
 
-async def read_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[date]:
+async def read_days(cursor: Cursor, tables: Tables) -> list[date]:
     """Return the days whose batches are to be read from the log, ascending."""
     await cursor.execute(
         sql.SQL("SELECT day FROM {days} WHERE state IN ('attached', 'closed') ORDER BY day").format(days=tables.days)
@@ -96,9 +96,7 @@ async def read_days(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[date]
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def find_batches(
-    cursor: AsyncCursor[TupleRow], tables: Tables, span: Span, day: date, *, until: int
-) -> list[LedgerRow]:
+async def find_batches(cursor: Cursor, tables: Tables, span: Span, day: date, *, until: int) -> list[LedgerRow]:
     """Return the places up to position *until* of the batches of *day* that may have events in *span*, in order.
 
     Reads the day's rows once, without their payloads.

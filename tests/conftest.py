@@ -12,8 +12,8 @@ import pytest
 from chancy import Chancy
 from hypothesis import settings
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
@@ -96,6 +96,6 @@ def tables() -> Tables:
 
 
 @pytest.fixture
-async def connection(dsn: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def connection(dsn: str) -> AsyncIterator[Connection]:
     async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
         yield connection

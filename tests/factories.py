@@ -12,11 +12,11 @@ from typing import Any
 
 import anyio
 from chancy import Chancy, QueuedJob, Worker
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.facts import Combo, JobRow, Kind, Series
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import BatchId, append
@@ -81,7 +81,7 @@ def a_run(
 class LogWriter:
     """A producer for tests: appends batches in transactions of its own."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, worker: str = "worker") -> None:
+    def __init__(self, connection: Connection, tables: Tables, worker: str = "worker") -> None:
         self.connection = connection
         self.tables = tables
         self.worker = worker
@@ -123,7 +123,7 @@ class LogWriter:
 
 
 @asynccontextmanager
-async def connections(dsn: str, how_many: int) -> AsyncIterator[list[AsyncConnection[TupleRow]]]:
+async def connections(dsn: str, how_many: int) -> AsyncIterator[list[Connection]]:
     """So many connections to one database, autocommit."""
     async with AsyncExitStack() as stack:
         yield [
@@ -132,7 +132,7 @@ async def connections(dsn: str, how_many: int) -> AsyncIterator[list[AsyncConnec
         ]
 
 
-async def fetch(connection: AsyncConnection[TupleRow], query: str, tables: Tables, **values: Any) -> list[TupleRow]:
+async def fetch(connection: Connection, query: str, tables: Tables, **values: Any) -> list[TupleRow]:
     """Run *query*, whose {names} are those of our tables; return its rows, [] where it has none."""
     named = {name: value for name, value in tables._asdict().items() if isinstance(value, sql.Identifier)}
     named |= {f"r{resolution}": tables.rollup(resolution) for resolution in RESOLUTIONS}
@@ -141,7 +141,7 @@ async def fetch(connection: AsyncConnection[TupleRow], query: str, tables: Table
 
 
 async def append_as(
-    cursor: AsyncCursor[TupleRow], tables: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
+    cursor: Cursor, tables: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
 ) -> BatchId:
     """Append the single batch of a new producer in the cursor's transaction."""
     batch_id = BatchId(datetime.now(UTC).date(), uuid.uuid4(), 1)
@@ -149,20 +149,20 @@ async def append_as(
     return batch_id
 
 
-async def order(connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def order(connection: Connection, tables: Tables) -> None:
     """Give everything that is committed its place."""
     while (done := await sequence(connection, tables)).batches or done.set_aside:
         pass
 
 
-async def order_and_fold(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN) -> None:
+async def order_and_fold(connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN) -> None:
     """Give everything that is committed its place, and fold it."""
     await order(connection, tables)
     while not (done := await advance(connection, tables, folded_by="test", rules=rules)).caught_up:
         assert done.reason in ("", BUSY), done.reason
 
 
-async def total(connection: AsyncConnection[TupleRow], tables: Tables, key: str) -> list[int]:
+async def total(connection: Connection, tables: Tables, key: str) -> list[int]:
     """What each rollup says of a counter, finest first."""
     return [
         int(sums[0] or 0)
@@ -177,7 +177,7 @@ async def total(connection: AsyncConnection[TupleRow], tables: Tables, key: str)
     ]
 
 
-async def damage(connection: AsyncConnection[TupleRow], tables: Tables, change: str, **values: Any) -> None:
+async def damage(connection: Connection, tables: Tables, change: str, **values: Any) -> None:
     """Change the log by force."""
     await connection.execute("SET session_replication_role = replica")
     await fetch(connection, change, tables, **values)
@@ -211,7 +211,7 @@ async def a_host(dsn: str, metrics: Metrics | None = None, **options: Any) -> As
             await plugin.on_worker_stopped(worker=worker)
 
 
-async def claimed(connection: AsyncConnection[TupleRow], *jobs: QueuedJob) -> tuple[QueuedJob, ...]:
+async def claimed(connection: Connection, *jobs: QueuedJob) -> tuple[QueuedJob, ...]:
     """Let the database hold *jobs* as running, so that a worker's update of them is accepted; return them."""
     async with connection.cursor() as cursor:
         await cursor.executemany(

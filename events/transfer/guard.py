@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import GoneDay, Producer
 
@@ -24,7 +24,7 @@ _REFUSAL = (
 )
 
 
-async def is_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> bool:
+async def is_importing(cursor: Cursor, tables: Tables) -> bool:
     await cursor.execute(
         "SELECT 1 FROM pg_trigger WHERE tgrelid = %(ledger)s::regclass AND tgname = %(trigger)s",
         {"ledger": tables.ledger.as_string(cursor), "trigger": _TRIGGER},
@@ -32,7 +32,7 @@ async def is_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> bool:
     return await cursor.fetchone() is not None
 
 
-async def begin_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+async def begin_importing(cursor: Cursor, tables: Tables) -> None:
     """Refuse places to whoever does not call `allow`, from the commit of this transaction on."""
     await cursor.execute(
         sql.SQL(
@@ -51,12 +51,12 @@ async def begin_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None
     )
 
 
-async def allow(cursor: AsyncCursor[TupleRow]) -> None:
+async def allow(cursor: Cursor) -> None:
     """Give places in this transaction nevertheless."""
     await cursor.execute("SELECT set_config(%(setting)s, 'on', true)", {"setting": _SETTING})
 
 
-async def end_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+async def end_importing(cursor: Cursor, tables: Tables) -> None:
     await cursor.execute(
         sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {ledger}").format(
             trigger=sql.Identifier(_TRIGGER), ledger=tables.ledger
@@ -64,7 +64,7 @@ async def end_importing(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
     )
 
 
-async def take_back(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int, int, int]:
+async def take_back(cursor: Cursor, tables: Tables) -> tuple[int, int, int]:
     """Delete all that has a place, and leave the order as it is before the first; what waits in pending stays.
 
     Returns:
@@ -96,7 +96,7 @@ async def take_back(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int,
     return row[0], row[1], row[2]
 
 
-async def write_gone_days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Sequence[GoneDay]) -> None:
+async def write_gone_days(cursor: Cursor, tables: Tables, gone: Sequence[GoneDay]) -> None:
     """Say of these days that they left the log; one that is closed here is on its way out with that."""
     await cursor.executemany(
         sql.SQL(
@@ -114,7 +114,7 @@ async def write_gone_days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: S
     )
 
 
-async def write_producers(cursor: AsyncCursor[TupleRow], tables: Tables, producers: Sequence[Producer]) -> None:
+async def write_producers(cursor: Cursor, tables: Tables, producers: Sequence[Producer]) -> None:
     await cursor.executemany(
         sql.SQL(
             """

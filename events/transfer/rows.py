@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.chain import LogRow
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import LOG_ROW
@@ -40,7 +40,7 @@ class LedgerEntry(NamedTuple):
 
 
 async def read_entries(
-    cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int, until: int, limit: int = PAGE
+    cursor: Cursor, tables: Tables, *, after: int, until: int, limit: int = PAGE
 ) -> list[LedgerEntry]:
     """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
     await cursor.execute(
@@ -63,7 +63,7 @@ async def read_entries(
 
 
 async def read_whole_rows(
-    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId]
+    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]
 ) -> dict[BatchId, tuple[LogRow, bytes]]:
     """Return the rows of these batches that are in the log, and their payloads."""
     rows = await read_columns(cursor, tables, batch_ids, f"{LOG_ROW}, l.payload")
@@ -71,7 +71,7 @@ async def read_whole_rows(
 
 
 async def write_entries(
-    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[LedgerEntry], *, after: int, chain: bytes
+    cursor: Cursor, tables: Tables, places: Sequence[LedgerEntry], *, after: int, chain: bytes
 ) -> None:
     """Put *places* and their batches behind position *after*, and the head at the last of them.
 

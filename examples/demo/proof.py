@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 from rich.box import SIMPLE
 from rich.table import Table
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.points import Difference, Point, diff
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -73,7 +73,7 @@ class Proof(NamedTuple):
         return all(witness.counts(row) == {row.updates} for row in self.saved for witness in self.witnesses)
 
 
-async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
+async def install_truth(connection: Connection) -> None:
     """Let the database itself write down every job update, in the transaction that saves it."""
     await connection.execute(
         """
@@ -91,7 +91,7 @@ async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
     )
 
 
-async def read_truth(connection: AsyncConnection[TupleRow]) -> list[Saved]:
+async def read_truth(connection: Connection) -> list[Saved]:
     """Return a row for every function and state, also for what never occurred, and one for each state of all.
 
     The demo runs each function on a queue of its own, so a function's counters and its queue's must agree.
@@ -109,7 +109,7 @@ async def read_truth(connection: AsyncConnection[TupleRow]) -> list[Saved]:
     ]
 
 
-async def gather(connection: AsyncConnection[TupleRow], tables: Tables, cache: str) -> Proof:
+async def gather(connection: Connection, tables: Tables, cache: str) -> Proof:
     """Ask every witness; *cache* is what `examples.demo.cache` printed in a process of its own."""
     saved = await read_truth(connection)
     rollups = [Witness(name, await _read_rollup(connection, tables, name)) for name in RESOLUTIONS]
@@ -124,7 +124,7 @@ async def gather(connection: AsyncConnection[TupleRow], tables: Tables, cache: s
     )
 
 
-async def _read_standing(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[list[Point], int]:
+async def _read_standing(connection: Connection, tables: Tables) -> tuple[list[Point], int]:
     """Return the stored points and their position: the dashboard goes on to measure tables, and to fold that."""
     while True:
         before = await read_live(connection, tables)
@@ -133,7 +133,7 @@ async def _read_standing(connection: AsyncConnection[TupleRow], tables: Tables) 
             return points, before.position
 
 
-async def read_live(connection: AsyncConnection[TupleRow], tables: Tables) -> Live:
+async def read_live(connection: Connection, tables: Tables) -> Live:
     """Return what readers see now."""
     cursor = await connection.execute(
         sql.SQL(
@@ -150,7 +150,7 @@ async def read_live(connection: AsyncConnection[TupleRow], tables: Tables) -> Li
     return Live(*row)
 
 
-async def _read_rollup(connection: AsyncConnection[TupleRow], tables: Tables, resolution: str) -> list[Tally]:
+async def _read_rollup(connection: Connection, tables: Tables, resolution: str) -> list[Tally]:
     """Return two tallies: of the merged points (worker 0), and of every worker's own points added up."""
     cursor = await connection.execute(
         sql.SQL(
@@ -218,7 +218,7 @@ def _cell(counts: set[Decimal], expected: int) -> str:
     return f"[green]{text}[/green]" if counts == {expected} else f"[bold red]{text}[/bold red]"
 
 
-async def tamper(connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def tamper(connection: Connection, tables: Tables) -> None:
     """Remove the fullest row of the log, as only a superuser can: the proof must notice."""
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")

@@ -6,9 +6,9 @@ from collections import deque
 from typing import NamedTuple
 
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 
 from .app import metrics
@@ -51,7 +51,7 @@ class Pulse(NamedTuple):
 class Monitor:
     """Takes the pulse; remembers enough to tell a rate."""
 
-    def __init__(self, chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    def __init__(self, chancy: Chancy, connection: Connection, tables: Tables) -> None:
         self._chancy = chancy
         self._connection = connection
         self._tables = tables
@@ -84,7 +84,7 @@ class Monitor:
         return Line(kind, {state: total(state) for state in STATES}, p95_s("execution_time"), p95_s("wait_time"))
 
 
-async def _lag_s(connection: AsyncConnection[TupleRow], tables: Tables) -> float:
+async def _lag_s(connection: Connection, tables: Tables) -> float:
     """Age of the oldest batch that has no place in the order, or lies past the live version's position."""
     cursor = await connection.execute(
         sql.SQL(

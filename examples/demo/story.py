@@ -13,9 +13,9 @@ from typing import NamedTuple
 from chancy import Chancy
 from chancy.plugins.workflow import WorkflowPlugin
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from rich.console import Console
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.marks import mark
 
@@ -70,7 +70,7 @@ class _Story:
     options: Options
     processes: Processes
     app: Chancy
-    connection: AsyncConnection[TupleRow]
+    connection: Connection
     tables: Tables
     view: View
 

@@ -9,10 +9,9 @@ from uuid import UUID
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import needs_schema, short_transaction
+from chancy_metrics.events.database import Cursor, needs_schema, short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
 from chancy_metrics.plugin.host.bounded_reads import reading
@@ -149,7 +148,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     )
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+async def _waiting(cursor: Cursor, tables: Tables) -> int:
     await cursor.execute(
         sql.SQL(
             "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(limit)s) AS p"

@@ -12,10 +12,9 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
 from chancy_metrics.events.humanize import counted, is_or_are
@@ -282,12 +281,12 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-async def _marks_near(connection: AsyncConnection[TupleRow], tables: Tables, bucket: int, width: int) -> list[Mark]:
+async def _marks_near(connection: Connection, tables: Tables, bucket: int, width: int) -> list[Mark]:
     async with short_transaction(connection) as cursor:
         return await read_marks(cursor, tables, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
 
 
-async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
+async def _find(cursor: Cursor, tables: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
     """Return the series that is shown under *key*."""
     found = await _like(cursor, tables, key)
     wanted = {
@@ -307,7 +306,7 @@ async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, key: str, kind: K
     raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, tables, key)}")
 
 
-async def _like(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> dict[int, Series]:
+async def _like(cursor: Cursor, tables: Tables, key: str) -> dict[int, Series]:
     """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
     segments = key.split(":")
     keys = [":".join(segments[: size + 1]).replace("\x00", "") for size in range(len(segments))]
@@ -318,7 +317,7 @@ async def _like(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> dict
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 
 
-async def _near(cursor: AsyncCursor[TupleRow], tables: Tables, key: str) -> str:
+async def _near(cursor: Cursor, tables: Tables, key: str) -> str:
     await cursor.execute(
         sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(limit)s").format(series=tables.series),
         {"limit": _NEAR_KEYS},

@@ -10,12 +10,11 @@ from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events import humanize
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH, check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction
@@ -203,7 +202,7 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
 
 
 async def read_marks(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     since: datetime | None = None,
     until: datetime | None = None,

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 import msgspec
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.chain import Seal, read_seal
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
@@ -141,7 +140,7 @@ class _Walk:
 
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         tables: Tables,
         found: Findings,
         until: int,
@@ -194,7 +193,7 @@ class _Walk:
             self._on_progress(LedgerProgress(position, self._until, self.events, rate))
 
 
-async def _begin(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[datetime, int, int, int, bool]:
+async def _begin(connection: Connection, tables: Tables) -> tuple[datetime, int, int, int, bool]:
     """Return the time, where the order ends, where the ledger begins, what waits, and whether an import goes on."""
     async with short_transaction(connection) as cursor:
         await cursor.execute(
@@ -214,7 +213,7 @@ async def _begin(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple
 
 
 async def _check_seals(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     seals: Sequence[Seal],
     first: int,

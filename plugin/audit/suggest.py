@@ -7,10 +7,9 @@ from contextlib import aclosing
 from difflib import get_close_matches
 
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.connection import own_connection
@@ -106,7 +105,7 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
     return found
 
 
-async def _stored(cursor: AsyncCursor[TupleRow], tables: Tables, field: str) -> set[str]:
+async def _stored(cursor: Cursor, tables: Tables, field: str) -> set[str]:
     table, column = (tables.workers, "name") if field == "worker" else (tables.series, "key")
     await cursor.execute(
         sql.SQL("SELECT {column} FROM {table} LIMIT %(limit)s").format(column=sql.Identifier(column), table=table),

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import short_transaction
@@ -28,6 +27,7 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 
 if TYPE_CHECKING:
     from chancy_metrics.projections.versions.advance import Advanced
+from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 
@@ -79,7 +79,7 @@ class Projector:
         self._rules = rules
         self._announce = announce_by(chancy, folded_by, projector_id or str(uuid4()))
         self.installation: int | None = None
-        self._connection: AsyncConnection[TupleRow] | None = None
+        self._connection: Connection | None = None
         self._warnings = RateLimited(chancy.log)
         self._hint = _hints.setdefault(chancy, Hint())
         self._swept = -math.inf
@@ -195,14 +195,14 @@ class Projector:
             await connection.close()
 
     @asynccontextmanager
-    async def _cursor(self) -> AsyncIterator[AsyncCursor[TupleRow]]:
+    async def _cursor(self) -> AsyncIterator[Cursor]:
         connection = await self._connected()
         async with naming_locks(self._chancy, _BY_A_FOLD):
             with self._patience.waiting(connection):
                 async with short_transaction(connection, lock_timeout_ms=LOCK_LIMIT_MS, index_only=True) as cursor:
                     yield cursor
 
-    async def _connected(self) -> AsyncConnection[TupleRow]:
+    async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._chancy, self._folded_by)
             with self._patience.waiting(self._connection):
@@ -232,7 +232,7 @@ async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, ru
         await projector.close()
 
 
-async def _look(cursor: AsyncCursor[TupleRow], tables: Tables) -> Look:
+async def _look(cursor: Cursor, tables: Tables) -> Look:
     await cursor.execute(
         sql.SQL(
             """
@@ -258,7 +258,7 @@ async def _look(cursor: AsyncCursor[TupleRow], tables: Tables) -> Look:
     return Look(*row) if row else Look(False, False)
 
 
-async def _is_current(cursor: AsyncCursor[TupleRow], tables: Tables, within_s: float, settled: int) -> bool:
+async def _is_current(cursor: Cursor, tables: Tables, within_s: float, settled: int) -> bool:
     await cursor.execute(
         sql.SQL(
             """

@@ -14,11 +14,10 @@ from weakref import WeakKeyDictionary
 import anyio
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.errors import Damaged, SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.schema import Tables, tables_for
@@ -254,7 +253,7 @@ def _held(ends: Iterable[End]) -> dict[str, int]:
 
 
 async def read_facts(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     span: Span = Span(),  # noqa: B008 # immutable
 ) -> Facts:
@@ -311,7 +310,7 @@ def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[s
         return {}
 
 
-async def _sessions(cursor: AsyncCursor[TupleRow], tables: Tables, unreadable: list[str]) -> list[End]:
+async def _sessions(cursor: Cursor, tables: Tables, unreadable: list[str]) -> list[End]:
     """The sessions that fell silent, ended with something unwritten, or live and hold something.
 
     A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
@@ -351,7 +350,7 @@ def _held_by(worker: str, held: str, unreadable: list[str]) -> dict[str, int]:
     return _counts(held, f"what {worker} held", unreadable, "its session writes it again, if it lives")
 
 
-async def _without_session(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[End]:
+async def _without_session(cursor: Cursor, tables: Tables) -> list[End]:
     """The open producers whose session has no row, of workers of which no such producer has been heard for a while."""
     await cursor.execute(
         sql.SQL(

@@ -7,11 +7,10 @@ from datetime import UTC, date, datetime
 import msgspec
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.classify import in_words, may_pass
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable
@@ -117,7 +116,7 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
     return given_up
 
 
-async def _failing(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
+async def _failing(cursor: Cursor, tables: Tables) -> str:
     """Say which rules have failed on batches that are not given up."""
     await cursor.execute(
         sql.SQL(
@@ -136,9 +135,7 @@ async def _failing(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
     return f"those that have: {', '.join(rules)}" if rules else "no rule has"
 
 
-async def _give_up(
-    cursor: AsyncCursor[TupleRow], tables: Tables, where: str, value: int | str, *, why: str, by: str
-) -> int:
+async def _give_up(cursor: Cursor, tables: Tables, where: str, value: int | str, *, why: str, by: str) -> int:
     """Return of how many batches something is given up now."""
     await cursor.execute(
         sql.SQL(
@@ -161,7 +158,7 @@ async def _give_up(
     return int(row[0]) if row else 0
 
 
-async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, position: int) -> str:
+async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, position: int) -> str:
     """Let each version that stands right before *position* fold it, or leave it out if that fails.
 
     Returns:
@@ -200,7 +197,7 @@ async def _get_past(chancy: Chancy, connection: AsyncConnection[TupleRow], table
     return said
 
 
-async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> _Place:
+async def _find(cursor: Cursor, tables: Tables, position: int) -> _Place:
     await cursor.execute(
         sql.SQL(
             """
@@ -221,7 +218,7 @@ async def _find(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) ->
     return _Place(*row)
 
 
-async def _whereabouts(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> str:
+async def _whereabouts(cursor: Cursor, tables: Tables, position: int) -> str:
     """Say where the batch at *position* is, which no version leaves out."""
     place = await _find(cursor, tables, position)
     if position < 1:
@@ -248,7 +245,7 @@ def _named(what: str, versions: list[Version]) -> str:
     return f"{what} version{'s' if len(versions) > 1 else ''} {', '.join(str(one.version) for one in versions)}"
 
 
-async def _left_out(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
+async def _left_out(cursor: Cursor, tables: Tables) -> str:
     await cursor.execute(
         sql.SQL(
             """

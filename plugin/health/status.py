@@ -7,11 +7,11 @@ from typing import overload
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import DictRow, TupleRow, dict_row
+from psycopg import sql
+from psycopg.rows import DictRow, dict_row
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.humanize import counted, is_or_are, moment
@@ -120,7 +120,7 @@ async def read_status(chancy: Chancy, options: Options) -> Status:
         return await _read(connection, tables_for(chancy.prefix), options)
 
 
-async def _read(connection: AsyncConnection[TupleRow], tables: Tables, options: Options) -> Status:
+async def _read(connection: Connection, tables: Tables, options: Options) -> Status:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         head = await _head(cursor, tables)
         pending, spilled = await _waiting(cursor, tables)
@@ -305,7 +305,7 @@ def _rules_note(task: Task, options: Options) -> str:
     return f"rules {label(options.rules.pair)} are newer: a worker of this app {takes}, and lets readers see it"
 
 
-async def _head(cursor: AsyncCursor[TupleRow], tables: Tables) -> DictRow:
+async def _head(cursor: Cursor, tables: Tables) -> DictRow:
     async with cursor.connection.cursor(row_factory=dict_row) as own:
         be_lenient(own)
         await own.execute(
@@ -326,7 +326,7 @@ async def _head(cursor: AsyncCursor[TupleRow], tables: Tables) -> DictRow:
     return row
 
 
-async def _fold_errors(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
+async def _fold_errors(cursor: Cursor, tables: Tables) -> list[str]:
     await cursor.execute(
         sql.SQL(
             """
@@ -344,7 +344,7 @@ async def _fold_errors(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[st
     return [f"{worker}: {error}" for worker, error in await cursor.fetchall()]
 
 
-async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int, int]:
+async def _waiting(cursor: Cursor, tables: Tables) -> tuple[int, int]:
     """How many batches wait for their position, in the log and spilled."""
     await cursor.execute(
         sql.SQL(
@@ -358,7 +358,7 @@ async def _waiting(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[int, 
     return int(row[0]), int(row[1])
 
 
-async def _rate(cursor: AsyncCursor[TupleRow], tables: Tables, head: DictRow) -> float:
+async def _rate(cursor: Cursor, tables: Tables, head: DictRow) -> float:
     first = max(1, head["ordered"] - _RATE_POSITIONS)
     await cursor.execute(
         sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=tables.ledger),
@@ -377,7 +377,7 @@ async def _rate(cursor: AsyncCursor[TupleRow], tables: Tables, head: DictRow) ->
     return row[0] / seconds if row and seconds > 0 else 0.0
 
 
-async def _sizes(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+async def _sizes(cursor: Cursor, tables: Tables) -> dict[str, int]:
     others = [sql.Identifier(f"{tables.prefix}{table}") for table in TABLES if table != "metrics_log"]
     await cursor.execute(
         """
@@ -390,7 +390,7 @@ async def _sizes(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int
     return {"log": row[0] or 0, "rollups": row[1] or 0} if row else {"log": 0, "rollups": 0}
 
 
-async def _ambiguous(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
+async def _ambiguous(cursor: Cursor, tables: Tables) -> list[str]:
     await cursor.execute(
         sql.SQL("SELECT key FROM {series} GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 20").format(
             series=tables.series

@@ -10,10 +10,8 @@ from random import Random
 import msgspec
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, database_now_us, short_transaction
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.standby import sentence
@@ -216,16 +214,14 @@ def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run
     return Run(verified.version, verified.at, last, looked, ranges, spots, sentences)
 
 
-async def _now(connection: AsyncConnection[TupleRow]) -> datetime:
+async def _now(connection: Connection) -> datetime:
     cursor = await connection.execute("SELECT clock_timestamp()", binary=True)
     row = await cursor.fetchone()
     assert row is not None
     return row[0].astimezone(UTC)  # type: ignore[no-any-return] # psycopg's rows have no types
 
 
-async def _draw(
-    connection: AsyncConnection[TupleRow], tables: Tables, asked: Span, at: datetime, chance: Random
-) -> Iterable[Span]:
+async def _draw(connection: Connection, tables: Tables, asked: Span, at: datetime, chance: Random) -> Iterable[Span]:
     async with short_transaction(connection) as cursor:
         version = await live_version(cursor, tables)
         first_s = await first_day(cursor, tables, version.version)
@@ -236,9 +232,7 @@ async def _draw(
     return list(draw(asked, version.horizons, microseconds(at), chance)) or [asked]
 
 
-async def _remember(
-    chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, verified: Verified, run: Run
-) -> Verified:
+async def _remember(chancy: Chancy, connection: Connection, tables: Tables, verified: Verified, run: Run) -> Verified:
     """Keep what was looked at and what is open, for `status`, and the latter as the gauge `DRIFT`."""
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:

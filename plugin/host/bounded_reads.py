@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection, errors
-from psycopg.rows import TupleRow
+from psycopg import errors
 
-from chancy_metrics.events.database import limit_locks, needs_schema
+from chancy_metrics.events.database import Connection, limit_locks, needs_schema
 from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import own_connection
@@ -23,9 +22,7 @@ _QUERY_CHARS = 80
 
 
 @asynccontextmanager
-async def reading(
-    chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None
-) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def reading(chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None) -> AsyncIterator[Connection]:
     """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
 
     Args:

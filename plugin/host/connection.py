@@ -10,12 +10,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Error, OperationalError
+from psycopg import AsyncConnection, AsyncPipeline, Error, OperationalError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
-from chancy_metrics.events.database import database_now_us
+from chancy_metrics.events.database import Connection, Cursor, database_now_us
 from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.host.clock import now_us
@@ -40,7 +39,7 @@ _IDLE_SESSION_TIMEOUT = 140_000
 
 
 @asynccontextmanager
-async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[Connection]:
     """Open a connection for a block; autocommit, and without prepared statements, which poolers lose.
 
     Args:
@@ -53,7 +52,7 @@ async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[AsyncC
         await connection.close()
 
 
-async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
+async def connect(chancy: Chancy, name: str = "") -> Connection:
     """Open a connection that the caller closes.
 
     Raises:
@@ -83,7 +82,7 @@ async def connect(chancy: Chancy, name: str = "") -> AsyncConnection[TupleRow]:
     return connection
 
 
-async def _stay_open(connection: AsyncConnection[TupleRow]) -> None:
+async def _stay_open(connection: Connection) -> None:
     """Lift the limit of idle sessions for good, unlike `events.settings`: not for a pooler, which would hand it on."""
     if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
         await connection.execute(
@@ -94,7 +93,7 @@ async def _stay_open(connection: AsyncConnection[TupleRow]) -> None:
 
 
 @asynccontextmanager
-async def any_connection(chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def any_connection(chancy: Chancy) -> AsyncIterator[Connection]:
     """Take a connection of the pool for a block; one of our own where jobs hold all of them, or it can't connect."""
     async with AsyncExitStack() as stack:
         try:
@@ -121,7 +120,7 @@ class DatabaseClock:
     def see(self, now: datetime) -> None:
         self._seen, self._at = now.astimezone(UTC), self._monotonic_s()
 
-    async def ask(self, cursor: AsyncCursor[TupleRow]) -> None:
+    async def ask(self, cursor: Cursor) -> None:
         """See the database's clock: this host's may have slept."""
         self.see(datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC))
 

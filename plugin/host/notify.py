@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chancy import Chancy
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
 from psycopg.types.json import Json
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable_worker
 
@@ -31,7 +30,7 @@ def announce_by(chancy: Chancy, folded_by: str, projector_id: str = "") -> Annou
             is no fold.
     """
 
-    async def announce(cursor: AsyncCursor[TupleRow]) -> None:
+    async def announce(cursor: Cursor) -> None:
         if chancy.notifications:
             # A NOTIFY has room for 8,000 bytes.
             event = {"t": FOLDED, "worker": storable_worker(cursor, folded_by), "projector": projector_id}
@@ -52,7 +51,7 @@ def announce_by(chancy: Chancy, folded_by: str, projector_id: str = "") -> Annou
     return announce
 
 
-async def read_installation(cursor: AsyncCursor[TupleRow], tables: Tables) -> int | None:
+async def read_installation(cursor: Cursor, tables: Tables) -> int | None:
     """What tells this installation's announcements from others'; None where there are no tables."""
     await cursor.execute("SELECT to_regclass(%(head)s)::oid::bigint", {"head": tables.head.as_string(cursor)})
     row = await cursor.fetchone()

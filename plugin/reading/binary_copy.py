@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from anyio import to_thread
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
 from chancy_metrics.projections.rollups.write import FINITE_SUM
@@ -28,7 +28,7 @@ _ROW = np.dtype(
 
 
 async def read_points(
-    cursor: AsyncCursor[TupleRow], tables: Tables, resolution: str, where: sql.SQL, values: Mapping[str, Any]
+    cursor: Cursor, tables: Tables, resolution: str, where: sql.SQL, values: Mapping[str, Any]
 ) -> ChangedPoints:
     """Return the points of *resolution* that *where* selects, by series and bucket; NaN stands for NULL.
 

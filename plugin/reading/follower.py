@@ -15,10 +15,9 @@ import numpy as np
 import psycopg
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import needs_schema, short_transaction
+from chancy_metrics.events.database import Cursor, needs_schema, short_transaction
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
@@ -209,7 +208,7 @@ class Reader:
             # In a thread, as the load: where 20,000 series change or expire at once, it takes half a second.
             self._copy.become(await to_thread.run_sync(self._copy.after, news))
 
-    async def _follow(self, cursor: AsyncCursor[TupleRow], tables: Tables, copy: Replica) -> _News | None:
+    async def _follow(self, cursor: Cursor, tables: Tables, copy: Replica) -> _News | None:
         """Return what brings *copy* up to date; None if nothing does. What is damaged in the ring is named."""
         try:
             return await _follow(cursor, tables, copy)
@@ -238,7 +237,7 @@ class Reader:
 
 
 async def read_worker(
-    cursor: AsyncCursor[TupleRow], tables: Tables, worker: str | None, prefix: str | None
+    cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None
 ) -> tuple[Names, dict[int, Tracks]]:
     """Read the points of one worker, or for None of all together, from the rollups, in the caller's snapshot.
 
@@ -258,7 +257,7 @@ async def read_worker(
     return Names(series), copy.tracks
 
 
-async def _worker_number(cursor: AsyncCursor[TupleRow], tables: Tables, worker: str) -> int | None:
+async def _worker_number(cursor: Cursor, tables: Tables, worker: str) -> int | None:
     await cursor.execute(
         sql.SQL("SELECT id FROM {workers} WHERE name = %(name)s").format(workers=tables.workers),
         {"name": storable_worker(cursor, worker)},
@@ -267,7 +266,7 @@ async def _worker_number(cursor: AsyncCursor[TupleRow], tables: Tables, worker: 
     return None if row is None else int(row[0])
 
 
-async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Replica:
+async def _load(cursor: Cursor, tables: Tables) -> Replica:
     version = await live_version(cursor, tables)
     await cursor.execute(
         sql.SQL("SELECT version, fold, token FROM {cache} ORDER BY fold DESC LIMIT 1").format(cache=tables.cache)
@@ -287,7 +286,7 @@ async def _load(cursor: AsyncCursor[TupleRow], tables: Tables) -> Replica:
 
 
 async def _read_levels(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     copy: Replica,
     known: Mapping[int, Series],
@@ -301,7 +300,7 @@ async def _read_levels(
         await to_thread.run_sync(copy.put, {resolution: points}, known)
 
 
-async def _follow(cursor: AsyncCursor[TupleRow], tables: Tables, copy: Replica) -> _News | None:
+async def _follow(cursor: Cursor, tables: Tables, copy: Replica) -> _News | None:
     """Read what the ring has past the copy's place; None if the ring does not go on from there.
 
     Raises:
@@ -350,12 +349,12 @@ def _unpack(ring: list[tuple[_RingPosition, bytes]]) -> tuple[list[dict[str, Cha
     return changes, numbers
 
 
-async def read_names(cursor: AsyncCursor[TupleRow], tables: Tables) -> Names:
+async def read_names(cursor: Cursor, tables: Tables) -> Names:
     """Return all series that have a name, also those without points."""
     return Names(await _names(cursor, tables, None))
 
 
-async def _names(cursor: AsyncCursor[TupleRow], tables: Tables, numbers: list[int] | None) -> dict[int, Series]:
+async def _names(cursor: Cursor, tables: Tables, numbers: list[int] | None) -> dict[int, Series]:
     await cursor.execute(
         sql.SQL(
             "SELECT id, key, kind, unit FROM {series} WHERE %(ids)s::integer[] IS NULL OR id = ANY(%(ids)s)"
@@ -365,9 +364,7 @@ async def _names(cursor: AsyncCursor[TupleRow], tables: Tables, numbers: list[in
     return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
 
 
-async def _names_near(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, prefix: str | None
-) -> dict[int, Series]:
+async def _names_near(cursor: Cursor, tables: Tables, version: Version, prefix: str | None) -> dict[int, Series]:
     """Return the known series at, below and above *prefix*.
 
     Above too: of a key's series with several types or units, all but one have their type and unit behind the key.

@@ -10,11 +10,10 @@ from typing import TypeVar
 
 import anyio
 from chancy import Chancy
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.classify import in_words, may_be_of_a_batch
-from chancy_metrics.events.database import database_now_us, limit_locks, lock_limit_ms, short_transaction
+from chancy_metrics.events.database import Connection, database_now_us, limit_locks, lock_limit_ms, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.step_size import StepSize
@@ -58,7 +57,7 @@ class Backfill:
         self,
         chancy: Chancy,
         options: Options,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         folded_by: str,
         *,
         throttle_s: float | None = None,
@@ -187,7 +186,7 @@ class Backfill:
                 self.tell("backfilling", done.position, target)
                 await self._give_way(done.position, target)
 
-    async def take_over(self, holding: AsyncConnection[TupleRow], *, cause: Cause, keep_s: float = DAY_S) -> Version:
+    async def take_over(self, holding: Connection, *, cause: Cause, keep_s: float = DAY_S) -> Version:
         """Let readers see the version from here on; return the one they saw. What is left out for it is logged."""
         before = await promote(
             holding,
@@ -238,15 +237,13 @@ class Backfill:
         )
 
     @asynccontextmanager
-    async def _another(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async def _another(self) -> AsyncIterator[Connection]:
         """Open one more connection, which waits for locks as long as the first one."""
         async with own_connection(self._chancy, self._folded_by) as connection:
             limit_locks(connection, lock_limit_ms(self._connection))
             yield connection
 
-    async def _read(
-        self, connection: AsyncConnection[TupleRow], until: int, *, after: int | None = None
-    ) -> Step | Advanced:
+    async def _read(self, connection: Connection, until: int, *, after: int | None = None) -> Step | Advanced:
         return await read(
             connection,
             self.tables,

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.moments import span_of, utc
@@ -75,7 +75,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     kept_until: datetime | None
 
 
-async def read_unfinished(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Unfinished]:
+async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
     """Return the versions on their way to become the live one, oldest first."""
     await cursor.execute(
         sql.SQL(
@@ -163,7 +163,7 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
     )
 
 
-async def _rows(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
+async def _rows(cursor: Cursor, tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
     """Return rows and bytes of each version, all resolutions together; of a large table as a sample of it has them."""
     rows: dict[int, int] = {}
     sizes: dict[int, int] = {}
@@ -190,7 +190,7 @@ async def _rows(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[dict[int
     return rows, sizes
 
 
-async def _blocks(cursor: AsyncCursor[TupleRow], rollup: sql.Identifier) -> int:
+async def _blocks(cursor: Cursor, rollup: sql.Identifier) -> int:
     await cursor.execute(
         "SELECT pg_relation_size(%(rollup)s::regclass) / current_setting('block_size')::integer",
         {"rollup": rollup.as_string(cursor)},

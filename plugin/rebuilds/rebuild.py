@@ -11,11 +11,9 @@ from uuid import uuid4
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.classify import in_words
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
@@ -182,7 +180,7 @@ async def abort(chancy: Chancy) -> int | None:
     return None
 
 
-async def _check_wins(backfill: Backfill, connection: AsyncConnection[TupleRow]) -> None:
+async def _check_wins(backfill: Backfill, connection: Connection) -> None:
     """Refuse before the work what the swap would refuse after it."""
     async with short_transaction(connection) as cursor:
         live = await live_version(cursor, backfill.tables)
@@ -213,9 +211,9 @@ async def _fold_on(chancy: Chancy, options: Options, folded_by: str) -> str:
 
 async def _compare(
     backfill: Backfill,
-    working: AsyncConnection[TupleRow],
-    holding: AsyncConnection[TupleRow],
-    looking: AsyncConnection[TupleRow],
+    working: Connection,
+    holding: Connection,
+    looking: Connection,
     folded_by: str,
 ) -> tuple[int, int, Comparison]:
     """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
@@ -240,7 +238,7 @@ async def _compare(
 
 
 async def _keep_comparison(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, live: Version, compared: Comparison
+    connection: Connection, tables: Tables, version: int, live: Version, compared: Comparison
 ) -> None:
     """Keep for `status` what the comparison with the version before has found."""
     async with short_transaction(connection) as cursor:
@@ -249,7 +247,7 @@ async def _keep_comparison(
         await keep_rebuilt(cursor, tables, version, made)
 
 
-async def _lock_live(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> Version | None:
+async def _lock_live(cursor: Cursor, tables: Tables, version: int) -> Version | None:
     """Lock *version* until the transaction ends: no pointer turns from it meanwhile; None if it is not the live one.
 
     Another one may have taken its place before the lock was there, and it may be on its way out.
@@ -279,7 +277,7 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
     return version
 
 
-def _working(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
+def _working(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[Connection]:
     return reading(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
 
 

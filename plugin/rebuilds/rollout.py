@@ -11,10 +11,8 @@ from logging import Logger
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from chancy import Chancy
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, LeavesOutMore
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import own_connection
@@ -86,9 +84,7 @@ def find_task(
     return Task("newer", again)
 
 
-async def read_task(
-    cursor: AsyncCursor[TupleRow], tables: Tables, options: Options, *, standstill_s: float | None = None
-) -> Task:
+async def read_task(cursor: Cursor, tables: Tables, options: Options, *, standstill_s: float | None = None) -> Task:
     """Find what a worker with these options has to do.
 
     Args:
@@ -117,16 +113,14 @@ async def read_task(
     return task
 
 
-async def read_all_withheld(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
+async def read_all_withheld(cursor: Cursor, tables: Tables) -> list[str]:
     """Say which versions do not take over by themselves, though their rules are newer, and for what they leave out."""
     from chancy_metrics.projections.versions.version import live_version, read_versions
 
     return await _withheld(cursor, tables, await read_versions(cursor, tables), await live_version(cursor, tables))
 
 
-async def _withheld(
-    cursor: AsyncCursor[TupleRow], tables: Tables, versions: Sequence[Version], live: Version
-) -> list[str]:
+async def _withheld(cursor: Cursor, tables: Tables, versions: Sequence[Version], live: Version) -> list[str]:
     sentences = []
     for one in versions:
         if one.status in ("copying", "backfilling", "ready") and is_above(one.pair, live.pair):

@@ -13,10 +13,10 @@ import psycopg
 from chancy import Chancy, QueuedJob
 from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 
 from chancy_metrics.events.codec import EncodedBatch, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.log import Appended, BatchId, receive, send
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
@@ -199,7 +199,7 @@ class JobHook:
             await self._append(cursor, tables, self._cut([]), closes=True)
         self._attempts, self._closed = [], True
 
-    async def _write(self, cursor: AsyncCursor[TupleRow], tables: Tables, jobs: list[QueuedJob]) -> None:
+    async def _write(self, cursor: Cursor, tables: Tables, jobs: list[QueuedJob]) -> None:
         new = _without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
@@ -228,9 +228,7 @@ class JobHook:
         if new:
             self._keep(await self._append(cursor, tables, self._cut(new)))
 
-    async def _write_again(
-        self, cursor: AsyncCursor[TupleRow], tables: Tables, attempt: _Attempt, back: list[QueuedJob]
-    ) -> None:
+    async def _write_again(self, cursor: Cursor, tables: Tables, attempt: _Attempt, back: list[QueuedJob]) -> None:
         """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
         is_recut = len(back) < len(attempt.jobs)
         again = self._cut(back, attempt) if is_recut else attempt
@@ -242,7 +240,7 @@ class JobHook:
 
     async def _append(
         self,
-        cursor: AsyncCursor[TupleRow],
+        cursor: Cursor,
         tables: Tables,
         attempt: _Attempt,
         *,
@@ -254,7 +252,7 @@ class JobHook:
 
     async def _send(
         self,
-        cursor: AsyncCursor[TupleRow],
+        cursor: Cursor,
         tables: Tables,
         attempt: _Attempt,
         *,
@@ -274,7 +272,7 @@ class JobHook:
 
     async def _receive(
         self,
-        cursor: AsyncCursor[TupleRow],
+        cursor: Cursor,
         tables: Tables,
         attempt: _Attempt,
         *,
@@ -296,7 +294,7 @@ class JobHook:
         self._sequence += 1
         return await self._append(cursor, tables, moved, closes=closes)
 
-    async def _appended(self, cursor: AsyncCursor[TupleRow]) -> Appended:
+    async def _appended(self, cursor: Cursor) -> Appended:
         try:
             appended = await receive(cursor)
         except psycopg.Error:
@@ -313,7 +311,7 @@ class JobHook:
     def _wait_shorter(self) -> None:
         self._lock_wait_ms = max(1, min(self._lock_wait_ms // 2, RETRY_WAIT_MS))
 
-    async def _rollback(self, cursor: AsyncCursor[TupleRow], how_many: int, error: Exception) -> None:
+    async def _rollback(self, cursor: Cursor, how_many: int, error: Exception) -> None:
         try:
             await cursor.execute("ROLLBACK TO SAVEPOINT metrics_log; RELEASE SAVEPOINT metrics_log")
         except psycopg.Error as failure:

@@ -12,11 +12,9 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import SequenceConflict
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables, tables_for
@@ -42,11 +40,11 @@ class OwnLine:
     """
 
     def __init__(self) -> None:
-        self._connection: AsyncConnection[TupleRow] | None = None
+        self._connection: Connection | None = None
         self._lock = anyio.Lock()
 
     @asynccontextmanager
-    async def __call__(self, chancy: Chancy) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async def __call__(self, chancy: Chancy) -> AsyncIterator[Connection]:
         async with self._lock:  # a batch and a sign of life may come at the same time
             if self._connection is None or self._connection.closed:
                 self._connection = await connect(chancy)
@@ -196,7 +194,7 @@ class Recorder:
                 f"worker {self.worker_id!r} could not say that it lives, tried again: {type(error).__name__}: {error}",
             )
 
-    async def _drain(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    async def _drain(self, connection: Connection, tables: Tables) -> None:
         while self._in_flight or (next_batch := self._next()):
             self._in_flight = self._in_flight or next_batch
             await self._send(connection, tables)
@@ -213,7 +211,7 @@ class Recorder:
         # The day is fixed here: a retry hits the partition in which it may have left the batch.
         return _InFlight(BatchId(self._clock.today(), self.producer, self._sequence), batch, closes)
 
-    async def _send(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    async def _send(self, connection: Connection, tables: Tables) -> None:
         assert self._in_flight is not None
         batch_id, batch, closes = self._in_flight
         with self._patience.waiting(connection):

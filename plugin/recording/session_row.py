@@ -9,11 +9,10 @@ from collections.abc import Callable
 from logging import Logger
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable import storable, storable_worker
 
@@ -75,9 +74,7 @@ class SessionRow:
             return True
         return bool(held) != bool(self._told) or time.monotonic() >= self._next_at
 
-    async def tell(
-        self, connection: AsyncConnection[TupleRow], tables: Tables, held: Held, *, ends: bool = False
-    ) -> bool:
+    async def tell(self, connection: Connection, tables: Tables, held: Held, *, ends: bool = False) -> bool:
         """Write the row: alive now and holding *held*, or ended with *held* lost.
 
         Also where the row is gone, as after a restore; and a session that was taken for dead is alive again.

@@ -10,10 +10,8 @@ from typing import BinaryIO
 
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import needs_schema
+from chancy_metrics.events.database import Connection, needs_schema
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.file import check_whole
@@ -102,7 +100,7 @@ def archive_path(folder: Path, day: date) -> Path:
     return folder / f"metrics_log-{day}.export"
 
 
-async def archive_day(connection: AsyncConnection[TupleRow], tables: Tables, day: date, folder: Path) -> str:
+async def archive_day(connection: Connection, tables: Tables, day: date, folder: Path) -> str:
     """Write out a day that takes no batches any more; return why that was not possible, in words, or "".
 
     An archive that is there, complete and with the same content, will do.

@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 import msgspec
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow, tuple_row
+from psycopg import sql
+from psycopg.rows import tuple_row
 
 from chancy_metrics.events.chain import Seal, read_seal
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.ledger import chunks, naming
@@ -56,7 +56,7 @@ class Export:
 
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         tables: Tables,
         file: BinaryIO,
         on_progress: Callable[[LedgerProgress], None] | None = None,
@@ -118,7 +118,7 @@ class Export:
 
         await to_thread.run_sync(put)
 
-    async def _put_baseline(self, cursor: AsyncCursor[TupleRow]) -> set[date]:
+    async def _put_baseline(self, cursor: Cursor) -> set[date]:
         await cursor.execute(
             sql.SQL(
                 "SELECT day, last_position, last_us FROM {days} WHERE state IN ('absorbed', 'gone') ORDER BY day"
@@ -131,7 +131,7 @@ class Export:
                 await self._put([points])
         return {one.day for one in gone}
 
-    async def _put_producers(self, cursor: AsyncCursor[TupleRow]) -> None:
+    async def _put_producers(self, cursor: Cursor) -> None:
         async with cursor.connection.cursor("metrics_producers", row_factory=tuple_row) as producers:
             await producers.execute(
                 sql.SQL(
@@ -180,7 +180,7 @@ class Export:
         for place in places:
             self._writer.put_place(place)
 
-    async def _check_day(self, cursor: AsyncCursor[TupleRow], day: date) -> None:
+    async def _check_day(self, cursor: Cursor, day: date) -> None:
         await cursor.execute(
             sql.SQL("SELECT state FROM {days} WHERE day = %(day)s").format(days=self._tables.days), {"day": day}
         )
@@ -190,7 +190,7 @@ class Export:
         if row[0] in ("absorbed", "gone"):
             raise MetricsLogError(f"{day} has left the log: what it added is in the baseline, its batches are gone")
 
-    async def _range(self, cursor: AsyncCursor[TupleRow], day: date) -> tuple[int, int, list[GoneDay]]:
+    async def _range(self, cursor: Cursor, day: date) -> tuple[int, int, list[GoneDay]]:
         """Return the first and last position of *day*, and the other days from the place before them on."""
         await cursor.execute(
             sql.SQL(
@@ -215,7 +215,7 @@ class Export:
         )
         return first, last, [GoneDay(*row) for row in await cursor.fetchall()]
 
-    async def _first(self, cursor: AsyncCursor[TupleRow]) -> int:
+    async def _first(self, cursor: Cursor) -> int:
         await cursor.execute(
             sql.SQL("SELECT coalesce(min(position), 0) FROM {ledger}").format(ledger=self._tables.ledger)
         )

@@ -15,10 +15,9 @@ from typing import NamedTuple, TypeVar
 import anyio
 import msgspec
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import errors, sql
 
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
@@ -98,8 +97,8 @@ class Import:
 
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
-        beside: AsyncConnection[TupleRow],
+        connection: Connection,
+        beside: Connection,
         tables: Tables,
         path: Path,
         on_progress: Callable[[LedgerProgress], None] | None = None,
@@ -236,7 +235,7 @@ class Import:
                 raise ImportRefused(f"the baseline in {self._path} can't be taken, and nothing was: {error}") from error
             return frame
 
-    async def _hold(self, stack: AsyncExitStack) -> tuple[AsyncCursor[TupleRow], list[Version]]:
+    async def _hold(self, stack: AsyncExitStack) -> tuple[Cursor, list[Version]]:
         """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
@@ -303,7 +302,7 @@ class Import:
             await end_importing(cursor, self._tables)
 
 
-async def abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> Abandoned:
+async def abandon(connection: Connection, tables: Tables) -> Abandoned:
     """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
 
     One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
@@ -319,7 +318,7 @@ async def abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> Aban
     return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
 
 
-async def _abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> tuple[int, int, int]:
+async def _abandon(connection: Connection, tables: Tables) -> tuple[int, int, int]:
     async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
         state = await _lock_head(cursor, tables)
         if not state.importing:
@@ -332,7 +331,7 @@ async def _abandon(connection: AsyncConnection[TupleRow], tables: Tables) -> tup
     return found
 
 
-async def _days_half_gone(connection: AsyncConnection[TupleRow], tables: Tables) -> list[date]:
+async def _days_half_gone(connection: Connection, tables: Tables) -> list[date]:
     """Return the days an unfinished import called gone whose partitions are still there."""
     async with short_transaction(connection) as cursor:
         if not await is_importing(cursor, tables):
@@ -341,12 +340,12 @@ async def _days_half_gone(connection: AsyncConnection[TupleRow], tables: Tables)
         return [row[0] for row in await cursor.fetchall()]
 
 
-async def _remove(connection: AsyncConnection[TupleRow], tables: Tables, day: date) -> None:
+async def _remove(connection: Connection, tables: Tables, day: date) -> None:
     if await remove_day(connection, tables, day):
         raise errors.LockNotAvailable
 
 
-async def _lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> _State:
+async def _lock_head(cursor: Cursor, tables: Tables) -> _State:
     await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=tables.head))
     row = await cursor.fetchone()
     if row is None:
@@ -354,7 +353,7 @@ async def _lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> _State:
     return _State(row[0], bytes(row[1]), await is_importing(cursor, tables))
 
 
-async def _lock_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
+async def _lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
     """Lock the baseline and all versions; return those that are not dropped."""
     await lock_version(cursor, tables, BASELINE, wait=True)
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]

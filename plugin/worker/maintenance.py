@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
 from chancy_metrics.events.expiry import (
     forget_days,
     forget_positions,
@@ -42,9 +41,7 @@ class Maintenance:
         self._options = options
         self._names = UnusedNames()
 
-    async def clean(
-        self, connection: AsyncConnection[TupleRow], tables: Tables, *, now_us: int | None = None
-    ) -> int | None:
+    async def clean(self, connection: Connection, tables: Tables, *, now_us: int | None = None) -> int | None:
         """Delete what expired and let a log day go that is past its time, in bounded chunks.
 
         Args:
@@ -77,7 +74,7 @@ class Maintenance:
         return removed or None
 
 
-async def believed_now_us(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+async def believed_now_us(connection: Connection, tables: Tables) -> int:
     """The database's clock, microseconds since 1970, but not long past the newest batch in the order.
 
     A clock that jumps ahead lets nothing expire before something was recorded by it. While workers run, something is
@@ -98,13 +95,13 @@ async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
         return await mend(connection, tables, options.rules, kept, now_s=now_us // 1_000_000)
 
 
-async def make_days_ahead(connection: AsyncConnection[TupleRow], tables: Tables, clock: DatabaseClock) -> None:
+async def make_days_ahead(connection: Connection, tables: Tables, clock: DatabaseClock) -> None:
     """Make the log's partitions of today and the weeks ahead."""
     await clock.ask(connection.cursor())
     await make_days(connection, tables, today=clock.today(), ahead=DAYS_AHEAD)
 
 
-async def series_count(connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+async def series_count(connection: Connection, tables: Tables) -> int:
     """How many series there are; exact up to the alarm, which is all it is for."""
     cursor = await connection.execute(
         sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {series} LIMIT {limit}) AS s").format(
@@ -115,7 +112,7 @@ async def series_count(connection: AsyncConnection[TupleRow], tables: Tables) ->
     return int(row[0]) if row else 0
 
 
-async def table_sizes(connection: AsyncConnection[TupleRow], chancy: Chancy) -> dict[str, tuple[int, int, int]]:
+async def table_sizes(connection: Connection, chancy: Chancy) -> dict[str, tuple[int, int, int]]:
     """Return total, table and index bytes of Chancy's tables and every plugin's, by name without the prefix.
 
     Partitions count for their table, a table that is not there is left out, and "metrics" is the sum of ours.
@@ -131,7 +128,7 @@ async def table_sizes(connection: AsyncConnection[TupleRow], chancy: Chancy) -> 
     return sizes
 
 
-async def _sizes(cursor: AsyncCursor[TupleRow], prefix: str, wanted: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+async def _sizes(cursor: Cursor, prefix: str, wanted: Iterable[str]) -> dict[str, tuple[int, int, int]]:
     await cursor.execute(
         """
         SELECT n.name, sum(pg_total_relation_size(t.relid))::bigint, sum(pg_relation_size(t.relid))::bigint,

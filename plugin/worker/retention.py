@@ -7,10 +7,9 @@ from pathlib import Path
 
 import msgspec
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
@@ -84,7 +83,7 @@ class DueDay(msgspec.Struct, frozen=True):
 
 
 async def prune(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     rules: RuleSet,
     *,
@@ -151,7 +150,7 @@ async def prune_all(
 
 
 async def oldest_due(
-    cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
+    cursor: Cursor, tables: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
 ) -> DueDay | None:
     """Return the day that `prune` would let go first, and what keeps it; None where none is past its time."""
     await cursor.execute(
@@ -189,12 +188,12 @@ def first_kept_day(now_us: int, kept_s: float) -> date:
     return (datetime.fromtimestamp(now_us / 1_000_000, UTC) - timedelta(seconds=kept_s)).date()
 
 
-async def _blocker(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date, state: str) -> str:
+async def _blocker(cursor: Cursor, tables: Tables, rules: RuleSet, day: date, state: str) -> str:
     return "" if state == "absorbed" else await refusal(cursor, tables, rules, day)
 
 
 async def _retire(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, due: LogDay, archive: Path | None
+    connection: Connection, tables: Tables, rules: RuleSet, due: LogDay, archive: Path | None
 ) -> PrunedDay:
     day, state, size_bytes = due
     if state == "attached":
@@ -212,9 +211,7 @@ async def _retire(
     return PrunedDay(day, "gone", size_bytes, "")
 
 
-async def _archive(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, due: LogDay, folder: Path
-) -> str:
+async def _archive(connection: Connection, tables: Tables, rules: RuleSet, due: LogDay, folder: Path) -> str:
     """Write the day out; what can't go yet is not written, since batches of it may wait for their place."""
     if due.state != "absorbed":
         async with short_transaction(connection) as cursor:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
 from chancy_metrics.events.ledger import chunks, naming, read_ledger, read_log_rows
@@ -103,7 +102,7 @@ class Recomputed(NamedTuple):
 
 
 async def recompute(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, place: PointKey, *, limit: int
+    connection: Connection, tables: Tables, rules: RuleSet, place: PointKey, *, limit: int
 ) -> Recomputed:
     """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
 
@@ -136,7 +135,7 @@ async def recompute(
 class _Attempt:
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         tables: Tables,
         rules: RuleSet,
         place: PointKey,
@@ -192,7 +191,7 @@ class _Attempt:
             {position: error for position, error in self._lost.items() if position not in known},
         )
 
-    async def _base(self, cursor: AsyncCursor[TupleRow]) -> tuple[Version, set[date]]:
+    async def _base(self, cursor: Cursor) -> tuple[Version, set[date]]:
         version = await live_version(cursor, self._tables)
         if reason := version.refuses(self._rules):
             raise VersionRefused(f"can't explain: {reason}")
@@ -256,7 +255,7 @@ class _Attempt:
                 levels[self._place.resolution] = select(cells, is_it)
         return folded._replace(levels=levels)
 
-    async def _ids(self, cursor: AsyncCursor[TupleRow]) -> tuple[int, int]:
+    async def _ids(self, cursor: Cursor) -> tuple[int, int]:
         """Numbers of the worker and the series; -1 for one that has no points."""
         await cursor.execute(
             sql.SQL(
@@ -277,7 +276,7 @@ class _Attempt:
         assert row is not None
         return row[0], row[1]
 
-    async def _read(self, cursor: AsyncCursor[TupleRow], version: int, worker: int, series: int) -> Fold:
+    async def _read(self, cursor: Cursor, version: int, worker: int, series: int) -> Fold:
         """The stored point, as that of all workers together."""
         found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
         return found._replace(

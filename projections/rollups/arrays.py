@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import AsyncCursor
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
-from psycopg.rows import TupleRow
+
+from chancy_metrics.events.database import Cursor
 
 _INT4, _INT8, _FLOAT8, _BYTEA = 23, 20, 701, 17
 _NULL = struct.pack("!i", -1)
@@ -30,7 +30,7 @@ class _ArrayDumper(Dumper):
         return obj.data
 
 
-def take_arrays(cursor: AsyncCursor[TupleRow]) -> None:
+def take_arrays(cursor: Cursor) -> None:
     """Let *cursor* take `Array` as a parameter."""
     cursor.adapters.register_dumper(Array, _ArrayDumper)
 

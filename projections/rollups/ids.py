@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, merge
@@ -26,7 +25,7 @@ class Numbered(NamedTuple):
     workers: list[int]
 
 
-async def number(connection: AsyncConnection[TupleRow], tables: Tables, folded: Fold) -> Numbered:
+async def number(connection: Connection, tables: Tables, folded: Fold) -> Numbered:
     """Put the database's numbers into a fold's cells, giving new names theirs in transactions of their own."""
     if not folded.levels:
         return Numbered({}, [], [])
@@ -46,9 +45,7 @@ def renumber(levels: Mapping[str, Cells], series: Sequence[int], workers: Sequen
     }
 
 
-async def number_series(
-    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
-) -> dict[Series, int]:
+async def number_series(connection: Connection, tables: Tables, series: Sequence[Series]) -> dict[Series, int]:
     """Return the number of each series, giving new ones theirs.
 
     In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
@@ -75,9 +72,7 @@ async def number_series(
     return known
 
 
-async def number_workers(
-    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
-) -> dict[str, int]:
+async def number_workers(connection: Connection, tables: Tables, workers: Sequence[str]) -> dict[str, int]:
     """Return the number of each worker id, giving new ones theirs; like `number_series`."""
     known = await _find_workers(connection, tables, workers)
     for attempt in count():
@@ -96,9 +91,7 @@ async def number_workers(
     return known
 
 
-async def still_numbered(
-    cursor: AsyncCursor[TupleRow], tables: Tables, series: Sequence[int], workers: Sequence[int]
-) -> bool:
+async def still_numbered(cursor: Cursor, tables: Tables, series: Sequence[int], workers: Sequence[int]) -> bool:
     """Whether these numbers still stand for something; clean-up deletes unused ones under the version's lock."""
     await cursor.execute(
         sql.SQL(
@@ -112,7 +105,7 @@ async def still_numbered(
     return await cursor.fetchone() == (len(series), len(workers))
 
 
-async def _catch_up(connection: AsyncConnection[TupleRow], table: sql.Identifier) -> None:
+async def _catch_up(connection: Connection, table: sql.Identifier) -> None:
     """Take a table's sequence past the numbers that are in it.
 
     A restore of data alone, or a switch-over by logical replication, leaves it behind, and each try would then use up
@@ -133,9 +126,7 @@ async def _catch_up(connection: AsyncConnection[TupleRow], table: sql.Identifier
         )
 
 
-async def _find_series(
-    connection: AsyncConnection[TupleRow], tables: Tables, series: Sequence[Series]
-) -> dict[Series, int]:
+async def _find_series(connection: Connection, tables: Tables, series: Sequence[Series]) -> dict[Series, int]:
     async with short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
@@ -153,9 +144,7 @@ async def _find_series(
         return {Series(*row[:3]): row[3] for row in await cursor.fetchall()}
 
 
-async def _find_workers(
-    connection: AsyncConnection[TupleRow], tables: Tables, workers: Sequence[str]
-) -> dict[str, int]:
+async def _find_workers(connection: Connection, tables: Tables, workers: Sequence[str]) -> dict[str, int]:
     async with short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL("SELECT name, id FROM {workers} WHERE name = ANY(%(names)s)").format(workers=tables.workers),

@@ -8,9 +8,10 @@ from decimal import Decimal
 
 import numpy as np
 from anyio import to_thread
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -28,7 +29,7 @@ _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
 
 
 async def read_cells(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     version: int,
     since: Mapping[str, int],
@@ -128,9 +129,7 @@ def take_apart(sketch: bytes) -> tuple[list[int], list[int]]:
         return [], []
 
 
-async def _names(
-    cursor: AsyncCursor[TupleRow], table: sql.Identifier, columns: Sequence[str], numbers: list[int]
-) -> list[TupleRow]:
+async def _names(cursor: Cursor, table: sql.Identifier, columns: Sequence[str], numbers: list[int]) -> list[TupleRow]:
     await cursor.execute(
         sql.SQL(
             """

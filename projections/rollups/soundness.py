@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import LiteralString
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.bounds import END_US, FAR_US
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import FIRST_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
@@ -67,7 +67,7 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
     )
 
 
-async def check_points(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Name the rollups' rows that no fold has written, wherever their bucket is. Reads each rollup once."""
     for resolution in RESOLUTIONS:
         await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
@@ -163,7 +163,7 @@ _BOOKS: dict[LiteralString, LiteralString] = {
 }
 
 
-async def check_books(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_books(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Name what versions, dead letters, producers and days say that can't be."""
     for check, query in _BOOKS.items():
         await cursor.execute(

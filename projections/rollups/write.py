@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, Sketches, select
@@ -101,9 +102,7 @@ WITH added AS MATERIALIZED (
 _CHANGED = "RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.max, r.last, r.p50, r.p95, r.p99"
 
 
-async def store(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, levels: Mapping[str, Cells]
-) -> dict[str, ChangedPoints]:
+async def store(cursor: Cursor, tables: Tables, version: int, levels: Mapping[str, Cells]) -> dict[str, ChangedPoints]:
     """Add merged cells, whose numbers are those of the database, to the rollups of *version*.
 
     The caller holds the version's lock; rows are written in one order everywhere.
@@ -156,9 +155,7 @@ def changed_points(rows: list[TupleRow]) -> ChangedPoints:
     return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
 
 
-async def _with_stored_sketches(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, resolution: str, cells: Cells
-) -> Cells:
+async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
     """Merge the sketches that lie in the rollup into those of *cells*: they are what the rows shall hold."""
     owners = np.unique(cells.sketches.owner)
     if not len(owners):

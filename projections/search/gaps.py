@@ -6,9 +6,9 @@ from datetime import date
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.schema import Tables
@@ -84,7 +84,7 @@ def place_of(gap: Gap) -> tuple[int, int]:
     return (gap.position, gap.index or 0) if isinstance(gap, Unreadable) else (gap.last_position, 0)
 
 
-async def read_pruned(cursor: AsyncCursor[TupleRow], tables: Tables, *, after: int) -> list[Pruned]:
+async def read_pruned(cursor: Cursor, tables: Tables, *, after: int) -> list[Pruned]:
     """Return what has left the log of the positions past *after*, oldest first, without days that had no batch."""
     await cursor.execute(
         sql.SQL(

@@ -7,13 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 from anyio import to_thread
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.bloom import make_filter
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches
@@ -31,7 +29,7 @@ STRETCH_BATCHES = 512
 RANGES = 200
 
 
-async def summarise(connection: AsyncConnection[TupleRow], tables: Tables, *, limit: int = RANGES) -> int:
+async def summarise(connection: Connection, tables: Tables, *, limit: int = RANGES) -> int:
     """Summarise up to *limit* full ranges behind the last one, and let go what has left the log.
 
     Each range is read in one short transaction and written in another; between them nothing is held. Two at once

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger, read_log_rows
 from chancy_metrics.events.log import LogBatch, read_batches
@@ -79,7 +78,7 @@ class _Rows(NamedTuple):
 
 
 async def select(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     selection: EventQuery,
     *,
@@ -100,7 +99,7 @@ async def select(
                 return
 
 
-async def read_end(cursor: AsyncCursor[TupleRow], tables: Tables) -> int:
+async def read_end(cursor: Cursor, tables: Tables) -> int:
     """Return the last position of the order."""
     await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
     row = await cursor.fetchone()
@@ -117,7 +116,7 @@ def check_cursor(selection: EventQuery, end: int) -> None:
 
 
 async def read_pages(
-    connection: AsyncConnection[TupleRow], tables: Tables, selection: EventQuery, *, until: int | None = None
+    connection: Connection, tables: Tables, selection: EventQuery, *, until: int | None = None
 ) -> AsyncIterator[Page]:
     """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
 
@@ -149,7 +148,7 @@ async def read_pages(
 
 
 async def read_ranges(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     selection: EventQuery,
     pruned: Sequence[Pruned],
@@ -214,7 +213,7 @@ class _Reader:
         said: Days of which it was said that they are gone.
     """
 
-    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables, selection: EventQuery) -> None:
+    def __init__(self, connection: Connection, tables: Tables, selection: EventQuery) -> None:
         self._connection = connection
         self._tables = tables
         self._selection = selection
@@ -271,7 +270,7 @@ class _Reader:
         async with short_transaction(self._connection, index_only=True) as cursor:
             return await self._read(cursor, rows, gaps)
 
-    async def _read(self, cursor: AsyncCursor[TupleRow], rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
+    async def _read(self, cursor: Cursor, rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
         """Read the batches at *rows*; what is missing is added to *gaps*."""
         try:
             with naming(rows):
@@ -298,7 +297,7 @@ class _Reader:
             gaps.append(_too_large(rows, error))
             return [], {}
 
-    async def _gaps(self, cursor: AsyncCursor[TupleRow], missing: Sequence[LedgerRow]) -> list[Gap]:
+    async def _gaps(self, cursor: Cursor, missing: Sequence[LedgerRow]) -> list[Gap]:
         """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
         if not missing:
             return []

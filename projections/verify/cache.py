@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
@@ -26,7 +27,7 @@ _POINTS = 20_000
 _SKETCHES = 10_000
 
 
-async def check_cache(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, found: Findings) -> None:
+async def check_cache(cursor: Cursor, tables: Tables, version: Version, found: Findings) -> None:
     """Compare the newest value the ring has of each kept point with its merged row, in the caller's snapshot."""
     newest: dict[str, ChangedPoints] = {}
     expected = version.folds
@@ -64,7 +65,7 @@ async def check_cache(cursor: AsyncCursor[TupleRow], tables: Tables, version: Ve
 
 
 async def check_quantiles(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     version: int,
     since: Mapping[str, int],
@@ -131,7 +132,7 @@ def _rows(points: ChangedPoints, chosen: slice | NDArray[np.bool_]) -> ChangedPo
 
 
 async def _compare(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, resolution: str, points: ChangedPoints, found: Findings
+    cursor: Cursor, tables: Tables, version: int, resolution: str, points: ChangedPoints, found: Findings
 ) -> None:
     await cursor.execute(
         sql.SQL(

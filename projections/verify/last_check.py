@@ -6,10 +6,9 @@ from datetime import datetime
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.findings import Findings
@@ -21,7 +20,7 @@ _SENTENCES, _CHARS = 5, 300
 
 
 async def keep_checked(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     found: Findings,
     *,
@@ -63,12 +62,12 @@ async def keep_checked(
     return ""
 
 
-async def read_last_checked(cursor: AsyncCursor[TupleRow], tables: Tables) -> LastChecked | None:
+async def read_last_checked(cursor: Cursor, tables: Tables) -> LastChecked | None:
     """Return what the last `audit check` came to; None where none was kept."""
     return (await read_records(cursor, tables)).get(BASELINE, Stored()).checked
 
 
-async def _discarded(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[int]:
+async def _discarded(cursor: Cursor, tables: Tables) -> set[int]:
     """Return the positions whose batches are given up."""
     await cursor.execute(
         sql.SQL("SELECT position FROM {dead} WHERE rule = '' AND discarded_at IS NOT NULL").format(

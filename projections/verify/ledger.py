@@ -7,12 +7,12 @@ from collections.abc import Sequence, Set
 from datetime import date
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.chain import LogRow, chain_fault, payload_fault
 from chancy_metrics.events.codec import decode
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
@@ -50,7 +50,7 @@ class _Days(NamedTuple):
 
 
 async def check_places(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
+    cursor: Cursor, tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
 ) -> None:
     """Check that each of these places follows the one before it, and that its hash covers its row in the log.
 
@@ -74,7 +74,7 @@ class Unchecked(NamedTuple):
     days: _Days
 
 
-async def read_unchecked(cursor: AsyncCursor[TupleRow], tables: Tables, rows: Sequence[LedgerRow]) -> Unchecked:
+async def read_unchecked(cursor: Cursor, tables: Tables, rows: Sequence[LedgerRow]) -> Unchecked:
     """Read these places for `check_batches`."""
     known = await _days(cursor, tables)
     entries = await _entries(cursor, tables, [row.position for row in rows])
@@ -104,7 +104,7 @@ def check_batches(unchecked: Unchecked, found: Findings) -> int:
     return hashed
 
 
-async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, found: Findings) -> None:
+async def check_day(cursor: Cursor, tables: Tables, day: date, found: Findings) -> None:
     """Check that each batch in the log's *day* has a place in the order or waits for one."""
     await cursor.execute(
         sql.SQL(
@@ -132,7 +132,7 @@ async def check_day(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, fo
         found.add_uncounted(Counter({Spot("log", "day", day.toordinal()): lost[0][2] - len(lost)}))
 
 
-async def check_head(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_head(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Check that the head stands at the ledger's end, and the live version not past it."""
     await cursor.execute(
         sql.SQL(
@@ -155,7 +155,7 @@ async def check_head(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findi
             found.add("head", f"position {position}", f"the live version stands past it, at {folded}")
 
 
-async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_producers(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Check that each producer's batches have their places without a hole, up to the last one known of it."""
     await cursor.execute(
         sql.SQL(
@@ -194,7 +194,7 @@ async def check_producers(cursor: AsyncCursor[TupleRow], tables: Tables, found: 
         found.add_uncounted(Counter({Spot("producers"): broken[0][5] - len(broken)}))
 
 
-async def check_set_aside(cursor: AsyncCursor[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_set_aside(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Name what waited for a position, or waits in the spill table, and is no batch."""
     await cursor.execute(
         sql.SQL(
@@ -279,7 +279,7 @@ def _moment(at_us: int | None) -> str:
     return "never" if at_us is None else f"{at_us} us"
 
 
-async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] = frozenset()) -> _Days:
+async def _days(cursor: Cursor, tables: Tables, gone: Set[date] = frozenset()) -> _Days:
     """Return what days are now; those that were *gone* before stay so, also where clean-up has forgotten them.
 
     Asked after the rows are read, it leaves out days whose rows have left meanwhile.
@@ -289,7 +289,7 @@ async def _days(cursor: AsyncCursor[TupleRow], tables: Tables, gone: Set[date] =
     return _Days({day for day, is_gone in rows if not is_gone}, {day for day, is_gone in rows if is_gone} | gone)
 
 
-async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Sequence[int]) -> list[_Entry]:
+async def _entries(cursor: Cursor, tables: Tables, positions: Sequence[int]) -> list[_Entry]:
     await cursor.execute(
         sql.SQL(
             """
@@ -310,7 +310,7 @@ async def _entries(cursor: AsyncCursor[TupleRow], tables: Tables, positions: Seq
     return [_Entry(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
 
 
-async def _given_up(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rows: Sequence[LedgerRow]) -> set[int]:
+async def _given_up(cursor: Cursor, tables: Tables, version: int, rows: Sequence[LedgerRow]) -> set[int]:
     await cursor.execute(
         sql.SQL(
             """

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -135,7 +135,7 @@ class Kept(NamedTuple):
     share: Share
 
 
-async def read_open_positions(cursor: AsyncCursor[TupleRow], tables: Tables) -> set[int]:
+async def read_open_positions(cursor: Cursor, tables: Tables) -> set[int]:
     """Return the positions of the ledger at which something is open."""
     records = await read_records(cursor, tables)
     return {
@@ -145,15 +145,13 @@ async def read_open_positions(cursor: AsyncCursor[TupleRow], tables: Tables) -> 
     }
 
 
-async def read_unreadable(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[str]:
+async def read_unreadable(cursor: Cursor, tables: Tables) -> list[str]:
     """Say which records can't be read, and why, a sentence each."""
     _, unreadable = await _read_all(cursor, tables)
     return unreadable
 
 
-async def read_last_verified(
-    cursor: AsyncCursor[TupleRow], tables: Tables, live: int, *, now_s: int
-) -> LastVerified | None:
+async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s: int) -> LastVerified | None:
     """Return what is known of the live version; None where no version was ever compared and nothing is open."""
     records = await read_records(cursor, tables)
     of_live, of_log = records.get(live, Stored()), records.get(BASELINE, Stored())
@@ -189,7 +187,7 @@ async def read_last_verified(
     )
 
 
-async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s: int) -> Kept:
+async def keep(cursor: Cursor, tables: Tables, run: Run, *, now_s: int) -> Kept:
     """Add a run to what is known, in the caller's transaction, under the lock of both rows."""
     await cursor.execute(
         sql.SQL("SELECT FROM {versions} WHERE version IN (0, %(version)s) ORDER BY version FOR NO KEY UPDATE").format(
@@ -230,7 +228,7 @@ async def keep(cursor: AsyncCursor[TupleRow], tables: Tables, run: Run, *, now_s
     return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))
 
 
-async def keep_rebuilt(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, rebuilt: RebuildCompared) -> None:
+async def keep_rebuilt(cursor: Cursor, tables: Tables, version: int, rebuilt: RebuildCompared) -> None:
     """Keep how a rebuild compared *version* with the one before."""
     record = (await read_records(cursor, tables)).get(version, Stored())
     await write_record(cursor, tables, version, msgspec.structs.replace(record, rebuilt=rebuilt))
@@ -240,13 +238,13 @@ def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
     return [(spot, count) for spot, count in found.items() if (spot.check in OF_THE_LOG) is is_log]
 
 
-async def read_records(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[int, Stored]:
+async def read_records(cursor: Cursor, tables: Tables) -> dict[int, Stored]:
     """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
     records, _ = await _read_all(cursor, tables)
     return records
 
 
-async def _read_all(cursor: AsyncCursor[TupleRow], tables: Tables) -> tuple[dict[int, Stored], list[str]]:
+async def _read_all(cursor: Cursor, tables: Tables) -> tuple[dict[int, Stored], list[str]]:
     """Return every record, and of those that can't be read why, a sentence each."""
     await cursor.execute(
         sql.SQL("SELECT version, verified::text FROM {versions} WHERE verified IS NOT NULL ORDER BY version").format(
@@ -274,7 +272,7 @@ def decode_record(text: str, where: str = "") -> Stored:
     return decode_as(_decoder, text.encode(), "record of verify", where)
 
 
-async def write_record(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, record: Stored) -> None:
+async def write_record(cursor: Cursor, tables: Tables, version: int, record: Stored) -> None:
     await cursor.execute(
         sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
             versions=tables.versions
@@ -283,7 +281,7 @@ async def write_record(cursor: AsyncCursor[TupleRow], tables: Tables, version: i
     )
 
 
-async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
+async def _kept(cursor: Cursor, tables: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
     """Return the version's horizons, and where what is kept begins in each resolution that keeps anything; seconds."""
     # By the index on buckets, whatever the number of series; it knows nothing of versions, which begin alike.
     first = sql.SQL(", ").join(

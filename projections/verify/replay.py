@@ -9,10 +9,8 @@ from functools import partial
 from typing import NamedTuple
 
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.partitions import gone_days
@@ -81,7 +79,7 @@ class _Moved(Exception):
 
 
 async def check_span(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     rules: RuleSet,
     span: Span,
@@ -114,7 +112,7 @@ async def check_span(
     )
 
 
-async def check_order(connection: AsyncConnection[TupleRow], tables: Tables, *, limit: int) -> Findings:
+async def check_order(connection: Connection, tables: Tables, *, limit: int) -> Findings:
     """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
     found = Findings(limit)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
@@ -135,7 +133,7 @@ class _Attempt:
 
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         tables: Tables,
         rules: RuleSet,
         span: Span,
@@ -194,7 +192,7 @@ class _Attempt:
         )
         return Checked(now.version.version, now.version.position, total.events, differ, self._found, looked)
 
-    async def _read_base(self, cursor: AsyncCursor[TupleRow]) -> _Base:
+    async def _read_base(self, cursor: Cursor) -> _Base:
         version = await live_version(cursor, self._tables)
         if reason := version.refuses(self._rules):
             raise VersionRefused(f"can't verify: {reason}")
@@ -204,7 +202,7 @@ class _Attempt:
         """What is looked at goes by the settings, where the version's own row would hide what is to be kept."""
         return {name: min(at, (self._kept or {}).get(name, at)) for name, at in version.horizons.items()}
 
-    async def _page(self, cursor: AsyncCursor[TupleRow], after: int, until: int) -> list[LedgerRow]:
+    async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
     async def _replay_order(self, total: Accumulator, base: _Base, after: int) -> int:

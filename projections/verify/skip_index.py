@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
@@ -20,7 +19,7 @@ from chancy_metrics.projections.search.scan import read_end
 _PAGE = 50
 
 
-async def check_summaries(connection: AsyncConnection[TupleRow], tables: Tables, found: Findings) -> None:
+async def check_summaries(connection: Connection, tables: Tables, found: Findings) -> None:
     """Make each summary again and compare; those whose batches have left the log, or can't be read, are passed over.
 
     One that is missing is no fault: where there is none the batches themselves are read.
@@ -36,7 +35,7 @@ async def check_summaries(connection: AsyncConnection[TupleRow], tables: Tables,
         after = page[-1].first_position
 
 
-async def _check(connection: AsyncConnection[TupleRow], tables: Tables, summary: Summary, found: Findings) -> None:
+async def _check(connection: Connection, tables: Tables, summary: Summary, found: Findings) -> None:
     async with short_transaction(connection, index_only=True) as cursor:
         first, last = summary.first_position, summary.last_position
         rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=STRETCH_BATCHES + 1, until=last)
@@ -56,7 +55,7 @@ async def _check(connection: AsyncConnection[TupleRow], tables: Tables, summary:
         )
 
 
-async def _read(cursor: AsyncCursor[TupleRow], tables: Tables, after: int) -> list[Summary]:
+async def _read(cursor: Cursor, tables: Tables, after: int) -> list[Summary]:
     """Return the next summaries that searches go by."""
     await cursor.execute(
         sql.SQL(

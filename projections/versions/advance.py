@@ -10,13 +10,12 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from anyio import CapacityLimiter, to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.codec import CODEC
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import StuckAt
 from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches
@@ -47,7 +46,7 @@ BUSY = "somebody else folds"
 #: Versions that take steps; the others have to become one of these first.
 ADVANCING = ("backfilling", "ready", "live", "standby")
 
-Announce = Callable[[AsyncCursor[TupleRow]], Awaitable[None]]
+Announce = Callable[[Cursor], Awaitable[None]]
 
 
 class Advanced(NamedTuple):
@@ -95,7 +94,7 @@ _limiter: CapacityLimiter | None = None
 
 
 async def advance(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     *,
     folded_by: str,
@@ -147,7 +146,7 @@ async def advance(
 
 
 async def read(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     *,
     rules: RuleSet = BUILT_IN,
@@ -207,7 +206,7 @@ async def read(
 
 
 async def write(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     range: Step,
     *,
@@ -239,7 +238,7 @@ async def write(
     return Advanced(range.events, range.position, False, left_out=left_out or None)
 
 
-async def _is_ordered(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> bool:
+async def _is_ordered(cursor: Cursor, tables: Tables, position: int) -> bool:
     await cursor.execute(
         sql.SQL("SELECT 1 FROM {ledger} WHERE position = %(position)s").format(ledger=tables.ledger),
         {"position": position},
@@ -248,7 +247,7 @@ async def _is_ordered(cursor: AsyncCursor[TupleRow], tables: Tables, position: i
 
 
 async def narrow(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     *,
     folded_by: str,
@@ -280,7 +279,7 @@ async def narrow(
 
 
 async def leave_out(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, position: int, reason: str, *, folded_by: str
+    connection: Connection, tables: Tables, version: int, position: int, reason: str, *, folded_by: str
 ) -> Advanced:
     """Step past the batch at *position*, right before which *version* stands, without anything of it."""
     range = _nothing(version, position - 1, position, {position: reason})
@@ -288,7 +287,7 @@ async def leave_out(
 
 
 async def set_aside(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     error: Exception,
     *,
@@ -325,7 +324,7 @@ class _Halving:
 
     def __init__(
         self,
-        connection: AsyncConnection[TupleRow],
+        connection: Connection,
         tables: Tables,
         version: int,
         rules: RuleSet,
@@ -402,7 +401,7 @@ class _Halving:
 
 
 async def _next_rows(
-    cursor: AsyncCursor[TupleRow], tables: Tables, after: int, until: int | None, step_events: int
+    cursor: Cursor, tables: Tables, after: int, until: int | None, step_events: int
 ) -> list[LedgerRow]:
     """Return the places of one step, bounded by events and bytes, but at least one; [] when caught up."""
     limit = max(1, step_events // _EVENTS_A_ROW)
@@ -432,9 +431,7 @@ def _fold_limiter() -> CapacityLimiter:
     return _limiter
 
 
-async def write_ring(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, position: int, points: bytes
-) -> None:
+async def write_ring(cursor: Cursor, tables: Tables, version: Version, position: int, points: bytes) -> None:
     """Write the ring row of the next step of *version*, whose lock the caller holds, and let the oldest ones go."""
     number = version.folds + 1
     await cursor.execute(
@@ -452,9 +449,7 @@ async def write_ring(
     )
 
 
-async def _move(
-    cursor: AsyncCursor[TupleRow], tables: Tables, range: Step, counts: Counter[str], folded_by: str
-) -> None:
+async def _move(cursor: Cursor, tables: Tables, range: Step, counts: Counter[str], folded_by: str) -> None:
     total = await added_counts(cursor, tables, range.version, counts)
     await cursor.execute(
         sql.SQL(

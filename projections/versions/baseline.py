@@ -8,11 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US
@@ -48,7 +47,7 @@ class _Span(NamedTuple):
     pending: int
 
 
-async def absorb_day(connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day: date) -> str:
     """Add what a closed day added to the baseline; return why that was not possible, in words, or "".
 
     Once, and all of it in one transaction, which moves the day to state "absorbed". It keeps what any version
@@ -94,7 +93,7 @@ async def absorb_day(connection: AsyncConnection[TupleRow], tables: Tables, rule
     return ""
 
 
-async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet, day: date) -> str:
+async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str:
     """Why *day* can't go into the baseline now, in words; "" if it can."""
     span = await _span(cursor, tables, day)
     if span.pending:
@@ -128,7 +127,7 @@ async def refusal(cursor: AsyncCursor[TupleRow], tables: Tables, rules: RuleSet,
     return ""
 
 
-async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+async def raise_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:
     """Raise the baseline's horizons to what every version has let go, but not past the events that are in it.
 
     Below them the baseline is incomplete. Past the latest event of the days in it everything is raw still, so a
@@ -168,7 +167,7 @@ async def raise_horizons(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[
     return dict(zip(RESOLUTIONS, row, strict=True))
 
 
-async def _kept(cursor: AsyncCursor[TupleRow], tables: Tables) -> dict[str, int]:
+async def _kept(cursor: Cursor, tables: Tables) -> dict[str, int]:
     """Start of the oldest bucket that any version keeps."""
     versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
@@ -182,7 +181,7 @@ def _way_past(version: Version) -> str:
     return "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
 
 
-async def _span(cursor: AsyncCursor[TupleRow], tables: Tables, day: date) -> _Span:
+async def _span(cursor: Cursor, tables: Tables, day: date) -> _Span:
     await cursor.execute(
         sql.SQL(
             """
@@ -199,7 +198,7 @@ async def _span(cursor: AsyncCursor[TupleRow], tables: Tables, day: date) -> _Sp
     return _Span(*row)
 
 
-async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: Version) -> list[int]:
+async def _lost(cursor: Cursor, tables: Tables, day: date, live: Version) -> list[int]:
     """Return the positions of *day* whose rows somebody removed by force, without those that are dead letters."""
     await cursor.execute(
         sql.SQL(
@@ -227,7 +226,7 @@ async def _lost(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, live: 
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: int) -> bool:
+async def _mark(cursor: Cursor, tables: Tables, day: date, last: int) -> bool:
     """Say that *day* is in the baseline, and which event in it is the latest; False if it is not closed any more."""
     await cursor.execute(
         sql.SQL(
@@ -250,7 +249,7 @@ async def _mark(cursor: AsyncCursor[TupleRow], tables: Tables, day: date, last: 
     return cursor.rowcount == 1
 
 
-async def _count(cursor: AsyncCursor[TupleRow], tables: Tables, counts: Counter[str]) -> None:
+async def _count(cursor: Cursor, tables: Tables, counts: Counter[str]) -> None:
     total = await added_counts(cursor, tables, BASELINE, counts)
     await cursor.execute(
         sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = 0").format(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow, tuple_row
+from psycopg import sql
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -27,7 +28,7 @@ _COLUMNS = sql.SQL(
 )
 
 
-async def read_baseline(cursor: AsyncCursor[TupleRow], tables: Tables) -> Baseline:
+async def read_baseline(cursor: Cursor, tables: Tables) -> Baseline:
     """Return what the baseline counted, and from where on it is complete.
 
     Raises:
@@ -51,7 +52,7 @@ async def read_baseline(cursor: AsyncCursor[TupleRow], tables: Tables) -> Baseli
     return Baseline(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the baseline's row"))
 
 
-async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIterator[Points]:
+async def read_points(cursor: Cursor, tables: Tables) -> AsyncIterator[Points]:
     """Yield the baseline's rows in the caller's transaction, in chunks."""
     for resolution in RESOLUTIONS:
         async with cursor.connection.cursor("metrics_baseline", row_factory=tuple_row) as rollup:
@@ -79,7 +80,7 @@ async def read_points(cursor: AsyncCursor[TupleRow], tables: Tables) -> AsyncIte
 class Names:
     """The database's numbers of names, asked for on a connection of their own: they are given at once."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+    def __init__(self, connection: Connection, tables: Tables) -> None:
         self._connection = connection
         self._tables = tables
         self._series: dict[Series, int] = {}
@@ -130,7 +131,7 @@ def _fault(point: Point, width: int) -> str:
     return ""
 
 
-async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Points, names: Names) -> None:
+async def write_points(cursor: Cursor, tables: Tables, points: Points, names: Names) -> None:
     """Put rows into the baseline, which is empty and whose lock the caller holds."""
     series, workers = await names.of(points.points)
     async with cursor.copy(
@@ -144,9 +145,7 @@ async def write_points(cursor: AsyncCursor[TupleRow], tables: Tables, points: Po
             await copy.write_row((BASELINE, worker, number, *_values(one)))
 
 
-async def begin_with(
-    cursor: AsyncCursor[TupleRow], tables: Tables, baseline: Baseline, versions: Sequence[Version]
-) -> None:
+async def begin_with(cursor: Cursor, tables: Tables, baseline: Baseline, versions: Sequence[Version]) -> None:
     """Let *versions*, which have folded nothing, begin with the baseline; the caller holds the locks of all of them."""
     numbers = [one.version for one in versions]
     await cursor.execute(
@@ -179,7 +178,7 @@ async def begin_with(
     await empty_ring(cursor, tables)
 
 
-async def empty_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+async def empty_versions(cursor: Cursor, tables: Tables) -> None:
     """Take everything out of every version, the baseline too; the caller holds the locks of all of them."""
     for resolution in RESOLUTIONS:
         await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.exact_sum import canonical
@@ -54,7 +55,7 @@ class Comparison(NamedTuple):
     differences: list[Difference]
 
 
-async def compare(cursor: AsyncCursor[TupleRow], tables: Tables, old: Version, new: Version) -> Comparison:
+async def compare(cursor: Cursor, tables: Tables, old: Version, new: Version) -> Comparison:
     """Compare what both versions keep, chunk by chunk in the caller's snapshot."""
     points = different = 0
     differences: list[Difference] = []
@@ -82,9 +83,7 @@ def _different(tables: Tables, resolution: str) -> sql.Composed:
     return sql.SQL(_DIFFERENT).format(rollup=tables.rollup(resolution), values=values, same=same)
 
 
-async def _count(
-    cursor: AsyncCursor[TupleRow], tables: Tables, resolution: str, where: dict[str, int]
-) -> tuple[int, int]:
+async def _count(cursor: Cursor, tables: Tables, resolution: str, where: dict[str, int]) -> tuple[int, int]:
     await cursor.execute(
         sql.SQL(
             """
@@ -107,7 +106,7 @@ async def _count(
 
 
 async def _spell_out(
-    cursor: AsyncCursor[TupleRow], tables: Tables, resolution: str, where: dict[str, int], limit: int
+    cursor: Cursor, tables: Tables, resolution: str, where: dict[str, int], limit: int
 ) -> list[Difference]:
     columns = sql.SQL(", ").join(sql.Identifier(side, name) for side in "on" for name in ("version", *_SHOWN_VALUES))
     await cursor.execute(

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.humanize import counted
@@ -27,9 +27,7 @@ def decode_counts(text: str, where: str = "") -> dict[str, int]:
     return decode_as(_decoder, text.encode(), "map of counts", where)
 
 
-async def added_counts(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, counts: Counter[str]
-) -> dict[str, int] | None:
+async def added_counts(cursor: Cursor, tables: Tables, version: int, counts: Counter[str]) -> dict[str, int] | None:
     """Return what *version* counted, and *counts* added; the caller holds its lock.
 
     None where it can't be read, to leave it as it is: no fold stops at it, `status` names it, a rebuild counts again.
@@ -45,7 +43,7 @@ async def added_counts(
         return None
 
 
-async def read_counts(cursor: AsyncCursor[TupleRow], tables: Tables, versions: list[int]) -> dict[int, str]:
+async def read_counts(cursor: Cursor, tables: Tables, versions: list[int]) -> dict[int, str]:
     """Return version -> the text of what it counted, as JSON, of those of *versions* that are there."""
     await cursor.execute(
         sql.SQL("SELECT version, counts::text FROM {versions} WHERE version = ANY(%(versions)s::integer[])").format(

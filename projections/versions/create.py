@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
@@ -43,7 +42,7 @@ FILLED = sql.SQL(
 
 
 async def make_version(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     rules: RuleSet,
     horizons: Mapping[str, int],
@@ -128,7 +127,7 @@ async def make_version(
         return made
 
 
-async def copy_baseline(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
+async def copy_baseline(connection: Connection, tables: Tables, version: int) -> bool:
     """Copy the next rows of the baseline into a new version; False once all are copied, or it is not copying.
 
     Copied in the order of the key, so the last row that is there says where to go on, whoever copied it. The
@@ -146,7 +145,7 @@ async def copy_baseline(connection: AsyncConnection[TupleRow], tables: Tables, v
         return False
 
 
-async def _is_withheld(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, live: int) -> bool:
+async def _is_withheld(cursor: Cursor, tables: Tables, version: Version, live: int) -> bool:
     """Whether it is filled and was not taken for what it leaves out: only another one can have that."""
     if version.status != "ready":
         return False
@@ -154,7 +153,7 @@ async def _is_withheld(cursor: AsyncCursor[TupleRow], tables: Tables, version: V
     return bool(found and found.beyond(await left_out(cursor, tables, live)))
 
 
-async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by: str) -> None:
+async def _claim(cursor: Cursor, tables: Tables, version: int, by: str) -> None:
     await cursor.execute(
         sql.SQL(
             """
@@ -186,7 +185,7 @@ async def _claim(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, by
     )
 
 
-async def _set_progress(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, status: str) -> None:
+async def _set_progress(cursor: Cursor, tables: Tables, version: int, status: str) -> None:
     await cursor.execute(
         sql.SQL(
             "UPDATE {versions} SET status = %(status)s, folded_at = clock_timestamp() WHERE version = %(version)s"
@@ -195,7 +194,7 @@ async def _set_progress(cursor: AsyncCursor[TupleRow], tables: Tables, version: 
     )
 
 
-async def _copy(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, resolution: str) -> int:
+async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: str) -> int:
     columns = sql.SQL(
         "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
     )
@@ -228,7 +227,7 @@ async def _copy(cursor: AsyncCursor[TupleRow], tables: Tables, version: Version,
     return cursor.rowcount
 
 
-async def drop_version(connection: AsyncConnection[TupleRow], tables: Tables, version: int) -> bool:
+async def drop_version(connection: Connection, tables: Tables, version: int) -> bool:
     """Give up a version that is unfinished or rests; its rows go with the next clean-ups. False if it is neither."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
@@ -238,7 +237,7 @@ async def drop_version(connection: AsyncConnection[TupleRow], tables: Tables, ve
         return True
 
 
-async def finish_version(connection: AsyncConnection[TupleRow], tables: Tables, version: int, *, keep_s: float) -> None:
+async def finish_version(connection: Connection, tables: Tables, version: int, *, keep_s: float) -> None:
     """Call a filled version ready; it is kept that long for somebody to swap it."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
@@ -246,9 +245,7 @@ async def finish_version(connection: AsyncConnection[TupleRow], tables: Tables, 
             await set_status(cursor, tables, version, "ready", keep_s=keep_s)
 
 
-async def withhold_version(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, *, keep_s: float
-) -> None:
+async def withhold_version(connection: Connection, tables: Tables, version: int, *, keep_s: float) -> None:
     """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
@@ -262,9 +259,7 @@ async def withhold_version(
             )
 
 
-async def set_status(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, status: str, *, keep_s: float | None = None
-) -> None:
+async def set_status(cursor: Cursor, tables: Tables, version: int, status: str, *, keep_s: float | None = None) -> None:
     """Set the status of a version whose lock the caller holds, and until when it may rest in it."""
     await cursor.execute(
         sql.SQL(

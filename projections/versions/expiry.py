@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions import baseline
 from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_versions
@@ -21,7 +20,7 @@ NAMES = 2_000
 PROGRESS_S = 86_400
 
 
-async def expire(connection: AsyncConnection[TupleRow], tables: Tables, kept: Mapping[str, int]) -> int:
+async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]) -> int:
     """Raise every version's horizons to *kept* and delete what lies below; return how many rows went.
 
     A version that somebody holds is left for the next call, which comes soon.
@@ -49,7 +48,7 @@ async def expire(connection: AsyncConnection[TupleRow], tables: Tables, kept: Ma
     return removed
 
 
-async def drop_versions(connection: AsyncConnection[TupleRow], tables: Tables, *, now_us: int) -> int:
+async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) -> int:
     """Drop versions whose rest is over and unfinished ones that got nowhere for a day; delete the rows of dropped ones.
 
     Returns:
@@ -75,7 +74,7 @@ class UnusedNames:
         self._series_seen = 0
         self._workers_seen = 0
 
-    async def delete(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+    async def delete(self, connection: Connection, tables: Tables) -> int:
         """Look through the next names, or all of them where there are few; return how many went."""
         removed = 0
         for _ in range(PIECES):
@@ -84,7 +83,7 @@ class UnusedNames:
                 break
         return removed
 
-    async def _delete_chunk(self, connection: AsyncConnection[TupleRow], tables: Tables) -> int:
+    async def _delete_chunk(self, connection: Connection, tables: Tables) -> int:
         """Look through one chunk of each.
 
         Under the locks of all versions, which folds take too, so that none stores a point of a name meanwhile. If
@@ -109,9 +108,7 @@ class UnusedNames:
             return series + workers
 
 
-async def _raise_horizons(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, kept: Mapping[str, int]
-) -> dict[str, int]:
+async def _raise_horizons(cursor: Cursor, tables: Tables, version: int, kept: Mapping[str, int]) -> dict[str, int]:
     await cursor.execute(
         sql.SQL(
             """
@@ -131,9 +128,7 @@ async def _raise_horizons(
     return dict(zip(RESOLUTIONS, row, strict=True))
 
 
-async def _delete_rows(
-    connection: AsyncConnection[TupleRow], tables: Tables, resolution: str, where: sql.Composed
-) -> int:
+async def _delete_rows(connection: Connection, tables: Tables, resolution: str, where: sql.Composed) -> int:
     removed = 0
     for _ in range(PIECES):
         async with short_transaction(connection) as cursor:
@@ -157,7 +152,7 @@ async def _delete_rows(
     return removed
 
 
-async def _drop_old(cursor: AsyncCursor[TupleRow], tables: Tables, now_us: int) -> None:
+async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
     await cursor.execute(
         sql.SQL(
             """
@@ -181,7 +176,7 @@ async def _drop_old(cursor: AsyncCursor[TupleRow], tables: Tables, now_us: int) 
     )
 
 
-async def _delete_dropped(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
     """Delete dropped versions without rows; not the newest one, so that no number is given twice."""
     empty = sql.SQL(" AND ").join(
         sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(tables.rollup(resolution))
@@ -200,7 +195,7 @@ async def _delete_dropped(cursor: AsyncCursor[TupleRow], tables: Tables) -> None
 
 
 async def _delete_names(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     table: sql.Identifier,
     column: str,

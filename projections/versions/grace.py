@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import CODEC
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.humanize import moment
 from chancy_metrics.events.log import APPENDED_US
@@ -21,7 +21,7 @@ from chancy_metrics.events.schema import Tables
 CODEC_PATIENCE_US = 600 * 1_000_000
 
 
-async def read_waited_for(cursor: AsyncCursor[TupleRow], tables: Tables) -> str:
+async def read_waited_for(cursor: Cursor, tables: Tables) -> str:
     """Say of which batch right behind the live version this code does not know the codec; "" where there is none."""
     await cursor.execute(
         sql.SQL(

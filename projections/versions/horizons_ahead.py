@@ -7,10 +7,9 @@ from datetime import UTC, date, datetime
 from typing import NamedTuple
 
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.partitions import gone_days
@@ -63,7 +62,7 @@ def _at(at_s: int) -> str:
 
 
 async def mend(
-    connection: AsyncConnection[TupleRow],
+    connection: Connection,
     tables: Tables,
     rules: RuleSet,
     kept: Mapping[str, int],
@@ -101,9 +100,7 @@ class _Base(NamedTuple):
     first: dict[str, int]
 
 
-async def _mend(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet, version: int, ahead: Mapping[str, int]
-) -> int:
+async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version: int, ahead: Mapping[str, int]) -> int:
     for _ in range(_TRIES):
         async with short_transaction(connection) as cursor:
             base = await _read_base(cursor, tables, version, ahead)
@@ -149,7 +146,7 @@ async def _mend(
     )
 
 
-async def _read_base(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, ahead: Mapping[str, int]) -> _Base:
+async def _read_base(cursor: Cursor, tables: Tables, version: int, ahead: Mapping[str, int]) -> _Base:
     mine, baseline = await read_version(cursor, tables, version), await read_version(cursor, tables, BASELINE)
     if mine is None:
         raise MetricsLogError(f"version {version} is not there any more")
@@ -164,7 +161,7 @@ async def _read_base(cursor: AsyncCursor[TupleRow], tables: Tables, version: int
 
 
 async def _add(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     total: Accumulator,
     base: _Base,
@@ -177,7 +174,7 @@ async def _add(
         await to_thread.run_sync(total.add_batches, batches, rules)
 
 
-async def _delete(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, base: _Base) -> None:
+async def _delete(cursor: Cursor, tables: Tables, version: int, base: _Base) -> None:
     for name in RESOLUTIONS:
         await cursor.execute(
             sql.SQL(
@@ -187,7 +184,7 @@ async def _delete(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, b
         )
 
 
-async def _lower(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, first: Mapping[str, int]) -> None:
+async def _lower(cursor: Cursor, tables: Tables, version: int, first: Mapping[str, int]) -> None:
     await cursor.execute(
         sql.SQL(
             """

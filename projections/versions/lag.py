@@ -6,10 +6,10 @@ from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.log import APPENDED_US
@@ -33,7 +33,7 @@ class Lag(NamedTuple):
         return min(self.waiting_s, self.silent_s)
 
 
-async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
+async def live_lag(cursor: Cursor, tables: Tables) -> Lag:
     """Look at the first batch past the live version's position, the first without one, and the spill table."""
     await cursor.execute(
         sql.SQL(
@@ -78,9 +78,7 @@ async def live_lag(cursor: AsyncCursor[TupleRow], tables: Tables) -> Lag:
     return Lag(max(0, now_us - oldest_us) / 1e6, (now_us - folded_us) / 1e6)
 
 
-async def appended_us(
-    cursor: AsyncCursor[TupleRow], tables: Tables, day: date, producer: UUID, sequence: int
-) -> int | None:
+async def appended_us(cursor: Cursor, tables: Tables, day: date, producer: UUID, sequence: int) -> int | None:
     """When a batch was appended, microseconds since 1970; None if it is not in the log any more."""
     await cursor.execute(
         sql.SQL(
@@ -98,7 +96,7 @@ async def appended_us(
     return row[0] if row else None
 
 
-async def newest_appended_us(cursor: AsyncCursor[TupleRow], tables: Tables) -> int | None:
+async def newest_appended_us(cursor: Cursor, tables: Tables) -> int | None:
     """When the last batch in the order was appended, the same; None if there is none, or it has left the log."""
     await cursor.execute(
         sql.SQL("SELECT day, producer, sequence FROM {ledger} ORDER BY position DESC LIMIT 1").format(
@@ -109,7 +107,7 @@ async def newest_appended_us(cursor: AsyncCursor[TupleRow], tables: Tables) -> i
     return await appended_us(cursor, tables, *row) if row else None
 
 
-async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position: int) -> int:
+async def count_waiting(cursor: Cursor, tables: Tables, position: int) -> int:
     """How many batches are not folded up to *position*: with a place past it, without one yet, or spilled."""
     await cursor.execute(
         sql.SQL(
@@ -125,7 +123,7 @@ async def count_waiting(cursor: AsyncCursor[TupleRow], tables: Tables, position:
     return int(row[0]) if row else 0
 
 
-async def count_waiting_in(cursor: AsyncCursor[TupleRow], tables: Tables, position: int, span: Span) -> int:
+async def count_waiting_in(cursor: Cursor, tables: Tables, position: int, span: Span) -> int:
     """The same of batches with events in *span*; of a long backlog only its beginning is looked at."""
     await cursor.execute(
         sql.SQL(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
-from psycopg import AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
@@ -94,9 +94,7 @@ class LeftOut(msgspec.Struct, frozen=True):
         return LeftOut(self.version, 0, 0, 0, 0, [], rules)
 
 
-async def left_out_at(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, positions: Sequence[int]
-) -> list[LeftOutBatch]:
+async def left_out_at(cursor: Cursor, tables: Tables, version: int, positions: Sequence[int]) -> list[LeftOutBatch]:
     """Return those of *positions* of whose batches nothing is in *version*, ascending."""
     await cursor.execute(
         sql.SQL(
@@ -134,7 +132,7 @@ def withheld(more: LeftOut, rules: str, live: int) -> str:
 
 
 async def left_out(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     version: int,
     span: Span = Span(),  # noqa: B008 # immutable
@@ -192,7 +190,7 @@ async def left_out(
 
 
 async def write_left_out(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     version: int,
     dead: Mapping[int, str],
@@ -236,9 +234,7 @@ async def write_left_out(
     )
 
 
-async def copy_left_out(
-    cursor: AsyncCursor[TupleRow], tables: Tables, source: int, target: int, *, day: date | None = None
-) -> None:
+async def copy_left_out(cursor: Cursor, tables: Tables, source: int, target: int, *, day: date | None = None) -> None:
     """Let *target* leave out what *source* does, of one day of the log or all together: it is made from its rows."""
     await cursor.execute(
         sql.SQL(
@@ -261,7 +257,7 @@ async def copy_left_out(
     )
 
 
-async def forget_left_out(cursor: AsyncCursor[TupleRow], tables: Tables, *, chunk: int) -> int:
+async def forget_left_out(cursor: Cursor, tables: Tables, *, chunk: int) -> int:
     """Delete up to *chunk* notes on batches that the ledger has forgotten: nothing of their time is kept any more."""
     await cursor.execute(
         sql.SQL(

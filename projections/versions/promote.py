@@ -6,10 +6,9 @@ from typing import Literal
 from uuid import uuid4
 
 import anyio
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRefused
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rollups.delta_ring import pack_points
@@ -35,7 +34,7 @@ BUSY_S = 10
 
 
 async def catch_up(
-    connection: AsyncConnection[TupleRow], tables: Tables, version: int, rules: RuleSet, *, until: int, folded_by: str
+    connection: Connection, tables: Tables, version: int, rules: RuleSet, *, until: int, folded_by: str
 ) -> int:
     """Fold *version* up to position *until*; return how many events that were.
 
@@ -72,8 +71,8 @@ async def catch_up(
 
 
 async def promote(
-    holding: AsyncConnection[TupleRow],
-    working: AsyncConnection[TupleRow],
+    holding: Connection,
+    working: Connection,
     tables: Tables,
     version: int,
     rules: RuleSet,
@@ -117,7 +116,7 @@ async def promote(
         return live
 
 
-async def _more(cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version) -> LeftOut:
+async def _more(cursor: Cursor, tables: Tables, version: int, live: Version) -> LeftOut:
     coming = await left_out(cursor, tables, version)
     return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
 
@@ -138,9 +137,7 @@ def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) 
     return ""
 
 
-async def _point(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, live: Version, head: Head, cause: Cause
-) -> None:
+async def _point(cursor: Cursor, tables: Tables, version: int, live: Version, head: Head, cause: Cause) -> None:
     blocked_rules = {"asked": [], "undo": sorted({*head.blocked_rules, label(live.pair)})}.get(
         cause, head.blocked_rules
     )
@@ -178,7 +175,7 @@ async def _point(
     await empty_ring(cursor, tables)
 
 
-async def empty_ring(cursor: AsyncCursor[TupleRow], tables: Tables) -> None:
+async def empty_ring(cursor: Cursor, tables: Tables) -> None:
     """Let everybody who follows the shared cache load it again.
 
     The row that is left tells a follower of another version, and of this one at an earlier time, to do so.

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import date
 
 from anyio import to_thread
-from psycopg import AsyncConnection, AsyncCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import Transaction, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, Transaction, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
 from chancy_metrics.events.log import LogBatch, read_batches
 from chancy_metrics.events.partitions import gone_days
@@ -26,7 +25,7 @@ PAGE = 2_000
 
 
 @asynccontextmanager
-async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) -> AsyncIterator[AsyncCursor[TupleRow]]:
+async def log_snapshot(connection: Connection, tables: Tables) -> AsyncIterator[Cursor]:
     """Open a REPEATABLE READ transaction under which no day of the log is detached; appends do not feel it."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         # Before the snapshot is taken: a day detached after it would be missing from the log and not in the baseline.
@@ -35,7 +34,7 @@ async def log_snapshot(connection: AsyncConnection[TupleRow], tables: Tables) ->
 
 
 async def replay(
-    connection: AsyncConnection[TupleRow], tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
+    connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
 ) -> list[Point]:
     """Fold the whole log again upon the baseline, up to the live version's position (or *until*).
 
@@ -102,9 +101,7 @@ async def add_rows(
         del batches  # not held while the next chunk is read
 
 
-async def read_alive(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: Version, rows: Sequence[LedgerRow]
-) -> list[LogBatch]:
+async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Sequence[LedgerRow]) -> list[LogBatch]:
     """Return the batches at *rows*, in ascending order, without what *version* leaves out of them.
 
     Dead letters and rows that are lost are not among them; rules that failed on one are named in its `without`.
@@ -131,7 +128,7 @@ async def read_alive(
     ]
 
 
-async def stored(connection: AsyncConnection[TupleRow], tables: Tables) -> list[Point]:
+async def stored(connection: Connection, tables: Tables) -> list[Point]:
     """Return what the live version holds."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)

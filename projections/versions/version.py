@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from psycopg import AsyncCursor, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
@@ -75,7 +76,7 @@ _COLUMNS = """
 """
 
 
-async def lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+async def lock_head(cursor: Cursor, tables: Tables) -> Head:
     """Lock the head until the transaction ends: nothing gets a position meanwhile, and no pointer turns."""
     await cursor.execute(
         sql.SQL("SELECT position, live, blocked_rules FROM {head} FOR UPDATE").format(head=tables.head)
@@ -83,12 +84,12 @@ async def lock_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
     return _head(await cursor.fetchone())
 
 
-async def read_head(cursor: AsyncCursor[TupleRow], tables: Tables) -> Head:
+async def read_head(cursor: Cursor, tables: Tables) -> Head:
     await cursor.execute(sql.SQL("SELECT position, live, blocked_rules FROM {head}").format(head=tables.head))
     return _head(await cursor.fetchone())
 
 
-async def live_version(cursor: AsyncCursor[TupleRow], tables: Tables) -> Version:
+async def live_version(cursor: Cursor, tables: Tables) -> Version:
     """Return the version that readers see.
 
     Raises:
@@ -100,20 +101,18 @@ async def live_version(cursor: AsyncCursor[TupleRow], tables: Tables) -> Version
     return found[0]
 
 
-async def read_version(cursor: AsyncCursor[TupleRow], tables: Tables, version: int) -> Version | None:
+async def read_version(cursor: Cursor, tables: Tables, version: int) -> Version | None:
     """Return one version; None if there is no such."""
     found = await _select(cursor, tables, "WHERE v.version = %(version)s", version=version)
     return found[0] if found else None
 
 
-async def read_versions(cursor: AsyncCursor[TupleRow], tables: Tables) -> list[Version]:
+async def read_versions(cursor: Cursor, tables: Tables) -> list[Version]:
     """Return all versions but the baseline, in order."""
     return await _select(cursor, tables, "WHERE v.version > 0 ORDER BY v.version")
 
 
-async def lock_version(
-    cursor: AsyncCursor[TupleRow], tables: Tables, version: int, *, wait: bool = False
-) -> Version | None:
+async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bool = False) -> Version | None:
     """Lock a version's row until the transaction ends; None if there is no such or, without *wait*, it is taken."""
     found = await _select(
         cursor,
@@ -124,7 +123,7 @@ async def lock_version(
     return found[0] if found else None
 
 
-async def _select(cursor: AsyncCursor[TupleRow], tables: Tables, where: str, **values: int) -> list[Version]:
+async def _select(cursor: Cursor, tables: Tables, where: str, **values: int) -> list[Version]:
     await cursor.execute(
         sql.SQL(f"SELECT {_COLUMNS} FROM {{versions}} v {where}").format(versions=tables.versions, head=tables.head),
         values,

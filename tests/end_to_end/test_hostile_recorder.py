@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import EncodedBatch, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.seal import check
@@ -21,7 +19,6 @@ from chancy_metrics.plugin.health.verify import verify
 from tests.end_to_end.test_roles import grants, recorder, roles, today
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 __all__ = ["grants", "recorder", "roles"]
 
 ID = "day, producer, sequence"

@@ -13,9 +13,8 @@ import anyio
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches
@@ -30,7 +29,6 @@ from tests.plugin.http.test_routes import ROOT, asking
 from tests.reading import invoke
 from tests.standby import Standby
 
-Connection = AsyncConnection[TupleRow]
 Change = Callable[[Connection, Tables], Awaitable[object]]
 PAGE = processes.ROOT / "plugin" / "http" / "page"
 #: The minute that is damaged: whole, and not long ago.

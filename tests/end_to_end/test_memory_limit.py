@@ -9,9 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.meta import encode_meta
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, fetch, now_us
@@ -40,7 +39,7 @@ def within_memory(dsn: str, *commands: str, more: int) -> list[Any]:
 
 
 async def test_a_log_of_large_batches_is_read_in_little_memory(
-    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
+    dsn: str, tables: Tables, connection: Connection
 ) -> None:
     kept = encode_meta({"html": "x" * META_BYTES})
     at_us = now_us()

@@ -10,15 +10,13 @@ from typing import Any
 import anyio
 import duckdb
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from examples.parquet_fold import fold
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
 from tests.plugin.audit.test_audit_events import run
 
-Connection = AsyncConnection[TupleRow]
 #: (resolution, worker or None, key, kind, unit, bucket) -> (count, last_us, sum, min, max, last)
 Rollups = dict[tuple[Any, ...], tuple[Any, ...]]
 DAY_US = 86_400_000_000

@@ -11,10 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.audit.seal import check, seal
@@ -25,7 +24,6 @@ from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
 
-Connection = AsyncConnection[TupleRow]
 README = ROOT / "README.md"
 APPEND_ONLY = "refused: the metrics log and its order are append-only"
 

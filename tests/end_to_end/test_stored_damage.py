@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bloom import may_hold, token
 from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.meta import MAX_DEPTH, decode_meta, encode_meta
 from chancy_metrics.events.schema import Tables
@@ -30,7 +29,6 @@ from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_u
 from tests.plugin.audit.test_audit_events import run
 from tests.plugin.cli.test_cli import run as run_cli
 
-Connection = AsyncConnection[TupleRow]
 #: MessagePack that is no kept meta, and what is said of it.
 BAD_META = {
     "bad UTF-8": (b"\x81\xa1a\xa1\xff", "UTF-8"),

@@ -8,10 +8,9 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bloom import BITS_A_TOKEN, make_filter, may_hold, places_of, token
+from chancy_metrics.events.database import Connection
 
 tokens = st.binary(min_size=16, max_size=16)
 
@@ -52,7 +51,7 @@ def test_one_text_is_another_token_in_another_field() -> None:
     assert len(token("key", "\ud800")) == 16
 
 
-async def test_the_places_are_those_that_postgresql_counts(connection: AsyncConnection[TupleRow]) -> None:
+async def test_the_places_are_those_that_postgresql_counts(connection: Connection) -> None:
     chance = random.Random(2)
     bits = make_filter([chance.randbytes(16) for _ in range(300)])
     asked = [chance.randbytes(16) for _ in range(200)]

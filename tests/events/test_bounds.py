@@ -7,9 +7,8 @@ import string
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import MAX_KEY_BYTES, MAX_WORKER_BYTES, bounded_worker
 from chancy_metrics.events.schema import Tables
@@ -45,7 +44,7 @@ def test_every_long_name_of_a_job_makes_keys_that_can_be_stored() -> None:
 
 
 async def test_names_of_4000_letters_are_recorded_folded_and_found(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn) as (chancy, metrics):
         async with metrics.recording(chancy, worker_id=LONG):

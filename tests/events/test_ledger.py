@@ -11,18 +11,14 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, Sequenced, chunks, in_ledger, read_ledger, sequence
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def places(connection: Connection, tables: Tables) -> list[tuple[int, uuid.UUID, int]]:

@@ -9,15 +9,12 @@ import anyio
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import MAX_PAYLOAD_BYTES, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import BatchId, append, append_in_transaction, read_batches, sync_append_in_transaction
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, a_run, connections, fetch
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def waits(connection: Connection, process: int) -> bool:

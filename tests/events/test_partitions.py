@@ -9,18 +9,16 @@ from datetime import UTC, date, datetime, timedelta
 import anyio
 import psycopg
 import pytest
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from tests.factories import LogWriter, a_host, a_run, an_app, connections, fetch, order
 
-Connection = AsyncConnection[TupleRow]
 FAR = date(2031, 5, 1)
 
 

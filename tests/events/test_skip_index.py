@@ -10,12 +10,10 @@ from uuid import UUID
 
 import anyio
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.bloom import may_hold
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.log import BatchId, LogBatch
 from chancy_metrics.events.partitions import make_days
@@ -40,7 +38,6 @@ from tests.factories import (
     order_and_fold,
 )
 
-Connection = AsyncConnection[TupleRow]
 OLD = datetime.now(UTC).date() - timedelta(days=40)
 OLD_US = start_of(OLD) + 43_200_000_000
 SPANS = "SELECT first_position, last_position, events FROM {summaries} ORDER BY 1"

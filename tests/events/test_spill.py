@@ -8,11 +8,11 @@ from typing import LiteralString
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import Appended, BatchId, append
 from chancy_metrics.events.partitions import close_day, make_days
@@ -25,7 +25,6 @@ from chancy_metrics.projections.verify.ledger import check_producers
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, order, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 TODAY = datetime.now(UTC).date()
 EXCLUSIVE: LiteralString = "IN ACCESS EXCLUSIVE MODE"
 #: What is locked -> what becomes of a new batch, of one that is in the log, of the latter cut anew, of one cut anew

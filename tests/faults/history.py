@@ -10,11 +10,11 @@ from functools import partial
 
 import anyio
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
@@ -27,8 +27,6 @@ from chancy_metrics.projections.versions.advance import BUSY, advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 MINUTE_US = 60_000_000
 TWENTY_MINUTES_US = 20 * MINUTE_US

@@ -8,8 +8,6 @@ from functools import partial
 
 import httpx
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware import Middleware
@@ -18,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
 from chancy_metrics.events.codec import decode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.http.dashboard import MetricsApiPlugin
@@ -72,7 +71,7 @@ class _Everybody(AuthenticationBackend):
         return AuthCredentials(["authenticated"]), SimpleUser("somebody")
 
 
-async def _recorded(connection: AsyncConnection[TupleRow], tables: Tables, query: str, key: str) -> float:
+async def _recorded(connection: Connection, tables: Tables, query: str, key: str) -> float:
     total = 0.0
     for codec, payload, digest, events in await fetch(connection, query, tables):
         columns = decode(codec, payload, digest, events).observations

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events import database
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.advance import advance
@@ -23,7 +21,7 @@ spawner = multiprocessing.get_context("forkserver")
 spawner.set_forkserver_preload(["tests.faults.stopping"])
 
 
-class StoppingConnection(AsyncConnection[TupleRow]):
+class StoppingConnection(Connection):
     """Sends itself a signal before round trip number *stop_at*: BEGIN, a statement, COMMIT."""
 
     trips = 0

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import anyio
 import psycopg
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -137,7 +136,7 @@ async def storm(
 
 
 async def _lock_for_ever(
-    connection: AsyncConnection[TupleRow], tables: Tables, chance: random.Random, longest_s: float, locks_spill: bool
+    connection: Connection, tables: Tables, chance: random.Random, longest_s: float, locks_spill: bool
 ) -> None:
     cursor = await connection.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
     [today] = await cursor.fetchone() or ()
@@ -153,7 +152,7 @@ async def _lock_for_ever(
 
 
 async def _outcome(
-    chancy: Chancy, connection: AsyncConnection[TupleRow], tables: Tables, logs: list[str], losses: list[Loss]
+    chancy: Chancy, connection: Connection, tables: Tables, logs: list[str], losses: list[Loss]
 ) -> Outcome:
     await fold_all(chancy)
     log = await read_log(connection, tables)

@@ -12,15 +12,14 @@ import pytest
 from chancy import Chancy, Queue, Worker
 from chancy.plugins.leadership import ImmediateLeadership
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from tests.factories import an_app, eventually, fetch, order
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
-Connection = AsyncConnection[TupleRow]
 LOCK_TIMEOUT_S = 0.1
 #: What a flush of a few jobs may take on a busy machine, beside the wait for the lock.
 SLACK_S = 1.5

@@ -11,9 +11,8 @@ from fractions import Fraction
 import anyio
 import numpy as np
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
@@ -34,7 +33,6 @@ from tests.factories import (
 )
 from tests.faults.places import everywhere, http
 
-Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400_000_000
 LARGEST = 1.7976931348623157e308
 

@@ -10,11 +10,9 @@ from functools import partial
 
 import anyio
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import database_now_us, short_transaction
+from chancy_metrics.events.database import Connection, database_now_us, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
@@ -32,8 +30,6 @@ from chancy_metrics.projections.versions.expiry import drop_versions
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import read_versions
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 #: What an append may wait for a lock: as long as a job's transaction lets it.
 LOCK_MS = 100

@@ -14,9 +14,8 @@ import anyio
 import psycopg
 from anyio import to_thread
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
@@ -32,7 +31,6 @@ from tests.faults.stopping import spawner
 from tests.plugin.transfer.test_export_import import LOG, ORDER, PRODUCERS, exported, folded, numbers, target
 
 __all__ = ["target"]  # a fixture
-Connection = AsyncConnection[TupleRow]
 BATCHES = 60
 KILLS = 12
 

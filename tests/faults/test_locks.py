@@ -10,11 +10,10 @@ from datetime import UTC, date, datetime
 from functools import partial
 
 import anyio
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import BatchId, append, read_batches
 from chancy_metrics.events.partitions import make_days
@@ -24,7 +23,6 @@ from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, append_as, connections, eventually, fetch, order, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 FAR = date(2031, 5, 1)
 #: How long an append may wait for a partition in the making.
 MOST_WAIT_S = 0.1

@@ -18,11 +18,9 @@ import psycopg
 import pytest
 from chancy import Chancy, Queue, Worker, job
 from chancy.plugins.leadership import ImmediateLeadership
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import Projector
@@ -32,7 +30,6 @@ from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
 from tests.faults.places import everywhere
 
-Connection = AsyncConnection[TupleRow]
 BOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 #: What `CASES.md` gives a database that is back.
 BACK_WITHIN_S = 10

@@ -11,9 +11,9 @@ from multiprocessing.process import BaseProcess
 
 import anyio
 import psycopg
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.points import diff
@@ -23,7 +23,6 @@ from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, order_and_fold, total
 from tests.faults.stopping import project, stopping
 
-Connection = AsyncConnection[TupleRow]
 #: `idle_in_transaction_session_timeout` of our transactions, and something for the machine.
 FREED_WITHIN_S = 5 + 5
 DATABASES = 8

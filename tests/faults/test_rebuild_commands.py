@@ -9,16 +9,14 @@ import subprocess
 import sys
 
 from anyio import to_thread
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from tests.factories import fetch, order_and_fold
 from tests.faults.history import assert_equals_replay, live_load, make_history
 from tests.faults.rebuilding import rebuilding
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,8 @@ from subprocess import DEVNULL
 import anyio
 from anyio.abc import Process
 from chancy import Chancy, Queue
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S
@@ -24,7 +23,6 @@ from tests.faults import jobs as load
 from tests.faults.history import assert_equals_replay
 from tests.faults.truth import install_truth, logged_updates, read_log, saved_updates
 
-Connection = AsyncConnection[TupleRow]
 OLD_RULES = RuleSet(user=1, rules=(rules.first,))
 NEW_RULES = RuleSet(user=2, rules=(rules.second,))
 

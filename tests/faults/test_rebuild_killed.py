@@ -7,9 +7,8 @@ from collections import Counter
 
 import anyio
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -17,7 +16,6 @@ from tests.factories import fetch
 from tests.faults.history import assert_equals_replay, assert_same_bytes, catch_up, live_load, make_history
 from tests.faults.rebuilding import rebuilding
 
-Connection = AsyncConnection[TupleRow]
 #: Phases to be killed in, in an order in which each can still be reached, and for how long at the most each lasts.
 KILLS = [*["copying"] * 5, *["backfilling"] * 8, *["comparing"] * 3, *["swapping"] * 4]
 LASTS_S = {"copying": 0.01, "backfilling": 0.1, "comparing": 0.1, "swapping": 0.02}

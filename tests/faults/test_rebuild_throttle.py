@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.progress import RebuildProgress
@@ -20,7 +19,6 @@ from chancy_metrics.projections.versions.advance import advance
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
 from tests.faults.history import assert_equals_replay
 
-Connection = AsyncConnection[TupleRow]
 #: So long that no test lasts as long: only the times that it sets itself count.
 INTERVAL_S = 10_000
 BATCHES = 6

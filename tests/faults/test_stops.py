@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from chancy import Chancy, Worker
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.completeness import completeness
@@ -30,7 +30,6 @@ from examples.embedded import Server
 from tests.factories import a_job, an_app, connections, eventually, fetch, order_and_fold, total
 from tests.faults.proxy import Proxy, a_proxy
 
-Connection = AsyncConnection[TupleRow]
 #: The deadline of a stop in these tests, and how much later a loaded machine may be.
 STOP_S, MARGIN_S = 3.0, 7.0
 HELD = {"observations": 400, "job_updates": 20}

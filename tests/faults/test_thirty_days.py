@@ -6,11 +6,9 @@ import random
 from datetime import UTC, date, datetime, time, timedelta
 
 from chancy import Chancy
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
@@ -26,8 +24,6 @@ from chancy_metrics.projections.versions.expiry import drop_versions, expire
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us
 from tests.faults.history import WORKERS, assert_equals_replay, catch_up
-
-Connection = AsyncConnection[TupleRow]
 
 DAYS = 30
 DAY_S = 86_400

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock
@@ -30,7 +31,6 @@ from tests.factories import a_host, a_job, claimed, fetch, order
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import Update, install_truth, logged_counts, logged_updates, read_log, saved_updates
 
-Connection = AsyncConnection[TupleRow]
 QUIET = logging.getLogger("quiet")
 QUIET.disabled = True
 

@@ -13,9 +13,8 @@ from typing import IO
 import anyio
 from anyio.abc import Process
 from chancy import Chancy, Queue
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -33,8 +32,6 @@ from tests.faults.truth import (
     saved_updates,
     true_counters,
 )
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def push_load(chancy: Chancy, how_many: int) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from tests.factories import fetch
 
@@ -36,7 +34,7 @@ class Written(NamedTuple):
     batch: DecodedBatch
 
 
-async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
+async def install_truth(connection: Connection) -> None:
     """Let a trigger write down each job update in the transaction that saves it."""
     await connection.execute(
         """
@@ -55,13 +53,13 @@ async def install_truth(connection: AsyncConnection[TupleRow]) -> None:
     )
 
 
-async def saved_updates(connection: AsyncConnection[TupleRow]) -> Counter[Update]:
+async def saved_updates(connection: Connection) -> Counter[Update]:
     cursor = await connection.execute("SELECT job_id, attempt, state FROM truth")
     return Counter([Update(*row) for row in await cursor.fetchall()])
 
 
 async def read_log(
-    connection: AsyncConnection[TupleRow], tables: Tables, *, producers: Collection[UUID] | None = None
+    connection: Connection, tables: Tables, *, producers: Collection[UUID] | None = None
 ) -> list[Written]:
     """Every batch of the log (of these producers), decoded, by producer and sequence."""
     rows = await fetch(
@@ -101,7 +99,7 @@ def logged_counts(log: list[Written]) -> Counter[str]:
     return sum((Counter(written.batch.counts) for written in log), Counter())
 
 
-async def rolled_up(connection: AsyncConnection[TupleRow], tables: Tables) -> dict[str, dict[str, int]]:
+async def rolled_up(connection: Connection, tables: Tables) -> dict[str, dict[str, int]]:
     """Resolution -> counter's key -> sum of the merged points."""
     return {
         resolution: {
@@ -117,7 +115,7 @@ async def rolled_up(connection: AsyncConnection[TupleRow], tables: Tables) -> di
     }
 
 
-async def true_counters(connection: AsyncConnection[TupleRow]) -> dict[str, int]:
+async def true_counters(connection: Connection) -> dict[str, int]:
     """What every counter of job updates must say."""
     cursor = await connection.execute("SELECT func, queue, state, count(*) FROM truth GROUP BY 1, 2, 3")
     counters: Counter[str] = Counter()

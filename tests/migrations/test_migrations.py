@@ -5,14 +5,12 @@ from __future__ import annotations
 import anyio
 import pytest
 from chancy import Chancy
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, order_and_fold, total
-
-Connection = AsyncConnection[TupleRow]
 
 #: Everything of ours in the catalogue, spelled out: columns, constraints, indexes, triggers, functions, settings.
 CATALOGUE = """

@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 from chancy import Chancy, Worker
 from chancy.plugin import Plugin
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import InvalidObservation, PluginShared
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables_for
 from chancy_metrics.plugin import Metrics, Observation
@@ -135,7 +135,7 @@ async def test_a_process_without_a_worker_records_in_a_block(dsn: str) -> None:
         assert (await metrics.get_metrics(chancy, "app", "web-1"))["app:requests"].values_1min[0][1] == 3.0
 
 
-async def test_an_application_records_in_its_own_transaction(dsn: str, connection: AsyncConnection[TupleRow]) -> None:
+async def test_an_application_records_in_its_own_transaction(dsn: str, connection: Connection) -> None:
     async with an_app(dsn) as (chancy, metrics):
         async with connection.transaction():
             await metrics.record_in_transaction(
@@ -181,7 +181,7 @@ async def test_two_workers_of_one_process_are_told_apart(dsn: str) -> None:
 
 
 async def test_a_worker_that_stops_appends_its_buffer_and_closes_its_producers(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics):
         await metrics.increment_counter("app:last", 1)
@@ -226,7 +226,7 @@ def test_the_plugin_names_itself_and_its_tables_as_chancy_asks() -> None:
 
 
 async def test_one_plugin_in_two_apps_is_refused_at_the_second_start_and_the_first_goes_on(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     metrics = Metrics()
     other = Chancy(dsn, plugins=[metrics], prefix="other_")
@@ -251,7 +251,7 @@ async def test_one_plugin_in_two_apps_is_refused_at_the_second_start_and_the_fir
 
 
 async def test_an_app_that_was_closed_without_its_workers_end_stands_in_no_other_ones_way(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     metrics = Metrics()
     async with Chancy(dsn, plugins=[metrics]) as failed:
@@ -279,7 +279,7 @@ class Fails(Plugin):
 
 
 async def test_direct_calls_go_to_the_worker_that_runs_and_not_to_one_whose_start_has_failed(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with an_app(dsn, plugins=[Fails()]) as (app, metrics):
         with pytest.raises(ConnectionRefusedError):

@@ -12,11 +12,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import LogRow, link
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
@@ -36,7 +35,6 @@ from tests.factories import NOON_US, a_run, fetch
 from tests.plugin.transfer.test_export_import import HEAD, exported, imported, importing, some_log, target
 
 __all__ = ["target"]  # a fixture
-Connection = AsyncConnection[TupleRow]
 
 
 def forge(path: Path, change: Callable[[Frame], Frame | None]) -> Path:

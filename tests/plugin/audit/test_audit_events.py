@@ -19,11 +19,10 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from click.testing import CliRunner
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
@@ -49,7 +48,6 @@ from tests.factories import (
     order_and_fold,
 )
 
-Connection = AsyncConnection[TupleRow]
 JOB = uuid.UUID(int=7)
 SECOND_US = 1_000_000
 EVIL = "evil\u202e[red]x\x1b]0;t\x07\u009b2J\u2028:smile:"

@@ -12,10 +12,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import database_now_us
+from chancy_metrics.events.database import Connection, database_now_us
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
 from chancy_metrics.events.partitions import make_days
@@ -37,7 +35,6 @@ from examples.embedded import Server
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
 from tests.projections.versions.test_baseline import a_database
 
-Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
 DAY_US = DAY_S * 1_000_000
 RETENTION = {"1min": 60, "5min": 288, "1hour": 168, "1day": 90}

@@ -12,11 +12,9 @@ import pytest
 from chancy import Chancy, QueuedJob, Worker
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import Seal, link, read_seals
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import read_log_rows
 from chancy_metrics.events.log import BatchId
@@ -36,7 +34,6 @@ from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage
 from tests.plugin.cli.test_cli import run
 from tests.processes import ROOT
 
-Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
 #: The batch at position 4.
 FOUR = "WHERE (producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 4)"

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.cli.main import main
 from examples.embedded import Server
@@ -51,7 +51,7 @@ async def test_status_says_what_was_rejected_and_which_keys_have_two_types(dsn: 
 
 
 async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_them(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:x", [1.0])])
     await connection.execute("SET session_replication_role = replica")
@@ -68,7 +68,7 @@ async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_the
     assert after.returncode == 0
 
 
-async def test_damage_is_unhealthy(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def test_damage_is_unhealthy(dsn: str, connection: Connection, tables: Tables) -> None:
     writer = LogWriter(connection, tables)
     await writer.append()
     writer.next_id()  # a sequence that never comes

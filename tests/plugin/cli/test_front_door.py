@@ -18,10 +18,9 @@ import psycopg
 import pytest
 from chancy import Chancy
 from click.testing import CliRunner, Result
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import begin_importing
 from chancy_metrics.plugin.cli import output
@@ -112,9 +111,7 @@ def test_every_command_says_in_a_sentence_why_it_can_not(
     assert wrong == {}
 
 
-async def test_who_has_no_grants_is_told_which(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
-) -> None:
+async def test_who_has_no_grants_is_told_which(dsn: str, connection: Connection, tables: Tables, folder: Path) -> None:
     role = f"stranger_{uuid.uuid4().hex[:8]}"
     identifier = sql.Identifier(role)
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
@@ -144,7 +141,7 @@ async def test_who_has_no_grants_is_told_which(
 
 
 async def test_an_import_that_has_not_ended_names_the_ways_out(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
+    dsn: str, connection: Connection, tables: Tables, folder: Path
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     async with short_transaction(connection) as cursor:
@@ -189,9 +186,7 @@ ODD = {
 }
 
 
-async def test_what_can_not_be_meant_is_refused_in_a_sentence(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
-) -> None:
+async def test_what_can_not_be_meant_is_refused_in_a_sentence(dsn: str, connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await order_and_fold(connection, tables)
 
@@ -205,7 +200,7 @@ async def test_what_can_not_be_meant_is_refused_in_a_sentence(
 
 
 async def test_what_writes_belongs_on_the_primary(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, standby: Standby, folder: Path
+    dsn: str, connection: Connection, tables: Tables, standby: Standby, folder: Path
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await standby.arrived()
@@ -218,7 +213,7 @@ async def test_what_writes_belongs_on_the_primary(
 
 
 @pytest.fixture
-async def hostile(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> str:
+async def hostile(dsn: str, connection: Connection, tables: Tables) -> str:
     """A log whose names are made to fool a terminal."""
     job = a_row(now_us(), job_id=JOB.bytes, func=f"app\x1b[1A{KEY}", state="failed")
     job = job._replace(combo=job.combo._replace(error=f"E\r\n{KEY}", queue=WORKER))
@@ -298,7 +293,7 @@ def told_while_following(dsn: str, command: str) -> tuple[bytes, int]:
 
 
 @pytest.fixture
-async def much(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> str:
+async def much(dsn: str, connection: Connection, tables: Tables) -> str:
     """A log with more than a pipe holds, and a name that Latin-1 has not."""
     await LogWriter(connection, tables).append(runs=[a_run("app:caf\u00e9 \u20ac", [1.0] * 3_000, at_us=now_us())])
     await order_and_fold(connection, tables)
@@ -431,7 +426,7 @@ def test_each_kind_of_error_says_what_to_do(error: Exception, words: str) -> Non
 
 
 async def test_a_name_nobody_has_ends_with_one_and_names_what_is_near(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, folder: Path
+    dsn: str, connection: Connection, tables: Tables, folder: Path
 ) -> None:
     job = a_row(now_us(), func="app.send", state="failed")
     job = job._replace(combo=job.combo._replace(error="app.errors.CardDeclined: no", queue="mail"))

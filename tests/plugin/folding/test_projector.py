@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 from chancy import Chancy, Queue, Worker, job
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
@@ -24,7 +24,6 @@ from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.projections.versions.advance import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
-Connection = AsyncConnection[TupleRow]
 INTERVAL_S = 60.0
 
 
@@ -169,7 +168,7 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
         assert await total(quick, tables, "app:n") == [202] * 4
 
 
-async def _index_reads(connection: AsyncConnection[TupleRow], *projectors: Projector) -> int:
+async def _index_reads(connection: Connection, *projectors: Projector) -> int:
     """Entries of the pending table's index that were read so far; what a connection read is known once it is closed."""
     for projector in projectors:
         await projector.close()
@@ -183,7 +182,7 @@ async def _index_reads(connection: AsyncConnection[TupleRow], *projectors: Proje
     return int(row[0])
 
 
-async def _is_empty(connection: AsyncConnection[TupleRow], query: str) -> bool:
+async def _is_empty(connection: Connection, query: str) -> bool:
     return await (await connection.execute(query)).fetchone() is None
 
 

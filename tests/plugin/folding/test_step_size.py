@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from psycopg import AsyncConnection, errors
-from psycopg.rows import TupleRow
+from psycopg import errors
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.folding import step_size
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
@@ -14,7 +14,6 @@ from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.recording.session_row import SessionRow
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, total
 
-Connection = AsyncConnection[TupleRow]
 BATCHES = 8
 SERIES = 20
 

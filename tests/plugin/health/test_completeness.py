@@ -13,9 +13,8 @@ import httpx
 import pytest
 from chancy import Chancy, Worker
 from chancy.plugins.api import Api, SimpleAuthBackend
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -25,7 +24,6 @@ from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.projections.versions.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NOTHING = Facts(7, {}, LeftOut(1, 0, 0, 0, 0, [], []), 0, 0, None, [], 0, ())

@@ -7,10 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -25,7 +24,6 @@ from chancy_metrics.projections.versions.create import make_version
 from tests import rules
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, order, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 TODAY = datetime.now(UTC).date()
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 

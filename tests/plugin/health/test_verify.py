@@ -17,9 +17,9 @@ import pytest
 from chancy import QueuedJob, Worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.humanize import counted
@@ -51,7 +51,6 @@ from tests.factories import (
 )
 from tests.processes import ROOT
 
-Connection = AsyncConnection[TupleRow]
 MINUTE_US = 60_000_000
 NOON = EPOCH + timedelta(microseconds=NOON_US)
 

@@ -11,10 +11,8 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import WrongMoment
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -100,7 +98,7 @@ def test_bucket_boundaries_are_those_of_utc() -> None:
 
 
 async def test_every_public_edge_takes_a_zoned_moment_for_what_it_is(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     years = {"max_points_per_resolution": {"1min": 10**7, "1hour": 10**5}, "maximum_metric_age": 3_650 * 86_400}
     async with an_app(dsn, Metrics(**years)) as (chancy, metrics):  # type: ignore[arg-type]
@@ -151,9 +149,7 @@ async def test_every_public_edge_refuses_a_moment_that_is_out_of_bounds(dsn: str
                     await metrics.get_metrics(chancy, limit=3, end=moment)
 
 
-async def test_a_lag_is_the_same_in_every_zone_of_the_session(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
-) -> None:
+async def test_a_lag_is_the_same_in_every_zone_of_the_session(dsn: str, connection: Connection, tables: Tables) -> None:
     now = datetime.now(BERLIN)
     days = next(days for days in range(300) if (now - days * DAY).utcoffset() != now.utcoffset())
     folded = "UPDATE {versions} SET folded_at = clock_timestamp() - make_interval(secs => %(secs)s) WHERE version = 1"

@@ -16,9 +16,8 @@ from chancy.plugin import Plugin
 from chancy.plugins.api import Api, SimpleAuthBackend
 from chancy.plugins.metrics import Metrics as BuiltIn
 from chancy.plugins.metrics import metrics as built_in_module
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -51,7 +50,7 @@ async def served(dsn: str, plugin: Plugin, *, token: bool = True) -> AsyncIterat
 
 @pytest.fixture
 async def both(
-    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Ours and the built-in's API on the same jobs and observations, all made at `NOW`, when it also is."""
     monkeypatch.setattr(window, "utc_now", lambda: NOW)
@@ -190,9 +189,7 @@ async def test_what_is_no_metric_is_answered_as_the_built_in_does(
         assert ours.status_code == (200 if method == "GET" else 405)
 
 
-async def test_more_than_a_hundred_series_are_422(
-    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
-) -> None:
+async def test_more_than_a_hundred_series_are_422(dsn: str, tables: Tables, connection: Connection) -> None:
     at_us = microseconds(datetime.now(UTC))
     runs = [a_run(f"app:{number}", at_us=at_us) for number in range(101)]
     await LogWriter(connection, tables).append(runs=runs)
@@ -271,9 +268,7 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-async def test_chancy_worker_web_serves_what_workers_recorded(
-    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow]
-) -> None:
+async def test_chancy_worker_web_serves_what_workers_recorded(dsn: str, tables: Tables, connection: Connection) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", [2.0], at_us=microseconds(datetime.now(UTC)))])
     with web(dsn) as url:
         async with httpx.AsyncClient(base_url=url) as client:

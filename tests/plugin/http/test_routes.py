@@ -22,11 +22,10 @@ from chancy import Chancy, Worker
 from chancy.plugins.api import Api, SimpleAuthBackend, auth
 from freezegun import freeze_time
 from itsdangerous import URLSafeTimedSerializer
-from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -116,7 +115,7 @@ def at_now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def log(connection: AsyncConnection[TupleRow], tables: Tables) -> LogWriter:
+async def log(connection: Connection, tables: Tables) -> LogWriter:
     """A log with job updates and observations of the last four minutes, folded."""
     writer = LogWriter(connection, tables, "worker-1")
     await writer.append(
@@ -376,7 +375,7 @@ async def test_the_life_of_a_job_is_each_of_its_updates(dsn: str, log: LogWriter
     assert other["updates"] == []
 
 
-async def test_marks_of_a_window_are_listed(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def test_marks_of_a_window_are_listed(dsn: str, connection: Connection, tables: Tables) -> None:
     async with an_app(dsn) as (chancy, _):
         for minutes in (30, 20, 10):
             await mark(chancy, f"<b>deploy</b> {minutes}", at=NOW - timedelta(minutes=minutes))
@@ -413,7 +412,7 @@ async def walk(client: httpx.AsyncClient, path: str, field: str, **parameters: A
 
 
 async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     texts = ["b", "a", "a:b", "ä", "<b>", "x" * 1_019, "A", "12:", "%s"]
     for number, text in enumerate(texts):
@@ -435,9 +434,7 @@ async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
 # -- hostile keys -----------------------------------------------------------------------------------------
 
 
-async def test_hostile_keys_come_back_as_they_are(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
-) -> None:
+async def test_hostile_keys_come_back_as_they_are(dsn: str, connection: Connection, tables: Tables) -> None:
     writer = LogWriter(connection, tables, worker="<b>it's</b> %s")
     for number, key in enumerate(HOSTILE):
         await writer.append(runs=[a_run(key, [float(number)], at_us=NOW_US)])
@@ -470,7 +467,7 @@ async def test_hostile_keys_come_back_as_they_are(
 # -- page by page -----------------------------------------------------------------------------------------
 
 
-async def test_series_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def test_series_come_page_by_page(dsn: str, connection: Connection, tables: Tables) -> None:
     keys = [f"app:{number:02}" for number in range(25)]
     await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in [*keys, "apple", "other"]])
     await order_and_fold(connection, tables)
@@ -489,7 +486,7 @@ async def test_series_come_page_by_page(dsn: str, connection: AsyncConnection[Tu
     assert [one["key"] for one in begins["series"]] == keys[20:]
 
 
-async def test_workers_come_page_by_page(dsn: str, connection: AsyncConnection[TupleRow], tables: Tables) -> None:
+async def test_workers_come_page_by_page(dsn: str, connection: Connection, tables: Tables) -> None:
     for number in range(5):
         await LogWriter(connection, tables, f"w{number}").append(runs=[a_run(at_us=NOW_US)])
     await order_and_fold(connection, tables)
@@ -502,7 +499,7 @@ async def test_workers_come_page_by_page(dsn: str, connection: AsyncConnection[T
 
 
 @pytest.fixture
-async def five_batches(connection: AsyncConnection[TupleRow], tables: Tables) -> list[float]:
+async def five_batches(connection: Connection, tables: Tables) -> list[float]:
     """Five batches of seven observations, half of them of a second series; returns all values in order."""
     writer = LogWriter(connection, tables)
     for batch in range(5):
@@ -530,7 +527,7 @@ async def test_events_come_page_by_page_without_gap_or_repetition(dsn: str, five
 
 
 async def test_a_tail_begins_some_batches_before_the_end_and_goes_on_past_what_does_not_match(
-    dsn: str, five_batches: list[float], connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, five_batches: list[float], connection: Connection, tables: Tables
 ) -> None:
     async with asking(dsn) as client:
         page = await get(client, "events", after="-2", key="app:even")
@@ -566,9 +563,7 @@ async def test_a_search_that_takes_too_long_says_where_to_go_on(
 # -- what it may take -----------------------------------------------------------------------------------------
 
 
-async def test_series_are_found_by_any_part_of_their_key(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
-) -> None:
+async def test_series_are_found_by_any_part_of_their_key(dsn: str, connection: Connection, tables: Tables) -> None:
     keys = ["job:app.Mail:failed", "queue:mail:failed", "queue:mail:wait", "queue:ship:failed"]
     await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in keys])
     await order_and_fold(connection, tables)
@@ -664,7 +659,7 @@ async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_lo
 
 
 async def test_pages_of_large_events_end_at_a_number_of_bytes(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [10, 5_000, 30, 40, 9_000, 9_000]
     rows = [
@@ -693,7 +688,7 @@ async def test_pages_of_large_events_end_at_a_number_of_bytes(
 
 
 async def test_numbers_are_finite_where_a_sum_is_past_the_largest_float(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     largest = sys.float_info.max
     for sign, kind in ((1, "counter"), (-1, "histogram")):

@@ -13,9 +13,8 @@ import uvicorn
 from chancy import Chancy, Worker
 from chancy.plugins.api import Api, SimpleAuthBackend
 from itsdangerous import URLSafeTimedSerializer
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.http import limits, response, routes
@@ -87,7 +86,7 @@ async def test_slow_clients_take_no_room_and_end_no_later_than_their_limit(
 
 
 async def test_an_answer_that_takes_too_long_is_refused_and_leaves_its_room(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with serving(dsn) as (_, port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

@@ -17,9 +17,8 @@ import pytest
 from chancy import Chancy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -29,7 +28,6 @@ from chancy_metrics.plugin.worker.maintenance import Maintenance
 from examples.embedded import Server
 from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400_000_000
 
 

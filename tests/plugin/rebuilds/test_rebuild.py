@@ -9,10 +9,10 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import AlreadyRunning, TableLocked, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.cli.main import main
@@ -32,8 +32,6 @@ from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import Version
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def statuses(connection: Connection, tables: Tables) -> dict[int, str]:

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -23,8 +22,6 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests import rules
 from tests.factories import LogWriter, a_row, an_app, damage, fetch, now_us, order, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 
 class Code:

@@ -7,9 +7,8 @@ import sys
 
 import anyio
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from tests.plugin.recording.test_recorder import logged_values, read_log
 from tests.processes import ROOT
@@ -61,7 +60,7 @@ async def run(program: str, dsn: str) -> str:
 
 @pytest.mark.parametrize("where", ["a job", "a block", "a script"])
 async def test_a_child_is_refused_without_importing_logging_or_waiting_for_a_lock(
-    where: str, dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    where: str, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     program = """
 def never(*_, **__):

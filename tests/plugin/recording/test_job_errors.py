@@ -10,9 +10,8 @@ import anyio
 import pytest
 from chancy import Chancy, Job, Queue, Worker
 from click.testing import CliRunner
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.cli.main import main
@@ -31,7 +30,7 @@ EXECUTORS = {
 
 
 async def test_each_failing_job_shows_its_error_type_on_every_surface(
-    dsn: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSN", dsn)
     expected = {(kind.name, func): error for kind, errors in EXECUTORS.items() for func, error in errors.items()}
@@ -58,7 +57,7 @@ async def test_each_failing_job_shows_its_error_type_on_every_surface(
     assert {(event["queue"], event["func"]): event["error"] for event in shown} == expected
 
 
-async def _all_failed(connection: AsyncConnection[TupleRow], how_many: int) -> bool:
+async def _all_failed(connection: Connection, how_many: int) -> bool:
     cursor = await connection.execute("SELECT count(*) FROM chancy_jobs WHERE state = 'failed'")
     return await cursor.fetchone() == (how_many,)
 

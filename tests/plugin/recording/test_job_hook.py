@@ -17,8 +17,8 @@ import pytest
 from chancy import Chancy, Queue, QueuedJob, Worker
 from chancy.plugin import Plugin
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, sql
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
@@ -27,7 +27,6 @@ from tests.factories import a_host, a_job, an_app, claimed, fetch, order, order_
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
-Connection = AsyncConnection[TupleRow]
 State = QueuedJob.State
 
 

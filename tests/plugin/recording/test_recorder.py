@@ -12,10 +12,9 @@ import psycopg
 import pytest
 from chancy import Worker
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Observation
 from chancy_metrics.events.log import BatchId, append
@@ -26,8 +25,6 @@ from examples.embedded import Server
 from tests.factories import a_host, a_run, an_app, fetch, order
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import Written, logged_counts, logged_values, read_log
-
-Connection = AsyncConnection[TupleRow]
 
 
 def of(log: list[Written], recorder: Recorder) -> list[tuple[int, bool]]:
@@ -299,7 +296,7 @@ async def test_a_stopping_worker_outlives_a_database_that_is_away(dsn: str, capl
 
 
 async def test_a_pool_whose_connections_jobs_hold_does_not_keep_observations_from_the_log(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables
+    dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn, max_connection_pool_size=1) as (worker, metrics):
         await metrics.increment_counter("app:x", 1)

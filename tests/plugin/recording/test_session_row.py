@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 from chancy import Worker
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.health.completeness import completeness
@@ -19,7 +18,6 @@ from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.session import Session
 from tests.factories import a_host, a_run, an_app, fetch, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400 * 1_000_000
 
 

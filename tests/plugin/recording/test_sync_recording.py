@@ -9,17 +9,15 @@ from typing import Any
 import anyio
 import pytest
 from chancy import Chancy
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording.append_thread import AppendThread
 from tests.factories import an_app, eventually, fetch
 from tests.plugin.recording.test_fork import run
 from tests.plugin.recording.test_recorder import logged_values, read_log
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def values(connection: Connection, tables: Tables, key: str = "app:x") -> list[float]:

@@ -8,9 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.partitions import DDL_LOCK_MS, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import check_whole
@@ -24,7 +23,6 @@ from tests.plugin.cli.test_cli import run
 from tests.plugin.transfer.test_export_import import LOG, folded, target
 
 __all__ = ["target"]  # a fixture
-Connection = AsyncConnection[TupleRow]
 MONTH_S = 30 * 86_400
 TODAY = datetime.now(UTC).date()
 OLD = [TODAY - timedelta(days=days) for days in (42, 41, 40)]

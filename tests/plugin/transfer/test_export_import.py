@@ -18,11 +18,10 @@ import psycopg
 import pytest
 from chancy import Chancy
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
@@ -53,7 +52,6 @@ from tests.faults.history import make_history, some_facts
 from tests.plugin.audit.test_seal_and_check import pruned_history
 from tests.plugin.cli.test_cli import run
 
-Connection = AsyncConnection[TupleRow]
 DAY_S = 86_400
 LOG = "SELECT (l.*)::text FROM {log} l ORDER BY day, producer, sequence"
 #: Without the size of payloads, which nobody can tell of a day that has left the log.

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import link
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.transfer.check import ImportRefused
@@ -53,7 +54,6 @@ from tests.plugin.transfer.test_export_import import (
 )
 
 __all__ = ["target"]  # a fixture
-Connection = AsyncConnection[TupleRow]
 YEAR_300_000_US = 300_000 * 31_556_952_000_000
 GONE = date(2026, 3, 9)
 POINT = Point(

@@ -12,9 +12,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import pages
@@ -27,7 +26,6 @@ from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, order
 from tests.plugin.audit.test_audit_events import run
 from tests.projections.search.test_query import chosen
 
-Connection = AsyncConnection[TupleRow]
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 

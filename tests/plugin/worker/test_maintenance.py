@@ -8,10 +8,9 @@ import anyio
 import pytest
 from chancy import Chancy, Queue, Worker
 from chancy.plugin import Plugin
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
@@ -32,7 +31,6 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400_000_000
 OPTIONS = Metrics().options
 

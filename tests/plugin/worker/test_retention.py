@@ -15,10 +15,9 @@ import anyio
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events import partitions
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
@@ -47,7 +46,6 @@ from tests.faults.test_poolers import BOUNCER, pgbouncer
 from tests.faults.truth import logged_counts, logged_updates, logged_values, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 
-Connection = AsyncConnection[TupleRow]
 TODAY = datetime.now(UTC)
 OLD = TODAY.date() - timedelta(days=40)
 OLD_US = int(datetime(OLD.year, OLD.month, OLD.day, 12, tzinfo=UTC).timestamp()) * 1_000_000

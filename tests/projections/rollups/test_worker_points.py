@@ -6,14 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_host, a_run, an_app, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 
 async def test_where_one_worker_is_alone_its_points_are_the_merged_ones(dsn: str) -> None:

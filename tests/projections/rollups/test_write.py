@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.points import diff
@@ -23,7 +22,6 @@ from chancy_metrics.projections.versions.advance import BUSY, advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 LARGEST = 1.7976931348623157e308
 
 

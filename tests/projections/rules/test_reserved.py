@@ -6,10 +6,9 @@ import pytest
 from chancy import QueuedJob, Worker
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import decode, encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
@@ -69,7 +68,7 @@ def test_other_keys_kinds_and_units_stay_allowed(series: Series) -> None:
 
 
 async def test_what_is_reserved_is_refused_and_counted_whichever_way_it_comes(
-    dsn: str, connection: AsyncConnection[TupleRow], tables: Tables, caplog: pytest.LogCaptureFixture
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_host(dsn) as (worker, metrics), worker.chancy.pool.connection() as own, own.cursor() as cursor:
         worker.is_leader.set()
@@ -124,9 +123,7 @@ def test_a_rule_can_make_nothing_that_is_reserved(series: Series) -> None:
         _observations(Derived(series, [0], 1), jobs)
 
 
-async def test_what_is_in_a_log_already_is_a_fact_and_is_folded(
-    connection: AsyncConnection[TupleRow], tables: Tables
-) -> None:
+async def test_what_is_in_a_log_already_is_a_fact_and_is_folded(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(
         jobs=[a_row(now_us())], runs=[a_run("global:status:succeeded", at_us=now_us())]
     )

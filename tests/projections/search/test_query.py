@@ -12,10 +12,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import SkipRange
@@ -28,7 +27,6 @@ from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import ranges_to_read, select
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
 
-Connection = AsyncConnection[TupleRow]
 SECOND_US = 1_000_000
 IDS = [uuid.UUID(int=number) for number in range(1, 9)]
 KEYS = ["app", "app:n", "app:n:x", "apple", "job:app.work", "queue:default:succeeded", "a::b"]

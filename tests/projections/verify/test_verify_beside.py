@@ -11,11 +11,10 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.log import BatchId, append
 from chancy_metrics.events.partitions import make_days
@@ -27,7 +26,6 @@ from chancy_metrics.projections.verify import replay as module
 from chancy_metrics.projections.versions.replay import log_snapshot
 from tests.factories import LogWriter, a_row, a_run, an_app, append_as, connections, fetch, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 FIRST = date(2026, 3, 10)
 DAYS = 4
 HOUR_US = 3_600_000_000

@@ -11,10 +11,10 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
 from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import KINDS, Series
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
@@ -37,7 +37,6 @@ from tests.factories import (
     total,
 )
 
-Connection = AsyncConnection[TupleRow]
 MINUTE_US = 60_000_000
 
 

@@ -13,11 +13,10 @@ import pytest
 from anyio import to_thread
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, Rollback, sql
-from psycopg.rows import TupleRow
+from psycopg import Rollback, sql
 
 from chancy_metrics.events.codec import ObservationRun, encode
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import KINDS, JobRow
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches
@@ -38,7 +37,6 @@ from chancy_metrics.projections.versions.version import BASELINE, Version, live_
 from examples.embedded import Server
 from tests.factories import a_row, a_run, connections, fetch, order, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 FIRST = date(2026, 3, 10)
 DAY_S = 86_400
 DAY_US = DAY_S * 1_000_000

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compare
@@ -16,7 +14,6 @@ from chancy_metrics.projections.versions.create import copy_baseline, make_versi
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
 
-Connection = AsyncConnection[TupleRow]
 WORKERS = ("ann", "bob", "cid", "dan", "eve")
 
 

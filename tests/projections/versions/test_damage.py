@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
 from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_run, damage, fetch, order, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 CODEC_OF_TOMORROW = 7
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
+from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.status import read_status
@@ -17,7 +16,6 @@ from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 
-Connection = AsyncConnection[TupleRow]
 DAY_US = 86_400_000_000
 IN_2255 = 9_000_000_000
 

@@ -15,11 +15,10 @@ from chancy import Chancy
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, errors, sql
-from psycopg.rows import TupleRow
+from psycopg import errors, sql
 
 from chancy_metrics.events.classify import is_deterministic
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, StuckAt
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
@@ -44,8 +43,6 @@ from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests import rules
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order, order_and_fold
-
-Connection = AsyncConnection[TupleRow]
 
 _numbers = count(1)
 

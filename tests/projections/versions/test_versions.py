@@ -8,10 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.partitions import make_days
@@ -43,7 +41,6 @@ from tests.factories import (
     order_and_fold,
 )
 
-Connection = AsyncConnection[TupleRow]
 EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
 MINUTE_US = 60_000_000
 
@@ -357,7 +354,7 @@ async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connect
 
 
 async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
-    dsn: str, tables: Tables, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(f"app:{number}") for number in range(2_000)])
