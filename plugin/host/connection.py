@@ -18,6 +18,7 @@ from chancy_metrics.events.database import Connection, Cursor, database_now_us
 from chancy_metrics.events.facts import SKEW_US, microseconds
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.host.clock import now_us
+from chancy_metrics.plugin.host.moments import from_us
 from chancy_metrics.plugin.host.redaction import without_password
 
 #: Seconds to wait for the server when a connection is made.
@@ -122,7 +123,7 @@ class DatabaseClock:
 
     async def ask(self, cursor: Cursor) -> None:
         """See the database's clock: this host's may have slept."""
-        self.see(datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC))
+        self.see(from_us(await database_now_us(cursor)))
 
     def today(self) -> date:
         """The database's UTC day; the host's before the database was first asked."""

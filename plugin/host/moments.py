@@ -1,15 +1,16 @@
-"""Moments that come from outside, as UTC: a zone's own clock can't be added to where it is put forward or back."""
+"""Datetimes from and to microseconds, and in UTC; the check of those that users and requests give."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import overload
 
 from chancy_metrics.events.errors import WrongMoment
 from chancy_metrics.events.facts import EPOCH, microseconds
 from chancy_metrics.projections.span import Span
 
-#: Moments that buckets of every resolution can be computed of, to the last microsecond.
+#: Moments whose buckets can be computed at every resolution, to the last microsecond.
 EARLIEST, LATEST = EPOCH, datetime(2200, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)
 BOUNDS = "from 1970 to 2199"
 
@@ -23,7 +24,9 @@ def utc(moment: datetime | None) -> datetime | None: ...
 
 
 def utc(moment: datetime | None) -> datetime | None:
-    """Return the same moment in UTC, as a plain datetime; None for none.
+    """Check a moment that a caller gives, and return it in UTC as a plain datetime; None for none.
+
+    In UTC, because adding to a zone's own clock goes wrong where that is put forward or back.
 
     Raises:
         WrongMoment: It has no zone, or lies outside `EARLIEST` and `LATEST`.
@@ -36,6 +39,30 @@ def utc(moment: datetime | None) -> datetime | None:
     if not microseconds(EARLIEST) <= at_us <= microseconds(LATEST):
         raise WrongMoment(f"{moment.isoformat()} is out of bounds: give a moment {BOUNDS}")
     return EPOCH + timedelta(microseconds=at_us)
+
+
+@overload
+def in_utc(moment: datetime) -> datetime: ...
+
+
+@overload
+def in_utc(moment: None) -> None: ...
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Return a moment that the database gave in UTC, unchecked: the session's zone is the server's choice."""
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def from_us(at_us: float) -> datetime:
+    """Return the aware datetime, in UTC, of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=at_us)
+
+
+@lru_cache(maxsize=4_096)  # answers name the same buckets over and over
+def from_s(at_s: float) -> datetime:
+    """Return the aware datetime, in UTC, of seconds since 1970."""
+    return datetime.fromtimestamp(at_s, UTC)
 
 
 def is_aware(moment: datetime) -> bool:

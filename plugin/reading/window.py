@@ -7,14 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Literal, TypedDict
 
 import numpy as np
 
-from chancy_metrics.events.facts import EPOCH, Kind, microseconds
+from chancy_metrics.events.facts import Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.plugin.host.moments import is_aware
+from chancy_metrics.plugin.host.moments import from_s, from_us, is_aware
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.reading.columns import KEPT, Rows, since
 from chancy_metrics.plugin.reading.shown_keys import Names
@@ -71,7 +70,7 @@ class Metric:
         if resolution not in self._tracks:
             return []
         rows = since(self._tracks[resolution], self._oldest_s[resolution])[::-1]
-        return list(zip(map(_instant, rows[:, 0].tolist()), _values(self.metric_type, rows), strict=True))
+        return list(zip(map(from_s, rows[:, 0].tolist()), _values(self.metric_type, rows), strict=True))
 
     def __repr__(self) -> str:
         points = {resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._tracks.items()}
@@ -188,7 +187,7 @@ def _by_rules_of_026(
             raise ValueError("limit exceeds the retained bucket count")
         range_seconds = limit * width
     if end is None:
-        end = _instant(bucket_of(microseconds(utc_now()), width) + width)
+        end = from_s(bucket_of(microseconds(utc_now()), width) + width)
     if start is None:
         span = default_range_s(options, resolution) if range_seconds is None else range_seconds
         if not width <= span <= kept or span % width:
@@ -278,7 +277,7 @@ def window(
 
 def _points(kind: Kind, rows: Rows) -> list[MetricPoint]:
     sampled = rows[:, _COLUMN[kind]["last_us"]].tolist()
-    return list(map(MetricPoint, map(_instant, rows[:, 0].tolist()), _values(kind, rows), map(_moment, sampled)))
+    return list(map(MetricPoint, map(from_s, rows[:, 0].tolist()), _values(kind, rows), map(from_us, sampled)))
 
 
 def _values(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | int]]:
@@ -304,12 +303,3 @@ def _total(values: Sequence[float]) -> float:
         return math.fsum(values)
     except OverflowError:
         return max(-sys.float_info.max, min(sys.float_info.max, sum(values)))
-
-
-@lru_cache(maxsize=4_096)
-def _instant(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _moment(microseconds: float) -> datetime:
-    return EPOCH + timedelta(microseconds=microseconds)
