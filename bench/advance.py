@@ -7,8 +7,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance

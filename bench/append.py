@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import BatchId, EncodedBatch
 from chancy_metrics.events.database import Connection, Cursor
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import tables_for
 

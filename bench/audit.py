@@ -19,9 +19,9 @@ from uuid import UUID, uuid4
 from chancy import Chancy
 from psycopg import sql
 
-from chancy_metrics.events.codec import EncodedBatch, decode, encode
+from chancy_metrics.events.batch import EncodedBatch, LogBatch
+from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.batch import EncodedBatch, ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for

@@ -16,10 +16,10 @@ from chancy.plugin import Plugin
 from chancy.plugins.metrics import Metrics as BuiltIn
 from psycopg import AsyncConnection, sql
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import BatchId, EncodedBatch
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics

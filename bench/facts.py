@@ -13,9 +13,9 @@ import msgspec
 from chancy import QueuedJob
 
 from chancy_metrics.events import codec
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.batch import EncodedBatch, LogBatch
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.facts import Combo, JobRow
-from chancy_metrics.events.log import LogBatch
 
 FUNCTIONS = 50
 QUEUES = 10

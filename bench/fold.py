@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chancy_metrics.events.codec import ObservationRun, decode, encode
+from chancy_metrics.events.batch import LogBatch, ObservationRun
+from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.fold.cells import ALL_WORKERS
 from chancy_metrics.projections.fold.fold import fold
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import BatchId, EncodedBatch
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import tables_for
 
 from .database import connections

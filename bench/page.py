@@ -17,7 +17,8 @@ import httpx
 from chancy import Worker
 from chancy.plugins.api import Api, SimpleAuthBackend
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import tables_for

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import EncodedBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check as check_log

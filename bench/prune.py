@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import EncodedBatch, LogBatch
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS

@@ -14,7 +14,8 @@ from chancy import Chancy
 from chancy.plugins.metrics import Metrics as BuiltIn
 from chancy.plugins.metrics import metrics as built_in_module
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.facts import KINDS, Kind, Series
 from chancy_metrics.plugin import Metrics
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from chancy import Chancy, Worker
 from chancy.plugins.leadership import ImmediateLeadership
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Kind, Series, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for

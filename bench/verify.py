@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from chancy_metrics.events.codec import EncodedBatch
+from chancy_metrics.events.batch import EncodedBatch, LogBatch
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify

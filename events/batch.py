@@ -1,9 +1,11 @@
-"""A decoded batch: its facts as columns."""
+"""A batch in its forms: encoded to append, a row of the log, read to fold, decoded to columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Combo, Series
@@ -12,6 +14,72 @@ from chancy_metrics.events.meta import decode_meta
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class BatchId(NamedTuple):
+    """What makes a batch this batch. The day is part of where it lies, never of which one it is."""
+
+    day: date
+    producer: UUID
+    sequence: int
+
+
+class ObservationRun(NamedTuple):
+    """Observations of one series, in the order they were made."""
+
+    series: Series
+    at_us: Sequence[int]
+    values: Sequence[float]
+
+
+class EncodedBatch(NamedTuple):
+    """A batch without its place: what `append` writes.
+
+    Attributes:
+        first_us: Smallest event time, microseconds since 1970; None in an empty batch.
+    """
+
+    events: int
+    first_us: int | None
+    last_us: int | None
+    codec: int
+    payload: bytes
+    sha256: bytes
+
+
+class LogRow(NamedTuple):
+    """Every column of a row of the log; its payload stands in it by its sha256."""
+
+    day: date
+    producer: UUID
+    sequence: int
+    worker: str
+    first_us: int | None
+    last_us: int | None
+    appended_us: int
+    events: int
+    closes: bool
+    codec: int
+    sha256: bytes
+
+
+class LogBatch(NamedTuple):
+    """A batch as it lies in the log, with its place in the order.
+
+    Attributes:
+        without: Names of the user's rules that are not asked about it, since they failed on it before.
+    """
+
+    position: int
+    producer: UUID
+    sequence: int
+    worker: str
+    appended_us: int
+    events: int
+    codec: int
+    payload: bytes
+    sha256: bytes
+    without: frozenset[str] = frozenset()
 
 
 class JobColumns(NamedTuple):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import NamedTuple
-from uuid import UUID
 
 import msgspec
 from psycopg import sql
 
+from chancy_metrics.events.batch import LogRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
@@ -20,22 +19,6 @@ _encoder = msgspec.msgpack.Encoder()
 
 _WORD = "chancy-metrics-seal"
 _LINE = re.compile(rf"{_WORD} 1 position=(\d{{1,19}}) hash=([0-9a-f]{{64}}|-) at=(\S{{1,64}})", re.ASCII)
-
-
-class LogRow(NamedTuple):
-    """Every column of a row of the log; its payload stands in it by its sha256."""
-
-    day: date
-    producer: UUID
-    sequence: int
-    worker: str
-    first_us: int | None
-    last_us: int | None
-    appended_us: int
-    events: int
-    closes: bool
-    codec: int
-    sha256: bytes
 
 
 class Seal(msgspec.Struct, frozen=True, order=True):

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from operator import sub
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
+from chancy_metrics.events.batch import DecodedBatch, EncodedBatch, JobColumns, ObservationColumns, ObservationRun
 from chancy_metrics.events.bounds import FAR_US, MAX_PAYLOAD_BYTES
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
@@ -94,29 +94,6 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
     counts: dict[str, _Tally]
     jobs: _Jobs | None
     observations: _Observations | None
-
-
-class EncodedBatch(NamedTuple):
-    """A batch without its place: what `append` writes.
-
-    Attributes:
-        first_us: Smallest event time, microseconds since 1970; None in an empty batch.
-    """
-
-    events: int
-    first_us: int | None
-    last_us: int | None
-    codec: int
-    payload: bytes
-    sha256: bytes
-
-
-class ObservationRun(NamedTuple):
-    """Observations of one series, in the order they were made."""
-
-    series: Series
-    at_us: Sequence[int]
-    values: Sequence[float]
 
 
 _encoder = msgspec.msgpack.Encoder()

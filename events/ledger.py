@@ -14,12 +14,13 @@ from uuid import UUID, uuid4
 
 from psycopg import errors, sql
 
+from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
-from chancy_metrics.events.chain import LogRow, link
+from chancy_metrics.events.chain import link
 from chancy_metrics.events.classify import in_words, is_out_of_memory
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import OutOfMemory
-from chancy_metrics.events.log import APPENDED_US, BatchId, read_columns
+from chancy_metrics.events.log import APPENDED_US, read_columns
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.spill import take_spilled_of, take_spilled_unless_locked

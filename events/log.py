@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncCursor, Cursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from chancy_metrics.events.batch import BatchId, EncodedBatch, LogBatch
 from chancy_metrics.events.bounds import END_US
-from chancy_metrics.events.codec import EncodedBatch
 from chancy_metrics.events.database import _LOCK_WAIT_MS
 from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.schema import Tables
@@ -20,33 +20,6 @@ from chancy_metrics.events.storable import storable_worker
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.
 APPENDED_US: LiteralString = f"greatest(0, least({END_US}, extract(epoch FROM l.appended_at) * 1000000))::bigint"
-
-
-class BatchId(NamedTuple):
-    """What makes a batch this batch. The day is part of where it lies, never of which one it is."""
-
-    day: date
-    producer: UUID
-    sequence: int
-
-
-class LogBatch(NamedTuple):
-    """A batch as it lies in the log, with its place in the order.
-
-    Attributes:
-        without: Names of the user's rules that are not asked about it, since they failed on it before.
-    """
-
-    position: int
-    producer: UUID
-    sequence: int
-    worker: str
-    appended_us: int
-    events: int
-    codec: int
-    payload: bytes
-    sha256: bytes
-    without: frozenset[str] = frozenset()
 
 
 _APPEND = """

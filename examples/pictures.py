@@ -30,10 +30,11 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import BatchId, ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Combo, JobRow, Series
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark
 from examples.demo import jobs

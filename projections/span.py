@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from psycopg import sql
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.ledger import LedgerRow
-from chancy_metrics.events.log import APPENDED_US, BatchId
+from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 
 _US = 1_000_000

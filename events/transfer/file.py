@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.bounds import (
     END_US,
     FAR_US,
@@ -26,11 +27,9 @@ from chancy_metrics.events.bounds import (
     MAX_PAYLOAD_BYTES,
     MAX_SEQUENCE,
 )
-from chancy_metrics.events.chain import LogRow
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedExport
 from chancy_metrics.events.facts import FIRST_US, Kind
-from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.events.transfer.rows import LedgerEntry
 

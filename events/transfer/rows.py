@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from chancy_metrics.events.chain import LogRow
+from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.ledger import LOG_ROW
-from chancy_metrics.events.log import BatchId, read_columns
+from chancy_metrics.events.log import read_columns
 from chancy_metrics.events.schema import Tables
 
 #: Places one statement reads.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from time import time_ns
 from typing import NamedTuple
 
-from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.batch import EncodedBatch, ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
 from chancy_metrics.plugin.host.clock import look, same_clock

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 from psycopg import AsyncCursor, Cursor
 
-from chancy_metrics.events.codec import EncodedBatch, ObservationRun, encode
+from chancy_metrics.events.batch import EncodedBatch, ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Observation, Series, check_value
 from chancy_metrics.events.log import append_in_transaction, sync_append_in_transaction

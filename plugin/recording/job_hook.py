@@ -15,9 +15,10 @@ from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.batch import BatchId, EncodedBatch
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Cursor, short_transaction
-from chancy_metrics.events.log import Appended, BatchId, receive, send
+from chancy_metrics.events.log import Appended, receive, send
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
 from chancy_metrics.plugin.host.options import META_BYTES

@@ -13,10 +13,11 @@ import anyio
 import psycopg
 from chancy import Chancy
 
-from chancy_metrics.events.codec import EncodedBatch, count_kinds, encode
+from chancy_metrics.events.batch import BatchId, EncodedBatch
+from chancy_metrics.events.codec import count_kinds, encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import SequenceConflict
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.host.connection import DatabaseClock, any_connection, connect, own_connection

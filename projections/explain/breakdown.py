@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chancy_metrics.events.batch import DecodedBatch
+from chancy_metrics.events.batch import DecodedBatch, LogBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.fold.cells import Floats, Ints
 from chancy_metrics.projections.rules.contributions import fed
 from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.rules.rule_set import RuleSet

@@ -12,11 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.batch import JobColumns, ObservationColumns
+from chancy_metrics.events.batch import JobColumns, LogBatch, ObservationColumns
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import SKEW_US, Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import (
     ALL_WORKERS,

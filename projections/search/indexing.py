@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 from anyio import to_thread
 
-from chancy_metrics.events.batch import DecodedBatch
+from chancy_metrics.events.batch import DecodedBatch, LogBatch
 from chancy_metrics.events.bloom import make_filter
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches
+from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Summary, forget_summaries, last_summarised, write_summary

@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
-from chancy_metrics.events.chain import LogRow
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, LogRow, ObservationColumns
 from chancy_metrics.events.facts import bounded_worker
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.rules.contributions import updates_that_feed
 from chancy_metrics.projections.rules.job_times import believed_us
 from chancy_metrics.projections.search.query import EventQuery, names_of

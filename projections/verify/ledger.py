@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from psycopg import sql
 
+from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.bounds import ID_IN_BOUNDS
-from chancy_metrics.events.chain import LogRow, chain_fault, payload_fault
+from chancy_metrics.events.chain import chain_fault, payload_fault
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, read_log_rows
-from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.rows import read_whole_rows
 from chancy_metrics.projections.findings import Check, Findings, Spot

@@ -13,12 +13,13 @@ from anyio import CapacityLimiter, to_thread
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.codec import CODEC
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import StuckAt
 from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches
+from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable_worker

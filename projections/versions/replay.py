@@ -9,9 +9,10 @@ from datetime import date
 from anyio import to_thread
 from psycopg import sql
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection, Cursor, Transaction, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
-from chancy_metrics.events.log import LogBatch, read_batches
+from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator

@@ -24,7 +24,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.facts import Combo, Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from examples.embedded import Server

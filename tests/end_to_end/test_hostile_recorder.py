@@ -8,9 +8,10 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.batch import BatchId, EncodedBatch
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.completeness import completeness

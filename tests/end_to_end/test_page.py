@@ -29,7 +29,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.facts import Combo, Series
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events import codec
-from chancy_metrics.events.batch import DecodedBatch
-from chancy_metrics.events.codec import EncodedBatch, ObservationRun, decode, encode
+from chancy_metrics.events.batch import DecodedBatch, EncodedBatch, ObservationRun
+from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import KINDS, Combo, JobFacts, JobRow, Series
 from tests.processes import ROOT

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.chain import LogRow, link
+from chancy_metrics.events.batch import BatchId, LogRow
+from chancy_metrics.events.chain import link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, Sequenced, chunks, in_ledger, read_ledger, sequence
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
 

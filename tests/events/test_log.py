@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import MAX_PAYLOAD_BYTES, encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import BatchId, append, append_in_transaction, read_batches, sync_append_in_transaction
+from chancy_metrics.events.log import append, append_in_transaction, read_batches, sync_append_in_transaction
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, a_run, connections, fetch
 

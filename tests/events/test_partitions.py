@@ -11,9 +11,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics

@@ -11,11 +11,11 @@ from uuid import UUID
 import anyio
 import pytest
 
+from chancy_metrics.events.batch import BatchId, LogBatch
 from chancy_metrics.events.bloom import may_hold
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow
-from chancy_metrics.events.log import BatchId, LogBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Wanted, read_skip_ranges

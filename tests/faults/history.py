@@ -13,7 +13,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.ledger import sequence

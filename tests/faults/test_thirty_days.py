@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from chancy import Chancy
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import JobRow
 from chancy_metrics.events.log import append

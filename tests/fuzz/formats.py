@@ -15,12 +15,12 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.bloom import make_filter, may_hold, token
 from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import CODEC, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
 from chancy_metrics.events.facts import EPOCH
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.meta import decode_meta, encode_meta
 from chancy_metrics.events.transfer.file import Trailer, check_whole
 from chancy_metrics.plugin.host.escape import json_line

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.chain import LogRow, link
+from chancy_metrics.events.batch import BatchId, LogRow
+from chancy_metrics.events.chain import link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
 from chancy_metrics.events.transfer.file import (

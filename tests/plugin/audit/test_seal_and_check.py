@@ -13,11 +13,11 @@ from chancy import Chancy, QueuedJob, Worker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.chain import Seal, link, read_seals
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.ledger import read_log_rows
-from chancy_metrics.events.log import BatchId
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module

@@ -24,7 +24,7 @@ from freezegun import freeze_time
 from itsdangerous import URLSafeTimedSerializer
 from psycopg.conninfo import conninfo_to_dict
 
-from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables

@@ -13,11 +13,12 @@ import pytest
 from chancy import Worker
 from psycopg import AsyncConnection, sql
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Observation
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording.recorder import Recorder

@@ -8,9 +8,10 @@ import pytest
 from chancy import Worker
 from psycopg import sql
 
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.log import BatchId, append
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.recording import session_row

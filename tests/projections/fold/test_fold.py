@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events import codec
-from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.batch import LogBatch, ObservationRun
 from chancy_metrics.events.facts import Combo, JobRow, Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import Cells, concatenate, merge
 from chancy_metrics.projections.fold.fold import Fold, fold

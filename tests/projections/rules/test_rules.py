@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.projections.fold.cells import Cells
 from chancy_metrics.projections.fold.fold import Fold, fold

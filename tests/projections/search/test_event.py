@@ -7,9 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.log import LogBatch
 from chancy_metrics.projections.search.event import Event, to_events
 from tests.factories import a_row, a_run
 

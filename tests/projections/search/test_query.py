@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chancy_metrics.events.codec import ObservationRun
+from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import Rollback, sql
 
-from chancy_metrics.events.codec import ObservationRun, encode
+from chancy_metrics.events.batch import BatchId, LogBatch, ObservationRun
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import KINDS, JobRow
 from chancy_metrics.events.ledger import read_ledger
-from chancy_metrics.events.log import BatchId, LogBatch, append, read_batches
+from chancy_metrics.events.log import append, read_batches
 from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from chancy_metrics.events.codec import EncodedBatch, encode
+from chancy_metrics.events.batch import EncodedBatch
+from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.points import diff
