@@ -70,7 +70,7 @@ async def measure(pool: Databases, series: int, note: Note) -> None:
                 size = await ask(connection, _SIZE, tables=relations)
                 note(f"{name} on disk, each", size / there, "B")
             started = time.perf_counter()
-            status = await read_status(chancy, Metrics().options)
+            status = await read_status(chancy)
             note("status", time.perf_counter() - started, "s")
             note("status complains of too many series", float(any("series" in one for one in status.unhealthy)), "")
 

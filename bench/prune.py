@@ -1,4 +1,4 @@
-"""Letting a log day go, prune() from closing it to dropping its partition, against folding the same events in
+"""Letting a log day go, prune_days() from closing it to dropping its partition, against folding the same events in
 memory."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -47,10 +47,16 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 WHERE r.version = 0 AND r.worker = 0 AND starts_with(s.key, 'global:status:')
             """
             check("events in the baseline", await ask(connection, counted), events * (rounds + 1))
-    work = f"prune(), a day of {events // 1000}k job updates in batches of {batch_size:,}"
+    work = f"prune_days(), a day of {events // 1000}k job updates in batches of {batch_size:,}"
     return [
         Row(
-            "prune", work, events / figures["prune"], "events/s", "median", events / figures["memory"], "fold in memory"
+            "prune",
+            work,
+            events / figures["prune"],
+            "events/s",
+            "median",
+            events / figures["memory"],
+            "fold in memory",
         ),
         Row("prune", "the same, in seconds", figures["prune"], "s", "median"),
     ]
@@ -71,7 +77,9 @@ def _pruned(connection: Connection, first: date, encoded: Sequence[EncodedBatch]
         ).caught_up:
             pass
         started = time.perf_counter()
-        pruned = await prune(connection, _NAMES, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * DAY_S)
+        pruned = await prune_days(
+            connection, _NAMES, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * DAY_S
+        )
         took = time.perf_counter() - started
         check("days gone", [(one.day, one.state) for one in pruned], [(day, "gone")])
         return took

@@ -34,7 +34,7 @@ from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search.indexing import summarise
@@ -115,7 +115,7 @@ async def _flat(connection: Connection, chancy: Chancy, ids: Sequence[UUID], not
     note("append a batch", _middle(appended))
     note("fold a batch", _middle(folded))
     note("poll", _middle(polled))
-    note("status", _middle([await _timed(read_status(chancy, Metrics().options)) for _ in range(5)]))
+    note("status", _middle([await _timed(read_status(chancy)) for _ in range(5)]))
     note("audit job", _middle([await _timed(job_life(chancy, job_id)) for job_id in ids[:_TURNS]]))
     at = datetime.now(UTC) - timedelta(hours=2)
     for resolution in ("5min", "1hour"):
@@ -134,7 +134,7 @@ async def _note_sizes(connection: Connection, note: Callable[..., None]) -> None
 
 
 async def _linear(connection: Connection, chancy: Chancy, updates: int, first: date, note: Callable[..., None]) -> None:
-    """What reads all of it; a day of it in the case of prune."""
+    """What reads all of it; a day of it in the case of prune_days."""
     took, checked = await _measured(check(chancy))
     assert not checked.found, checked
     note("audit check", updates / took, "updates/s")
@@ -143,7 +143,7 @@ async def _linear(connection: Connection, chancy: Chancy, updates: int, first: d
     note("rebuild", updates / took, "updates/s")
     now_us = time.time_ns() // 1_000
     kept_s = (datetime.now(UTC).date() - first - timedelta(days=1)).days * DAY_S
-    took, pruned = await _measured(prune(connection, _NAMES, BUILT_IN, now_us=now_us, log_retention_s=kept_s))
+    took, pruned = await _measured(prune_days(connection, _NAMES, BUILT_IN, now_us=now_us, log_retention_s=kept_s))
     note("prune a day" + (f" ({pruned[0].blocker})" if pruned and pruned[0].blocker else ""), took)
 
 

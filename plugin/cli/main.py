@@ -48,8 +48,8 @@ def status_command(door: Door) -> None:
 
     Exits with 3 when something is wrong, and says what in one line each.
     """
-    chancy, metrics = door.load()
-    found = door.run(read_status(chancy, metrics.options))
+    chancy, _ = door.load()
+    found = door.run(read_status(chancy))
     door.answer(found, lambda: status_lines(found))
     if found.unhealthy:
         sys.exit(FOUND_SOMETHING)

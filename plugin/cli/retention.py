@@ -12,7 +12,7 @@ from chancy_metrics.plugin.cli.app import Duration
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
 from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
 from chancy_metrics.plugin.host.app import who
-from chancy_metrics.plugin.worker.retention import PrunedDay, prune_all
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune
 
 
 @command("prune")
@@ -35,8 +35,8 @@ def prune_command(door: Door, dry_run: bool, archive: Path | None, keep_s: float
     What a day added stays in the numbers, and every rebuild has it. Workers do this by themselves; stopped at any
     moment, the next call goes on. Exits with 3 when a day that is due can't go, and says why.
     """
-    chancy, metrics = door.load()
-    pruned = door.run(prune_all(chancy, metrics.options, dry_run=dry_run, archive=archive, keep_s=keep_s))
+    chancy, _ = door.load()
+    pruned = door.run(prune(chancy, dry_run=dry_run, archive=archive, keep_s=keep_s))
     door.answer(pruned, lambda: _lines(pruned, dry_run))
     if any(day.blocker for day in pruned):
         sys.exit(FOUND_SOMETHING)

@@ -21,6 +21,7 @@ from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.plugin.health.completeness import SILENT_S, Completeness, complete, read_facts
+from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.rebuilds.listing import Unfinished, read_unfinished
@@ -109,15 +110,15 @@ class Status(msgspec.Struct, frozen=True):
     unhealthy: list[str]
 
 
-async def read_status(chancy: Chancy, options: Options) -> Status:
-    """Read the state of the pipeline in one snapshot.
+async def read_status(chancy: Chancy) -> Status:
+    """Return the state of the pipeline, read in one snapshot; times UTC, sizes bytes, durations seconds.
 
     Raises:
         MetricsLogError: The tables are missing, older than this code or locked.
         psycopg.OperationalError: The database can't be reached.
     """
     async with reading(chancy) as connection:
-        return await _read(connection, tables_for(chancy.prefix), options)
+        return await _read(connection, tables_for(chancy.prefix), options_of(chancy))
 
 
 async def _read(connection: Connection, tables: Tables, options: Options) -> Status:

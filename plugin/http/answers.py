@@ -15,7 +15,6 @@ from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, explain
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.status import Status, read_status
-from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.http.events import read_events, without_large_meta
 from chancy_metrics.plugin.http.limits import room, work
@@ -122,7 +121,7 @@ def _mark_at(place: str) -> Mark:
 async def status(chancy: Chancy, given: Parameters) -> Status:
     given.finish()
     async with room(chancy):
-        return await read_status(chancy, options_of(chancy))
+        return await read_status(chancy)
 
 
 #: By path under /api/v1/metrics-log.

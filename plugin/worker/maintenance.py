@@ -19,7 +19,7 @@ from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import Options
-from chancy_metrics.plugin.worker.retention import first_kept_day, prune
+from chancy_metrics.plugin.worker.retention import first_kept_day, prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.versions.expiry import CHUNK, UnusedNames, drop_versions, expire
 from chancy_metrics.projections.versions.horizons_ahead import mend
@@ -68,7 +68,7 @@ class Maintenance:
             removed += await forget_positions(cursor, tables, before=forgotten, chunk=CHUNK)
             removed += await forget_days(cursor, tables, before=forgotten)
             removed += await forget_left_out(cursor, tables, chunk=CHUNK)
-        await prune(connection, tables, options.rules, now_us=now, log_retention_s=options.log_retention)
+        await prune_days(connection, tables, options.rules, now_us=now, log_retention_s=options.log_retention)
         keeps = horizons(latest, options.max_points, options.maximum_metric_age)
         await mend(connection, tables, options.rules, keeps, now_s=latest // 1_000_000)
         return removed or None

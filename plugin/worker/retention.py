@@ -13,9 +13,9 @@ from chancy_metrics.events.database import Connection, Cursor, database_now_us, 
 from chancy_metrics.events.partitions import LogDay, close_day, days_before, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.host.connection import own_connection
-from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.transfer.archive import archive_day
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.baseline import absorb_day, refusal
@@ -82,7 +82,7 @@ class DueDay(msgspec.Struct, frozen=True):
         return {"absorbed": "in the baseline", "attached": "still attached"}.get(self.state, self.state) + since
 
 
-async def prune(
+async def prune_days(
     connection: Connection,
     tables: Tables,
     rules: RuleSet,
@@ -117,25 +117,33 @@ async def prune(
     return pruned
 
 
-async def prune_all(
+async def prune(
     chancy: Chancy,
-    options: Options,
     *,
     dry_run: bool = False,
     archive: Path | None = None,
     keep_s: float | None = None,
 ) -> list[PrunedDay]:
-    """Let every log day go that is past its time; the last one returned may have a blocker, and keeps the rest.
+    """Remove every day from the log that is older than *keep_s*; return those days, oldest first, [] for none.
+
+    What a day added stays in the numbers. The first day that can't go, whose `blocker` says why, keeps the later ones.
+    Stopped at any moment, the next call goes on.
 
     Args:
-        archive: A folder each day is written out to before it goes.
-        keep_s: Seconds the log is kept; `log_retention` by default.
+        dry_run: Change nothing; return what would happen to each such day.
+        archive: An existing directory. Each day is exported to it before it goes; one that can't be exported stays.
+        keep_s: Seconds the log is kept after a day's end; `log_retention` by default.
+
+    Raises:
+        MetricsLogError: There is no metrics log.
+        psycopg.Error: The database can't be reached, or refuses.
     """
+    options = options_of(chancy)
     pruned: list[PrunedDay] = []
     async with reading(chancy) if dry_run else own_connection(chancy) as connection:
         now = await database_now_us(connection.cursor())
         while True:
-            some = await prune(
+            some = await prune_days(
                 connection,
                 tables_for(chancy.prefix),
                 options.rules,
@@ -152,7 +160,7 @@ async def prune_all(
 async def oldest_due(
     cursor: Cursor, tables: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
 ) -> DueDay | None:
-    """Return the day that `prune` would let go first, and what keeps it; None where none is past its time."""
+    """Return the day that `prune_days` would let go first, and what keeps it; None where none is past its time."""
     await cursor.execute(
         sql.SQL(
             """

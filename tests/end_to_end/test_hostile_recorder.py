@@ -122,18 +122,12 @@ async def test_a_row_that_no_recorder_writes_is_refused(recorder: Connection, ta
 async def surfaces(dsn: str) -> tuple[list[str], int, list[str]]:
     """What status, completeness, audit check and verify say: reasons, batches that wait, findings."""
     async with an_app(dsn) as (chancy, _):
-        status = await read_status(chancy, (await _options(chancy)))
+        status = await read_status(chancy)
         whole = await completeness(chancy)
         checked = await check(chancy)
         verified = await verify(chancy)
     assert verified.different == 0
     return status.unhealthy, whole.waiting, [one.check for one in checked.findings]
-
-
-async def _options(chancy):  # type: ignore[no-untyped-def]
-    from chancy_metrics.plugin.host.app import options_of
-
-    return options_of(chancy)
 
 
 async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_batch(
@@ -271,4 +265,4 @@ async def test_rows_that_were_there_before_the_bounds_are_set_aside(
 
 async def surfaces_before(dsn: str) -> list[str]:
     async with an_app(dsn) as (chancy, _):
-        return (await read_status(chancy, (await _options(chancy)))).unhealthy
+        return (await read_status(chancy)).unhealthy

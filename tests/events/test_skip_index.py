@@ -19,7 +19,7 @@ from chancy_metrics.events.ledger import LedgerRow
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Wanted, read_skip_ranges
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.indexing import describe, summarise
@@ -51,7 +51,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def let_go(connection: Connection, tables: Tables) -> None:
     """Let the old day leave the log."""
-    [day] = await prune(connection, tables, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
+    [day] = await prune_days(connection, tables, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
     assert (day.day, day.state, day.blocker) == (OLD, "gone", "")
 
 

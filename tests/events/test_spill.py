@@ -147,8 +147,8 @@ async def test_what_pending_swallows_stays_spilled_and_is_said(
     outcome = await attempt(connection, tables, batch_id)
     taken = await take_spilled_unless_locked(connection, tables)
     left = await spilled(connection, tables)
-    async with an_app(dsn) as (chancy, metrics):
-        status = await read_status(chancy, metrics.options)
+    async with an_app(dsn) as (chancy, _):
+        status = await read_status(chancy)
     await fetch(connection, mend_it, tables)
     await order_and_fold(connection, tables)
 
@@ -293,10 +293,10 @@ async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
     await fetch(connection, "UPDATE {versions} SET folded_at = clock_timestamp()", tables)
 
     async with an_app(dsn) as (chancy, metrics):
-        status = await read_status(chancy, metrics.options)
+        status = await read_status(chancy)
         held = await close_day(connection, tables, old)
         await metrics.flush(chancy)
-        after = await read_status(chancy, metrics.options)
+        after = await read_status(chancy)
 
     assert (status.pending_batches, status.spilled_batches, round(status.oldest_waiting_s / 3600)) == (1, 1, 1)
     assert any("in the spill table, and the log does not take them" in reason for reason in status.unhealthy)

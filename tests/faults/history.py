@@ -21,7 +21,7 @@ from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.advance import BUSY, advance
@@ -63,7 +63,7 @@ async def make_history(connection: Connection, tables: Tables, *, batches: int =
             async with short_transaction(connection) as cursor:
                 await append(cursor, tables, writer.next_id(day), batch, worker=writer.worker)
     await order_and_fold(connection, tables)
-    [pruned] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [pruned] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert pruned.state == "gone", pruned.blocker
 
 

@@ -21,7 +21,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.advance import advance
@@ -125,7 +125,7 @@ class Everything:
         async with connections(self.dsn, 1) as (connection,):
             now = await database_now_us(connection.cursor())
             while self.done["prune"] < len(PAST):
-                [pruned] = await prune(connection, self.tables, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
+                [pruned] = await prune_days(connection, self.tables, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
                 self.done["prune"] += pruned.state == "gone"
                 self.blockers[f"{pruned.state}: {pruned.blocker}"] += 1
                 if "(resting)" in pruned.blocker:

@@ -118,7 +118,7 @@ async def test_where_log_and_spill_are_locked_the_loss_is_said_and_shown_at_once
                     metrics.sync_increment_counter("app:x", 1)
                 held, words = {"observations": 1}, "1 observation"
         found = await completeness(chancy)
-        status = await read_status(chancy, metrics.options)
+        status = await read_status(chancy)
 
     [error] = errors(caplog)
     assert error.startswith(f"the last metrics of worker 'web-0' are lost: {words}. They could not be written: ")
@@ -157,7 +157,7 @@ async def test_where_the_role_may_not_append_flush_raises_and_the_stop_gives_up_
         with pytest.raises(InsufficientPrivilege):
             await metrics.flush(chancy)
         await metrics._session(worker).recorder.append(chancy)
-        status = await read_status(elsewhere, metrics.options)
+        status = await read_status(elsewhere)
         with anyio.fail_after(MARGIN_S):
             await metrics.on_worker_stopped(worker=worker)
         stopped = await completeness(elsewhere)

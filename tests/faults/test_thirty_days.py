@@ -16,7 +16,7 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.compare import compare
@@ -68,7 +68,7 @@ async def live_a_day(
 async def prune_to(connection: Connection, tables: Tables, day: date) -> None:
     """Let what is older go as it would at noon of the day after *day*'s last raw one."""
     noon = datetime.combine(day + timedelta(days=RAW_DAYS + 1), time(12), UTC)
-    [pruned] = await prune(
+    [pruned] = await prune_days(
         connection,
         tables,
         BUILT_IN,

@@ -22,7 +22,7 @@ from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.audit.explain import UnknownSeries, explain
 from chancy_metrics.plugin.audit.marks import mark, marks, take_back
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.explain import recompute as module
 from chancy_metrics.projections.explain.recompute import PointKey, recompute
@@ -273,7 +273,7 @@ async def pruned(connection: Connection, tables: Tables) -> None:
     async with connection.cursor() as cursor:
         now = await database_now_us(cursor)
     while True:
-        done = await prune(connection, tables, BUILT_IN, now_us=now, log_retention_s=86_400)
+        done = await prune_days(connection, tables, BUILT_IN, now_us=now, log_retention_s=86_400)
         if not done:
             return
         assert not done[0].blocker, done

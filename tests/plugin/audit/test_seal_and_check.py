@@ -27,7 +27,7 @@ from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.worker.maintenance import Maintenance
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import ledger
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
@@ -53,8 +53,8 @@ async def checked(dsn: str, *seals: Seal) -> Checked:
 
 
 async def the_status(dsn: str) -> Status:
-    async with an_app(dsn) as (chancy, metrics):
-        return await read_status(chancy, metrics.options)
+    async with an_app(dsn) as (chancy, _):
+        return await read_status(chancy)
 
 
 async def sealed(dsn: str) -> Seal:
@@ -310,7 +310,7 @@ async def pruned_history(connection: Connection, tables: Tables) -> date:
         await writer.append(runs=[a_run()], day=old)
     await some_batches(connection, tables, 4)
     await order_and_fold(connection, tables)
-    [gone] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert gone.state == "gone", gone.blocker
     return old
 
@@ -410,7 +410,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
             await order_and_fold(connection, tables)
 
         async def prune_first(*arguments: Any) -> Any:
-            gone = await prune(other, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            gone = await prune_days(other, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert [day.blocker for day in gone] in ([""], [])
             return await read(*arguments)
 

@@ -63,7 +63,7 @@ async def test_a_fold_and_a_rebuild_that_are_cut_off_go_on_with_less(
 async def test_status_says_why_nobody_folds(dsn: str, tables: Tables, connection: Connection) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await cancels_more_than(connection, tables, 0, "query_canceled")
-    async with an_app(dsn) as (chancy, metrics):
+    async with an_app(dsn) as (chancy, _):
         presence = SessionRow("worker-1", list, chancy.log, append_interval_s=1)
         with pytest.raises(Exception, match="too much"):
             await Projector(chancy, "p").run_once()
@@ -73,11 +73,11 @@ async def test_status_says_why_nobody_folds(dsn: str, tables: Tables, connection
         await connection.execute("SET session_replication_role = replica")
         await fetch(connection, "UPDATE {log} SET appended_at = appended_at - interval '5 minutes'", tables)
 
-        failing = await read_status(chancy, metrics.options)
+        failing = await read_status(chancy)
         presence.fold_error = ""
         due_again = presence.is_due({})
         await presence.tell(connection, tables, {})
-        well = await read_status(chancy, metrics.options)
+        well = await read_status(chancy)
 
     assert due and due_again
     assert "folding fails: worker-1: QueryCanceled: too much" in failing.unhealthy[0]

@@ -108,10 +108,10 @@ async def test_a_dead_letter_is_unhealthy_until_it_is_given_up(
     insert = "INSERT INTO {dead_letters} (version, position, error) VALUES (%(version)s, 1, 'broken')"
     for version in (0, 1):
         await fetch(connection, insert, tables, version=version)
-    async with an_app(dsn) as (chancy, metrics):
-        undecided = await read_status(chancy, metrics.options)
+    async with an_app(dsn) as (chancy, _):
+        undecided = await read_status(chancy)
         await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp()", tables)
-        given_up = await read_status(chancy, metrics.options)
+        given_up = await read_status(chancy)
 
     assert (undecided.completeness.dead_letters, undecided.completeness.discarded) == (1, 0)
     assert any("1 batch could not be read" in reason for reason in undecided.unhealthy)

@@ -29,8 +29,8 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
 async def status(dsn: str, *made_by: Callable[..., Any], version: int = 0, **options: Any) -> Status:
-    async with an_app(dsn, Metrics(rules=made_by, rules_version=version, **options)) as (chancy, metrics):
-        return await read_status(chancy, metrics.options)
+    async with an_app(dsn, Metrics(rules=made_by, rules_version=version, **options)) as (chancy, _):
+        return await read_status(chancy)
 
 
 def line(found: Status, name: str) -> str:
@@ -175,7 +175,7 @@ async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_fold
 
     async with an_app(dsn, Metrics(sync_interval=1_800)) as (chancy, metrics):
         seldom = await Rollout(chancy, "w", metrics.options, chancy.log).look()
-        found = await read_status(chancy, metrics.options)
+        found = await read_status(chancy)
 
     assert (standstill_after_s(1), standstill_after_s(1_800)) == (STANDSTILL_S, 5_400)
     assert (seldom.cause, found.version, found.unhealthy) == (None, 2, [])

@@ -132,8 +132,8 @@ async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
         assert (found.drift, found.points, found.spans) == (0, 0, 1)
         assert found.nothing == "nothing has been folded yet"
         assert "nothing was compared" in (told := "\n".join(verified_lines(found))) and "agree" not in told
-    async with an_app(dsn) as (chancy, metrics):
-        status = await read_status(chancy, metrics.options)
+    async with an_app(dsn) as (chancy, _):
+        status = await read_status(chancy)
     assert status.verified is not None
     assert (status.verified.points, status.verified.share.whole, status.verified.log_at) == (0, 0, None)
     assert any("never compared with the log" in sentence for sentence in status.not_looked_at)
@@ -520,15 +520,15 @@ async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run
 ) -> None:
     await a_history(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
-        never = await read_status(chancy, metrics.options)
+        never = await read_status(chancy)
         await fetch(connection, MAXIMUM, tables)
         bad = await verify(chancy)
-        unhealthy = await read_status(chancy, metrics.options)
+        unhealthy = await read_status(chancy)
         await metrics.flush(chancy)
         drift = (await metrics.get_metrics(chancy, DRIFT.key))[DRIFT.key].values_1day[0][1]
         await fetch(connection, MAXIMUM.replace("+ 1", "- 1"), tables)
         await verify(chancy)
-        healthy = await read_status(chancy, metrics.options)
+        healthy = await read_status(chancy)
 
     assert never.verified is None
     assert unhealthy.verified is not None
@@ -540,8 +540,8 @@ async def test_what_was_found_is_in_status_and_in_the_metrics_until_the_next_run
 
 
 async def status_of(dsn: str) -> Status:
-    async with an_app(dsn) as (chancy, metrics):
-        return await read_status(chancy, metrics.options)
+    async with an_app(dsn) as (chancy, _):
+        return await read_status(chancy)
 
 
 async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothing(
@@ -730,7 +730,7 @@ async def test_the_documented_cron_job_runs(dsn: str, tmp_path: Path, monkeypatc
         async with Worker(chancy, register_signal_handlers=False):
             pushed = await chancy.push(documented.verify_metrics.job)
             done = await chancy.wait_for_job(pushed, timeout=30)
-        status = await read_status(chancy, chancy.plugins["chancy.metrics"].options)
+        status = await read_status(chancy)
 
     assert done is not None and done.state == QueuedJob.State.SUCCEEDED
     assert status.verified is not None and status.verified.spans == 1

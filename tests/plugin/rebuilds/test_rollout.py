@@ -243,12 +243,12 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
         await new.look()
         logged = [record for record in caplog.records if "picky" in record.getMessage()]
         again = await new.look()
-        withheld = await read_status(new.chancy, new.metrics.options)
+        withheld = await read_status(new.chancy)
         before = await live(connection, tables), await counted(connection, tables, "global:status:failed")
         listed = await list_versions(new.chancy)
 
         assert await swap(new.chancy) == 2
-        taken = await read_status(new.chancy, new.metrics.options)
+        taken = await read_status(new.chancy)
 
     assert before == ((1, "2.0"), 3)
     says = "what rule 'picky' makes of 1 batch (position 2: LookupError: no failed jobs, please)"

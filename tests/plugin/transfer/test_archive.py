@@ -16,7 +16,7 @@ from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.transfer.archive import import_log
 from chancy_metrics.plugin.worker import retention
-from chancy_metrics.plugin.worker.retention import PrunedDay, prune
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold, total
 from tests.plugin.cli.test_cli import run
@@ -41,7 +41,7 @@ async def old_days(connection: Connection, tables: Tables, days: Sequence[date] 
 
 
 async def let_go(connection: Connection, tables: Tables, archive: Path | None) -> list[PrunedDay]:
-    return await prune(
+    return await prune_days(
         connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=MONTH_S, limit=99, archive=archive
     )
 

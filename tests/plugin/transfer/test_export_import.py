@@ -42,7 +42,7 @@ from chancy_metrics.plugin.transfer.archive import export_log, import_log
 from chancy_metrics.plugin.transfer.export_log import Exported
 from chancy_metrics.plugin.transfer.import_log import Import, Imported
 from chancy_metrics.plugin.worker.maintenance import Maintenance
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
@@ -285,7 +285,7 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
 
     async def put_places(export: export_log_module.Export, *arguments: object) -> None:
         if began == 1:
-            [gone] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+            [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert gone.state == "gone", gone.blocker
         await opened(export, *arguments)  # type: ignore[arg-type]
 
@@ -473,10 +473,10 @@ async def test_no_day_goes_while_an_import_has_not_ended(
     await exported(dsn, tmp_path / "log")
     await stopped_after(target[0], tmp_path / "log", 1)
 
-    [kept] = await prune(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [kept] = await prune_days(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
-    [gone] = await prune(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
+    [gone] = await prune_days(target[1], tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
 
     assert (kept.day, kept.state) == (old, "attached")
     assert kept.blocker.startswith("an import has not ended")

@@ -23,7 +23,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.worker.maintenance import Maintenance
-from chancy_metrics.plugin.worker.retention import PrunedDay, first_kept_day, prune
+from chancy_metrics.plugin.worker.retention import PrunedDay, first_kept_day, prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -68,7 +68,7 @@ async def insert_old(connection: Connection, tables: Tables) -> None:
 
 async def let_go(connection: Connection, tables: Tables, **options: Any) -> list[PrunedDay]:
     now_us = time.time_ns() // 1_000
-    return await prune(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=MONTH_S, **options)
+    return await prune_days(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=MONTH_S, **options)
 
 
 async def state_of_old(connection: Connection, tables: Tables) -> str:

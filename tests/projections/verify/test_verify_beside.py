@@ -21,7 +21,7 @@ from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import replay as module
 from chancy_metrics.projections.versions.replay import log_snapshot
@@ -56,7 +56,7 @@ async def old_days(connection: Connection, tables: Tables) -> AsyncIterator[None
 async def let_go(connection: Connection, tables: Tables, *, days: int) -> int:
     """Prune up to *days* of the oldest, of the three that are due; return how many went."""
     now_us = FIRST_US + 25 * HOUR_US + (DAYS - 1) * 24 * HOUR_US
-    pruned = await prune(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=86_400, limit=days)
+    pruned = await prune_days(connection, tables, BUILT_IN, now_us=now_us, log_retention_s=86_400, limit=days)
     return sum(not day.blocker for day in pruned)
 
 

@@ -23,7 +23,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import append, read_batches
 from chancy_metrics.events.partitions import close_day, gone_days, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.worker.retention import PrunedDay, prune
+from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.fold import fold
@@ -65,7 +65,7 @@ async def add(
 
 
 async def let_go(connection: Connection, tables: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
-    return await prune(
+    return await prune_days(
         connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, limit=most
     )
 
@@ -264,7 +264,7 @@ async def test_what_the_producers_left_out_is_counted_in_the_opening_too(
 
 
 async def reason(connection: Connection, tables: Tables, at_day: float = 9) -> str:
-    dry = await prune(
+    dry = await prune_days(
         connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, dry_run=True
     )
     [done] = await let_go(connection, tables, at_day)

@@ -70,7 +70,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
         await order_and_fold(connection, tables)  # which leaves it out
         await metrics._readers[chancy].refresh()
         hidden = await metrics.get_metrics(chancy, "app:n")
-        status = await read_status(chancy, metrics.options)
+        status = await read_status(chancy)
         found = await verify(chancy)
         if by == "command":
             told = await mend_horizons(chancy, metrics.options)
@@ -79,7 +79,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
         await metrics._readers[chancy].refresh()
         shown = await metrics.get_metrics(chancy, "app:n")
         right = await verify(chancy)
-        mended = await read_status(chancy, metrics.options)
+        mended = await read_status(chancy)
 
     assert not hidden
     assert any("version 1 hides 1min before 2255-03-14 16:00 UTC" in one for one in status.unhealthy), status.unhealthy

@@ -32,7 +32,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.dead_letters import discard, discard_rule
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
@@ -402,7 +402,7 @@ async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_ver
     await order_and_fold(connection, tables, picky)
 
     async def pruned() -> str:
-        [done] = await prune(connection, tables, picky, now_us=now_us(), log_retention_s=86_400)
+        [done] = await prune_days(connection, tables, picky, now_us=now_us(), log_retention_s=86_400)
         return done.blocker or ""
 
     stays = await pruned()

@@ -16,7 +16,7 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.rebuilds import listing
 from chancy_metrics.plugin.rebuilds.listing import list_versions
-from chancy_metrics.plugin.worker.retention import prune
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions import create
@@ -194,7 +194,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
     raw = await made_again()
     counted = [await expired(version) for version in (1, raw)]
     assert await drop_version(connection, tables, raw)
-    [pruned] = await prune(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
+    [pruned] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
     after = await made_again()
 
     assert pruned.state == "gone" and after != raw
