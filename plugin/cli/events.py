@@ -18,28 +18,16 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.plugin.audit.events import JobLife, job_life, pages
 from chancy_metrics.plugin.audit.suggest import asked_names, unknown_names
-from chancy_metrics.plugin.cli.app import Moment
 from chancy_metrics.plugin.cli.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.types import CursorType, Moment
 from chancy_metrics.plugin.rebuilds.listing import what_is_left_out
-from chancy_metrics.plugin.transfer.cursor_file import CursorFile, parse_cursor
+from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 
 _KINDS = ("job", "counter", "gauge", "histogram")
-
-
-class CursorType(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
-    """A place in the order: POSITION, behind a whole batch, or POSITION:INDEX, behind one event of it."""
-
-    name = "place"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> EventCursor:
-        try:
-            return value if isinstance(value, EventCursor) else parse_cursor(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 _FILTERS: list[Callable[[Any], Any]] = [

@@ -16,10 +16,9 @@ from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.audit.explain import Explained, Share, Value, explain
 from chancy_metrics.plugin.audit.marks import mark, take_back
 from chancy_metrics.plugin.audit.suggest import unknown_names
-from chancy_metrics.plugin.cli.app import Moment
 from chancy_metrics.plugin.cli.event_table import seconds
-from chancy_metrics.plugin.cli.events import CursorType
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.types import CursorType, Moment
 from chancy_metrics.plugin.host.options import Resolution
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import EventCursor, EventQuery

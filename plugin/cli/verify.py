@@ -12,8 +12,8 @@ import msgspec
 from chancy_metrics.events.humanize import counted as in_numbers
 from chancy_metrics.events.humanize import moment as in_words
 from chancy_metrics.events.humanize import span
-from chancy_metrics.plugin.cli.app import Duration, Moment
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.types import Duration, Moment
 from chancy_metrics.plugin.health.completeness import Completeness, completeness
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.recording.session_row import spell

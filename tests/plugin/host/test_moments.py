@@ -19,8 +19,8 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.audit.marks import mark, marks
-from chancy_metrics.plugin.cli.app import Day, Duration, Moment
 from chancy_metrics.plugin.cli.main import main
+from chancy_metrics.plugin.cli.types import Day, Duration, Moment
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.moments import utc
