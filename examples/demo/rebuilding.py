@@ -92,7 +92,7 @@ async def rebuild(processes: Processes, browser: Browser) -> Rebuild:
     began = time.monotonic()
     async with _looking(browser) as sightings:
         printed = await processes.run(
-            *("rebuild", "chancy_metrics.plugin.cli.main", "--app", "examples.demo.app.chancy", "rebuild", "--json"),
+            *("rebuild", "chancy_metrics.plugin.cli", "--app", "examples.demo.app.chancy", "rebuild", "--json"),
             timeout_s=_COMMAND_S,
         )
         total = sightings.total

@@ -131,7 +131,7 @@ class _Story:
         while await self._unfinished() and time.monotonic() < deadline:
             await self._tick()
         await self.processes.stop(*self._workers)
-        await self.processes.run("fold", "chancy_metrics.plugin.cli.main", "--app", "examples.demo.app.chancy", "fold")
+        await self.processes.run("fold", "chancy_metrics.plugin.cli", "--app", "examples.demo.app.chancy", "fold")
         self.view.show(await self._monitor.take(self._elapsed_s()))
 
     async def prove(self, console: Console) -> bool:

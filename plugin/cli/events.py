@@ -18,8 +18,9 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.plugin.audit.events import JobLife, job_life, pages
 from chancy_metrics.plugin.audit.suggest import asked_names, unknown_names
+from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
-from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import CursorType, Moment
 from chancy_metrics.plugin.rebuilds.listing import what_is_left_out
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile

@@ -16,7 +16,8 @@ from chancy_metrics.events.chain import Seal, read_seals
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted, is_or_are, size, span
 from chancy_metrics.plugin.audit.seal import Checked, check, seal
-from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Day
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import click
 
 from chancy_metrics.events.humanize import counted, moment, size, span
-from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.host.options import DAY_S
 from chancy_metrics.plugin.host.progress import RebuildProgress

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from chancy_metrics.events.humanize import counted, moment, size
-from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
 from chancy_metrics.plugin.host.app import who

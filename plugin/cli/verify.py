@@ -12,7 +12,8 @@ import msgspec
 from chancy_metrics.events.humanize import counted as in_numbers
 from chancy_metrics.events.humanize import moment as in_words
 from chancy_metrics.events.humanize import span
-from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door, command
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Duration, Moment
 from chancy_metrics.plugin.health.completeness import Completeness, completeness
 from chancy_metrics.plugin.health.verify import Verified, verify

@@ -24,7 +24,7 @@ async def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
+            [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
             env=os.environ | {"DSN": dsn},
             capture_output=True,
             text=True,

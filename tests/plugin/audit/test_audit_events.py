@@ -54,7 +54,7 @@ EVIL = "evil\u202e[red]x\x1b]0;t\x07\u009b2J\u2028:smile:"
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", "audit", *arguments]
+    return [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", "audit", *arguments]
 
 
 def run(dsn: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

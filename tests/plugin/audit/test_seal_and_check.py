@@ -22,7 +22,7 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module
 from chancy_metrics.plugin.audit.seal import Checked, check, seal
-from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.host.progress import LedgerProgress

@@ -20,7 +20,7 @@ from tests.factories import LogWriter, a_host, a_run
 
 def run(dsn: str, *arguments: str, app: str = "tests.app.chancy") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", app, *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", app, *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

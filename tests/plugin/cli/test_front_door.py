@@ -248,7 +248,7 @@ async def test_json_is_all_that_stdout_has(hostile: str, folder: Path) -> None:
 def process(dsn: str, command: str, **environment: str) -> dict[str, Any]:
     """How to run a command as a process of its own."""
     return {
-        "args": [sys.executable, "-m", "chancy_metrics.plugin.cli.main", *command.split(" ")],
+        "args": [sys.executable, "-m", "chancy_metrics.plugin.cli", *command.split(" ")],
         "env": os.environ | {"DSN": dsn, APP: "tests.app.chancy"} | environment,
         "stderr": subprocess.PIPE,
         "stdout": subprocess.PIPE,

@@ -127,7 +127,7 @@ async def test_a_naive_moment_is_refused(dsn: str) -> None:
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

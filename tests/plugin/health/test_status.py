@@ -14,7 +14,7 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, standstill_after_s

@@ -26,7 +26,7 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.cli.main import status_lines
+from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.cli.verify import verified_lines
 from chancy_metrics.plugin.health.status import Status, read_status
 from chancy_metrics.plugin.health.verify import Verified, verify
@@ -672,7 +672,7 @@ async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

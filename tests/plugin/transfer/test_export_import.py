@@ -513,7 +513,7 @@ async def test_an_export_to_stdout_is_the_file(
     command = [
         sys.executable,
         "-m",
-        "chancy_metrics.plugin.cli.main",
+        "chancy_metrics.plugin.cli",
         "--app",
         "tests.app.chancy",
         "audit",

@@ -380,7 +380,7 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
 
 def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli.main", "--app", "tests.app.chancy", *arguments],
+        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
         env=os.environ | {"DSN": dsn},
         capture_output=True,
         text=True,

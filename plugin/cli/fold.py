@@ -1,0 +1,37 @@
+"""`chancy-metrics fold`: sequence and fold all waiting batches without a worker."""
+
+from __future__ import annotations
+
+import click
+
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.humanize import counted as in_numbers
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import Door
+from chancy_metrics.plugin.folding.projector import Round, fold_all
+from chancy_metrics.plugin.worker.maintenance import mend_horizons
+
+
+@command("fold")
+@click.pass_obj
+def fold_command(door: Door) -> None:
+    """Order and fold everything that waits, and end; for a cluster whose workers are down."""
+    chancy, metrics = door.load()
+    done = door.run(fold_all(chancy, rules=metrics.options.rules))
+    text = (
+        f"ordered {in_numbers(done.batches, 'batch')}, folded {in_numbers(done.events, 'event')}, "
+        f"stands at position {done.position}"
+    )
+    mended = [] if done.reason else door.run(mend_horizons(chancy, metrics.options))
+    if done.reason:
+        raise MetricsLogError(f"not everything is folded ({text}): {done.reason}; {_after(done)}")
+    door.answer(done._asdict() | {"mended": mended}, lambda: [text, *mended])
+
+
+def _after(done: Round) -> str:
+    """Say what to do where not everything could be folded."""
+    from chancy_metrics.projections.versions.advance import BUSY
+
+    if done.reason == BUSY:
+        return "let it come to its end, or run `chancy-metrics fold` again"
+    return "`chancy-metrics status` says what stands in the way, and `chancy-metrics discard` gets past a batch"

@@ -1,0 +1,136 @@
+"""`chancy-metrics status`: print the health of the pipeline."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from chancy_metrics.events.humanize import counted as in_numbers
+from chancy_metrics.events.humanize import is_or_are, moment, size, span
+from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
+from chancy_metrics.plugin.cli.verify import counted, percent
+from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.rebuilds.listing import Unfinished
+from chancy_metrics.plugin.worker.retention import DueDay
+from chancy_metrics.projections.verify.outcomes import LastChecked, LastVerified
+
+
+@command("status")
+@click.pass_obj
+def status_command(door: Door) -> None:
+    """Show what waits, who folds, and what is missing from the numbers.
+
+    Exits with 3 when something is wrong, and says what in one line each.
+    """
+    chancy, _ = door.load()
+    found = door.run(read_status(chancy))
+    door.answer(found, lambda: status_lines(found))
+    if found.unhealthy:
+        sys.exit(FOUND_SOMETHING)
+
+
+def status_lines(status: Status) -> list[str]:
+    """What `status` prints."""
+    lag = span(status.oldest_waiting_s) if status.oldest_waiting_s else "none"
+    fold = (
+        f"{in_numbers(status.last_fold_events or 0, 'event')} in {span(status.last_fold_s)}, {moment(status.folded_at)}"
+        if status.last_fold_s is not None
+        else "never"
+    )
+    lines = {
+        **_versions(status),
+        "log": f"{size(status.log_bytes)}, {status.events_per_s:,.1f} events/s, kept {status.log_retention_days:g} d",
+        "rollups, cache": f"{size(status.rollup_bytes)}, {in_numbers(status.series, 'series')}",
+        "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
+        "retention": _due(status.due_day),
+        "pending": f"{in_numbers(status.pending_batches, 'batch')}, {status.spilled_batches:,} of them spilled",
+        "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
+        "lag": lag,
+        "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
+        "last fold": fold,
+        **counted(status.completeness),
+        **_verified(status),
+        "audit check": _checked(status.checked),
+    }
+    if status.fold_errors:
+        lines["fold fails"] = "; ".join(status.fold_errors)
+    if status.waited_for:
+        lines["newer code"] = status.waited_for
+    if status.replayed_at is not None:
+        lines["standby"] = f"as of the commits replayed until {moment(status.replayed_at)}; takes no writes"
+    if status.ambiguous_keys:
+        lines["two types"] = ", ".join(status.ambiguous_keys)
+    if status.not_looked_at:
+        lines["not looked at"] = "; ".join(status.not_looked_at)
+    verdict = [f"UNHEALTHY: {reason}" for reason in status.unhealthy] or ["healthy"]
+    return [f"{name:<15} {value}" for name, value in lines.items()] + verdict
+
+
+def _versions(status: Status) -> dict[str, str]:
+    """Whose rules readers see, and what is on its way to be seen."""
+    lines = {"version": f"{status.version}, rules {status.rules}"}
+    if status.rules_note:
+        lines["this app"] = f"rules {status.app_rules}; {status.rules_note}"
+    for one in status.unfinished:
+        place = f"position {one.position:,}, {in_numbers(one.remaining, 'batch')} to go"
+        lines[f"version {one.version}"] = f"{one.status}, rules {one.rules}, {place}"
+        lines[f"  of {one.version}"] = _filler(one)
+    return lines
+
+
+def _filler(version: Unfinished) -> str:
+    if version.status == "ready":
+        return f"kept until {moment(version.kept_until)} for `swap`"
+    if version.is_filled:
+        return f"filled by {version.filled_by}, last step {moment(version.moved_at)}"
+    return f"filled by nobody since {moment(version.moved_at)}: `rebuild` goes on, `rebuild --abort` ends it"
+
+
+def _due(due: DueDay | None) -> str:
+    return "no day is past its time" if due is None else str(due)
+
+
+def _verified(status: Status) -> dict[str, str]:
+    """What was compared with the log, when, and what came of it."""
+    last = status.verified
+    if last is None:
+        return {"verified": "never"}
+    of = "" if last.version == status.version else f" of version {last.version}, which is not the live one,"
+    compared = in_numbers(last.points, "point") if last.points else "nothing was"
+    lines = {"verified": f"{moment(last.at)},{of} {compared} compared, {_open(last)}"}
+    share = last.share
+    if share.oldest_at is not None:
+        each = ", ".join(f"{name} {percent(part)}" for name, part in share.by_resolution.items())
+        lines["compared"] = (
+            f"{percent(share.whole)} of the buckets kept ({each}), the oldest at {moment(share.oldest_at)}"
+        )
+    if last.log_at is not None:
+        lines["log checked"] = f"whole up to position {last.log_position:,}, {moment(last.log_at)}"
+    if (made := last.rebuilt) is not None:
+        same = f"{made.different:,} differ" if made.different else "none differs"
+        lines["rebuilt"] = (
+            f"{moment(made.at)}, {in_numbers(made.points, 'point')} compared with version {made.version} at position "
+            f"{made.position:,}, {same}"
+        )
+    return lines
+
+
+def _checked(last: LastChecked | None) -> str:
+    if last is None:
+        return "never"
+    found = f"{in_numbers(last.found, 'finding')}" if last.found else "nothing found"
+    given_up = f", {last.given_up:,} of them of batches given up" if last.given_up else ""
+    return f"{moment(last.at)}, positions {last.first:,} to {last.position:,}, {found}{given_up}"
+
+
+def _open(last: LastVerified) -> str:
+    expired = (
+        f"; {is_or_are(last.expired, 'finding')} closed, what they were about is not kept any more"
+        if last.expired
+        else ""
+    )
+    if last.open:
+        return f"{in_numbers(last.different, 'difference')}, {is_or_are(last.found, 'other fault')} open{expired}"
+    return f"nothing found is open{expired}"
