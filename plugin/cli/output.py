@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from io import TextIOBase
 from typing import Any, BinaryIO, TextIO, TypeVar
@@ -16,6 +15,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin.cli.app import load
+from chancy_metrics.plugin.cli.progress import Progress
 from chancy_metrics.plugin.host.escape import json_line, safe
 from chancy_metrics.plugin.host.redaction import without_password
 from chancy_metrics.plugin.metrics import Metrics
@@ -24,9 +24,6 @@ from chancy_metrics.plugin.metrics import Metrics
 FINE, COULD_NOT, WRONG_USAGE, FOUND_SOMETHING, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 #: Names the app where no `--app` does.
 APP = "CHANCY_METRICS_APP"
-#: Seconds between lines of progress: on a terminal, where one is written over the other, and in a log.
-_TERMINAL_S, _LINES_S = 0.1, 10
-
 
 T = TypeVar("T")
 
@@ -126,34 +123,6 @@ class Door:
             raise
         except OSError as error:
             raise MetricsLogError(f"the output can't be written: {error.strerror or error}") from error
-
-
-class Progress:
-    """How far a long work is, on stderr: one line written over on a terminal, a line now and then in a log."""
-
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self.is_terminal = door.err.isatty()
-        self._shown_s = time.monotonic()
-        self._is_open = False
-
-    def show(self, line: str, *, at_once: bool = False, ends: bool = False) -> None:
-        """Show *line* if the last one was shown long enough ago, or *at_once*; *ends* says that none comes after it."""
-        now_s = time.monotonic()
-        if not at_once and now_s - self._shown_s < (_TERMINAL_S if self.is_terminal else _LINES_S):
-            return
-        self._shown_s = now_s
-        if not self.is_terminal:
-            self._door.tell(line)
-            return
-        self._is_open = False
-        self._door.tell_raw(f"\r\x1b[K{safe(line)}" + ("\n" if ends else ""))
-        self._is_open = not ends
-
-    def break_off(self) -> str:
-        """Return what ends the line that is being written over; "" if there is none."""
-        was_open, self._is_open = self._is_open, False
-        return "\n" if was_open else ""
 
 
 class Aside(TextIOBase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,8 @@ from chancy_metrics.events.humanize import counted, is_or_are, size, span
 from chancy_metrics.plugin.audit.seal import Checked, check, seal
 from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
+from chancy_metrics.plugin.cli.progress import show_ledger
 from chancy_metrics.plugin.cli.types import Day
-from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log
 
 #: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
@@ -59,7 +58,7 @@ def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
             seals += read_seals(iter(partial(file.readline, _LINE_CHARS), ""), file.name)
     except MetricsLogError as error:
         raise click.BadParameter(str(error), param_hint="--from-seal") from error
-    done = door.run(check(chancy, seals=seals, on_progress=_shower(door, "checked")))
+    done = door.run(check(chancy, seals=seals, on_progress=show_ledger(door, "checked")))
     door.answer(_as_objects(done), lambda: _checked_lines(done, len(seals)))
     if done.found:
         sys.exit(FOUND_SOMETHING)
@@ -81,7 +80,7 @@ def export_command(door: Door, file: Path, day: date | None) -> None:
         None if to_stdout else file,
         day=day,
         stream=door.data() if to_stdout else None,
-        on_progress=_shower(door, "exported"),
+        on_progress=show_ledger(door, "exported"),
     )
     done = door.run(work)
     text = (
@@ -116,7 +115,7 @@ def import_command(door: Door, file: Path | None, abandon: bool) -> None:
         )
         door.answer(gone, lambda: [f"taken back: {taken}; the order is empty again"])
         return
-    done = door.run(import_log(chancy, file, on_progress=_shower(door, "imported")))
+    done = door.run(import_log(chancy, file, on_progress=show_ledger(door, "imported")))
     since = f", going on from position {done.since:,}" if done.since else ""
     text = (
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} in {span(done.seconds)}{since}: "
@@ -155,18 +154,3 @@ def _checked_verdict(done: Checked) -> str:
 
 def _as_objects(done: Checked) -> dict[str, Any]:
     return msgspec.structs.asdict(done) | {"findings": [one._asdict() for one in done.findings]}
-
-
-def _shower(door: Door, did: str) -> Callable[[LedgerProgress], None]:
-    """Return what shows progress."""
-    shown = door.progress()
-
-    def show(progress: LedgerProgress) -> None:
-        ends = progress.position >= progress.until
-        line = (
-            f"{did} {counted(progress.events, 'event')}, position {progress.position:,} of {progress.until:,}, "
-            f"{progress.events_per_s:,.0f} events/s"
-        )
-        shown.show(line, at_once=shown.is_terminal and ends, ends=ends)
-
-    return show

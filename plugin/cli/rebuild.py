@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import click
 
 from chancy_metrics.events.humanize import counted, moment, size, span
 from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
+from chancy_metrics.plugin.cli.progress import show_rebuild
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.host.options import DAY_S
-from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, what_is_left_out
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
 
@@ -62,7 +61,9 @@ def rebuild_command(
         text = "nothing is being rebuilt" if given_up is None else f"gave up version {given_up}"
         door.answer({"version": given_up}, lambda: [text])
         return
-    done = door.run(rebuild(chancy, swap=not no_swap, throttle_s=throttle_s, keep_s=keep_s, on_progress=_shower(door)))
+    done = door.run(
+        rebuild(chancy, swap=not no_swap, throttle_s=throttle_s, keep_s=keep_s, on_progress=show_rebuild(door))
+    )
     door.answer(done, lambda: _rebuilt_lines(done))
     if (no_swap and done.different) or done.behind:
         sys.exit(FOUND_SOMETHING)
@@ -144,21 +145,3 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
     if done.behind:
         lines.append(done.behind)
     return lines
-
-
-def _shower(door: Door) -> Callable[[RebuildProgress], None]:
-    """Return what shows progress; each phase at once."""
-    shown = door.progress()
-    phases: list[str] = []
-
-    def show(progress: RebuildProgress) -> None:
-        changed, phases[:] = phases != [progress.phase], [progress.phase]
-        left = "" if progress.remaining_s is None else f", {span(progress.remaining_s)} left"
-        waits = ", gives way to the live version" if progress.waits else ""
-        line = progress.note or (
-            f"{progress.phase} version {progress.version}: {progress.events:,} of "
-            f"{counted(progress.total_events, 'event')}, {progress.events_per_s:,.0f} a second{left}{waits}"
-        )
-        shown.show(line, at_once=changed, ends=progress.phase == "swapping")
-
-    return show
