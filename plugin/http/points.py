@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from math import isnan
 from typing import get_args
 
 import msgspec
@@ -11,12 +12,14 @@ from chancy import Chancy
 from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.host.options import Options, Resolution
-from chancy_metrics.plugin.http.limits import room, work
+from chancy_metrics.plugin.http.limits import work
 from chancy_metrics.plugin.http.parameters import WrongParameter
-from chancy_metrics.plugin.http.series import metric_of
+from chancy_metrics.plugin.http.series import points_of, points_of_worker
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading import window
-from chancy_metrics.plugin.reading.window import MAX_BUCKETS, Metric, MetricValue, default_range_s
+from chancy_metrics.plugin.reading.columns import KEPT, Rows
+from chancy_metrics.plugin.reading.columns import since as cut
+from chancy_metrics.plugin.reading.window import MAX_BUCKETS, default_range_s
 from chancy_metrics.projections.buckets import bucket_of, horizons
 
 NAMES: tuple[Resolution, ...] = get_args(Resolution)
@@ -109,20 +112,35 @@ async def read_points(
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
-    metric: Metric | None = await metric_of(chancy, key)
-    assert metric is not None
-    kind, unit = metric.metric_type, metric.unit
+    (_, kind, unit), tracks = await points_of(chancy, key)
     if worker_id is not None:
-        async with room(chancy):
-            metric = (await plugin.get_metrics(chancy, key, worker_id)).get(key)
+        tracks = await points_of_worker(chancy, key, worker_id)
     width = RESOLUTIONS[resolution]
-    buckets = await work(chancy, _buckets, metric, kind, resolution, range(first, last, width), now)
+    buckets = await work(chancy, _buckets, kind, tracks.get(resolution), range(first, last, width), now)
     return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)
 
 
-def _buckets(metric: Metric | None, kind: Kind, resolution: Resolution, starts: range, now: datetime) -> list[Bucket]:
-    values = {} if metric is None else dict(getattr(metric, f"values_{resolution}"))
-    return [_bucket(kind, at, now < at + timedelta(seconds=starts.step), values.get(at)) for at in map(_at, starts)]
+def _buckets(kind: Kind, track: Rows | None, starts: range, now: datetime) -> list[Bucket]:
+    rows = [] if track is None else cut(track, starts.start, starts.stop).tolist()
+    values = {row[0]: _values(kind, row[1:]) for row in rows}
+    return [_bucket(_at(start), starts.step, values.get(start), now) for start in starts]
+
+
+def _values(kind: Kind, row: list[float]) -> dict[str, float]:
+    """Return what a bucket shows of a row of the cache; a worker's own points have no percentiles."""
+    values = {
+        name: value for name, value in zip(KEPT[kind], row, strict=True) if name != "last_us" and not isnan(value)
+    }
+    if kind == "histogram":
+        values |= {"count": int(values["count"]), "avg": values["sum"] / values["count"]}
+    return values
+
+
+def _bucket(at: datetime, width_s: int, values: dict[str, float] | None, now: datetime) -> Bucket:
+    partial = now < at + timedelta(seconds=width_s)
+    if values is None:
+        return Bucket(at, missing=True, partial=partial)
+    return Bucket(at, partial=partial, **values)  # type: ignore[arg-type] # count is the one whole number
 
 
 def _bounds(
@@ -142,16 +160,6 @@ def _bounds(
         allowed = f"what leaves at most {MAX_BUCKETS:,} buckets before until, or a wider resolution than {resolution}"
         raise WrongParameter("since", _shown(since), allowed)
     return first, last, kept
-
-
-def _bucket(kind: Kind, at: datetime, partial: bool, value: MetricValue | None) -> Bucket:
-    if value is None:
-        return Bucket(at, missing=True, partial=partial)
-    if isinstance(value, dict):
-        return Bucket(at, partial=partial, **value)  # type: ignore[arg-type]  # count is the one whole number
-    if kind == "gauge":
-        return Bucket(at, partial=partial, last=value)
-    return Bucket(at, partial=partial, sum=value)
 
 
 def _at(seconds: int) -> datetime:

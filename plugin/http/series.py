@@ -13,7 +13,7 @@ from chancy import Chancy
 from psycopg import sql
 
 from chancy_metrics.events.database import short_transaction
-from chancy_metrics.events.facts import Kind
+from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
@@ -23,7 +23,7 @@ from chancy_metrics.plugin.metrics import reader_of
 from chancy_metrics.plugin.reading.follower import Replica, Tracks, read_names, read_worker
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.plugin.reading.window import Metric, has_kept, kept_since, metric_in
+from chancy_metrics.plugin.reading.window import has_kept, kept_since
 
 #: Seconds from the beginning of its load that a request waits for the copy of the cache, and then does without it.
 SOON_S = 1.0
@@ -139,25 +139,34 @@ async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> Work
     return WorkersPage(workers[:limit], workers[limit - 1] if len(workers) > limit else None)
 
 
-async def metric_of(chancy: Chancy, key: str) -> Metric:
-    """Return the points of all workers of one series.
+async def points_of(chancy: Chancy, key: str) -> tuple[Series, Tracks]:
+    """Return the series that *key* shows, and its points of all workers together.
 
     Raises:
         UnknownSeries: It has none; the message has the keys that come near.
     """
     copy = await reader_of(chancy).copy_soon(SOON_S)
-    if copy is not None:
-        metric = metric_in(options_of(chancy), copy.series, copy.tracks, key)
-    else:
-        async with (
-            room(chancy),
-            reading(chancy) as connection,
-            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
-        ):
-            series, tracks = await read_worker(cursor, tables_for(chancy.prefix), None, key)
-        metric = metric_in(options_of(chancy), series, tracks, key)
-    if metric is None:
+    names, tracks = await _points_in_rollups(chancy, key, None) if copy is None else (copy.series, copy.tracks)
+    number = names.number_of(key)
+    found = {} if number is None else tracks.get(number, {})
+    if number is None or not has_kept(found, kept_since(options_of(chancy))):
         near = await work(chancy, (await index_of(chancy)).near, key)
         like = f"; like it are {', '.join(map(repr, near))}" if near else ""
         raise UnknownSeries(f"there is no series {key!r}{like}: GET …/series lists them")
-    return metric
+    return names[number], found
+
+
+async def points_of_worker(chancy: Chancy, key: str, worker_id: str) -> Tracks:
+    """Return one worker's points of the series that *key* shows; {} if it has none. They have no percentiles."""
+    names, tracks = await _points_in_rollups(chancy, key, worker_id)
+    number = names.number_of(key)
+    return {} if number is None else tracks.get(number, {})
+
+
+async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) -> tuple[Names, dict[int, Tracks]]:
+    async with (
+        room(chancy),
+        reading(chancy) as connection,
+        short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+    ):
+        return await read_worker(cursor, tables_for(chancy.prefix), worker_id, key)

@@ -225,15 +225,6 @@ def history(
     return result
 
 
-def metric_in(options: Options, series: Names, tracks: Mapping[int, Mapping[str, Rows]], key: str) -> Metric | None:
-    """Return the one metric of a key; None if it has no point kept now."""
-    kept, number = kept_since(options), series.number_of(key)
-    mine = {} if number is None else tracks.get(number, {})
-    if number is None or not has_kept(mine, kept):
-        return None
-    return Metric(series[number].kind, series[number].unit, dict(mine), kept)
-
-
 def kept_since(options: Options) -> dict[str, int]:
     """Return resolution -> start of the oldest bucket kept now, seconds since 1970."""
     return horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
