@@ -10,23 +10,43 @@ const REFRESH_MS = 5_000;
 const MOST_MARKS = 30;
 
 export class Charts {
-  /** *page* has view, resolutions, change(changes, push) and explain(chart, index). */
-  constructor(page) {
-    this.page = page;
+  /** *change*(changes, push) changes the view, *explain*(chart, index) explains a bucket. */
+  constructor({ change, explain }) {
+    this.change = change;
+    this.view = null;
+    this.resolutions = [];
+    this.isStarted = false;
     this.shown = new Map();
     this.loading = null;
     setInterval(() => this.#isLive() && this.load(), REFRESH_MS);
     this.actions = {
-      remove: (key) => page.change({ keys: page.view.keys.filter((one) => one !== key) }, true),
+      remove: (key) => change({ keys: this.view.keys.filter((one) => one !== key) }, true),
       cursor: (at) => this.shown.forEach((chart) => chart.showCursor(at)),
       zoom: (from, to) => this.zoom(from, to),
-      explain: (chart, index) => index >= 0 && page.explain(chart, index),
+      explain: (chart, index) => index >= 0 && explain(chart, index),
     };
+  }
+
+  /** Refresh the charts from now on; *resolutions* are those that the server keeps. */
+  start(resolutions) {
+    this.resolutions = resolutions;
+    this.isStarted = true;
+  }
+
+  /** Refresh them no more. */
+  stop() {
+    this.isStarted = false;
+  }
+
+  /** Take over the view, and point out the bucket that it explains. */
+  follow(view) {
+    this.view = view;
+    this.#showChosen();
   }
 
   /** Make the charts those of the view, in its order, and load them. */
   async show() {
-    const keys = this.page.view.keys.slice(0, MOST_CHARTS);
+    const keys = this.view.keys.slice(0, MOST_CHARTS);
     for (const [key, chart] of this.shown) {
       if (!keys.includes(key)) {
         chart.remove();
@@ -43,7 +63,7 @@ export class Charts {
   async load() {
     this.loading?.abort();
     const { signal } = (this.loading = new AbortController());
-    const { view } = this.page;
+    const { view } = this;
     const asked = this.#window();
     byId("charts").setAttribute("aria-busy", "true");
     try {
@@ -52,7 +72,7 @@ export class Charts {
           const points = await ask("points", { key: chart.key, worker_id: view.worker, ...asked }, signal);
           if (signal.aborted) return;
           chart.show(points, view);
-          this.showChosen();
+          this.#showChosen();
         } catch (error) {
           if (error.name === "AbortError" || error instanceof SignedOut) throw error;
           chart.fail(error.message);
@@ -69,19 +89,13 @@ export class Charts {
 
   /** Show the points there are in another way. */
   redraw() {
-    for (const chart of this.shown.values()) if (chart.points) chart.show(chart.points, this.page.view);
-  }
-
-  /** Point out the bucket that is explained, in the chart it is of. */
-  showChosen() {
-    const { of, at } = this.page.view;
-    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? parseMoment(at) : null));
+    for (const chart of this.shown.values()) if (chart.points) chart.show(chart.points, this.view);
   }
 
   /** Show a window of whole minutes. */
   zoom(from, to) {
     const since = Math.floor(from / 60_000) * 60_000;
-    this.page.change({ since, until: Math.max(since + 60_000, Math.ceil(to / 60_000) * 60_000) }, true);
+    this.change({ since, until: Math.max(since + 60_000, Math.ceil(to / 60_000) * 60_000) }, true);
   }
 
   /** Show twice the time, as far as it has passed. */
@@ -94,14 +108,20 @@ export class Charts {
     this.zoom(end - 4 * half, end);
   }
 
+  /** Point out the bucket that is explained, in the chart it is of. */
+  #showChosen() {
+    const { of, at } = this.view;
+    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? parseMoment(at) : null));
+  }
+
   #isLive() {
-    const { view } = this.page;
-    return view.view === "charts" && view.since === null && !document.hidden && this.shown.size && this.page.signedIn;
+    const { view } = this;
+    return this.isStarted && view?.view === "charts" && view.since === null && !document.hidden && this.shown.size;
   }
 
   /** The window to ask for; the finest resolution that has it and keeps it readable, unless one is chosen. */
   #window() {
-    const { view, resolutions } = this.page;
+    const { view, resolutions } = this;
     const [length_ms] = RANGES[view.range];
     const now = Date.now();
     const [since, until] = view.since === null ? [now - length_ms, now] : [view.since, view.until];
@@ -118,7 +138,7 @@ export class Charts {
     const note = byId("window");
     if (!loaded) return note.replaceChildren();
     const [since, until] = [Date.parse(loaded.since), Date.parse(loaded.until)];
-    const { view } = this.page;
+    const { view } = this;
     const asked = view.since ?? Date.now() - RANGES[view.range][0];
     const kept = Date.parse(loaded.kept_since);
     const cut = asked + loaded.width_s * 1_000 < kept ? ` ${loaded.resolution} buckets are kept since ${moment(kept)}.` : "";

@@ -7,35 +7,35 @@ import { RANGES } from "./times.js";
 const option = (value, text = value) => el("option", { value, text: visible(text) });
 
 export class Controls {
-  /** *page* has view, resolutions and change(changes, push). */
-  constructor(page, charts) {
-    this.page = page;
+  /** *change*(changes, push) changes the view, *zoomOut*() shows twice the time. */
+  constructor({ change, zoomOut }) {
+    this.view = null;
     byId("range").append(...Object.entries(RANGES).map(([value, [, text]]) => option(value, text)));
     byId("resolution").append(option("auto", "Fitting"), ...["1min", "5min", "1hour", "1day"].map((one) => option(one)));
     byId("worker").append(option("", "All together"));
     byId("range").addEventListener("change", (event) => {
-      if (event.target.value) page.change({ range: event.target.value, since: null, until: null }, true);
+      if (event.target.value) change({ range: event.target.value, since: null, until: null }, true);
     });
     for (const id of ["resolution", "worker"]) {
-      byId(id).addEventListener("change", (event) => page.change({ [id]: event.target.value }, true));
+      byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, true));
     }
     for (const id of ["counters", "histograms"]) {
-      byId(id).addEventListener("change", (event) => page.change({ [id]: event.target.value }, false));
+      byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, false));
     }
-    byId("now").addEventListener("click", () => page.change({ since: null, until: null }, true));
-    byId("zoom-out").addEventListener("click", () => charts.zoomOut());
+    byId("now").addEventListener("click", () => change({ since: null, until: null }, true));
+    byId("zoom-out").addEventListener("click", zoomOut);
   }
 
   /** Ask which workers there are. */
   async load() {
     const { workers } = await ask("workers", { limit: 1_000 });
     byId("worker").replaceChildren(option("", "All together"), ...workers.map((worker) => option(worker)));
-    this.show();
+    this.show(this.view);
   }
 
   /** Show the view's values. */
-  show() {
-    const { view } = this.page;
+  show(view) {
+    this.view = view;
     const range = byId("range");
     range.querySelector('[value=""]')?.remove();
     if (view.since !== null) range.prepend(option("", "Chosen window"));

@@ -13,13 +13,13 @@ export const jobLink = (id, text = id) => el("a", { class: "name job", href: das
 /** Heads of a table of events; where there is little room, the first four. */
 export const HEADS = ["Time", "What", "Took", "Job", "Worker", "Place"];
 
-/** One event as cells, as many as there are heads. */
-export function cells(event, page) {
+/** One event as cells, as many as there are heads; *showJob*(id, opener) shows its job. */
+export function cells(event, showJob) {
   return [
     el("time", { datetime: event.at, title: event.at, text: moment(Date.parse(event.at)) }),
     event.kind === "job" ? job(event) : observation(event),
     event.kind === "job" ? took(event) : "",
-    event.job_id ? el("span", { class: "links" }, jobLink(event.job_id, `…${event.job_id.slice(-8)}`), life(event.job_id, page)) : "",
+    event.job_id ? el("span", { class: "links" }, jobLink(event.job_id, `…${event.job_id.slice(-8)}`), life(event.job_id, showJob)) : "",
     name(event.worker),
     el("span", { class: "quiet", text: `${event.position}:${event.index ?? 0}` }),
   ];
@@ -42,4 +42,4 @@ function took(event) {
 }
 
 /** A button that shows all the log has of a job. */
-const life = (id, page) => el("button", { type: "button", class: "small", "aria-label": `Life of job ${id}`, text: "life", onclick: (event) => page.showJob(id, event.target) });
+const life = (id, showJob) => el("button", { type: "button", class: "small", "aria-label": `Life of job ${id}`, text: "life", onclick: (event) => showJob(id, event.target) });

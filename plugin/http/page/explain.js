@@ -11,9 +11,11 @@ const GROUPS = [["by_func", "Function"], ["by_queue", "Queue"], ["by_state", "St
 const GROUP_ROWS = 6;
 
 export class Explanation {
-  /** *page* has view and change(changes, push). */
-  constructor(page) {
-    this.page = page;
+  /** *change*(changes, push) changes the view, *showJob*(id, opener) shows a job. */
+  constructor({ change, showJob }) {
+    this.change = change;
+    this.showJob = showJob;
+    this.view = null;
     this.panel = byId("panel");
     this.opener = null;
     this.shown = "";
@@ -21,8 +23,9 @@ export class Explanation {
   }
 
   /** Show what the view says: a bucket, a job, or nothing. */
-  show() {
-    const { of, at, width, job, worker } = this.page.view;
+  show(view) {
+    this.view = view;
+    const { of, at, width, job, worker } = view;
     const wanted = job ? `job ${job}` : of && at ? JSON.stringify([of, at, width, worker]) : "";
     if (wanted === this.shown) return;
     this.shown = wanted;
@@ -98,14 +101,14 @@ export class Explanation {
 
   #events(events, title) {
     if (!events.length) return null;
-    const rows = events.map((event) => cells(event, this.page).slice(0, 4));
+    const rows = events.map((event) => cells(event, this.showJob).slice(0, 4));
     return this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(events.length === 1 ? "1 event" : `${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
   }
 
   #allButton(found, since, until) {
     const filters = { key: found.key, ...(found.worker_id ? { worker_id: found.worker_id } : {}) };
     return el("button", { type: "button", text: found.events === 1 ? "List the event" : `List all ${whole(found.events)} events`, onclick: () =>
-      this.page.change({ view: "events", since, until, filters, of: "", at: "", width: "" }, true) });
+      this.change({ view: "events", since, until, filters, of: "", at: "", width: "" }, true) });
   }
 
   #life(life) {
@@ -118,11 +121,11 @@ export class Explanation {
     return [
       el("p", {}, jobLink(life.job_id, "Its page in the dashboard")),
       life.updates.length
-        ? el("div", { class: "scrolled events" }, table("Each time it was saved after an attempt", HEADS.slice(0, 3), life.updates.map((event) => cells(event, this.page).slice(0, 3))))
+        ? el("div", { class: "scrolled events" }, table("Each time it was saved after an attempt", HEADS.slice(0, 3), life.updates.map((event) => cells(event, this.showJob).slice(0, 3))))
         : el("p", { text: "The log has no update of it: it has not ended an attempt, or its days have left the log." }),
       gaps.length ? el("ul", { class: "quiet" }, gaps.map((text) => el("li", { text }))) : null,
       el("p", { class: "quiet", text: `Looked through up to position ${whole(life.position)}${life.first_day ? `, from ${life.first_day} on` : ""}.` }),
-      this.page.view.of ? el("button", { type: "button", text: "Back to the bucket", onclick: () => this.page.change({ job: "" }, true) }) : null,
+      this.view.of ? el("button", { type: "button", text: "Back to the bucket", onclick: () => this.change({ job: "" }, true) }) : null,
     ];
   }
 
@@ -131,7 +134,7 @@ export class Explanation {
   }
 
   #close() {
-    this.page.change({ of: "", at: "", width: "", job: "" }, true);
+    this.change({ of: "", at: "", width: "", job: "" }, true);
   }
 
   /** Give the focus, if it is in here, back to where the panel was opened from: however it is closed. */

@@ -16,14 +16,15 @@ import { parse, write } from "./view.js";
 class Page {
   constructor() {
     this.view = parse(location.search);
-    this.resolutions = [];
     this.signedIn = false;
-    this.charts = new Charts(this);
-    this.picker = new Picker(this);
-    this.controls = new Controls(this, this.charts);
-    this.status = new StatusStrip(this);
-    this.explanation = new Explanation(this);
-    this.tail = new Tail(this, byId("events-view"));
+    const change = (changes, push) => this.change(changes, push);
+    const showJob = (id, opener) => this.showJob(id, opener);
+    this.charts = new Charts({ change, explain: (chart, index) => this.explain(chart, index) });
+    this.picker = new Picker(change);
+    this.controls = new Controls({ change, zoomOut: () => this.charts.zoomOut() });
+    this.status = new StatusStrip();
+    this.explanation = new Explanation({ change, showJob });
+    this.tail = new Tail(byId("events-view"), { change, showJob });
     keepFocus(byId("main"));
     followTheme(byId("theme"), () => this.charts.redraw());
     addEventListener("popstate", () => this.#open(parse(location.search)));
@@ -46,11 +47,13 @@ class Page {
   /** Show everything, or ask to sign in. */
   async start() {
     try {
-      this.resolutions = (await ask("resolutions")).resolutions;
+      const { resolutions } = await ask("resolutions");
       this.signedIn = true;
       for (const id of ["status", "views", "sign-out"]) byId(id).hidden = false;
       byId("sign-in").hidden = true;
-      this.status.load();
+      this.charts.start(resolutions);
+      this.status.start();
+      this.tail.start();
       this.controls.load().catch((error) => this.#fail(error));
       await this.#open(this.view);
       if (!this.view.keys.length && !location.search) await this.#begin();
@@ -89,11 +92,11 @@ class Page {
       if (link.dataset.view === view.view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    this.controls.show();
-    this.picker.showChosen();
-    this.explanation.show();
-    this.charts.showChosen();
-    this.tail.show();
+    this.controls.show(view);
+    this.picker.showChosen(view.keys);
+    this.explanation.show(view);
+    this.charts.follow(view);
+    this.tail.show(view);
     const changed = (...names) => names.some((name) => view[name] !== before[name]);
     if (view.view !== "charts") return;
     if (changed("keys", "range", "since", "until", "resolution", "worker", "view")) await this.charts.show();
@@ -127,6 +130,7 @@ class Page {
   #askToSignIn() {
     if (!byId("sign-in").hidden) return;
     this.signedIn = false;
+    for (const part of [this.charts, this.status, this.tail]) part.stop();
     for (const id of ["status", "views", "sign-out", "charts-view", "events-view", "panel"]) byId(id).hidden = true;
     byId("sign-in").hidden = false;
     byId("username").focus();

@@ -8,9 +8,10 @@ import { whole } from "./numbers.js";
 const LISTED = 50;
 
 export class Picker {
-  /** *page* has view and change(changes, push). */
-  constructor(page) {
-    this.page = page;
+  /** *change*(changes, push) changes the view. */
+  constructor(change) {
+    this.change = change;
+    this.keys = [];
     this.input = byId("search");
     this.list = byId("found");
     this.active = -1;
@@ -44,21 +45,21 @@ export class Picker {
     this.input.removeAttribute("aria-activedescendant");
   }
 
-  /** Show the chosen ones as a list from which each can be taken. */
-  showChosen() {
-    const { keys } = this.page.view;
+  /** Show the chosen keys as a list from which each can be removed. */
+  showChosen(keys) {
+    this.keys = keys;
     const over = keys.length > MOST_CHARTS ? [el("li", { class: "problem", text: `only the first ${MOST_CHARTS} are drawn` })] : [];
     byId("chosen").replaceChildren(
       ...keys.map((key) => el("li", {}, name(key), el("button", {
         type: "button", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => this.#toggle(key),
       }))),
       ...over,
-      ...(keys.length > 1 ? [el("li", { class: "all" }, el("button", { type: "button", text: "Remove all", onclick: () => this.page.change({ keys: [] }, true) }))] : []),
+      ...(keys.length > 1 ? [el("li", { class: "all" }, el("button", { type: "button", text: "Remove all", onclick: () => this.change({ keys: [] }, true) }))] : []),
     );
   }
 
   #list(page, search) {
-    const { keys } = this.page.view;
+    const { keys } = this;
     this.options = page.series.map((one) => ({ ...one, keys: [one.key] }));
     const free = page.series.map((one) => one.key).filter((key) => !keys.includes(key));
     const most = Math.min(free.length, MOST_CHARTS - keys.length);
@@ -120,19 +121,19 @@ export class Picker {
   #take(index) {
     const option = this.options[index];
     if (option.all) {
-      this.page.change({ keys: [...this.page.view.keys, ...option.keys] }, true);
+      this.change({ keys: [...this.keys, ...option.keys] }, true);
       this.close();
     } else {
       this.#toggle(option.key);
-      this.list.children[index].setAttribute("aria-selected", String(this.page.view.keys.includes(option.key)));
+      this.list.children[index].setAttribute("aria-selected", String(this.keys.includes(option.key)));
     }
   }
 
   #toggle(key) {
-    const { keys } = this.page.view;
+    const { keys } = this;
     const has = keys.includes(key);
     if (!has && keys.length >= MOST_CHARTS) return announce(`No more than ${MOST_CHARTS} series are shown at once`);
     announce(`${visible(key)} ${has ? "removed" : "added"}`);
-    return this.page.change({ keys: has ? keys.filter((one) => one !== key) : [...keys, key] }, true);
+    return this.change({ keys: has ? keys.filter((one) => one !== key) : [...keys, key] }, true);
   }
 }

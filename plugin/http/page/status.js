@@ -7,10 +7,21 @@ import { facts, verdict } from "./verdict.js";
 const REFRESH_MS = 5_000;
 
 export class StatusStrip {
-  constructor(page) {
-    this.page = page;
+  constructor() {
+    this.isStarted = false;
     this.wasWell = null;
-    setInterval(() => page.signedIn && !document.hidden && this.load(), REFRESH_MS);
+    setInterval(() => this.isStarted && !document.hidden && this.load(), REFRESH_MS);
+  }
+
+  /** Ask now, and again and again. */
+  start() {
+    this.isStarted = true;
+    this.load();
+  }
+
+  /** Ask no more. */
+  stop() {
+    this.isStarted = false;
   }
 
   /** Ask and show; an answer that does not come is shown as a problem of its own. */

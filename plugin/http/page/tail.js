@@ -28,20 +28,33 @@ const FIELDS = [
 ];
 
 export class Tail {
-  /** Build it into *root*; *page* has view, signedIn and change(changes, push). */
-  constructor(page, root) {
-    this.page = page;
+  /** Build it into *root*; *change*(changes, push) changes the view, *showJob*(id, opener) shows a job. */
+  constructor(root, { change, showJob }) {
     this.root = root;
+    this.change = change;
+    this.showJob = showJob;
+    this.view = null;
+    this.isStarted = false;
     this.shown = null;
     this.paused = false;
     this.#build();
     setInterval(() => this.#isLive() && !this.paused && !document.hidden && !this.busy && this.load(), POLL_MS);
   }
 
+  /** Ask for events from now on, while they are shown. */
+  start() {
+    this.isStarted = true;
+  }
+
+  /** Ask no more. */
+  stop() {
+    this.isStarted = false;
+  }
+
   /** Show what the view says, from its beginning if that is something else than before. */
-  show() {
-    const { view } = this.page;
-    if (view.view !== "events" || !this.page.signedIn) return;
+  show(view) {
+    this.view = view;
+    if (view.view !== "events" || !this.isStarted) return;
     for (const [field] of FIELDS) this.fields[field].value = view.filters[field] ?? "";
     this.when.querySelector('[value="window"]')?.remove();
     if (view.since !== null) this.when.prepend(el("option", { value: "window", text: span(view.since, view.until) }));
@@ -54,7 +67,7 @@ export class Tail {
 
   /** Ask for what comes next. */
   async load() {
-    const { view } = this.page;
+    const { view } = this;
     const { signal } = this.asked;
     const window = view.since === null ? {} : { since: new Date(view.since).toISOString(), until: new Date(view.until).toISOString() };
     this.busy = true;
@@ -77,14 +90,14 @@ export class Tail {
   }
 
   #isLive() {
-    const { view } = this.page;
-    return view.view === "events" && view.since === null && this.page.signedIn && this.shown !== null;
+    const { view } = this;
+    return this.isStarted && view?.view === "events" && view.since === null && this.shown !== null;
   }
 
   #begin() {
     this.asked?.abort();
     this.asked = new AbortController();
-    const live = this.page.view.since === null;
+    const live = this.view.since === null;
     this.back = live ? BACK : MOST_BACK;
     this.next = live ? `-${BACK}` : "";
     this.total = this.full = 0;
@@ -119,8 +132,8 @@ export class Tail {
   }
 
   #add(page) {
-    const live = this.page.view.since === null;
-    const rows = page.events.map((event) => el("tr", {}, cells(event, this.page).map((cell) => el("td", {}, cell))));
+    const live = this.view.since === null;
+    const rows = page.events.map((event) => el("tr", {}, cells(event, this.showJob).map((cell) => el("td", {}, cell))));
     this.total += rows.length;
     if (live) {
       this.body.prepend(...rows.reverse());
@@ -134,13 +147,13 @@ export class Tail {
   }
 
   #tell() {
-    const live = this.page.view.since === null;
+    const live = this.view.since === null;
     const how = live ? (this.paused ? "Paused" : "Live, newest first") : "In the order of the log";
     this.summary.textContent = `${how}: ${whole(this.total)} events${this.next && !this.next.startsWith("-") ? `, looked through up to ${this.next}` : ""}`;
   }
 
   #build() {
-    const changed = debounced(() => this.page.change({ filters: this.#filters() }, true), 250);
+    const changed = debounced(() => this.change({ filters: this.#filters() }, true), 250);
     this.fields = {};
     const fields = FIELDS.map(([field, label, choices]) => {
       const id = `filter-${field}`;
@@ -162,7 +175,7 @@ export class Tail {
       el("form", { class: "tools", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
         el("div", {}, el("label", { for: "when", text: "When" }), this.when),
         NARROW.matches ? el("details", { class: "filters" }, el("summary", { text: "Filters" }), el("div", { class: "tools" }, fields)) : fields,
-        el("div", { class: "buttons" }, this.pause, el("button", { type: "button", text: "Clear filters", onclick: () => this.page.change({ filters: {} }, true) }))),
+        el("div", { class: "buttons" }, this.pause, el("button", { type: "button", text: "Clear filters", onclick: () => this.change({ filters: {} }, true) }))),
       this.summary, this.problem, this.gaps,
       el("div", { class: "card events all", tabindex: 0, role: "region", "aria-label": "Events" }, listed),
       this.more,
@@ -177,7 +190,7 @@ export class Tail {
     if (this.when.value === "window") return;
     const length_ms = RANGES[this.when.value]?.[0];
     const until = Math.ceil(Date.now() / 60_000) * 60_000;
-    this.page.change(length_ms ? { since: until - length_ms, until } : { since: null, until: null }, true);
+    this.change(length_ms ? { since: until - length_ms, until } : { since: null, until: null }, true);
   }
 
   #pause() {
