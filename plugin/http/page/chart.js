@@ -5,7 +5,6 @@ import { markLines } from "./marks.js";
 import { number, hasScale, total } from "./numbers.js";
 import { draw, MARGIN } from "./plotly.js";
 import { bucketStart, moment, span } from "./times.js";
-import { color } from "./theme.js";
 import { lines } from "./traces.js";
 import { followPointer } from "./pointer.js";
 
@@ -166,7 +165,7 @@ export class Chart {
     const items = this.lines.map((line) => {
       const value = isTotal ? total(line.values) : line.values[shown];
       const swatch = el("span", { class: "swatch" });
-      if (line.hue) swatch.style.background = color(line.hue);
+      if (line.hue) swatch.style.background = `var(--${line.hue})`;
       return el("div", {}, el("dt", {}, line.hue ? swatch : null, isTotal ? "total" : line.name),
         el("dd", { text: number(value, this.#unit(line)) }));
     });

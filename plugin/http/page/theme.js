@@ -19,5 +19,11 @@ export function followTheme(select, changed) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
 }
 
-/** A color of colors.css, as it is now. */
-export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const probe = document.documentElement.appendChild(document.createElement("i"));
+probe.hidden = true;
+
+/** A color of colors.css as it is now, for plotly: rgb() of the theme's half of its light-dark(). */
+export function color(name) {
+  probe.style.color = `var(--${name})`;
+  return getComputedStyle(probe).color;
+}
