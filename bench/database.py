@@ -18,10 +18,10 @@ from psycopg import AsyncConnection, sql
 
 from chancy_metrics.events.batch import BatchId, EncodedBatch
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import Tables, tables_for
+from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
 

@@ -11,8 +11,8 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables_for
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.versions.advance import advance
 
 _NAMES = tables_for("chancy_")

@@ -24,9 +24,9 @@ from psycopg import sql
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain

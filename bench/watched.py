@@ -14,8 +14,8 @@ from chancy import Worker
 from chancy.plugins.leadership import ImmediateLeadership
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import Sequenced, sequence
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import Sequenced, sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding import projector
 from chancy_metrics.plugin.folding.projector import Projector, Round

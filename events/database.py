@@ -18,10 +18,6 @@ from chancy_metrics.events.transaction_settings import Isolation, settings_for
 Connection = AsyncConnection[TupleRow]
 Cursor = AsyncCursor[TupleRow]
 
-#: The limit for lock waits of `append_in_transaction`.
-_LOCK_WAIT_MS = 100
-
-
 #: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
 _IDLE_MS = 5_000
 

@@ -1,4 +1,4 @@
-"""The append-only log: one row is one batch, with an id under which it can be there only once."""
+"""The append-only log: append a batch in the caller's transaction, and read batches by their ids."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncCursor, Cursor, DatabaseError, Error, errors, sql
+import psycopg
+from psycopg import AsyncCursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
-from chancy_metrics.events.batch import BatchId, EncodedBatch, LogBatch
+from chancy_metrics.events.batch import BatchId, EncodedBatch, LogBatch, LogRow
 from chancy_metrics.events.bounds import END_US
-from chancy_metrics.events.database import _LOCK_WAIT_MS
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import bounded_worker
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable import storable_worker
@@ -20,7 +21,14 @@ from chancy_metrics.events.storable import storable_worker
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.
 APPENDED_US: LiteralString = f"greatest(0, least({END_US}, extract(epoch FROM l.appended_at) * 1000000))::bigint"
+#: The columns of a `LogRow`, in `read_columns`.
+_LOG_ROW: LiteralString = (
+    f"l.day, l.producer, l.sequence, l.worker, l.first_us, l.last_us, {APPENDED_US}, l.events, l.closes, l.codec, "
+    "l.sha256"
+)
 
+#: Milliseconds for which `append_in_transaction` waits for a lock of the log.
+_LOCK_WAIT_MS = 100
 
 _APPEND = """
 SELECT state, at, error_code, error_text
@@ -61,7 +69,7 @@ class Appended(NamedTuple):
 
 
 async def append(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     batch_id: BatchId,
     batch: EncodedBatch,
@@ -98,7 +106,7 @@ async def append(
 
 
 async def send(
-    cursor: AsyncCursor[TupleRow],
+    cursor: Cursor,
     tables: Tables,
     batch_id: BatchId,
     batch: EncodedBatch,
@@ -114,7 +122,7 @@ async def send(
     await cursor.execute(_append_statement(tables), values, binary=True)
 
 
-async def receive(cursor: AsyncCursor[TupleRow]) -> Appended:
+async def receive(cursor: Cursor) -> Appended:
     return _appended(await cursor.fetchone())
 
 
@@ -135,7 +143,7 @@ async def append_in_transaction(
 
 
 def sync_append_in_transaction(
-    cursor: Cursor[Any],
+    cursor: psycopg.Cursor[Any],
     tables: Tables,
     producer: UUID,
     batch: EncodedBatch,
@@ -150,9 +158,7 @@ def sync_append_in_transaction(
         _appended(own.fetchone())
 
 
-async def read_batches(
-    cursor: AsyncCursor[TupleRow], tables: Tables, places: Sequence[tuple[int, BatchId]]
-) -> list[LogBatch]:
+async def read_batches(cursor: Cursor, tables: Tables, places: Sequence[tuple[int, BatchId]]) -> list[LogBatch]:
     """Return the batches at *places* (position, id), in that order; one that is not in the log is left out."""
     positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
     columns = f"l.producer, l.sequence, l.worker, {APPENDED_US}, l.events, l.codec, l.payload, l.sha256"
@@ -162,7 +168,7 @@ async def read_batches(
 
 
 async def read_columns(
-    cursor: AsyncCursor[TupleRow], tables: Tables, batch_ids: Sequence[BatchId], columns: LiteralString
+    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId], columns: LiteralString
 ) -> list[TupleRow]:
     """Return *columns* of `l`, the log, of those of *batch_ids* that are in it, by day.
 
@@ -196,6 +202,28 @@ async def read_columns(
         )
         found += await cursor.fetchall()
     return found
+
+
+async def read_log_rows(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, LogRow]:
+    """Return the rows of these batches that are in the log, without their payloads."""
+    rows = [LogRow(*row) for row in await read_columns(cursor, tables, batch_ids, _LOG_ROW)]
+    return {BatchId(*row[:3]): row for row in rows}
+
+
+async def read_whole_rows(
+    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]
+) -> dict[BatchId, tuple[LogRow, bytes]]:
+    """Return the rows of these batches that are in the log, and their payloads."""
+    rows = await read_columns(cursor, tables, batch_ids, f"{_LOG_ROW}, l.payload")
+    return {BatchId(*values[:3]): (LogRow(*values), payload) for *values, payload in rows}
+
+
+async def read_sized_rows(
+    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]
+) -> dict[BatchId, tuple[LogRow, int]]:
+    """Return the rows of these batches that are in the log, and the lengths of their payloads, which are not read."""
+    rows = await read_columns(cursor, tables, batch_ids, f"{_LOG_ROW}, octet_length(l.payload)")
+    return {BatchId(*row[:3]): (LogRow(*row[:-1]), row[-1]) for row in rows}
 
 
 def _append_statement(tables: Tables) -> sql.Composed:

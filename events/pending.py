@@ -1,86 +1,99 @@
-"""Up to which id the pending table holds nothing any more: what spares every look the dead rows below.
-
-An id is taken by a transaction that has its own number already (the log row is written first), so whoever commits late
-below an id that was taken at some time was in progress at that time. Once all of these have ended and everything up to
-that id was looked at again, nothing is there and nothing comes.
-"""
+"""The pending table: batches that have no position yet, taken out, put back, or set aside where they are no batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+from uuid import UUID
 
+from psycopg import sql
+
+from chancy_metrics.events.batch import BatchId
+from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
 
-class Moment(NamedTuple):
-    """Ids and transactions at one moment.
-
-    Attributes:
-        last_id: The last id that was taken; 0 if none was.
-        oldest: Number of the oldest transaction in progress; *next* where there is none.
-        next: Number of the next transaction.
-    """
-
-    last_id: int
-    oldest: int
-    next: int
+class PendingRow(NamedTuple):
+    id: int
+    batch_id: BatchId
 
 
-class Hint:
-    """What one process knows of the pending table, from its sweeps over all of it that is not settled.
+class SetAsideRow(NamedTuple):
+    """A row of pending that is about no batch; its day as text, since it may be one that no `date` can hold."""
 
-    Several may look and sweep at once, each on from where it began itself.
-
-    Attributes:
-        after: Greatest id that was seen: where a look begins.
-        settled: Id below which nothing is and nothing comes: where a sweep begins.
-    """
-
-    def __init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self.after = 0
-        self.settled = 0
-        self._before: Moment | None = None
-        self._waiting: tuple[int, int] | None = None  # an id, settled when all transactions below a number have ended
-
-    def sweep(self, now: Moment) -> int:
-        """Return where a sweep begins; *now* was asked for before it."""
-        if now.last_id < self.settled or (self._before and now.next < self._before.next):
-            self._forget()  # another database, or the same one restored: nothing is known of it
-        return self.settled
-
-    def looked(self, last_id: int) -> None:
-        """The greatest id that was seen is *last_id*."""
-        self.after = max(self.after, last_id)
-
-    def swept(self, now: Moment) -> None:
-        """Everything that could be seen at *now* past `settled` was looked at and taken."""
-        if self._before and now.next < self._before.next:
-            return  # another sweep, begun later, has ended before this one
-        if self._waiting and now.oldest >= self._waiting[1]:
-            self.settled, self._waiting = self._waiting[0], None
-        # The id was taken before this moment's transactions were counted, not at the same time.
-        if self._waiting is None and self._before and self._before.last_id > self.settled:
-            self._waiting = self._before.last_id, now.next
-        self._before = now
-        self.looked(self.settled)
+    day: str
+    producer: UUID
+    sequence: int
+    why: str
 
 
-async def ask(cursor: Cursor, tables: Tables) -> Moment:
-    """Return the moment; reads no row of the table."""
+async def take_pending(
+    cursor: Cursor, tables: Tables, after: int, limit: int
+) -> tuple[list[PendingRow], list[SetAsideRow]]:
+    """Take rows out of pending: what may be a batch's, and what can't be any's."""
     await cursor.execute(
-        """
-        SELECT
-            coalesce(pg_sequence_last_value(pg_get_serial_sequence(%(pending)s, 'id')), 0),
-            pg_snapshot_xmin(now)::text::bigint,
-            pg_snapshot_xmax(now)::text::bigint
-        FROM pg_current_snapshot() AS now
-        """,
-        {"pending": tables.pending.as_string(cursor)},
+        sql.SQL(
+            """
+            DELETE FROM {pending}
+            WHERE id = ANY(ARRAY(
+                SELECT id
+                FROM {pending}
+                WHERE id > %(after)s
+                ORDER BY id
+                LIMIT %(limit)s
+            ))
+            RETURNING id, CASE WHEN {in_bounds} THEN day END, producer, sequence, day::text
+            """
+        ).format(pending=tables.pending, in_bounds=sql.SQL(ID_IN_BOUNDS)),
+        {"after": after, "limit": limit},
     )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Moment(*row)
+    taken, odd = [], []
+    for number, day, producer, sequence, text in await cursor.fetchall():
+        if day is None:
+            odd.append(SetAsideRow(text, producer, sequence, "no log can hold a batch of this id"))
+        else:
+            taken.append(PendingRow(number, BatchId(day, producer, sequence)))
+    return taken, odd
+
+
+async def put_back(cursor: Cursor, tables: Tables, rows: Sequence[PendingRow]) -> None:
+    """Undo what `take_pending` did with these rows."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {pending} (id, day, producer, sequence) OVERRIDING SYSTEM VALUE
+            SELECT *
+            FROM unnest(%(ids)s::bigint[], %(days)s::date[], %(producers)s::uuid[], %(sequences)s::bigint[])
+            """
+        ).format(pending=tables.pending),
+        {
+            "ids": [row.id for row in rows],
+            "days": [row.batch_id.day for row in rows],
+            "producers": [row.batch_id.producer for row in rows],
+            "sequences": [row.batch_id.sequence for row in rows],
+        },
+    )
+
+
+def set_aside_sentence(rows: int) -> str:
+    """Say that so many rows of pending are no batches."""
+    what = "entry that waited for a position was" if rows == 1 else "entries that waited for a position were"
+    return (
+        f"{rows:,} {what} set aside, since no batch is in the log under that id: somebody wrote what is no batch, or "
+        "removed it by force; `chancy-metrics audit check` names the first ones"
+    )
+
+
+async def set_aside(cursor: Cursor, tables: Tables, odd: Sequence[SetAsideRow]) -> None:
+    if odd:
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {set_aside} (day, producer, sequence, why)
+                SELECT *
+                FROM unnest(%(day)s::text[], %(producer)s::uuid[], %(sequence)s::bigint[], %(why)s::text[])
+                """
+            ).format(set_aside=tables.set_aside),
+            {name: [getattr(one, name) for one in odd] for name in SetAsideRow._fields},
+        )

@@ -19,9 +19,9 @@ from chancy_metrics.events.batch import BatchId, EncodedBatch, ObservationRun
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.facts import Combo, JobRow, Kind, Series
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.advance import BUSY, advance

@@ -12,8 +12,6 @@ from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH
-from chancy_metrics.events.ledger import LOG_ROW
-from chancy_metrics.events.log import read_columns
 from chancy_metrics.events.schema import Tables
 
 #: Places one statement reads.
@@ -60,14 +58,6 @@ async def read_entries(
     return [
         LedgerEntry(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()
     ]
-
-
-async def read_whole_rows(
-    cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]
-) -> dict[BatchId, tuple[LogRow, bytes]]:
-    """Return the rows of these batches that are in the log, and their payloads."""
-    rows = await read_columns(cursor, tables, batch_ids, f"{LOG_ROW}, l.payload")
-    return {BatchId(*values[:3]): (LogRow(*values), payload) for *values, payload in rows}
 
 
 async def write_entries(

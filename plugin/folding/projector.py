@@ -16,9 +16,10 @@ from psycopg import sql
 
 from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import short_transaction
-from chancy_metrics.events.ledger import SEQUENCE_LIMIT, sequence, set_aside_sentence
-from chancy_metrics.events.pending import Hint, ask
+from chancy_metrics.events.pending import set_aside_sentence
+from chancy_metrics.events.pending_cursor import Hint, ask
 from chancy_metrics.events.schema import Tables, tables_for
+from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.host.bounded_reads import LOCK_LIMIT_MS, naming_locks
 from chancy_metrics.plugin.host.connection import connect

@@ -15,9 +15,9 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.humanize import counted, is_or_are, moment
-from chancy_metrics.events.ledger import set_aside_sentence
 from chancy_metrics.events.lenient import be_lenient
 from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.pending import set_aside_sentence
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.plugin.health.completeness import SILENT_S, Completeness, complete, read_facts

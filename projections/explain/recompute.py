@@ -12,7 +12,8 @@ from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
-from chancy_metrics.events.ledger import chunks, naming, read_ledger, read_log_rows
+from chancy_metrics.events.ledger import chunks, naming, read_ledger
+from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables

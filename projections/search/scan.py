@@ -12,8 +12,8 @@ from chancy_metrics.events.batch import DecodedBatch, LogBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
-from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger, read_log_rows
-from chancy_metrics.events.log import read_batches
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
+from chancy_metrics.events.log import read_batches, read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables

@@ -16,9 +16,9 @@ from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.ledger import LedgerRow, read_log_rows
+from chancy_metrics.events.ledger import LedgerRow
+from chancy_metrics.events.log import read_log_rows, read_whole_rows
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.rows import read_whole_rows
 from chancy_metrics.projections.findings import Check, Findings, Spot
 
 #: Places or producers one statement spells out.

@@ -14,10 +14,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import Appended, append
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.events.spill import take_spilled_unless_locked
 from chancy_metrics.plugin.health.status import read_status
 from chancy_metrics.projections.findings import Findings

@@ -17,10 +17,10 @@ from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import JobRow
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet

@@ -13,8 +13,8 @@ from typing import Any
 
 from chancy_metrics.events import database
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import tables_for
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.versions.advance import advance
 
 spawner = multiprocessing.get_context("forkserver")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.fold.points import diff

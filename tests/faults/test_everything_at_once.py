@@ -14,10 +14,10 @@ from chancy import Chancy
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, database_now_us, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo

@@ -17,8 +17,8 @@ from chancy import Chancy
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.events.transfer import check as check_module
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check

@@ -15,10 +15,10 @@ from psycopg import sql
 from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.log import append, read_batches
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance

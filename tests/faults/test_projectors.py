@@ -14,8 +14,8 @@ import psycopg
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored

@@ -20,8 +20,8 @@ from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import Tables, tables_for
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin.host.connection import DatabaseClock
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_hook import JobHook

@@ -17,7 +17,7 @@ from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.chain import Seal, link, read_seals
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.ledger import read_log_rows
+from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module

@@ -14,8 +14,8 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import TableLocked
-from chancy_metrics.events.ledger import SEQUENCE_LIMIT
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.sequencer import SEQUENCE_LIMIT
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding import projector as projector_module
 from chancy_metrics.plugin.folding.projector import Projector, fold_all

@@ -23,8 +23,8 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.cli.verify import verified_lines

@@ -11,9 +11,9 @@ from chancy.plugin import Plugin
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import attached_days
 from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.connection import DatabaseClock
 from chancy_metrics.plugin.worker import maintenance

@@ -16,9 +16,9 @@ from psycopg import sql
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import KINDS, Series
-from chancy_metrics.events.ledger import sequence
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rollups.delta_ring import RING_SIZE
 from chancy_metrics.projections.rules.rule_set import RuleSet

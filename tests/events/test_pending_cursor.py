@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.pending import Hint, Moment
+from chancy_metrics.events.pending_cursor import Hint, Moment
 
 STEPS = st.lists(
     st.one_of(
