@@ -30,7 +30,7 @@ lint: .venv/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	@mkdir -p .venv/typed/chancy_metrics
-	@ln -sfn $(foreach part,events projections plugin migrations,$(CURDIR)/$(part)) .venv/typed/chancy_metrics/
+	@ln -sfn $(foreach part,package/__init__.py events projections plugin migrations,$(CURDIR)/$(part)) .venv/typed/chancy_metrics/
 	MYPYPATH=.venv/typed $(PY) -m mypy -p chancy_metrics -p examples -p bench $(ARGS)
 
 clean:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,18 @@ print("numpy" in sys.modules)
     assert done.stdout.strip() == "False"
 
 
+def test_the_package_says_its_version_and_looks_it_up_only_when_asked() -> None:
+    program = """
+import sys, chancy_metrics
+print("importlib.metadata" in sys.modules, chancy_metrics.__version__)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False", metadata.version("chancy-metrics")]
+
+
 def test_nothing_of_ours_lies_beside_the_package() -> None:
-    tops = ["events", "projections", "plugin", "migrations"]
+    tops = ["package", "events", "projections", "plugin", "migrations"]
     program = f"import importlib.util as u; print([name for name in {tops} if u.find_spec(name)])"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
 
