@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
+from tests import scratch
 from tests.standby import Standby
 
 _numbers = itertools.count(1)
@@ -30,6 +32,11 @@ if os.environ.get("CI"):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-database", action="store_true", help="only tests that use PostgreSQL, for another release")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ and (folder := scratch.enter()):
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,9 +59,12 @@ def server() -> Iterator[Server]:
         yield instance
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def standby(server: Server) -> Iterator[Standby]:
-    """A hot standby of the run's server: `standby.dsn(database)`, once it has `arrived`."""
+    """A hot standby of the run's server: `standby.dsn(database)`, once it has `arrived`.
+
+    It ends with the module: it replays each database that a later test makes.
+    """
     binaries = os.environ.get("PG_BIN")
     with Standby(server, Path(binaries) if binaries else None) as instance:
         yield instance
@@ -75,7 +85,9 @@ def dsn(server: Server, template: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*map(sql.Identifier, (name, template)))
+        )
         yield server.dsn(name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
