@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import logging
 import os
 import socket
-import sys
-import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, overload
+from typing import TYPE_CHECKING, Any, SupportsFloat, overload
 from uuid import uuid4
 
 from chancy import Chancy, QueuedJob, Worker
-from chancy.hub import Event
 from chancy.migrate import Migrator
 from chancy.plugin import Plugin
 from psycopg import AsyncCursor, Cursor
 from psycopg.rows import DictRow
 
-from chancy_metrics.events.errors import (
-    InvalidObservation,
-    NotRecording,
-    PluginShared,
-    SequenceConflict,
-)
-from chancy_metrics.events.facts import Kind, Observation
-from chancy_metrics.events.off_loop import in_thread
+from chancy_metrics.events.facts import Observation
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, tables_for
 from chancy_metrics.plugin.host.app import IDENTIFIER, plugin_of
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import DAY_S, META_BYTES, Options, Resolution, check_options
-from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.plugin.reading.readers import Readers
 from chancy_metrics.plugin.recording import in_transaction
-from chancy_metrics.plugin.recording.append_thread import AppendThread, SyncBlock
-from chancy_metrics.plugin.recording.buffer import IN_FORKED_CHILD, Buffer
-from chancy_metrics.plugin.recording.recorder import OwnLine, Recorder
-from chancy_metrics.plugin.recording.session_row import SessionRow, spell
-from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
+from chancy_metrics.plugin.recording.router import Record, Router, keep_in_child
 from chancy_metrics.plugin.worker.session import Session
 from chancy_metrics.projections.rules.rule_set import Rule
 
 if TYPE_CHECKING:
-    from chancy_metrics.plugin.reading.follower import Reader
     from chancy_metrics.plugin.reading.window import Metric, Window
     from chancy_metrics.plugin.worker.maintenance import Maintenance
 
 _LOG_RETENTION_S = 30 * DAY_S
-
-
-class _Block(NamedTuple):
-    """What appends for one block of `recording()` or, where there is a thread, of `sync_recording()`.
-
-    Attributes:
-        pid: Of the process that has opened it: a child that was forked inside has a copy that it must not touch.
-    """
-
-    chancy: Chancy
-    recorder: Recorder
-    thread: AppendThread | None
-    pid: int
 
 
 class Metrics(Plugin):
@@ -139,19 +106,12 @@ class Metrics(Plugin):
         )
         self.session_id = uuid4()
         self._clock = DatabaseClock()
-        self._unclaimed = self._new_buffer()
-        self._sessions: dict[Worker, Session] = {}
-        self._blocks: list[_Block] = []
-        self._claiming = threading.Lock()
-        self._passing: Recorder | None = None  # what flush() appends a buffer with that nobody has claimed
         # Read into a local before it is called: a function found on an instance is slower to call as a method.
-        self._record: Callable[[Kind, object, object, object], None] = self._record_for_nobody
-        self._readers: weakref.WeakKeyDictionary[Chancy, Reader] = weakref.WeakKeyDictionary()
+        self._record: Record
+        self._router: Router[Session] = Router(self._options, self._clock, self._use)
+        self.readers = Readers(self._poll_interval)
         self._maintenance: Maintenance | None = None
         self._is_served = False
-        self._warned_nobody = False
-        self._forked = False
-        self._warnings: RateLimited | None = None
         if hasattr(os, "register_at_fork"):
             itself = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _forget_parent(itself))
@@ -192,7 +152,7 @@ class Metrics(Plugin):
     @property
     def worker_id(self) -> str:
         """Id under which direct calls are stored: of the first worker that runs here; "" where none does."""
-        return next((worker.worker_id for worker in self._sessions), "")
+        return next((worker.worker_id for worker in self._router.sessions), "")
 
     # -- what Chancy asks of a plugin -----------------------------------------------------------------
 
@@ -213,9 +173,9 @@ class Metrics(Plugin):
     def api_plugin(self) -> str:
         """Name what serves the page; whoever asks is about to, so the copy it shows is loaded from now on."""
         self._is_served = True
-        for session in self._sessions.values():
+        for session in self._router.sessions.values():
             if session.runs:
-                self._reader(session.chancy).begin()
+                self.readers.of(session.chancy).begin()
         return "chancy_metrics.plugin.http.dashboard.MetricsApiPlugin"
 
     def migrator(self, chancy: Chancy) -> Migrator | None:
@@ -244,29 +204,28 @@ class Metrics(Plugin):
         Raises:
             PluginShared: This plugin records for another app at this moment: its worker is not started.
         """
-        if worker not in self._sessions:
-            self._refuse_other_apps(worker.chancy)
+        if worker not in self._router.sessions:
+            self._router.refuse_other_apps(worker.chancy)
             await self._session(worker).open()
 
     async def on_worker_stopped(self, *, worker: Worker) -> None:
         """Append what *worker* has buffered, say that its producers end, and fold if it is its turn."""
-        session = self._sessions.pop(worker, None)
+        session = self._router.remove(worker)
         if session is not None:
-            self._point()
             await session.close()
 
     async def run(self, worker: Worker, chancy: Chancy) -> None:
         """Append, fold and maintain for *worker* until cancelled. Outlives every error."""
         session = self._session(worker)
         session.runs = True
-        self._point()
+        self._router.route()
         if self._is_served:
-            self._reader(chancy).begin()
+            self.readers.of(chancy).begin()
         try:
             await session.run()
         finally:
             session.runs = False
-            self._point()
+            self._router.route()
 
     async def on_jobs_updated_in_transaction(
         self, *, worker: Worker, jobs: Sequence[QueuedJob], cursor: AsyncCursor[DictRow]
@@ -292,7 +251,9 @@ class Metrics(Plugin):
             async with own_connection(chancy) as connection:
                 return await self._maintenance.clean(connection, tables_for(chancy.prefix))
         except Exception as error:  # Chancy's Pruner ends with a plugin that raises
-            self._warn(chancy, "cleanup", f"expired metrics could not be deleted: {type(error).__name__}: {error}")
+            self._router.warn(
+                chancy, "cleanup", f"expired metrics could not be deleted: {type(error).__name__}: {error}"
+            )
             return None
 
     # -- recording ------------------------------------------------------------------------------------
@@ -334,8 +295,7 @@ class Metrics(Plugin):
         """`record_histogram_value` for threads; never blocks."""
         self._record("histogram", metric_key, value, unit)
 
-    @asynccontextmanager
-    async def recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AsyncIterator[None]:
+    def recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AbstractAsyncContextManager[None]:
         """Append what is recorded inside the block, in a process that runs no worker.
 
         A child that is forked inside the block is refused by `NotRecording`, and leaves the block to its parent; it can
@@ -347,24 +307,7 @@ class Metrics(Plugin):
         Raises:
             PluginShared: This plugin records for another app at this moment.
         """
-        self._refuse_other_apps(chancy)
-        block = self._open_block(chancy, worker_id)
-        recorder = block.recorder
-        loops = []
-        try:
-            if recorder.line is None:
-                await chancy.pool.open()
-            await recorder.open(chancy)
-            loops = [asyncio.create_task(self._append_for_ever(recorder, chancy), name="metrics_append")]
-            yield
-        finally:
-            if block.pid == os.getpid():
-                until = time.monotonic() + STOP_S
-                self._close_block(block)
-                await cancel_all(loops)
-                await end(chancy, recorder, None, chancy.log, within_s=until - time.monotonic())
-                if recorder.line is not None:
-                    await recorder.line.close()
+        return self._router.recording(chancy, worker_id)
 
     def sync_recording(self, chancy: Chancy, *, worker_id: str | None = None) -> AbstractContextManager[None]:
         """`recording` for synchronous code: a thread appends, over a connection of its own.
@@ -379,7 +322,7 @@ class Metrics(Plugin):
         Raises:
             PluginShared: When the block is entered: this plugin records for another app at this moment.
         """
-        return SyncBlock(lambda: self._open_sync(chancy, worker_id), self._close_sync)
+        return self._router.sync_recording(chancy, worker_id)
 
     async def record_in_transaction(self, chancy: Chancy, cursor: AsyncCursor[Any], *observations: Observation) -> None:
         """Record in the caller's transaction: what is recorded is there if and only if it commits.
@@ -417,25 +360,13 @@ class Metrics(Plugin):
         from chancy_metrics.plugin.folding.projector import fold_all
 
         await chancy.pool.open()
-        recording: list[Callable[[], Awaitable[None]]] = [
-            partial(session.recorder.flush, session.chancy) for session in self._sessions.values()
-        ]
-        recording += [
-            block.thread.flush if block.thread else partial(block.recorder.flush, block.chancy)
-            for block in self._blocks
-        ]
-        for flush in recording:
-            try:
-                await flush()
-            except SequenceConflict:  # it has become a new producer
-                await flush()
-        if not recording or self._passing is not None:
-            await self._flush_nobodys(chancy)
+        await self._router.flush(chancy)
         done = await fold_all(chancy, self._name(), rules=self._options.rules)
         if done.reason:
-            self._warn(chancy, "flush", f"metrics: flush() has appended everything, and not folded it: {done.reason}")
-        if chancy in self._readers:
-            await self._readers[chancy].refresh()
+            self._router.warn(
+                chancy, "flush", f"metrics: flush() has appended everything, and not folded it: {done.reason}"
+            )
+        await self.readers.refresh(chancy)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -500,31 +431,28 @@ class Metrics(Plugin):
         Raises:
             ValueError: The window breaks a rule, or more than 100 series match one.
         """
-        from chancy_metrics.plugin.reading.window import check_window, history, window
+        from chancy_metrics.plugin.reading.query import read_history, read_window
 
-        asks_window = any(value is not None for value in (resolution, start, end, range_seconds, limit))
-        name = "5min" if resolution is None else resolution
-        if asks_window:
-            start, end = check_window(
-                self._options, name, start=start, end=end, range_seconds=range_seconds, limit=limit
-            )
-        if worker_id:
-            series, tracks = await self._of_worker(chancy, worker_id, metric_prefix)
-        else:
-            copy = await self._reader(chancy).copy()
-            series, tracks = copy.series, copy.tracks
-        if asks_window:
-            assert start is not None and end is not None
-            # In a thread: it may have 100,000 points.
-            return await in_thread(window, self._options, series, tracks, metric_prefix, name, start, end)
-        return history(self._options, series, tracks, metric_prefix)
+        if all(value is None for value in (resolution, start, end, range_seconds, limit)):
+            return await read_history(self._options, self.readers, chancy, metric_prefix, worker_id)
+        return await read_window(
+            self._options,
+            self.readers,
+            chancy,
+            metric_prefix,
+            worker_id,
+            resolution=resolution,
+            start=start,
+            end=end,
+            range_seconds=range_seconds,
+            limit=limit,
+        )
 
     async def list_metrics(self, chancy: Chancy) -> list[str]:
         """Return the keys of all metrics, sorted."""
-        from chancy_metrics.plugin.reading.window import history
+        from chancy_metrics.plugin.reading.query import read_history
 
-        copy = await self._reader(chancy).copy()
-        return list(history(self._options, copy.series, copy.tracks, None))
+        return list(await read_history(self._options, self.readers, chancy, None))
 
     def window(
         self,
@@ -554,178 +482,22 @@ class Metrics(Plugin):
     # -- inside -----------------------------------------------------------------------------------------
 
     def _session(self, worker: Worker) -> Session:
-        session = self._sessions.get(worker)
+        session = self._router.sessions.get(worker)
         if session is None:
-            session = Session(worker, self._claim(), self._clock, self._options, self._hear_metric, self._hear_fold)
-            self._sessions[worker] = session
-            self._point()
+            session = self._router.add(
+                worker, lambda buffer: Session(worker, buffer, self._clock, self._options, self.readers.wake)
+            )
         return session
 
-    def _refuse_other_apps(self, chancy: Chancy) -> None:
-        """Let one app record at a time: direct calls name none, so there is one place for them to go to.
-
-        An app that was closed, or whose event loop has ended, does not count, whatever it has left here: a start that
-        failed is tried again with a new app.
-        """
-        for worker, session in list(self._sessions.items()):
-            if session.is_over and session.chancy is not chancy:
-                del self._sessions[worker]
-                self._point()
-        recording = [session.chancy for session in self._sessions.values()] + [block.chancy for block in self._blocks]
-        for other in recording:
-            if other is not chancy:
-                raise PluginShared(
-                    f"this Metrics records for another Chancy app already (prefix {other.prefix!r}), and what is "
-                    "recorded directly can go to one of them only: give each app a Metrics of its own, or stop the "
-                    "other one before"
-                )
-
-    def _open_block(self, chancy: Chancy, worker_id: str | None, *, threaded: bool = False) -> _Block:
-        name = worker_id or socket.gethostname()
-        # A thread has an event loop that is not the pool's, and behind a fork the pool may be the parent's.
-        line = OwnLine() if threaded or self._forked else None
-        clock = DatabaseClock() if threaded else self._clock
-        interval_s = self._options.append_interval
-        presence = SessionRow(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
-        with self._claiming:  # threads open blocks too
-            recorder = Recorder(name, self._claim(), clock, chancy.log, presence=presence, line=line)
-            thread = AppendThread(chancy, recorder, interval_s) if threaded else None
-            block = _Block(chancy, recorder, thread, os.getpid())
-            self._blocks.append(block)
-            self._point()
-        return block
-
-    def _close_block(self, block: _Block) -> None:
-        with self._claiming:
-            self._blocks.remove(block)
-            self._point()
-
-    def _open_sync(self, chancy: Chancy, worker_id: str | None) -> _Block:
-        self._refuse_other_apps(chancy)
-        block = self._open_block(chancy, worker_id, threaded=True)
-        assert block.thread is not None
-        block.thread.start()
-        return block
-
-    def _close_sync(self, block: _Block) -> None:
-        if block.pid == os.getpid():  # a child that was forked inside leaves the block to its parent
-            assert block.thread is not None
-            self._close_block(block)
-            block.thread.stop()
-
-    def _claim(self) -> Buffer:
-        """Hand out a buffer: the first one takes what was recorded before anybody was there to append it."""
-        if self._sessions or self._blocks:
-            return self._new_buffer()
-        claimed, self._unclaimed = self._unclaimed, self._new_buffer()
-        return claimed
-
-    def _new_buffer(self) -> Buffer:
-        return Buffer(self._options.max_buffered_points, self._reject)
-
-    def _point(self) -> None:
-        """Point direct calls at the buffer of the first worker that runs, of the first one, or of the first block.
-
-        A worker whose start has failed is there still, and nobody appends for it.
-        """
-        buffers = [session.buffer for session in sorted(self._sessions.values(), key=lambda session: not session.runs)]
-        buffers += [block.recorder.buffer for block in self._blocks]
-        self._record = buffers[0].record if buffers else self._record_for_nobody
-
-    def _record_for_nobody(self, kind: Kind, key: object, value: object, unit: object) -> None:
-        self._nobodys_buffer().record(kind, key, value, unit)
-
-    def _reject(self, error: InvalidObservation) -> None:
-        if self._options.strict:
-            raise error
-        self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
-
-    def _nobodys_buffer(self) -> Buffer:
-        """Keep what is recorded for who comes, and say so once.
-
-        Raises:
-            NotRecording: In a child process, where nobody ever comes.
-        """
-        if self._forked:  # nothing may be imported, logged or locked here: see _forget_parent
-            raise NotRecording(IN_FORKED_CHILD)
-        if _is_child():
-            raise NotRecording(
-                "this is a child process, where nobody appends metrics: record with sync_record_in_transaction(), "
-                "or inside `with metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)`"
-            )
-        if not self._warned_nobody:
-            self._warned_nobody = True
-            atexit.register(_say_unclaimed, weakref.ref(self))
-            self._warn(
-                None,
-                "nobody",
-                "metrics: nobody appends what is recorded in this process: run a worker, or record inside `with "
-                "metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)`; until then it is only kept "
-                "in memory",
-            )
-        return self._unclaimed
-
-    async def _flush_nobodys(self, chancy: Chancy) -> None:
-        """Append what was recorded before anybody was there to append it; on failure the next call goes on with it."""
-        if self._passing is None and len(self._unclaimed):
-            self._passing = Recorder(socket.gethostname(), self._unclaimed, self._clock, chancy.log)
-        if self._passing is not None:
-            await self._passing.close(chancy)
-            self._passing = None
-
-    def _hear_metric(self, buffer: Buffer, event: Event) -> None:
-        """Record what the hub brings; never raises: that would end up in whoever emitted it."""
-        try:
-            body: dict[str, Any] = event.body
-            kind: Any = event.name.removeprefix("metrics.")
-            buffer.record(kind, body.get("key"), body.get("value"), body.get("unit"))
-        except InvalidObservation as error:
-            self._warn(None, "invalid", f"metrics: rejected an observation: {error}")
-        except NotRecording:  # in a forked child nobody may log, and whoever emitted it must know
-            raise
-        except Exception as error:  # whatever a foreign event holds
-            self._warn(None, "event", f"metrics: could not read an event {event.name!r}: {type(error).__name__}")
-
-    def _hear_fold(self) -> None:
-        for reader in self._readers.values():
-            reader.wake()
-
-    def _reader(self, chancy: Chancy) -> Reader:
-        from chancy_metrics.plugin.reading.follower import Reader
-
-        reader = self._readers.get(chancy)
-        if reader is None or reader.loop_ended:
-            reader = self._readers[chancy] = Reader(chancy, self._poll_interval, chancy.log)
-        return reader
+    def _use(self, record: Record) -> None:
+        self._record = record
 
     def _poll_interval(self) -> float:
-        """Seconds between looks at the ring where no fold is announced: often where no hub could announce one."""
-        return self._options.sync_interval if self._sessions else min(1.0, self._options.sync_interval)
-
-    async def _of_worker(self, chancy: Chancy, worker_id: str, prefix: str | None) -> tuple[Any, Any]:
-        from chancy_metrics.events.database import short_transaction
-        from chancy_metrics.plugin.host.bounded_reads import reading
-        from chancy_metrics.plugin.reading.follower import read_worker
-
-        # Not one of the pool's, which jobs need.
-        async with (
-            reading(chancy) as connection,
-            short_transaction(connection, isolation="REPEATABLE READ") as cursor,
-        ):
-            return await read_worker(cursor, tables_for(chancy.prefix), worker_id, prefix)
-
-    async def _append_for_ever(self, recorder: Recorder, chancy: Chancy) -> None:
-        while True:
-            await asyncio.sleep(self._options.append_interval)
-            await recorder.append(chancy)
+        """Return the seconds between looks at the ring: few where no worker's hub announces folds."""
+        return self._options.sync_interval if self._router.sessions else min(1.0, self._options.sync_interval)
 
     def _name(self) -> str:
         return self.worker_id or socket.gethostname()
-
-    def _warn(self, chancy: Chancy | None, kind: str, message: str) -> None:
-        if self._warnings is None:
-            self._warnings = RateLimited(chancy.log if chancy is not None else logging.getLogger("chancy"))
-        self._warnings.warn(kind, message)
 
 
 def metrics_of(chancy: Chancy) -> Metrics:
@@ -739,53 +511,15 @@ def metrics_of(chancy: Chancy) -> Metrics:
     return plugin
 
 
-def reader_of(chancy: Chancy) -> Reader:
-    """Return what keeps this process's copy of the app's shared cache."""
-    return metrics_of(chancy)._reader(chancy)
-
-
 def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:
     return kind(**options)
 
 
-#: What forked children have of their parents' plugins. To drop it would run what must not run in a child: an unfinished
-#: task logs when it goes, an open connection warns.
-_of_parents: list[object] = []
-
-
 def _forget_parent(reference: weakref.ref[Metrics]) -> None:
-    """In a forked child: what is buffered and which sequences are used up are the parent's.
-
-    Nothing here, nor what is called here until something is opened in the child, may import, log or lock: a thread of
-    the parent may have held that lock at the fork, and nobody in the child ever lets it go.
-    """
+    """In a forked child: leave what is the parent's to it. Nothing here may import, log or lock: see `Router`."""
     plugin = reference()
-    if plugin is None:
-        return
-    _of_parents.append(dict(vars(plugin)))
-    plugin._unclaimed.disown()
-    for session in plugin._sessions.values():
-        session.buffer.disown()
-    for block in plugin._blocks:
-        block.recorder.buffer.disown()
-    plugin._forked = True
-    plugin._sessions, plugin._blocks, plugin._claiming = {}, [], threading.Lock()
-    plugin._unclaimed, plugin._passing = plugin._new_buffer(), None
-    plugin._point()
-    plugin._readers = weakref.WeakKeyDictionary()
-    plugin._maintenance = None
-    plugin._warned_nobody, plugin._warnings = False, None
-
-
-def _say_unclaimed(reference: weakref.ref[Metrics]) -> None:
-    """At the interpreter's exit: what was recorded and nobody ever came to append."""
-    plugin = reference()
-    if plugin is not None and (held := plugin._unclaimed.held()):
-        log = logging.getLogger("chancy")
-        log.error("metrics: lost at the end of this process, in which nobody appended them: %s", spell(held))
-
-
-def _is_child() -> bool:
-    """Whether `multiprocessing` has started this process: then it is loaded."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+    if plugin is not None:
+        keep_in_child(dict(vars(plugin)))
+        plugin._router.forget_parent()
+        plugin.readers = Readers(plugin._poll_interval)
+        plugin._maintenance = None

@@ -19,7 +19,8 @@ from chancy_metrics.plugin.http.limits import RETRY_S, Busy, at_pace, room, work
 from chancy_metrics.plugin.http.response import BoundedResponse
 from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.http.series import index_of
-from chancy_metrics.plugin.metrics import Metrics, metrics_of, reader_of
+from chancy_metrics.plugin.metrics import Metrics, metrics_of
+from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.series_index import SeriesIndex
 from chancy_metrics.plugin.reading.window import MAX_BUCKETS, Window
 from chancy_metrics.projections.buckets import retention_s

@@ -19,8 +19,8 @@ from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_reads import reading
 from chancy_metrics.plugin.http.limits import room, work
-from chancy_metrics.plugin.metrics import reader_of
 from chancy_metrics.plugin.reading.follower import Replica, Tracks, read_names, read_worker
+from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.window import has_kept, kept_since

@@ -16,6 +16,7 @@ import anyio
 from chancy import Chancy, Worker
 from chancy.hub import Event
 
+from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import KINDS
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.schedule import FoldSchedule, project
@@ -55,7 +56,6 @@ class Session:
         buffer: Buffer,
         clock: DatabaseClock,
         options: Options,
-        on_metric: Callable[[Buffer, Event], None],
         on_fold: Callable[[], None],
     ) -> None:
         chancy: Chancy = worker.chancy
@@ -66,7 +66,6 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._clock = clock
-        self._on_metric = on_metric
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
         self._projector: Projector | None = None
@@ -235,7 +234,17 @@ class Session:
         self.presence.fold_error = error
 
     def _handle_metric(self, event: Event) -> None:
-        self._on_metric(self.buffer, event)
+        """Record what the hub brings; never raises into who emitted it, except in a forked child."""
+        try:
+            body: dict[str, Any] = event.body
+            kind: Any = event.name.removeprefix("metrics.")
+            self.buffer.record(kind, body.get("key"), body.get("value"), body.get("unit"))
+        except InvalidObservation as error:
+            self._warnings.warn("invalid", f"metrics: rejected an observation: {error}")
+        except NotRecording:  # in a forked child, which may not log, and whose caller must know
+            raise
+        except Exception as error:  # whatever a foreign event holds
+            self._warnings.warn("event", f"metrics: could not read an event {event.name!r}: {type(error).__name__}")
 
     def _handle_fold(self, event: Event) -> None:
         body: dict[str, Any] = event.body if isinstance(event.body, dict) else {}

@@ -184,7 +184,7 @@ async def test_a_damaged_fold_in_the_cache_is_read_past_and_found(
             await writer.append(runs=[a_run("app:n", at_us=now_us())])
             await order_and_fold(connection, tables)
         await fetch(connection, "UPDATE {cache} SET points = %(points)s WHERE fold = 1", tables, points=points)
-        await metrics._readers[chancy].refresh()
+        await metrics.readers.refresh(chancy)
 
         shown = await metrics.get_metrics(chancy, "app:n")
         verified = await verify(chancy)

@@ -18,7 +18,7 @@ ANSWER_S = 0.5
 async def test_append_fold_and_reads_are_back_after_their_connections_fell_silent(
     server: Server, dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("recorder", "projector", "reader"):
+    for module in ("recording.recorder", "folding.projector", "reading.follower"):
         monkeypatch.setattr(f"chancy_metrics.plugin.{module}.ANSWER_S", ANSWER_S)
     metrics = Metrics(sync_interval=0.2, append_interval=0.05)
     async with (

@@ -38,7 +38,7 @@ WORDS = "400 observations, 20 job updates"
 
 @pytest.fixture(autouse=True)
 def deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("session", "metrics"):
+    for module in ("worker.session", "recording.block"):
         monkeypatch.setattr(f"chancy_metrics.plugin.{module}.STOP_S", STOP_S)
 
 

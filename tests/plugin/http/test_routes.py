@@ -616,7 +616,7 @@ async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start_and_sp
     async with a_host(dsn) as (worker, metrics):
         running = asyncio.create_task(metrics.run(worker, worker.chancy))
         await asyncio.sleep(0)
-        reader = metrics._reader(worker.chancy)
+        reader = metrics.readers.of(worker.chancy)
         assert not reader.following and reader._loading is None  # nobody asks here
 
         Api(authentication_backend=SimpleAuthBackend({})).build_starlette_app(worker, worker.chancy)

@@ -237,9 +237,9 @@ def test_counts_alone_make_a_batch_and_nothing_makes_none() -> None:
 
 def recording_into_a_buffer(metrics: Metrics) -> Buffer:
     """Let direct calls go into a buffer that nobody appends."""
-    held = metrics._new_buffer()
-    metrics._blocks.append(SimpleNamespace(recorder=SimpleNamespace(buffer=held)))  # type: ignore[arg-type]
-    metrics._point()
+    held = metrics._router.new_buffer()
+    metrics._router._blocks.append(SimpleNamespace(recorder=SimpleNamespace(buffer=held)))  # type: ignore[arg-type]
+    metrics._router.route()
     return held
 
 

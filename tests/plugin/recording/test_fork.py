@@ -82,8 +82,8 @@ def child():
 
 def locked():
     # What another thread may hold at the fork.
-    buffers = [session.buffer for session in metrics._sessions.values()] 
-    buffers += [block.recorder.buffer for block in metrics._blocks]
+    buffers = [session.buffer for session in metrics._router.sessions.values()]
+    buffers += [block.recorder.buffer for block in metrics._router._blocks]
     for buffer in buffers:
         buffer._lock.acquire()
     in_child(child)

@@ -119,7 +119,7 @@ async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_l
     monkeypatch.setattr("chancy_metrics.plugin.recording.recorder.ALIVE_S", 0)
     as_role = dsn.replace("postgres@", f"{role.as_string()[1:-1]}@")
     async with an_app(as_role) as (chancy, metrics), metrics.recording(chancy, worker_id="web-1"):
-        [block] = metrics._blocks
+        [block] = metrics._router._blocks
         for _ in range(3):
             block.recorder.presence._next_at = 0.0  # type: ignore[union-attr]
             assert await block.recorder.append(chancy)

@@ -216,7 +216,7 @@ async def test_who_reads_the_cache_meanwhile_sees_the_opening_too(
         assert await shown(chancy, metrics) == {}
         await import_log(chancy, tmp_path / "log")
         await fold_all(chancy)
-        await metrics._reader(chancy).refresh()
+        await metrics.readers.of(chancy).refresh()
         after, source = await shown(chancy, metrics), await shown(other, theirs)
 
     assert after == source

@@ -68,7 +68,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
         await raise_all(connection, tables, IN_2255)
         await writer.append(runs=[a_run("app:n", at_us=at)])
         await order_and_fold(connection, tables)  # which leaves it out
-        await metrics._readers[chancy].refresh()
+        await metrics.readers.refresh(chancy)
         hidden = await metrics.get_metrics(chancy, "app:n")
         status = await read_status(chancy)
         found = await verify(chancy)
@@ -76,7 +76,7 @@ async def test_what_was_hidden_is_found_and_folded_again(
             told = await mend_horizons(chancy, metrics.options)
         else:
             await Maintenance(metrics.options).clean(connection, tables)
-        await metrics._readers[chancy].refresh()
+        await metrics.readers.refresh(chancy)
         shown = await metrics.get_metrics(chancy, "app:n")
         right = await verify(chancy)
         mended = await read_status(chancy)

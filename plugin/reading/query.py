@@ -1,0 +1,65 @@
+"""Answers `get_metrics` and `list_metrics`: from the replica, or for one worker from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from chancy import Chancy
+
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.off_loop import in_thread
+from chancy_metrics.events.schema import tables_for
+from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.options import Options, Resolution
+from chancy_metrics.plugin.reading.follower import Tracks, read_worker
+from chancy_metrics.plugin.reading.readers import Readers
+from chancy_metrics.plugin.reading.shown_keys import Names
+from chancy_metrics.plugin.reading.window import Metric, Window, check_window, history, window
+
+
+async def read_history(
+    options: Options, readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None = None
+) -> dict[str, Metric]:
+    """Return 0.24's answer: all that is kept of every series under *prefix*."""
+    series, tracks = await _columns(readers, chancy, prefix, worker_id)
+    return history(options, series, tracks, prefix)
+
+
+async def read_window(
+    options: Options,
+    readers: Readers,
+    chancy: Chancy,
+    prefix: str | None,
+    worker_id: str | None,
+    *,
+    resolution: Resolution | None,
+    start: datetime | None,
+    end: datetime | None,
+    range_seconds: int | None,
+    limit: int | None,
+) -> Window:
+    """Return 0.26's answer: a range of time of every series under *prefix*.
+
+    Raises:
+        ValueError: The range breaks a rule, or more than 100 series match.
+    """
+    name = "5min" if resolution is None else resolution
+    since, until = check_window(options, name, start=start, end=end, range_seconds=range_seconds, limit=limit)
+    series, tracks = await _columns(readers, chancy, prefix, worker_id)
+    # In a thread: it may have 100,000 points.
+    return await in_thread(window, options, series, tracks, prefix, name, since, until)
+
+
+async def _columns(
+    readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None
+) -> tuple[Names, Mapping[int, Tracks]]:
+    if not worker_id:
+        copy = await readers.of(chancy).copy()
+        return copy.series, copy.tracks
+    # Not a connection of the pool's, which jobs need.
+    async with (
+        reading(chancy) as connection,
+        short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+    ):
+        return await read_worker(cursor, tables_for(chancy.prefix), worker_id, prefix)
