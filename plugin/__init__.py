@@ -1,33 +1,167 @@
-"""The plugin: `Metrics` goes into `Chancy(plugins=[...])` in place of the built-in one."""
+"""The public API: everything a user imports, and the only module whose names are promised.
 
+Each name is imported when it is first used: a worker that only records loads neither numpy nor the HTTP routes.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from chancy_metrics.events.batch import JobColumns
-from chancy_metrics.events.errors import InvalidObservation, MetricsLogError, NotRecording, PluginShared
-from chancy_metrics.events.facts import Observation
-from chancy_metrics.plugin.metrics import Metrics
-from chancy_metrics.projections.rules.rule_set import Derived
-
 if TYPE_CHECKING:
-    from chancy_metrics.plugin.reading.window import Metric
+    from chancy_metrics.events.batch import JobColumns
+    from chancy_metrics.events.chain import Seal, read_seals
+    from chancy_metrics.events.errors import (
+        AlreadyRunning,
+        Damaged,
+        DamagedExport,
+        InvalidObservation,
+        MetricsLogError,
+        NotRecording,
+        OutOfMemory,
+        PluginShared,
+        PrefixTooLong,
+        SchemaMissing,
+        StuckAt,
+        TableLocked,
+        VersionRefused,
+        WrongMoment,
+    )
+    from chancy_metrics.events.facts import Observation
+    from chancy_metrics.events.transfer.check import ImportRefused
+    from chancy_metrics.plugin.audit.events import JobLife, events, job_life
+    from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
+    from chancy_metrics.plugin.audit.marks import Mark, TakenBack, mark, marks, take_back
+    from chancy_metrics.plugin.audit.seal import Checked, check, seal
+    from chancy_metrics.plugin.health.completeness import Completeness, completeness
+    from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
+    from chancy_metrics.plugin.health.status import Status, read_status
+    from chancy_metrics.plugin.health.verify import Verified, verify
+    from chancy_metrics.plugin.host.progress import LedgerProgress, RebuildProgress
+    from chancy_metrics.plugin.metrics import Metrics
+    from chancy_metrics.plugin.reading.window import Metric, MetricPoint, Window, WindowMetric
+    from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions
+    from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
+    from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log
+    from chancy_metrics.plugin.transfer.export_log import Exported
+    from chancy_metrics.plugin.transfer.import_log import Abandoned, Imported
+    from chancy_metrics.plugin.worker.retention import PrunedDay, prune
+    from chancy_metrics.projections.rules.rule_set import Derived
+    from chancy_metrics.projections.search.event import Event
+    from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
 __all__ = [
+    "Abandoned",
+    "AlreadyRunning",
+    "Checked",
+    "Completeness",
+    "Damaged",
+    "DamagedExport",
     "Derived",
+    "Discarded",
+    "Event",
+    "EventCursor",
+    "EventQuery",
+    "Explained",
+    "Exported",
+    "ImportRefused",
+    "Imported",
     "InvalidObservation",
     "JobColumns",
+    "JobLife",
+    "LedgerProgress",
+    "Mark",
     "Metric",
+    "MetricPoint",
     "Metrics",
     "MetricsLogError",
     "NotRecording",
     "Observation",
+    "OutOfMemory",
     "PluginShared",
+    "PrefixTooLong",
+    "PrunedDay",
+    "RebuildProgress",
+    "Rebuilt",
+    "SchemaMissing",
+    "Seal",
+    "Status",
+    "StuckAt",
+    "TableLocked",
+    "TakenBack",
+    "UnknownSeries",
+    "Verified",
+    "VersionInfo",
+    "VersionRefused",
+    "Window",
+    "WindowMetric",
+    "WrongMoment",
+    "abandon_import",
+    "abort",
+    "check",
+    "completeness",
+    "discard",
+    "discard_rule",
+    "events",
+    "explain",
+    "export_log",
+    "import_log",
+    "job_life",
+    "list_versions",
+    "mark",
+    "marks",
+    "prune",
+    "read_seals",
+    "read_status",
+    "rebuild",
+    "seal",
+    "swap",
+    "take_back",
+    "undo",
+    "verify",
 ]
 
+#: Modules below `chancy_metrics`, and the public names that each defines.
+_DEFINED_IN = {
+    "events.batch": "JobColumns",
+    "events.chain": "Seal read_seals",
+    "events.errors": (
+        "AlreadyRunning Damaged DamagedExport InvalidObservation MetricsLogError NotRecording OutOfMemory "
+        "PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WrongMoment"
+    ),
+    "events.facts": "Observation",
+    "events.transfer.check": "ImportRefused",
+    "plugin.audit.events": "JobLife events job_life",
+    "plugin.audit.explain": "Explained UnknownSeries explain",
+    "plugin.audit.marks": "Mark TakenBack mark marks take_back",
+    "plugin.audit.seal": "Checked check seal",
+    "plugin.health.completeness": "Completeness completeness",
+    "plugin.health.dead_letters": "Discarded discard discard_rule",
+    "plugin.health.status": "Status read_status",
+    "plugin.health.verify": "Verified verify",
+    "plugin.host.progress": "LedgerProgress RebuildProgress",
+    "plugin.metrics": "Metrics",
+    "plugin.reading.window": "Metric MetricPoint Window WindowMetric",
+    "plugin.rebuilds.listing": "VersionInfo list_versions",
+    "plugin.rebuilds.rebuild": "Rebuilt abort rebuild swap undo",
+    "plugin.transfer.archive": "abandon_import export_log import_log",
+    "plugin.transfer.export_log": "Exported",
+    "plugin.transfer.import_log": "Abandoned Imported",
+    "plugin.worker.retention": "PrunedDay prune",
+    "projections.rules.rule_set": "Derived",
+    "projections.search.event": "Event",
+    "projections.search.query": "EventCursor EventQuery",
+}
 
-def __getattr__(name: str) -> Any:
-    # numpy comes with Metric: a worker that only records starts without it.
-    if name == "Metric":
-        from chancy_metrics.plugin.reading.window import Metric
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
 
-        return Metric
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        for module, names in _DEFINED_IN.items():
+            if name in names.split():
+                value = globals()[name] = getattr(import_module(f"chancy_metrics.{module}"), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
