@@ -1,19 +1,23 @@
-"""The wire format of the shared cache: the merged points one fold changed, with the values they have after it."""
+"""Write, encode, decode and reset the delta ring: one row per fold of the live version, with the points it changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
+from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import FIRST_US
+from chancy_metrics.events.schema import Tables
 
-#: Folds the ring remembers; who is further behind loads again.
+#: Folds that the ring keeps; a follower further behind loads the rollups again.
 RING_SIZE = 600
 
 #: Columns of `ChangedPoints.values`, in this order; what a kind does not have is NaN.
@@ -91,3 +95,49 @@ def _unpack(packed: _Packed, resolution: str, where: str) -> ChangedPoints:
     ):
         raise Damaged(f"is no {_KIND}: a point at {resolution} is out of bounds", where=where, kind=_KIND)
     return points
+
+
+async def write_ring(
+    cursor: Cursor, tables: Tables, *, version: int, fold: int, position: int, points: Mapping[str, ChangedPoints]
+) -> None:
+    """Append the points that one fold of the live version changed, and delete the rows past `RING_SIZE`.
+
+    The caller holds the version's lock.
+
+    Args:
+        fold: Number of the fold, one more than the version's last one.
+        position: Ledger position of the version after the fold.
+        points: Resolution -> the changed points.
+    """
+    await cursor.execute(
+        sql.SQL("DELETE FROM {cache} WHERE fold <= %(oldest)s").format(cache=tables.cache),
+        {"oldest": fold - RING_SIZE},
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {cache} (fold, version, position, token, points)
+            VALUES (%(fold)s, %(version)s, %(position)s, %(token)s, %(points)b)
+            """
+        ).format(cache=tables.cache),
+        {"fold": fold, "version": version, "position": position, "token": uuid4(), "points": pack_points(points)},
+    )
+
+
+async def reset_ring(cursor: Cursor, tables: Tables) -> None:
+    """Replace the ring by one row without points, which makes every follower load the rollups again.
+
+    Followers do so at a row of another version, or of this version at an earlier fold.
+    """
+    await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {cache} (fold, version, position, token, points)
+            SELECT folds, version, position, %(token)s, %(points)b
+            FROM {versions}
+            WHERE version = (SELECT live FROM {head})
+            """
+        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
+        {"token": uuid4(), "points": pack_points({})},
+    )

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
-from uuid import uuid4
 
 from anyio import CapacityLimiter, to_thread
 from psycopg import sql
@@ -25,14 +24,14 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable_worker
 from chancy_metrics.projections.fold.cells import kept_of
 from chancy_metrics.projections.fold.fold import fold
-from chancy_metrics.projections.rollups.delta_ring import RING_SIZE, pack_points
+from chancy_metrics.projections.rollups.delta_ring import write_ring
 from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbered
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
 from chancy_metrics.projections.versions.left_out import LeftOut, summed_up, write_left_out
-from chancy_metrics.projections.versions.version import Version, live_version, lock_version, read_version
+from chancy_metrics.projections.versions.version import live_version, lock_version, read_version
 
 #: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
 STEP_EVENTS = 20_000
@@ -231,7 +230,14 @@ async def write(
         changed = await store(cursor, tables, range.version, kept)
         await write_left_out(cursor, tables, range.version, range.dead, range.failed)
         if locked.status == "live":
-            await write_ring(cursor, tables, locked, range.position, pack_points(changed))
+            await write_ring(
+                cursor,
+                tables,
+                version=range.version,
+                fold=locked.folds + 1,
+                position=range.position,
+                points=changed,
+            )
         await _move(cursor, tables, range, counts, folded_by)
         if announce is not None and locked.status == "live":
             await announce(cursor)
@@ -430,24 +436,6 @@ def _fold_limiter() -> CapacityLimiter:
     if _limiter is None:
         _limiter = CapacityLimiter(1)
     return _limiter
-
-
-async def write_ring(cursor: Cursor, tables: Tables, version: Version, position: int, points: bytes) -> None:
-    """Write the ring row of the next step of *version*, whose lock the caller holds, and let the oldest ones go."""
-    number = version.folds + 1
-    await cursor.execute(
-        sql.SQL("DELETE FROM {cache} WHERE fold <= %(oldest)s").format(cache=tables.cache),
-        {"oldest": number - RING_SIZE},
-    )
-    await cursor.execute(
-        sql.SQL(
-            """
-            INSERT INTO {cache} (fold, version, position, token, points)
-            VALUES (%(fold)s, %(version)s, %(position)s, %(token)s, %(points)b)
-            """
-        ).format(cache=tables.cache),
-        {"fold": number, "version": version.version, "position": position, "token": uuid4(), "points": points},
-    )
 
 
 async def _move(cursor: Cursor, tables: Tables, range: Step, counts: Counter[str], folded_by: str) -> None:

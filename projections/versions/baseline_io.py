@@ -15,9 +15,9 @@ from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.file import Baseline, Point, Points
 from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.counts import decode_counts
-from chancy_metrics.projections.versions.promote import empty_ring
 from chancy_metrics.projections.versions.version import BASELINE, NO_BASELINE, Version
 
 #: Rows in one frame.
@@ -175,7 +175,7 @@ async def begin_with(cursor: Cursor, tables: Tables, baseline: Baseline, version
             ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
             {"numbers": numbers, "baseline": BASELINE},
         )
-    await empty_ring(cursor, tables)
+    await reset_ring(cursor, tables)
 
 
 async def empty_versions(cursor: Cursor, tables: Tables) -> None:
@@ -197,7 +197,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
             """
         ).format(versions=tables.versions)
     )
-    await empty_ring(cursor, tables)
+    await reset_ring(cursor, tables)
 
 
 def _values(point: Point) -> tuple[object, ...]:

@@ -15,13 +15,12 @@ from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.rollups.delta_ring import pack_points
+from chancy_metrics.projections.rollups.delta_ring import write_ring
 from chancy_metrics.projections.rollups.ids import number, still_numbered
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span, find_batches, read_days
-from chancy_metrics.projections.versions.advance import write_ring
 from chancy_metrics.projections.versions.replay import PAGE, read_alive
 from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_version, read_versions
 
@@ -134,7 +133,14 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                     await _delete(cursor, tables, version, base)
                     changed = await store(cursor, tables, version, numbered.levels)
                     if locked.status == "live":
-                        await write_ring(cursor, tables, locked, locked.position, pack_points(changed))
+                        await write_ring(
+                            cursor,
+                            tables,
+                            version=version,
+                            fold=locked.folds + 1,
+                            position=locked.position,
+                            points=changed,
+                        )
                     await _lower(cursor, tables, version, base.first)
                     return sum(cells.rows for cells in numbered.levels.values())
                 for chunk in chunks(rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Literal
-from uuid import uuid4
 
 import anyio
 from psycopg import sql
@@ -11,7 +10,7 @@ from psycopg import sql
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRefused
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.rollups.delta_ring import pack_points
+from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
 from chancy_metrics.projections.versions.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
 from chancy_metrics.projections.versions.create import set_status
@@ -172,23 +171,4 @@ async def _point(cursor: Cursor, tables: Tables, version: int, live: Version, he
         sql.SQL("UPDATE {head} SET live = %(version)s, blocked_rules = %(blocked_rules)s").format(head=tables.head),
         {"version": version, "blocked_rules": blocked_rules},
     )
-    await empty_ring(cursor, tables)
-
-
-async def empty_ring(cursor: Cursor, tables: Tables) -> None:
-    """Let everybody who follows the shared cache load it again.
-
-    The row that is left tells a follower of another version, and of this one at an earlier time, to do so.
-    """
-    await cursor.execute(sql.SQL("DELETE FROM {cache}").format(cache=tables.cache))
-    await cursor.execute(
-        sql.SQL(
-            """
-            INSERT INTO {cache} (fold, version, position, token, points)
-            SELECT folds, version, position, %(token)s, %(points)b
-            FROM {versions}
-            WHERE version = (SELECT live FROM {head})
-            """
-        ).format(cache=tables.cache, versions=tables.versions, head=tables.head),
-        {"token": uuid4(), "points": pack_points({})},
-    )
+    await reset_ring(cursor, tables)
