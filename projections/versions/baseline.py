@@ -32,6 +32,7 @@ from chancy_metrics.projections.versions.version import (
     Version,
     live_version,
     lock_version,
+    raise_horizons,
     read_version,
     read_versions,
 )
@@ -89,7 +90,7 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         await store(cursor, tables, BASELINE, kept_of(numbered.levels, keeps))
         await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
         await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
-        await raise_horizons(cursor, tables)
+        await raise_baseline_horizons(cursor, tables)
     return ""
 
 
@@ -127,17 +128,17 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
     return ""
 
 
-async def raise_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:
-    """Raise the baseline's horizons to what every version has let go, but not past the events that are in it.
+async def raise_baseline_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:
+    """Raise the baseline's horizons to the earliest ones of all versions, but not past its latest event.
 
-    Below them the baseline is incomplete. Past the latest event of the days in it everything is raw still, so a
-    version that keeps more than those of today may go back as far as that. The caller holds the baseline's lock.
+    Below its horizons the baseline is incomplete. Past its latest event all batches are still in the log, so a
+    version that keeps more than the present ones may go back as far as that. The caller holds the baseline's lock.
 
     Returns:
-        The horizons: resolution -> start of the oldest bucket that is complete, seconds.
+        Resolution -> start of the oldest bucket that is complete, seconds.
 
     Raises:
-        SchemaMissing: The baseline is not there.
+        SchemaMissing: Version 0 is missing.
     """
     await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
     row = await cursor.fetchone()
@@ -147,24 +148,10 @@ async def raise_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:
         resolution: 0 if last_us is None else min(kept[resolution], bucket_of(last_us, width) + width)
         for resolution, width in RESOLUTIONS.items()
     }
-    await cursor.execute(
-        sql.SQL(
-            """
-            UPDATE {versions}
-            SET horizon_1min = greatest(horizon_1min, %(1min)s),
-                horizon_5min = greatest(horizon_5min, %(5min)s),
-                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
-                horizon_1day = greatest(horizon_1day, %(1day)s)
-            WHERE version = 0
-            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
-            """
-        ).format(versions=tables.versions),
-        reached,
-    )
-    row = await cursor.fetchone()
-    if row is None:
+    raised = await raise_horizons(cursor, tables, BASELINE, reached)
+    if raised is None:
         raise SchemaMissing(NO_BASELINE)
-    return dict(zip(RESOLUTIONS, row, strict=True))
+    return raised
 
 
 async def _kept(cursor: Cursor, tables: Tables) -> dict[str, int]:

@@ -8,8 +8,8 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.versions import baseline
-from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_versions
+from chancy_metrics.projections.versions.baseline import raise_baseline_horizons
+from chancy_metrics.projections.versions.version import BASELINE, lock_version, raise_horizons, read_versions
 
 #: Rows one statement deletes, and statements of one kind a call makes: chunks that nobody waits for.
 CHUNK = 10_000
@@ -34,9 +34,9 @@ async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]
             if await lock_version(cursor, tables, version) is None:
                 continue
             if version == BASELINE:
-                horizons = await baseline.raise_horizons(cursor, tables)
+                horizons = await raise_baseline_horizons(cursor, tables)
             else:
-                horizons = await _raise_horizons(cursor, tables, version, kept)
+                horizons = await raise_horizons(cursor, tables, version, kept) or {}
         for resolution, horizon in horizons.items():
             removed += await _delete_rows(
                 connection,
@@ -106,26 +106,6 @@ class UnusedNames:
                 cursor, tables, tables.workers, "worker", versions, self._workers_seen
             )
             return series + workers
-
-
-async def _raise_horizons(cursor: Cursor, tables: Tables, version: int, kept: Mapping[str, int]) -> dict[str, int]:
-    await cursor.execute(
-        sql.SQL(
-            """
-            UPDATE {versions}
-            SET horizon_1min = greatest(horizon_1min, %(1min)s),
-                horizon_5min = greatest(horizon_5min, %(5min)s),
-                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
-                horizon_1day = greatest(horizon_1day, %(1day)s)
-            WHERE version = %(version)s
-            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
-            """
-        ).format(versions=tables.versions),
-        {"version": version, **kept},
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return dict(zip(RESOLUTIONS, row, strict=True))
 
 
 async def _delete_rows(connection: Connection, tables: Tables, resolution: str, where: sql.Composed) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from psycopg import sql
@@ -121,6 +122,32 @@ async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bo
         version=version,
     )
     return found[0] if found else None
+
+
+async def raise_horizons(
+    cursor: Cursor, tables: Tables, version: int, horizons: Mapping[str, int]
+) -> dict[str, int] | None:
+    """Raise the horizons of *version*, whose lock the caller holds, to *horizons* where those are later.
+
+    Returns:
+        Resolution -> start of the oldest bucket it keeps now, seconds; None if there is no such version.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET horizon_1min = greatest(horizon_1min, %(1min)s),
+                horizon_5min = greatest(horizon_5min, %(5min)s),
+                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
+                horizon_1day = greatest(horizon_1day, %(1day)s)
+            WHERE version = %(version)s
+            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            """
+        ).format(versions=tables.versions),
+        {"version": version, **horizons},
+    )
+    row = await cursor.fetchone()
+    return None if row is None else dict(zip(RESOLUTIONS, row, strict=True))
 
 
 async def _select(cursor: Cursor, tables: Tables, where: str, **values: int) -> list[Version]:

@@ -64,9 +64,9 @@ async def add(
     return False
 
 
-async def let_go(connection: Connection, tables: Tables, at_day: float, *, most: int = 1) -> list[PrunedDay]:
+async def let_go(connection: Connection, tables: Tables, at_day: float, *, limit: int = 1) -> list[PrunedDay]:
     return await prune_days(
-        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, limit=most
+        connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, limit=limit
     )
 
 
