@@ -14,7 +14,7 @@ from psycopg import sql
 from chancy_metrics.events.database import Cursor, needs_schema, short_transaction
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
@@ -107,7 +107,7 @@ async def pages(
     selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
     tables = tables_for(chancy.prefix)
     with needs_schema(tables):
-        async with reading(chancy) as connection:
+        async with bounded_connection(chancy) as connection:
             if not follow:
                 async for page in read_pages(connection, tables, selection):
                     yield page
@@ -125,7 +125,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     updates: list[Event] = []
     gaps: list[Gap] = []
     position = 0
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         async for page in read_pages(connection, tables, EventQuery(job_id=job_id)):
             updates += page.events
             gaps += page.gaps

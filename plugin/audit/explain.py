@@ -23,7 +23,7 @@ from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.completeness import Source
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.reading.shown_keys import shown_keys
 from chancy_metrics.projections.explain.recompute import PointKey, Recomputed, recompute
@@ -163,7 +163,7 @@ async def explain(
     width = RESOLUTIONS[resolution]
     bucket = microseconds(at) // 1_000_000 // width * width
     tables = tables_for(chancy.prefix)
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, tables, key, kind, unit)
         place = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))

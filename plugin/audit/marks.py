@@ -23,7 +23,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.host.app import who
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.clock import now_us
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.moments import utc
@@ -198,7 +198,7 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
     """
     since, until = utc(since), utc(until)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         return await read_marks(cursor, tables_for(chancy.prefix), since, until)
 
 

@@ -19,7 +19,7 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
@@ -75,7 +75,7 @@ async def seal(chancy: Chancy) -> Seal:
         MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
     """
     tables = tables_for(chancy.prefix)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         return await read_seal(cursor, tables)
 
 
@@ -92,7 +92,7 @@ async def check(
     """
     tables, started = tables_for(chancy.prefix), time.monotonic()
     found = Findings(SHOWN)
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         at, until, first, waiting, importing = await _begin(connection, tables)
         notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
         if first > 1:

@@ -21,7 +21,7 @@ from chancy_metrics.events.pending_cursor import Hint, ask
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.silent_server import Patience
-from chancy_metrics.plugin.host.bounded_reads import LOCK_LIMIT_MS, naming_locks
+from chancy_metrics.plugin.host.bounded_connection import LOCK_LIMIT_MS, naming_locks
 from chancy_metrics.plugin.host.connection import connect
 from chancy_metrics.plugin.host.notify import announce_by, read_installation
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet

@@ -23,7 +23,7 @@ from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.standby import NOW
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import span_of, utc
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.counts import decode_counts
@@ -165,7 +165,7 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
         MetricsLogError: There is no metrics log.
     """
     since, until = utc(since), utc(until)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         facts = await read_facts(cursor, tables_for(chancy.prefix), span_of(since, until))
     return complete(facts, options_of(chancy).append_interval, since, until)
 

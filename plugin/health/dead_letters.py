@@ -15,7 +15,7 @@ from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.projections.versions.version import Version, read_versions
 
@@ -70,7 +70,7 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
     if not why.strip():
         raise ValueError(f"why={why!r} must say why the batch at position {position} is given up")
     tables = tables_for(chancy.prefix)
-    async with reading(chancy, "discard") as connection:
+    async with bounded_connection(chancy, "discard") as connection:
         tried = await _get_past(chancy, connection, tables, position)
         async with short_transaction(connection) as cursor:
             again = await _give_up(cursor, tables, "position = %(value)s", position, why=why, by=by) == 0
@@ -107,7 +107,7 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
     if not why.strip():
         raise ValueError(f"why={why!r} must say why what rule {rule!r} would have made is given up")
     tables = tables_for(chancy.prefix)
-    async with reading(chancy, "discard") as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy, "discard") as connection, short_transaction(connection) as cursor:
         given_up = await _give_up(cursor, tables, "rule <> '' AND rule = %(value)s", rule, why=why, by=by)
         if not given_up:
             raise MetricsLogError(

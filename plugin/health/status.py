@@ -22,7 +22,7 @@ from chancy_metrics.events.schema import TABLES, Tables, tables_for
 from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.plugin.health.completeness import SILENT_S, Completeness, complete, read_facts
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.rebuilds.listing import Unfinished, read_unfinished
 from chancy_metrics.plugin.rebuilds.rollout import Task, read_all_withheld, read_task, standstill_after_s
@@ -117,7 +117,7 @@ async def read_status(chancy: Chancy) -> Status:
         MetricsLogError: The tables are missing, older than this code or locked.
         psycopg.OperationalError: The database can't be reached.
     """
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         return await _read(connection, tables_for(chancy.prefix), options_of(chancy))
 
 

@@ -17,7 +17,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.recording import in_transaction
 from chancy_metrics.projections.buckets import horizons
@@ -116,7 +116,7 @@ async def verify(
     options = options_of(chancy)
     tables, started = tables_for(chancy.prefix), time.monotonic()
     asked = Span(*(None if moment is None else microseconds(moment) for moment in (since, until)))
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         at = await _now(connection)
         spans: Iterable[Span] = [asked]
         if budget_s is not None:

@@ -13,7 +13,7 @@ from chancy import Chancy
 from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import pages
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.projections.search.event import Event, EventKind
@@ -128,7 +128,7 @@ async def _place(chancy: Chancy, text: str) -> EventCursor:
     match = _PLACE.fullmatch(text)
     if match is None or (match["back"] and match["index"]):
         raise WrongParameter("after", text, _PLACES)
-    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         end = await read_end(cursor, tables_for(chancy.prefix))
     position = int(match["position"])
     if match["back"]:

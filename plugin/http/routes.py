@@ -23,7 +23,7 @@ from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.status import Status, read_status
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.events import read_events, without_large_meta
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
@@ -117,7 +117,7 @@ async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
     given.finish()
     behind = None if after is None else _mark_at(after)
-    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         found = await read_marks(cursor, tables_for(chancy.prefix), since, until, after=behind, limit=limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     return MarksPage(found[:limit], None if last is None else f"{microseconds(last.at)}:{last.text}")

@@ -17,7 +17,7 @@ from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.explain import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.reading.follower import Replica, Tracks, read_names, read_worker
 from chancy_metrics.plugin.reading.readers import reader_of
@@ -91,7 +91,7 @@ async def index_of(chancy: Chancy) -> SeriesIndex:
     """Return the series that have points now; made once for all requests between two folds."""
     copy = await reader_of(chancy).copy_soon(SOON_S)
     if copy is None:
-        async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+        async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
             names = await read_names(cursor, tables_for(chancy.prefix))
         return await work(chancy, _index, names)
     kept = kept_since(options_of(chancy))
@@ -121,7 +121,7 @@ def _index_kept(names: Names, tracks: Mapping[int, Tracks], kept: Mapping[str, i
 
 async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> WorkersPage:
     tables = tables_for(chancy.prefix)
-    async with room(chancy), reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
                 """
@@ -166,7 +166,7 @@ async def points_of_worker(chancy: Chancy, key: str, worker_id: str) -> Tracks:
 async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) -> tuple[Names, dict[int, Tracks]]:
     async with (
         room(chancy),
-        reading(chancy) as connection,
+        bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
         return await read_worker(cursor, tables_for(chancy.prefix), worker_id, key)

@@ -10,7 +10,7 @@ from chancy import Chancy
 from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import tables_for
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.reading.follower import Tracks, read_worker
 from chancy_metrics.plugin.reading.readers import Readers
@@ -59,7 +59,7 @@ async def _columns(
         return copy.series, copy.tracks
     # Not a connection of the pool's, which jobs need.
     async with (
-        reading(chancy) as connection,
+        bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
         return await read_worker(cursor, tables_for(chancy.prefix), worker_id, prefix)

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import span_of, utc
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.create import FILLED
@@ -102,7 +102,7 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
     """Return every version but the baseline, oldest first. Takes as long over large rollups as over small ones."""
     tables = tables_for(chancy.prefix)
     async with (
-        reading(chancy) as connection,
+        bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
         rows, sizes = await _rows(cursor, tables)
@@ -131,7 +131,7 @@ async def what_is_left_out(
         MetricsLogError: A moment is not aware, or there is no metrics log.
     """
     tables = tables_for(chancy.prefix)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         asked = (await live_version(cursor, tables)).version if version is None else version
         return await left_out(cursor, tables, asked, span_of(utc(since), utc(until)))
 

@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
 from chancy_metrics.plugin.host.app import options_of, who
-from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, reading
+from chancy_metrics.plugin.host.bounded_connection import REBUILD_LOCK_LIMIT_MS, bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
@@ -140,7 +140,7 @@ async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DA
     Raises:
         VersionRefused: There is none, or it may not.
     """
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         ready = [one.version for one in await read_versions(cursor, tables_for(chancy.prefix)) if one.status == "ready"]
     if version is None and not ready:
         raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
@@ -156,7 +156,7 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
         VersionRefused: It is gone, or this code has not its rules.
     """
     tables = tables_for(chancy.prefix)
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         live = await live_version(cursor, tables)
         before = None if live.replaced is None else await read_version(cursor, tables, live.replaced)
     if before is None or before.status != "standby":
@@ -171,7 +171,7 @@ async def abort(chancy: Chancy) -> int | None:
     """Give up the unfinished version of this code's rules; return its number, None if there is none."""
     tables = tables_for(chancy.prefix)
     pair = options_of(chancy).rules.pair
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
         async with short_transaction(connection) as cursor:
             versions = await read_versions(cursor, tables)
         for one in versions:
@@ -204,7 +204,7 @@ async def _fold_on(chancy: Chancy, options: Options, folded_by: str) -> str:
         await projector.close()
     if not reason:
         return ""
-    async with reading(chancy) as connection, short_transaction(connection) as cursor:
+    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         live = await live_version(cursor, tables_for(chancy.prefix))
     return f"version {live.version} stands at position {live.position}, and events past it can't be folded: {reason}"
 
@@ -278,7 +278,7 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
 
 
 def _working(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[Connection]:
-    return reading(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
+    return bounded_connection(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
 
 
 def _folded_by(what: str, by: str | None) -> str:

@@ -15,7 +15,7 @@ from chancy_metrics.events.database import Connection, needs_schema
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.file import check_whole
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.export_log import Export, Exported, Moved
@@ -46,7 +46,7 @@ async def export_log(
         OSError: It can't be written.
     """
     tables = tables_for(chancy.prefix)
-    async with reading(chancy) as connection:
+    async with bounded_connection(chancy) as connection:
 
         async def write(file: BinaryIO) -> Exported:
             export = Export(connection, tables, file, on_progress)

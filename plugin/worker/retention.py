@@ -14,7 +14,7 @@ from chancy_metrics.events.partitions import LogDay, close_day, days_before, rem
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.app import options_of
-from chancy_metrics.plugin.host.bounded_reads import reading
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.transfer.archive import archive_day
 from chancy_metrics.projections.rules.rule_set import RuleSet
@@ -140,7 +140,7 @@ async def prune(
     """
     options = options_of(chancy)
     pruned: list[PrunedDay] = []
-    async with reading(chancy) if dry_run else own_connection(chancy) as connection:
+    async with bounded_connection(chancy) if dry_run else own_connection(chancy) as connection:
         now = await database_now_us(connection.cursor())
         while True:
             some = await prune_days(

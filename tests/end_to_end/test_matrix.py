@@ -20,7 +20,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.skip_index import write_summary
-from chancy_metrics.plugin.host import bounded_reads as reading_module
+from chancy_metrics.plugin.host import bounded_connection as reading_module
 from chancy_metrics.projections.search.indexing import describe
 from examples.embedded import Server
 from tests import processes

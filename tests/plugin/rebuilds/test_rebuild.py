@@ -18,7 +18,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.cli.main import main
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.dead_letters import discard, discard_rule
-from chancy_metrics.plugin.host import bounded_reads
+from chancy_metrics.plugin.host import bounded_connection
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds import backfill
 from chancy_metrics.plugin.rebuilds import rebuild as module
@@ -307,7 +307,7 @@ async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_
     dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REBUILD_LOCK_LIMIT_MS", 50)
-    monkeypatch.setattr(bounded_reads, "LOCK_LIMIT_MS", 50)
+    monkeypatch.setattr(bounded_connection, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         await order_and_fold(connection, tables)

@@ -22,7 +22,9 @@ _QUERY_CHARS = 80
 
 
 @asynccontextmanager
-async def reading(chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None) -> AsyncIterator[Connection]:
+async def bounded_connection(
+    chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None
+) -> AsyncIterator[Connection]:
     """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
 
     Args:
