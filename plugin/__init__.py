@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.audit.events import JobLife, events, job_life
     from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
     from chancy_metrics.plugin.audit.marks import Mark, TakenBack, mark, marks, take_back
-    from chancy_metrics.plugin.audit.seal import Checked, check, seal
+    from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
     from chancy_metrics.plugin.health.completeness import Completeness, completeness
     from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
     from chancy_metrics.plugin.health.status import Status, read_status
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Abandoned",
     "AlreadyRunning",
-    "Checked",
     "Completeness",
     "Damaged",
     "DamagedExport",
@@ -70,6 +69,7 @@ __all__ = [
     "JobColumns",
     "JobLife",
     "LedgerProgress",
+    "LogCheck",
     "Mark",
     "Metric",
     "MetricPoint",
@@ -134,7 +134,7 @@ _DEFINED_IN = {
     "plugin.audit.events": "JobLife events job_life",
     "plugin.audit.explain": "Explained UnknownSeries explain",
     "plugin.audit.marks": "Mark TakenBack mark marks take_back",
-    "plugin.audit.seal": "Checked check seal",
+    "plugin.audit.seal": "LogCheck check seal",
     "plugin.health.completeness": "Completeness completeness",
     "plugin.health.dead_letters": "Discarded discard discard_rule",
     "plugin.health.status": "Status read_status",

@@ -1,4 +1,4 @@
-"""The raw events of an app: those that match a selection, live ones too, and the life of one job."""
+"""The raw events of an app: those that match a query, live ones too, and the life of one job."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class JobLife(msgspec.Struct, frozen=True):
 
 async def events(
     chancy: Chancy,
-    selection: EventQuery = EventQuery(),  # noqa: B008 # frozen
+    query: EventQuery = EventQuery(),  # noqa: B008 # frozen
     *,
     limit: int | None = None,
     follow: bool = False,
@@ -67,7 +67,7 @@ async def events(
     repeat nothing, give the last event's place: `EventQuery(after=EventCursor(event.position, event.index))`.
 
     Args:
-        follow: Go on with what comes; from the end of the order where the selection names no beginning.
+        follow: Go on with what comes; from the end of the order where the query names no beginning.
         on_gap: Told what could not be looked at; by default it is a warning in the app's log.
 
     Raises:
@@ -77,7 +77,7 @@ async def events(
     left = limit
     if left is not None and left <= 0:
         return
-    async with aclosing(pages(chancy, selection, follow=follow)) as found:
+    async with aclosing(pages(chancy, query, follow=follow)) as found:
         async for page in found:
             for gap in page.gaps:
                 if on_gap is None:
@@ -94,7 +94,7 @@ async def events(
 
 async def pages(
     chancy: Chancy,
-    selection: EventQuery = EventQuery(),  # noqa: B008 # frozen
+    query: EventQuery = EventQuery(),  # noqa: B008 # frozen
     *,
     follow: bool = False,
     warn: Callable[[str], None] | None = None,
@@ -104,18 +104,18 @@ async def pages(
     Args:
         warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
     """
-    selection = msgspec.structs.replace(selection, since=utc(selection.since), until=utc(selection.until))
+    query = msgspec.structs.replace(query, since=utc(query.since), until=utc(query.until))
     tables = tables_for(chancy.prefix)
     with needs_schema(tables):
         async with bounded_connection(chancy) as connection:
             if not follow:
-                async for page in read_pages(connection, tables, selection):
+                async for page in read_pages(connection, tables, query):
                     yield page
                 return
-            if (selection.after, selection.since, selection.first_position) == (None, None, None):
+            if (query.after, query.since, query.first_position) == (None, None, None):
                 async with short_transaction(connection) as cursor:
-                    selection = msgspec.structs.replace(selection, after=EventCursor(await read_end(cursor, tables)))
-        async for page in follow_pages(chancy, selection, warn or chancy.log.warning):
+                    query = msgspec.structs.replace(query, after=EventCursor(await read_end(cursor, tables)))
+        async for page in follow_pages(chancy, query, warn or chancy.log.warning):
             yield page
 
 
@@ -129,7 +129,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
         async for page in read_pages(connection, tables, EventQuery(job_id=job_id)):
             updates += page.events
             gaps += page.gaps
-            position = page.place.position
+            position = page.cursor.position
         async with short_transaction(connection) as cursor:
             days = await read_days(cursor, tables)
             waiting = await _waiting(cursor, tables)

@@ -166,13 +166,13 @@ async def explain(
     async with bounded_connection(chancy) as connection:
         async with short_transaction(connection) as cursor:
             series = await _find(cursor, tables, key, kind, unit)
-        place = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
-        made = await recompute(connection, tables, options_of(chancy).rules, place, limit=max(limit, 1))
+        point = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
+        made = await recompute(connection, tables, options_of(chancy).rules, point, limit=max(limit, 1))
         marks = await _marks_near(connection, tables, bucket, width)
-    return _explained(key, place, made, marks, time.monotonic() - began)
+    return _explained(key, point, made, marks, time.monotonic() - began)
 
 
-def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], took_s: float) -> Explained:
+def _explained(key: str, point: PointKey, made: Recomputed, marks: list[Mark], took_s: float) -> Explained:
     breakdown = made.breakdown
     difference = made.difference
     source: Source | Literal["nothing"] = "nothing"
@@ -182,23 +182,23 @@ def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], t
         source = "raw"
     return Explained(
         key=key,
-        kind=place.series.kind,
-        unit=place.series.unit,
-        resolution=place.resolution,
-        since=_moment(place.bucket),
-        until=_moment(place.bucket + RESOLUTIONS[place.resolution]),
-        worker_id=place.worker,
+        kind=point.series.kind,
+        unit=point.series.unit,
+        resolution=point.resolution,
+        since=_moment(point.bucket),
+        until=_moment(point.bucket + RESOLUTIONS[point.resolution]),
+        worker_id=point.worker,
         version=made.version,
         position=made.position,
-        stored=_value(made.stored, made.again),
-        recomputed=_value(made.again, made.again),
+        stored=_value(made.stored, made.recomputed),
+        recomputed=_value(made.recomputed, made.recomputed),
         compared=made.is_compared,
         equal=not difference if made.is_compared else None,
         difference=difference,
         waiting=made.waiting,
         source=source,
         left_out=made.left_out,
-        sentence=_sentence(place, made),
+        sentence=_sentence(point, made),
         events=breakdown.events,
         pruned=made.baseline.observations if made.baseline else 0,
         **{f"by_{name}": _shares(counts) for name, counts in breakdown.by.items()},
@@ -210,7 +210,7 @@ def _explained(key: str, place: PointKey, made: Recomputed, marks: list[Mark], t
     )
 
 
-def _sentence(place: PointKey, made: Recomputed) -> str:
+def _sentence(point: PointKey, made: Recomputed) -> str:
     parts = []
     if made.breakdown.events or made.baseline is None:
         parts.append(f"{counted(made.breakdown.events, 'event')} in the log")
@@ -219,7 +219,7 @@ def _sentence(place: PointKey, made: Recomputed) -> str:
         parts.append(f"{pruned} of days that have left it, which the baseline vouches for")
     behind = " and ".join(parts)
     if not made.is_kept:
-        verdict = f"at {place.resolution} its bucket is not kept any more, so there is nothing to compare with"
+        verdict = f"at {point.resolution} its bucket is not kept any more, so there is nothing to compare with"
     elif made.difference:
         verdict = f"recomputed: DIFFERENT: {made.difference}"
     elif not made.is_compared:

@@ -41,7 +41,7 @@ from chancy_metrics.projections.versions.replay import PAGE
 SHOWN = 100
 
 
-class Checked(msgspec.Struct, frozen=True):
+class LogCheck(msgspec.Struct, frozen=True):
     """What was looked at, and what is not as it was written.
 
     Attributes:
@@ -81,7 +81,7 @@ async def seal(chancy: Chancy) -> Seal:
 
 async def check(
     chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[LedgerProgress], None] | None = None
-) -> Checked:
+) -> LogCheck:
     """Hash the whole log again and compare it with its ledger, and that with *seals*; keep the outcome for `status`.
 
     Reads in short transactions, in chunks of bounded size: nobody waits for it, and memory stays flat. What is
@@ -120,14 +120,14 @@ async def check(
             connection, tables, found, at=at, first=first, position=until, batches=walk.batches
         ):
             notes.append(why)
-    return Checked(
+    return LogCheck(
         at=at,
         took_s=round(time.monotonic() - started, 3),
         first=first,
         position=until,
         batches=walk.batches,
         events=walk.events,
-        carried=walk.places - walk.batches,
+        carried=walk.entries - walk.batches,
         seals=holding,
         found=found.count,
         findings=found.kept,
@@ -147,7 +147,7 @@ class _Walk:
         on_progress: Callable[[LedgerProgress], None] | None,
         started: float,
     ) -> None:
-        self.places = 0
+        self.entries = 0
         self.batches = 0
         self.events = 0
         self._connection = connection
@@ -167,7 +167,7 @@ class _Walk:
                 ahead = asyncio.create_task(self._read(rows[-1].position))
                 with naming(rows):
                     self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
-                self.places += len(rows)
+                self.entries += len(rows)
                 self.events += sum(row.events for row in rows)
                 self._tell(rows[-1].position)
         finally:

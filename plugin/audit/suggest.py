@@ -34,20 +34,20 @@ _WORDS = {
 }
 
 
-def asked_names(selection: EventQuery) -> list[str]:
-    """Return the fields of *selection* that name something."""
-    return [field for field in _WORDS if getattr(selection, field)]
+def asked_names(query: EventQuery) -> list[str]:
+    """Return the fields of *query* that name something."""
+    return [field for field in _WORDS if getattr(query, field)]
 
 
-async def unknown_names(chancy: Chancy, selection: EventQuery) -> list[str]:
-    """Return a sentence for each name in *selection* that no event of the log has, with names that come near.
+async def unknown_names(chancy: Chancy, query: EventQuery) -> list[str]:
+    """Return a sentence for each name in *query* that no event of the log has, with names that come near.
 
     Looks for each by itself through the whole log, of which summaries leave out most.
     """
     return [
         f"no event in the log has the {_WORDS[field]} {str(value)!r}{await _near(chancy, field, str(value))}"
-        for field in asked_names(selection)
-        if not await _is_known(chancy, EventQuery(**{field: (value := getattr(selection, field))}))
+        for field in asked_names(query)
+        if not await _is_known(chancy, EventQuery(**{field: (value := getattr(query, field))}))
     ]
 
 
@@ -60,8 +60,8 @@ def near(name: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*found, *(one for one in there if lower in one.lower())]))[:3]
 
 
-async def _is_known(chancy: Chancy, selection: EventQuery) -> bool:
-    async with aclosing(pages(chancy, selection)) as found:
+async def _is_known(chancy: Chancy, query: EventQuery) -> bool:
+    async with aclosing(pages(chancy, query)) as found:
         async for page in found:
             if page.events:
                 return True
@@ -101,7 +101,7 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
                 else:
                     found.add(getattr(event, "key" if field == "prefix" else field, None) or "")
     if field == "prefix":
-        found |= {key[:place] for key in found for place, letter in enumerate(key) if letter == ":"}
+        found |= {key[:colon] for key in found for colon, letter in enumerate(key) if letter == ":"}
     return found
 
 

@@ -22,7 +22,7 @@ POLL_S = 0.25
 RETRY_S = 2.0
 
 
-async def follow_pages(chancy: Chancy, selection: EventQuery, warn: Callable[[str], None]) -> AsyncIterator[Page]:
+async def follow_pages(chancy: Chancy, query: EventQuery, warn: Callable[[str], None]) -> AsyncIterator[Page]:
     """Yield pages for ever, from the selection's beginning on; in the order, so what came late is not missed.
 
     Where the server goes away it goes on from the last page as soon as it is back.
@@ -34,18 +34,18 @@ async def follow_pages(chancy: Chancy, selection: EventQuery, warn: Callable[[st
         MetricsLogError: The place to go on from is past the end of the order.
     """
     tables = tables_for(chancy.prefix)
-    yield Page(selection.place, [], [])  # so that who keeps places has one before there is anything
+    yield Page(query.start_cursor, [], [])  # so that who keeps places has one before there is anything
     while True:
         try:
             async with own_connection(chancy, "metrics audit") as connection:
                 while True:
                     async with short_transaction(connection) as cursor:
                         end = await read_end(cursor, tables)
-                    check_cursor(selection, end)
-                    if end > selection.start:
-                        async for page in read_pages(connection, tables, selection, until=end):
+                    check_cursor(query, end)
+                    if end > query.start:
+                        async for page in read_pages(connection, tables, query, until=end):
                             yield page
-                            selection = msgspec.structs.replace(selection, after=page.place)
+                            query = msgspec.structs.replace(query, after=page.cursor)
                     await asyncio.sleep(POLL_S)
         except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout) as error:
             warn(f"the log can't be followed for now, and is tried again: {' '.join(str(error).split())}")

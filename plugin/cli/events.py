@@ -156,7 +156,7 @@ class Listing:
                 else:
                     printer.print([event_row(event) for event in page.events])
                 if self._cursor is not None:
-                    self._cursor.write(page.place)
+                    self._cursor.write(page.cursor)
 
     async def export(self, chancy: Chancy, folder: Path) -> None:
         """Write what matches into Parquet files, behind what is in the folder."""

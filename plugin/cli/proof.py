@@ -14,7 +14,7 @@ import msgspec
 from chancy_metrics.events.chain import Seal, read_seals
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted, is_or_are, size, span
-from chancy_metrics.plugin.audit.seal import Checked, check, seal
+from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
 from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_ledger
@@ -124,7 +124,7 @@ def import_command(door: Door, file: Path | None, abandon: bool) -> None:
     door.answer(done, lambda: [text])
 
 
-def _checked_lines(done: Checked, seals: int) -> list[str]:
+def _checked_lines(done: LogCheck, seals: int) -> list[str]:
     lines = [f"note: {note}" for note in done.notes]
     if done.findings:
         lines.append(f"WRONG at {done.findings[0].where} ({done.findings[0].check}): {done.findings[0].text}")
@@ -143,7 +143,7 @@ def _checked_lines(done: Checked, seals: int) -> list[str]:
     return lines
 
 
-def _checked_verdict(done: Checked) -> str:
+def _checked_verdict(done: LogCheck) -> str:
     """What the check has found, of what it looks at."""
     if done.found:
         return f"{is_or_are(done.found, 'thing')} wrong"
@@ -152,5 +152,5 @@ def _checked_verdict(done: Checked) -> str:
     return "everything is as it was written"
 
 
-def _as_objects(done: Checked) -> dict[str, Any]:
+def _as_objects(done: LogCheck) -> dict[str, Any]:
     return msgspec.structs.asdict(done) | {"findings": [one._asdict() for one in done.findings]}

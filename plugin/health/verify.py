@@ -27,7 +27,7 @@ from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw, first_day
 from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.verify.outcomes import Run, keep, read_open_positions
-from chancy_metrics.projections.verify.replay import Checked, check_order, check_span
+from chancy_metrics.projections.verify.replay import RangeCheck, check_global_state, check_span
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
 from chancy_metrics.projections.versions.version import live_version
@@ -146,7 +146,7 @@ async def verify(
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
-        found.add_all(await check_order(connection, tables, limit=SHOWN))
+        found.add_all(await check_global_state(connection, tables, limit=SHOWN))
         points = sum(one.diff.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(
@@ -180,7 +180,7 @@ def _pruned(raw_since: datetime) -> str:
     )
 
 
-def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
+def _why_nothing(checked: Sequence[RangeCheck], at: datetime) -> str:
     """Why no point was compared."""
     if not checked[-1].position:
         return "nothing has been folded yet"
@@ -190,7 +190,7 @@ def _why_nothing(checked: Sequence[Checked], at: datetime) -> str:
     return "there are no points of that time" if len(checked) == 1 else "there are no points of what was drawn"
 
 
-def _run(verified: Verified, checked: Sequence[Checked], found: Findings) -> Run:
+def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> Run:
     """What is kept of a run: of the ranges that were compared with one and the same version."""
     same = [one for one in checked if one.version == verified.version]
     spots = found.spots.copy()

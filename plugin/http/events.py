@@ -83,7 +83,7 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
     found: list[msgspec.Raw] = []
     bytes_left = MAX_BYTES
     gaps: list[str] = []
-    place, more = selection.place, False
+    place, more = selection.start_cursor, False
     ends = time.monotonic() + SEARCH_S
     async with aclosing(pages(chancy, selection)) as searched:
         async for whole in searched:
@@ -95,7 +95,7 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
             gaps += map(str, page.gaps)
             found += map(msgspec.Raw, fitting)
             bytes_left -= sum(map(len, fitting))
-            place = page.place
+            place = page.cursor
             is_cut = len(fitting) < len(whole.events)
             if more := len(found) == limit or is_cut or time.monotonic() > ends:
                 break

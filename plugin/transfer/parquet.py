@@ -97,7 +97,7 @@ class Export:
     def __init__(self, folder: Path, selection: EventQuery) -> None:
         self._folder = folder
         self._selection: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(selection))
-        self.place = selection.place
+        self.place = selection.start_cursor
         self.events = 0
         self.files = 0
         self._begun = self._seen = self.place
@@ -141,7 +141,7 @@ class Export:
             waiting.append(event)
             if len(waiting) == COLUMN_ROWS:
                 self._make_columns(event.at.date())
-        self._seen = page.place
+        self._seen = page.cursor
         self._rows += len(page.events)
         self._part_events += len(page.events)
         if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:

@@ -72,12 +72,12 @@ class EventBreakdown:
         if decoded.jobs is not None:
             rows = index[index < len(decoded.jobs.at_us)]
             combos = decoded.jobs.combos
-            tally = np.bincount(decoded.jobs.combo[rows], minlength=len(combos)).tolist()
-            for combo, many in zip(combos, tally, strict=True):
-                if many:
+            counts = np.bincount(decoded.jobs.combo[rows], minlength=len(combos)).tolist()
+            for combo, count in zip(combos, counts, strict=True):
+                if count:
                     for name in ("func", "queue", "state", "error"):
                         if text := getattr(combo, name):
-                            self.by[name][text] += many
+                            self.by[name][text] += count
             went_wrong = np.array([combo.state in _WRONG for combo in combos])[decoded.jobs.combo[rows]]
             last = rows[went_wrong][-self._limit :].tolist()
             self.failed = (self.failed + to_events(batch, decoded, last))[-self._limit :]

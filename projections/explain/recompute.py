@@ -28,7 +28,7 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.search.gaps import may_have_matched, read_pruned
 from chancy_metrics.projections.search.match import may_match
 from chancy_metrics.projections.search.query import EventQuery
-from chancy_metrics.projections.search.scan import floor_of, read_ranges
+from chancy_metrics.projections.search.scan import last_pruned_position, read_ranges
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
@@ -65,7 +65,7 @@ class Recomputed(NamedTuple):
         is_kept: Whether the live version still keeps its bucket at its resolution.
         stored: None where it is not.
         baseline: What events that have left the log added to it; None where none did.
-        again: The baseline and the events in the log together; None where there is nothing.
+        recomputed: The baseline and the events in the log together; None where there is nothing.
         breakdown: The events in the log that the version has.
         left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
         waiting: Batches with events of that time that are not in it yet.
@@ -78,7 +78,7 @@ class Recomputed(NamedTuple):
     is_kept: bool
     stored: Point | None
     baseline: Point | None
-    again: Point | None
+    recomputed: Point | None
     breakdown: EventBreakdown
     left_out: LeftOut
     waiting: int
@@ -88,23 +88,21 @@ class Recomputed(NamedTuple):
     @property
     def is_compared(self) -> bool:
         """Whether there was anything on either side to compare."""
-        return self.is_kept and (self.stored is not None or self.again is not None)
+        return self.is_kept and (self.stored is not None or self.recomputed is not None)
 
     @property
     def difference(self) -> str:
         """In what stored and made again differ, in words; "" if in nothing."""
-        stored, again = self.stored, self.again
-        if again is not None and again.worker is not None:
-            again = again._replace(sketch=b"")  # the rollups keep none of a single worker
-        known = stored or again
-        if not self.is_kept or known is None or stored == again:
+        stored, recomputed = self.stored, self.recomputed
+        if recomputed is not None and recomputed.worker is not None:
+            recomputed = recomputed._replace(sketch=b"")  # the rollups keep none of a single worker
+        known = stored or recomputed
+        if not self.is_kept or known is None or stored == recomputed:
             return ""
-        return Difference(*known[:4], stored, again).change
+        return Difference(*known[:4], stored, recomputed).change
 
 
-async def recompute(
-    connection: Connection, tables: Tables, rules: RuleSet, place: PointKey, *, limit: int
-) -> Recomputed:
+async def recompute(connection: Connection, tables: Tables, rules: RuleSet, key: PointKey, *, limit: int) -> Recomputed:
     """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
 
     Reads the log in short transactions and the rest in one snapshot; nobody waits for it. Memory does not grow
@@ -119,7 +117,7 @@ async def recompute(
     """
     trusts_index, events, is_broken = True, 0, False
     for _ in range(_TRIES):
-        attempt = _Attempt(connection, tables, rules, place, limit, trusts_index)
+        attempt = _Attempt(connection, tables, rules, key, limit, trusts_index)
         done = await attempt.run()
         if done is None:
             continue
@@ -139,19 +137,19 @@ class _Attempt:
         connection: Connection,
         tables: Tables,
         rules: RuleSet,
-        place: PointKey,
+        key: PointKey,
         limit: int,
         trusts_index: bool,
     ) -> None:
         self._connection = connection
         self._tables = tables
         self._rules = rules
-        self._place = place
-        since, until = (EPOCH + timedelta(microseconds=us) for us in place.span if us is not None)
-        self._wanted = EventQuery(since=since, until=until, worker=place.worker)
-        self._breakdown = EventBreakdown(place.series, place.span, rules, limit)
-        self._since = {place.resolution: place.bucket}
-        self._until = {place.resolution: place.bucket + RESOLUTIONS[place.resolution]}
+        self._key = key
+        since, until = (EPOCH + timedelta(microseconds=us) for us in key.span if us is not None)
+        self._query = EventQuery(since=since, until=until, worker=key.worker)
+        self._breakdown = EventBreakdown(key.series, key.span, rules, limit)
+        self._since = {key.resolution: key.bucket}
+        self._until = {key.resolution: key.bucket + RESOLUTIONS[key.resolution]}
         self._total = Accumulator()
         self._trusts_index = trusts_index
         self._lost: dict[int, str] = {}
@@ -169,14 +167,14 @@ class _Attempt:
             after = version.position
             while page := await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=now.position):
                 for chunk in chunks([row for row in page if row.batch_id.day not in gone]):
-                    await self._take(await read_alive(cursor, self._tables, now, chunk))
+                    await self._add_batches(await read_alive(cursor, self._tables, now, chunk))
                 after = page[-1].position
             worker, series = await self._ids(cursor)
             stored = await self._read(cursor, now.version, worker, series)
             baseline = await self._read(cursor, BASELINE, worker, series)
-            missing = await left_out(cursor, self._tables, now.version, self._place.span)
-            waiting = await count_waiting_in(cursor, self._tables, now.position, self._place.span)
-        is_kept = self._place.bucket >= now.horizons[self._place.resolution]
+            missing = await left_out(cursor, self._tables, now.version, self._key.span)
+            waiting = await count_waiting_in(cursor, self._tables, now.position, self._key.span)
+        is_kept = self._key.bucket >= now.horizons[self._key.resolution]
         self._total.add(baseline)
         known = {one.position for one in missing.first}
         return Recomputed(
@@ -203,10 +201,10 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             pruned = await read_pruned(cursor, self._tables, after=0)
         if not self._trusts_index:
-            floor = floor_of(pruned, version.position)
+            floor = last_pruned_position(pruned, version.position)
             await self._replay_range(version, gone, floor + 1, version.position)
             return
-        chunks = read_ranges(self._connection, self._tables, self._wanted, pruned, 0, version.position)
+        chunks = read_ranges(self._connection, self._tables, self._query, pruned, 0, version.position)
         async for _, ranges, broken in chunks:
             self.is_index_broken |= bool(broken)
             for first, last in ranges:
@@ -222,38 +220,38 @@ class _Attempt:
             self._lost |= {
                 row.position: "its row is not in the log"
                 for row in rows_here
-                if row.batch_id not in in_log and may_have_matched(self._wanted, row)
+                if row.batch_id not in in_log and may_have_matched(self._query, row)
             }
             wanted = [
-                row for row in rows_here if row.batch_id in in_log and may_match(self._wanted, in_log[row.batch_id])
+                row for row in rows_here if row.batch_id in in_log and may_match(self._query, in_log[row.batch_id])
             ]
             for chunk in chunks(wanted):
                 with naming(chunk):
                     async with short_transaction(self._connection) as cursor:
                         batches = await read_alive(cursor, self._tables, version, chunk)
-                    await self._take(batches)
+                    await self._add_batches(batches)
             after = rows[-1].position if rows else last
 
-    async def _take(self, batches: Sequence[LogBatch]) -> None:
-        mine = [batch for batch in batches if self._place.worker in (None, batch.worker)]
+    async def _add_batches(self, batches: Sequence[LogBatch]) -> None:
+        mine = [batch for batch in batches if self._key.worker in (None, batch.worker)]
         for some in portions(mine):
             await in_thread(self._breakdown.add, some)
             await in_thread(self._add, some)
 
     def _add(self, batches: Sequence[LogBatch]) -> None:
-        folded = fold(batches, self._rules, only=self._place.series)
+        folded = fold(batches, self._rules, only=self._key.series)
         self._lost |= folded.dead
         self._total.add(self._only(folded))
 
     def _only(self, folded: Fold) -> Fold:
         """Keep the one point: of one worker's batches the row of all together is that worker's, with its sketch."""
         levels = {}
-        if self._place.series in folded.series:
-            number = folded.series.index(self._place.series)
-            cells = folded.levels[self._place.resolution]
-            is_it = (cells.worker == ALL_WORKERS) & (cells.series == number) & (cells.bucket == self._place.bucket)
+        if self._key.series in folded.series:
+            number = folded.series.index(self._key.series)
+            cells = folded.levels[self._key.resolution]
+            is_it = (cells.worker == ALL_WORKERS) & (cells.series == number) & (cells.bucket == self._key.bucket)
             if is_it.any():
-                levels[self._place.resolution] = select(cells, is_it)
+                levels[self._key.resolution] = select(cells, is_it)
         return folded._replace(levels=levels)
 
     async def _ids(self, cursor: Cursor) -> tuple[int, int]:
@@ -269,8 +267,8 @@ class _Attempt:
                 """
             ).format(workers=self._tables.workers, series=self._tables.series),
             {
-                "worker": None if self._place.worker is None else storable(cursor, self._place.worker),
-                **self._place.series._asdict(),
+                "worker": None if self._key.worker is None else storable(cursor, self._key.worker),
+                **self._key.series._asdict(),
             },
         )
         row = await cursor.fetchone()
@@ -286,4 +284,4 @@ class _Attempt:
 
     def _point(self, folded: Fold) -> Point | None:
         points = points_of(folded, self._since)
-        return points[0]._replace(worker=self._place.worker) if points else None
+        return points[0]._replace(worker=self._key.worker) if points else None

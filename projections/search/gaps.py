@@ -79,7 +79,7 @@ def unreadable(row: LedgerRow, error: str, index: int | None = None) -> Unreadab
     return Unreadable(row.position, *row.batch_id, row.events, error, index)
 
 
-def place_of(gap: Gap) -> tuple[int, int]:
+def position_of(gap: Gap) -> tuple[int, int]:
     """Where it is in the order, position and index; a day where it ends."""
     return (gap.position, gap.index or 0) if isinstance(gap, Unreadable) else (gap.last_position, 0)
 
@@ -107,16 +107,16 @@ async def read_pruned(cursor: Cursor, tables: Tables, *, after: int) -> list[Pru
     return [Pruned(*row) for row in await cursor.fetchall()]
 
 
-def concerns(selection: EventQuery, pruned: Pruned) -> bool:
+def concerns(query: EventQuery, pruned: Pruned) -> bool:
     """Whether a day that is gone may have held what is looked for; an event is never later than the day's end or so."""
-    return pruned.day is None or selection.since_us < start_of(pruned.day) + 2 * _DAY_US
+    return pruned.day is None or query.since_us < start_of(pruned.day) + 2 * _DAY_US
 
 
-def may_have_matched(selection: EventQuery, row: LedgerRow) -> bool:
+def may_have_matched(query: EventQuery, row: LedgerRow) -> bool:
     """Whether a lost batch may have held what is looked for: only its producer is known, and about when it was."""
     start_us = start_of(row.batch_id.day)
     return (
-        selection.producer in (None, row.batch_id.producer)
-        and selection.since_us < start_us + 2 * _DAY_US
-        and selection.until_us > start_us - _DAY_US
+        query.producer in (None, row.batch_id.producer)
+        and query.since_us < start_us + 2 * _DAY_US
+        and query.until_us > start_us - _DAY_US
     )

@@ -22,9 +22,9 @@ from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search.query import names_of, text_token
 
 #: A range ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
-STRETCH_EVENTS = 10_000
-STRETCH_BYTES = 32 << 20
-STRETCH_BATCHES = 512
+RANGE_EVENTS = 10_000
+RANGE_BYTES = 32 << 20
+RANGE_BATCHES = 512
 #: Ranges one call makes, and summaries it lets go: chunks that nobody waits for.
 RANGES = 200
 
@@ -45,7 +45,7 @@ async def summarise(connection: Connection, tables: Tables, *, limit: int = RANG
     while written < limit:
         async with short_transaction(connection, index_only=True) as cursor:
             rows = _full_range(
-                await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=STRETCH_BATCHES)
+                await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=RANGE_BATCHES)
             )
             # Read before the batches: of a day that leaves meanwhile some are missing, and then nothing is said.
             gone = await gone_days(cursor, tables)
@@ -125,7 +125,7 @@ def _key_tokens(key: str) -> frozenset[bytes]:
 
 def prefixes_of(key: str) -> list[str]:
     """Return *key* and what lies before each of its colons."""
-    ends = [place for place, letter in enumerate(key) if letter == ":"]
+    ends = [colon for colon, letter in enumerate(key) if letter == ":"]
     return [key, *(key[:end] for end in ends if end)]
 
 
@@ -135,6 +135,6 @@ def _full_range(rows: list[LedgerRow]) -> list[LedgerRow]:
     for number, row in enumerate(rows, 1):
         events += row.events
         size += row.size_bytes
-        if events >= STRETCH_EVENTS or size >= STRETCH_BYTES or number == STRETCH_BATCHES:
+        if events >= RANGE_EVENTS or size >= RANGE_BYTES or number == RANGE_BATCHES:
             return rows[:number]
     return []

@@ -16,32 +16,30 @@ from chancy_metrics.projections.search.query import EventQuery, names_of
 _Mask = NDArray[np.bool_]
 
 
-def may_match(selection: EventQuery, row: LogRow) -> bool:
+def may_match(query: EventQuery, row: LogRow) -> bool:
     """Whether a batch may hold events that are looked for, by its row without the payload.
 
     One that does not say when its events were may have them at any time.
     """
     return (
-        (row.first_us is None or min(row.first_us, row.appended_us) < selection.until_us)
-        and (row.last_us is None or min(row.last_us, row.appended_us) >= selection.since_us)
-        and selection.worker in (None, bounded_worker(row.worker))
-        and selection.producer in (None, row.producer)
+        (row.first_us is None or min(row.first_us, row.appended_us) < query.until_us)
+        and (row.last_us is None or min(row.last_us, row.appended_us) >= query.since_us)
+        and query.worker in (None, bounded_worker(row.worker))
+        and query.producer in (None, row.producer)
     )
 
 
-def matching(selection: EventQuery, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
+def matching(query: EventQuery, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
     """Return the indexes of the events of a batch that are looked for, ascending."""
     parts = []
     if decoded.jobs is not None:
-        parts.append(_jobs(selection, decoded.jobs) & _in_time(selection, batch, decoded.jobs.at_us))
+        parts.append(_jobs(query, decoded.jobs) & _in_time(query, batch, decoded.jobs.at_us))
     if decoded.observations is not None:
-        parts.append(
-            _observations(selection, decoded.observations) & _in_time(selection, batch, decoded.observations.at_us)
-        )
-    if not parts or selection.worker not in (None, batch.worker) or selection.producer not in (None, batch.producer):
+        parts.append(_observations(query, decoded.observations) & _in_time(query, batch, decoded.observations.at_us))
+    if not parts or query.worker not in (None, batch.worker) or query.producer not in (None, batch.producer):
         return np.empty(0, np.int64)
     found = np.flatnonzero(np.concatenate(parts))
-    after = selection.after
+    after = query.after
     if after is None or batch.position > after.position:
         return found
     if batch.position < after.position or after.index is None:
@@ -49,48 +47,48 @@ def matching(selection: EventQuery, batch: LogBatch, decoded: DecodedBatch) -> N
     return found[found > after.index]
 
 
-def _in_time(selection: EventQuery, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
+def _in_time(query: EventQuery, batch: LogBatch, own_us: NDArray[np.int64]) -> _Mask:
     at_us = believed_us(own_us, batch.appended_us)
-    return (at_us >= selection.since_us) & (at_us < selection.until_us)
+    return (at_us >= query.since_us) & (at_us < query.until_us)
 
 
-def _jobs(selection: EventQuery, jobs: JobColumns) -> _Mask:
-    if selection.kinds and "job" not in selection.kinds:
+def _jobs(query: EventQuery, jobs: JobColumns) -> _Mask:
+    if query.kinds and "job" not in query.kinds:
         return np.zeros(len(jobs.at_us), np.bool_)
     of_combo = np.array(
         [
-            selection.func in (None, func)
-            and selection.queue in (None, queue)
-            and selection.state in (None, state)
-            and (selection.error is None or selection.error in names_of(error))
+            query.func in (None, func)
+            and query.queue in (None, queue)
+            and query.state in (None, state)
+            and (query.error is None or query.error in names_of(error))
             for func, queue, state, _, error in jobs.combos
         ],
         np.bool_,
     )
     found: _Mask = of_combo[jobs.combo]
-    if selection.job_id is not None:
+    if query.job_id is not None:
         ids = np.frombuffer(jobs.ids, "<u8").reshape(-1, 2)
-        found &= (ids == np.frombuffer(selection.job_id.bytes, "<u8")).all(axis=1)
-    if selection.key is not None or selection.prefix:
-        matches = _key_test(selection)
+        found &= (ids == np.frombuffer(query.job_id.bytes, "<u8")).all(axis=1)
+    if query.key is not None or query.prefix:
+        matches = _key_test(query)
         counted, ran, waited = updates_that_feed(jobs, lambda series: matches(series.key))
         found &= counted | ran | waited
     return found
 
 
-def _observations(selection: EventQuery, columns: ObservationColumns) -> _Mask:
-    if selection.of_jobs:
+def _observations(query: EventQuery, columns: ObservationColumns) -> _Mask:
+    if query.of_jobs:
         return np.zeros(len(columns.values), np.bool_)
-    matches = _key_test(selection)
+    matches = _key_test(query)
     of_series = np.array(
-        [(not selection.kinds or series.kind in selection.kinds) and matches(series.key) for series in columns.series],
+        [(not query.kinds or series.kind in query.kinds) and matches(series.key) for series in columns.series],
         np.bool_,
     )
     return np.repeat(of_series, columns.lengths)
 
 
-def _key_test(selection: EventQuery) -> Callable[[str], bool]:
-    key, prefix = selection.key, selection.prefix
+def _key_test(query: EventQuery) -> Callable[[str], bool]:
+    key, prefix = query.key, query.prefix
 
     def matches(one: str) -> bool:
         return key in (None, one) and (not prefix or one == prefix or one.startswith(f"{prefix}:"))

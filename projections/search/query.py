@@ -74,7 +74,7 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(0, behind, (self.first_position or 1) - 1)
 
     @property
-    def place(self) -> EventCursor:
+    def start_cursor(self) -> EventCursor:
         """Behind which everything begins that is looked at."""
         after = self.after
         return (
@@ -121,7 +121,7 @@ def type_of(error: str) -> str:
 def names_of(error: str) -> list[str]:
     """Return the names an error is found by: the whole of it, its type, and what stands behind each dot of that."""
     kind = type_of(error)
-    return [error, kind, *(kind[place + 1 :] for place, letter in enumerate(kind) if letter == ".")]
+    return [error, kind, *(kind[dot + 1 :] for dot, letter in enumerate(kind) if letter == ".")]
 
 
 def start_of(day: date) -> int:

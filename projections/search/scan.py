@@ -1,8 +1,8 @@
-"""The log read in its order, a page at a time: what a selection matches, and what could not be looked at."""
+"""The log read in its order, a page at a time: what a query matches, and what could not be looked at."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from chancy_metrics.projections.search.gaps import (
     Pruned,
     concerns,
     may_have_matched,
-    place_of,
+    position_of,
     read_pruned,
     unreadable,
 )
@@ -44,10 +44,10 @@ class Page(NamedTuple):
     """A chunk of the order that was looked through; events and gaps may both be empty.
 
     Attributes:
-        place: Where to go on: everything up to there has been looked at.
+        cursor: Where to go on: everything up to there has been looked at.
     """
 
-    place: EventCursor
+    cursor: EventCursor
     events: list[Event]
     gaps: list[Gap]
 
@@ -57,7 +57,7 @@ class Page(NamedTuple):
             return self
         events = self.events[:limit]
         last = (events[-1].position, events[-1].index)
-        return Page(EventCursor(*last), events, [gap for gap in self.gaps if place_of(gap) <= last])
+        return Page(EventCursor(*last), events, [gap for gap in self.gaps if position_of(gap) <= last])
 
 
 class _Found(NamedTuple):
@@ -77,28 +77,6 @@ class _Rows(NamedTuple):
     gaps: list[Gap]
 
 
-async def select(
-    connection: Connection,
-    tables: Tables,
-    selection: EventQuery,
-    *,
-    on_gap: Callable[[Gap], None],
-    limit: int | None = None,
-) -> AsyncIterator[Event]:
-    """Yield up to *limit* events that match, in order; tell *on_gap* what could not be looked at."""
-    found = 0
-    if limit == 0:
-        return
-    async for page in read_pages(connection, tables, selection):
-        for gap in page.gaps:
-            on_gap(gap)
-        for event in page.events:
-            yield event
-            found += 1
-            if found == limit:
-                return
-
-
 async def read_end(cursor: Cursor, tables: Tables) -> int:
     """Return the last position of the order."""
     await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
@@ -106,17 +84,17 @@ async def read_end(cursor: Cursor, tables: Tables) -> int:
     return int(row[0]) if row else 0
 
 
-def check_cursor(selection: EventQuery, end: int) -> None:
+def check_cursor(query: EventQuery, end: int) -> None:
     """Raise `MetricsLogError` if the place to go on from is past the end of the order: it is none of this log's."""
-    if selection.after is not None and selection.after.position > end:
+    if query.after is not None and query.after.position > end:
         raise MetricsLogError(
-            f"place {selection.after} lies past the end of the order, {end}: it is from another database, or this "
+            f"place {query.after} lies past the end of the order, {end}: it is from another database, or this "
             "one was restored from before; begin again without it"
         )
 
 
 async def read_pages(
-    connection: Connection, tables: Tables, selection: EventQuery, *, until: int | None = None
+    connection: Connection, tables: Tables, query: EventQuery, *, until: int | None = None
 ) -> AsyncIterator[Page]:
     """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
 
@@ -128,19 +106,19 @@ async def read_pages(
     Raises:
         MetricsLogError: The place behind which to begin is past the end of the order.
     """
-    reader = _Reader(connection, tables, selection)
+    reader = _Reader(connection, tables, query)
     async with short_transaction(connection) as cursor:
         end = await read_end(cursor, tables)
-        check_cursor(selection, end)
-        end = min(one for one in (end, until, selection.last_position) if one is not None)
-        pruned = await read_pruned(cursor, tables, after=selection.start)
-    reader.said = {one.day for one in pruned if one.day is not None}
-    gaps: list[Gap] = [one for one in pruned if concerns(selection, one)]
+        check_cursor(query, end)
+        end = min(one for one in (end, until, query.last_position) if one is not None)
+        pruned = await read_pruned(cursor, tables, after=query.start)
+    reader.reported = {one.day for one in pruned if one.day is not None}
+    gaps: list[Gap] = [one for one in pruned if concerns(query, one)]
     if gaps:
-        yield Page(reader.place, [], gaps)
-    async for until_here, ranges, broken in read_ranges(connection, tables, selection, pruned, selection.start, end):
+        yield Page(reader.cursor, [], gaps)
+    async for until_here, ranges, broken in read_ranges(connection, tables, query, pruned, query.start, end):
         if broken:
-            yield Page(reader.place, [], [DamagedSummary(one.first, one.last) for one in broken])
+            yield Page(reader.cursor, [], [DamagedSummary(one.first, one.last) for one in broken])
         for first, last in ranges:
             async for page in reader.read(first, last):
                 yield page
@@ -150,7 +128,7 @@ async def read_pages(
 async def read_ranges(
     connection: Connection,
     tables: Tables,
-    selection: EventQuery,
+    query: EventQuery,
     pruned: Sequence[Pruned],
     after: int,
     end: int,
@@ -164,19 +142,17 @@ async def read_ranges(
         A position; the ranges up to there that are to be read, both ends inclusive; and which ranges are among them
             since their summary is damaged.
     """
-    floor = floor_of(pruned, end)
+    floor = last_pruned_position(pruned, end)
     while after < end:
         async with short_transaction(connection) as cursor:
-            summaries = await read_skip_ranges(
-                cursor, tables, selection.wanted(), after=after, until=end, limit=_RANGES
-            )
+            summaries = await read_skip_ranges(cursor, tables, query.wanted(), after=after, until=end, limit=_RANGES)
         until = min(summaries[-1].last, end) if len(summaries) == _RANGES else end
         broken = [summary for summary in summaries if summary.is_broken]
         yield until, ranges_to_read(summaries, after + 1, until, floor), broken
         after = until
 
 
-def floor_of(pruned: Sequence[Pruned], end: int) -> int:
+def last_pruned_position(pruned: Sequence[Pruned], end: int) -> int:
     """The last position that has left the log; what a day says past the order's *end* is not believed."""
     return max((one.last_position for one in pruned if one.last_position <= end), default=0)
 
@@ -209,21 +185,21 @@ class _Reader:
     """Reads ranges of positions.
 
     Attributes:
-        place: Up to where pages were yielded.
+        cursor: Up to where pages were yielded.
         said: Days of which it was said that they are gone.
     """
 
-    def __init__(self, connection: Connection, tables: Tables, selection: EventQuery) -> None:
+    def __init__(self, connection: Connection, tables: Tables, query: EventQuery) -> None:
         self._connection = connection
         self._tables = tables
-        self._selection = selection
-        self.place = selection.place
-        self.said: set[date] = set()
+        self._query = query
+        self.cursor = query.start_cursor
+        self.reported: set[date] = set()
 
-    def page(self, place: EventCursor, events: list[Event] | None = None) -> Page:
-        """A page that takes the reader to *place*."""
-        self.place = place
-        return Page(place, events or [], [])
+    def page(self, cursor: EventCursor, events: list[Event] | None = None) -> Page:
+        """A page that takes the reader to *cursor*."""
+        self.cursor = cursor
+        return Page(cursor, events or [], [])
 
     async def read(self, first: int, last: int) -> AsyncIterator[Page]:
         """Yield the pages of positions *first* to *last*, both inclusive."""
@@ -236,10 +212,10 @@ class _Reader:
                 by_position = {row.position: row for row in rows}
                 gaps += [unreadable(by_position[position], error) for position, error in damaged.items()]
                 if gaps:
-                    yield Page(self.place, [], sorted(gaps, key=place_of))
+                    yield Page(self.cursor, [], sorted(gaps, key=position_of))
                     gaps = []
                 for part in _page_by_page(matches):
-                    events = await in_thread(_spell_out, part)
+                    events = await in_thread(_to_events, part)
                     page = self.page(EventCursor(events[-1].position, events[-1].index), events)
                     page.gaps.extend(
                         unreadable(by_position[one.position], one.damage, one.index) for one in events if one.damage
@@ -261,7 +237,7 @@ class _Reader:
                 cursor, self._tables, [row.batch_id for row in rows if row.batch_id.day not in gone]
             )
             gaps = await self._gaps(cursor, [row for row in rows if row.batch_id not in in_log])
-            kept = [row for row in rows if row.batch_id in in_log and may_match(self._selection, in_log[row.batch_id])]
+            kept = [row for row in rows if row.batch_id in in_log and may_match(self._query, in_log[row.batch_id])]
             several = list(chunks(kept))
             batches = await self._read(cursor, several[0], gaps) if several else []
         return _Rows(rows[-1].position, several, batches, gaps)
@@ -289,7 +265,7 @@ class _Reader:
             with naming(rows):
                 found, damaged = list[_Found](), dict[int, str]()
                 for some in portions(batches):
-                    matches, unread = await in_thread(_decode, self._selection, some)
+                    matches, unread = await in_thread(_search_batches, self._query, some)
                     found += matches
                     damaged |= unread
                 return found, damaged
@@ -302,16 +278,16 @@ class _Reader:
         if not missing:
             return []
         gone = await gone_days(cursor, self._tables)
-        left = {row.batch_id.day for row in missing} & gone - self.said
+        left = {row.batch_id.day for row in missing} & gone - self.reported
         gaps: list[Gap] = []
         if left:
-            self.said |= left
+            self.reported |= left
             pruned = await read_pruned(cursor, self._tables, after=0)
-            gaps += [one for one in pruned if one.day in left and concerns(self._selection, one)]
+            gaps += [one for one in pruned if one.day in left and concerns(self._query, one)]
         gaps += [
             unreadable(row, "its row is not in the log")
             for row in missing
-            if row.batch_id.day not in gone and may_have_matched(self._selection, row)
+            if row.batch_id.day not in gone and may_have_matched(self._query, row)
         ]
         return gaps
 
@@ -323,7 +299,7 @@ def _too_large(rows: Sequence[LedgerRow], error: OutOfMemory) -> Gap:
     return unreadable(rows[0], str(error))
 
 
-def _decode(selection: EventQuery, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
+def _search_batches(query: EventQuery, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
     """Return what matches, batch by batch, and which batches can't be read: position -> why."""
     found, damaged = [], {}
     for batch in batches:
@@ -332,7 +308,7 @@ def _decode(selection: EventQuery, batches: Sequence[LogBatch]) -> tuple[list[_F
         except (DamagedBatch, UnknownCodec) as error:
             damaged[batch.position] = str(error)
             continue
-        indexes = matching(selection, batch, decoded).tolist()
+        indexes = matching(query, batch, decoded).tolist()
         if indexes:
             found.append(_Found(batch, decoded, indexes))
     return found, damaged
@@ -366,5 +342,5 @@ def _first(decoded: DecodedBatch, indexes: list[int], room_bytes: int) -> tuple[
     return indexes, size
 
 
-def _spell_out(part: Sequence[_Found]) -> list[Event]:
+def _to_events(part: Sequence[_Found]) -> list[Event]:
     return [event for found in part for event in to_events(*found)]

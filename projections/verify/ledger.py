@@ -49,7 +49,7 @@ class _Days(NamedTuple):
     gone: set[date]
 
 
-async def check_places(
+async def check_entries(
     cursor: Cursor, tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
 ) -> None:
     """Check that each of these places follows the one before it, and that its hash covers its row in the log.
@@ -83,7 +83,7 @@ async def read_unchecked(cursor: Cursor, tables: Tables, rows: Sequence[LedgerRo
 
 
 def check_batches(unchecked: Unchecked, found: Findings) -> int:
-    """Check what `check_places` does, and each batch's payload: its sha256, and how many events it holds.
+    """Check what `check_entries` does, and each batch's payload: its sha256, and how many events it holds.
 
     What is given up is found here too.
 

@@ -27,8 +27,8 @@ from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
 from chancy_metrics.projections.verify.coverage import Looked, Range, looked_at
 from chancy_metrics.projections.verify.ledger import (
     check_day,
+    check_entries,
     check_head,
-    check_places,
     check_producers,
     check_set_aside,
 )
@@ -44,7 +44,7 @@ _NEAR = 500
 _TRIES = 5
 
 
-class Checked(NamedTuple):
+class RangeCheck(NamedTuple):
     """What one span came to.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Base(NamedTuple):
     gone: set[date]
 
 
-class _Moved(Exception):
+class _BaseChanged(Exception):
     """A day has gone into the baseline, or another version has become the live one."""
 
 
@@ -87,7 +87,7 @@ async def check_span(
     limit: int,
     open_positions: Set[int] = frozenset(),
     kept: Mapping[str, int] | None = None,
-) -> Checked:
+) -> RangeCheck:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
     The log never changes, so it is replayed in short transactions, outside of which it is folded; what is stored is
@@ -105,14 +105,14 @@ async def check_span(
     for _ in range(_TRIES):
         try:
             return await _Attempt(connection, tables, rules, span, limit, open_positions, kept).run()
-        except _Moved:
+        except _BaseChanged:
             continue
     raise MetricsLogError(
         f"the live version or its baseline changed {_TRIES} times while they were verified: try again"
     )
 
 
-async def check_order(connection: Connection, tables: Tables, *, limit: int) -> Findings:
+async def check_global_state(connection: Connection, tables: Tables, *, limit: int) -> Findings:
     """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
     found = Findings(limit)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
@@ -152,26 +152,26 @@ class _Attempt:
         self._days: list[int] = []
         self._found = Findings(limit)
 
-    async def run(self) -> Checked:
-        """Raises `_Moved` where the result would mean nothing."""
+    async def run(self) -> RangeCheck:
+        """Raises `_BaseChanged` where the result would mean nothing."""
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await read_days(cursor, self._tables)
         total = Accumulator(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
         after = base.version.position
         if self._span.is_everything:
-            after = await self._replay_order(total, base, 0)
+            after = await self._replay_ledger(total, base, 0)
             for day in days:
                 await self._check_day(day)
             await check_summaries(self._connection, self._tables, self._found)
         else:
             for day in days:
                 await self._replay_day(total, base, day)
-        after = await self._replay_order(total, base, after)
+        after = await self._replay_ledger(total, base, after)
         async with log_snapshot(self._connection, self._tables) as cursor:
             now = await self._read_base(cursor)
             if (now.version.version, now.gone) != (base.version.version, base.gone):
-                raise _Moved
+                raise _BaseChanged
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
             baseline = await read_cells(cursor, self._tables, BASELINE, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
@@ -179,7 +179,7 @@ class _Attempt:
             counts = await read_counts(cursor, self._tables, [BASELINE, now.version.version])
         await self._replay_rest(total, now, after)
         await to_thread.run_sync(total.add, baseline)
-        differ = await to_thread.run_sync(self._compare, live, total, first, end)
+        diff = await to_thread.run_sync(self._compare, live, total, first, end)
         if self._span.is_everything:
             self._check_counts(counts, total, now)
         looked = Looked(
@@ -190,7 +190,7 @@ class _Attempt:
                 "day": [(day, day + 1) for day in self._days],
             },
         )
-        return Checked(now.version.version, now.version.position, total.events, differ, self._found, looked)
+        return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, looked)
 
     async def _read_base(self, cursor: Cursor) -> _Base:
         version = await live_version(cursor, self._tables)
@@ -205,7 +205,7 @@ class _Attempt:
     async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
-    async def _replay_order(self, total: Accumulator, base: _Base, after: int) -> int:
+    async def _replay_ledger(self, total: Accumulator, base: _Base, after: int) -> int:
         """Replay past *after* until the live version's position is near; return how far that was."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -217,7 +217,7 @@ class _Attempt:
             after = page[-1].position
 
     async def _replay_rest(self, total: Accumulator, now: _Base, after: int) -> None:
-        """Replay past *after* up to where *now*, the snapshot, stood: that is in the log for ever, or `_Moved`."""
+        """Replay past *after* up to the position of the snapshot *now*; raise `_BaseChanged` if a day left."""
         while True:
             async with short_transaction(self._connection) as cursor:
                 page = await self._page(cursor, after, now.version.position)
@@ -227,7 +227,7 @@ class _Attempt:
             after = page[-1].position
         async with short_transaction(self._connection) as cursor:
             if await gone_days(cursor, self._tables) != now.gone:
-                raise _Moved
+                raise _BaseChanged
 
     async def _replay_day(self, total: Accumulator, base: _Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
@@ -239,7 +239,7 @@ class _Attempt:
     async def _replay(self, total: Accumulator, base: _Base, found: Sequence[LedgerRow]) -> None:
         for rows in chunks(found):
             async with short_transaction(self._connection) as cursor:
-                await check_places(cursor, self._tables, base.version.version, rows, self._found)
+                await check_entries(cursor, self._tables, base.version.version, rows, self._found)
             self._passed += [row.position for row in rows if row.position in self._open_positions]
             in_log = [row for row in rows if row.batch_id.day not in base.gone]
             transaction = partial(short_transaction, self._connection)
@@ -263,9 +263,9 @@ class _Attempt:
         except Damaged as error:
             self._found.add("counts", where, f"{error}: a rebuild counts again")
             return
-        again = Counter(before)
-        again.update(total.counts)
-        for fault in count_faults(stored, again, events=None if base.gone else total.events):
+        recomputed = Counter(before)
+        recomputed.update(total.counts)
+        for fault in count_faults(stored, recomputed, events=None if base.gone else total.events):
             self._found.add("counts", where, f"{fault}; a rebuild counts again")
 
     def _compare(
@@ -278,6 +278,6 @@ class _Attempt:
             self._found.add("payload", f"position {position}", error, scale="position", at=position)
         check_workers(live, self._found)
         check_resolutions(live, first, end, self._found)
-        again = total.fold()
+        recomputed = total.fold()
         # The horizons may have risen since the replay began.
-        return diff_folds(live, again._replace(levels=within(again.levels, first, end)), limit=self._limit)
+        return diff_folds(live, recomputed._replace(levels=within(recomputed.levels, first, end)), limit=self._limit)

@@ -12,7 +12,7 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import FORMAT, Summary
 from chancy_metrics.projections.findings import Findings
-from chancy_metrics.projections.search.indexing import STRETCH_BATCHES, describe
+from chancy_metrics.projections.search.indexing import RANGE_BATCHES, describe
 from chancy_metrics.projections.search.scan import read_end
 
 #: Summaries read at once.
@@ -38,7 +38,7 @@ async def check_summaries(connection: Connection, tables: Tables, found: Finding
 async def _check(connection: Connection, tables: Tables, summary: Summary, found: Findings) -> None:
     async with short_transaction(connection, index_only=True) as cursor:
         first, last = summary.first_position, summary.last_position
-        rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=STRETCH_BATCHES + 1, until=last)
+        rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=RANGE_BATCHES + 1, until=last)
         gone = await gone_days(cursor, tables)
         if not rows and first > await read_end(cursor, tables):
             found.add("summaries", f"positions {first} to {last}", "the order does not reach there", scale="position")

@@ -45,8 +45,8 @@ SPANS = "SELECT first_position, last_position, events FROM {summaries} ORDER BY 
 
 @pytest.fixture(autouse=True)
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "STRETCH_EVENTS", 10)
-    monkeypatch.setattr(indexing, "STRETCH_BATCHES", 4)
+    monkeypatch.setattr(indexing, "RANGE_EVENTS", 10)
+    monkeypatch.setattr(indexing, "RANGE_BATCHES", 4)
 
 
 async def let_go(connection: Connection, tables: Tables) -> None:

@@ -230,7 +230,7 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
 async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "STRETCH_EVENTS", 50)
+    monkeypatch.setattr(indexing, "RANGE_EVENTS", 50)
     for number in range(100):
         ids = [JOB] if number == 40 else []
         jobs = [a_row(job_id=one.bytes) for one in ids] + [a_row() for _ in range(5 - len(ids))]
@@ -281,7 +281,7 @@ async def test_a_batch_that_can_not_be_read_is_said_and_the_others_are_shown(
     await a_log(connection, tables)
     await damage(connection, tables, change)
     if summarised:
-        monkeypatch.setattr(indexing, "STRETCH_BATCHES", 2)
+        monkeypatch.setattr(indexing, "RANGE_BATCHES", 2)
         assert await summarise(connection, tables) == 1
     gaps: list[Gap] = []
 
@@ -326,7 +326,7 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
 ) -> None:
     await an_old_day(connection, tables)
     if summarised:
-        monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
+        monkeypatch.setattr(indexing, "RANGE_BATCHES", 1)
         await summarise(connection, tables)
         await summarise(connection, tables)
         assert await fetch(connection, "SELECT first_position FROM {summaries}", tables) == [(3,)]

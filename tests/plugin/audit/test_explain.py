@@ -306,7 +306,7 @@ batches = st.builds(
 async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(
     drawn: list[Batch], server: Server, template: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "STRETCH_BATCHES", 1)
+    monkeypatch.setattr(indexing, "RANGE_BATCHES", 1)
     first_us = (now_us() // DAY_US - 3) * DAY_US
     async with a_database(server, template) as connection:
         await old_days(connection, tables, 3)

@@ -21,7 +21,7 @@ from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit import seal as seal_module
-from chancy_metrics.plugin.audit.seal import Checked, check, seal
+from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.health.status import Status, read_status
@@ -47,7 +47,7 @@ async def some_batches(connection: Connection, tables: Tables, how_many: int = 8
         await order(connection, tables)
 
 
-async def checked(dsn: str, *seals: Seal) -> Checked:
+async def checked(dsn: str, *seals: Seal) -> LogCheck:
     async with an_app(dsn) as (chancy, _):
         return await check(chancy, seals=seals)
 
@@ -62,7 +62,7 @@ async def sealed(dsn: str) -> Seal:
         return await seal(chancy)
 
 
-def first(found: Checked) -> tuple[str, str]:
+def first(found: LogCheck) -> tuple[str, str]:
     return found.findings[0].check, found.findings[0].where
 
 

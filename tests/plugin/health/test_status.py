@@ -304,7 +304,7 @@ def test_a_day_hangs_a_day_after_its_time_unless_days_go_one_by_one(
     [
         ("attached", "still attached"),
         ("closed", "closed since 2026-03-10 12:00 UTC"),
-        ("baseline", "in the baseline since 2026-03-10 12:00 UTC"),
+        ("absorbed", "in the baseline since 2026-03-10 12:00 UTC"),
     ],
 )
 def test_a_due_day_says_where_it_is_and_since_when(state: str, says: str) -> None:

@@ -24,7 +24,7 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
-from chancy_metrics.projections.search.scan import ranges_to_read, select
+from chancy_metrics.projections.search.scan import ranges_to_read, read_pages
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
 
 SECOND_US = 1_000_000
@@ -117,12 +117,10 @@ def fits(wanted: EventQuery, event: Event) -> bool:
 
 
 async def chosen(
-    connection: Connection, tables: Tables, wanted: EventQuery | None = None, **options: Any
+    connection: Connection, tables: Tables, wanted: EventQuery | None = None
 ) -> tuple[list[Event], list[Gap]]:
-    gaps: list[Gap] = []
-    return [
-        event async for event in select(connection, tables, wanted or EventQuery(), on_gap=gaps.append, **options)
-    ], gaps
+    pages = [page async for page in read_pages(connection, tables, wanted or EventQuery())]
+    return [event for page in pages for event in page.events], [gap for page in pages for gap in page.gaps]
 
 
 async def write(
@@ -160,8 +158,8 @@ async def test_a_selection_is_what_matches_of_all_events_with_and_without_summar
 
     without = [await chosen(connection, tables, one) for one in wanted]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(indexing, "STRETCH_EVENTS", full)
-        patch.setattr(indexing, "STRETCH_BATCHES", 3)
+        patch.setattr(indexing, "RANGE_EVENTS", full)
+        patch.setattr(indexing, "RANGE_BATCHES", 3)
         await summarise(connection, tables)
     behind = [await chosen(connection, tables, one) for one in wanted]
 
@@ -213,8 +211,6 @@ async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, t
     for number, event in enumerate(everything, 1):
         behind, _ = await chosen(connection, tables, EventQuery(after=EventCursor(event.position, event.index)))
         batch, _ = await chosen(connection, tables, EventQuery(after=EventCursor(event.position)))
-        limited, _ = await chosen(connection, tables, limit=number)
 
         assert behind == everything[number:]
         assert batch == [one for one in everything if one.position > event.position]
-        assert limited == everything[:number]
