@@ -11,7 +11,8 @@ from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.fold.fold import fold
-from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.step import STEP_EVENTS
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

@@ -16,8 +16,9 @@ from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
-from chancy_metrics.projections.versions.advance import REBUILD_STEP_EVENTS, advance
+from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS
 
 from .database import Databases, Producer, ask, connections, order
 from .facts import batches_of, job_rows, log_batches

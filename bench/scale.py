@@ -38,8 +38,9 @@ from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.search.indexing import summarise
-from chancy_metrics.projections.versions.advance import Advanced, advance
+from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.expiry import expire
+from chancy_metrics.projections.versions.outcome import Advanced
 
 from .database import Databases, Producer, an_app, connections, databases, order
 from .facts import batches_of, job_rows, moved

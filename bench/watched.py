@@ -20,7 +20,8 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding import projector
 from chancy_metrics.plugin.folding.projector import Projector, Round
 from chancy_metrics.projections.versions import advance as steps
-from chancy_metrics.projections.versions.advance import Advanced, advance
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.outcome import Advanced
 
 from .database import an_app
 

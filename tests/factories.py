@@ -24,7 +24,8 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions.advance import BUSY, advance
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.outcome import BUSY
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
 

@@ -30,7 +30,7 @@ def fold_command(door: Door) -> None:
 
 def _after(done: Round) -> str:
     """Say what to do where not everything could be folded."""
-    from chancy_metrics.projections.versions.advance import BUSY
+    from chancy_metrics.projections.versions.outcome import BUSY
 
     if done.reason == BUSY:
         return "let it come to its end, or run `chancy-metrics fold` again"

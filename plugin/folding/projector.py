@@ -27,7 +27,7 @@ from chancy_metrics.plugin.host.notify import announce_by, read_installation
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 
 if TYPE_CHECKING:
-    from chancy_metrics.projections.versions.advance import Advanced
+    from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.throttled_log import RateLimited
@@ -143,7 +143,9 @@ class Projector:
     async def _advance(self, tables: Tables) -> Advanced:
         """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
         # numpy comes with this: a process that never folds starts without it.
-        from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance, set_aside
+        from chancy_metrics.projections.versions.advance import advance
+        from chancy_metrics.projections.versions.isolate import leave_out_next
+        from chancy_metrics.projections.versions.step import STEP_EVENTS
 
         steps = self._steps = self._steps or StepSize(STEP_EVENTS)
         while True:
@@ -169,7 +171,7 @@ class Projector:
                     continue
                 if await steps.try_again(error):
                     continue
-                advanced = await set_aside(
+                advanced = await leave_out_next(
                     await self._connected(), tables, error, folded_by=self._folded_by, announce=self._announce
                 )
             steps.went_well(grows=True)
@@ -217,7 +219,7 @@ async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, ru
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
-    from chancy_metrics.projections.versions.advance import BUSY
+    from chancy_metrics.projections.versions.outcome import BUSY
 
     projector = Projector(chancy, folded_by, rules=rules)
     until = time.monotonic() + BUSY_S

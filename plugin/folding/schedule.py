@@ -146,7 +146,7 @@ async def _turn(schedule: FoldSchedule, projector: Projector, interval_s: float)
             return patience
         schedule.take_over()
     # numpy comes with this: a process that never folds starts without it.
-    from chancy_metrics.projections.versions.advance import BUSY
+    from chancy_metrics.projections.versions.outcome import BUSY
 
     # A longer round would be followed by as long a pause, in which nobody sees anything new.
     done = await projector.run_once(within_s=interval_s)

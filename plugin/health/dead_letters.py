@@ -17,7 +17,7 @@ from chancy_metrics.events.storable import storable
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.notify import announce_by
-from chancy_metrics.projections.versions.version import Version, read_versions
+from chancy_metrics.projections.versions.version import ADVANCING, Version, read_versions
 
 #: Positions a message names.
 _NAMED = 10
@@ -164,7 +164,8 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
     Returns:
         What came of it, in words; "" where no version stands there.
     """
-    from chancy_metrics.projections.versions.advance import ADVANCING, advance, leave_out
+    from chancy_metrics.projections.versions.advance import advance
+    from chancy_metrics.projections.versions.isolate import leave_out
 
     async with short_transaction(connection) as cursor:
         waiting = [

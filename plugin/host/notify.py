@@ -16,7 +16,7 @@ from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable import storable_worker
 
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
-    from chancy_metrics.projections.versions.advance import Announce
+    from chancy_metrics.projections.versions.step import Announce
 
 #: The event that tells every worker's hub of a fold.
 FOLDED = "metrics.folded"

@@ -22,20 +22,13 @@ from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import Phase, RebuildProgress
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.versions.advance import (
-    BUSY,
-    REBUILD_STEP_EVENTS,
-    Advanced,
-    Step,
-    narrow,
-    read,
-    set_aside,
-    write,
-)
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
+from chancy_metrics.projections.versions.isolate import isolate, leave_out_next
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.outcome import BUSY, Advanced
 from chancy_metrics.projections.versions.promote import Cause, promote
+from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Step, read_step, write_step
 from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Seconds between looks at the live version while it is behind and a filler gives way to it.
@@ -146,10 +139,10 @@ class Backfill:
                     step = following if isinstance(following, Step) else await self._read(reading, target)
                     if isinstance(step, Step) and self._steps.is_tried_alone:
                         following = None
-                        done = await write(self._connection, self.tables, step, folded_by=self._folded_by)
+                        done = await write_step(self._connection, self.tables, step, folded_by=self._folded_by)
                     elif isinstance(step, Step):
                         done, following = await _both(
-                            write(self._connection, self.tables, step, folded_by=self._folded_by),
+                            write_step(self._connection, self.tables, step, folded_by=self._folded_by),
                             self._read(reading, target, after=step.position),
                         )
                     else:
@@ -169,7 +162,7 @@ class Backfill:
                     elif await self._steps.try_again(error):
                         continue
                     else:
-                        done = await set_aside(
+                        done = await leave_out_next(
                             self._connection, self.tables, error, folded_by=self._folded_by, version=self.version
                         )
                 self._steps.went_well(grows=False)
@@ -244,7 +237,7 @@ class Backfill:
             yield connection
 
     async def _read(self, connection: Connection, until: int, *, after: int | None = None) -> Step | Advanced:
-        return await read(
+        return await read_step(
             connection,
             self.tables,
             rules=self.rules,
@@ -255,7 +248,7 @@ class Backfill:
         )
 
     async def _narrow(self, until: int) -> Advanced:
-        return await narrow(
+        return await isolate(
             self._connection,
             self.tables,
             folded_by=self._folded_by,

@@ -23,9 +23,9 @@ from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.projections.verify.outcomes import RebuildCompared, keep_rebuilt
-from chancy_metrics.projections.versions.advance import BUSY
 from chancy_metrics.projections.versions.compare import Comparison, compare
 from chancy_metrics.projections.versions.create import drop_version, finish_version
+from chancy_metrics.projections.versions.outcome import BUSY
 from chancy_metrics.projections.versions.promote import Cause, catch_up, promotion_blocker
 from chancy_metrics.projections.versions.version import (
     UNFINISHED,

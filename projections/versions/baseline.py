@@ -22,10 +22,10 @@ from chancy_metrics.projections.fold.cells import kept_of
 from chancy_metrics.projections.rollups.ids import number, still_numbered
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.versions.advance import too_late
 from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out, write_left_out
 from chancy_metrics.projections.versions.replay import replay_into
+from chancy_metrics.projections.versions.step import too_late
 from chancy_metrics.projections.versions.version import (
     BASELINE,
     NO_BASELINE,

@@ -12,10 +12,13 @@ from chancy_metrics.events.errors import LeavesOutMore, SchemaMissing, VersionRe
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
-from chancy_metrics.projections.versions.advance import ADVANCING, BUSY, REBUILD_STEP_EVENTS, Announce, advance
+from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.create import set_status
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out, withheld
+from chancy_metrics.projections.versions.outcome import BUSY
+from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Announce
 from chancy_metrics.projections.versions.version import (
+    ADVANCING,
     NO_BASELINE,
     Head,
     Version,

@@ -25,6 +25,8 @@ NO_BASELINE = (
 
 #: Statuses of versions that are on their way to become the live one.
 UNFINISHED = ("copying", "backfilling", "ready")
+#: Statuses of versions that take steps; the others have to reach one of these first.
+ADVANCING = ("backfilling", "ready", "live", "standby")
 
 
 class Head(NamedTuple):

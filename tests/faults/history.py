@@ -24,7 +24,8 @@ from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions.advance import BUSY, advance
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.outcome import BUSY
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, order_and_fold

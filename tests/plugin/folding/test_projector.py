@@ -21,7 +21,7 @@ from chancy_metrics.plugin.folding import projector as projector_module
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
 from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule, _turn, project
 from chancy_metrics.plugin.host.notify import FOLDED
-from chancy_metrics.projections.versions.advance import STEP_EVENTS
+from chancy_metrics.projections.versions.step import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
 INTERVAL_S = 60.0

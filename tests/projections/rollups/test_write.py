@@ -18,7 +18,8 @@ from chancy_metrics.projections.rollups import ids
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
-from chancy_metrics.projections.versions.advance import BUSY, advance
+from chancy_metrics.projections.versions.advance import advance
+from chancy_metrics.projections.versions.outcome import BUSY
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 

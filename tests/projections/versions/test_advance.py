@@ -22,8 +22,9 @@ from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rollups.delta_ring import RING_SIZE
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.versions.advance import STEP_EVENTS, advance
+from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.step import STEP_EVENTS
 from tests.factories import (
     NOON_US,
     LogWriter,

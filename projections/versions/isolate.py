@@ -1,0 +1,183 @@
+"""Find the batch that makes a step fail, by halving the step, and leave it out of the version as a dead letter."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
+from chancy_metrics.events.database import Connection, short_transaction
+from chancy_metrics.events.errors import StuckAt
+from chancy_metrics.events.ledger import read_ledger
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.rollups.ids import Numbered
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.left_out import summed_up
+from chancy_metrics.projections.versions.outcome import Advanced
+from chancy_metrics.projections.versions.step import (
+    STEP_EVENTS,
+    Announce,
+    Step,
+    next_rows,
+    read_step,
+    write_step,
+)
+from chancy_metrics.projections.versions.version import live_version, read_version
+
+
+async def isolate(
+    connection: Connection,
+    tables: Tables,
+    *,
+    folded_by: str,
+    rules: RuleSet = BUILT_IN,
+    version: int | None = None,
+    until: int | None = None,
+    step_events: int = STEP_EVENTS,
+    announce: Announce | None = None,
+) -> Advanced:
+    """Do what `advance` does where its step has failed by its data: by halves, and halves of those that fail.
+
+    What fails alone is left out: of the user's rules those without which the batch can be stored, else the batch.
+
+    Raises:
+        StuckAt: It fails alone, and nobody knows whether that may pass; the version stands right before it.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        if mine is None:
+            return Advanced(0, 0, False, f"there is no version {version}")
+        rows = await next_rows(cursor, tables, mine.position, until, step_events)
+    positions = [row.position for row in rows]
+    if not positions:
+        return Advanced(0, mine.position, True)
+    halving = _Halving(connection, tables, mine.version, rules, folded_by, announce)
+    done = await halving.fold(mine.position, positions)
+    left_out = summed_up(mine.version, halving.dead, halving.failed)
+    return done._replace(events=halving.events, left_out=left_out or None)
+
+
+async def leave_out(
+    connection: Connection, tables: Tables, version: int, position: int, reason: str, *, folded_by: str
+) -> Advanced:
+    """Step past the batch at *position*, right before which *version* stands, without anything of it."""
+    step = _nothing(version, position - 1, position, {position: reason})
+    return await write_step(connection, tables, step, folded_by=folded_by)
+
+
+async def leave_out_next(
+    connection: Connection,
+    tables: Tables,
+    error: Exception,
+    *,
+    folded_by: str,
+    version: int | None = None,
+    announce: Announce | None = None,
+) -> Advanced:
+    """Step past the batch behind *version* (the live one by default), for which there was too little memory.
+
+    Its dead letter says how large it is. A version that is filled where there is more memory takes it up again.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        rows = await read_ledger(cursor, tables, after=mine.position, limit=1) if mine is not None else []
+    if mine is None or not rows:
+        return Advanced(0, mine.position if mine else 0, True)
+    (row,) = rows
+    reason = (
+        f"too little memory for its {row.events:,} events of {row.size_bytes:,} bytes: {in_words(error)}; "
+        "`chancy-metrics rebuild` where there is more takes it up"
+    )
+    step = _nothing(mine.version, mine.position, row.position, {row.position: reason})
+    return await write_step(connection, tables, step, folded_by=folded_by, announce=announce)
+
+
+def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Step:
+    """A range with nothing in it but dead letters."""
+    nothing = Numbered({}, [], [])
+    return Step(version, before, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
+
+
+class _Halving:
+    """One narrowing down of a range that can't be folded, or stored, as a whole: what it has done so far."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tables: Tables,
+        version: int,
+        rules: RuleSet,
+        folded_by: str,
+        announce: Announce | None,
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._version = version
+        self._rules = rules
+        self._folded_by = folded_by
+        self._announce = announce
+        self.events = 0
+        self.dead: dict[int, str] = {}
+        self.failed: dict[tuple[int, str], str] = {}
+
+    async def fold(self, before: int, positions: Sequence[int]) -> Advanced:
+        """Fold the batches at *positions*, the first of them next to *before*."""
+        try:
+            return await self._step(before, positions[-1])
+        except Exception as error:
+            if not may_be_of_a_batch(error):
+                raise
+            if len(positions) == 1:
+                if is_deterministic(error):
+                    return await self._leave_out(before, positions[0], error)
+                raise StuckAt(
+                    f"version {self._version} can't get past position {positions[0]}: {in_words(error)}; if that comes "
+                    f"again, `chancy-metrics discard {positions[0]} --why ...` leaves the batch out"
+                ) from error
+        middle = len(positions) // 2
+        done = await self.fold(before, positions[:middle])
+        if done.position < positions[middle - 1]:  # somebody else folds, or newer code has to
+            return done
+        return await self.fold(done.position, positions[middle:])
+
+    async def _step(self, before: int, until: int, *, without: Mapping[str, str] | None = None) -> Advanced:
+        step = await read_step(
+            self._connection,
+            self._tables,
+            rules=self._rules,
+            version=self._version,
+            after=before,
+            until=until,
+            step_events=sys.maxsize,
+            without=frozenset(without or ()),
+        )
+        if isinstance(step, Advanced):
+            return step
+        if without:
+            failed = {(until, name): reason for name, reason in without.items()}
+            step = step._replace(failed=step.failed | failed)
+        return await self._write(step)
+
+    async def _leave_out(self, before: int, position: int, error: Exception) -> Advanced:
+        reason = in_words(error)
+        tables = self._rules.names
+        for some in [*([name] for name in tables), *([tables] if len(tables) > 1 else [])]:
+            try:
+                return await self._step(before, position, without=dict.fromkeys(some, f"can't be stored: {reason}"))
+            except Exception as again:
+                if not is_deterministic(again):
+                    raise
+        dead = {position: f"can't be stored: {reason}"}
+        return await self._write(_nothing(self._version, before, position, dead))
+
+    async def _write(self, step: Step) -> Advanced:
+        done = await write_step(
+            self._connection, self._tables, step, folded_by=self._folded_by, announce=self._announce
+        )
+        if not done.reason:
+            self.events += done.events
+            self.dead |= step.dead
+            self.failed |= step.failed
+        return done

@@ -1,0 +1,233 @@
+"""One step of a version: read and fold the next range of the ledger without locks, then write it under them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from anyio import CapacityLimiter, to_thread
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from chancy_metrics.events.batch import LogBatch
+from chancy_metrics.events.codec import CODEC
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_ledger
+from chancy_metrics.events.log import read_batches
+from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.storable import storable_worker
+from chancy_metrics.projections.fold.cells import kept_of
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.rollups.delta_ring import write_ring
+from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbered
+from chancy_metrics.projections.rollups.write import store
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.counts import added_counts
+from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
+from chancy_metrics.projections.versions.left_out import summed_up, write_left_out
+from chancy_metrics.projections.versions.outcome import BUSY, Advanced
+from chancy_metrics.projections.versions.version import ADVANCING, live_version, lock_version, read_version
+
+#: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
+STEP_EVENTS = 20_000
+#: A rebuild's steps are larger: the fewer there are, the fewer times is a row of a coarse bucket written again.
+REBUILD_STEP_EVENTS = 250_000
+#: One step reads at most one ledger row for so many events, and so many bytes of payload an event.
+_EVENTS_A_ROW = 20
+_BYTES_AN_EVENT = CHUNK_BYTES // STEP_EVENTS
+
+Announce = Callable[[Cursor], Awaitable[None]]
+
+
+class Step(NamedTuple):
+    """A range of the ledger, read and folded: what `write` adds to a version.
+
+    Attributes:
+        before: Position at which the version must still stand.
+        position: Of the range's last batch.
+        days: Start of a day, seconds since 1970 -> how many recorded events are in it.
+        dead: Position -> why its batch is not in here.
+        failed: Position and name of a rule -> why nothing of that rule is.
+    """
+
+    version: int
+    before: int
+    position: int
+    events: int
+    numbered: Numbered
+    counts: Counter[str]
+    days: dict[int, int]
+    dead: dict[int, str]
+    failed: dict[tuple[int, str], str]
+    started_ns: int
+
+
+_limiter: CapacityLimiter | None = None
+
+
+async def read_step(
+    connection: Connection,
+    tables: Tables,
+    *,
+    rules: RuleSet = BUILT_IN,
+    version: int | None = None,
+    after: int | None = None,
+    until: int | None = None,
+    step_events: int = STEP_EVENTS,
+    without: frozenset[str] = frozenset(),
+    lock_wait_ms: int | None = None,
+) -> Step | Advanced:
+    """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
+
+    Args:
+        without: Names of rules that are not asked.
+        after: Where the version will stand when the range is written; where it stands by default.
+    """
+    async with short_transaction(connection, lock_timeout_ms=lock_wait_ms, index_only=True) as cursor:
+        mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
+        if mine is None:
+            return Advanced(0, 0, False, f"there is no version {version}")
+        if reason := mine.refuses(rules):
+            return Advanced(0, mine.position, False, reason)
+        before = mine.position if after is None else after
+        rows = await next_rows(cursor, tables, before, until, step_events)
+        gone = await gone_days(cursor, tables)
+        places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+        batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, places)]
+        await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        now = await cursor.fetchone()
+    if not rows:
+        return Advanced(0, before, True)
+    waiting = _unreadable(batches, now[0] if now else 0)
+    if waiting is not None:
+        rows = [row for row in rows if row.position < waiting]
+        batches = [batch for batch in batches if batch.position < waiting]
+        if not rows:
+            return Advanced(0, before, False, f"position {waiting} waits for newer code")
+    position = rows[-1].position
+    started_ns = time.monotonic_ns()
+    folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
+    numbered = await number(connection, tables, folded)
+    lost = {place: "its row is not in the log" for place, _ in places if place <= position}
+    for batch in batches:
+        del lost[batch.position]
+    return Step(
+        version=mine.version,
+        before=before,
+        position=position,
+        events=folded.events,
+        numbered=numbered,
+        counts=folded.counts,
+        days=folded.days,
+        dead=folded.dead | lost,
+        failed=folded.failed,
+        started_ns=started_ns,
+    )
+
+
+async def write_step(
+    connection: Connection,
+    tables: Tables,
+    step: Step,
+    *,
+    folded_by: str,
+    announce: Announce | None = None,
+) -> Advanced:
+    """The second half of `advance`: add *range* to its version, if that still stands where it begins."""
+    async with short_transaction(connection, index_only=True) as cursor:
+        locked = await lock_version(cursor, tables, step.version)
+        if locked is None or locked.position != step.before:
+            return Advanced(0, step.before, False, BUSY)
+        if not step.before and not await _is_ordered(cursor, tables, step.position):
+            return Advanced(0, 0, False, BUSY)  # an import was taken back while this was read
+        if locked.status not in ADVANCING:
+            return Advanced(0, step.before, False, f"it is {locked.status}")
+        numbered = step.numbered
+        if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
+            return Advanced(0, step.before, False, BUSY)  # names were cleaned up meanwhile
+        kept = kept_of(numbered.levels, locked.horizons)
+        counts = step.counts + Counter({"expired": too_late(step.days, locked.horizons)})
+        changed = await store(cursor, tables, step.version, kept)
+        await write_left_out(cursor, tables, step.version, step.dead, step.failed)
+        if locked.status == "live":
+            await write_ring(
+                cursor,
+                tables,
+                version=step.version,
+                fold=locked.folds + 1,
+                position=step.position,
+                points=changed,
+            )
+        await _move(cursor, tables, step, counts, folded_by)
+        if announce is not None and locked.status == "live":
+            await announce(cursor)
+    left_out = summed_up(step.version, step.dead, step.failed)
+    return Advanced(step.events, step.position, False, left_out=left_out or None)
+
+
+async def _is_ordered(cursor: Cursor, tables: Tables, position: int) -> bool:
+    await cursor.execute(
+        sql.SQL("SELECT 1 FROM {ledger} WHERE position = %(position)s").format(ledger=tables.ledger),
+        {"position": position},
+    )
+    return await cursor.fetchone() is not None
+
+
+async def next_rows(cursor: Cursor, tables: Tables, after: int, until: int | None, step_events: int) -> list[LedgerRow]:
+    """Return the places of one step, bounded by events and bytes, but at least one; [] when caught up."""
+    limit = max(1, step_events // _EVENTS_A_ROW)
+    rows = await read_ledger(cursor, tables, after=after, limit=limit, until=until)
+    size = min(CHUNK_BYTES, step_events * _BYTES_AN_EVENT)
+    return next(chunks(rows, events=step_events, size=size), [])
+
+
+def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
+    """Position of the first batch that newer code may still come to read."""
+    return next(
+        (b.position for b in batches if b.codec != CODEC and now_us - b.appended_us < CODEC_PATIENCE_US),
+        None,
+    )
+
+
+def too_late(days: Mapping[int, int], horizons: Mapping[str, int]) -> int:
+    """How many events came too late for every resolution, by the one that is kept longest."""
+    horizon = horizons[list(RESOLUTIONS)[-1]]
+    return sum(events for day, events in days.items() if day < horizon)
+
+
+def _fold_limiter() -> CapacityLimiter:
+    global _limiter
+    if _limiter is None:
+        _limiter = CapacityLimiter(1)
+    return _limiter
+
+
+async def _move(cursor: Cursor, tables: Tables, step: Step, counts: Counter[str], folded_by: str) -> None:
+    total = await added_counts(cursor, tables, step.version, counts)
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {versions}
+            SET position = %(position)s,
+                folds = folds + 1,
+                counts = coalesce(%(counts)s, counts),
+                folded_at = clock_timestamp(),
+                folding_since = CASE WHEN folded_by = %(folded_by)s THEN folding_since ELSE clock_timestamp() END,
+                folded_by = %(folded_by)s,
+                fold_events = %(events)s,
+                fold_us = %(fold_us)s
+            WHERE version = %(version)s
+            """
+        ).format(versions=tables.versions),
+        {
+            "version": step.version,
+            "position": step.position,
+            "counts": None if total is None else Jsonb(total),
+            "folded_by": storable_worker(cursor, folded_by),
+            "events": step.events,
+            "fold_us": (time.monotonic_ns() - step.started_ns) // 1000,
+        },
+    )
