@@ -127,26 +127,32 @@ class Metrics(Plugin):
 
     @property
     def sync_interval(self) -> float:
+        """Seconds between folds."""
         return self._options.sync_interval
 
     @property
     def max_points(self) -> dict[str, int]:
+        """Buckets kept, by resolution."""
         return self._options.max_points
 
     @property
     def maximum_metric_age(self) -> int:
+        """Seconds any bucket is kept at the most."""
         return self._options.maximum_metric_age
 
     @property
     def collection_interval(self) -> float:
+        """Seconds between measurements of table sizes."""
         return self._options.collection_interval
 
     @property
     def max_buffered_points(self) -> int:
+        """Observations kept while the database is away."""
         return self._options.max_buffered_points
 
     @property
     def options(self) -> Options:
+        """All settings, checked, with defaults filled in."""
         return self._options
 
     @property
@@ -158,12 +164,15 @@ class Metrics(Plugin):
 
     @staticmethod
     def get_identifier() -> str:
+        """Return the built-in plugin's name, by which Chancy and its dashboard find this one."""
         return IDENTIFIER
 
     def migrate_package(self) -> str:
+        """Return the package that holds the migrations."""
         return "chancy_metrics.migrations"
 
     def migrate_key(self) -> str:
+        """Return the key under which Chancy keeps the schema's version."""
         return MIGRATION_KEY
 
     def get_tables(self) -> list[str]:

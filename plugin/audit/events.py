@@ -67,7 +67,9 @@ async def events(
     repeat nothing, give the last event's place: `EventQuery(after=EventCursor(event.position, event.index))`.
 
     Args:
-        follow: Go on with what comes; from the end of the order where the query names no beginning.
+        query: Which events; all by default.
+        limit: At most so many; no limit by default.
+        follow: Go on with what comes; from the end of the ledger where *query* names no beginning.
         on_gap: Told what could not be looked at; by default it is a warning in the app's log.
 
     Raises:
@@ -120,7 +122,13 @@ async def pages(
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
-    """Return what the log tells of a job, and what it can't tell any more. Decodes the few ranges it may be in."""
+    """Return what the log tells of a job, and what it can't tell any more. Decodes the few ranges it may be in.
+
+    A job that the log does not know has no `updates`; that is no error.
+
+    Raises:
+        MetricsLogError: There is no metrics log, or a table is locked.
+    """
     tables = tables_for(chancy.prefix)
     updates: list[Event] = []
     gaps: list[Gap] = []

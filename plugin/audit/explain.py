@@ -47,7 +47,7 @@ class Value(msgspec.Struct, frozen=True):
     Attributes:
         count: How many observations.
         last: Latest value of a gauge.
-        last_at: When the latest event happened.
+        last_at: When the latest event happened, UTC.
         p50: Of a histogram, within 0.55 %; None where it is not known.
     """
 
@@ -74,7 +74,7 @@ class Explained(msgspec.Struct, frozen=True):
     """A point, and what is behind it.
 
     Attributes:
-        since: Start of its bucket; *until* is its end, exclusive.
+        since: Start of its bucket, UTC; *until* is its end, exclusive.
         worker_id: None for all workers together.
         position: Last position of the ledger that is in it.
         stored: What is shown; None if nothing is, or not any more.
@@ -144,11 +144,12 @@ async def explain(
 
     Args:
         key: As it is shown: one key's later types and units stand behind it (`a:gauge:s`).
-        at: Aware; a moment in the point's bucket.
+        at: A moment in the point's bucket, aware.
         resolution: "1min", "5min", "1hour" or "1day".
         worker_id: Of one worker; all together by default.
-        kind: Where a key has several, which one; so *unit*.
-        limit: How many events each list has.
+        kind: "counter", "gauge" or "histogram", where the key has several.
+        unit: Which unit, where the key has several.
+        limit: How many events each list has at most, 1 or more.
 
     Raises:
         UnknownSeries: There is no such series; the message names near misses.

@@ -41,6 +41,7 @@ class Mark(msgspec.Struct, frozen=True):
     """A moment with a name.
 
     Attributes:
+        at: When, UTC, to the microsecond.
         count: How many there were at that moment; more than one only where somebody repeated it.
     """
 
@@ -63,6 +64,7 @@ class TakenBack(msgspec.Struct, frozen=True):
     """A mark that is shown no more.
 
     Attributes:
+        at: The mark's moment, UTC.
         again: Whether it had been taken back before, so that nothing was appended.
     """
 
@@ -194,8 +196,13 @@ async def marks(chancy: Chancy, since: datetime | None = None, until: datetime |
     Of marks with the same text in the same minute (or in the same day, once minutes are not kept) the last one. Those
     that were taken back are not among them.
 
+    Args:
+        since: Inclusive, aware; no bound by default.
+        until: Exclusive, aware; no bound by default.
+
     Raises:
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
+        MetricsLogError: There is no metrics log, or a table is locked.
     """
     since, until = utc(since), utc(until)
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:

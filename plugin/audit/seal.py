@@ -69,7 +69,7 @@ class LogCheck(msgspec.Struct, frozen=True):
 
 
 async def seal(chancy: Chancy) -> Seal:
-    """Return the end of the order. What has no place in it yet is not under the seal.
+    """Return a seal of the ledger up to its last position. Batches without a position are not under it.
 
     Raises:
         MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
@@ -86,6 +86,10 @@ async def check(
 
     Reads in short transactions, in chunks of bounded size: nobody waits for it, and memory stays flat. What is
     appended meanwhile is left for the next one.
+
+    Args:
+        seals: Kept elsewhere, in any order; `read_seals` reads them.
+        on_progress: Called after each chunk, from the event loop.
 
     Raises:
         MetricsLogError: There is no metrics log, or a table is locked.

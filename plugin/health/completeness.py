@@ -74,7 +74,7 @@ class Completeness(msgspec.Struct, frozen=True):
         uncertain_s: So many seconds of custom observations may be missing on top at the most, the `append_interval`
             of each that fell silent; made right after it was seen last, if it was busy and the database within reach.
         in_memory: What sessions that live hold in memory now because they can't append it, by the same kinds.
-        since: Start of the window, inclusive; None for all time.
+        since: Start of the window, UTC, inclusive; None for all time.
         until: Its end, exclusive.
         source: Where its time lies: in days that are in the log ("raw"), in days that left it and are in the
             "baseline", from which a rebuild begins, or in both. Of each event the day it was appended counts.

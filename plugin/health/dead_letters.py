@@ -29,6 +29,7 @@ class Discarded(msgspec.Struct, frozen=True):
     Attributes:
         versions: Those that had to leave it out.
         rules: Names of the rules that failed on it; [] where all of it is given up.
+        at: When it was given up, UTC; *by* whom and *why*.
         again: Whether it had been given up before; *at*, *by* and *why* are those of then.
     """
 
@@ -61,6 +62,10 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
     """Give up what is left out of the batch at *position*, all of it or what rules make of it, in every version.
 
     A batch that a version can't get past, whatever the error is, is tried once more and left out then.
+
+    Args:
+        why: The reason, for whoever asks later; not empty.
+        by: Who says so.
 
     Raises:
         MetricsLogError: No version leaves anything of it out; the message says where it is instead.
@@ -99,6 +104,10 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
 
 async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
     """Give up what the user's *rule* would have made of every batch on which it failed; return of how many.
+
+    Args:
+        why: The reason, for whoever asks later; not empty.
+        by: Who says so.
 
     Raises:
         MetricsLogError: It has failed on none that is not given up.

@@ -130,7 +130,7 @@ class WindowMetric:
 
 
 class Window(TypedDict):
-    """0.26's answer; `end` is exclusive."""
+    """0.26's answer: metrics by key; times are UTC, `end` is exclusive."""
 
     start: datetime
     end: datetime

@@ -99,7 +99,11 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
 
 
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
-    """Return every version but the baseline, oldest first. Takes as long over large rollups as over small ones."""
+    """Return every version but the baseline, oldest first. Its cost does not grow with the rollups.
+
+    Raises:
+        MetricsLogError: There is no metrics log, or a table is locked.
+    """
     tables = tables_for(chancy.prefix)
     async with (
         bounded_connection(chancy) as connection,

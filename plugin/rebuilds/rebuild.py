@@ -90,7 +90,8 @@ async def rebuild(
         throttle_s: Give way whenever events have waited for the live version for a sync interval and so many
             seconds more; half an interval by default.
         keep_s: Seconds the replaced version (or a ready one) is kept.
-        by: Who does it, as others see it.
+        by: Who does it, as `status` and `versions` show it; user, host and process by default.
+        on_progress: Called after each step, from the event loop.
 
     Raises:
         AlreadyRunning: Somebody else rebuilds under the same rules.
@@ -135,10 +136,13 @@ async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DA
     """Let a version that is ready, or rests, take the live one's place; return its number.
 
     Args:
-        version: Its number; the one that is ready by default.
+        version: Its number; the newest that is ready by default.
+        keep_s: Seconds the replaced version is kept for `undo`.
+        by: Who does it, as `status` and `versions` show it; user, host and process by default.
 
     Raises:
-        VersionRefused: There is none, or it may not.
+        VersionRefused: No version is ready, or this one may not become live; the message says why.
+        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
     """
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         ready = [one.version for one in await read_versions(cursor, tables_for(chancy.prefix)) if one.status == "ready"]
@@ -152,8 +156,13 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
 
     The rules that are left are not taken again without an explicit `swap` or `rebuild`.
 
+    Args:
+        keep_s: Seconds the replaced version is kept for another `undo`.
+        by: Who does it, as `status` and `versions` show it; user, host and process by default.
+
     Raises:
-        VersionRefused: It is gone, or this code has not its rules.
+        VersionRefused: No earlier version is kept, or it has other rules than this code.
+        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
     """
     tables = tables_for(chancy.prefix)
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
@@ -168,7 +177,11 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
 
 
 async def abort(chancy: Chancy) -> int | None:
-    """Give up the unfinished version of this code's rules; return its number, None if there is none."""
+    """Drop the unfinished version of this code's rules; return its number, None if there is none.
+
+    Raises:
+        MetricsLogError: There is no metrics log, or a table is locked.
+    """
     tables = tables_for(chancy.prefix)
     pair = options_of(chancy).rules.pair
     async with bounded_connection(chancy) as connection:

@@ -39,7 +39,10 @@ async def export_log(
     Nobody waits for it, and memory stays flat. Where retention takes a day meanwhile it begins again.
 
     Args:
-        path: None to write to *stream*, where nothing can begin again.
+        path: A file that does not exist yet; None to write to *stream*.
+        day: One UTC day of the log, instead of all of it.
+        stream: Used where *path* is None; it is not closed, and an export into it can't begin again.
+        on_progress: Called after each chunk, from the event loop.
 
     Raises:
         MetricsLogError: The file is there already, the log has no such day, or head and ledger do not agree.
@@ -68,6 +71,9 @@ async def import_log(
 
     Each batch is checked against the chain before it is kept. What others append meanwhile waits in pending for the
     end of the import, and is ordered behind it; so it does when an import is stopped, until another run ends it.
+
+    Args:
+        on_progress: Called after each chunk, from the event loop.
 
     Raises:
         DamagedExport: The file is no export, or not as it was written; nothing was taken from it.
