@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from typing import NamedTuple, Protocol, TypeVar
 
 from psycopg import sql
@@ -12,6 +13,7 @@ from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.classify import in_words, is_out_of_memory
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import OutOfMemory
+from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 
 #: Events, and bytes of payload, that are read, decoded or held at once; or one batch, whatever it holds.
@@ -48,6 +50,47 @@ async def read_ledger(
             """
         ).format(ledger=tables.ledger),
         {"after": after, "limit": limit, "until": until if until is not None else 2**63 - 1},
+    )
+    return [LedgerRow(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
+
+
+async def find_batches(
+    cursor: Cursor, tables: Tables, day: date, *, since_us: int | None, until_us: int | None, until: int
+) -> list[LedgerRow]:
+    """Return the ledger rows of the batches of *day* that may have events in a range of time, in order of position.
+
+    Reads the day's rows once, without their payloads.
+
+    Args:
+        since_us: Begin of the range, inclusive, microseconds since 1970; None for no limit.
+        until_us: End of the range, exclusive; None for no limit.
+        until: Last position that is looked at, inclusive.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT o.position, o.day, o.producer, o.sequence, o.events, o.bytes
+            FROM {log} l
+            JOIN {ledger} o
+                ON o.producer = l.producer
+                AND o.sequence = l.sequence
+                AND o.day = l.day
+            CROSS JOIN LATERAL (SELECT {appended_us}) AS a (appended_us)
+            WHERE l.day = %(day)s
+                AND (l.events > 0 OR o.events > 0)
+                -- A batch without event times may have events at any time.
+                AND (l.first_us IS NULL OR least(l.first_us, a.appended_us) < %(until_us)s)
+                AND (l.last_us IS NULL OR least(l.last_us, a.appended_us) >= %(since_us)s)
+                AND o.position <= %(until)s
+            ORDER BY o.position
+            """
+        ).format(log=tables.log, ledger=tables.ledger, appended_us=sql.SQL(APPENDED_US)),
+        {
+            "day": day,
+            "since_us": -(2**63) if since_us is None else since_us,
+            "until_us": 2**63 - 1 if until_us is None else until_us,
+            "until": until,
+        },
     )
     return [LedgerRow(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
 

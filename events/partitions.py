@@ -38,6 +38,14 @@ async def attached_days(cursor: Cursor, tables: Tables) -> list[date]:
     return [day for day, attached in await _known_days(cursor, tables) if attached]
 
 
+async def days_in_log(cursor: Cursor, tables: Tables) -> list[date]:
+    """Return the days whose batches are to be read from the log, ascending."""
+    await cursor.execute(
+        sql.SQL("SELECT day FROM {days} WHERE state IN ('attached', 'closed') ORDER BY day").format(days=tables.days)
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
 async def gone_days(cursor: Cursor, tables: Tables) -> set[date]:
     """Return the days whose batches are in the baseline, and are to be read from the log no more."""
     await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('absorbed', 'gone')").format(days=tables.days))

@@ -12,6 +12,7 @@ from chancy import Chancy
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor, needs_schema, short_transaction
+from chancy_metrics.events.partitions import days_in_log
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
@@ -20,7 +21,6 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page, read_end, read_pages
-from chancy_metrics.projections.span import read_days
 from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_at
 from chancy_metrics.projections.versions.version import live_version
 
@@ -139,7 +139,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
             gaps += page.gaps
             position = page.cursor.position
         async with short_transaction(connection) as cursor:
-            days = await read_days(cursor, tables)
+            days = await days_in_log(cursor, tables)
             waiting = await _waiting(cursor, tables)
             live = await live_version(cursor, tables)
             missing = await left_out_at(cursor, tables, live.version, [one.position for one in updates])

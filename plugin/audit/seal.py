@@ -17,13 +17,13 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
+from chancy_metrics.events.partitions import days_in_log
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
-from chancy_metrics.projections.span import read_days
 from chancy_metrics.projections.verify.last_check import keep_checked
 from chancy_metrics.projections.verify.ledger import (
     Unchecked,
@@ -109,7 +109,7 @@ async def check(
         await walk.run()
         async with short_transaction(connection) as cursor:
             holding = await _check_seals(cursor, tables, sorted(seals), first, found, notes)
-            days = await read_days(cursor, tables)
+            days = await days_in_log(cursor, tables)
         for day in days:
             async with short_transaction(connection) as cursor:
                 await check_day(cursor, tables, day, found)

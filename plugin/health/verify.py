@@ -23,8 +23,9 @@ from chancy_metrics.plugin.recording import in_transaction
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.findings import Finding, Findings, Spot
 from chancy_metrics.projections.fold.points import Difference
+from chancy_metrics.projections.rollups.read import first_day
 from chancy_metrics.projections.rules.reserved import DRIFT
-from chancy_metrics.projections.span import Span, draw, first_day
+from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
 from chancy_metrics.projections.verify.outcomes import Run, keep, read_open_positions
 from chancy_metrics.projections.verify.replay import RangeCheck, check_global_state, check_span

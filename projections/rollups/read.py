@@ -143,3 +143,15 @@ async def _names(cursor: Cursor, table: sql.Identifier, columns: Sequence[str], 
         {"numbers": numbers},
     )
     return await cursor.fetchall()
+
+
+async def first_day(cursor: Cursor, tables: Tables, version: int) -> int | None:
+    """Return the start of the first day that *version* has a point in, seconds since 1970; None without any."""
+    await cursor.execute(
+        sql.SQL("SELECT min(bucket) FROM {rollup} WHERE version = %(version)s AND worker = 0").format(
+            rollup=tables.rollup("1day")
+        ),
+        {"version": version},
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None

@@ -12,8 +12,8 @@ from anyio import to_thread
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
-from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
-from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_ledger
+from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.accumulator import Accumulator, within
@@ -22,7 +22,7 @@ from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
 from chancy_metrics.projections.verify.coverage import Looked, Range, looked_at
 from chancy_metrics.projections.verify.ledger import (
@@ -156,7 +156,7 @@ class _Attempt:
         """Raises `_BaseChanged` where the result would mean nothing."""
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
-            days = await read_days(cursor, self._tables)
+            days = await days_in_log(cursor, self._tables)
         total = Accumulator(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
         after = base.version.position
         if self._span.is_everything:
@@ -231,7 +231,14 @@ class _Attempt:
 
     async def _replay_day(self, total: Accumulator, base: _Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
-            found = await find_batches(cursor, self._tables, self._span, day, until=base.version.position)
+            found = await find_batches(
+                cursor,
+                self._tables,
+                day,
+                since_us=self._span.since_us,
+                until_us=self._span.until_us,
+                until=base.version.position,
+            )
         await self._replay(total, base, found)
         if found:
             await self._check_day(day)

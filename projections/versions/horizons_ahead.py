@@ -11,8 +11,8 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
-from chancy_metrics.events.partitions import gone_days
+from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_ledger
+from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.rollups.delta_ring import write_ring
@@ -20,7 +20,7 @@ from chancy_metrics.projections.rollups.ids import number, still_numbered
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.span import Span, find_batches, read_days
+from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.replay import PAGE, read_alive
 from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_version, read_versions
 
@@ -103,12 +103,14 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
     for _ in range(_TRIES):
         async with short_transaction(connection) as cursor:
             base = await _read_base(cursor, tables, version, ahead)
-            days = await read_days(cursor, tables)
+            days = await days_in_log(cursor, tables)
         total = Accumulator(base.first, base.version.horizons)
         span = Span(min(base.first.values()) * _US, None)
         for day in days:
             async with short_transaction(connection) as cursor:
-                found = await find_batches(cursor, tables, span, day, until=base.version.position)
+                found = await find_batches(
+                    cursor, tables, day, since_us=span.since_us, until_us=span.until_us, until=base.version.position
+                )
             for rows in chunks(found):
                 async with short_transaction(connection) as cursor:
                     await _add(cursor, tables, total, base, rules, rows)
