@@ -78,6 +78,10 @@ class DamagedExport(Damaged):
     kind = "export"
 
 
+class ImportRefused(MetricsLogError):
+    """A file does not fit this database, or what is in it is not what was written."""
+
+
 class UnknownCodec(MetricsLogError):
     """A batch was written by newer code than this."""
 

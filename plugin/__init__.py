@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AlreadyRunning,
         Damaged,
         DamagedExport,
+        ImportRefused,
         InvalidObservation,
         MetricsLogError,
         NotRecording,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         WrongMoment,
     )
     from chancy_metrics.events.facts import Observation
-    from chancy_metrics.events.transfer.check import ImportRefused
     from chancy_metrics.plugin.audit.events import JobLife, events, job_life
     from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
     from chancy_metrics.plugin.audit.marks import Mark, TakenBack, mark, marks, take_back
@@ -126,11 +126,10 @@ _DEFINED_IN = {
     "events.batch": "JobColumns",
     "events.chain": "Seal read_seals",
     "events.errors": (
-        "AlreadyRunning Damaged DamagedExport InvalidObservation MetricsLogError NotRecording OutOfMemory "
-        "PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WrongMoment"
+        "AlreadyRunning Damaged DamagedExport ImportRefused InvalidObservation MetricsLogError NotRecording "
+        "OutOfMemory PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WrongMoment"
     ),
     "events.facts": "Observation",
-    "events.transfer.check": "ImportRefused",
     "plugin.audit.events": "JobLife events job_life",
     "plugin.audit.explain": "Explained UnknownSeries explain",
     "plugin.audit.marks": "Mark TakenBack mark marks take_back",

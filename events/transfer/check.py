@@ -7,16 +7,12 @@ from datetime import date
 from pathlib import Path
 
 from chancy_metrics.events.chain import chain_fault, payload_fault
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.transfer.file import Batch, Frame, Gone, place_of
 from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry
 
 #: Bytes of payloads, or one batch, that are held at once.
 CHUNK_BYTES = 4 << 20
-
-
-class ImportRefused(MetricsLogError):
-    """A file does not fit this database, or what is in it is not what was written."""
 
 
 def genuine_entries(

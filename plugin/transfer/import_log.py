@@ -18,10 +18,10 @@ from anyio import to_thread
 from psycopg import errors, sql
 
 from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import ImportRefused, MetricsLogError, SchemaMissing
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
+from chancy_metrics.events.transfer.check import genuine_entries
 from chancy_metrics.events.transfer.file import (
     Baseline,
     Batch,

@@ -17,8 +17,9 @@ from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
+from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.check import ImportRefused, genuine_entries
+from chancy_metrics.events.transfer.check import genuine_entries
 from chancy_metrics.events.transfer.file import (
     Batch,
     DamagedExport,

@@ -17,9 +17,8 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.errors import DamagedExport, MetricsLogError
+from chancy_metrics.events.errors import DamagedExport, ImportRefused, MetricsLogError
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.events.transfer.check import ImportRefused
 from chancy_metrics.events.transfer.file import (
     Baseline,
     Frame,
