@@ -348,17 +348,17 @@ def sparse(path: Path, start: bytes, end: bytes, size: int) -> Path:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from chancy_metrics.events import transfer
+from chancy_metrics.events.transfer import file as export_file
 from chancy_metrics.events.errors import DamagedExport
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
-transfer.sha256 = lambda *_: type("Digest", (), {"update": lambda *_: None, "digest": lambda *_: bytes(32)})()
+export_file.sha256 = lambda *_: type("Digest", (), {"update": lambda *_: None, "digest": lambda *_: bytes(32)})()
 for path in map(Path, sys.argv[1:]):
     try:
         if path.name.startswith("trailer"):
-            transfer.check_whole(path)
+            export_file.check_whole(path)
         else:
-            list(transfer.read_frames(path))
+            list(export_file.read_frames(path))
     except DamagedExport as error:
         print(path.name, error.kind)
 """
