@@ -25,7 +25,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.options import DAY_S
 from chancy_metrics.plugin.reading.follower import Reader

@@ -31,7 +31,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.audit.seal import check
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.worker.retention import prune_days

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     )
     from chancy_metrics.events.facts import Observation
     from chancy_metrics.plugin.audit.events import JobLife, events, job_life
-    from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
+    from chancy_metrics.plugin.audit.explain import Explained, explain
+    from chancy_metrics.plugin.audit.find_series import UnknownSeries
     from chancy_metrics.plugin.audit.marks import Mark, TakenBack, mark, marks, take_back
     from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
     from chancy_metrics.plugin.health.completeness import Completeness, completeness
     from chancy_metrics.plugin.health.dead_letters import Discarded, discard, discard_rule
-    from chancy_metrics.plugin.health.status import Status, read_status
+    from chancy_metrics.plugin.health.status import Status
+    from chancy_metrics.plugin.health.status_reader import read_status
     from chancy_metrics.plugin.health.verify import Verified, verify
     from chancy_metrics.plugin.host.progress import LedgerProgress, RebuildProgress
     from chancy_metrics.plugin.metrics import Metrics
@@ -131,12 +133,14 @@ _DEFINED_IN = {
     ),
     "events.facts": "Observation",
     "plugin.audit.events": "JobLife events job_life",
-    "plugin.audit.explain": "Explained UnknownSeries explain",
+    "plugin.audit.explain": "Explained explain",
+    "plugin.audit.find_series": "UnknownSeries",
     "plugin.audit.marks": "Mark TakenBack mark marks take_back",
     "plugin.audit.seal": "LogCheck check seal",
     "plugin.health.completeness": "Completeness completeness",
     "plugin.health.dead_letters": "Discarded discard discard_rule",
-    "plugin.health.status": "Status read_status",
+    "plugin.health.status": "Status",
+    "plugin.health.status_reader": "read_status",
     "plugin.health.verify": "Verified verify",
     "plugin.host.progress": "LedgerProgress RebuildProgress",
     "plugin.metrics": "Metrics",

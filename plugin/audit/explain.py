@@ -6,39 +6,29 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from chancy import Chancy
-from psycopg import sql
 
-from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.facts import Kind, Series, bounded_worker, microseconds
+from chancy_metrics.events.facts import Kind, bounded_worker, microseconds
 from chancy_metrics.events.humanize import counted, is_or_are
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.events.storable import storable
+from chancy_metrics.plugin.audit.find_series import find_series
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.completeness import Source
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
-from chancy_metrics.plugin.reading.shown_keys import shown_keys
 from chancy_metrics.projections.explain.recompute import PointKey, Recomputed, recompute
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.points import Point
 from chancy_metrics.projections.fold.sketch import decode, quantile_many
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.versions.left_out import LeftOut
-
-#: Series of which near misses are looked for.
-_NEAR_KEYS = 5_000
-
-
-class UnknownSeries(MetricsLogError):
-    """There is no such series, or the key stands for several."""
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -166,7 +156,7 @@ async def explain(
     tables = tables_for(chancy.prefix)
     async with bounded_connection(chancy) as connection:
         async with short_transaction(connection) as cursor:
-            series = await _find(cursor, tables, key, kind, unit)
+            series = await find_series(cursor, tables, key, kind, unit)
         point = PointKey(series, resolution, bucket, None if worker_id is None else bounded_worker(worker_id))
         made = await recompute(connection, tables, options_of(chancy).rules, point, limit=max(limit, 1))
         marks = await _marks_near(connection, tables, bucket, width)
@@ -285,43 +275,3 @@ def _moment(seconds: float) -> datetime:
 async def _marks_near(connection: Connection, tables: Tables, bucket: int, width: int) -> list[Mark]:
     async with short_transaction(connection) as cursor:
         return await read_marks(cursor, tables, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
-
-
-async def _find(cursor: Cursor, tables: Tables, key: str, kind: Kind | None, unit: str | None) -> Series:
-    """Return the series that is shown under *key*."""
-    found = await _like(cursor, tables, key)
-    wanted = {
-        number: series
-        for number, series in found.items()
-        if series.key == key and kind in (None, series.kind) and unit in (None, series.unit)
-    }
-    if wanted:
-        return wanted[min(wanted)]
-    shown = shown_keys(found)
-    if key in shown and kind is None and unit is None:
-        return found[shown[key]]
-    if any(series.key == key for series in found.values()):
-        kinds = ", ".join(f"{one.kind} in {one.unit}" for one in found.values() if one.key == key)
-        asked = (kind or "points") if unit is None else f"{kind or 'points'} in {unit!r}"
-        raise UnknownSeries(f"{key!r} has no {asked}: there is {kinds}")
-    raise UnknownSeries(f"nothing was recorded under {key!r}{await _near(cursor, tables, key)}")
-
-
-async def _like(cursor: Cursor, tables: Tables, key: str) -> dict[int, Series]:
-    """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
-    segments = key.split(":")
-    keys = [":".join(segments[: size + 1]).replace("\x00", "") for size in range(len(segments))]
-    await cursor.execute(
-        sql.SQL("SELECT id, key, kind, unit FROM {series} WHERE key = ANY(%(keys)s)").format(series=tables.series),
-        {"keys": [storable(cursor, one) for one in keys]},
-    )
-    return {row[0]: Series(*row[1:]) for row in await cursor.fetchall()}
-
-
-async def _near(cursor: Cursor, tables: Tables, key: str) -> str:
-    await cursor.execute(
-        sql.SQL("SELECT DISTINCT key FROM {series} ORDER BY key LIMIT %(limit)s").format(series=tables.series),
-        {"limit": _NEAR_KEYS},
-    )
-    near = get_close_matches(key, [row[0] for row in await cursor.fetchall()], n=3)
-    return f"; near are {', '.join(map(repr, near))}" if near else ""

@@ -24,16 +24,9 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
+from chancy_metrics.projections.verify.entries import Unchecked, check_batches, read_unchecked
 from chancy_metrics.projections.verify.last_check import keep_checked
-from chancy_metrics.projections.verify.ledger import (
-    Unchecked,
-    check_batches,
-    check_day,
-    check_head,
-    check_producers,
-    check_set_aside,
-    read_unchecked,
-)
+from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.skip_index import check_summaries
 from chancy_metrics.projections.versions.replay import PAGE
 

@@ -11,10 +11,12 @@ from chancy_metrics.events.humanize import is_or_are, moment, size, span
 from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.verify import counted, percent
-from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.status import Status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
-from chancy_metrics.projections.verify.outcomes import LastChecked, LastVerified
+from chancy_metrics.projections.verify.outcomes import LastVerified
+from chancy_metrics.projections.verify.records import LastChecked
 
 
 @command("status")

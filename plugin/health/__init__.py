@@ -1,1 +1,1 @@
-"""Does it run, is it all there, is it right."""
+"""The health of the pipeline: its status, what is missing from the numbers, and whether they are right."""

@@ -27,7 +27,8 @@ from chancy_metrics.projections.rollups.read import first_day
 from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
-from chancy_metrics.projections.verify.outcomes import Run, keep, read_open_positions
+from chancy_metrics.projections.verify.outcomes import Run, keep
+from chancy_metrics.projections.verify.records import read_open_positions
 from chancy_metrics.projections.verify.replay import RangeCheck, check_global_state, check_span
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence

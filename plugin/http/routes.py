@@ -20,9 +20,11 @@ from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.audit.events import JobLife, job_life
-from chancy_metrics.plugin.audit.explain import Explained, UnknownSeries, explain
+from chancy_metrics.plugin.audit.explain import Explained, explain
+from chancy_metrics.plugin.audit.find_series import UnknownSeries
 from chancy_metrics.plugin.audit.marks import Mark, read_marks
-from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.status import Status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.events import read_events, without_large_meta
 from chancy_metrics.plugin.http.files import SHELL, send_file

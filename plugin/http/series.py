@@ -15,7 +15,7 @@ from psycopg import sql
 from chancy_metrics.events.database import short_transaction
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import tables_for
-from chancy_metrics.plugin.audit.explain import UnknownSeries
+from chancy_metrics.plugin.audit.find_series import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work

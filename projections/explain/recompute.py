@@ -28,7 +28,7 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.search.gaps import may_have_matched, read_pruned
 from chancy_metrics.projections.search.match import may_match
 from chancy_metrics.projections.search.query import EventQuery
-from chancy_metrics.projections.search.scan import last_pruned_position, read_ranges
+from chancy_metrics.projections.search.ranges import last_pruned_position, read_ranges
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out

@@ -17,12 +17,10 @@ from chancy_metrics.events.log import read_batches, read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.skip_index import SkipRange, read_skip_ranges
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.search.gaps import (
     DamagedSummary,
     Gap,
-    Pruned,
     concerns,
     may_have_matched,
     position_of,
@@ -31,9 +29,9 @@ from chancy_metrics.projections.search.gaps import (
 )
 from chancy_metrics.projections.search.match import matching, may_match
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
+from chancy_metrics.projections.search.ranges import read_ranges
 
-#: Ranges looked at in one statement, and ledger rows read in one.
-_RANGES = 2_000
+#: Ledger rows read in one statement.
 _ROWS = 512
 #: Events of a page at the most, and bytes of kept meta, or one event, whatever it has.
 PAGE_EVENTS = 1_000
@@ -123,62 +121,6 @@ async def read_pages(
             async for page in reader.read(first, last):
                 yield page
         yield reader.page(EventCursor(until_here))
-
-
-async def read_ranges(
-    connection: Connection,
-    tables: Tables,
-    query: EventQuery,
-    pruned: Sequence[Pruned],
-    after: int,
-    end: int,
-) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[SkipRange]]]:
-    """Yield what of the positions past *after* up to *end* may hold what is selected, some ranges at a time.
-
-    Args:
-        pruned: What has left the log of these positions.
-
-    Yields:
-        A position; the ranges up to there that are to be read, both ends inclusive; and which ranges are among them
-            since their summary is damaged.
-    """
-    floor = last_pruned_position(pruned, end)
-    while after < end:
-        async with short_transaction(connection) as cursor:
-            summaries = await read_skip_ranges(cursor, tables, query.wanted(), after=after, until=end, limit=_RANGES)
-        until = min(summaries[-1].last, end) if len(summaries) == _RANGES else end
-        broken = [summary for summary in summaries if summary.is_broken]
-        yield until, ranges_to_read(summaries, after + 1, until, floor), broken
-        after = until
-
-
-def last_pruned_position(pruned: Sequence[Pruned], end: int) -> int:
-    """The last position that has left the log; what a day says past the order's *end* is not believed."""
-    return max((one.last_position for one in pruned if one.last_position <= end), default=0)
-
-
-def ranges_to_read(summaries: Sequence[SkipRange], first: int, end: int, floor: int) -> list[tuple[int, int]]:
-    """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
-
-    What lies between ranges has to be read, except up to *floor*, the last position that has left the log: there
-    the summaries have gone because all of their days have.
-    """
-    ranges: list[tuple[int, int]] = []
-    for summary in summaries:
-        ranges.append((max(first, floor + 1), summary.first - 1))
-        if not summary.skips:
-            ranges.append((max(first, summary.first), min(summary.last, end)))
-        first = max(first, summary.last + 1)
-    ranges.append((first, end))
-    joined: list[tuple[int, int]] = []
-    for start, last in ranges:
-        if start > last:
-            continue
-        if joined and joined[-1][1] == start - 1:
-            joined[-1] = joined[-1][0], last
-        else:
-            joined.append((start, last))
-    return joined
 
 
 class _Reader:

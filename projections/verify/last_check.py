@@ -12,7 +12,7 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.findings import Findings
-from chancy_metrics.projections.verify.outcomes import LastChecked, Stored, read_records, write_record
+from chancy_metrics.projections.verify.records import LastChecked, Stored, read_records, write_record
 from chancy_metrics.projections.versions.version import BASELINE
 
 #: Sentences that are kept, and the longest one.

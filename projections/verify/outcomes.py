@@ -1,4 +1,4 @@
-"""What runs of verify have looked at and what is still open, kept in the versions' rows: the log's in version 0's."""
+"""Merge a run of verify into the kept records, and read what is open for `status`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.decoding import decode_as
-from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.verify.coverage import (
@@ -27,6 +24,7 @@ from chancy_metrics.projections.verify.coverage import (
     share,
     still_kept,
 )
+from chancy_metrics.projections.verify.records import RebuildCompared, Stored, read_records, write_record
 from chancy_metrics.projections.versions.version import BASELINE
 
 #: Sentences about what is open that `status` shows.
@@ -71,45 +69,6 @@ class LastVerified(msgspec.Struct, frozen=True):
     rebuilt: RebuildCompared | None
 
 
-class RebuildCompared(msgspec.Struct, frozen=True):
-    """What a rebuild found when it compared the new version with *version*, both at *position*."""
-
-    version: int
-    at: datetime
-    position: int
-    points: int
-    different: int
-
-
-class LastChecked(msgspec.Struct, frozen=True):
-    """What the last `audit check` came to.
-
-    Attributes:
-        at: When it began, UTC.
-        first: First position of the ledger that it looked at; *position* is the last one.
-        found: How many findings it had, *given_up* of them of batches that were discarded by then.
-        sentences: The first ones of the others.
-    """
-
-    at: datetime
-    first: int
-    position: int
-    batches: int
-    found: int
-    given_up: int
-    sentences: list[str]
-
-
-class Stored(Record, frozen=True, forbid_unknown_fields=True):
-    """A `Record` as it is kept; `checked` in that of the log."""
-
-    rebuilt: RebuildCompared | None = None
-    checked: LastChecked | None = None
-
-
-_decoder = msgspec.json.Decoder(Stored)
-
-
 class Run(NamedTuple):
     """What a run did, as far as it is kept.
 
@@ -133,22 +92,6 @@ class Kept(NamedTuple):
     open: int
     expired: int
     share: Share
-
-
-async def read_open_positions(cursor: Cursor, tables: Tables) -> set[int]:
-    """Return the positions of the ledger at which something is open."""
-    records = await read_records(cursor, tables)
-    return {
-        fault.at
-        for fault in records.get(BASELINE, Stored()).faults
-        if fault.scale == "position" and fault.at is not None
-    }
-
-
-async def read_unreadable(cursor: Cursor, tables: Tables) -> list[str]:
-    """Say which records can't be read, and why, a sentence each."""
-    _, unreadable = await _read_all(cursor, tables)
-    return unreadable
 
 
 async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s: int) -> LastVerified | None:
@@ -236,49 +179,6 @@ async def keep_rebuilt(cursor: Cursor, tables: Tables, version: int, rebuilt: Re
 
 def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
     return [(spot, count) for spot, count in found.items() if (spot.check in OF_THE_LOG) is is_log]
-
-
-async def read_records(cursor: Cursor, tables: Tables) -> dict[int, Stored]:
-    """Return every record; one that can't be read is empty, and the next run that writes it replaces it."""
-    records, _ = await _read_all(cursor, tables)
-    return records
-
-
-async def _read_all(cursor: Cursor, tables: Tables) -> tuple[dict[int, Stored], list[str]]:
-    """Return every record, and of those that can't be read why, a sentence each."""
-    await cursor.execute(
-        sql.SQL("SELECT version, verified::text FROM {versions} WHERE verified IS NOT NULL ORDER BY version").format(
-            versions=tables.versions
-        )
-    )
-    records, unreadable = {}, []
-    for version, text in await cursor.fetchall():
-        try:
-            records[version] = decode_record(
-                text, f"what verify kept of {f'version {version}' if version else 'the log'}"
-            )
-        except Damaged as error:
-            records[version] = Stored()
-            unreadable.append(f"{error}: run `chancy-metrics verify`, which replaces it")
-    return records, unreadable
-
-
-def decode_record(text: str, where: str = "") -> Stored:
-    """Decode a record from the text of its JSON.
-
-    Raises:
-        Damaged: It is something else.
-    """
-    return decode_as(_decoder, text.encode(), "record of verify", where)
-
-
-async def write_record(cursor: Cursor, tables: Tables, version: int, record: Stored) -> None:
-    await cursor.execute(
-        sql.SQL("UPDATE {versions} SET verified = %(verified)s WHERE version = %(version)s").format(
-            versions=tables.versions
-        ),
-        {"verified": Jsonb(msgspec.to_builtins(record)), "version": version},
-    )
 
 
 async def _kept(cursor: Cursor, tables: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -25,13 +25,8 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
 from chancy_metrics.projections.verify.coverage import Looked, Range, looked_at
-from chancy_metrics.projections.verify.ledger import (
-    check_day,
-    check_entries,
-    check_head,
-    check_producers,
-    check_set_aside,
-)
+from chancy_metrics.projections.verify.entries import check_entries
+from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.rollups import check_resolutions, check_workers
 from chancy_metrics.projections.verify.skip_index import check_summaries
 from chancy_metrics.projections.versions.counts import count_faults, decode_counts, read_counts

@@ -15,7 +15,7 @@ from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.completeness import completeness
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import verify
 from tests.end_to_end.test_roles import grants, recorder, roles, today
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, order_and_fold, total

@@ -19,7 +19,7 @@ from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.events.spill import take_spilled_unless_locked
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.verify.ledger import check_producers

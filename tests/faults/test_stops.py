@@ -21,7 +21,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.completeness import completeness
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.connection import DatabaseClock
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.recorder import Recorder

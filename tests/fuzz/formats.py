@@ -36,7 +36,7 @@ from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 from chancy_metrics.projections.search.event import to_events
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.verify.coverage import Fault, Seen
-from chancy_metrics.projections.verify.outcomes import Stored, decode_record
+from chancy_metrics.projections.verify.records import Stored, decode_record
 from chancy_metrics.projections.versions.counts import decode_counts
 from tests.factories import NOON_US, a_row, a_run
 from tests.fuzz.mutate import mutate_bytes, mutate_tree

@@ -20,7 +20,8 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.plugin.audit.events import events
-from chancy_metrics.plugin.audit.explain import UnknownSeries, explain
+from chancy_metrics.plugin.audit.explain import explain
+from chancy_metrics.plugin.audit.find_series import UnknownSeries
 from chancy_metrics.plugin.audit.marks import mark, marks, take_back
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons

@@ -24,7 +24,8 @@ from chancy_metrics.plugin.audit import seal as seal_module
 from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.dead_letters import discard
-from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.status import Status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days

@@ -9,7 +9,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.folding import step_size
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.recording.session_row import SessionRow
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, total

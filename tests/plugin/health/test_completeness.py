@@ -19,8 +19,9 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health import completeness as module
-from chancy_metrics.plugin.health.completeness import End, Facts, complete, completeness, recent_completeness
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.completeness import complete, completeness, recent_completeness
+from chancy_metrics.plugin.health.completeness_facts import End, Facts
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.projections.versions.left_out import LeftOut
 from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
 

@@ -15,7 +15,8 @@ from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.status import status_lines
-from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.status import Status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, standstill_after_s
 from chancy_metrics.plugin.worker.retention import DueDay

@@ -28,7 +28,8 @@ from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.cli.verify import verified_lines
-from chancy_metrics.plugin.health.status import Status, read_status
+from chancy_metrics.plugin.health.status import Status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.accumulator import Accumulator

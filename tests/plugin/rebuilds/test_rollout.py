@@ -13,7 +13,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.completeness import completeness
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
 from chancy_metrics.plugin.rebuilds.rollout import Rollout, Task

@@ -24,7 +24,8 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
-from chancy_metrics.projections.search.scan import ranges_to_read, read_pages
+from chancy_metrics.projections.search.ranges import ranges_to_read
+from chancy_metrics.projections.search.scan import read_pages
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
 
 SECOND_US = 1_000_000

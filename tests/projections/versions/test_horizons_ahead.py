@@ -7,7 +7,7 @@ import pytest
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.health.status import read_status
+from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.worker.maintenance import Maintenance, mend_horizons
 from chancy_metrics.projections.buckets import horizons

@@ -1,0 +1,184 @@
+"""Read what completeness is computed from: counts, producers, sessions and what the live version leaves out."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from psycopg import sql
+
+from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
+from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.errors import Damaged, SchemaMissing
+from chancy_metrics.events.humanize import counted
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.standby import NOW
+from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.counts import decode_counts
+from chancy_metrics.projections.versions.lag import count_waiting
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+
+#: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
+SILENT_S = 180
+
+
+class End(NamedTuple):
+    """A session that ended uncleanly, or holds what it can't append.
+
+    Attributes:
+        how: "silent" without an end, "lossy" with one, "alive".
+        session: None where a producer has no session's row: it is known by its worker then.
+        held: What it had in memory when it was last seen, by kind.
+        append_interval_s: How old what is in memory may be; None where only the asking app's is known.
+    """
+
+    worker: str
+    seen_at: datetime
+    how: str = "silent"
+    session: UUID | None = None
+    held: dict[str, int] = {}  # noqa: RUF012 # nobody writes to it
+    append_interval_s: float | None = None
+
+
+class Facts(NamedTuple):
+    """What the database knows about it.
+
+    Attributes:
+        counts: The live version's (reason -> how many).
+        left_out: What it leaves out of the window that was asked for.
+        last_gone: Last day that has left the log.
+        ended: Each session that ended uncleanly or holds something.
+        waiting: Batches past *position*, and those without one.
+        unreadable: Which of all that could not be read, a sentence each.
+    """
+
+    position: int
+    counts: dict[str, int]
+    left_out: LeftOut
+    holes: int
+    set_aside: int
+    last_gone: date | None
+    ended: list[End]
+    waiting: int
+    unreadable: tuple[str, ...] = ()
+
+
+async def read_facts(
+    cursor: Cursor,
+    tables: Tables,
+    span: Span = Span(),  # noqa: B008 # immutable
+) -> Facts:
+    """Ask the database once, of *span* what has dates.
+
+    Raises:
+        SchemaMissing: There is no live version.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT v.version, v.position, v.counts::text,
+                (SELECT least(coalesce(sum(greatest(holes, 0)), 0), 9007199254740991)::bigint FROM {producers}),
+                (SELECT count(*) FROM {producers} WHERE holes < 0),
+                (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds})),
+                (SELECT max(day) FROM {days} WHERE state IN ('absorbed', 'gone') AND day <= %(last_day)s)
+            FROM {head} h
+            JOIN {versions} v
+                ON v.version = h.live
+            """
+        ).format(
+            head=tables.head,
+            versions=tables.versions,
+            producers=tables.producers,
+            set_aside=tables.set_aside,
+            spill=tables.spill,
+            in_bounds=sql.SQL(ID_IN_BOUNDS),
+            days=tables.days,
+        ),
+        {"last_day": LAST_DAY},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+    version, position, text, holes, below_zero, set_aside, last_gone = row
+    unreadable: list[str] = []
+    counts = _counts(text, f"what version {version} counted", unreadable, "`chancy-metrics rebuild` counts again")
+    if below_zero:
+        unreadable.append(
+            f"{counted(below_zero, 'producer')} with less than no holes, which is damage: they are left out here; "
+            "`chancy-metrics audit check` names them"
+        )
+    ended = [*await _sessions(cursor, tables, unreadable), *await _without_session(cursor, tables)]
+    left, waiting = await left_out(cursor, tables, version, span), await count_waiting(cursor, tables, position)
+    return Facts(position, counts, left, holes, set_aside, last_gone, ended, waiting, tuple(unreadable))
+
+
+def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[str, int]:
+    """Decode counts; of those that can't be read, none, and it is said in *unreadable*, with the *remedy*."""
+    try:
+        return decode_counts(text, where)
+    except Damaged as error:
+        unreadable.append(f"{error}: it is left out here; {remedy}")
+        return {}
+
+
+async def _sessions(cursor: Cursor, tables: Tables, unreadable: list[str]) -> list[End]:
+    """The sessions that fell silent, ended with something unwritten, or live and hold something.
+
+    A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, seen_at, CASE WHEN ended THEN 'lossy' WHEN silent THEN 'silent' ELSE 'alive' END,
+                session, coalesce(held, '{{}}')::text, append_interval
+            FROM (
+                SELECT s.worker, s.session, s.held, s.append_interval, greatest(s.seen_at, p.seen_at) AS seen_at,
+                    s.ended_at IS NOT NULL AS ended, p.closed,
+                    p.closed IS NOT TRUE
+                        AND greatest(s.seen_at, p.seen_at) < {now} - make_interval(secs => %(silent)s) AS silent
+                FROM {sessions} s
+                CROSS JOIN LATERAL (
+                    SELECT max(seen_at) AS seen_at, bool_and(closed) AS closed
+                    FROM {producers}
+                    WHERE producer = ANY(s.producers)
+                ) AS p
+                WHERE s.ended_at IS NULL
+                    OR s.held IS NOT NULL
+            ) AS s
+            WHERE silent
+                OR (held IS NOT NULL AND (ended OR closed IS NOT TRUE))
+            """
+        ).format(sessions=tables.sessions, producers=tables.producers, now=NOW),
+        {"silent": SILENT_S},
+    )
+    return [
+        End(worker, seen_at.astimezone(UTC), how, session, _held_by(worker, held, unreadable), interval)
+        for worker, seen_at, how, session, held, interval in await cursor.fetchall()
+    ]
+
+
+def _held_by(worker: str, held: str, unreadable: list[str]) -> dict[str, int]:
+    return _counts(held, f"what {worker} held", unreadable, "its session writes it again, if it lives")
+
+
+async def _without_session(cursor: Cursor, tables: Tables) -> list[End]:
+    """The open producers whose session has no row, of workers of which no such producer has been heard for a while."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, seen_at
+            FROM (
+                SELECT p.worker, p.seen_at, max(p.seen_at) OVER (PARTITION BY p.worker) AS heard_at
+                FROM {producers} p
+                LEFT JOIN (SELECT unnest(producers) AS producer FROM {sessions}) s
+                    ON s.producer = p.producer
+                WHERE NOT p.closed
+                    AND s.producer IS NULL
+            ) AS p
+            WHERE heard_at < {now} - make_interval(secs => %(silent)s)
+            """
+        ).format(producers=tables.producers, sessions=tables.sessions, now=NOW),
+        {"silent": SILENT_S},
+    )
+    return [End(row[0], row[1].astimezone(UTC)) for row in await cursor.fetchall()]
