@@ -89,7 +89,7 @@ def spelled_out(metrics: dict[str, Any]) -> dict[str, Any]:
 
 async def places(connection: Connection, tables: Tables) -> list[Any]:
     """Where everything stands, and which sequence every producer is at."""
-    tables = {
+    columns_of = {
         "versions": "version, status, position, folds, counts, horizon_1day, replaced",
         "head": "position, chain, live",
         "days": "day, state, last_position, last_us",
@@ -101,7 +101,7 @@ async def places(connection: Connection, tables: Tables) -> list[Any]:
     }
     return [
         await fetch(connection, f"SELECT {columns} FROM {{{table}}} ORDER BY 1, 2", tables)
-        for table, columns in tables.items()
+        for table, columns in columns_of.items()
     ]
 
 

@@ -214,7 +214,7 @@ WRONG = [
     ("points?key=app:n&range=60&since=2026-03-10T12:00Z", "range", "only where neither since nor until"),
     ("explain?key=app:n", "at", "a moment in the bucket"),
     ("explain?at=2026-03-10T12:00Z", "key", "the key of a series"),
-    ("explain?key=app:n&at=2026-03-10T12:00Z&limit=201", "most", "a whole number from 1 to 200"),
+    ("explain?key=app:n&at=2026-03-10T12:00Z&limit=201", "limit", "a whole number from 1 to 200"),
     ("events?after=x", "after", "position:index"),
     ("events?after=-1:2", "after", "position:index"),
     ("events?after=99999999", "after", "the order ends at 0"),
@@ -870,7 +870,7 @@ def test_the_document_names_every_route_and_parameter() -> None:
     for route in page_routes():
         assert f"`{route['path'].removeprefix('/api/v1')}" in text, route["path"]
     parameters = (
-        "prefix search after limit key resolution since until range worker_id at most kind producer func queue state"
+        "prefix search after limit key resolution since until range worker_id at kind producer func queue state"
     )
     for parameter in [*parameters.split(), "job_id", "error"]:
         assert f"`{parameter}" in text, parameter

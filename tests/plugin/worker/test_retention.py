@@ -168,7 +168,7 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
             after = await let_go(connection, tables)
             tasks.cancel_scope.cancel()
 
-    assert [(day.state, day.blocker) for day in during] == [("baseline", HELD)] * 2
+    assert [(day.state, day.blocker) for day in during] == [("absorbed", HELD)] * 2
     assert rows == [("worker",)]
     assert [(day.state, day.blocker) for day in after] == [("gone", "")]
     assert appended > 50 and looked > 50
@@ -235,7 +235,7 @@ async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server:
                     [held] = await let_go(pooled, tables)
                 [gone] = await let_go(pooled, tables)
 
-    assert (held.state, held.blocker) == ("baseline", HELD)
+    assert (held.state, held.blocker) == ("absorbed", HELD)
     assert (gone.state, gone.blocker) == ("gone", "")
 
 
