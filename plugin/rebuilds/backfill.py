@@ -1,4 +1,4 @@
-"""One run that fills a version up to where the live one stands: resumable, and giving way to the live one."""
+"""Backfill a new version from the log up to the live version's position, giving way to live folding."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from chancy_metrics.projections.versions.promote import Cause, promote
 from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Step, read_step, write_step
 from chancy_metrics.projections.versions.version import Version, live_version
 
-#: Seconds between looks at the live version while it is behind and a filler gives way to it.
-_GIVE_WAY_S = 0.1
+#: Seconds between two checks while this run waits for the live version, or for another run to end.
+_POLL_S = 0.1
 
 _One = TypeVar("_One")
 _Other = TypeVar("_Other")
 
 
 class Backfill:
-    """One run: its connection, its place, and what it tells of itself.
+    """One run that backfills a version, on the caller's connection; any run can resume what another one began.
 
     Attributes:
-        version: Number of the version it fills; 0 before `begin`.
-        events: How many it has folded.
+        version: Number of the version; 0 before `begin`.
+        events: How many this run has folded.
     """
 
     def __init__(
@@ -68,106 +68,61 @@ class Backfill:
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._on_progress = on_progress
         self._total_events = 0
-        self._aimed_at = 0
+        self._counted_to = 0
         self._steps = StepSize(REBUILD_STEP_EVENTS)
 
-    async def live(self) -> Version:
+    async def read_live(self) -> Version:
         async with short_transaction(self._connection) as cursor:
             return await live_version(cursor, self.tables)
 
-    async def begin(self, *, auto_promote: bool, again: bool = True, patience_s: float = 0) -> Version:
-        """Make the version, or go on with the one that is there, and copy the baseline into it.
+    async def begin(self, *, auto_promote: bool, again: bool = True, patience_s: float = 0) -> None:
+        """Create the version, or resume the one that is there, and copy the baseline into it.
 
         Args:
-            again: Also where the live version has these rules already.
-            patience_s: How long to wait for somebody else who fills it: of one that was killed, the server
-                notices the end only when it has done with what it was doing.
+            again: Also if the live version has these rules already.
+            patience_s: Seconds to wait for another run that backfills it. If that run was killed, the server notices
+                only after the statement it was executing.
 
         Raises:
-            AlreadyRunning: Somebody else fills it, or was faster.
+            AlreadyRunning: Another run backfills it, or was faster.
         """
-        live = await self.live()
+        live = await self.read_live()
         async with short_transaction(self._connection) as cursor:
             now_us = await database_now_us(cursor)
         kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-        impatient, said = time.monotonic() + patience_s, ""
-        while True:
-            try:
-                made = await make_version(
-                    self._connection,
-                    self.tables,
-                    self.rules,
-                    kept,
-                    by=self._folded_by,
-                    auto_promote=auto_promote,
-                    again=again,
-                )
-                break
-            except AlreadyRunning as error:
-                if time.monotonic() >= impatient:
-                    raise
-                if not said:
-                    said = f"{error}; waits {patience_s:.0f} s for that to end"
-                    self._chancy.log.info(f"metrics: {said}")
-                    self.tell("waiting", 0, 0, note=said)
-            await anyio.sleep(_GIVE_WAY_S)
+        made = await self._claim_version(kept, auto_promote=auto_promote, again=again, patience_s=patience_s)
         self.version = made.version
-        self._aimed_at = made.position
-        await self.aim(live.position)
-        self.tell("copying", made.position, live.position)
+        self._counted_to = made.position
+        await self.count_events(live.position)
+        self.report("copying", made.position, live.position)
         while await copy_baseline(self._connection, self.tables, made.version):
-            self.tell("copying", made.position, live.position)
-        return made
+            self.report("copying", made.position, live.position)
 
-    async def fill(self) -> None:
-        """Fold up to where the live version stands.
+    async def run(self) -> None:
+        """Fold up to the live version's position.
 
-        While one step is written the next one is read and folded: the database and this process work at a time.
+        The next range is read and folded while the one before it is written, so database and process work at once.
 
         Raises:
             VersionRefused: This code can't fold it that far.
         """
         async with AsyncExitStack() as stack:
-            reading = await stack.enter_async_context(self._another())
-            following: Step | Advanced | None = None
+            reading = await stack.enter_async_context(self._open_reader())
+            read_ahead: Step | None = None
             while True:
-                target = (await self.live()).position
-                await self.aim(target)
-                if reading.closed:  # libpq gives it up where it has no memory for what comes
-                    reading = await stack.enter_async_context(self._another())
+                target = (await self.read_live()).position
+                await self.count_events(target)
+                if reading.closed:  # libpq closes it if it has no memory for a result
+                    reading = await stack.enter_async_context(self._open_reader())
                 try:
-                    step = following if isinstance(following, Step) else await self._read(reading, target)
-                    if isinstance(step, Step) and self._steps.is_tried_alone:
-                        following = None
-                        done = await write_step(self._connection, self.tables, step, folded_by=self._folded_by)
-                    elif isinstance(step, Step):
-                        done, following = await _both(
-                            write_step(self._connection, self.tables, step, folded_by=self._folded_by),
-                            self._read(reading, target, after=step.position),
-                        )
-                    else:
-                        done = step
+                    done, read_ahead = await self._take_step(reading, target, read_ahead)
                 except Exception as error:
-                    following = None
-                    if self._connection.closed:
-                        raise
-                    if self._steps.shrink(error):
-                        self._chancy.log.warning(
-                            f"the backfill of version {self.version} took too much for one step, goes on with "
-                            f"{self._steps.events:,} events at a time: {in_words(error)}"
-                        )
+                    read_ahead = None
+                    recovered = await self._recover(error, target)
+                    if recovered is None:
                         continue
-                    if may_be_of_a_batch(error):
-                        done = await self._narrow(target)
-                    elif await self._steps.try_again(error):
-                        continue
-                    else:
-                        done = await leave_out_next(
-                            self._connection, self.tables, error, folded_by=self._folded_by, version=self.version
-                        )
+                    done = recovered
                 self._steps.went_well(grows=False)
-                if done.reason:
-                    following = None
                 self.events += done.events
                 if done.caught_up:
                     return
@@ -176,11 +131,11 @@ class Backfill:
                         f"version {self.version} stops at position {done.position}: {done.reason}; "
                         "`chancy-metrics status` says more"
                     )
-                self.tell("backfilling", done.position, target)
+                self.report("backfilling", done.position, target)
                 await self._give_way(done.position, target)
 
-    async def take_over(self, holding: Connection, *, cause: Cause, keep_s: float = DAY_S) -> Version:
-        """Let readers see the version from here on; return the one they saw. What is left out for it is logged."""
+    async def promote(self, holding: Connection, *, cause: Cause, keep_s: float = DAY_S) -> None:
+        """Make the version the live one. What it leaves out and the replaced version did not is logged."""
         before = await promote(
             holding,
             self._connection,
@@ -196,20 +151,19 @@ class Backfill:
             more = await left_out(cursor, self.tables, self.version)
             if more and (more := more.beyond(await left_out(cursor, self.tables, before.version))):
                 self._chancy.log.error(f"metrics: {more.sentence}, which version {before.version} did not leave out")
-        return before
 
     async def left_out(self, version: int | None = None) -> LeftOut:
-        """What a version, by default the one it fills, leaves out."""
+        """Return what a version, by default the one of this run, leaves out."""
         async with short_transaction(self._connection) as cursor:
             return await left_out(cursor, self.tables, self.version if version is None else version)
 
-    async def aim(self, target: int) -> None:
-        """Count the events up to *target* too: the live version moves on while another one is filled."""
-        if target > self._aimed_at:
-            self._total_events += await self._events_between(self._aimed_at, target)
-            self._aimed_at = target
+    async def count_events(self, target: int) -> None:
+        """Add the events up to *target*, to which the live version has moved on, to the total of the progress."""
+        if target > self._counted_to:
+            self._total_events += await self._events_between(self._counted_to, target)
+            self._counted_to = target
 
-    def tell(self, phase: Phase, position: int, target: int, *, waits: bool = False, note: str = "") -> None:
+    def report(self, phase: Phase, position: int, target: int, *, waits: bool = False, note: str = "") -> None:
         if self._on_progress is None:
             return
         rate = self.events / max(time.monotonic() - self.started, 1e-9)
@@ -229,9 +183,73 @@ class Backfill:
             )
         )
 
+    async def _claim_version(
+        self, kept: dict[str, int], *, auto_promote: bool, again: bool, patience_s: float
+    ) -> Version:
+        """Create or resume the version; wait up to *patience_s* seconds for another run of it to end."""
+        until, is_reported = time.monotonic() + patience_s, False
+        while True:
+            try:
+                return await make_version(
+                    self._connection,
+                    self.tables,
+                    self.rules,
+                    kept,
+                    by=self._folded_by,
+                    auto_promote=auto_promote,
+                    again=again,
+                )
+            except AlreadyRunning as error:
+                if time.monotonic() >= until:
+                    raise
+                if not is_reported:
+                    note = f"{error}; waits {patience_s:.0f} s for that to end"
+                    self._chancy.log.info(f"metrics: {note}")
+                    self.report("waiting", 0, 0, note=note)
+                    is_reported = True
+            await anyio.sleep(_POLL_S)
+
+    async def _take_step(
+        self, reading: Connection, target: int, read_ahead: Step | None
+    ) -> tuple[Advanced, Step | None]:
+        """Write *read_ahead*, or else the next range, and read the range after it on *reading* meanwhile.
+
+        Returns:
+            What the step did, and the range read meanwhile; None if there is none, or nothing was written before it.
+        """
+        step = await self._read(reading, target) if read_ahead is None else read_ahead
+        if isinstance(step, Advanced):
+            return step, None
+        writing = write_step(self._connection, self.tables, step, folded_by=self._folded_by)
+        if self._steps.is_tried_alone:
+            return await writing, None
+        done, following = await _both(writing, self._read(reading, target, after=step.position))
+        return done, following if isinstance(following, Step) and not done.reason else None
+
+    async def _recover(self, error: Exception, target: int) -> Advanced | None:
+        """Narrow a failed step down to the batch that fails; None to take the step again, smaller or after a pause.
+
+        Raises *error* if another try can't help.
+        """
+        if self._connection.closed:
+            raise error
+        if self._steps.shrink(error):
+            self._chancy.log.warning(
+                f"the backfill of version {self.version} took too much for one step, goes on with "
+                f"{self._steps.events:,} events at a time: {in_words(error)}"
+            )
+            return None
+        if may_be_of_a_batch(error):
+            return await self._narrow(target)
+        if await self._steps.try_again(error):
+            return None
+        return await leave_out_next(
+            self._connection, self.tables, error, folded_by=self._folded_by, version=self.version
+        )
+
     @asynccontextmanager
-    async def _another(self) -> AsyncIterator[Connection]:
-        """Open one more connection, which waits for locks as long as the first one."""
+    async def _open_reader(self) -> AsyncIterator[Connection]:
+        """Open a second connection, with the lock limit of the first one."""
         async with own_connection(self._chancy, self._folded_by) as connection:
             limit_locks(connection, lock_limit_ms(self._connection))
             yield connection
@@ -259,14 +277,14 @@ class Backfill:
         )
 
     async def _give_way(self, position: int, target: int) -> None:
-        """Wait while the live version is behind, unless nobody folds it."""
+        """Wait while the live version is behind, unless no process folds it."""
         while True:
             async with short_transaction(self._connection, index_only=True) as cursor:
                 lag = await live_lag(cursor, self.tables)
             if lag.waiting_s <= self._patience_s or lag.silent_s > 2 * self._patience_s:
                 return
-            self.tell("backfilling", position, target, waits=True)
-            await anyio.sleep(_GIVE_WAY_S)
+            self.report("backfilling", position, target, waits=True)
+            await anyio.sleep(_POLL_S)
 
     async def _events_between(self, after: int, until: int) -> int:
         async with short_transaction(self._connection) as cursor:
@@ -286,10 +304,10 @@ class Backfill:
 
 
 async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other | None]:
-    """Wait for both also where one raises, so that neither is left at work on its connection.
+    """Wait for both even if one raises, so that neither goes on using its connection.
 
     Returns:
-        None for the other one where only that raised an error: what the first one did stands, and it may be done again.
+        None for the other one if only that failed: the result of the first one stands, and the other can be repeated.
     """
     first, second = await asyncio.gather(one, other, return_exceptions=True)
     if isinstance(first, BaseException):

@@ -107,11 +107,11 @@ async def rebuild(
         backfill = Backfill(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
         await _check_wins(backfill, working)
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
-        await backfill.fill()
+        await backfill.run()
         live, position, compared = await _compare(backfill, working, holding, looking, folded_by)
         if swap:
-            backfill.tell("swapping", position, position)
-            await backfill.take_over(holding, cause="asked", keep_s=keep_s)
+            backfill.report("swapping", position, position)
+            await backfill.promote(holding, cause="asked", keep_s=keep_s)
             behind = await _fold_on(chancy, options, folded_by)
         else:
             await finish_version(working, backfill.tables, backfill.version, keep_s=keep_s)
@@ -235,7 +235,7 @@ async def _compare(
     while True:
         async with AsyncExitStack() as stack:
             async with short_transaction(holding) as cursor:
-                live = await _lock_live(cursor, tables, (await backfill.live()).version)
+                live = await _lock_live(cursor, tables, (await backfill.read_live()).version)
                 if live is None:
                     continue
                 backfill.events += await catch_up(
@@ -244,8 +244,8 @@ async def _compare(
                 snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
                 filled = await read_version(snapshot, tables, backfill.version)  # takes the snapshot while both stand
             assert filled is not None
-            await backfill.aim(live.position)
-            backfill.tell("comparing", live.position, live.position)
+            await backfill.count_events(live.position)
+            backfill.report("comparing", live.position, live.position)
             compared = await compare(snapshot, tables, live, filled)
         await _keep_comparison(working, tables, backfill.version, live, compared)
         return live.version, live.position, compared
@@ -285,9 +285,9 @@ async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by
         backfill = Backfill(chancy, options, working, folded_by)
         backfill.version = version
         # Long before the locks, so that under them little is left.
-        until = (await backfill.live()).position
+        until = (await backfill.read_live()).position
         await catch_up(working, backfill.tables, version, options.rules, until=until, folded_by=folded_by)
-        await backfill.take_over(holding, cause=cause, keep_s=keep_s)
+        await backfill.promote(holding, cause=cause, keep_s=keep_s)
     return version
 
 

@@ -174,9 +174,9 @@ class Rollout:
                 await backfill.begin(auto_promote=True, again=False)
             else:
                 backfill.version = task.version
-            await backfill.fill()
+            await backfill.run()
             try:
-                await backfill.take_over(holding, cause=task.cause)
+                await backfill.promote(holding, cause=task.cause)
             except LeavesOutMore as error:
                 await withhold_version(working, backfill.tables, backfill.version, keep_s=WITHHELD_S)
                 self._log.error("metrics: %s", error)
