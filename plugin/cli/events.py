@@ -22,7 +22,7 @@ from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.event_table import EVENTS, UPDATES, LinePrinter, event_row, moment, update_row
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import CursorType, Moment
-from chancy_metrics.plugin.rebuilds.listing import what_is_left_out
+from chancy_metrics.plugin.rebuilds.listing import read_left_out
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
@@ -197,7 +197,7 @@ class Listing:
 
 def _tell_left_out(door: Door, chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
     """Say on stderr which of the events of a window are listed, or can't be, and are not in the numbers."""
-    if sentence := door.run(what_is_left_out(chancy, since=since, until=until)).sentence:
+    if sentence := door.run(read_left_out(chancy, since=since, until=until)).sentence:
         door.tell(f"not all of these events are in the numbers: {sentence}")
 
 

@@ -12,7 +12,7 @@ from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_rebuild
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.host.options import DAY_S
-from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, what_is_left_out
+from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, read_left_out
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
 
 #: Differences printed as text.
@@ -80,7 +80,7 @@ def swap_command(door: Door, version: int | None, keep_s: float) -> None:
     """
     chancy, _ = door.load()
     taken = door.run(swap(chancy, version, keep_s=keep_s))
-    leaves_out = door.run(what_is_left_out(chancy, taken)).sentence
+    leaves_out = door.run(read_left_out(chancy, taken)).sentence
     door.answer(
         {"version": taken, "leaves_out": leaves_out},
         lambda: [f"version {taken} is live", *([leaves_out] if leaves_out else [])],

@@ -26,7 +26,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.rebuilds.listing import read_unfinished
-from chancy_metrics.plugin.rebuilds.rollout import Task, read_all_withheld, read_task
+from chancy_metrics.plugin.rebuilds.rollout import RolloutPlan, read_all_withheld, read_rollout_plan
 from chancy_metrics.plugin.worker.maintenance import series_count
 from chancy_metrics.plugin.worker.retention import oldest_due
 from chancy_metrics.projections.buckets import horizons
@@ -64,7 +64,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         head = await _head(cursor, tables)
         pending, spilled = await _waiting(cursor, tables)
         lag = await live_lag(cursor, tables)
-        task = await read_task(cursor, tables, options)
+        task = await read_rollout_plan(cursor, tables, options)
         unfinished = await read_unfinished(cursor, tables)
         withheld = await read_all_withheld(cursor, tables)
         due_day = await oldest_due(
@@ -141,7 +141,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
     )
 
 
-def _rules_note(task: Task, options: Options) -> str:
+def _rules_note(task: RolloutPlan, options: Options) -> str:
     if task.cause is None or task.reason:
         return task.reason
     takes = "fills a version of its own" if task.version is None else f"takes version {task.version}"

@@ -1,1 +1,1 @@
-"""New versions: rebuilt, backfilled, promoted, rolled out, listed."""
+"""Versions beside the live one: rebuild them, roll out new rules, list them."""

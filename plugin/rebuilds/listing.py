@@ -1,4 +1,4 @@
-"""The versions of the projection as an operator sees them."""
+"""List versions for operators: status, position, size, and what each one leaves out."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from chancy_metrics.projections.versions.create import FILLED
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.version import UNFINISHED, live_version
 
-#: Of a rollup so many blocks are counted, and the others taken to be like them.
-_MOST_BLOCKS = 2_000
+#: Blocks of a rollup that are counted; the counts of a larger one are extrapolated from them.
+_SAMPLED_BLOCKS = 2_000
 
 
 class VersionInfo(msgspec.Struct, frozen=True):
     """One version; times are UTC.
 
     Attributes:
-        rules: Its pair of numbers, ours and the user's; *rule_names* are the user's.
-        position: Where it stands; *ordered_position* is the end of the ledger.
-        rows: Exact where no rollup has more than 16 MB, about right where one has more.
+        rules: Its two rules versions, built-in and the user's; *rule_names* are the user's rules.
+        position: Position of its last fold; *ordered_position* is the end of the ledger.
+        rows: Exact if each rollup has at most 16 MB, extrapolated if one has more.
         size_bytes: Its share of the rollup tables, by its share of their rows.
-        dead_letters: Batches it had to leave out; *leaves_out* says which and why, and which rules failed; "" for none.
-        moved_by: Who folded into it last, at *moved_at*.
-        kept_until: When it may be dropped, where it rests or waits for a swap.
+        dead_letters: Number of batches it leaves out; *leaves_out* says which, why, and which rules failed; "" if none.
+        moved_by: Name of the process that folded it last, at *moved_at*.
+        kept_until: When it may be dropped, if it is ready or on standby.
     """
 
     version: int
@@ -54,14 +54,14 @@ class VersionInfo(msgspec.Struct, frozen=True):
 
 
 class Unfinished(msgspec.Struct, frozen=True):
-    """A version on its way to become the live one; times are UTC.
+    """A version that is not promoted yet; times are UTC.
 
     Attributes:
         status: "copying" (the baseline), "backfilling", or "ready" for `chancy-metrics swap`.
-        remaining: Batches between it and the live version.
-        filled_by: Who fills it, or did last, at *moved_at*.
-        is_filled: Whether that one is still at it.
-        kept_until: When it may be dropped, where it waits for a swap.
+        remaining: Number of batches between its position and the live version's.
+        filled_by: Name of the process that backfilled it last, at *moved_at*.
+        is_filled: Whether that process still backfills it.
+        kept_until: When it may be dropped, if it is ready.
     """
 
     version: int
@@ -76,7 +76,7 @@ class Unfinished(msgspec.Struct, frozen=True):
 
 
 async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
-    """Return the versions on their way to become the live one, oldest first."""
+    """Return the versions that are not promoted yet, oldest first."""
     await cursor.execute(
         sql.SQL(
             """
@@ -126,10 +126,10 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
         return [_info(row, rows, sizes, await left_out(cursor, tables, row[0])) for row in found]
 
 
-async def what_is_left_out(
+async def read_left_out(
     chancy: Chancy, version: int | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> LeftOut:
-    """Return what a version, by default the live one, leaves out of a window; of all time by default.
+    """Return what a version, by default the live one, leaves out between *since* and *until*, by default of all time.
 
     Raises:
         MetricsLogError: A moment is not aware, or there is no metrics log.
@@ -168,13 +168,13 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
 
 
 async def _rows(cursor: Cursor, tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
-    """Return rows and bytes of each version, all resolutions together; of a large table as a sample of it has them."""
+    """Return rows and bytes of each version, summed over the resolutions and extrapolated for large tables."""
     rows: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for resolution in RESOLUTIONS:
         rollup = tables.rollup(resolution)
-        share = min(1.0, _MOST_BLOCKS / max(1, await _blocks(cursor, rollup)))
-        # Whole blocks, always the same ones of a table that stays as it is.
+        share = min(1.0, _SAMPLED_BLOCKS / max(1, await _blocks(cursor, rollup)))
+        # Whole blocks, and the same ones each time while the table does not change.
         sample = sql.SQL("TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)").format(percent=sql.Literal(100 * share))
         await cursor.execute(
             sql.SQL(

@@ -1,4 +1,4 @@
-"""The aggregates made again beside the living ones, and taken for them while readers see nothing but the result."""
+"""Rebuild the rollups into a new version while the live one serves reads; `swap`, `undo` and `abort` of versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
 from chancy_metrics.plugin.host.app import options_of, who
-from chancy_metrics.plugin.host.bounded_connection import REBUILD_LOCK_LIMIT_MS, bounded_connection
+from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
@@ -38,24 +38,24 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
-#: Seconds to wait for another rebuild that may have been killed a moment ago.
+#: Seconds to wait for another rebuild, which may have been killed a moment ago.
 _PATIENCE_S = 5
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
-    """What a rebuild came to.
+    """The result of a rebuild.
 
     Attributes:
-        version: Number of the version it filled.
-        replaced: Number of the version that is, or was, live.
-        swapped: Whether the new one is the live one now; otherwise it is kept, ready for `swap`.
-        position: Where both stood when they were compared.
-        points: How many the new one has where both keep them.
-        different: How many of them differ, or are in one of them only; `differences` spells out the first ones.
-        left_out: Batches that are not in the new one; *leaves_out* says which and why, and which rules failed;
-            *left_out_before* says the same of the replaced one; "" where nothing is left out.
-        events: How many this run folded, in *seconds*.
-        behind: Where the new one stands and why it gets no further, if events past it can't be folded; else "".
+        version: Number of the new version.
+        replaced: Number of the version that was live.
+        swapped: Whether the new version is live now; otherwise it is ready for `swap`.
+        position: Ledger position at which both versions were compared.
+        points: Number of points of the new version in the time that both keep.
+        different: Number of points that differ, or that only one version has; *differences* spells out the first ones.
+        left_out: Number of batches the new version leaves out; *leaves_out* says which, why, and which rules failed;
+            *left_out_before* says the same of the replaced version. "" if nothing is left out.
+        events: Number of events this run folded, in *seconds*.
+        behind: The position past which the new version can't fold events, and why; "" if it can.
     """
 
     version: int
@@ -82,37 +82,37 @@ async def rebuild(
     by: str | None = None,
     on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> Rebuilt:
-    """Make the aggregates again from the log, compare them with the living ones and take their place.
+    """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
 
-    Killed at any moment, the next call goes on where this one stood and ends with the same bytes.
+    If it is killed, the next call resumes it and ends with the same bytes.
 
     Args:
-        swap: Take the place; otherwise the version is left ready.
-        throttle_s: Give way whenever events have waited for the live version for a sync interval and so many
-            seconds more; half an interval by default.
-        keep_s: Seconds the replaced version (or a ready one) is kept.
-        by: Who does it, as `status` and `versions` show it; user, host and process by default.
+        swap: Promote the new version; otherwise it is left ready for `swap`.
+        throttle_s: Pause while events have waited for the live version for longer than a sync interval and this many
+            seconds; half a sync interval by default.
+        keep_s: Seconds for which the replaced version, or one left ready, is kept.
+        by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
         on_progress: Called after each step, from the event loop.
 
     Raises:
-        AlreadyRunning: Somebody else rebuilds under the same rules.
+        AlreadyRunning: Another process rebuilds by the same rules.
         VersionRefused: The live version's rules are newer than this code's.
-        TableLocked: Somebody holds a lock on a table for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
+        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
     """
     options = options_of(chancy)
     folded_by = _folded_by("rebuild", by)
     behind = ""
     async with AsyncExitStack() as stack:
-        working, holding, looking = [await stack.enter_async_context(_working(chancy, folded_by)) for _ in range(3)]
+        working, holding, comparing = [await stack.enter_async_context(_connect(chancy, folded_by)) for _ in range(3)]
         backfill = Backfill(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
-        await _check_wins(backfill, working)
+        await _check_promotable(backfill, working)
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
         await backfill.run()
-        live, position, compared = await _compare(backfill, working, holding, looking, folded_by)
+        live, position, compared = await _compare(backfill, working, holding, comparing, folded_by)
         if swap:
             backfill.report("swapping", position, position)
             await backfill.promote(holding, cause="asked", keep_s=keep_s)
-            behind = await _fold_on(chancy, options, folded_by)
+            behind = await _fold_waiting(chancy, options, folded_by)
         else:
             await finish_version(working, backfill.tables, backfill.version, keep_s=keep_s)
         left_out = await backfill.left_out()
@@ -134,36 +134,36 @@ async def rebuild(
 
 
 async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DAY_S, by: str | None = None) -> int:
-    """Let a version that is ready, or rests, take the live one's place; return its number.
+    """Promote a version that is ready or on standby; return its number.
 
     Args:
         version: Its number; the newest that is ready by default.
         keep_s: Seconds the replaced version is kept for `undo`.
-        by: Who does it, as `status` and `versions` show it; user, host and process by default.
+        by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
 
     Raises:
         VersionRefused: No version is ready, or this one may not become live; the message says why.
-        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
+        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
     """
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         ready = [one.version for one in await read_versions(cursor, tables_for(chancy.prefix)) if one.status == "ready"]
     if version is None and not ready:
         raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
-    return await _take(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
+    return await _promote(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
 
 
 async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) -> int:
-    """Let the version that was live before catch up and take its place again; return its number.
+    """Let the version that was live before catch up, and promote it again; return its number.
 
-    The rules that are left are not taken again without an explicit `swap` or `rebuild`.
+    The rules of the version it replaces are blocked: only an explicit `swap` or `rebuild` promotes them again.
 
     Args:
         keep_s: Seconds the replaced version is kept for another `undo`.
-        by: Who does it, as `status` and `versions` show it; user, host and process by default.
+        by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
 
     Raises:
         VersionRefused: No earlier version is kept, or it has other rules than this code.
-        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call goes on.
+        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
     """
     tables = tables_for(chancy.prefix)
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
@@ -174,7 +174,7 @@ async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) 
             f"there is nothing to go back to: no version from before {live.version} is kept; "
             "`chancy-metrics rebuild` makes the numbers again by the rules of this app"
         )
-    return await _take(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
+    return await _promote(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
 
 
 async def abort(chancy: Chancy) -> int | None:
@@ -194,25 +194,25 @@ async def abort(chancy: Chancy) -> int | None:
     return None
 
 
-async def _check_wins(backfill: Backfill, connection: Connection) -> None:
-    """Refuse before the work what the swap would refuse after it."""
+async def _check_promotable(backfill: Backfill, connection: Connection) -> None:
+    """Raise before the work what the promotion would raise after it."""
     async with short_transaction(connection) as cursor:
         live = await live_version(cursor, backfill.tables)
         head = await read_head(cursor, backfill.tables)
-    wanted = live._replace(pair=backfill.rules.pair, rule_names=backfill.rules.names)
-    if reason := promotion_blocker(wanted, live, head, "asked"):
+    candidate = live._replace(pair=backfill.rules.pair, rule_names=backfill.rules.names)
+    if reason := promotion_blocker(candidate, live, head, "asked"):
         raise VersionRefused(f"a rebuild by this code would not be taken: {reason}")
-    if live.pair == wanted.pair and (reason := live.refuses(backfill.rules)):
+    if live.pair == candidate.pair and (reason := live.refuses(backfill.rules)):
         raise VersionRefused(reason)
 
 
-async def _fold_on(chancy: Chancy, options: Options, folded_by: str) -> str:
-    """Fold what waits for the version that is live now, for a moment; say what keeps it from that, if anything does."""
+async def _fold_waiting(chancy: Chancy, options: Options, folded_by: str) -> str:
+    """Fold the events that wait for the new live version; return a sentence if they can't be folded, else ""."""
     projector = Projector(chancy, folded_by, rules=options.rules)
     try:
         done = await projector.run_once(within_s=_PATIENCE_S)
         reason = "" if done.reason == BUSY else done.reason
-    except Exception as error:  # the new version is live, whatever comes after it
+    except Exception as error:  # the new version is live, whatever happens after that
         reason = in_words(error)
     finally:
         await projector.close()
@@ -227,10 +227,14 @@ async def _compare(
     backfill: Backfill,
     working: Connection,
     holding: Connection,
-    looking: Connection,
+    comparing: Connection,
     folded_by: str,
 ) -> tuple[int, int, Comparison]:
-    """Compare with the live version, both at one position, in one snapshot; return its number and that position."""
+    """Compare the new version with the live one, both at one position, in one snapshot.
+
+    Returns:
+        The live version's number, the position, and the comparison.
+    """
     tables = backfill.tables
     while True:
         async with AsyncExitStack() as stack:
@@ -241,12 +245,12 @@ async def _compare(
                 backfill.events += await catch_up(
                     working, tables, backfill.version, backfill.rules, until=live.position, folded_by=folded_by
                 )
-                snapshot = await stack.enter_async_context(short_transaction(looking, isolation="REPEATABLE READ"))
-                filled = await read_version(snapshot, tables, backfill.version)  # takes the snapshot while both stand
-            assert filled is not None
+                snapshot = await stack.enter_async_context(short_transaction(comparing, isolation="REPEATABLE READ"))
+                new = await read_version(snapshot, tables, backfill.version)  # takes the snapshot while neither moves
+            assert new is not None
             await backfill.count_events(live.position)
             backfill.report("comparing", live.position, live.position)
-            compared = await compare(snapshot, tables, live, filled)
+            compared = await compare(snapshot, tables, live, new)
         await _keep_comparison(working, tables, backfill.version, live, compared)
         return live.version, live.position, compared
 
@@ -254,7 +258,7 @@ async def _compare(
 async def _keep_comparison(
     connection: Connection, tables: Tables, version: int, live: Version, compared: Comparison
 ) -> None:
-    """Keep for `status` what the comparison with the version before has found."""
+    """Store the result of the comparison for `status`."""
     async with short_transaction(connection) as cursor:
         at = datetime.fromtimestamp(await database_now_us(cursor) / 1e6, UTC)
         made = RebuildCompared(live.version, at, live.position, compared.points, compared.different)
@@ -262,36 +266,36 @@ async def _keep_comparison(
 
 
 async def _lock_live(cursor: Cursor, tables: Tables, version: int) -> Version | None:
-    """Lock *version* until the transaction ends: no pointer turns from it meanwhile; None if it is not the live one.
+    """Lock *version* until the transaction ends, so that no other one is promoted; None if it is not the live one.
 
-    Another one may have taken its place before the lock was there, and it may be on its way out.
+    Another one may have been promoted before the lock was granted.
     """
     locked = await lock_version(cursor, tables, version, wait=True)
     return locked if locked is not None and version == (await read_head(cursor, tables)).live else None
 
 
-async def _take(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
+async def _promote(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
     folded_by = _folded_by("swap" if cause == "asked" else cause, by)
     options = options_of(chancy)
-    async with _working(chancy, folded_by) as working, _working(chancy, folded_by) as holding:
+    async with _connect(chancy, folded_by) as working, _connect(chancy, folded_by) as holding:
         async with short_transaction(working) as cursor:
-            there = {one.version: one for one in await read_versions(cursor, tables_for(chancy.prefix))}
-        if version not in there or there[version].status in ("live", "dropped"):
-            is_what = there[version].status if version in there else "not there"
+            versions = {one.version: one for one in await read_versions(cursor, tables_for(chancy.prefix))}
+        if version not in versions or versions[version].status in ("live", "dropped"):
+            status = versions[version].status if version in versions else "not there"
             raise VersionRefused(
-                f"version {version} can't become the live one: it is {is_what}; `chancy-metrics versions` lists those "
-                f"that rest or are ready, and `chancy-metrics rebuild` makes one"
+                f"version {version} can't become the live one: it is {status}; `chancy-metrics versions` lists those "
+                f"that are ready or on standby, and `chancy-metrics rebuild` makes one"
             )
         backfill = Backfill(chancy, options, working, folded_by)
         backfill.version = version
-        # Long before the locks, so that under them little is left.
+        # Before the locks are taken, so that little is left to fold under them.
         until = (await backfill.read_live()).position
         await catch_up(working, backfill.tables, version, options.rules, until=until, folded_by=folded_by)
         await backfill.promote(holding, cause=cause, keep_s=keep_s)
     return version
 
 
-def _working(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[Connection]:
+def _connect(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[Connection]:
     return bounded_connection(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
 
 

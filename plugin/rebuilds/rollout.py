@@ -1,7 +1,7 @@
-"""Whose rules the live version has: a worker with newer ones fills a version of its own, which then takes over.
+"""Decide on each worker whether a version with its rules is promoted: newer rules, or nobody folds the live one.
 
-Through a rolling deploy old and new code fold a version each. Where nobody folds the live version any more,
-because its code is gone, whoever is there takes over with what it has: metrics never stand still for good.
+During a rolling deploy old and new code fold a version each. If no process folds the live version any more, because
+its code is gone, any worker may promote a version of its own rules, so that metrics never stand still for good.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from chancy_metrics.projections.versions.left_out import left_out, withheld
 if TYPE_CHECKING:  # numpy comes with this: a worker that only records starts without it
     from chancy_metrics.projections.versions.version import Version
 
-#: Seconds for which a version is kept that leaves out more than the live one; it is made anew after that.
+#: Seconds for which a version is kept that leaves out more than the live one; after that it is rebuilt.
 WITHHELD_S = 7 * DAY_S
-#: Seconds after which a live version that nobody folds, though events wait, is left to whoever is there, at the least.
+#: Least number of seconds without a fold, though events wait, after which any worker may replace the live version.
 STANDSTILL_S = 600
 
 
 def standstill_after_s(sync_interval_s: float) -> float:
-    """Seconds without a fold after which nobody folds: where folds are rare, three of them must have been missed."""
+    """Return the seconds without a fold after which the live version stands still; at least three sync intervals."""
     return max(STANDSTILL_S, 3 * sync_interval_s)
 
 
-class Task(NamedTuple):
-    """What a worker finds to do.
+class RolloutPlan(NamedTuple):
+    """What a worker has to do about the rules of the live version.
 
     Attributes:
-        cause: Why a version of its rules is to become the live one; None if none is.
-        version: A version that rests and can be taken again; None to fill one.
-        reason: What an operator should know; "" if all is as it should be.
+        cause: Why a version of the worker's rules is to be promoted; None if none is.
+        version: A version on standby that can be promoted again; None to backfill one.
+        reason: A sentence for the operator; "" if there is nothing to say.
     """
 
     cause: Literal["newer", "standstill"] | None = None
@@ -49,7 +49,7 @@ class Task(NamedTuple):
     reason: str = ""
 
 
-def find_task(
+def plan_rollout(
     rules: RuleSet,
     live: Version,
     versions: Sequence[Version],
@@ -57,48 +57,52 @@ def find_task(
     *,
     auto: bool,
     stands_still: bool,
-) -> Task:
+) -> RolloutPlan:
     """Decide what a worker with *rules* does about a live version of other rules.
 
     Args:
-        auto: Whether newer rules take over by themselves.
-        stands_still: Whether nobody has folded the live version for long, though events wait.
+        auto: Whether newer rules are promoted without being asked for.
+        stands_still: Whether the live version has not been folded for long, though events wait.
     """
     if not (reason := live.refuses(rules)):
-        return Task()
+        return RolloutPlan()
     if live.pair == rules.pair:
-        return Task(reason=reason)
-    resting = [one.version for one in versions if one.status == "standby" and not one.refuses(rules)]
-    held = [one.version for one in versions if one.pair == rules.pair and not one.auto_promote]
-    again = max(resting, default=None)
+        return RolloutPlan(reason=reason)
+    standby = [one.version for one in versions if one.status == "standby" and not one.refuses(rules)]
+    on_demand = [one.version for one in versions if one.pair == rules.pair and not one.auto_promote]
+    again = max(standby, default=None)
     if stands_still:
-        return Task("standstill", again, f"nobody folds the live version: {reason}")
+        return RolloutPlan("standstill", again, f"nobody folds the live version: {reason}")
     if not is_above(rules.pair, live.pair):
-        return Task(reason=f"{reason}: this worker records and reads, and leaves folding to newer code")
+        return RolloutPlan(reason=f"{reason}: this worker records and reads, and leaves folding to newer code")
     if label(rules.pair) in blocked_rules:
-        return Task(reason=f"{reason}, which an undo has left: `chancy-metrics swap` or `rebuild` takes them again")
+        return RolloutPlan(
+            reason=f"{reason}, which an undo has blocked: `chancy-metrics swap` or `rebuild` promotes them again"
+        )
     if not auto:
-        return Task(reason=f"{reason}: a rebuild is due, run `chancy-metrics rebuild`")
-    if held:
-        return Task(reason=f"{reason}: version {held[0]} is made for `chancy-metrics swap`, and waits for it")
-    return Task("newer", again)
+        return RolloutPlan(reason=f"{reason}: a rebuild is due, run `chancy-metrics rebuild`")
+    if on_demand:
+        return RolloutPlan(reason=f"{reason}: version {on_demand[0]} waits for `chancy-metrics swap`")
+    return RolloutPlan("newer", again)
 
 
-async def read_task(cursor: Cursor, tables: Tables, options: Options, *, standstill_s: float | None = None) -> Task:
-    """Find what a worker with these options has to do.
+async def read_rollout_plan(
+    cursor: Cursor, tables: Tables, options: Options, *, standstill_s: float | None = None
+) -> RolloutPlan:
+    """Read the versions and decide what a worker with these options has to do.
 
     Args:
-        standstill_s: Seconds without a fold after which nobody folds; `standstill_after_s` by default.
+        standstill_s: Seconds without a fold after which the live version stands still; `standstill_after_s` by default.
     """
     from chancy_metrics.projections.versions.lag import live_lag
     from chancy_metrics.projections.versions.version import live_version, read_head, read_versions
 
     live = await live_version(cursor, tables)
     if not live.refuses(options.rules):
-        return Task()
+        return RolloutPlan()
     patience_s = standstill_after_s(options.sync_interval) if standstill_s is None else standstill_s
     versions = await read_versions(cursor, tables)
-    task = find_task(
+    plan = plan_rollout(
         options.rules,
         live,
         versions,
@@ -106,15 +110,15 @@ async def read_task(cursor: Cursor, tables: Tables, options: Options, *, standst
         auto=options.auto_rebuild,
         stands_still=(await live_lag(cursor, tables)).standstill_s > patience_s,
     )
-    if task.cause is None:
+    if plan.cause is None:
         mine = [one for one in versions if one.pair == options.rules.pair]
         for sentence in await _withheld(cursor, tables, mine, live):
-            return Task(reason=sentence)
-    return task
+            return RolloutPlan(reason=sentence)
+    return plan
 
 
 async def read_all_withheld(cursor: Cursor, tables: Tables) -> list[str]:
-    """Say which versions do not take over by themselves, though their rules are newer, and for what they leave out."""
+    """Return a sentence for each version with newer rules that is not promoted because it leaves out more."""
     from chancy_metrics.projections.versions.version import live_version, read_versions
 
     return await _withheld(cursor, tables, await read_versions(cursor, tables), await live_version(cursor, tables))
@@ -131,7 +135,7 @@ async def _withheld(cursor: Cursor, tables: Tables, versions: Sequence[Version],
 
 
 class Rollout:
-    """Looks, for one worker, whether a version of its rules is to become the live one, and makes it so."""
+    """Backfills and promotes versions of one worker's rules."""
 
     def __init__(
         self, chancy: Chancy, folded_by: str, options: Options, log: Logger, *, standstill_s: float | None = None
@@ -143,40 +147,42 @@ class Rollout:
         self._warnings = RateLimited(log)
         self._standstill_s = standstill_s
 
-    async def look(self) -> Task:
-        """Find what there is to do, and do it to the end; nothing where another worker is at it.
+    async def run_once(self) -> RolloutPlan:
+        """Read the plan and carry it out; do nothing if another worker does.
 
-        Raises what the database raises, and VersionRefused.
+        Raises:
+            VersionRefused: The version can't be folded or promoted.
+            psycopg.Error: Whatever the database raises.
         """
         tables = tables_for(self._chancy.prefix)
         async with self._chancy.pool.connection(timeout=2) as connection, short_transaction(connection) as cursor:
-            task = await read_task(cursor, tables, self._options, standstill_s=self._standstill_s)
-        if task.reason:
-            self._warnings.warn("rules", f"metrics: {task.reason}")
-        if task.cause is not None:
+            plan = await read_rollout_plan(cursor, tables, self._options, standstill_s=self._standstill_s)
+        if plan.reason:
+            self._warnings.warn("rules", f"metrics: {plan.reason}")
+        if plan.cause is not None:
             try:
-                await self._do(task)
+                await self._carry_out(plan)
             except AlreadyRunning:
-                return Task()
-        return task
+                return RolloutPlan()
+        return plan
 
-    async def _do(self, task: Task) -> None:
+    async def _carry_out(self, plan: RolloutPlan) -> None:
         from chancy_metrics.plugin.rebuilds.backfill import Backfill
         from chancy_metrics.projections.versions.create import withhold_version
 
-        assert task.cause is not None
+        assert plan.cause is not None
         async with (
             own_connection(self._chancy, self._folded_by) as working,
             own_connection(self._chancy, self._folded_by) as holding,
         ):
             backfill = Backfill(self._chancy, self._options, working, self._folded_by)
-            if task.version is None:
+            if plan.version is None:
                 await backfill.begin(auto_promote=True, again=False)
             else:
-                backfill.version = task.version
+                backfill.version = plan.version
             await backfill.run()
             try:
-                await backfill.promote(holding, cause=task.cause)
+                await backfill.promote(holding, cause=plan.cause)
             except LeavesOutMore as error:
                 await withhold_version(working, backfill.tables, backfill.version, keep_s=WITHHELD_S)
                 self._log.error("metrics: %s", error)

@@ -69,7 +69,7 @@ class Session:
         self._on_fold = on_fold
         self._warnings = RateLimited(chancy.log)
         self._projector: Projector | None = None
-        self._succession: Rollout | None = None
+        self._rollout: Rollout | None = None
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
@@ -112,15 +112,15 @@ class Session:
         """Append, fold and keep the tables in shape until cancelled; outlives every error."""
         projector = self._projector = self.projector()
         # Never at the same moment on all of the workers that a deploy starts.
-        looking_s = self._options.sync_interval * random.uniform(0.75, 1.25)
+        rollout_s = self._options.sync_interval * random.uniform(0.75, 1.25)
         loops = {
             "append": self._every(self._options.append_interval, self._append),
             "project": project(
                 self.schedule, projector, self._options.sync_interval, self.chancy.log, on_failure=self._tell_fold_error
             ),
             "maintenance": self._every(MAINTENANCE_S, self._maintain),
-            "summaries": self._every(MAINTENANCE_S, self._summarise),
-            "rules": self._every(looking_s, self._look_at_rules),
+            "summaries": self._every(MAINTENANCE_S, self._index_events),
+            "rules": self._every(rollout_s, self._roll_out_rules),
             "table_sizes": self._every(self._options.collection_interval, self._measure_tables),
         }
         tasks = [asyncio.create_task(loop, name=f"metrics_{name}") for name, loop in loops.items()]
@@ -182,12 +182,12 @@ class Session:
     async def _append(self) -> None:
         await self.recorder.append(self.chancy)
 
-    async def _look_at_rules(self) -> None:
-        if self._succession is None:
+    async def _roll_out_rules(self) -> None:
+        if self._rollout is None:
             from chancy_metrics.plugin.rebuilds.rollout import Rollout
 
-            self._succession = Rollout(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
-        await self._succession.look()
+            self._rollout = Rollout(self.chancy, self.worker.worker_id, self._options, self.chancy.log)
+        await self._rollout.run_once()
 
     async def _maintain(self) -> None:
         if not self.schedule.mine:
@@ -210,7 +210,7 @@ class Session:
                     "with every job stand in a key? Each one costs memory in every process that reads",
                 )
 
-    async def _summarise(self) -> None:
+    async def _index_events(self) -> None:
         if not self.schedule.mine:
             return
         from chancy_metrics.projections.search.indexing import summarise

@@ -107,8 +107,8 @@ async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
     older = await status(dsn, rules.first, version=1)
 
     assert blocked_rules.rules_note == (
-        "version 2 has rules 2.1, this code has 2.2, which an undo has left: "
-        "`chancy-metrics swap` or `rebuild` takes them again"
+        "version 2 has rules 2.1, this code has 2.2, which an undo has blocked: "
+        "`chancy-metrics swap` or `rebuild` promotes them again"
     )
     assert older.rules_note == (
         "version 3 has rules 2.2, this code has 2.1: this worker records and reads, and leaves folding to newer code"
@@ -175,7 +175,7 @@ async def test_a_standstill_is_more_than_three_of_the_intervals_in_which_it_fold
     await let_wait(connection, tables, 3_700)
 
     async with an_app(dsn, Metrics(sync_interval=1_800)) as (chancy, metrics):
-        seldom = await Rollout(chancy, "w", metrics.options, chancy.log).look()
+        seldom = await Rollout(chancy, "w", metrics.options, chancy.log).run_once()
         found = await read_status(chancy)
 
     assert (standstill_after_s(1), standstill_after_s(1_800)) == (STANDSTILL_S, 5_400)

@@ -16,7 +16,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
-from chancy_metrics.plugin.rebuilds.rollout import Rollout, Task
+from chancy_metrics.plugin.rebuilds.rollout import Rollout, RolloutPlan
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -31,9 +31,9 @@ class Code:
         self.chancy = chancy
         self.metrics = metrics
 
-    async def look(self, *, standstill_s: float = 600) -> Task:
+    async def look(self, *, standstill_s: float = 600) -> RolloutPlan:
         found = Rollout(self.chancy, "worker", self.metrics.options, self.chancy.log, standstill_s=standstill_s)
-        return await found.look()
+        return await found.run_once()
 
     async def fold(self) -> str:
         return (await fold_all(self.chancy, rules=self.metrics.options.rules)).reason
@@ -74,7 +74,7 @@ async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
         done = await new.look()
         again = await new.look()
 
-    assert (done.cause, again) == ("newer", Task())
+    assert (done.cause, again) == ("newer", RolloutPlan())
     assert await live(connection, tables) == (2, "2.1")
     assert await counted(connection, tables, "made:by:first") == 3
     assert await counted(connection, tables, "global:status:succeeded") == 3
@@ -109,13 +109,13 @@ async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_foldin
         async with script.metrics.recording(script.chancy):
             await script.metrics.increment_counter("app:n", 4)
         refused = await script.fold()
-        task = await script.look()
+        plan = await script.look()
         await new.fold()
 
         read = await script.metrics.get_metrics(script.chancy, "app:n")
 
     assert refused == "version 2 has rules 2.2, this code has 2.0"
-    assert task.cause is None and "leaves folding to newer code" in task.reason
+    assert plan.cause is None and "leaves folding to newer code" in plan.reason
     assert [value for _, value in read["app:n"].values_1day] == [4]
 
 
@@ -135,7 +135,7 @@ async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
 
         await swap(new.chancy, 3)
 
-    assert blocked_rules.cause is None and "an undo has left" in blocked_rules.reason
+    assert blocked_rules.cause is None and "an undo has blocked" in blocked_rules.reason
     assert await live(connection, tables) == (3, "2.2")
     assert await fetch(connection, "SELECT blocked_rules FROM {head}", tables) == [([],)]
 
@@ -193,11 +193,11 @@ async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
 ) -> None:
     async with code(dsn, rules.first, version=1) as one, code(dsn, rules.second, version=1) as other:
         await one.look()
-        task = await other.look(standstill_s=0)
+        plan = await other.look(standstill_s=0)
         refused = await other.fold()
 
-    assert task.cause is None
-    assert task.reason == refused
+    assert plan.cause is None
+    assert plan.reason == refused
     assert "made by rules 2.1 named first, this code's 2.1 are named second: raise rules_version" in refused
 
 
@@ -224,11 +224,11 @@ async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=1, auto_rebuild=False) as new:
-        task = await new.look()
+        plan = await new.look()
         assert await live(connection, tables) == (1, "2.0")
         await rebuild(new.chancy)
 
-    assert task.cause is None and "a rebuild is due" in task.reason
+    assert plan.cause is None and "a rebuild is due" in plan.reason
     assert await live(connection, tables) == (2, "2.1")
 
 
@@ -275,13 +275,13 @@ async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_versio
 
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
-        task = await new.look()
+        plan = await new.look()
 
     assert (await live(connection, tables), await counted(connection, tables, "global:status:succeeded")) == (
         (1, "2.0"),
         3,
     )
-    assert task.reason.startswith("version 2 leaves out 1 batch of 3 events (position 1: the payload does not match")
+    assert plan.reason.startswith("version 2 leaves out 1 batch of 3 events (position 1: the payload does not match")
 
 
 async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mended_rules(

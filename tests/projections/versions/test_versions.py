@@ -361,7 +361,7 @@ async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
     await order_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         [exact] = await list_versions(chancy)
-        monkeypatch.setattr(listing, "_MOST_BLOCKS", 20)
+        monkeypatch.setattr(listing, "_SAMPLED_BLOCKS", 20)
         [estimated] = await list_versions(chancy)
 
     assert exact.rows == 4 * 2 * 2_000  # resolutions, of the worker and of all together
