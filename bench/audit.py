@@ -28,7 +28,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import events, job_life, pages
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.host.escape import json_line
-from chancy_metrics.plugin.transfer.parquet import Export
+from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.versions.advance import advance
@@ -169,7 +169,7 @@ def _as_parquet(chancy: Chancy, count: int) -> Turn:
     async def turn() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            with Export(Path(folder), EventQuery()) as export:
+            with ParquetFolder(Path(folder), EventQuery()) as export:
                 async for page in pages(chancy):
                     export.write(page)
                 export.finish()

@@ -12,7 +12,8 @@ from chancy_metrics.events.batch import EncodedBatch
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check as check_log
-from chancy_metrics.plugin.transfer.archive import export_log, import_log
+from chancy_metrics.plugin.transfer.export_log import export_log
+from chancy_metrics.plugin.transfer.import_log import import_log
 
 from .database import Databases, Producer, an_app, connections, order
 from .facts import batches_of, job_rows

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
-from chancy_metrics.plugin.transfer.archive import export_log
+from chancy_metrics.plugin.transfer.export_log import export_log
 from chancy_metrics.projections.fold.fold import fold  # noqa: F401 # imports numpy
 from chancy_metrics.projections.search.indexing import summarise
 

@@ -160,10 +160,10 @@ class Listing:
 
     async def export(self, chancy: Chancy, folder: Path) -> None:
         """Write what matches into Parquet files, behind what is in the folder."""
-        from chancy_metrics.plugin.transfer.parquet import Export
+        from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 
         try:
-            with Export(folder, self._selection) as export:
+            with ParquetFolder(folder, self._selection) as export:
                 selection = msgspec.structs.replace(self._selection, after=export.place)
                 async with aclosing(self._pages(chancy, selection, False)) as found:
                     async for page in found:

@@ -19,7 +19,9 @@ from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_ledger
 from chancy_metrics.plugin.cli.types import Day
-from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log
+from chancy_metrics.plugin.transfer.abandon_import import abandon_import
+from chancy_metrics.plugin.transfer.export_log import export_log
+from chancy_metrics.plugin.transfer.import_log import import_log
 
 #: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
 _LINE_CHARS = 10_000

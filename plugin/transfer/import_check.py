@@ -15,7 +15,7 @@ from chancy_metrics.events.transfer.file import Baseline, Batch, Frame, Gone, Go
 from chancy_metrics.projections.versions.baseline_io import check_points
 
 
-class Contents:
+class ExportContents:
     """A file that was read through. Eight bytes a place are kept meanwhile.
 
     Attributes:

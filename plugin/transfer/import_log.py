@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import chain as chained
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
-import anyio
 import msgspec
 from anyio import to_thread
+from chancy import Chancy
 from psycopg import errors, sql
 
-from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
-from chancy_metrics.events.errors import ImportRefused, MetricsLogError, SchemaMissing
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, needs_schema, short_transaction
+from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.check import genuine_entries
 from chancy_metrics.events.transfer.file import (
     Baseline,
@@ -31,28 +30,23 @@ from chancy_metrics.events.transfer.file import (
     Header,
     Points,
     Producer,
+    check_whole,
     read_frames,
 )
 from chancy_metrics.events.transfer.guard import (
     allow,
     begin_importing,
     end_importing,
-    is_importing,
-    take_back,
     write_gone_days,
     write_producers,
 )
 from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry, write_entries
+from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
-from chancy_metrics.plugin.transfer.import_check import Contents
-from chancy_metrics.projections.versions.baseline_io import Names, begin_with, empty_versions, write_points
-from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
-
-#: Seconds to go on trying for a lock that somebody holds.
-PATIENCE_S = 30
-_AGAIN_S = 0.1
-
-T = TypeVar("T")
+from chancy_metrics.plugin.transfer.import_check import ExportContents
+from chancy_metrics.plugin.transfer.import_locks import lock_head, lock_versions, retry_locked
+from chancy_metrics.projections.versions.baseline_io import Names, begin_with, write_points
+from chancy_metrics.projections.versions.version import Version
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -71,24 +65,30 @@ class Imported(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Abandoned(msgspec.Struct, frozen=True):
-    """What an unfinished import had brought, and is gone."""
+async def import_log(
+    chancy: Chancy, path: Path, *, on_progress: Callable[[LedgerProgress], None] | None = None
+) -> Imported:
+    """Take an export into a database whose log is empty; stopped at any moment, the next call goes on there.
 
-    positions: int
-    batches: int
-    events: int
-    seconds: float
+    Each batch is checked against the chain before it is kept. What others append meanwhile waits in pending for the
+    end of the import, and is ordered behind it; so it does when an import is stopped, until another run ends it.
+
+    Args:
+        on_progress: Called after each chunk, from the event loop.
+
+    Raises:
+        DamagedExport: The file is no export, or not as it was written; nothing was taken from it.
+        ImportRefused: The log is not empty, or a batch in the file is not what was written.
+        OSError: The file can't be read.
+    """
+    await to_thread.run_sync(check_whole, path)
+    tables = tables_for(chancy.prefix)
+    async with own_connection(chancy) as connection, own_connection(chancy) as beside:
+        with needs_schema(tables):
+            return await ImportRun(connection, beside, tables, path, on_progress).run()
 
 
-class _State(NamedTuple):
-    """The end of the order, and whether an import has begun and not ended."""
-
-    position: int
-    chain: bytes
-    importing: bool
-
-
-class Import:
+class ImportRun:
     """One run. *beside* gives numbers to names while *connection* holds a transaction.
 
     Attributes:
@@ -125,14 +125,14 @@ class Import:
             ImportRefused: The log has batches of its own, or the file is not what was written; the message says what
                 stays.
         """
-        contents = Contents(self._path)
+        contents = ExportContents(self._path)
         await to_thread.run_sync(contents.look_through)
         header = await self._next()
         assert isinstance(header, Header), "read_frames begins with one"
         self._until = header.position
         frame = await self._read_days()
         async with short_transaction(self._connection) as cursor:
-            state = await _lock_head(cursor, self._tables)
+            state = await lock_head(cursor, self._tables)
         if not state.importing:
             if state.position and (state.position, state.chain) == (header.position, header.chain):
                 return Imported(state.position, state.position, 0, 0, 0.0)
@@ -150,14 +150,14 @@ class Import:
             frame = await self._next()
         self.position, self._chain = state.position, state.chain
         await self._take(frame)
-        await _patiently(self._end)
+        await retry_locked(self._end)
         took_s = round(time.monotonic() - self._started, 3)
         return Imported(state.position, self.position, self._batches, self._events, took_s)
 
     async def _next(self) -> Frame | None:
         return await to_thread.run_sync(next, self._frames, None)
 
-    async def _check_database(self, contents: Contents) -> None:
+    async def _check_database(self, contents: ExportContents) -> None:
         """Check what this database says of the file, before anything is changed.
 
         Raises:
@@ -200,7 +200,7 @@ class Import:
                     "where it would be closed: import it after that day"
                 )
             if one.day in attached:
-                await _patiently(partial(self._close, one.day))
+                await retry_locked(partial(self._close, one.day))
 
     async def _close(self, day: date) -> None:
         if await close_day(self._connection, self._tables, day):
@@ -218,7 +218,7 @@ class Import:
         One transaction: with the mark it is all there.
         """
         async with AsyncExitStack() as stack:
-            cursor, versions = await _patiently(partial(self._hold, stack))
+            cursor, versions = await retry_locked(partial(self._hold, stack))
             await write_gone_days(cursor, self._tables, self._gone)
             baseline: Baseline | None = None
             names = Names(self._beside, self._tables)
@@ -239,10 +239,10 @@ class Import:
         """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
-            state = await _lock_head(cursor, self._tables)
+            state = await lock_head(cursor, self._tables)
             if state.position or state.importing:
                 raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
-            versions = await _lock_versions(cursor, self._tables)
+            versions = await lock_versions(cursor, self._tables)
             await begin_importing(cursor, self._tables)
             await cursor.execute("SET LOCAL lock_timeout = 0")
             stack.push_async_exit(mine.pop_all())
@@ -262,7 +262,7 @@ class Import:
     async def _take_chunk(self, chunk: Sequence[LedgerEntry]) -> None:
         wanted = {place.batch_id.day for place in chunk if place.row is not None}
         for day in sorted(wanted - self._days):
-            await _patiently(partial(self._make_day, day))
+            await retry_locked(partial(self._make_day, day))
         self._days |= wanted
         try:
             async with short_transaction(self._connection) as cursor:
@@ -294,83 +294,9 @@ class Import:
         prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
         frames = (frame for frame in prologue if isinstance(frame, Producer))
         async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            state = await _lock_head(cursor, self._tables)
+            state = await lock_head(cursor, self._tables)
             if state != (self.position, self._chain, True):
                 raise ImportRefused("the import was taken back, or ended, by somebody else meanwhile")
             while some := await to_thread.run_sync(list, islice(frames, PAGE)):
                 await write_producers(cursor, self._tables, some)
             await end_importing(cursor, self._tables)
-
-
-async def abandon(connection: Connection, tables: Tables) -> Abandoned:
-    """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
-
-    One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
-    next fold. Who reads the order waits for the end of this; who appends does not.
-
-    Raises:
-        MetricsLogError: No import is unfinished, or a lock could not be had.
-    """
-    started = time.monotonic()
-    for day in await _days_half_gone(connection, tables):
-        await _patiently(partial(_remove, connection, tables, day))
-    positions, batches, events = await _patiently(partial(_abandon, connection, tables))
-    return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
-
-
-async def _abandon(connection: Connection, tables: Tables) -> tuple[int, int, int]:
-    async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-        state = await _lock_head(cursor, tables)
-        if not state.importing:
-            raise MetricsLogError("no import into this database is unfinished: there is nothing to abandon")
-        await _lock_versions(cursor, tables)
-        await end_importing(cursor, tables)
-        await cursor.execute("SET LOCAL lock_timeout = 0")
-        found = await take_back(cursor, tables)
-        await empty_versions(cursor, tables)
-    return found
-
-
-async def _days_half_gone(connection: Connection, tables: Tables) -> list[date]:
-    """Return the days an unfinished import called gone whose partitions are still there."""
-    async with short_transaction(connection) as cursor:
-        if not await is_importing(cursor, tables):
-            return []
-        await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'absorbed'").format(days=tables.days))
-        return [row[0] for row in await cursor.fetchall()]
-
-
-async def _remove(connection: Connection, tables: Tables, day: date) -> None:
-    if await remove_day(connection, tables, day):
-        raise errors.LockNotAvailable
-
-
-async def _lock_head(cursor: Cursor, tables: Tables) -> _State:
-    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=tables.head))
-    row = await cursor.fetchone()
-    if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-    return _State(row[0], bytes(row[1]), await is_importing(cursor, tables))
-
-
-async def _lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
-    """Lock the baseline and all versions; return those that are not dropped."""
-    await lock_version(cursor, tables, BASELINE, wait=True)
-    versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
-    for one in versions:
-        await lock_version(cursor, tables, one.version, wait=True)
-    return versions
-
-
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Do *work* again while somebody holds a lock that it needs, for a while."""
-    started = time.monotonic()
-    while True:
-        try:
-            return await work()
-        except errors.LockNotAvailable:
-            if time.monotonic() - started >= PATIENCE_S:
-                raise MetricsLogError(
-                    f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
-                ) from None
-        await anyio.sleep(_AGAIN_S)

@@ -83,7 +83,7 @@ class _Writer(NamedTuple):
     parquet: pq.ParquetWriter
 
 
-class Export:
+class ParquetFolder:
     """Pages on their way into a folder.
 
     Files are written beside their names and get them when they are whole; then the place is kept. Whoever is killed
@@ -107,7 +107,7 @@ class Export:
         self._writers: dict[date, _Writer] = {}
         self._lock: int | None = None
 
-    def __enter__(self) -> Export:
+    def __enter__(self) -> ParquetFolder:
         """Take the folder.
 
         Raises:

@@ -18,7 +18,7 @@ from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness
-from chancy_metrics.plugin.transfer.archive import export_log
+from chancy_metrics.plugin.transfer.export_log import export_log
 from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates

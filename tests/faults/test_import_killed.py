@@ -23,8 +23,7 @@ from chancy_metrics.events.transfer import check as check_module
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.transfer.archive import import_log
-from chancy_metrics.plugin.transfer.import_log import Imported
+from chancy_metrics.plugin.transfer.import_log import Imported, import_log
 from tests.factories import LogWriter, a_run, an_app, connections, fetch
 from tests.faults.history import make_history
 from tests.faults.stopping import spawner

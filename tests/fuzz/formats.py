@@ -26,8 +26,8 @@ from chancy_metrics.events.transfer.file import Trailer, check_whole
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
-from chancy_metrics.plugin.transfer.import_check import Contents
-from chancy_metrics.plugin.transfer.parquet import Export, as_table
+from chancy_metrics.plugin.transfer.import_check import ExportContents
+from chancy_metrics.plugin.transfer.parquet import ParquetFolder, as_table
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch
@@ -154,7 +154,7 @@ def read_export(data: bytes) -> None:
     path = _FOLDER / "export"
     path.write_bytes(data)
     check_whole(path)
-    Contents(path).look_through()
+    ExportContents(path).look_through()
 
 
 def read_ring(data: bytes) -> None:
@@ -183,7 +183,7 @@ def read_cursor(data: bytes) -> None:
 def read_place(data: bytes) -> None:
     (_FOLDER / "parquet").mkdir(exist_ok=True)
     (_FOLDER / "parquet" / "_place.json").write_bytes(data)
-    with Export(_FOLDER / "parquet", EventQuery()):
+    with ParquetFolder(_FOLDER / "parquet", EventQuery()):
         pass
 
 

@@ -14,7 +14,7 @@ from chancy_metrics.events.partitions import DDL_LOCK_MS, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.plugin.audit.seal import check, seal
-from chancy_metrics.plugin.transfer.archive import import_log
+from chancy_metrics.plugin.transfer.import_log import import_log
 from chancy_metrics.plugin.worker import retention
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN

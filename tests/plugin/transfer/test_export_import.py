@@ -36,10 +36,10 @@ from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild, undo
-from chancy_metrics.plugin.transfer import export_log as export_log_module
-from chancy_metrics.plugin.transfer.archive import export_log, import_log
-from chancy_metrics.plugin.transfer.export_log import Exported
-from chancy_metrics.plugin.transfer.import_log import Import, Imported
+from chancy_metrics.plugin.transfer import export_writer
+from chancy_metrics.plugin.transfer.export_log import export_log
+from chancy_metrics.plugin.transfer.export_writer import Exported
+from chancy_metrics.plugin.transfer.import_log import Imported, ImportRun, import_log
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -273,23 +273,23 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
     await LogWriter(connection, tables).append(runs=[a_run()], day=old)
     await some_log(connection, tables)
     began = 0
-    snapshot = export_log_module.Export.write_log
+    snapshot = export_writer.ExportWriter.write_log
 
-    async def write_log(export: export_log_module.Export) -> Exported:
+    async def write_log(export: export_writer.ExportWriter) -> Exported:
         nonlocal began
         began += 1
         return await snapshot(export)
 
-    opened = export_log_module.Export._put_places
+    opened = export_writer.ExportWriter._put_places
 
-    async def put_places(export: export_log_module.Export, *arguments: object) -> None:
+    async def put_places(export: export_writer.ExportWriter, *arguments: object) -> None:
         if began == 1:
             [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert gone.state == "gone", gone.blocker
         await opened(export, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export_log_module.Export, "write_log", write_log)
-    monkeypatch.setattr(export_log_module.Export, "_put_places", put_places)
+    monkeypatch.setattr(export_writer.ExportWriter, "write_log", write_log)
+    monkeypatch.setattr(export_writer.ExportWriter, "_put_places", put_places)
 
     out = await exported(dsn, tmp_path / "log")
 
@@ -352,9 +352,9 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     await exported(dsn, tmp_path / "log")
     writer = LogWriter(target[1], tables)
     refused = 0
-    take_chunk = Import._take_chunk
+    take_chunk = ImportRun._take_chunk
 
-    async def take(run: Import, chunk: Sequence[LedgerEntry]) -> None:
+    async def take(run: ImportRun, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal refused
         await writer.append(runs=[a_run("app:own")])
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="an import into the metrics log has not"):
@@ -362,7 +362,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
         refused += 1
         await take_chunk(run, chunk)
 
-    monkeypatch.setattr(Import, "_take_chunk", take)
+    monkeypatch.setattr(ImportRun, "_take_chunk", take)
     monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     await imported(target[0], tmp_path / "log")
@@ -398,11 +398,11 @@ async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
 
 
 async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
-    """Import, two places at a time, and stop after so many chunks as if the process had ended."""
+    """ImportRun, two places at a time, and stop after so many chunks as if the process had ended."""
     taken = 0
-    take_chunk = Import._take_chunk
+    take_chunk = ImportRun._take_chunk
 
-    async def take(run: Import, chunk: Sequence[LedgerEntry]) -> None:
+    async def take(run: ImportRun, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal taken
         if taken == chunks:
             raise Stopped
@@ -410,7 +410,7 @@ async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
         await take_chunk(run, chunk)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Import, "_take_chunk", take)
+        patch.setattr(ImportRun, "_take_chunk", take)
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
         await imported(dsn, path)
 
@@ -625,7 +625,7 @@ async def test_an_import_that_gets_no_lock_says_so_and_goes_on_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chancy_metrics.plugin.transfer.import_log.PATIENCE_S", 0)
+    monkeypatch.setattr("chancy_metrics.plugin.transfer.import_locks.PATIENCE_S", 0)
     await some_log(connection, tables)
     await exported(dsn, tmp_path / "log")
 

@@ -15,7 +15,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin.transfer import files
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.files import publish, read_small, replace_text, temporary_file
-from chancy_metrics.plugin.transfer.parquet import Export
+from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from tests.plugin.transfer.test_parquet import a_page, an_event, positions
 
@@ -67,7 +67,7 @@ def test_parquet_files_are_written_beside_whatever_was_planted(
     for planted in (day / f".{name}.unfinished", day / f"{name}.parquet", folder / "._place.json.new"):
         plant(victim, planted)
 
-    with Export(folder, EventQuery()) as export:
+    with ParquetFolder(folder, EventQuery()) as export:
         export.write(a_page(an_event(1), an_event(2)))
         export.finish()
 

@@ -32,8 +32,8 @@ from chancy_metrics.events.transfer.file import (
 from chancy_metrics.events.transfer.rows import LedgerEntry
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.transfer.archive import abandon_import
-from chancy_metrics.plugin.transfer.import_check import Contents
+from chancy_metrics.plugin.transfer.abandon_import import abandon_import
+from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
 from tests.events.transfer.test_export_file import a_chain
@@ -179,7 +179,7 @@ CLAIMS = dict(claims())
 
 
 def test_the_files_without_a_false_claim_are_fine(tmp_path: Path) -> None:
-    contents = Contents(write(tmp_path / "log", frames_of(*prologue())))
+    contents = ExportContents(write(tmp_path / "log", frames_of(*prologue())))
     contents.look_through()
 
     assert contents.gone == {GONE}
@@ -191,7 +191,7 @@ def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(
     frames: list[Frame | LedgerEntry], tmp_path: Path
 ) -> None:
     with pytest.raises(DamagedExport) as raised:
-        Contents(write(tmp_path / "log", frames)).look_through()
+        ExportContents(write(tmp_path / "log", frames)).look_through()
 
     assert str(raised.value).startswith(str(tmp_path / "log"))
     assert len(str(raised.value)) < 1_000

@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.transfer import parquet
-from chancy_metrics.plugin.transfer.parquet import SCHEMA, Export
+from chancy_metrics.plugin.transfer.parquet import SCHEMA, ParquetFolder
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
@@ -112,12 +112,12 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
 def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parquet, "replace_text", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
-        with Export(tmp_path, EventQuery()) as export:
+        with ParquetFolder(tmp_path, EventQuery()) as export:
             export.write(a_page(an_event(1), an_event(2, NOON + DAY)))
             export.finish()
     assert positions(tmp_path) == [1, 2]
 
-    with Export(tmp_path, EventQuery()) as export:
+    with ParquetFolder(tmp_path, EventQuery()) as export:
         assert export.place == EventCursor(0)
         export.write(a_page(an_event(1), an_event(2, NOON + DAY), an_event(3)))
         export.finish()
@@ -128,7 +128,7 @@ def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_
 
 def test_what_is_not_whole_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "GROUP_ROWS", 1)
-    with pytest.raises(ZeroDivisionError), Export(tmp_path, EventQuery()) as export:
+    with pytest.raises(ZeroDivisionError), ParquetFolder(tmp_path, EventQuery()) as export:
         export.write(a_page(an_event(1)))
         assert len(files(tmp_path)) == 1
         assert positions(tmp_path) == []
@@ -141,7 +141,7 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
     monkeypatch.setattr(parquet, "GROUP_ROWS", 2)
     monkeypatch.setattr(parquet, "PART_EVENTS", 6)
     monkeypatch.setattr(parquet, "PART_DAYS", 3)
-    with Export(tmp_path, EventQuery()) as export:
+    with ParquetFolder(tmp_path, EventQuery()) as export:
         for number in range(1, 31):
             export.write(a_page(an_event(number, NOON + (number % 10) * DAY)))
             assert len(list(tmp_path.rglob("*.unfinished"))) <= 4
@@ -150,7 +150,7 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
     assert positions(tmp_path) == list(range(1, 31))
     assert export.events == 30
     assert len(list(tmp_path.glob("day=*"))) == 10
-    with Export(tmp_path, EventQuery()) as again:
+    with ParquetFolder(tmp_path, EventQuery()) as again:
         assert again.place == EventCursor(30)
 
 
@@ -164,14 +164,14 @@ async def test_an_export_in_small_parts_holds_each_event_once(
 
     async with an_app(dsn) as (chancy, _):
         for _ in range(8):  # each run is ended in the midst of things
-            with Export(tmp_path, EventQuery()) as export:
+            with ParquetFolder(tmp_path, EventQuery()) as export:
                 taken = 0
                 async for page in pages(chancy, EventQuery(after=export.place)):
                     export.write(page)
                     taken += 1
                     if taken == 3:
                         break
-    with Export(tmp_path, EventQuery()) as export:
+    with ParquetFolder(tmp_path, EventQuery()) as export:
         async with an_app(dsn) as (chancy, _):
             async for page in pages(chancy, EventQuery(after=export.place)):
                 export.write(page)
@@ -184,18 +184,18 @@ async def test_an_export_in_small_parts_holds_each_event_once(
 def test_a_folder_whose_place_is_broken_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "_place.json").write_text(content)
 
-    with pytest.raises(MetricsLogError, match="does not say up to where"), Export(tmp_path, EventQuery()):
+    with pytest.raises(MetricsLogError, match="does not say up to where"), ParquetFolder(tmp_path, EventQuery()):
         pass
 
 
 def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with (
-        Export(tmp_path, EventQuery()),
+        ParquetFolder(tmp_path, EventQuery()),
         pytest.raises(AlreadyRunning, match="another process writes"),
-        Export(tmp_path, EventQuery()),
+        ParquetFolder(tmp_path, EventQuery()),
     ):
         pass
-    with Export(tmp_path, EventQuery()) as export:
+    with ParquetFolder(tmp_path, EventQuery()) as export:
         export.write(a_page(an_event(1)))
         export.finish()
 

@@ -1,0 +1,61 @@
+"""Locks of head and versions that keep folds out of the end of an import, and waiting for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+import anyio
+from psycopg import errors, sql
+
+from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
+
+#: Seconds to go on trying for a lock that somebody holds.
+PATIENCE_S = 30
+_AGAIN_S = 0.1
+
+T = TypeVar("T")
+
+
+class LedgerEnd(NamedTuple):
+    """The end of the order, and whether an import has begun and not ended."""
+
+    position: int
+    chain: bytes
+    importing: bool
+
+
+async def lock_head(cursor: Cursor, tables: Tables) -> LedgerEnd:
+    await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=tables.head))
+    row = await cursor.fetchone()
+    if row is None:
+        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+    return LedgerEnd(row[0], bytes(row[1]), await is_importing(cursor, tables))
+
+
+async def lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
+    """Lock the baseline and all versions; return those that are not dropped."""
+    await lock_version(cursor, tables, BASELINE, wait=True)
+    versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
+    for one in versions:
+        await lock_version(cursor, tables, one.version, wait=True)
+    return versions
+
+
+async def retry_locked(work: Callable[[], Awaitable[T]]) -> T:
+    """Do *work* again while somebody holds a lock that it needs, for a while."""
+    started = time.monotonic()
+    while True:
+        try:
+            return await work()
+        except errors.LockNotAvailable:
+            if time.monotonic() - started >= PATIENCE_S:
+                raise MetricsLogError(
+                    f"a transaction has held a lock that the import needs for {PATIENCE_S} s: run it again"
+                ) from None
+        await anyio.sleep(_AGAIN_S)
