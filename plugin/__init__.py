@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.reading.window import Metric, MetricPoint, Window, WindowMetric
     from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions
     from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
-    from chancy_metrics.plugin.transfer.archive import abandon_import, export_log, import_log
-    from chancy_metrics.plugin.transfer.export_log import Exported
-    from chancy_metrics.plugin.transfer.import_log import Abandoned, Imported
+    from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
+    from chancy_metrics.plugin.transfer.export_log import export_log
+    from chancy_metrics.plugin.transfer.export_writer import Exported
+    from chancy_metrics.plugin.transfer.import_log import Imported, import_log
     from chancy_metrics.plugin.worker.retention import PrunedDay, prune
     from chancy_metrics.projections.rules.rule_set import Derived
     from chancy_metrics.projections.search.event import Event
@@ -147,9 +148,10 @@ _DEFINED_IN = {
     "plugin.reading.window": "Metric MetricPoint Window WindowMetric",
     "plugin.rebuilds.listing": "VersionInfo list_versions",
     "plugin.rebuilds.rebuild": "Rebuilt abort rebuild swap undo",
-    "plugin.transfer.archive": "abandon_import export_log import_log",
-    "plugin.transfer.export_log": "Exported",
-    "plugin.transfer.import_log": "Abandoned Imported",
+    "plugin.transfer.abandon_import": "Abandoned abandon_import",
+    "plugin.transfer.export_log": "export_log",
+    "plugin.transfer.export_writer": "Exported",
+    "plugin.transfer.import_log": "Imported import_log",
     "plugin.worker.retention": "PrunedDay prune",
     "projections.rules.rule_set": "Derived",
     "projections.search.event": "Event",

@@ -18,7 +18,7 @@ from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
 from chancy_metrics.plugin.host.app import options_of, who
-from chancy_metrics.plugin.host.bounded_reads import REBUILD_LOCK_LIMIT_MS, bounded_connection
+from chancy_metrics.plugin.host.bounded_connection import REBUILD_LOCK_LIMIT_MS, bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill

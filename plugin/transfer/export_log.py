@@ -14,7 +14,7 @@ from chancy import Chancy
 from chancy_metrics.events.errors import DamagedExport, MetricsLogError
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.transfer.file import check_whole
-from chancy_metrics.plugin.host.bounded_reads import bounded_connection
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.export_writer import Exported, ExportWriter, PrunedMeanwhile
 from chancy_metrics.plugin.transfer.files import publish, temporary_file

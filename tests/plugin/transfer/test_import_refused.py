@@ -350,6 +350,7 @@ import resource, sys
 from pathlib import Path
 from chancy_metrics.events.transfer import file as export_file
 from chancy_metrics.events.errors import DamagedExport
+from chancy_metrics.events.transfer import file as transfer
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
 export_file.sha256 = lambda *_: type("Digest", (), {"update": lambda *_: None, "digest": lambda *_: bytes(32)})()
@@ -373,7 +374,7 @@ def test_claims_of_4_gib_take_no_memory(tmp_path: Path) -> None:
         (b"\x94\xa6header\xc0\xc6\xff\xff\xff\xff", "bytes"),
         (b"\xdd\xff\xff\xff\xff", "array"),
         (b"\x93\xa6points\xa41day\xdd\xff\xff\xff\xff", "points"),
-        (b"\x93\xa7opening\xdf\xff\xff\xff\xff\x80", "counts"),
+        (b"\x93\xa8baseline\xdf\xff\xff\xff\xff\x80", "counts"),
         (b"\x91" * 1_000_000, "nesting"),
         (b"\x92\xa7trailer" + b"\x91" * 1_000_000, "nested-trailer"),
     ]
