@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.completeness import Source
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
-from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.host.moments import from_s, from_us, utc
 from chancy_metrics.projections.explain.recompute import PointKey, Recomputed, recompute
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.points import Point
@@ -176,8 +176,8 @@ def _explained(key: str, point: PointKey, made: Recomputed, marks: list[Mark], t
         kind=point.series.kind,
         unit=point.series.unit,
         resolution=point.resolution,
-        since=_moment(point.bucket),
-        until=_moment(point.bucket + RESOLUTIONS[point.resolution]),
+        since=from_s(point.bucket),
+        until=from_s(point.bucket + RESOLUTIONS[point.resolution]),
         worker_id=point.worker,
         version=made.version,
         position=made.position,
@@ -247,7 +247,7 @@ def _value(point: Point | None, again: Point | None) -> Value | None:
         maximum=point.maximum,
         average=to_float(point.sum / point.observations),  # of the exact sum, which may lie past the largest float64
         last=point.last,
-        last_at=_moment(point.last_us / 1e6),
+        last_at=from_us(point.last_us),
         p50=p50,
         p95=p95,
         p99=p99,
@@ -268,10 +268,6 @@ def _shares(counts: Counter[str]) -> list[Share]:
     return [Share(*one) for one in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 async def _marks_near(connection: Connection, tables: Tables, bucket: int, width: int) -> list[Mark]:
     async with short_transaction(connection) as cursor:
-        return await read_marks(cursor, tables, _moment(bucket - width / 2), _moment(bucket + 1.5 * width))
+        return await read_marks(cursor, tables, from_s(bucket - width / 2), from_s(bucket + 1.5 * width))

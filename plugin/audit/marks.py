@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
@@ -17,7 +17,7 @@ from chancy_metrics.events.batch import ObservationRun
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.facts import EPOCH, check_series, microseconds
+from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.storable import storable
@@ -26,7 +26,7 @@ from chancy_metrics.plugin.host.app import who
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.clock import now_us
 from chancy_metrics.plugin.host.connection import own_connection
-from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.host.moments import from_us, utc
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
 #: What the key of a mark begins with; its text comes behind it.
@@ -94,7 +94,7 @@ async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str
     if not text.strip():
         raise MetricsLogError(f"a mark needs a text, not {text!r}")
     await _append(chancy, text, at_us, 1.0, by, uuid4())
-    return Mark(_moment(at_us), text)
+    return Mark(from_us(at_us), text)
 
 
 async def take_back(
@@ -127,7 +127,7 @@ async def take_back(
     asked = sorted(at_us for at_us in recorded if at is None or _is_at(at_us, at))
     made = [at_us for at_us in asked if recorded[at_us].left > 0]
     if asked and not made:
-        return TakenBack(_moment(asked[-1]), text, again=True)
+        return TakenBack(from_us(asked[-1]), text, again=True)
     if not made:  # its day may have left the log, and then the numbers alone have it
         made = [microseconds(one.at) for one in await marks(chancy) if one.text == text]
         made = [at_us for at_us in made if at is None or _is_at(at_us, at)]
@@ -142,7 +142,7 @@ async def take_back(
     state = await _append(chancy, text, at_us, -1.0, by, uuid5(_TAKING_BACK, f"{turn} {at_us} {text}"))
     if state == "taken":  # somebody else has this id for something else
         state = await _append(chancy, text, at_us, -1.0, by, uuid4())
-    return TakenBack(_moment(at_us), text, again=state == "known")
+    return TakenBack(from_us(at_us), text, again=state == "known")
 
 
 async def _mark_at(chancy: Chancy, text: str, place: EventCursor) -> tuple[str, datetime]:
@@ -170,10 +170,6 @@ async def _recorded(chancy: Chancy, text: str) -> dict[int, _Recorded]:
 def _is_at(at_us: int, at: datetime) -> bool:
     wanted = microseconds(at)
     return at_us == wanted if wanted % 1_000_000 else wanted <= at_us < wanted + 1_000_000
-
-
-def _moment(at_us: int) -> datetime:
-    return EPOCH + timedelta(microseconds=at_us)
 
 
 async def _append(
@@ -264,6 +260,6 @@ async def read_marks(
         },
     )
     return [
-        Mark(_moment(last_us), key.removeprefix(PREFIX), max(1, int(sum_)))
+        Mark(from_us(last_us), key.removeprefix(PREFIX), max(1, int(sum_)))
         for last_us, key, sum_ in await cursor.fetchall()
     ]

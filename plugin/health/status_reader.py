@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import overload
+from datetime import timedelta
 
 import msgspec
 from chancy import Chancy
@@ -24,6 +23,7 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.verdict import not_looked_at, unhealthy_reasons
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
+from chancy_metrics.plugin.host.moments import in_utc
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.rebuilds.listing import read_unfinished
 from chancy_metrics.plugin.rebuilds.rollout import RolloutPlan, read_all_withheld, read_rollout_plan
@@ -92,8 +92,8 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         verified = await read_last_verified(cursor, tables, head["version"], now_s=int(head["now"].timestamp()))
     today = head["today"]
     status = Status(
-        at=_utc(head["now"]),
-        replayed_at=_utc(head["replayed_at"]),
+        at=in_utc(head["now"]),
+        replayed_at=in_utc(head["replayed_at"]),
         log_bytes=sizes["log"],
         rollup_bytes=sizes["rollups"],
         events_per_s=rate,
@@ -111,8 +111,8 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         position=head["position"],
         ordered_position=head["ordered"],
         folded_by=head["folded_by"],
-        folding_since=_utc(head["folding_since"]),
-        folded_at=_utc(head["folded_at"]),
+        folding_since=in_utc(head["folding_since"]),
+        folded_at=in_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
         fold_errors=fold_errors,
         waited_for=waited_for,
@@ -240,16 +240,3 @@ async def _ambiguous(cursor: Cursor, tables: Tables) -> list[str]:
         )
     )
     return [row[0] for row in await cursor.fetchall()]
-
-
-@overload
-def _utc(moment: datetime) -> datetime: ...
-
-
-@overload
-def _utc(moment: None) -> None: ...
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    """The same instant in UTC: the session's zone is whatever the server says."""
-    return None if moment is None else moment.astimezone(UTC)

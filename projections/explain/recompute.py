@@ -10,12 +10,10 @@ from psycopg import sql
 
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, Series
 from chancy_metrics.events.ledger import chunks, naming, read_ledger
 from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
-from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable import storable
 from chancy_metrics.projections.explain.breakdown import EventBreakdown
@@ -30,13 +28,12 @@ from chancy_metrics.projections.search.match import may_match
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.search.ranges import last_pruned_position, read_ranges
 from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.base import Base, read_base, retry_while_changed
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
-from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
+from chancy_metrics.projections.versions.version import BASELINE, Version
 
-#: Times to begin again where a day leaves the log, or another version becomes the live one, meanwhile.
-_TRIES = 5
 _US = 1_000_000
 
 
@@ -115,20 +112,18 @@ async def recompute(connection: Connection, tables: Tables, rules: RuleSet, key:
         VersionRefused: The live version has other rules than *rules*.
         MetricsLogError: Days left the log, or versions were swapped, faster than this read them.
     """
-    trusts_index, events, is_broken = True, 0, False
-    for _ in range(_TRIES):
-        attempt = _Attempt(connection, tables, rules, key, limit, trusts_index)
-        done = await attempt.run()
-        if done is None:
-            continue
-        is_broken |= attempt.is_index_broken
-        if trusts_index and done.difference:  # it may be the summaries that are wrong: read all there is
-            trusts_index, events = False, done.breakdown.events
-            continue
-        return done._replace(is_index_wrong=is_broken or (not trusts_index and done.breakdown.events > events))
-    raise MetricsLogError(
-        f"the live version or its baseline changed {_TRIES} times while a point was explained: try again"
-    )
+
+    async def attempt(trusts_index: bool) -> Recomputed:
+        return await retry_while_changed(
+            lambda: _Attempt(connection, tables, rules, key, limit, trusts_index).run(), "a point was explained"
+        )
+
+    done = await attempt(True)
+    if done.difference:  # the summaries may be wrong: read the whole log
+        with_index, done = done, await attempt(False)
+        is_wrong = with_index.is_index_wrong or done.breakdown.events > with_index.breakdown.events
+        done = done._replace(is_index_wrong=is_wrong)
+    return done
 
 
 class _Attempt:
@@ -153,17 +148,18 @@ class _Attempt:
         self._total = Accumulator()
         self._trusts_index = trusts_index
         self._lost: dict[int, str] = {}
-        self.is_index_broken = False
+        self._is_index_broken = False
 
-    async def run(self) -> Recomputed | None:
-        """Return None where what it stood on has changed meanwhile."""
+    async def run(self) -> Recomputed:
+        """Raises `BaseChanged` if what the replay stood on changed meanwhile."""
         async with short_transaction(self._connection) as cursor:
-            version, gone = await self._base(cursor)
+            base = await self._base(cursor)
+        version, gone = base
         await self._replay(version, gone)
         async with log_snapshot(self._connection, self._tables) as cursor:
-            now, gone_now = await self._base(cursor)
-            if (now.version, gone_now) != (version.version, gone):
-                return None
+            now_base = await self._base(cursor)
+            base.check(now_base)
+            now = now_base.version
             after = version.position
             while page := await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=now.position):
                 for chunk in chunks([row for row in page if row.batch_id.day not in gone]):
@@ -188,13 +184,11 @@ class _Attempt:
             missing,
             waiting,
             {position: error for position, error in self._lost.items() if position not in known},
+            self._is_index_broken,
         )
 
-    async def _base(self, cursor: Cursor) -> tuple[Version, set[date]]:
-        version = await live_version(cursor, self._tables)
-        if reason := version.refuses(self._rules):
-            raise VersionRefused(f"can't explain: {reason}")
-        return version, await gone_days(cursor, self._tables)
+    async def _base(self, cursor: Cursor) -> Base:
+        return await read_base(cursor, self._tables, self._rules, "explain")
 
     async def _replay(self, version: Version, gone: set[date]) -> None:
         """Take the batches that may have events in the bucket, leaving out ranges that surely have none."""
@@ -206,7 +200,7 @@ class _Attempt:
             return
         chunks = read_ranges(self._connection, self._tables, self._query, pruned, 0, version.position)
         async for _, ranges, broken in chunks:
-            self.is_index_broken |= bool(broken)
+            self._is_index_broken |= bool(broken)
             for first, last in ranges:
                 await self._replay_range(version, gone, first, last)
 

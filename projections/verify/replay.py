@@ -11,7 +11,7 @@ from typing import NamedTuple
 from anyio import to_thread
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import Damaged, MetricsLogError, VersionRefused
+from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_ledger
 from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -29,14 +29,13 @@ from chancy_metrics.projections.verify.entries import check_entries
 from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.rollups import check_resolutions, check_workers
 from chancy_metrics.projections.verify.skip_index import check_summaries
+from chancy_metrics.projections.versions.base import Base, BaseChanged, read_base, retry_while_changed
 from chancy_metrics.projections.versions.counts import count_faults, decode_counts, read_counts
 from chancy_metrics.projections.versions.replay import PAGE, add_rows, log_snapshot
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
 #: Positions left for after the snapshot, so that folds that go on meanwhile are not chased for ever.
 _NEAR = 500
-#: Times to begin again before giving up.
-_TRIES = 5
 
 
 class RangeCheck(NamedTuple):
@@ -60,17 +59,6 @@ class RangeCheck(NamedTuple):
     def ranges(self) -> list[Range]:
         """What of each resolution was compared, seconds."""
         return [one for name in RESOLUTIONS for one in self.looked.ranges.get(name, ())]
-
-
-class _Base(NamedTuple):
-    """What a replay stands on: where it changes meanwhile, the replay begins again."""
-
-    version: Version
-    gone: set[date]
-
-
-class _BaseChanged(Exception):
-    """A day has gone into the baseline, or another version has become the live one."""
 
 
 async def check_span(
@@ -97,13 +85,8 @@ async def check_span(
         VersionRefused: The live version has other rules.
         MetricsLogError: Days went into the baseline, or versions were swapped, faster than the span was replayed.
     """
-    for _ in range(_TRIES):
-        try:
-            return await _Attempt(connection, tables, rules, span, limit, open_positions, kept).run()
-        except _BaseChanged:
-            continue
-    raise MetricsLogError(
-        f"the live version or its baseline changed {_TRIES} times while they were verified: try again"
+    return await retry_while_changed(
+        lambda: _Attempt(connection, tables, rules, span, limit, open_positions, kept).run(), "they were verified"
     )
 
 
@@ -148,7 +131,7 @@ class _Attempt:
         self._found = Findings(limit)
 
     async def run(self) -> RangeCheck:
-        """Raises `_BaseChanged` where the result would mean nothing."""
+        """Raises `BaseChanged` where the result would mean nothing."""
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await days_in_log(cursor, self._tables)
@@ -165,8 +148,7 @@ class _Attempt:
         after = await self._replay_ledger(total, base, after)
         async with log_snapshot(self._connection, self._tables) as cursor:
             now = await self._read_base(cursor)
-            if (now.version.version, now.gone) != (base.version.version, base.gone):
-                raise _BaseChanged
+            base.check(now)
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
             baseline = await read_cells(cursor, self._tables, BASELINE, first, end)
             live = await read_cells(cursor, self._tables, now.version.version, first, end)
@@ -187,11 +169,8 @@ class _Attempt:
         )
         return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, looked)
 
-    async def _read_base(self, cursor: Cursor) -> _Base:
-        version = await live_version(cursor, self._tables)
-        if reason := version.refuses(self._rules):
-            raise VersionRefused(f"can't verify: {reason}")
-        return _Base(version, await gone_days(cursor, self._tables))
+    async def _read_base(self, cursor: Cursor) -> Base:
+        return await read_base(cursor, self._tables, self._rules, "verify")
 
     def _scope(self, version: Version) -> dict[str, int]:
         """What is looked at goes by the settings, where the version's own row would hide what is to be kept."""
@@ -200,7 +179,7 @@ class _Attempt:
     async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
-    async def _replay_ledger(self, total: Accumulator, base: _Base, after: int) -> int:
+    async def _replay_ledger(self, total: Accumulator, base: Base, after: int) -> int:
         """Replay past *after* until the live version's position is near; return how far that was."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -211,8 +190,8 @@ class _Attempt:
             await self._replay(total, base, page)
             after = page[-1].position
 
-    async def _replay_rest(self, total: Accumulator, now: _Base, after: int) -> None:
-        """Replay past *after* up to the position of the snapshot *now*; raise `_BaseChanged` if a day left."""
+    async def _replay_rest(self, total: Accumulator, now: Base, after: int) -> None:
+        """Replay past *after* up to the position of the snapshot *now*; raise `BaseChanged` if a day left."""
         while True:
             async with short_transaction(self._connection) as cursor:
                 page = await self._page(cursor, after, now.version.position)
@@ -222,9 +201,9 @@ class _Attempt:
             after = page[-1].position
         async with short_transaction(self._connection) as cursor:
             if await gone_days(cursor, self._tables) != now.gone:
-                raise _BaseChanged
+                raise BaseChanged
 
-    async def _replay_day(self, total: Accumulator, base: _Base, day: date) -> None:
+    async def _replay_day(self, total: Accumulator, base: Base, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(
                 cursor,
@@ -238,7 +217,7 @@ class _Attempt:
         if found:
             await self._check_day(day)
 
-    async def _replay(self, total: Accumulator, base: _Base, found: Sequence[LedgerRow]) -> None:
+    async def _replay(self, total: Accumulator, base: Base, found: Sequence[LedgerRow]) -> None:
         for rows in chunks(found):
             async with short_transaction(self._connection) as cursor:
                 await check_entries(cursor, self._tables, base.version.version, rows, self._found)
@@ -252,7 +231,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             await check_day(cursor, self._tables, day, self._found)
 
-    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: _Base) -> None:
+    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: Base) -> None:
         """Compare what the live version counted with the replay's, unless that lacks batches, which is said already."""
         if any(spot.check in ("log", "payload") for spot in self._found.spots):
             return
