@@ -9,7 +9,7 @@ from uuid import UUID
 
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Combo, Series
-from chancy_metrics.events.meta import decode_meta
+from chancy_metrics.events.kept_meta import decode_meta
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from chancy_metrics.events.batch import DecodedBatch, EncodedBatch, JobColumns, ObservationColumns, ObservationRun
-from chancy_metrics.events.bounds import FAR_US, MAX_PAYLOAD_BYTES
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import (
@@ -33,6 +32,7 @@ from chancy_metrics.events.facts import (
     Series,
     check_series,
 )
+from chancy_metrics.events.row_bounds import FAR_US, MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, errors
 from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.errors import SchemaMissing
-from chancy_metrics.events.lenient import be_lenient
+from chancy_metrics.events.infinite_times import read_infinite_times
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transaction_settings import Isolation, settings_for
 
@@ -70,7 +70,7 @@ async def short_transaction(
                 index_only=index_only,
             )
             await cursor.execute(settings, binary=False)
-            be_lenient(cursor)
+            read_infinite_times(cursor)
             yield cursor
     except errors.ReadOnlySqlTransaction:
         # A failover can leave sessions on a server that takes no writes, and a pool would keep them for an hour.

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from psycopg import sql
 
 from chancy_metrics.events.batch import BatchId
-from chancy_metrics.events.classify import in_words, is_out_of_memory
 from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.error_kinds import in_words, is_out_of_memory
 from chancy_metrics.events.errors import OutOfMemory
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables

@@ -12,11 +12,11 @@ from psycopg import AsyncCursor, DatabaseError, Error, errors, sql
 from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.batch import BatchId, EncodedBatch, LogBatch, LogRow
-from chancy_metrics.events.bounds import END_US
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import bounded_worker
+from chancy_metrics.events.row_bounds import END_US
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.storable import storable_worker
+from chancy_metrics.events.storable_text import storable_worker
 
 #: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
 #: that a log has: no reader fails on it, and its position's hash does not cover it.

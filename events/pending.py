@@ -9,8 +9,8 @@ from uuid import UUID
 from psycopg import sql
 
 from chancy_metrics.events.batch import BatchId
-from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 
 

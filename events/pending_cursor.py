@@ -1,4 +1,4 @@
-"""Up to which id the pending table holds nothing any more: what spares every look the dead rows below.
+"""From which id on the pending table has rows: spares each look the dead rows below.
 
 An id is taken by a transaction that has its own number already (the log row is written first), so whoever commits late
 below an id that was taken at some time was in progress at that time. Once all of these have ended and everything up to
@@ -13,7 +13,7 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
 
-class Moment(NamedTuple):
+class IdSnapshot(NamedTuple):
     """Ids and transactions at one moment.
 
     Attributes:
@@ -27,7 +27,7 @@ class Moment(NamedTuple):
     next: int
 
 
-class Hint:
+class PendingCursor:
     """What one process knows of the pending table, from its sweeps over all of it that is not settled.
 
     Several may look and sweep at once, each on from where it began itself.
@@ -43,10 +43,10 @@ class Hint:
     def _forget(self) -> None:
         self.after = 0
         self.settled = 0
-        self._before: Moment | None = None
+        self._before: IdSnapshot | None = None
         self._waiting: tuple[int, int] | None = None  # an id, settled when all transactions below a number have ended
 
-    def sweep(self, now: Moment) -> int:
+    def sweep(self, now: IdSnapshot) -> int:
         """Return where a sweep begins; *now* was asked for before it."""
         if now.last_id < self.settled or (self._before and now.next < self._before.next):
             self._forget()  # another database, or the same one restored: nothing is known of it
@@ -56,7 +56,7 @@ class Hint:
         """The greatest id that was seen is *last_id*."""
         self.after = max(self.after, last_id)
 
-    def swept(self, now: Moment) -> None:
+    def swept(self, now: IdSnapshot) -> None:
         """Everything that could be seen at *now* past `settled` was looked at and taken."""
         if self._before and now.next < self._before.next:
             return  # another sweep, begun later, has ended before this one
@@ -69,7 +69,7 @@ class Hint:
         self.looked(self.settled)
 
 
-async def ask(cursor: Cursor, tables: Tables) -> Moment:
+async def read_id_snapshot(cursor: Cursor, tables: Tables) -> IdSnapshot:
     """Return the moment; reads no row of the table."""
     await cursor.execute(
         """
@@ -83,4 +83,4 @@ async def ask(cursor: Cursor, tables: Tables) -> Moment:
     )
     row = await cursor.fetchone()
     assert row is not None
-    return Moment(*row)
+    return IdSnapshot(*row)

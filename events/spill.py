@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 from psycopg import Error, errors, sql
 
 from chancy_metrics.events.batch import BatchId
-from chancy_metrics.events.bounds import ID_IN_BOUNDS
-from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.log import read_columns
 from chancy_metrics.events.partitions import attached_days, make_days
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 
 #: Milliseconds for which the log's locks are waited for: while it is locked, batches that are in it go on.

@@ -8,7 +8,7 @@ from chancy.migrate import Migration, Migrator
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
 
-from chancy_metrics.events import bounds, schema
+from chancy_metrics.events import row_bounds, schema
 
 # Rows of these tables live for seconds: vacuum often, by count rather than by share, and never
 # truncate, which takes a lock that appends would wait for.
@@ -424,9 +424,9 @@ class MetricsLog(Migration):
             sql.SQL(_UP).format(
                 short_lived=_SHORT_LIVED,
                 ledger_days=ledger_days,
-                id_in_bounds=sql.SQL(bounds.ID_IN_BOUNDS),
-                batch_in_bounds=sql.SQL(bounds.BATCH_IN_BOUNDS),
-                session_in_bounds=sql.SQL(bounds.SESSION_IN_BOUNDS),
+                id_in_bounds=sql.SQL(row_bounds.ID_IN_BOUNDS),
+                batch_in_bounds=sql.SQL(row_bounds.BATCH_IN_BOUNDS),
+                session_in_bounds=sql.SQL(row_bounds.SESSION_IN_BOUNDS),
                 **_identifiers(names),
             )
         )

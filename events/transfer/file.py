@@ -16,7 +16,10 @@ from uuid import UUID
 import msgspec
 
 from chancy_metrics.events.batch import BatchId, LogRow
-from chancy_metrics.events.bounds import (
+from chancy_metrics.events.decoding import HOSTILE, fault_of
+from chancy_metrics.events.errors import DamagedExport
+from chancy_metrics.events.facts import FIRST_US, Kind
+from chancy_metrics.events.row_bounds import (
     END_US,
     FAR_US,
     FIRST_DAY,
@@ -27,9 +30,6 @@ from chancy_metrics.events.bounds import (
     MAX_PAYLOAD_BYTES,
     MAX_SEQUENCE,
 )
-from chancy_metrics.events.decoding import HOSTILE, fault_of
-from chancy_metrics.events.errors import DamagedExport
-from chancy_metrics.events.facts import FIRST_US, Kind
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.events.transfer.rows import LedgerEntry
 

@@ -10,7 +10,7 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.storable import storable
+from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.reading.shown_keys import shown_keys
 
 #: Series of which near misses are looked for.

@@ -20,7 +20,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import check_series, microseconds
 from chancy_metrics.events.log import append_in_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.events.storable import storable
+from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.audit.events import events
 from chancy_metrics.plugin.host.app import who
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection

@@ -11,12 +11,12 @@ import psycopg
 from chancy import Chancy
 from psycopg import errors, sql
 
-from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import needs_schema
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.hot_standby import error_sentence as on_standby
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.silent_server import ServerSilent
-from chancy_metrics.events.standby import sentence as on_standby
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.redaction import without_password
 

@@ -14,10 +14,10 @@ from uuid import uuid4
 from chancy import Chancy
 from psycopg import sql
 
-from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.pending import set_aside_sentence
-from chancy_metrics.events.pending_cursor import Hint, ask
+from chancy_metrics.events.pending_cursor import PendingCursor, read_id_snapshot
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.silent_server import Patience
@@ -42,7 +42,7 @@ BUSY_S = 10
 
 
 #: What this process knows of each app's pending table, whoever projects in it.
-_hints: weakref.WeakKeyDictionary[Chancy, Hint] = weakref.WeakKeyDictionary()
+_hints: weakref.WeakKeyDictionary[Chancy, PendingCursor] = weakref.WeakKeyDictionary()
 
 
 class Round(NamedTuple):
@@ -82,7 +82,7 @@ class Projector:
         self.installation: int | None = None
         self._connection: Connection | None = None
         self._warnings = RateLimited(chancy.log)
-        self._hint = _hints.setdefault(chancy, Hint())
+        self._hint = _hints.setdefault(chancy, PendingCursor())
         self._swept = -math.inf
         self._patience = Patience(ANSWER_S)
         self._steps: StepSize | None = None
@@ -108,7 +108,7 @@ class Projector:
         if sweep:
             self._swept = now
             async with self._cursor() as cursor:
-                moment = await ask(cursor, tables)
+                moment = await read_id_snapshot(cursor, tables)
         after = self._hint.sweep(moment) if sweep else self._hint.after
         ordered = SEQUENCE_LIMIT
         while ordered == SEQUENCE_LIMIT:

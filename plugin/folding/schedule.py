@@ -9,7 +9,7 @@ from collections.abc import Callable
 from logging import Logger
 from typing import TYPE_CHECKING
 
-from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 
 if TYPE_CHECKING:

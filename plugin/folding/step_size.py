@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from chancy_metrics.events.classify import is_out_of_memory, is_too_much
+from chancy_metrics.events.error_kinds import is_out_of_memory, is_too_much
 
 #: After steps that were too large the next ones grow by this part of the usual size.
 _GROWTH = 100

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from psycopg import sql
 
-from chancy_metrics.events.bounds import ID_IN_BOUNDS, LAST_DAY
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged, SchemaMissing
+from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.humanize import counted
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS, LAST_DAY
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.standby import NOW
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.counts import decode_counts
 from chancy_metrics.projections.versions.lag import count_waiting

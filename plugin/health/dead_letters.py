@@ -9,11 +9,11 @@ import psycopg
 from chancy import Chancy
 from psycopg import sql
 
-from chancy_metrics.events.classify import in_words, may_pass
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.error_kinds import in_words, may_pass
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.events.storable import storable
+from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.notify import announce_by

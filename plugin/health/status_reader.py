@@ -9,14 +9,14 @@ from chancy import Chancy
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
-from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.lenient import be_lenient
+from chancy_metrics.events.hot_standby import NOW, REPLAYED_AT
+from chancy_metrics.events.infinite_times import read_infinite_times
 from chancy_metrics.events.partitions import attached_days
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import TABLES, Tables, tables_for
-from chancy_metrics.events.standby import NOW, REPLAYED_AT
 from chancy_metrics.plugin.health.completeness import complete
 from chancy_metrics.plugin.health.completeness_facts import SILENT_S, read_facts
 from chancy_metrics.plugin.health.status import Status
@@ -150,7 +150,7 @@ def _rules_note(task: RolloutPlan, options: Options) -> str:
 
 async def _head(cursor: Cursor, tables: Tables) -> DictRow:
     async with cursor.connection.cursor(row_factory=dict_row) as own:
-        be_lenient(own)
+        read_infinite_times(own)
         await own.execute(
             sql.SQL(
                 """

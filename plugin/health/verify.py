@@ -13,8 +13,8 @@ from chancy import Chancy
 
 from chancy_metrics.events.database import Connection, database_now_us, short_transaction
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
@@ -248,7 +248,7 @@ async def _remember(chancy: Chancy, connection: Connection, tables: Tables, veri
                 worker = worker_of(chancy)
                 await in_transaction.measure(cursor, tables, DRIFT, kept.open, worker=worker)
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        told = f"what verify found could not be kept for `status`: {sentence(error)}"
+        told = f"what verify found could not be kept for `status`: {error_sentence(error)}"
         chancy.log.warning(told)
         return msgspec.structs.replace(verified, notes=[*verified.notes, told])
     return verified

@@ -13,7 +13,7 @@ from psycopg.types.json import Json
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.events.storable import storable_worker
+from chancy_metrics.events.storable_text import storable_worker
 
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
     from chancy_metrics.projections.versions.step import Announce

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from chancy_metrics.events.database import needs_schema, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
+from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import tables_for
-from chancy_metrics.events.standby import sentence
 from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, explain
 from chancy_metrics.plugin.audit.find_series import UnknownSeries
@@ -196,7 +196,7 @@ def _answering(answer: Answer) -> Endpoint:
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
         except psycopg.OperationalError as error:
-            return _json({"title": f"the database did not answer: {sentence(error)[:300]}"}, 503)
+            return _json({"title": f"the database did not answer: {error_sentence(error)[:300]}"}, 503)
 
     return endpoint
 

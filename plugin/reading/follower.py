@@ -22,7 +22,7 @@ from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.silent_server import Patience
-from chancy_metrics.events.storable import storable, storable_worker
+from chancy_metrics.events.storable_text import storable, storable_worker
 from chancy_metrics.plugin.host.connection import any_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.reading.binary_copy import read_points

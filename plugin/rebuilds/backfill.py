@@ -12,8 +12,8 @@ import anyio
 from chancy import Chancy
 from psycopg import sql
 
-from chancy_metrics.events.classify import in_words, may_be_of_a_batch
 from chancy_metrics.events.database import Connection, database_now_us, limit_locks, lock_limit_ms, short_transaction
+from chancy_metrics.events.error_kinds import in_words, may_be_of_a_batch
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.step_size import StepSize

@@ -12,8 +12,8 @@ from uuid import uuid4
 import msgspec
 from chancy import Chancy
 
-from chancy_metrics.events.classify import in_words
 from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector

@@ -9,7 +9,7 @@ from itertools import repeat
 from chancy import QueuedJob
 
 from chancy_metrics.events.facts import JobFacts, instants
-from chancy_metrics.events.meta import encode_meta, encode_meta_within
+from chancy_metrics.events.kept_meta import encode_meta, encode_meta_within
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.recording.job_error import job_error
 

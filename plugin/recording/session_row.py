@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.storable import storable, storable_worker
+from chancy_metrics.events.storable_text import storable, storable_worker
 
 #: Seconds between two signs of life.
 BEAT_S = 60

@@ -15,7 +15,7 @@ from chancy_metrics.events.ledger import chunks, naming, read_ledger
 from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.storable import storable
+from chancy_metrics.events.storable_text import storable
 from chancy_metrics.projections.explain.breakdown import EventBreakdown
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, select

@@ -7,9 +7,9 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from chancy_metrics.events.bounds import END_US, FAR_US
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import FIRST_US
+from chancy_metrics.events.row_bounds import END_US, FAR_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 

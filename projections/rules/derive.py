@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationColumns
-from chancy_metrics.events.classify import in_words
+from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.projections.rules.job_times import believed
 from chancy_metrics.projections.rules.reserved import refuse_reserved
 from chancy_metrics.projections.rules.rule_set import Derived, RuleSet, name_of

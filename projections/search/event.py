@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, ObservationColumns
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import EPOCH
-from chancy_metrics.events.meta import decode_meta
+from chancy_metrics.events.kept_meta import decode_meta
 from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of
 
 #: "job" is a job update, the others are observations.

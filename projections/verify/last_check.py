@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.standby import sentence
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.verify.records import LastChecked, Stored, read_records, write_record
 from chancy_metrics.projections.versions.version import BASELINE
@@ -58,7 +58,7 @@ async def keep_checked(
             record = (await read_records(cursor, tables)).get(BASELINE, Stored())
             await write_record(cursor, tables, BASELINE, msgspec.structs.replace(record, checked=last))
     except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        return f"what this check found could not be kept for `status`: {sentence(error)}"
+        return f"what this check found could not be kept for `status`: {error_sentence(error)}"
     return ""
 
 

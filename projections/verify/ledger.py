@@ -7,8 +7,8 @@ from datetime import date
 
 from psycopg import sql
 
-from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.findings import Findings, Spot
 

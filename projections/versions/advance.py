@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chancy_metrics.events.classify import may_be_of_a_batch
 from chancy_metrics.events.database import Connection
+from chancy_metrics.events.error_kinds import may_be_of_a_batch
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.isolate import isolate

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from chancy_metrics.events.classify import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.database import Connection, short_transaction
+from chancy_metrics.events.error_kinds import in_words, is_deterministic, may_be_of_a_batch
 from chancy_metrics.events.errors import StuckAt
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.schema import Tables

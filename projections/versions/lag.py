@@ -8,13 +8,13 @@ from uuid import UUID
 
 from psycopg import sql
 
-from chancy_metrics.events.bounds import ID_IN_BOUNDS
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.log import APPENDED_US
+from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.standby import NOW
 from chancy_metrics.projections.span import Span
 
 #: Waiting batches that are looked at one by one.

@@ -12,7 +12,7 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.storable import storable
+from chancy_metrics.events.storable_text import storable
 from chancy_metrics.projections.span import Span
 
 #: Positions that are named, with their errors.

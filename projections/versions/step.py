@@ -18,7 +18,7 @@ from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_le
 from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.storable import storable_worker
+from chancy_metrics.events.storable_text import storable_worker
 from chancy_metrics.projections.fold.cells import kept_of
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.rollups.delta_ring import write_ring

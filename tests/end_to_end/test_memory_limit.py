@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.meta import encode_meta
+from chancy_metrics.events.kept_meta import encode_meta
 from chancy_metrics.events.schema import Tables
 from tests.factories import LogWriter, a_row, fetch, now_us
 from tests.processes import ROOT

@@ -9,8 +9,8 @@ import anyio
 import psycopg
 import pytest
 
+from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.standby import sentence
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, order_and_fold
 from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
@@ -49,7 +49,7 @@ async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(
 
 
 def test_a_query_that_had_to_give_way_gets_a_sentence() -> None:
-    said = sentence(psycopg.errors.SerializationFailure("canceling statement due to conflict with recovery"))
+    said = error_sentence(psycopg.errors.SerializationFailure("canceling statement due to conflict with recovery"))
 
     assert said.startswith("canceling statement due to conflict with recovery: on a hot standby")
     assert "hot_standby_feedback" in said

@@ -16,7 +16,7 @@ from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import Damaged
-from chancy_metrics.events.meta import MAX_DEPTH, decode_meta, encode_meta
+from chancy_metrics.events.kept_meta import MAX_DEPTH, decode_meta, encode_meta
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.pending_cursor import Hint, Moment
+from chancy_metrics.events.pending_cursor import IdSnapshot, PendingCursor
 
 STEPS = st.lists(
     st.one_of(
@@ -36,8 +36,8 @@ class Table:
         if self.open:
             self.waiting.add(self.open.pop(sorted(self.open)[which % len(self.open)]))
 
-    def moment(self) -> Moment:
-        return Moment(self.last_id, min(self.open, default=self.number + 1), self.number + 1)
+    def moment(self) -> IdSnapshot:
+        return IdSnapshot(self.last_id, min(self.open, default=self.number + 1), self.number + 1)
 
     def take(self, after: int, most: int) -> int:
         taken = sorted(number for number in self.waiting if number > after)[:most]
@@ -47,7 +47,7 @@ class Table:
 
 @given(STEPS)
 def test_nothing_committed_is_ever_below_what_is_settled(steps: list[tuple[str, int]]) -> None:
-    table, hint, asked = Table(), Hint(), None
+    table, hint, asked = Table(), PendingCursor(), None
     for step, number in steps:
         if step == "begin":
             table.begin()
@@ -73,12 +73,12 @@ def test_nothing_committed_is_ever_below_what_is_settled(steps: list[tuple[str, 
 
 
 def test_a_restored_database_is_looked_at_from_its_beginning() -> None:
-    hint = Hint()
-    for moment in (Moment(100, 50, 50), Moment(100, 51, 51), Moment(100, 52, 52), Moment(100, 53, 53)):
+    hint = PendingCursor()
+    for moment in (IdSnapshot(100, 50, 50), IdSnapshot(100, 51, 51), IdSnapshot(100, 52, 52), IdSnapshot(100, 53, 53)):
         hint.sweep(moment)
         hint.swept(moment)
     assert hint.settled == 100
 
-    hint.sweep(Moment(60, 54, 54))
+    hint.sweep(IdSnapshot(60, 54, 54))
 
     assert (hint.settled, hint.after) == (0, 0)

@@ -21,7 +21,7 @@ from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import CODEC, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
 from chancy_metrics.events.facts import EPOCH
-from chancy_metrics.events.meta import decode_meta, encode_meta
+from chancy_metrics.events.kept_meta import decode_meta, encode_meta
 from chancy_metrics.events.transfer.file import Trailer, check_whole
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of

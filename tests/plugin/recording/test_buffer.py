@@ -18,7 +18,7 @@ from chancy_metrics.events.batch import DecodedBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.meta import encode_meta
+from chancy_metrics.events.kept_meta import encode_meta
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording import buffer
 from chancy_metrics.plugin.recording.buffer import Buffer

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
-from chancy_metrics.events.meta import decode_meta, encode_meta
+from chancy_metrics.events.kept_meta import decode_meta, encode_meta
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from tests.factories import a_job
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors, sql
 
-from chancy_metrics.events.classify import is_deterministic
 from chancy_metrics.events.database import Connection, short_transaction
+from chancy_metrics.events.error_kinds import is_deterministic
 from chancy_metrics.events.errors import MetricsLogError, StuckAt
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables

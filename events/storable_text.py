@@ -1,4 +1,4 @@
-"""Text as a database can hold it, whatever its encoding is."""
+"""Text as the database's encoding can store it: other characters become escapes."""
 
 from __future__ import annotations
 

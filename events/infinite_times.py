@@ -1,4 +1,4 @@
-"""Days and moments that no datetime can hold, such as infinity, read as the first or the last one that it can."""
+"""Read dates and times that Python can't hold, such as infinity, as the first or the last one that it can."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _is_early(data: Buffer) -> bool:
     return text.startswith(b"-") or text.endswith(b"BC")
 
 
-def be_lenient(cursor: Any) -> None:
+def read_infinite_times(cursor: Any) -> None:
     """Let *cursor*, of either kind, read such days and moments: no clock gives them, but a hand may."""
     for name, loaders in (("date", (_Day, _BinaryDay)), ("timestamptz", (_Moment, _BinaryMoment))):
         for loader in loaders:

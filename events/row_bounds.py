@@ -1,4 +1,4 @@
-"""What a row of the log may hold: what Python refuses to read, and the database to write, is spelled once, here."""
+"""Bounds of every column of a log row, for the database's checks and for the readers that trust no row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is different on a hot standby: it takes no writes, may be behind, and cancels queries that are in its way."""
+"""PostgreSQL's hot standbys: the time of their data, and what to do where they refuse or cancel a statement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW = sql.SQL(
 REPLAYED_AT = sql.SQL("(CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END)")
 
 
-def sentence(error: Exception) -> str:
+def error_sentence(error: Exception) -> str:
     """Return what *error* says on one line, and what to do where its session is the wrong one, or in the way."""
     said = " ".join(str(error).split())
     if isinstance(error, errors.ReadOnlySqlTransaction):

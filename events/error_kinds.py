@@ -1,4 +1,4 @@
-"""Which errors are the data's, and come again with it, and which are the moment's, and may pass."""
+"""Which errors come again with the same data, which may pass, and which say that a step was too large."""
 
 from __future__ import annotations
 

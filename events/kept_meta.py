@@ -1,4 +1,4 @@
-"""What of a job's `meta` goes into the log: one MessagePack map with what JSON can say, not nested for ever."""
+"""The part of a job's `meta` that goes into the log: one MessagePack map of JSON values, of bounded depth."""
 
 from __future__ import annotations
 
