@@ -164,7 +164,7 @@ class Listing:
 
         try:
             with ParquetFolder(folder, self._selection) as export:
-                selection = msgspec.structs.replace(self._selection, after=export.place)
+                selection = msgspec.structs.replace(self._selection, after=export.cursor)
                 async with aclosing(self._pages(chancy, selection, False)) as found:
                     async for page in found:
                         export.write(page)
@@ -172,7 +172,7 @@ class Listing:
         except OSError as error:
             raise MetricsLogError(f"{str(folder)!r} can't be written: {error}") from error
         written = f"{counted(export.events, 'event')} into {counted(export.files, 'file')}"
-        self._door.say(f"wrote {written}; {folder} ends at {export.place}")
+        self._door.say(f"wrote {written}; {folder} ends at {export.cursor}")
 
     async def _pages(self, chancy: Chancy, selection: EventQuery, follow: bool) -> AsyncGenerator[Page]:
         """Yield pages up to the limit; says on stderr what could not be looked at."""

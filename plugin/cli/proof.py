@@ -87,7 +87,7 @@ def export_command(door: Door, file: Path, day: date | None) -> None:
     done = door.run(work)
     text = (
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')}, "
-        f"{counted(done.places - done.batches, 'place')} without, {size(done.size_bytes)} in {span(done.seconds)}"
+        f"{counted(done.positions - done.batches, 'position')} without, {size(done.size_bytes)} in {span(done.seconds)}"
     )
     door.answer(msgspec.structs.asdict(done) | {"seal": str(done.seal)}, lambda: [text, str(done.seal)])
     if done.lost:

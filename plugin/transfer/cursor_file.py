@@ -10,7 +10,7 @@ from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.transfer.files import read_small, replace_text
 from chancy_metrics.projections.search.query import EventCursor
 
-_PLACE = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
+_CURSOR = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
 
 
 def parse_cursor(text: str) -> EventCursor:
@@ -19,11 +19,9 @@ def parse_cursor(text: str) -> EventCursor:
     Raises:
         ValueError: It says none.
     """
-    found = _PLACE.fullmatch(text.strip())
+    found = _CURSOR.fullmatch(text.strip())
     if found is None:
-        raise ValueError(
-            f"{text.strip()[:100]!r} is no place in the order: write POSITION or POSITION:INDEX, as in 1234:5"
-        )
+        raise ValueError(f"{text.strip()[:100]!r} is no cursor: write POSITION or POSITION:INDEX, as in 1234:5")
     return EventCursor(int(found[1]), None if found[2] is None else int(found[2]))
 
 
@@ -54,16 +52,16 @@ class CursorFile:
             raise Damaged(f"can't be used: {fault_of(error)}", where=where, kind="cursor") from error
         return self._kept
 
-    def write(self, place: EventCursor) -> None:
-        """Keep *place* in the stead of the one before.
+    def write(self, cursor: EventCursor) -> None:
+        """Keep *cursor* in the stead of the one before.
 
         Raises:
             MetricsLogError: The file can't be written.
         """
-        if place == self._kept:
+        if cursor == self._kept:
             return
         try:
-            replace_text(self._path, f"{place}\n")
+            replace_text(self._path, f"{cursor}\n")
         except OSError as error:
             raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: {error}") from error
-        self._kept = place
+        self._kept = cursor

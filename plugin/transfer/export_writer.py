@@ -33,13 +33,13 @@ class Exported(msgspec.Struct, frozen=True):
 
     Attributes:
         seal: The end of the order as it is in the file.
-        places: Positions in it; *batches* of them with their batches, which hold so many *events*.
+        positions: Positions in it; *batches* of them with their batches, which hold so many *events*.
         lost: Batches that should be in the log and are not: damage, which the file can't heal.
         content: sha256 of all but the time of the export, hexadecimal: the same range of the same log has the same.
     """
 
     seal: Seal
-    places: int
+    positions: int
     batches: int
     events: int
     lost: int
@@ -83,7 +83,7 @@ class ExportWriter:
             gone = await self._put_baseline(cursor)
             await self._put_producers(cursor)
             first = await self._first(cursor)
-        await self._put_places(0, seal.position, gone)
+        await self._put_entries(0, seal.position, gone)
         async with short_transaction(self._connection) as cursor:
             if await self._first(cursor) != first:
                 raise PrunedMeanwhile
@@ -109,7 +109,7 @@ class ExportWriter:
         seal = Seal(last, ending[0].chain if ending else b"", now.at)
         self._log = self._tables.partition(day) if archives else self._tables.log
         await self._put([Header(day, last, seal.chain), *others])
-        await self._put_places(first - 2, last, {one.day for one in others})
+        await self._put_entries(first - 2, last, {one.day for one in others})
         return await self._finish(seal)
 
     async def _put(self, frames: Sequence[Frame]) -> None:
@@ -147,7 +147,7 @@ class ExportWriter:
             while rows := await producers.fetchmany(_PRODUCERS):
                 await self._put([Producer(*row) for row in rows])
 
-    async def _put_places(self, after: int, until: int, gone: set[date]) -> None:
+    async def _put_entries(self, after: int, until: int, gone: set[date]) -> None:
         """Write the places past *after*; those of days in *gone* without their batches."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -157,15 +157,15 @@ class ExportWriter:
             for chunk in chunks(page):
                 with naming(chunk):
                     whole = await self._with_rows(chunk, gone)
-                    await to_thread.run_sync(self._put_all, whole)
-                self._lost += sum(place.row is None and place.batch_id.day not in gone for place in whole)
+                    await to_thread.run_sync(self._put_chunk, whole)
+                self._lost += sum(entry.row is None and entry.batch_id.day not in gone for entry in whole)
                 after = chunk[-1].position
                 if self._on_progress is not None:
                     rate = self._writer.events / max(time.monotonic() - self._started, 1e-9)
                     self._on_progress(LedgerProgress(after, until, self._writer.events, rate))
 
-    async def _with_rows(self, places: Sequence[LedgerEntry], gone: set[date]) -> list[LedgerEntry]:
-        wanted = [place.batch_id for place in places if place.batch_id.day not in gone]
+    async def _with_rows(self, entries: Sequence[LedgerEntry], gone: set[date]) -> list[LedgerEntry]:
+        wanted = [entry.batch_id for entry in entries if entry.batch_id.day not in gone]
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_whole_rows(cursor, self._tables._replace(log=self._log), wanted)
             # Read after the rows: if none of their days has left by now, none had left before.
@@ -173,13 +173,13 @@ class ExportWriter:
         if any(batch_id.day in left for batch_id in wanted):
             raise PrunedMeanwhile
         return [
-            place._replace(row=found[0], payload=found[1]) if (found := rows.get(place.batch_id)) else place
-            for place in places
+            entry._replace(row=found[0], payload=found[1]) if (found := rows.get(entry.batch_id)) else entry
+            for entry in entries
         ]
 
-    def _put_all(self, places: Sequence[LedgerEntry]) -> None:
-        for place in places:
-            self._writer.put_place(place)
+    def _put_chunk(self, entries: Sequence[LedgerEntry]) -> None:
+        for entry in entries:
+            self._writer.put_place(entry)
 
     async def _check_day(self, cursor: Cursor, day: date) -> None:
         await cursor.execute(
@@ -228,7 +228,7 @@ class ExportWriter:
         writer = self._writer
         return Exported(
             seal=seal,
-            places=writer.places,
+            positions=writer.places,
             batches=writer.batches,
             events=writer.events,
             lost=self._lost,

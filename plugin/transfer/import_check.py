@@ -32,7 +32,7 @@ class ExportContents:
         self._ids = array("q")
         self._first = 0
 
-    def look_through(self) -> None:
+    def check(self) -> None:
         """Read the file, whose digest is right, in one pass that decodes and hashes all of it.
 
         Raises:

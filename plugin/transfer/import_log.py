@@ -113,7 +113,7 @@ class ImportRun:
         self._on_progress = on_progress
         self._frames = read_frames(path)
         self._gone: list[GoneDay] = []
-        self._days: set[date] = set()
+        self._attached: set[date] = set()
         self._chain = b""
         self._batches = 0
         self._events = 0
@@ -126,11 +126,11 @@ class ImportRun:
                 stays.
         """
         contents = ExportContents(self._path)
-        await to_thread.run_sync(contents.look_through)
-        header = await self._next()
+        await to_thread.run_sync(contents.check)
+        header = await self._next_frame()
         assert isinstance(header, Header), "read_frames begins with one"
         self._until = header.position
-        frame = await self._read_days()
+        frame = await self._read_gone_days()
         async with short_transaction(self._connection) as cursor:
             state = await lock_head(cursor, self._tables)
         if not state.importing:
@@ -142,19 +142,19 @@ class ImportRun:
                     "taken into a database whose log is empty"
                 )
             await self._check_database(contents)
-            await self._close_gone()
-            frame = await self._begin(frame)
+            await self._close_gone_days()
+            frame = await self._write_prologue(frame)
             for one in self._gone:
                 await remove_day(self._connection, self._tables, one.day)  # or a later clean-up does
         while isinstance(frame, Baseline | Points | Producer):  # of an earlier run: it came with the mark
-            frame = await self._next()
+            frame = await self._next_frame()
         self.position, self._chain = state.position, state.chain
-        await self._take(frame)
-        await retry_locked(self._end)
+        await self._append_entries(frame)
+        await retry_locked(self._finish)
         took_s = round(time.monotonic() - self._started, 3)
         return Imported(state.position, self.position, self._batches, self._events, took_s)
 
-    async def _next(self) -> Frame | None:
+    async def _next_frame(self) -> Frame | None:
         return await to_thread.run_sync(next, self._frames, None)
 
     async def _check_database(self, contents: ExportContents) -> None:
@@ -181,14 +181,14 @@ class ImportRun:
                 "the clock right, or export again where it is"
             )
 
-    async def _read_days(self) -> Frame | None:
+    async def _read_gone_days(self) -> Frame | None:
         """Read the days that are gone; return the frame behind them."""
-        while isinstance(frame := await self._next(), GoneDay):
+        while isinstance(frame := await self._next_frame(), GoneDay):
             if not self._gone or self._gone[-1].day != frame.day:
                 self._gone.append(frame)
         return frame
 
-    async def _close_gone(self) -> None:
+    async def _close_gone_days(self) -> None:
         """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
         async with short_transaction(self._connection) as cursor:
             attached = set(await attached_days(cursor, self._tables))
@@ -212,13 +212,13 @@ class ImportRun:
             if await cursor.fetchone():
                 raise ImportRefused(f"this database has batches of {day}, a day that has left the log in {self._path}")
 
-    async def _begin(self, frame: Frame | None) -> Frame | None:
+    async def _write_prologue(self, frame: Frame | None) -> Frame | None:
         """Mark the import as begun, and bring all that comes before the places; return the first frame behind that.
 
         One transaction: with the mark it is all there.
         """
         async with AsyncExitStack() as stack:
-            cursor, versions = await retry_locked(partial(self._hold, stack))
+            cursor, versions = await retry_locked(partial(self._open_first_transaction, stack))
             await write_gone_days(cursor, self._tables, self._gone)
             baseline: Baseline | None = None
             names = Names(self._beside, self._tables)
@@ -228,14 +228,14 @@ class ImportRun:
                         await write_points(cursor, self._tables, frame, names)
                     elif isinstance(frame, Baseline):
                         baseline = frame
-                    frame = await self._next()
+                    frame = await self._next_frame()
                 if baseline is not None:
                     await begin_with(cursor, self._tables, baseline, versions)
             except (errors.IntegrityError, errors.DataError, OverflowError) as error:
                 raise ImportRefused(f"the baseline in {self._path} can't be taken, and nothing was: {error}") from error
             return frame
 
-    async def _hold(self, stack: AsyncExitStack) -> tuple[Cursor, list[Version]]:
+    async def _open_first_transaction(self, stack: AsyncExitStack) -> tuple[Cursor, list[Version]]:
         """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
@@ -248,22 +248,22 @@ class ImportRun:
             stack.push_async_exit(mine.pop_all())
             return cursor, versions
 
-    async def _take(self, frame: Frame | None) -> None:
+    async def _append_entries(self, frame: Frame | None) -> None:
         """Bring the places past the end of the order, chunk by chunk, each in a transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
         chunks = genuine_entries(frames, self.position, self._chain, gone, self._path)
         while chunk := await to_thread.run_sync(next, chunks, None):
-            await self._take_chunk(chunk)
+            await self._append_chunk(chunk)
             if self._on_progress is not None:
                 rate = self._events / max(time.monotonic() - self._started, 1e-9)
                 self._on_progress(LedgerProgress(self.position, self._until, self._events, rate))
 
-    async def _take_chunk(self, chunk: Sequence[LedgerEntry]) -> None:
-        wanted = {place.batch_id.day for place in chunk if place.row is not None}
-        for day in sorted(wanted - self._days):
-            await retry_locked(partial(self._make_day, day))
-        self._days |= wanted
+    async def _append_chunk(self, chunk: Sequence[LedgerEntry]) -> None:
+        wanted = {entry.batch_id.day for entry in chunk if entry.row is not None}
+        for day in sorted(wanted - self._attached):
+            await retry_locked(partial(self._attach_day, day))
+        self._attached |= wanted
         try:
             async with short_transaction(self._connection) as cursor:
                 await allow(cursor)
@@ -274,10 +274,10 @@ class ImportRun:
                 f"them stay: {error}; `chancy-metrics audit import --abandon` takes them back"
             ) from error
         self.position, self._chain = chunk[-1].position, chunk[-1].chain
-        self._batches += sum(place.row is not None for place in chunk)
-        self._events += sum(place.events for place in chunk if place.row is not None)
+        self._batches += sum(entry.row is not None for entry in chunk)
+        self._events += sum(entry.events for entry in chunk if entry.row is not None)
 
-    async def _make_day(self, day: date) -> None:
+    async def _attach_day(self, day: date) -> None:
         await make_days(self._connection, self._tables, today=day, ahead=0)
         async with short_transaction(self._connection) as cursor:
             if day in await attached_days(cursor, self._tables):
@@ -289,7 +289,7 @@ class ImportRun:
                 raise ImportRefused(f"{day} has left the log of this database: it can't take that day's batches")
         raise errors.LockNotAvailable
 
-    async def _end(self) -> None:
+    async def _finish(self) -> None:
         """Bring the producers, who stand where the order ends only now, and take the mark away."""
         prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
         frames = (frame for frame in prologue if isinstance(frame, Producer))

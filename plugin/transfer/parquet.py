@@ -35,7 +35,7 @@ COLUMN_ROWS = 1_000
 PART_EVENTS = 1_000_000
 PART_DAYS = 16
 #: Readers of a folder leave out names with an underscore.
-_STATE = "_place.json"
+_STATE = "_cursor.json"
 
 _TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
@@ -69,8 +69,8 @@ SCHEMA = pa.schema(
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a folder holds, and up to where."""
 
-    selection: dict[str, str | int | list[str] | dict[str, int | None] | None]
-    place: str
+    query: dict[str, str | int | list[str] | dict[str, int | None] | None]
+    cursor: str
 
 
 _decoder = msgspec.json.Decoder(_State)
@@ -90,17 +90,17 @@ class ParquetFolder:
     between the two writes the same files again the next time, under the same names, so no event is there twice.
 
     Attributes:
-        place: Behind what is in the folder; where to go on.
+        cursor: Behind what is in the folder; where to go on.
         events: How many were written, into so many *files*.
     """
 
-    def __init__(self, folder: Path, selection: EventQuery) -> None:
+    def __init__(self, folder: Path, query: EventQuery) -> None:
         self._folder = folder
-        self._selection: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(selection))
-        self.place = selection.start_cursor
+        self._query: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(query))
+        self.cursor = query.start_cursor
         self.events = 0
         self.files = 0
-        self._begun = self._seen = self.place
+        self._part_cursor = self._read_cursor = self.cursor
         self._waiting: dict[date, list[Event]] = {}
         self._tables: dict[date, list[pa.Table]] = {}
         self._rows = self._part_events = 0
@@ -117,7 +117,7 @@ class ParquetFolder:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self._folder)
         try:
-            self.place = self._begun = self._seen = self._read_state() or self.place
+            self.cursor = self._part_cursor = self._read_cursor = self._read_state() or self.cursor
         except MetricsLogError:
             os.close(self._lock)
             raise
@@ -141,7 +141,7 @@ class ParquetFolder:
             waiting.append(event)
             if len(waiting) == COLUMN_ROWS:
                 self._make_columns(event.at.date())
-        self._seen = page.cursor
+        self._read_cursor = page.cursor
         self._rows += len(page.events)
         self._part_events += len(page.events)
         if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:
@@ -163,10 +163,10 @@ class ParquetFolder:
             self.files += 1
         self.events += self._part_events
         self._rows = self._part_events = 0
-        if self._seen != self.place or not (self._folder / _STATE).exists():
-            state = _State(self._selection, str(self._seen))
+        if self._read_cursor != self.cursor or not (self._folder / _STATE).exists():
+            state = _State(self._query, str(self._read_cursor))
             replace_text(self._folder / _STATE, json_line(state) + "\n")
-        self.place = self._begun = self._seen
+        self.cursor = self._part_cursor = self._read_cursor
 
     @property
     def _days(self) -> set[date]:
@@ -196,24 +196,24 @@ class ParquetFolder:
     @property
     def _name(self) -> str:
         """Files are named after the place behind which they begin."""
-        index = "end" if self._begun.index is None else f"{self._begun.index:09}"
-        return f"part-{self._begun.position:018}-{index}"
+        index = "end" if self._part_cursor.index is None else f"{self._part_cursor.index:09}"
+        return f"part-{self._part_cursor.position:018}-{index}"
 
     def _read_state(self) -> EventCursor | None:
         path = self._folder / _STATE
         try:
-            state = decode_as(_decoder, read_small(path), "place of a folder")
-            place = parse_cursor(state.place)
+            state = decode_as(_decoder, read_small(path), "cursor of a folder")
+            cursor = parse_cursor(state.cursor)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, Damaged) as error:
             raise MetricsLogError(f"{str(path)!r} does not say up to where its folder goes: {error}") from error
-        if state.selection != self._selection:
+        if state.query != self._query:
             raise MetricsLogError(
-                f"{str(self._folder)!r} holds the events of another selection, {json_line(state.selection)}: choose "
+                f"{str(self._folder)!r} holds the events of another query, {json_line(state.query)}: choose "
                 "another folder, or the same options again, to which only what is new is added"
             )
-        return place
+        return cursor
 
 
 def as_table(events: Sequence[Event]) -> pa.Table:

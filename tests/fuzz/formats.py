@@ -154,7 +154,7 @@ def read_export(data: bytes) -> None:
     path = _FOLDER / "export"
     path.write_bytes(data)
     check_whole(path)
-    ExportContents(path).look_through()
+    ExportContents(path).check()
 
 
 def read_ring(data: bytes) -> None:
@@ -180,9 +180,9 @@ def read_cursor(data: bytes) -> None:
     CursorFile(path).read()
 
 
-def read_place(data: bytes) -> None:
+def read_folder_state(data: bytes) -> None:
     (_FOLDER / "parquet").mkdir(exist_ok=True)
-    (_FOLDER / "parquet" / "_place.json").write_bytes(data)
+    (_FOLDER / "parquet" / "_cursor.json").write_bytes(data)
     with ParquetFolder(_FOLDER / "parquet", EventQuery()):
         pass
 
@@ -247,7 +247,7 @@ FORMATS: dict[str, Format] = {
         [make_filter([token("key", "app:n")])], lambda data: may_hold(data, token("key", "x")), mutate_bytes
     ),
     "cursor": Format([b"1234:5\n", b"7\n"], read_cursor, mutate_bytes),
-    "place": Format([b'{"selection":{},"place":"7:1"}\n'], read_place, mutate_bytes),
+    "folder": Format([b'{"query":{},"cursor":"7:1"}\n'], read_folder_state, mutate_bytes),
     "counts": Format([b'{"dropped": 3, "rejected:key": 1}'], read_counts, mutate_bytes),
     "record": Format([msgspec.json.encode(_RECORD)], read_record, mutate_bytes),
     "seal": Format(

@@ -535,7 +535,7 @@ async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connectio
     [
         (["events", "--follow", "--until", "1h"], "--follow goes on for ever"),
         (["events", "--after", "1", "--cursor", "x"], "both say where to go on"),
-        (["events", "--after", "one"], "'one' is no place in the order"),
+        (["events", "--after", "one"], "'one' is no cursor"),
         (["events", "--since", "1h", "--until", "2h"], "is not after --since"),
         (["events", "--json", "--parquet", "x"], "leave one of them out"),
         (["events", "--limit", "0"], "--limit"),

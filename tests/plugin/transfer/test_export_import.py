@@ -154,7 +154,7 @@ async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_nu
     back = await imported(target[0], path)
     await folded(target[0])
 
-    assert (out.places, out.batches, out.events, out.lost) == (7, 7, back.events, 0)
+    assert (out.positions, out.batches, out.events, out.lost) == (7, 7, back.events, 0)
     assert (back.since, back.position, back.batches) == (0, 7, 7)
     assert out.size_bytes == path.stat().st_size
     await assert_same_log(tables, connection, target[1])
@@ -178,7 +178,7 @@ async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
     back = await imported(target[0], path)
     await folded(target[0])
 
-    assert (out.places, out.batches, back.batches) == (24, 12, 12)
+    assert (out.positions, out.batches, back.batches) == (24, 12, 12)
     await assert_same_log(tables, connection, target[1])
     source = await numbers(connection, tables)
     assert await numbers(target[1], tables) == source
@@ -239,7 +239,7 @@ async def test_one_day_is_a_log_of_its_own(
     await imported(target[0], tmp_path / "day")
     await folded(target[0])
 
-    assert (out.places, out.batches, out.seal.position) == (4, 2, 5)
+    assert (out.positions, out.batches, out.seal.position) == (4, 2, 5)
     places = "SELECT position, chain FROM {ledger} WHERE position BETWEEN 2 AND 5 ORDER BY 1"
     assert await fetch(target[1], places.replace("WHERE position BETWEEN 2 AND 5 ", ""), tables) == await fetch(
         connection, places, tables
@@ -280,7 +280,7 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
         began += 1
         return await snapshot(export)
 
-    opened = export_writer.ExportWriter._put_places
+    opened = export_writer.ExportWriter._put_entries
 
     async def put_places(export: export_writer.ExportWriter, *arguments: object) -> None:
         if began == 1:
@@ -289,12 +289,12 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
         await opened(export, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export_writer.ExportWriter, "write_log", write_log)
-    monkeypatch.setattr(export_writer.ExportWriter, "_put_places", put_places)
+    monkeypatch.setattr(export_writer.ExportWriter, "_put_entries", put_places)
 
     out = await exported(dsn, tmp_path / "log")
 
     assert began == 2
-    assert (out.places, out.batches) == (8, 7)
+    assert (out.positions, out.batches) == (8, 7)
 
 
 async def test_an_export_never_writes_over_a_file_and_leaves_none_that_is_not_complete(
@@ -352,7 +352,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
     await exported(dsn, tmp_path / "log")
     writer = LogWriter(target[1], tables)
     refused = 0
-    take_chunk = ImportRun._take_chunk
+    take_chunk = ImportRun._append_chunk
 
     async def take(run: ImportRun, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal refused
@@ -362,7 +362,7 @@ async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
         refused += 1
         await take_chunk(run, chunk)
 
-    monkeypatch.setattr(ImportRun, "_take_chunk", take)
+    monkeypatch.setattr(ImportRun, "_append_chunk", take)
     monkeypatch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
 
     await imported(target[0], tmp_path / "log")
@@ -392,7 +392,7 @@ async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
 
     out = await exported(dsn, tmp_path / "log")
 
-    assert (out.places, out.batches, out.lost) == (7, 6, 1)
+    assert (out.positions, out.batches, out.lost) == (7, 6, 1)
     with pytest.raises(ImportRefused, match=r"position 3 of .* its batch is missing"):
         await imported(target[0], tmp_path / "log")
 
@@ -400,7 +400,7 @@ async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
 async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
     """ImportRun, two places at a time, and stop after so many chunks as if the process had ended."""
     taken = 0
-    take_chunk = ImportRun._take_chunk
+    take_chunk = ImportRun._append_chunk
 
     async def take(run: ImportRun, chunk: Sequence[LedgerEntry]) -> None:
         nonlocal taken
@@ -410,7 +410,7 @@ async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
         await take_chunk(run, chunk)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(ImportRun, "_take_chunk", take)
+        patch.setattr(ImportRun, "_append_chunk", take)
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", 2)
         await imported(dsn, path)
 
@@ -534,7 +534,7 @@ async def test_an_empty_log_can_be_taken_elsewhere(dsn: str, target: tuple[str, 
     out = await exported(dsn, tmp_path / "log")
     back = await imported(target[0], tmp_path / "log")
 
-    assert (out.places, back.position, back.batches) == (0, 0, 0)
+    assert (out.positions, back.position, back.batches) == (0, 0, 0)
 
 
 async def test_where_the_ledgers_beginning_was_cleaned_up_the_copy_begins_there_too(
@@ -548,7 +548,7 @@ async def test_where_the_ledgers_beginning_was_cleaned_up_the_copy_begins_there_
     await imported(target[0], tmp_path / "log")
     await folded(target[0])
 
-    assert (out.places, out.batches) == (5, 4)
+    assert (out.positions, out.batches) == (5, 4)
     await assert_same_log(tables, connection, target[1])
     async with an_app(target[0]) as (chancy, _):
         found = await check(chancy, seals=[out.seal])
@@ -641,7 +641,7 @@ async def test_an_import_that_gets_no_lock_says_so_and_goes_on_later(
 async def test_a_day_without_batches_is_an_empty_file(dsn: str, tmp_path: Path) -> None:
     out = await exported(dsn, tmp_path / "day", day=datetime.now(UTC).date())
 
-    assert (out.places, out.seal.position) == (0, 0)
+    assert (out.positions, out.seal.position) == (0, 0)
 
 
 async def test_what_nobody_can_read_travels_and_is_a_dead_letter_there_too(

@@ -64,7 +64,7 @@ def test_parquet_files_are_written_beside_whatever_was_planted(
     day = folder / f"day={datetime(2026, 3, 10, tzinfo=UTC):%Y-%m-%d}"
     day.mkdir(parents=True)
     name = f"part-{0:018}-end"
-    for planted in (day / f".{name}.unfinished", day / f"{name}.parquet", folder / "._place.json.new"):
+    for planted in (day / f".{name}.unfinished", day / f"{name}.parquet", folder / "._cursor.json.new"):
         plant(victim, planted)
 
     with ParquetFolder(folder, EventQuery()) as export:
@@ -75,7 +75,7 @@ def test_parquet_files_are_written_beside_whatever_was_planted(
     assert victim.read_text() == "precious"
     assert not victim.with_name("new").exists()
     assert sorted(os.listdir(day)) == [f"{name}.parquet"]
-    assert sorted(os.listdir(folder)) == ["_place.json", day.name]
+    assert sorted(os.listdir(folder)) == ["_cursor.json", day.name]
 
 
 def test_what_is_planted_between_removing_and_making_is_refused(

@@ -180,7 +180,7 @@ CLAIMS = dict(claims())
 
 def test_the_files_without_a_false_claim_are_fine(tmp_path: Path) -> None:
     contents = ExportContents(write(tmp_path / "log", frames_of(*prologue())))
-    contents.look_through()
+    contents.check()
 
     assert contents.gone == {GONE}
     assert contents.days == {date(2026, 3, 10)}
@@ -191,7 +191,7 @@ def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(
     frames: list[Frame | LedgerEntry], tmp_path: Path
 ) -> None:
     with pytest.raises(DamagedExport) as raised:
-        ExportContents(write(tmp_path / "log", frames)).look_through()
+        ExportContents(write(tmp_path / "log", frames)).check()
 
     assert str(raised.value).startswith(str(tmp_path / "log"))
     assert len(str(raised.value)) < 1_000
@@ -350,7 +350,6 @@ import resource, sys
 from pathlib import Path
 from chancy_metrics.events.transfer import file as export_file
 from chancy_metrics.events.errors import DamagedExport
-from chancy_metrics.events.transfer import file as transfer
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
 export_file.sha256 = lambda *_: type("Digest", (), {"update": lambda *_: None, "digest": lambda *_: bytes(32)})()

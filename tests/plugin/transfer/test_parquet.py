@@ -106,7 +106,7 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     ]
     assert positions(tmp_path) == [1, 2]
     assert other.returncode == 1
-    assert "holds the events of another selection" in other.stderr and other.stderr.count("\n") == 1
+    assert "holds the events of another query" in other.stderr and other.stderr.count("\n") == 1
 
 
 def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_
     assert positions(tmp_path) == [1, 2]
 
     with ParquetFolder(tmp_path, EventQuery()) as export:
-        assert export.place == EventCursor(0)
+        assert export.cursor == EventCursor(0)
         export.write(a_page(an_event(1), an_event(2, NOON + DAY), an_event(3)))
         export.finish()
 
@@ -151,7 +151,7 @@ def test_files_end_now_and_then_and_days_do_not_pile_up(tmp_path: Path, monkeypa
     assert export.events == 30
     assert len(list(tmp_path.glob("day=*"))) == 10
     with ParquetFolder(tmp_path, EventQuery()) as again:
-        assert again.place == EventCursor(30)
+        assert again.cursor == EventCursor(30)
 
 
 async def test_an_export_in_small_parts_holds_each_event_once(
@@ -166,23 +166,23 @@ async def test_an_export_in_small_parts_holds_each_event_once(
         for _ in range(8):  # each run is ended in the midst of things
             with ParquetFolder(tmp_path, EventQuery()) as export:
                 taken = 0
-                async for page in pages(chancy, EventQuery(after=export.place)):
+                async for page in pages(chancy, EventQuery(after=export.cursor)):
                     export.write(page)
                     taken += 1
                     if taken == 3:
                         break
     with ParquetFolder(tmp_path, EventQuery()) as export:
         async with an_app(dsn) as (chancy, _):
-            async for page in pages(chancy, EventQuery(after=export.place)):
+            async for page in pages(chancy, EventQuery(after=export.cursor)):
                 export.write(page)
         export.finish()
 
     assert [(row["position"], row["index"]) for row in read(tmp_path)] == [(1, index) for index in range(20)]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"selection": {}, "place": "x"}', "[1]"])
+@pytest.mark.parametrize("content", ["", "{}", '{"query": {}, "cursor": "x"}', "[1]"])
 def test_a_folder_whose_place_is_broken_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "_place.json").write_text(content)
+    (tmp_path / "_cursor.json").write_text(content)
 
     with pytest.raises(MetricsLogError, match="does not say up to where"), ParquetFolder(tmp_path, EventQuery()):
         pass
