@@ -1,4 +1,4 @@
-"""Abandon an unfinished import: delete what it has brought, so that the log is as empty as before."""
+"""Abandon an unfinished import: delete what it has written, so that the log is as empty as before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chancy_metrics.projections.versions.baseline_io import empty_versions
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """What an unfinished import had brought, and is gone."""
+    """How much of an unfinished import was deleted."""
 
     positions: int
     batches: int
@@ -30,32 +30,21 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 async def abandon_import(chancy: Chancy) -> Abandoned:
-    """Take back all that an unfinished import has brought; the log is as empty as it was before.
+    """Delete all that an unfinished import has written; the log is as empty as before it.
 
-    What others appended meanwhile stays, and gets its place with the next fold.
+    One transaction. What workers appended meanwhile stays pending and gets its positions with the next fold. Readers of
+    the ledger wait for the transaction; appends do not.
 
     Raises:
-        MetricsLogError: No import is unfinished, or a lock could not be had: nothing has changed.
+        MetricsLogError: No import is unfinished, or a lock could not be had; nothing has changed.
     """
+    started = time.monotonic()
     tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
         with needs_schema(tables):
-            return await abandon_in(connection, tables)
-
-
-async def abandon_in(connection: Connection, tables: Tables) -> Abandoned:
-    """Take back all that an unfinished import has brought: the order is empty again, as it was before the import.
-
-    One transaction, or nothing. What others appended meanwhile waits in pending as before, and gets its place with the
-    next fold. Who reads the order waits for the end of this; who appends does not.
-
-    Raises:
-        MetricsLogError: No import is unfinished, or a lock could not be had.
-    """
-    started = time.monotonic()
-    for day in await _days_half_gone(connection, tables):
-        await retry_locked(partial(_remove, connection, tables, day))
-    positions, batches, events = await retry_locked(partial(_abandon, connection, tables))
+            for day in await _days_half_gone(connection, tables):
+                await retry_locked(partial(_remove, connection, tables, day))
+            positions, batches, events = await retry_locked(partial(_abandon, connection, tables))
     return Abandoned(positions, batches, events, round(time.monotonic() - started, 3))
 
 
@@ -73,7 +62,7 @@ async def _abandon(connection: Connection, tables: Tables) -> tuple[int, int, in
 
 
 async def _days_half_gone(connection: Connection, tables: Tables) -> list[date]:
-    """Return the days an unfinished import called gone whose partitions are still there."""
+    """Return the days that the unfinished import has closed and whose partitions still exist."""
     async with short_transaction(connection) as cursor:
         if not await is_importing(cursor, tables):
             return []

@@ -14,15 +14,12 @@ from chancy_metrics.plugin.transfer.export_writer import Exported, ExportWriter
 
 
 def archive_path(folder: Path, day: date) -> Path:
-    """Where a day is archived; a folder is for one log."""
+    """Return the path of a day's archive; a folder is for one log."""
     return folder / f"metrics_log-{day}.export"
 
 
 async def archive_day(connection: Connection, tables: Tables, day: date, folder: Path) -> str:
-    """Write out a day that takes no batches any more; return why that was not possible, in words, or "".
-
-    An archive that is there, complete and with the same content, will do.
-    """
+    """Export a closed day into *folder*, unless an equal archive is there; return a sentence if that failed."""
     path = archive_path(folder, day)
 
     async def write(file: BinaryIO) -> Exported:

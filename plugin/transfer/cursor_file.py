@@ -1,4 +1,4 @@
-"""A place in the order, kept in a file, so that who follows the log goes on there after a restart."""
+"""Keep a cursor over the events in a file, so that a reader resumes there after a restart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CURSOR = re.compile(r"(\d{1,18})(?::(\d{1,9}))?", re.ASCII)
 
 
 def parse_cursor(text: str) -> EventCursor:
-    """Return the place that *text* says: POSITION, or POSITION:INDEX.
+    """Return the cursor that *text* spells: POSITION, or POSITION:INDEX.
 
     Raises:
-        ValueError: It says none.
+        ValueError: It spells none.
     """
     found = _CURSOR.fullmatch(text.strip())
     if found is None:
@@ -26,14 +26,14 @@ def parse_cursor(text: str) -> EventCursor:
 
 
 class CursorFile:
-    """The file; it always holds a whole place, whenever its writer is killed."""
+    """A file that always holds a complete cursor, even if its writer is killed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept: EventCursor | None = None
 
     def read(self) -> EventCursor | None:
-        """Return the place that is kept; None where there is no file yet.
+        """Return the stored cursor; None if there is no file yet.
 
         Raises:
             Damaged: It holds something else.
@@ -42,7 +42,7 @@ class CursorFile:
         try:
             self._kept = parse_cursor(read_small(self._path).decode())
         except FileNotFoundError as error:
-            if not self._path.parent.is_dir():  # said before anything is listed that it would be behind
+            if not self._path.parent.is_dir():  # said before events are printed that could not be kept
                 raise MetricsLogError(f"the cursor can't be kept in {str(self._path)!r}: no such folder") from error
             return None
         except OSError as error:
@@ -53,7 +53,7 @@ class CursorFile:
         return self._kept
 
     def write(self, cursor: EventCursor) -> None:
-        """Keep *cursor* in the stead of the one before.
+        """Replace the stored cursor.
 
         Raises:
             MetricsLogError: The file can't be written.

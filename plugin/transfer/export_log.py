@@ -19,7 +19,7 @@ from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.export_writer import Exported, ExportWriter, PrunedMeanwhile
 from chancy_metrics.plugin.transfer.files import publish, temporary_file
 
-#: Times to begin again before giving up.
+#: How often an export is tried while retention removes days.
 _TRIES = 5
 
 
@@ -33,7 +33,7 @@ async def export_log(
 ) -> Exported:
     """Write the whole log, or one day of it, to a new file, which appears under its name when it is complete.
 
-    Nobody waits for it, and memory stays flat. Where retention takes a day meanwhile it begins again.
+    It blocks no one, its memory does not grow, and it begins again if retention removes a day meanwhile.
 
     Args:
         path: A file that does not exist yet; None to write to *stream*.
@@ -78,7 +78,7 @@ async def write_file(
 
 
 def _publish(file: BinaryIO, temporary: Path, path: Path, content: str) -> None:
-    """Give the file its name, unless one with the same content has it."""
+    """Give the file its name, unless a file with the same content has it."""
     if not publish(file, temporary, path) and not _holds(path, content):
         raise MetricsLogError(f"{path} is there already, with other content or damaged: move it away")
 

@@ -1,4 +1,4 @@
-"""The log, or one day of it, into a file: every batch byte for byte, its place and the chain, and the baseline."""
+"""Write the log, or one day of it, in the export format: batches byte for byte, positions, chain, baseline."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _PRODUCERS = 1_000
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """What went into a file.
+    """What an export has written.
 
     Attributes:
-        seal: The end of the order as it is in the file.
-        positions: Positions in it; *batches* of them with their batches, which hold so many *events*.
-        lost: Batches that should be in the log and are not: damage, which the file can't heal.
-        content: sha256 of all but the time of the export, hexadecimal: the same range of the same log has the same.
+        seal: The last position in the file and its hash.
+        positions: Number of positions; *batches* of them have their batch in the file, with this many *events*.
+        lost: Number of batches that should be in the log and are missing; the file lacks them, too.
+        content: Hexadecimal sha256 of all but the time of the export: equal for equal ranges of a log.
     """
 
     seal: Seal
@@ -49,11 +49,11 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 class PrunedMeanwhile(Exception):
-    """A day left the log, or the ledger's beginning was cleaned up, while it was written: begin again."""
+    """Retention removed a day, or the start of the ledger, during the export, which has to begin again."""
 
 
 class ExportWriter:
-    """One way through the log into a file, which it does not close."""
+    """Writes one export into an open file, which it does not close."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class ExportWriter:
         self._lost = 0
 
     async def write_log(self) -> Exported:
-        """Write everything up to the present end of the order, in short transactions; the baseline in one snapshot.
+        """Write everything up to the present end of the ledger, in short transactions; the baseline in one snapshot.
 
         Raises:
-            PrunedMeanwhile: Retention took from it meanwhile.
+            PrunedMeanwhile: Retention removed a part of it.
             MetricsLogError: Head and ledger do not agree.
         """
         async with short_transaction(self._connection, isolation="REPEATABLE READ") as cursor:
@@ -90,14 +90,14 @@ class ExportWriter:
         return await self._finish(seal)
 
     async def write_day(self, day: date, *, archives: bool = False) -> Exported:
-        """Write the batches of *day* that have a place, and of the places before and between them the hashes.
+        """Write the batches of *day* that have a position, and only the hashes of the positions before and between.
 
         Args:
-            archives: The caller lets the day go and nobody else does: it may be in the baseline already, and is read
-                from its own partition, wherever that is.
+            archives: The caller is about to remove the day: it may be in the baseline already, and is read from its
+                own partition, attached or not.
 
         Raises:
-            PrunedMeanwhile: The day left the log meanwhile.
+            PrunedMeanwhile: The day left the log during the export.
             MetricsLogError: It is not in the log.
         """
         async with short_transaction(self._connection, isolation="REPEATABLE READ") as cursor:
@@ -148,7 +148,7 @@ class ExportWriter:
                 await self._put([Producer(*row) for row in rows])
 
     async def _put_entries(self, after: int, until: int, gone: set[date]) -> None:
-        """Write the places past *after*; those of days in *gone* without their batches."""
+        """Write the entries past *after*; those of days in *gone* without their batches."""
         while True:
             async with short_transaction(self._connection) as cursor:
                 page = await read_entries(cursor, self._tables, after=after, until=until)
@@ -168,7 +168,7 @@ class ExportWriter:
         wanted = [entry.batch_id for entry in entries if entry.batch_id.day not in gone]
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_whole_rows(cursor, self._tables._replace(log=self._log), wanted)
-            # Read after the rows: if none of their days has left by now, none had left before.
+            # Read after the rows: a day that is here now was here when its rows were read.
             left = await gone_days(cursor, self._tables) if self._log == self._tables.log else set()
         if any(batch_id.day in left for batch_id in wanted):
             raise PrunedMeanwhile
@@ -192,7 +192,7 @@ class ExportWriter:
             raise MetricsLogError(f"{day} has left the log: what it added is in the baseline, its batches are gone")
 
     async def _range(self, cursor: Cursor, day: date) -> tuple[int, int, list[GoneDay]]:
-        """Return the first and last position of *day*, and the other days from the place before them on."""
+        """Return the first and last position of *day*, and the other days from the position before them on."""
         await cursor.execute(
             sql.SQL(
                 "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM {ledger} WHERE day = %(day)s"

@@ -1,4 +1,4 @@
-"""Durable files: new under a temporary name, whole when they get their own, and never written through a link."""
+"""Write files durably: under a temporary name until they are complete, never through a link; lock folders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from uuid import uuid4
 
 from chancy_metrics.events.errors import AlreadyRunning
 
-#: What a small file of ours, such as a cursor, holds at the most.
+#: Largest size of a small file, such as a cursor's.
 SMALL_BYTES = 1 << 20
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a new file beside *path* under a name that nobody can guess; the name goes with the block.
+    """Open a new file beside *path* under a random name, which is removed after the block.
 
-    Who is killed leaves it behind, as `.NAME.….part`.
+    A process that is killed leaves it behind as `.NAME.….part`.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
@@ -33,17 +33,17 @@ def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def create_anew(path: Path) -> BinaryIO:
-    """Open a new file at a known name; what lies there, a killed run's leftover or somebody's link, goes first.
+    """Open a new file at a known name, after removing what is there: the leftover of a killed run, or a link.
 
     Raises:
-        OSError: Something was put there in between: it is neither followed nor written to.
+        OSError: Something appeared there in between; it is neither followed nor written to.
     """
     path.unlink(missing_ok=True)
     return _create(path)
 
 
 def publish(file: BinaryIO, temporary: Path, path: Path) -> bool:
-    """Make a file durable and give it the name *path*; False if something has that name, which stays as it is."""
+    """Make a file durable and give it the name *path*; return False, and change nothing, if that name is taken."""
     sync_file(file)
     try:
         os.link(temporary, path, follow_symlinks=False)
@@ -58,13 +58,13 @@ def publish(file: BinaryIO, temporary: Path, path: Path) -> bool:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Give a durable file the name *path* in the stead of what has it; of a link it is the link that goes."""
+    """Rename a durable file to *path*, replacing what is there; a link is replaced, not what it points to."""
     os.replace(temporary, path)
     sync_folder(path.parent)
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file as a whole: whoever reads it, at any time, finds the old or the new one."""
+    """Replace a small file atomically: a reader finds the old text or the new one."""
     beside = path.with_name(f".{path.name}.new")
     with _naming(path):
         made = create_anew(beside)
@@ -75,11 +75,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def read_small(path: Path) -> bytes:
-    """Return what a small file holds.
+    """Return the content of a small file.
 
     Raises:
         OSError: It can't be read.
-        ValueError: It holds more than any small file of ours.
+        ValueError: It is larger than `SMALL_BYTES`.
     """
     with path.open("rb") as file:
         data = file.read(SMALL_BYTES + 1)
@@ -89,13 +89,13 @@ def read_small(path: Path) -> bytes:
 
 
 def sync_file(file: BinaryIO) -> None:
-    """Let what was written into *file* survive a power cut."""
+    """Flush *file* to disk, so that it survives a power cut."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names in *folder* survive a power cut."""
+    """Flush the names in *folder* to disk, so that they survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -104,7 +104,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_folder(folder: Path) -> int:
-    """Hold *folder* until the descriptor that is returned is closed, or its process ends.
+    """Lock *folder* until the returned descriptor is closed, or its process ends.
 
     Raises:
         AlreadyRunning: Another process holds it.
@@ -120,7 +120,7 @@ def lock_folder(folder: Path) -> int:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let an error name *path*, not the file that is written in its stead, unless that is there already."""
+    """Let an error name *path* instead of the temporary file, unless the temporary file exists already."""
     try:
         yield
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What a file brings, looked through before an import begins: nothing in it may be refused for good afterwards."""
+"""Check an export as a whole before its import begins, so that nothing in it is refused later."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chancy_metrics.projections.versions.baseline_io import check_points
 
 
 class ExportContents:
-    """A file that was read through. Eight bytes a place are kept meanwhile.
+    """The days and the baseline of an export, filled by `check`. Memory: 8 bytes a position.
 
     Attributes:
-        days: Those of its batches; *gone* are those that it has no batches of.
-        baseline: None where no day is gone.
+        days: Days of its batches; *gone* are the days that had left the log and have no batches.
+        baseline: None if no day had left the log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,11 +33,11 @@ class ExportContents:
         self._first = 0
 
     def check(self) -> None:
-        """Read the file, whose digest is right, in one pass that decodes and hashes all of it.
+        """Decode and hash the file, whose digest was checked before, in one pass.
 
         Raises:
-            DamagedExport: It says what no log can hold.
-            ImportRefused: A place in it is not what was written.
+            DamagedExport: It holds what no log can hold.
+            ImportRefused: An entry does not match its hash.
         """
         position, chain = 0, b""
         frames = read_frames(self._path)
@@ -75,7 +75,7 @@ class ExportContents:
             yield frame
 
     def _check_ids(self) -> None:
-        """Raise if two places hold one batch; hashes tell, which in a file of 10 million differ for certain enough."""
+        """Raise if two positions hold one batch. Compares 64-bit hashes: 10 million ids collide with p < 1e-5."""
         ids = np.frombuffer(self._ids, np.int64)
         order = np.argsort(ids, kind="stable")
         twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])

@@ -1,4 +1,4 @@
-"""Locks of head and versions that keep folds out of the end of an import, and waiting for them."""
+"""Lock the head and the versions against folds while an import begins or ends, and retry while others hold locks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
 
-#: Seconds to go on trying for a lock that somebody holds.
+#: Seconds for which a lock that another transaction holds is tried again.
 PATIENCE_S = 30
 _AGAIN_S = 0.1
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class LedgerEnd(NamedTuple):
-    """The end of the order, and whether an import has begun and not ended."""
+    """The last position of the ledger with its hash, and whether an import is unfinished."""
 
     position: int
     chain: bytes
@@ -39,7 +39,7 @@ async def lock_head(cursor: Cursor, tables: Tables) -> LedgerEnd:
 
 
 async def lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
-    """Lock the baseline and all versions; return those that are not dropped."""
+    """Lock the baseline and all versions that are not dropped; return the latter."""
     await lock_version(cursor, tables, BASELINE, wait=True)
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     for one in versions:
@@ -48,7 +48,11 @@ async def lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
 
 
 async def retry_locked(work: Callable[[], Awaitable[T]]) -> T:
-    """Do *work* again while somebody holds a lock that it needs, for a while."""
+    """Call *work* until no lock is in its way.
+
+    Raises:
+        MetricsLogError: A lock was held for `PATIENCE_S`.
+    """
     started = time.monotonic()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A file into a log that is empty, or is the beginning of the file's: positions, chain, days, producers, baseline."""
+"""Import an export into an empty log, or resume an import: days, baseline, ledger entries, producers."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ from chancy_metrics.projections.versions.version import Version
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What came out of a file.
+    """What an import has written.
 
     Attributes:
-        since: Position from which this run went on; 0 if it began.
-        position: Where the order ends now.
-        batches: How many came with this run, with their *events*.
+        since: Position after which this run resumed; 0 if it began.
+        position: Last position of the ledger now.
+        batches: Number of batches this run has written, with their *events*.
     """
 
     since: int
@@ -68,16 +68,16 @@ class Imported(msgspec.Struct, frozen=True):
 async def import_log(
     chancy: Chancy, path: Path, *, on_progress: Callable[[LedgerProgress], None] | None = None
 ) -> Imported:
-    """Take an export into a database whose log is empty; stopped at any moment, the next call goes on there.
+    """Import an export into a database whose log is empty; if it is stopped, the next call resumes it.
 
-    Each batch is checked against the chain before it is kept. What others append meanwhile waits in pending for the
-    end of the import, and is ordered behind it; so it does when an import is stopped, until another run ends it.
+    Each batch is checked against the chain before it is written. What workers append meanwhile stays pending until
+    an import has ended, and gets its positions after it.
 
     Args:
         on_progress: Called after each chunk, from the event loop.
 
     Raises:
-        DamagedExport: The file is no export, or not as it was written; nothing was taken from it.
+        DamagedExport: The file is no export, or not as it was written; nothing was imported.
         ImportRefused: The log is not empty, or a batch in the file is not what was written.
         OSError: The file can't be read.
     """
@@ -89,10 +89,10 @@ async def import_log(
 
 
 class ImportRun:
-    """One run. *beside* gives numbers to names while *connection* holds a transaction.
+    """One run of an import. *beside* numbers the names while *connection* holds a transaction.
 
     Attributes:
-        position: Where the order ends, as far as this run has brought it.
+        position: Last position of the ledger that this run has written.
     """
 
     def __init__(
@@ -119,11 +119,10 @@ class ImportRun:
         self._events = 0
 
     async def run(self) -> Imported:
-        """Take everything that is in the file and not in the log yet.
+        """Import what is in the file and not in the log yet.
 
         Raises:
-            ImportRefused: The log has batches of its own, or the file is not what was written; the message says what
-                stays.
+            ImportRefused: The log has batches of its own, or the file is damaged; the message says what stays.
         """
         contents = ExportContents(self._path)
         await to_thread.run_sync(contents.check)
@@ -145,8 +144,10 @@ class ImportRun:
             await self._close_gone_days()
             frame = await self._write_prologue(frame)
             for one in self._gone:
-                await remove_day(self._connection, self._tables, one.day)  # or a later clean-up does
-        while isinstance(frame, Baseline | Points | Producer):  # of an earlier run: it came with the mark
+                await remove_day(self._connection, self._tables, one.day)  # a later clean-up does what this can't
+        while isinstance(
+            frame, Baseline | Points | Producer
+        ):  # an earlier run wrote these, in the transaction of the mark
             frame = await self._next_frame()
         self.position, self._chain = state.position, state.chain
         await self._append_entries(frame)
@@ -158,10 +159,10 @@ class ImportRun:
         return await to_thread.run_sync(next, self._frames, None)
 
     async def _check_database(self, contents: ExportContents) -> None:
-        """Check what this database says of the file, before anything is changed.
+        """Check the file against this database, before anything is changed.
 
         Raises:
-            ImportRefused: A day of its batches has left the log here, or its baseline goes past the clock here.
+            ImportRefused: A day of its batches has left the log here, or its baseline is ahead of the clock here.
         """
         async with short_transaction(self._connection) as cursor:
             await cursor.execute(
@@ -182,14 +183,14 @@ class ImportRun:
             )
 
     async def _read_gone_days(self) -> Frame | None:
-        """Read the days that are gone; return the frame behind them."""
+        """Read the days that had left the exported log; return the frame after them."""
         while isinstance(frame := await self._next_frame(), GoneDay):
             if not self._gone or self._gone[-1].day != frame.day:
                 self._gone.append(frame)
         return frame
 
     async def _close_gone_days(self) -> None:
-        """Close the days of this database that the file calls gone, so that nothing arrives in them any more."""
+        """Close the days that had left the exported log, so that nothing is appended to them here."""
         async with short_transaction(self._connection) as cursor:
             attached = set(await attached_days(cursor, self._tables))
             today = datetime.fromtimestamp(await database_now_us(cursor) / 1_000_000, UTC).date()
@@ -213,9 +214,9 @@ class ImportRun:
                 raise ImportRefused(f"this database has batches of {day}, a day that has left the log in {self._path}")
 
     async def _write_prologue(self, frame: Frame | None) -> Frame | None:
-        """Mark the import as begun, and bring all that comes before the places; return the first frame behind that.
+        """Mark the import as begun and write all that precedes the entries; return the first frame after that.
 
-        One transaction: with the mark it is all there.
+        One transaction, so a marked import has all of it.
         """
         async with AsyncExitStack() as stack:
             cursor, versions = await retry_locked(partial(self._open_first_transaction, stack))
@@ -236,12 +237,12 @@ class ImportRun:
             return frame
 
     async def _open_first_transaction(self, stack: AsyncExitStack) -> tuple[Cursor, list[Version]]:
-        """Open the transaction that begins, with the locks of head, ledger and versions, and the mark in it."""
+        """Open a transaction, lock the head and the versions, and mark the import as begun."""
         async with AsyncExitStack() as mine:
             cursor = await mine.enter_async_context(short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS))
             state = await lock_head(cursor, self._tables)
             if state.position or state.importing:
-                raise ImportRefused("another import has begun, or a batch got a place, at this moment: run it again")
+                raise ImportRefused("another import has begun, or a batch got a position, at this moment: run it again")
             versions = await lock_versions(cursor, self._tables)
             await begin_importing(cursor, self._tables)
             await cursor.execute("SET LOCAL lock_timeout = 0")
@@ -249,7 +250,7 @@ class ImportRun:
             return cursor, versions
 
     async def _append_entries(self, frame: Frame | None) -> None:
-        """Bring the places past the end of the order, chunk by chunk, each in a transaction."""
+        """Write the entries past the end of the ledger in chunks, each in its own transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
         chunks = genuine_entries(frames, self.position, self._chain, gone, self._path)
@@ -290,7 +291,7 @@ class ImportRun:
         raise errors.LockNotAvailable
 
     async def _finish(self) -> None:
-        """Bring the producers, who stand where the order ends only now, and take the mark away."""
+        """Write the producers, whose state is that of the last position, and delete the mark."""
         prologue = takewhile(lambda frame: not isinstance(frame, Gone | Batch), read_frames(self._path))
         frames = (frame for frame in prologue if isinstance(frame, Producer))
         async with short_transaction(self._connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:

@@ -1,4 +1,4 @@
-"""Events as Parquet files, a folder a day, each file whole or not there; a folder goes on where it ended."""
+"""Write events as Parquet files, a folder a day; each file is complete or absent, and a later run appends new ones."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ except ImportError as error:
         "Parquet files are written by pyarrow, which is not installed: pip install 'chancy-metrics[parquet]'"
     ) from error
 
-#: Rows held in memory until they are written together, and events that are made columns together.
+#: Rows of a row group, and events converted to columns at once.
 GROUP_ROWS = 50_000
 COLUMN_ROWS = 1_000
-#: Events and days after which the files are ended and the place is kept; what a kill can cost in work.
+#: Events and days after which the files are completed and the cursor is stored; a kill costs at most this work.
 PART_EVENTS = 1_000_000
 PART_DAYS = 16
-#: Readers of a folder leave out names with an underscore.
+#: Parquet readers ignore names that start with an underscore.
 _STATE = "_cursor.json"
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -67,7 +67,7 @@ SCHEMA = pa.schema(
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a folder holds, and up to where."""
+    """The query whose events a folder holds, and the cursor up to which it holds them."""
 
     query: dict[str, str | int | list[str] | dict[str, int | None] | None]
     cursor: str
@@ -77,21 +77,21 @@ _decoder = msgspec.json.Decoder(_State)
 
 
 class _Writer(NamedTuple):
-    """A day's file while it is written."""
+    """The unfinished file of a day."""
 
     file: BinaryIO
     parquet: pq.ParquetWriter
 
 
 class ParquetFolder:
-    """Pages on their way into a folder.
+    """A folder of Parquet files that pages of events are written to.
 
-    Files are written beside their names and get them when they are whole; then the place is kept. Whoever is killed
-    between the two writes the same files again the next time, under the same names, so no event is there twice.
+    A file gets its name when it is complete; then the cursor is stored. If the process is killed between the two, the
+    next run writes the same files again under the same names, so no event is there twice.
 
     Attributes:
-        cursor: Behind what is in the folder; where to go on.
-        events: How many were written, into so many *files*.
+        cursor: Cursor after the last event in the folder, at which the next run resumes.
+        events: Number of events this run has written, in this many *files*.
     """
 
     def __init__(self, folder: Path, query: EventQuery) -> None:
@@ -108,11 +108,11 @@ class ParquetFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> ParquetFolder:
-        """Take the folder.
+        """Lock the folder and read its cursor.
 
         Raises:
             AlreadyRunning: Another process writes into it.
-            MetricsLogError: It holds what another selection matched, or its place can't be read.
+            MetricsLogError: It holds the events of another query, or its cursor can't be read.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self._folder)
@@ -135,7 +135,7 @@ class ParquetFolder:
             os.close(self._lock)
 
     def write(self, page: Page) -> None:
-        """Take a page; ends the files now and then."""
+        """Write the events of a page; completes the files after `PART_EVENTS` events or `PART_DAYS` days."""
         for event in page.events:
             waiting = self._waiting.setdefault(event.at.date(), [])
             waiting.append(event)
@@ -152,7 +152,7 @@ class ParquetFolder:
             self._rows = 0
 
     def finish(self) -> None:
-        """Make the files whole and keep the place."""
+        """Complete the files and store the cursor."""
         for day in sorted(self._days):
             self._write_group(day)
             writer = self._writers.pop(day)
@@ -173,7 +173,7 @@ class ParquetFolder:
         return {*self._waiting, *self._tables, *self._writers}
 
     def _make_columns(self, day: date) -> None:
-        """Events take many times the memory of their columns."""
+        """Convert a day's events to columns, which take a fraction of the memory."""
         self._tables.setdefault(day, []).append(as_table(self._waiting.pop(day)))
 
     def _write_group(self, day: date) -> None:
@@ -195,7 +195,7 @@ class ParquetFolder:
 
     @property
     def _name(self) -> str:
-        """Files are named after the place behind which they begin."""
+        """Name of the files: the cursor after which they begin."""
         index = "end" if self._part_cursor.index is None else f"{self._part_cursor.index:09}"
         return f"part-{self._part_cursor.position:018}-{index}"
 
@@ -217,7 +217,7 @@ class ParquetFolder:
 
 
 def as_table(events: Sequence[Event]) -> pa.Table:
-    """Events as a table of `SCHEMA`; what an event does not have is null."""
+    """Return events as a table of `SCHEMA`; a value that an event lacks is null."""
     columns = {name: [getattr(event, name) for event in events] for name in SCHEMA.names}
     columns["producer"] = [str(event.producer) for event in events]
     columns["job_id"] = [None if event.job_id is None else str(event.job_id) for event in events]
