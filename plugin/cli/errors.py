@@ -127,7 +127,7 @@ def _unreachable(error: psycopg.Error, said: str) -> str:
 
 def _lacking(said: str, chancy: Chancy | None) -> str:
     """Say who may not do it, and what that role lacks on the table it was about."""
-    roles = 'the README\'s "Roles" has the GRANTs; what writes or folds is for whoever owns the tables'
+    roles = '"Roles" in docs/reference.md has the GRANTs; what writes or folds is for whoever owns the tables'
     table = _TABLE.search(said)
     if chancy is None:
         return roles

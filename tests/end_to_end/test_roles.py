@@ -1,4 +1,4 @@
-"""The log is append-only for its owner, and what the README grants is enough for its purpose and no more."""
+"""The log is append-only for its owner, and what docs/reference.md grants is enough for its purpose and no more."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
 
-README = ROOT / "README.md"
+REFERENCE = ROOT / "docs" / "reference.md"
 APPEND_ONLY = "refused: the metrics log and its order are append-only"
 
 
 @pytest.fixture
 def grants() -> str:
     [block] = re.findall(
-        r"<!-- tests/end_to_end/test_roles.py runs these -->\n```sql\n(.*?)```", README.read_text(), re.S
+        r"<!-- tests/end_to_end/test_roles.py runs these -->\n```sql\n(.*?)```", REFERENCE.read_text(), re.S
     )
     return str(block)
 

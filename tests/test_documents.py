@@ -1,0 +1,65 @@
+"""The documents say what is there: commands, links, files."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.cli.main import main
+from tests.processes import ROOT
+
+DOCUMENTS = [path for folder in (ROOT, ROOT / "docs", ROOT / "bench") for path in sorted(folder.glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_a_document_are_there_with_their_options(path: Path) -> None:
+    lines = re.findall(r"^\$ chancy-metrics (.*)", path.read_text(), re.M)
+
+    assert [line for line in lines if unknown(line)] == []
+
+
+def unknown(line: str) -> list[str]:
+    """Words of a command line that the command does not know: names of commands, and options."""
+    words = shlex.split(re.split(r"[|>;#]", line.replace("[", "").replace("]", ""))[0])
+    command: click.Command = main
+    options: set[str] = set()
+    wrong = []
+    for word in words:
+        options |= {name for one in command.params for name in one.opts}
+        if word.startswith("--"):
+            wrong += [word] if word not in options else []
+        elif isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+    return wrong + ([line] if isinstance(command, click.Group) else [])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_a_document_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", path.read_text())
+
+    assert [link for link in links if not leads_somewhere(path, link)] == []
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    there = (path.parent / name).resolve() if name else path
+    return there.exists() and (not anchor or anchor in headings(there))
+
+
+def headings(path: Path) -> set[str]:
+    """Anchors that GitHub gives a document's headings."""
+    titles = re.findall(r"^#+ (.*)", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_reference_lists_every_setting() -> None:
+    table = (ROOT / "docs" / "reference.md").read_text().partition("\n## Settings\n")[2].partition("\n#")[0]
+    listed = [name for row in re.findall(r"^\| (`.+?`) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)]
+
+    assert set(listed) == set(inspect.signature(Metrics).parameters)
