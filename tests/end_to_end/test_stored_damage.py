@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from anyio import to_thread
 
 from chancy_metrics.events.bloom import may_hold, token
 from chancy_metrics.events.chain import read_seals
@@ -27,7 +28,7 @@ from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.projections.rollups.delta_ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
 from tests.plugin.audit.test_audit_events import run
-from tests.plugin.cli.test_cli import run as run_cli
+from tests.reading import invoke
 
 #: MessagePack that is no kept meta, and what is said of it.
 BAD_META = {
@@ -292,14 +293,14 @@ async def test_counts_that_nobody_counted_are_named_and_stop_nothing(
 
     assert await total(connection, tables, "app:n") == [2] * 4
     for command in (["status"], ["status", "--json"], ["completeness"], ["completeness", "--json"]):
-        done = run_cli(dsn, *command)
+        done = await to_thread.run_sync(invoke, dsn, command)
         assert "Traceback" not in done.stderr
-        assert done.returncode == (3 if command[0] == "status" else 0), done.stderr
+        assert done.exit_code == (3 if command[0] == "status" else 0), done.stderr
         for where in ("what version 1 counted is no map of counts", "what w9 held is no map of counts"):
             assert where in done.stdout
         assert ("what verify kept of version 1 is no record of verify" in done.stdout) is (command[0] == "status")
-    verified = run_cli(dsn, "verify")
-    after = run_cli(dsn, "status")
-    assert verified.returncode == 3, verified.stderr
+    verified = await to_thread.run_sync(invoke, dsn, ["verify"])
+    after = await to_thread.run_sync(invoke, dsn, ["status"])
+    assert verified.exit_code == 3, verified.output
     assert "counted" in verified.stdout
     assert "what verify kept" not in after.stdout
