@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from psycopg import sql
 
-from chancy_metrics.events.batch import BatchId
+from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.error_kinds import in_words, is_out_of_memory
 from chancy_metrics.events.errors import OutOfMemory
@@ -139,3 +139,49 @@ def naming(rows: Sequence[_Sized]) -> Iterator[None]:
         raise OutOfMemory(
             f"too little memory for {what}, {size:,} bytes ({in_words(error)}): try it where there is more"
         ) from error
+
+
+#: Places one statement reads.
+PAGE = 2_000
+
+
+class LedgerEntry(NamedTuple):
+    """A place in the order, and its batch where that is in the log.
+
+    Attributes:
+        chain: The hash there.
+        row: None where the batch has left the log, or is lost.
+        payload: b"" without a row.
+        size_bytes: How long the ledger says the payload is; 0 in what comes from a file.
+    """
+
+    position: int
+    batch_id: BatchId
+    events: int
+    chain: bytes
+    row: LogRow | None = None
+    payload: bytes = b""
+    size_bytes: int = 0
+
+
+async def read_entries(
+    cursor: Cursor, tables: Tables, *, after: int, until: int, limit: int = PAGE
+) -> list[LedgerEntry]:
+    """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT position, day, producer, sequence, events, chain, bytes
+            FROM {ledger}
+            WHERE position > %(after)s
+                AND position <= %(until)s
+            ORDER BY position
+            LIMIT %(limit)s
+            """
+        ).format(ledger=tables.ledger),
+        {"after": after, "until": until, "limit": limit},
+        binary=True,
+    )
+    return [
+        LedgerEntry(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()
+    ]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from chancy_metrics.events.chain import chain_fault, payload_fault
 from chancy_metrics.events.errors import ImportRefused
-from chancy_metrics.events.transfer.file import Batch, Frame, Gone, place_of
-from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry
+from chancy_metrics.events.ledger import PAGE, LedgerEntry
+from chancy_metrics.events.transfer.frames import Batch, Frame, Gone, entry_of
 
 #: Bytes of payloads, or one batch, that are held at once.
 CHUNK_BYTES = 4 << 20
@@ -29,7 +29,7 @@ def genuine_entries(
     for frame in frames:
         if not isinstance(frame, Gone | Batch):
             continue
-        place = place_of(frame)
+        place = entry_of(frame)
         if place.position <= after:
             if place.position == after and place.chain != chain:
                 raise ImportRefused(

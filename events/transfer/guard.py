@@ -6,14 +6,10 @@ place in the order. Appends go on and wait in pending.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.file import GoneDay, Producer
 
 _TRIGGER = "importing"
 _SETTING = "chancy_metrics.importing"
@@ -94,37 +90,3 @@ async def take_back(cursor: Cursor, tables: Tables) -> tuple[int, int, int]:
     await cursor.execute(sql.SQL("DELETE FROM {days} WHERE state = 'gone'").format(days=tables.days))
     await cursor.execute(sql.SQL("UPDATE {head} SET position = 0, chain = ''").format(head=tables.head))
     return row[0], row[1], row[2]
-
-
-async def write_gone_days(cursor: Cursor, tables: Tables, gone: Sequence[GoneDay]) -> None:
-    """Say of these days that they left the log; one that is closed here is on its way out with that."""
-    await cursor.executemany(
-        sql.SQL(
-            """
-            INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
-            VALUES (%(day)s, 'gone', clock_timestamp(), %(last_position)s, %(last_us)s)
-            ON CONFLICT (day) DO UPDATE
-            SET state = CASE d.state WHEN 'closed' THEN 'absorbed' ELSE 'gone' END,
-                changed_at = excluded.changed_at,
-                last_position = excluded.last_position,
-                last_us = excluded.last_us
-            """
-        ).format(days=tables.days),
-        [msgspec.structs.asdict(one) for one in gone],
-    )
-
-
-async def write_producers(cursor: Cursor, tables: Tables, producers: Sequence[Producer]) -> None:
-    await cursor.executemany(
-        sql.SQL(
-            """
-            INSERT INTO {producers} (producer, worker, last_sequence, closed, holes, seen_at)
-            VALUES (
-                %(producer)s, %(worker)s, %(last_sequence)s, %(closed)s, %(holes)s,
-                timestamptz 'epoch' + %(seen_us)s * interval '1 microsecond'
-            )
-            ON CONFLICT (producer) DO NOTHING
-            """
-        ).format(producers=tables.producers),
-        [msgspec.structs.asdict(one) for one in producers],
-    )

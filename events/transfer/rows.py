@@ -4,60 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
+import msgspec
 from psycopg import sql
 
-from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import EPOCH
+from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.schema import Tables
-
-#: Places one statement reads.
-PAGE = 2_000
-
-
-class LedgerEntry(NamedTuple):
-    """A place in the order, and its batch where that is in the log.
-
-    Attributes:
-        chain: The hash there.
-        row: None where the batch has left the log, or is lost.
-        payload: b"" without a row.
-        size_bytes: How long the ledger says the payload is; 0 in what comes from a file.
-    """
-
-    position: int
-    batch_id: BatchId
-    events: int
-    chain: bytes
-    row: LogRow | None = None
-    payload: bytes = b""
-    size_bytes: int = 0
-
-
-async def read_entries(
-    cursor: Cursor, tables: Tables, *, after: int, until: int, limit: int = PAGE
-) -> list[LedgerEntry]:
-    """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT position, day, producer, sequence, events, chain, bytes
-            FROM {ledger}
-            WHERE position > %(after)s
-                AND position <= %(until)s
-            ORDER BY position
-            LIMIT %(limit)s
-            """
-        ).format(ledger=tables.ledger),
-        {"after": after, "until": until, "limit": limit},
-        binary=True,
-    )
-    return [
-        LedgerEntry(row[0], BatchId(*row[1:4]), row[4], row[5], size_bytes=row[6]) for row in await cursor.fetchall()
-    ]
+from chancy_metrics.events.transfer.frames import GoneDay, Producer
 
 
 async def write_entries(
@@ -114,3 +70,37 @@ async def write_entries(
         copy.set_types(["int8", "date", "uuid", "int8", "int4", "int4", "bytea"])
         for place in places:
             await copy.write_row((place.position, *place.batch_id, place.events, len(place.payload), place.chain))
+
+
+async def write_gone_days(cursor: Cursor, tables: Tables, gone: Sequence[GoneDay]) -> None:
+    """Say of these days that they left the log; one that is closed here is on its way out with that."""
+    await cursor.executemany(
+        sql.SQL(
+            """
+            INSERT INTO {days} AS d (day, state, changed_at, last_position, last_us)
+            VALUES (%(day)s, 'gone', clock_timestamp(), %(last_position)s, %(last_us)s)
+            ON CONFLICT (day) DO UPDATE
+            SET state = CASE d.state WHEN 'closed' THEN 'absorbed' ELSE 'gone' END,
+                changed_at = excluded.changed_at,
+                last_position = excluded.last_position,
+                last_us = excluded.last_us
+            """
+        ).format(days=tables.days),
+        [msgspec.structs.asdict(one) for one in gone],
+    )
+
+
+async def write_producers(cursor: Cursor, tables: Tables, producers: Sequence[Producer]) -> None:
+    await cursor.executemany(
+        sql.SQL(
+            """
+            INSERT INTO {producers} (producer, worker, last_sequence, closed, holes, seen_at)
+            VALUES (
+                %(producer)s, %(worker)s, %(last_sequence)s, %(closed)s, %(holes)s,
+                timestamptz 'epoch' + %(seen_us)s * interval '1 microsecond'
+            )
+            ON CONFLICT (producer) DO NOTHING
+            """
+        ).format(producers=tables.producers),
+        [msgspec.structs.asdict(one) for one in producers],
+    )

@@ -16,12 +16,12 @@ from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.ledger import chunks, naming
+from chancy_metrics.events.ledger import LedgerEntry, chunks, naming, read_entries
 from chancy_metrics.events.log import read_whole_rows
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.file import Frame, GoneDay, Header, Producer, Writer
-from chancy_metrics.events.transfer.rows import LedgerEntry, read_entries
+from chancy_metrics.events.transfer.file import Writer
+from chancy_metrics.events.transfer.frames import Frame, GoneDay, Header, Producer
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.versions.baseline_io import read_baseline, read_points
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from chancy_metrics.events.errors import Damaged, DamagedExport, ImportRefused
 from chancy_metrics.events.transfer.check import genuine_entries
-from chancy_metrics.events.transfer.file import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, read_frames
+from chancy_metrics.events.transfer.file import read_frames
+from chancy_metrics.events.transfer.frames import Baseline, Batch, Frame, Gone, GoneDay, Header, Points
 from chancy_metrics.projections.versions.baseline_io import check_points
 
 

@@ -18,29 +18,14 @@ from psycopg import errors, sql
 
 from chancy_metrics.events.database import Connection, Cursor, database_now_us, needs_schema, short_transaction
 from chancy_metrics.events.errors import ImportRefused
+from chancy_metrics.events.ledger import PAGE, LedgerEntry
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.check import genuine_entries
-from chancy_metrics.events.transfer.file import (
-    Baseline,
-    Batch,
-    Frame,
-    Gone,
-    GoneDay,
-    Header,
-    Points,
-    Producer,
-    check_whole,
-    read_frames,
-)
-from chancy_metrics.events.transfer.guard import (
-    allow,
-    begin_importing,
-    end_importing,
-    write_gone_days,
-    write_producers,
-)
-from chancy_metrics.events.transfer.rows import PAGE, LedgerEntry, write_entries
+from chancy_metrics.events.transfer.file import check_whole, read_frames
+from chancy_metrics.events.transfer.frames import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, Producer
+from chancy_metrics.events.transfer.guard import allow, begin_importing, end_importing
+from chancy_metrics.events.transfer.rows import write_entries, write_gone_days, write_producers
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import ExportContents

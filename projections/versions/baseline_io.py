@@ -13,7 +13,7 @@ from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.events.transfer.file import Baseline, Point, Points
+from chancy_metrics.events.transfer.frames import Baseline, Point, Points
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers

@@ -22,7 +22,8 @@ from chancy_metrics.events.codec import CODEC, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
 from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.kept_meta import decode_meta, encode_meta
-from chancy_metrics.events.transfer.file import Trailer, check_whole
+from chancy_metrics.events.transfer.file import check_whole
+from chancy_metrics.events.transfer.frames import Trailer
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile

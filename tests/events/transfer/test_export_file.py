@@ -18,20 +18,11 @@ from chancy_metrics.events.chain import link
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import ImportRefused
+from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.check import genuine_entries
-from chancy_metrics.events.transfer.file import (
-    Batch,
-    DamagedExport,
-    Frame,
-    GoneDay,
-    Header,
-    Writer,
-    check_whole,
-    place_of,
-    read_frames,
-)
-from chancy_metrics.events.transfer.rows import LedgerEntry
+from chancy_metrics.events.transfer.file import DamagedExport, Writer, check_whole, read_frames
+from chancy_metrics.events.transfer.frames import Batch, Frame, GoneDay, Header, entry_of
 from tests.factories import NOON_US, a_run, fetch
 from tests.plugin.transfer.test_export_import import HEAD, exported, imported, importing, some_log, target
 
@@ -46,7 +37,7 @@ def forge(path: Path, change: Callable[[Frame], Frame | None]) -> Path:
         for frame in read_frames(path):
             if (changed := change(frame)) is None or type(changed).__name__ == "Trailer":
                 continue
-            writer.put_place(place_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
+            writer.put_place(entry_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
         writer.finish(0)
     return forged
 
@@ -69,7 +60,7 @@ def rehashed(position: int) -> Callable[[Frame], Frame | None]:
             if frame.position == position:
                 payload = encode((), [a_run("app:forged")]).payload
                 frame = msgspec.structs.replace(frame, payload=payload, sha256=sha256(payload).digest())
-                row = place_of(frame).row
+                row = entry_of(frame).row
                 assert row is not None
                 frame = msgspec.structs.replace(frame, chain=link(before[0], position, row))
             before[0] = frame.chain

@@ -23,12 +23,12 @@ from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import ImportRefused, MetricsLogError
+from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.events.transfer.guard import is_importing
-from chancy_metrics.events.transfer.rows import LedgerEntry
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.folding.projector import fold_all

@@ -18,18 +18,10 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import DamagedExport, ImportRefused, MetricsLogError
+from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
-from chancy_metrics.events.transfer.file import (
-    Baseline,
-    Frame,
-    GoneDay,
-    Header,
-    Point,
-    Points,
-    Producer,
-    Writer,
-)
-from chancy_metrics.events.transfer.rows import LedgerEntry
+from chancy_metrics.events.transfer.file import Writer
+from chancy_metrics.events.transfer.frames import Baseline, Frame, GoneDay, Header, Point, Points, Producer
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.transfer.abandon_import import abandon_import
