@@ -1,5 +1,5 @@
 """One job found in a log of ten million job updates, against decoding all of it; summaries made, events listed as JSON
-and written as Parquet, against decoding the same; how soon an event that got its place is seen by who follows; and a
+and written as Parquet, against decoding the same; how soon a sequenced event is seen by who follows; and a
 point of an hour explained."""
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _decoded(batches: Sequence[LogBatch]) -> Turn:
 
 
 async def _followed(connection: Connection, chancy: Chancy, size: Size) -> list[Row]:
-    """How long after its batch got a place an event is there."""
+    """Time from sequencing a batch until a follower has its event."""
     tables, producer, ages = tables_for("chancy_"), Producer(connection), []
     async with aclosing(events(chancy, follow=True)) as found:
         for number in range(size.of(40, 3)):
@@ -199,11 +199,11 @@ async def _followed(connection: Connection, chancy: Chancy, size: Size) -> list[
             await asyncio.sleep(0.3 + 0.01 * (number % 25))  # at every phase of its looks
             await producer.append([encode(job_rows(1, until_us=_now_us(), per_second=1, seed=number))])
             check("batches ordered", await order(connection, tables), 1)
-            placed = time.perf_counter()
+            sequenced_s = time.perf_counter()
             event = await following
-            ages.append(time.perf_counter() - placed)
+            ages.append(time.perf_counter() - sequenced_s)
             check("position", event.position, await ask(connection, "SELECT position FROM chancy_metrics_head"))
-    work = "audit events --follow: from its place to its reader"
+    work = "audit events --follow: from its position to its reader"
     return [
         Row("audit", work, percentile(ages, 0.5), "s", "median"),
         Row("audit", work, percentile(ages, 0.99), "s", "p99", target=Target("ours", "<=", 1, "<= 1 s")),

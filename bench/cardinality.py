@@ -36,7 +36,7 @@ from chancy_metrics.projections.versions.advance import advance
 from .database import Databases, Producer, an_app, ask, connections, databases, order
 from .harness import check
 
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 _FEW = 1_000
 _MB = 1e6
 #: Of the simulated minutes: new keys in each, and so many workers that are new every ten.
@@ -104,7 +104,7 @@ async def record(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
 async def project(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
     """A process that folds: everything new, then some of it again."""
     async with connections(dsn, 1, prepared=False) as (connection,):
-        await order(connection, _NAMES)
+        await order(connection, _TABLES)
         steps = await _fold(connection)
         check("events folded", await ask(connection, f"SELECT sum(count) FROM {_LEVELS[-1]} WHERE worker = 0"), series)
         most = _memory("VmHWM")
@@ -187,11 +187,11 @@ async def churn(pool: Databases, minutes: int, note: Note) -> None:
                     producers = [Producer(connection, worker=f"{minute}-{one}") for one in range(_WORKERS)]
                 at_us = now_us - (minutes - minute) * 60_000_000
                 keys = range(minute * _NEW_KEYS, (minute + 1) * _NEW_KEYS)
-                for place, producer in enumerate(producers):
-                    await producer.append([_batch(keys[place::_WORKERS], at_us)])
-                await order(connection, _NAMES)
+                for index, producer in enumerate(producers):
+                    await producer.append([_batch(keys[index::_WORKERS], at_us)])
+                await order(connection, _TABLES)
                 times.append(sum(await _fold(connection)))
-                await maintenance.clean(connection, _NAMES, now_us=at_us)
+                await maintenance.clean(connection, _TABLES, now_us=at_us)
                 if (minute + 1) % max(1, minutes // 3) == 0:
                     await _note_rows(connection, f"after {minute + 1} minutes", note)
             check("series", await ask(connection, "SELECT count(*) FROM chancy_metrics_series"), minutes * _NEW_KEYS)
@@ -206,7 +206,7 @@ async def _clean_up(connection: Connection, maintenance: Maintenance, now_us: in
     left = "SELECT (SELECT count(*) FROM chancy_metrics_series) + (SELECT count(*) FROM chancy_metrics_workers)"
     while await ask(connection, left) and len(times) < _MOST_CLEANINGS:
         started = time.perf_counter()
-        await maintenance.clean(connection, _NAMES, now_us=now_us)
+        await maintenance.clean(connection, _TABLES, now_us=now_us)
         times.append(time.perf_counter() - started)
     note("clean-ups until all names are gone", len(times), "")
     note("the longest of them", max(times), "s")
@@ -231,7 +231,7 @@ def _batch(numbers: Sequence[int], at_us: int) -> EncodedBatch:
 
 async def _append(connection: Connection, numbers: Sequence[int]) -> None:
     await Producer(connection).append([_batch(numbers, time.time_ns() // 1_000)])
-    check("batches ordered", await order(connection, _NAMES), 1)
+    check("batches ordered", await order(connection, _TABLES), 1)
 
 
 async def _fold(connection: Connection) -> list[float]:
@@ -239,7 +239,7 @@ async def _fold(connection: Connection) -> list[float]:
     times: list[float] = []
     while True:
         started = time.perf_counter()
-        done = await advance(connection, _NAMES, folded_by="bench")
+        done = await advance(connection, _TABLES, folded_by="bench")
         if done.caught_up:
             return times
         check("reason", done.reason, "")

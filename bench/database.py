@@ -114,7 +114,7 @@ class Producer:
     """Appends batches in transactions of its own, as `Recorder` does."""
 
     def __init__(self, connection: Connection, *, worker: str = "bench") -> None:
-        self.names: Tables = tables_for("chancy_")
+        self.tables: Tables = tables_for("chancy_")
         self._connection = connection
         self._worker = worker
         self._producer = uuid4()
@@ -122,12 +122,12 @@ class Producer:
 
     async def append(self, batches: Sequence[EncodedBatch]) -> None:
         async with short_transaction(self._connection) as cursor:
-            day = (await attached_days(cursor, self.names))[0]
+            day = (await attached_days(cursor, self.tables))[0]
         for batch in batches:
             self._sequence += 1
             batch_id = BatchId(day, self._producer, self._sequence)
             async with short_transaction(self._connection) as cursor:
-                await append(cursor, self.names, batch_id, batch, worker=self._worker)
+                await append(cursor, self.tables, batch_id, batch, worker=self._worker)
 
 
 async def order(connection: Connection, tables: Tables) -> int:

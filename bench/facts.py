@@ -47,7 +47,7 @@ def job_rows(
     """
     chance = random.Random(seed)
     known = combos(functions, queues)
-    kinds = [known[place : place + len(_STATES)] for place in range(0, len(known), len(_STATES))]
+    kinds = [known[index : index + len(_STATES)] for index in range(0, len(known), len(_STATES))]
     shares = list(accumulate(1 / (number + 1) for number in range(functions)))
     called = chance.choices(kinds, cum_weights=shares, k=count)
     states = chance.choices(range(len(_STATES)), list(_STATES.values()), k=count)

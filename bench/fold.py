@@ -107,11 +107,11 @@ def _observation_batches(count: int) -> list[LogBatch]:
     for number in range(count):
         runs = [
             ObservationRun(
-                Series(f"bench:{place}", "histogram", "seconds"),
+                Series(f"bench:{index}", "histogram", "seconds"),
                 [_UNTIL_US - (count - number) * 1_000_000 + turn * 50_000 for turn in range(20)],
                 array("d", [chance.lognormvariate(0, 1) for _ in range(20)]),
             )
-            for place in range(50)
+            for index in range(50)
         ]
         batches.append(encode((), runs))
     return log_batches(batches)

@@ -29,7 +29,7 @@ WORKER = "producer"
 _MEAN = sum(size * share for size, share in SIZES.items()) / sum(SIZES.values())
 #: Batches of each size that are really encoded; the others are these with other job ids, at other times.
 _DISTINCT = 20
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 
 
 class _Pace:
@@ -73,7 +73,7 @@ class _Producer(NamedTuple):
     async def append(self, connection: Connection, sequence: int, batch: EncodedBatch) -> None:
         batch_id = BatchId(datetime.now(UTC).date(), self.id, sequence)
         async with short_transaction(connection) as cursor:
-            if not (await append(cursor, _NAMES, batch_id, batch, worker=self.worker)).is_written:
+            if not (await append(cursor, _TABLES, batch_id, batch, worker=self.worker)).is_written:
                 raise RuntimeError(f"benchmark broken: {batch_id} is in the log already")
 
 

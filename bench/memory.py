@@ -21,7 +21,7 @@ from chancy_metrics.plugin.host.options import DEFAULT_POINTS
 from .database import Databases, an_app, connections
 from .harness import Row, Size, Turn, at_most, best, by_turns, check
 
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 _KB = 1_024
 _POINTS = sum(DEFAULT_POINTS.values())
 #: Ours has three more values in each.
@@ -60,7 +60,7 @@ async def _fill(connection: Connection, kind: Kind, series: int) -> None:
     await connection.execute(
         sql.SQL(
             "INSERT INTO {} (key, kind, unit) SELECT 'bench:' || n, {}, 'number' FROM generate_series(1, {}) AS n"
-        ).format(_NAMES.series, sql.Literal(kind), sql.Literal(series))
+        ).format(_TABLES.series, sql.Literal(kind), sql.Literal(series))
     )
     quantiles = sql.SQL("n * 0.5, n * 0.95, n * 0.99" if kind == "histogram" else "NULL, NULL, NULL")
     for resolution, width in RESOLUTIONS.items():
@@ -75,8 +75,8 @@ async def _fill(connection: Connection, kind: Kind, series: int) -> None:
                 """
             ).format(
                 quantiles=quantiles,
-                rollup=_NAMES.rollup(resolution),
-                series=_NAMES.series,
+                rollup=_TABLES.rollup(resolution),
+                series=_TABLES.series,
                 newest=sql.Literal(newest),
                 width=sql.Literal(width),
                 last=sql.Literal(DEFAULT_POINTS[resolution] - 1),
@@ -123,11 +123,11 @@ def _levels(kind: Kind, number: int) -> Iterator[tuple[str, list[tuple[datetime,
         )
 
 
-def _value(kind: Kind, place: int) -> Any:
+def _value(kind: Kind, index: int) -> Any:
     if kind != "histogram":
-        return 1.5 * place
-    count, total = 1_000 + place, 1.5 * place
-    return {"count": count, "sum": total, "avg": total / count, "min": 0.25 * place, "max": 1.0 * place}
+        return 1.5 * index
+    count, total = 1_000 + index, 1.5 * index
+    return {"count": count, "sum": total, "avg": total / count, "min": 0.25 * index, "max": 1.0 * index}
 
 
 class _Traced:

@@ -15,7 +15,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.versions.advance import advance
 
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 _EXPLAIN = sql.SQL("EXPLAIN (FORMAT JSON) ")
 #: Seconds to wait for a moment at which the projector leaves something to do.
 _PATIENCE_S = 5
@@ -35,9 +35,9 @@ async def plans(dsn: str) -> Plans:
     async with connection:
         after, events, until = 0, 0, time.monotonic() + _PATIENCE_S
         while time.monotonic() < until:
-            done = await sequence(connection, _NAMES, after=after)
+            done = await sequence(connection, _TABLES, after=after)
             if not events:
-                events = (await advance(connection, _NAMES, folded_by="bench", step_events=_STEP_EVENTS)).events
+                events = (await advance(connection, _TABLES, folded_by="bench", step_events=_STEP_EVENTS)).events
             if after and done.batches and events:
                 break
             after = done.last_id

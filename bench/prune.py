@@ -26,7 +26,7 @@ from .harness import Row, Size, Turn, by_turns, check, middle
 
 #: How long ago the first day is; the next ones follow it.
 _DAYS_AGO = 60
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 
 
 async def run(pool: Databases, size: Size) -> list[Row]:
@@ -37,7 +37,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     with pool.database() as dsn:
         async with connections(dsn, 1, prepared=False) as (connection,):
             kept = horizons(time.time_ns() // 1_000, DEFAULT_POINTS, 90 * DAY_S)
-            await expire(connection, _NAMES, kept)
+            await expire(connection, _TABLES, kept)
             contenders = {
                 "prune": _pruned(connection, first, encoded),
                 "memory": _folded(log_batches(encoded, workers=1)),
@@ -70,16 +70,16 @@ def _pruned(connection: Connection, first: date, encoded: Sequence[EncodedBatch]
         nonlocal turns
         day = first + timedelta(days=turns)
         turns += 1
-        await make_days(connection, _NAMES, today=day, ahead=0)
+        await make_days(connection, _TABLES, today=day, ahead=0)
         await Producer(connection).append(encoded)
-        check("batches ordered", await order(connection, _NAMES), len(encoded))
+        check("batches ordered", await order(connection, _TABLES), len(encoded))
         while not (
-            await advance(connection, _NAMES, folded_by="bench", rules=BUILT_IN, step_events=REBUILD_STEP_EVENTS)
+            await advance(connection, _TABLES, folded_by="bench", rules=BUILT_IN, step_events=REBUILD_STEP_EVENTS)
         ).caught_up:
             pass
         started = time.perf_counter()
         pruned = await prune_days(
-            connection, _NAMES, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * DAY_S
+            connection, _TABLES, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * DAY_S
         )
         took = time.perf_counter() - started
         check("days gone", [(one.day, one.state) for one in pruned], [(day, "gone")])

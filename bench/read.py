@@ -43,8 +43,8 @@ async def run(pool: Databases, size: Size) -> list[Row]:
             await ours.cleanup(worker.chancy)
             for number, at in enumerate(times):
                 with mock.patch.object(built_in_module, "utcnow", lambda at=at: at):
-                    for place, (key, kind) in enumerate(keys):
-                        built_in._record(key, _value(number, place), kind, "number")
+                    for index, (key, kind) in enumerate(keys):
+                        built_in._record(key, _value(number, index), kind, "number")
             await built_in.flush(other.chancy)
 
             check("points", await _in_windows(ours, worker.chancy), await _in_windows(built_in, other.chancy))
@@ -86,13 +86,13 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 def _step(keys: list[tuple[str, Kind]], at: datetime, number: int) -> list[ObservationRun]:
     at_us = int(at.timestamp() * 1_000_000)
     return [
-        ObservationRun(Series(key, kind, "number"), [at_us], array("d", [_value(number, place)]))
-        for place, (key, kind) in enumerate(keys)
+        ObservationRun(Series(key, kind, "number"), [at_us], array("d", [_value(number, index)]))
+        for index, (key, kind) in enumerate(keys)
     ]
 
 
-def _value(number: int, place: int) -> float:
-    return float((number * 31 + place * 17) % 1_000)
+def _value(number: int, index: int) -> float:
+    return float((number * 31 + index * 17) % 1_000)
 
 
 async def _windows(metrics: Any, chancy: Chancy) -> int:

@@ -105,6 +105,6 @@ def _rich(rows: list[tuple[str, ...]]) -> None:
 
 def _plain(rows: list[tuple[str, ...]]) -> None:
     lines = [_COLUMNS, *(row[1:] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(_COLUMNS))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

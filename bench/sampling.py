@@ -14,8 +14,8 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.versions.lag import live_lag
 
-_NAMES = tables_for("chancy_")
-_TABLES = r"""
+_TABLES = tables_for("chancy_")
+_TABLE_SIZES = r"""
 SELECT regexp_replace(relname, '^chancy_metrics_(.*?)(_\d{8})?$', '\1'), sum(n_live_tup)::bigint,
     sum(n_dead_tup)::bigint, sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_hot_upd)::bigint,
     sum(autovacuum_count)::bigint, sum(pg_total_relation_size(relid))::bigint, sum(pg_indexes_size(relid))::bigint
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
         waiting_s: Age of the oldest committed batch that is not folded.
         silent_s: Seconds since the last fold was stored.
         look_s: How long it took to find that out, which reads the pending table from its beginning.
-        ledger: Places in the order.
+        ledger: Rows of the ledger.
         unfolded: How many of them the live version lacks.
         cpu_s: CPU time since the look before, by who spent it; "machine" is that of everybody.
     """
@@ -94,9 +94,9 @@ class Sampler:
     async def look(self, phase: str) -> Sample:
         async with short_transaction(self._connection, index_only=True) as cursor:
             started = time.monotonic()
-            lag = await live_lag(cursor, _NAMES)
+            lag = await live_lag(cursor, _TABLES)
             look_s = time.monotonic() - started
-        found = await (await self._connection.execute(_TABLES.encode())).fetchall()
+        found = await (await self._connection.execute(_TABLE_SIZES.encode())).fetchall()
         positions = await (await self._connection.execute(_POSITIONS)).fetchone()
         assert positions is not None
         return Sample(

@@ -49,7 +49,7 @@ _BATCH = 1_000
 _A_DAY = 1_000_000
 #: Batches that are really encoded; the others are these at other times, with other job ids.
 _DISTINCT = 200
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 _TURNS = 20
 _SIZES = {"log": "^chancy_metrics_(log_|ledger|summaries)", "rollups": "^chancy_metrics_(1|5)"}
 _SIZE = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relname ~ %s"
@@ -79,17 +79,17 @@ async def measure(pool: Databases, updates: int) -> list[Figure]:
 
     with pool.database() as dsn:
         async with connections(dsn, 1, prepared=False) as (connection,), an_app(dsn, Metrics()) as chancy:
-            await make_days(connection, _NAMES, today=today - timedelta(days=days), ahead=days + 1)
+            await make_days(connection, _TABLES, today=today - timedelta(days=days), ahead=days + 1)
             now_us = time.time_ns() // 1_000
-            await expire(connection, _NAMES, horizons(now_us, DEFAULT_POINTS, 90 * DAY_S))
+            await expire(connection, _TABLES, horizons(now_us, DEFAULT_POINTS, 90 * DAY_S))
             ids = await _fill(connection, updates, now_us)
-            note("order", await _timed(order(connection, _NAMES)) / updates * 1e6, "s a million")
+            note("order", await _timed(order(connection, _TABLES)) / updates * 1e6, "s a million")
             took = 0.0
             while not (done := await _advance(connection))[1].caught_up:
                 took += done[0]
             note("fold", updates / (took + done[0]), "updates/s")
             took = 0.0
-            while (chunk := await _measured(summarise(connection, _NAMES)))[1]:
+            while (chunk := await _measured(summarise(connection, _TABLES)))[1]:
                 took += chunk[0]
             note("summarise", updates / took, "updates/s")
             await connection.execute("VACUUM ANALYZE")
@@ -110,9 +110,9 @@ async def _flat(connection: Connection, chancy: Chancy, ids: Sequence[UUID], not
     appended, polled, folded = [], [], []
     for batch in one:
         appended.append(await _timed(producer.append([batch])))
-        await order(connection, _NAMES)
+        await order(connection, _TABLES)
         folded.append((await _advance(connection))[0])
-        polled.append(await _timed(sequence(connection, _NAMES)))
+        polled.append(await _timed(sequence(connection, _TABLES)))
     note("append a batch", _middle(appended))
     note("fold a batch", _middle(folded))
     note("poll", _middle(polled))
@@ -144,7 +144,7 @@ async def _linear(connection: Connection, chancy: Chancy, updates: int, first: d
     note("rebuild", updates / took, "updates/s")
     now_us = time.time_ns() // 1_000
     kept_s = (datetime.now(UTC).date() - first - timedelta(days=1)).days * DAY_S
-    took, pruned = await _measured(prune_days(connection, _NAMES, BUILT_IN, now_us=now_us, log_retention_s=kept_s))
+    took, pruned = await _measured(prune_days(connection, _TABLES, BUILT_IN, now_us=now_us, log_retention_s=kept_s))
     note("prune a day" + (f" ({pruned[0].blocker})" if pruned and pruned[0].blocker else ""), took)
 
 
@@ -159,7 +159,7 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
     producer, kept = uuid4(), []
     for start in range(0, count, 500):
         async with connection.transaction(), connection.cursor() as cursor:
-            statement = sql.SQL(f"COPY {{}} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)").format(_NAMES.log)
+            statement = sql.SQL(f"COPY {{}} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)").format(_TABLES.log)
             async with cursor.copy(statement) as copy:
                 copy.set_types(_TYPES)
                 numbers = range(start, min(start + 500, count))
@@ -170,9 +170,9 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
                     kept.append(UUID(bytes=ids[:16]))
                     batch = moved(templates[number % len(templates)], ids, ends_us)
                     days.append(datetime.fromtimestamp(ends_us / 1e6, UTC).date())
-                    place = days[-1], producer, number + 1, f"worker-{number % 4}"
+                    batch_id = days[-1], producer, number + 1, f"worker-{number % 4}"
                     times = batch.first_us, batch.last_us, batch.events, False
-                    await copy.write_row((*place, *times, batch.codec, batch.payload, batch.sha256))
+                    await copy.write_row((*batch_id, *times, batch.codec, batch.payload, batch.sha256))
             await cursor.execute(
                 sql.SQL(
                     """
@@ -180,7 +180,7 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
                     SELECT day, %(producer)s, sequence
                     FROM unnest(%(days)s::date[], %(sequences)s::bigint[]) AS n (day, sequence)
                     """
-                ).format(_NAMES.pending),
+                ).format(_TABLES.pending),
                 {"producer": producer, "days": days, "sequences": [number + 1 for number in numbers]},
             )
     chance.shuffle(kept)
@@ -188,7 +188,7 @@ async def _fill(connection: Connection, updates: int, until_us: int) -> list[UUI
 
 
 async def _advance(connection: Connection) -> tuple[float, Advanced]:
-    return await _measured(advance(connection, _NAMES, folded_by="bench"))
+    return await _measured(advance(connection, _TABLES, folded_by="bench"))
 
 
 async def _measured(work: Awaitable[_T]) -> tuple[float, _T]:

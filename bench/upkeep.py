@@ -29,7 +29,7 @@ from examples.embedded import wheel_binaries
 from .database import Databases, Producer, ask, connections, order
 from .harness import Row, Size, Target, Turn, at_most, by_turns, check, middle
 
-_NAMES = tables_for("chancy_")
+_TABLES = tables_for("chancy_")
 _LEVELS = [f"chancy_metrics_{resolution}" for resolution in RESOLUTIONS]
 _FLOOR = "bench_plain"
 #: Values of a series in one fold, and in each of the twelve hours before the first one, its own hour too.
@@ -142,9 +142,9 @@ class _Folds:
     async def turn(self) -> float:
         """Append, order and fold; return the bytes written of the rollups."""
         await self._append(self._runs())
-        check("batches ordered", await order(self._connection, _NAMES), 1)
+        check("batches ordered", await order(self._connection, _TABLES), 1)
         before = await _wal(self._connection)
-        advanced = await advance(self._connection, _NAMES, folded_by="bench")
+        advanced = await advance(self._connection, _TABLES, folded_by="bench")
         after = await _wal(self._connection)
         check("fold", (advanced.events, advanced.reason), (_VALUES * len(self._series), ""))
         written = [one for one in await _records(self._connection, before, after) if one.relation in self._tables]
@@ -168,8 +168,8 @@ class _Folds:
         await self._producer.append([encode((), runs)])
 
     async def _fold_all(self) -> None:
-        await order(self._connection, _NAMES)
-        while not (await advance(self._connection, _NAMES, folded_by="bench")).caught_up:
+        await order(self._connection, _TABLES)
+        while not (await advance(self._connection, _TABLES, folded_by="bench")).caught_up:
             pass
 
 
@@ -203,7 +203,7 @@ def _halves(written: Sequence[_Written], series: int) -> tuple[list[int], list[i
     merged, own = [], []
     for relation in dict.fromkeys(one.relation for one in written):
         mine = [one for one in written if one.relation == relation]
-        updates = [place for place, one in enumerate(mine) if one.what in _UPDATES]
+        updates = [index for index, one in enumerate(mine) if one.what in _UPDATES]
         end = updates[series - 1] + 1
         merged.append(sum(one.size for one in mine[:end]))
         own.append(sum(one.size for one in mine[end:]))

@@ -59,8 +59,8 @@ async def _lead(dsn: str) -> None:
         worker = Worker(chancy, register_signal_handlers=False)
         watched = {(projector, "Projector"): _Watched, (projector, "sequence"): _sequence, (steps, "advance"): _advance}
         with ExitStack() as stack:
-            for place, stand_in in watched.items():
-                stack.enter_context(patch.object(*place, stand_in))
+            for target, stand_in in watched.items():
+                stack.enter_context(patch.object(*target, stand_in))
             async with worker:
                 print(json.dumps({"ready": worker.worker_id}), flush=True)
                 await asyncio.to_thread(sys.stdin.read)  # until the parent closes it, or ends

@@ -45,7 +45,7 @@ WHERE took_s IS NOT NULL
 """
 
 #: Of each worker by minutes, then the coarser resolutions from those. The latest gauge is the one with the greatest
-#: (time, place in the order, place in its batch).
+#: (time, position in the ledger, index in its batch).
 ROLLUPS = """
 WITH observed AS ({observed}),
 minutes AS MATERIALIZED (

@@ -19,8 +19,8 @@ from chancy_metrics.projections.versions.replay import replay, stored
 
 STATES = ("succeeded", "failed", "retrying")
 
-#: What one place counted, by metric key; what it does not have, it counted never.
-Tally = Mapping[str, Decimal]
+#: Totals of one source by metric key; 0 for a key that is missing.
+Totals = Mapping[str, Decimal]
 
 
 class Saved(NamedTuple):
@@ -34,17 +34,17 @@ class Saved(NamedTuple):
 
 
 class Witness(NamedTuple):
-    """A column of the proof: tallies that must all agree with what was saved."""
+    """A column of the proof: totals that must all agree with what was saved."""
 
     title: str
-    tallies: list[Tally]
+    totals: list[Totals]
 
     def counts(self, saved: Saved) -> set[Decimal]:
-        return {tally.get(key, Decimal()) for tally in self.tallies for key in saved.keys}
+        return {totals.get(key, Decimal()) for totals in self.totals for key in saved.keys}
 
 
 class Live(NamedTuple):
-    """The version that readers see, and where it stands in the order."""
+    """The version that readers see, and its position."""
 
     version: int
     position: int
@@ -98,13 +98,13 @@ async def read_truth(connection: Connection) -> list[Saved]:
     """
     cursor = await connection.execute("SELECT func, queue, state, count(*) FROM demo_truth GROUP BY 1, 2, 3")
     updates = Counter({(func, queue, state): number for func, queue, state, number in await cursor.fetchall()})
-    places = sorted({(func, queue) for func, queue, _ in updates})
+    queues = sorted({(func, queue) for func, queue, _ in updates})
     return [
         Saved(func, queue, state, updates[func, queue, state], (f"job:{func}:{state}", f"queue:{queue}:{state}"))
-        for func, queue in places
+        for func, queue in queues
         for state in STATES
     ] + [
-        Saved("all", "all", state, sum(updates[*place, state] for place in places), (f"global:status:{state}",))
+        Saved("all", "all", state, sum(updates[*queue, state] for queue in queues), (f"global:status:{state}",))
         for state in STATES
     ]
 
@@ -118,7 +118,7 @@ async def gather(connection: Connection, tables: Tables, cache: str) -> Proof:
     replayed = await replay(connection, tables, until=position)
     return Proof(
         saved,
-        [*rollups, Witness("cache", list(cached.values())), Witness("replay", _tallies(replayed))],
+        [*rollups, Witness("cache", list(cached.values())), Witness("replay", _totals_of(replayed))],
         len(replayed),
         diff(points, replayed),
     )
@@ -150,8 +150,8 @@ async def read_live(connection: Connection, tables: Tables) -> Live:
     return Live(*row)
 
 
-async def _read_rollup(connection: Connection, tables: Tables, resolution: str) -> list[Tally]:
-    """Return two tallies: of the merged points (worker 0), and of every worker's own points added up."""
+async def _read_rollup(connection: Connection, tables: Tables, resolution: str) -> list[Totals]:
+    """Return two totals: of the merged points (worker 0), and of every worker's own points added up."""
     cursor = await connection.execute(
         sql.SQL(
             """
@@ -172,13 +172,13 @@ async def _read_rollup(connection: Connection, tables: Tables, resolution: str) 
     return [{row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}]
 
 
-def _tallies(points: Iterable[Point]) -> list[Tally]:
-    """One tally of the merged counters for each resolution."""
-    tallies: dict[str, dict[str, Decimal]] = {resolution: defaultdict(Decimal) for resolution in RESOLUTIONS}
+def _totals_of(points: Iterable[Point]) -> list[Totals]:
+    """Return the totals of the merged counters for each resolution."""
+    totals: dict[str, dict[str, Decimal]] = {resolution: defaultdict(Decimal) for resolution in RESOLUTIONS}
     for point in points:
         if point.worker is None and point.series.kind == "counter":
-            tallies[point.resolution][point.series.key] += point.sum
-    return list(tallies.values())
+            totals[point.resolution][point.series.key] += point.sum
+    return list(totals.values())
 
 
 def verdict(proof: Proof, minimum: int) -> tuple[bool, str]:

@@ -85,7 +85,7 @@ class Monitor:
 
 
 async def _lag_s(connection: Connection, tables: Tables) -> float:
-    """Age of the oldest batch that has no place in the order, or lies past the live version's position."""
+    """Age of the oldest batch that is pending, or past the live version's position."""
     cursor = await connection.execute(
         sql.SQL(
             """

@@ -47,7 +47,7 @@ def dump(server: Server, name: str) -> bytes:
 
 
 def restore(server: Server, name: str, dumped: bytes) -> None:
-    """Put a dump in the place of a database, if there is one of that name, whoever is connected."""
+    """Replace the database *name*, if there is one, by a dump; whoever is connected to it is cut off."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

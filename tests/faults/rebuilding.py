@@ -1,4 +1,4 @@
-"""A rebuild in a process of its own, in steps so small that a kill lands between any two of them."""
+"""Run a rebuild or a swap in its own process, in steps so small that a kill lands between any two of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ spawner.set_forkserver_preload(["tests.faults.rebuilding"])
 
 
 class Rebuilding:
-    """The process, what it told last, and the phase it was in."""
+    """The process, its last message, and the phase it reported last."""
 
     def __init__(self, process: BaseProcess, pipe: Pipe) -> None:
         self.process = process
@@ -37,7 +37,7 @@ class Rebuilding:
         self.told: RebuildProgress | Rebuilt | int | str | None = None
 
     async def next(self) -> RebuildProgress | Rebuilt | int | str | None:
-        """Wait for what it tells next: progress, the result or the error; None if it ended without any."""
+        """Wait for its next message: progress, the result or the error; None if it ended without one."""
         try:
             self.told = await to_thread.run_sync(self._pipe.recv)
         except (EOFError, ConnectionResetError):
@@ -47,14 +47,14 @@ class Rebuilding:
         return self.told
 
     async def reach(self, phase: str) -> bool:
-        """Wait until it is in *phase* (or past it); False if it ended before."""
+        """Wait until it reports *phase*; False if it ended without doing so."""
         while self.phase != phase:
             if not isinstance(await self.next(), RebuildProgress):
                 return False
         return True
 
     async def result(self) -> Rebuilt | int | str | None:
-        """Wait for its end."""
+        """Wait for its end; return its last message."""
         while isinstance(told := await self.next(), RebuildProgress):
             pass
         await to_thread.run_sync(self.process.join, 20)
@@ -65,7 +65,7 @@ class Rebuilding:
         os.kill(self.process.pid, number)
 
     async def kill(self) -> None:
-        """SIGKILL it, unless it has just ended; in `phase` is then what it said last."""
+        """SIGKILL it, unless it has just ended; `phase` is the last one it reported."""
         with suppress(ProcessLookupError):
             self.send(signal.SIGKILL)
         while await self.next() is not None:
@@ -77,7 +77,7 @@ class Rebuilding:
 def rebuilding(
     dsn: str, *, swaps_to: int | None = None, step_events: int = STEP_EVENTS, freezes_at: str = ""
 ) -> Iterator[Rebuilding]:
-    """Start a rebuild, or a swap to a version that is there; it is gone at the end of the block.
+    """Start a rebuild, or a swap to version *swaps_to*; the process ends with the block.
 
     Args:
         freezes_at: A phase in which it stops itself, between two transactions, until it gets SIGCONT.

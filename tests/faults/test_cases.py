@@ -31,7 +31,7 @@ from tests.factories import (
     order_and_fold,
     total,
 )
-from tests.faults.places import everywhere, http
+from tests.faults.surfaces import everywhere, http
 
 DAY_US = 86_400_000_000
 LARGEST = 1.7976931348623157e308
@@ -42,7 +42,7 @@ def now_us() -> int:
 
 
 async def says(dsn: str, key: str, expected: float) -> None:
-    """Every place says the same."""
+    """Every surface shows the same total."""
     found = await everywhere(dsn, key)
     assert found == dict.fromkeys(found, expected)
 
@@ -211,7 +211,7 @@ async def test_a_tenth_ten_times_is_one_in_every_order(
         assert (await metrics.get_metrics(chancy, "app:n"))["app:n"].values_1day[0][1] == 1.0
 
 
-# -- aggregators in each other's way -----------------------------------------------------------------------------
+# -- projectors in each other's way -----------------------------------------------------------------------------
 
 
 async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(dsn: str, tables: Tables) -> None:

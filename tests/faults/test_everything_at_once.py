@@ -109,7 +109,7 @@ class Everything:
         self.done["compared"] += found.points > 0
 
     async def undo_or_swap(self, chancy: Chancy) -> None:
-        """Go back, or to the newest version that rests; until there is one, others do their work."""
+        """Undo, or swap to the newest version on standby; until there is one, the others work on."""
         while True:
             try:
                 if self.done["undo or swap"] % 2:
@@ -173,14 +173,14 @@ async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
     mine = [one for one in points if (one.series.key, one.resolution, one.worker) == ("app:n", "1day", None)]
     assert sum(one.sum for one in mine) == batches
     assert diff(points, await replay(connection, tables)) == []
-    [(places, last, days)] = await fetch(
+    [(positions, last, days)] = await fetch(
         connection,
         "SELECT count(DISTINCT (producer, sequence)), max(position), (SELECT count(*) FROM {days} WHERE state = 'gone')"
         " FROM {ledger}",
         tables,
     )
     # Each verification records what it found, unless it came before the first fold.
-    assert places == last == batches + everything.done["compared"]
+    assert positions == last == batches + everything.done["compared"]
     assert days == len(PAST)
     async with an_app(dsn) as (chancy, _):
         found = await verify(chancy)

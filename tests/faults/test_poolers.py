@@ -28,7 +28,7 @@ from chancy_metrics.plugin.folding.schedule import FoldSchedule, project
 from chancy_metrics.plugin.host.connection import own_connection
 from examples.embedded import Server
 from tests.factories import an_app, connections, eventually, total
-from tests.faults.places import everywhere
+from tests.faults.surfaces import everywhere
 
 BOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 #: What `CASES.md` gives a database that is back.

@@ -16,7 +16,7 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.host.notify import FOLDED
 from tests.factories import LogWriter, a_run, an_app, connections
-from tests.faults.places import everywhere
+from tests.faults.surfaces import everywhere
 
 PREFIXES = [
     *("My_", "my-", "a b_", "user_", "1x_", "schéma_", "o'brien_", "a$$b_", 'a"b_', "x.job_", "a\\b_"),

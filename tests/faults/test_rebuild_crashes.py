@@ -1,4 +1,4 @@
-"""The server crashes during a rebuild and during a swap: the pointer and its ring are the old ones or the new ones."""
+"""The server crashes during a rebuild and a swap: the live version and its delta ring are the old or the new ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.rebuilding import rebuilding
 
 
 async def live_with_its_ring(dsn: str, tables: Tables) -> int:
-    """The one live version: the head points at it, and the ring is its own, without a gap, up to where it stands."""
+    """Return the live version; assert that the head names it and its delta ring is complete up to its position."""
     async with connections(dsn, 1) as (connection,), connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         [(live, folds, position)] = await fetch(

@@ -1,4 +1,4 @@
-"""A rebuild that is killed again and again, beside a living cluster, ends with the same bytes."""
+"""A rebuild that is killed again and again, beside a running cluster, ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LASTS_S = {"copying": 0.01, "backfilling": 0.1, "comparing": 0.1, "swapping": 0.
 
 
 async def live_version_of(connection: Connection, tables: Tables) -> tuple[int, int | None]:
-    """The live version, which is the only one that is called so, and the one it replaced."""
+    """Return the live version, asserting that it is the only one, and the version it replaced."""
     query = "SELECT version, replaced FROM {versions} WHERE status = 'live' OR version = (SELECT live FROM {head})"
     [(version, replaced)] = await fetch(connection, query, tables)
     return version, replaced

@@ -33,10 +33,10 @@ from tests.faults.history import (
     rows_of,
 )
 from tests.faults.own_server import a_database, dump, own_server, restore
-from tests.faults.places import http
+from tests.faults.surfaces import http
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-#: Versions of the history: the first one rests, the second is live, the third is half filled.
+#: Versions of the history: the first is on standby, the second is live, the third is half backfilled.
 RESTS, LIVE, HALF = 1, 2, 3
 
 
@@ -48,7 +48,7 @@ async def some_batches(connection: Connection, tables: Tables, *, how_many: int 
 
 
 async def make_long_history(dsn: str, tables: Tables) -> None:
-    """A day that left the log, one that is closed, three versions, batches that wait for their fold or a place."""
+    """A day that left the log, one that is closed, three versions, batches that wait for their fold or a position."""
     async with connections(dsn, 1) as (connection,):
         await make_days(connection, tables, today=YESTERDAY, ahead=0)
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())], day=YESTERDAY)
@@ -87,7 +87,7 @@ def spelled_out(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def places(connection: Connection, tables: Tables) -> list[Any]:
+async def positions(connection: Connection, tables: Tables) -> list[Any]:
     """Where everything stands, and which sequence every producer is at."""
     columns_of = {
         "versions": "version, status, position, folds, counts, horizon_1day, replaced",
@@ -119,7 +119,7 @@ async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_byt
         copy_dsn = target.dsn("restored")
         assert await answers(copy_dsn) == before
         async with connections(dsn, 1) as (origin,), connections(copy_dsn, 1) as (copy,):
-            assert await places(copy, tables) == await places(origin, tables)
+            assert await positions(copy, tables) == await positions(origin, tables)
             for version in (BASELINE, RESTS, LIVE, HALF):
                 assert await rows_of(copy, tables, version, version) == await rows_of(origin, tables, version, version)
             for each in (origin, copy):

@@ -180,7 +180,7 @@ async def test_it_does_not_wait_for_a_live_version_that_nobody_folds(
 
     assert not running.has_waited
     assert running.done is not None
-    assert (running.done.swapped, running.done.position) == (True, BATCHES)  # what has no place yet waits on
+    assert (running.done.swapped, running.done.position) == (True, BATCHES)  # what has no position yet waits on
 
 
 async def test_it_stops_waiting_where_the_folder_falls_silent(

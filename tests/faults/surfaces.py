@@ -1,4 +1,4 @@
-"""One number in all the places that show it: they must never differ."""
+"""Read one counter from every surface that shows it: log, ledger, rollups, replay, `get_metrics`, HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IN_LEDGER = _IN_LOG + " JOIN {ledger} USING (day, producer, sequence)"
 
 
 async def everywhere(dsn: str, key: str, *, prefix: str = "chancy_") -> dict[str, float]:
-    """What each place says of a counter whose points are younger than 90 days; replay and rollups must be equal."""
+    """Return each surface's total of a counter younger than 90 days; assert that replay and rollups are equal."""
     tables = tables_for(prefix)
     async with connections(dsn, 1) as (connection,), an_app(dsn, Metrics(), prefix=prefix) as (chancy, metrics):
         found = {
@@ -39,10 +39,10 @@ async def everywhere(dsn: str, key: str, *, prefix: str = "chancy_") -> dict[str
         live, again = await stored(connection, tables), await replay(connection, tables)
         assert [str(difference) for difference in diff(live, again)] == []
         for resolution in RESOLUTIONS:
-            for place, points in (("rollup", live), ("replay", again)):
+            for source, points in (("rollup", live), ("replay", again)):
                 mine = [point for point in points if point.series.key == key and point.resolution == resolution]
-                found[f"{place} {resolution}"] = float(sum(point.sum for point in mine if point.worker is None))
-                found[f"{place} {resolution} by worker"] = float(sum(p.sum for p in mine if p.worker is not None))
+                found[f"{source} {resolution}"] = float(sum(point.sum for point in mine if point.worker is None))
+                found[f"{source} {resolution} by worker"] = float(sum(p.sum for p in mine if p.worker is not None))
         history = (await metrics.get_metrics(chancy, key)).get(key)
         found["get_metrics"] = sum(value for _, value in history.values_1day) if history else 0.0  # type: ignore[misc]
         window = await metrics.get_metrics(chancy, key, resolution="1day", limit=90)
@@ -56,7 +56,7 @@ async def everywhere(dsn: str, key: str, *, prefix: str = "chancy_") -> dict[str
 
 @asynccontextmanager
 async def http(chancy: Chancy) -> AsyncIterator[httpx.AsyncClient]:
-    """Our routes as the dashboard asks them, to somebody who is logged in."""
+    """Open a client of our routes, as the dashboard calls them, with a user logged in."""
     routes = [
         Route(route["path"], partial(route["endpoint"], chancy=chancy, worker=None), methods=route["methods"])
         for route in MetricsApiPlugin(None).routes()
