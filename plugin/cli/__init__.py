@@ -1,1 +1,1 @@
-"""The chancy-metrics command."""
+"""The `chancy-metrics` command: main.py has its groups, and each group of commands a file."""

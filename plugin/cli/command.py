@@ -1,4 +1,4 @@
-"""The click classes of the commands: each prints through the door and ends with an exit code."""
+"""The click classes of the commands: every command takes `--json` and ends with an exit code and one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Command(click.Command):
                 is_flag=True,
                 expose_value=False,
                 callback=_take_json,
-                help="Answer in JSON, a value a line; an error too, as its sentence and the exit code.",
+                help="Print JSON, one value per line; an error becomes JSON with its message and the exit code.",
             )
         )
 
@@ -44,13 +44,13 @@ class Command(click.Command):
         return _through_the_door(super().get_help_option(ctx))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse what a shell makes of a variable that is not set."""
+        """Refuse empty arguments, which a shell makes of variables that are not set."""
         if any(one == "" or _EMPTY_OPTION.fullmatch(one) for one in args):
             raise click.UsageError("an argument is empty: is a variable of the shell not set?", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what others print meanwhile, loggers and the app itself, goes to stderr."""
+        """Run the command; what loggers and the app print meanwhile goes to stderr."""
         aside = Aside(ctx.find_object(Door) or Door())
         with redirect_stdout(aside), redirect_stderr(aside):
             return super().invoke(ctx)
@@ -75,7 +75,7 @@ class Section(click.Group):
 
 
 class Front(Section):
-    """The whole command: makes the door, and ends the process with an exit code whatever happens."""
+    """`chancy-metrics` itself: makes the door, and turns every outcome into an exit code."""
 
     def main(
         self,
@@ -107,7 +107,7 @@ class Front(Section):
             return FINE
         except click.ClickException as error:
             return _refuse_usage(door, error)
-        except Exception as error:  # whatever it is, who runs a command gets a sentence
+        except Exception as error:  # every error becomes a sentence
             if os.environ.get(TRACEBACK):
                 text = "".join(traceback.format_exception(error))
                 door.tell(*without_password(text, door.chancy.dsn if door.chancy else "").split("\n"))

@@ -1,4 +1,4 @@
-"""Whatever ends a command, as one sentence that says what, which and what to do."""
+"""Turn the error that ends a command into one sentence: what failed, and what to do."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from chancy_metrics.events.silent_server import ServerSilent
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.redaction import without_password
 
-#: Set in the environment, the traceback is shown too.
+#: If this is set in the environment, the traceback is printed too.
 TRACEBACK = "CHANCY_METRICS_TRACEBACK"
-#: Seconds that finding out more about an error may take.
+#: Seconds that the question which privilege is missing may take.
 _LOOK_S = 5
 _TABLE = re.compile(r'for (?:table|relation|view|materialized view) "?(\w+)"?')
-#: What libpq asks whoever reads, which the sentence says at its end.
+#: A question in libpq's messages; the sentence ends with its answer.
 _QUESTION = re.compile(r" ?Is the server running (?:on that host|locally) and accepting [^?]*\?")
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 #: SQLSTATE, or its class, and what to do about it.
 _NEXT = {
-    "08": "see that the server runs and can be reached, and run the command again",
-    "25P03": "the session had to wait too long in a transaction: run the command again",
+    "08": "check that the server runs and can be reached, and run the command again",
+    "25P03": "the session waited too long within a transaction: run the command again",
     "25P04": "raise transaction_timeout for this role, and run the command again",
-    "28": "see that user and password in the app's DSN are right",
-    "3D000": "see that the app's DSN names the right one, or make it and run `chancy misc migrate`",
-    "40": "somebody else was in the way: run the command again",
-    "53100": "the server's disk is full: make room there, and run the command again",
-    "53200": "the server has no memory left: run the command again when it has",
+    "28": "check user and password in the app's DSN",
+    "3D000": "check the database in the app's DSN, or create it and run `chancy misc migrate`",
+    "40": "another transaction was in conflict: run the command again",
+    "53100": "the server's disk is full: free some space there, and run the command again",
+    "53200": "the server has no memory left: run the command again later",
     "53300": "the server has no connection left: run the command again, or raise max_connections",
     "53400": "raise the limit for this role, and run the command again",
-    "55P03": "somebody holds a lock that this needs, as pg_locks shows: run the command again",
-    "57014": "raise statement_timeout for this role if it was that, and run the command again",
-    "57P": "the server ended the session or does not take any yet: run the command again",
+    "55P03": "another session holds a lock that the command needs (see pg_locks): run it again",
+    "57014": "if it was statement_timeout, raise it for this role, and run the command again",
+    "57P": "the server is shutting down or starting up: run the command again",
 }
-#: What a server says when a connection can't be made, where no SQLSTATE comes with it.
+#: Parts of a server's messages when it refuses a connection, which come without a SQLSTATE.
 _REFUSED = {
     "password authentication failed": "28",
     "no password supplied": "28",
@@ -59,10 +59,10 @@ _REFUSED = {
 
 
 def sentence_of(error: BaseException, chancy: Chancy | None = None) -> str:
-    """Return what *error* says on one line, and what to do; nothing of a password.
+    """Return what *error* says, and what to do, on one line and without passwords.
 
     Args:
-        chancy: The app, where there is one; its database is asked which privilege is missing.
+        chancy: The app, if it is loaded; its database is asked which privilege is missing.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -79,9 +79,9 @@ def _said(error: BaseException, chancy: Chancy | None) -> str:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
     if isinstance(error, UnicodeEncodeError):  # bytes of the command line that are no UTF-8
-        return f"{error.object[:100]!r} can't be written as UTF-8, in which the database takes every name"
+        return f"{error.object[:100]!r} can't be written as UTF-8, the encoding of names in the database"
     if isinstance(error, MemoryError):
-        return "this process has no memory left: run the command where there is more"
+        return "this process has no memory left: run the command on a machine with more"
     text = without_password(in_words(error), "" if chancy is None else chancy.dsn)
     return f"unexpected {text}; {TRACEBACK}=1 shows where it came from"
 
@@ -107,14 +107,14 @@ def _of_the_database(error: psycopg.Error, chancy: Chancy | None) -> str:
         (_NEXT[code] for code in (error.sqlstate, error.sqlstate[:3], error.sqlstate[:2]) if code in _NEXT), ""
     )
     if known:
-        return f"the database did not do it: {said}: {known}"
+        return f"the database failed: {said}: {known}"
     if error.sqlstate in ("55000", "P0001", "CM001"):  # refused by a trigger of ours, which says what to do
         return f"{said} {error.diag.message_hint or ''}".strip()
     return f"the database refused it: {type(error).__name__} ({error.sqlstate}): {said}"
 
 
 def _unreachable(error: psycopg.Error, said: str) -> str:
-    """Say what is wrong with a connection that can't be made, or is no more."""
+    """Say why a connection can't be made, or was lost."""
     if isinstance(error, psycopg.ProgrammingError):
         return f"the app's DSN can't be read: {said}"
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
@@ -126,14 +126,14 @@ def _unreachable(error: psycopg.Error, said: str) -> str:
 
 
 def _lacking(said: str, chancy: Chancy | None) -> str:
-    """Say who may not do it, and what that role lacks on the table it was about."""
-    roles = '"Roles" in docs/reference.md has the GRANTs; what writes or folds is for whoever owns the tables'
+    """Name the role, and the privileges that it lacks on the table in the message."""
+    roles = '"Roles" in docs/reference.md has the GRANTs; commands that write or fold need the owner of the tables'
     table = _TABLE.search(said)
     if chancy is None:
         return roles
     try:
         role, has, parts = asyncio.run(asyncio.wait_for(_privileges(chancy, table[1] if table else ""), _LOOK_S))
-    except Exception:  # the error itself is what has to be said
+    except Exception:  # the first error must be reported, not this one
         return roles
     if table is None:
         return f"the role is {role!r}; {roles}"
@@ -143,7 +143,7 @@ def _lacking(said: str, chancy: Chancy | None) -> str:
 
 
 async def _privileges(chancy: Chancy, table: str) -> tuple[str, list[str], list[str]]:
-    """Return this session's role, and which privileges it has on all of *table*, and on some columns of it only."""
+    """Return this session's role, its privileges on all of *table*, and those on some columns of it only."""
     async with own_connection(chancy) as connection:
         cursor = await connection.execute(
             sql.SQL(

@@ -1,4 +1,4 @@
-"""Events as lines for people: a table on a terminal where rich is installed, and elsewhere a line of text each."""
+"""Print events as a table on a terminal if rich is installed, and otherwise as one line each."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from chancy_metrics.plugin.cli.output import Door
 
-#: Narrowest table that is made; a narrower terminal breaks the lines.
+#: Columns of the narrowest table; a narrower terminal breaks its lines.
 _LEAST_WIDTH = 60
 
 
 class Column(NamedTuple):
-    """A column of a table; the one without a width takes what is left, in as many lines as it needs."""
+    """A column of a table; the one without a width takes the rest of the line, and wraps."""
 
     name: str
     width: int | None = None
 
 
-EVENTS = (Column("at (UTC)", 19), Column("place", 9), Column("worker", 8), Column("event"))
+EVENTS = (Column("at (UTC)", 19), Column("position", 9), Column("worker", 8), Column("event"))
 UPDATES = (
     *(Column("at (UTC)", 19), Column("state", 9), Column("no.", 3), Column("waited", 8), Column("ran", 8)),
     Column("queue, worker, error"),
@@ -34,7 +34,7 @@ UPDATES = (
 
 
 class LinePrinter:
-    """Prints rows as they come, so that their number does not matter; the head once."""
+    """Prints rows page by page, in constant memory; the head once."""
 
     def __init__(self, door: Door, columns: Sequence[Column]) -> None:
         self._door = door
@@ -43,7 +43,7 @@ class LinePrinter:
         self._console = _console(door)
 
     def print(self, rows: Sequence[Sequence[str]]) -> None:
-        """Print a page of rows; their texts are made safe here."""
+        """Print a page of rows; control characters are escaped."""
         if not rows:
             return
         shown = [[safe(cell) for cell in row] for row in rows]  # before they are broken into lines
@@ -74,14 +74,14 @@ class LinePrinter:
             else:
                 table.add_column(column.name, width=column.width, no_wrap=True, overflow="ellipsis")
         for row in rows:
-            table.add_row(*map(Text, row))  # as text: as markup, a key could change what is shown
+            table.add_row(*map(Text, row))  # not as markup, by which a key could change the output
         with console.capture() as capture:
             console.print(table, width=width)
         return capture.get().rstrip("\n").split("\n")
 
 
 def event_row(event: Event) -> list[str]:
-    """An event under `EVENTS`."""
+    """Return an event as a row under `EVENTS`."""
     return [
         moment(event.at),
         str(EventCursor(event.position, event.index)),
@@ -91,7 +91,7 @@ def event_row(event: Event) -> list[str]:
 
 
 def update_row(event: Event) -> list[str]:
-    """A job update under `UPDATES`."""
+    """Return a job update as a row under `UPDATES`."""
     where = f"{event.queue} on {event.worker}"
     return [
         moment(event.at),
@@ -135,4 +135,4 @@ def _console(door: Door) -> Console | None:
     except ImportError:
         return None
     console = Console(file=door.out, highlight=False, soft_wrap=False, emoji=False, markup=False)
-    return console if console.is_terminal else None  # who pipes wants a line an event, and a hundred times as fast
+    return console if console.is_terminal else None  # in a pipe: a line per event, 100 times as fast

@@ -1,4 +1,4 @@
-"""`chancy-metrics audit events` and `audit job`: the raw events, and what became of one job."""
+"""`chancy-metrics audit events` and `audit job`: list raw events, and the history of one job."""
 
 from __future__ import annotations
 
@@ -32,19 +32,25 @@ _KINDS = ("job", "counter", "gauge", "histogram")
 
 
 _FILTERS: list[Callable[[Any], Any]] = [
-    click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago."),
-    click.option("--until", type=Moment(), help="Up to this moment, exclusive."),
-    click.option("--after", type=CursorType(), help="Only what comes behind this place in the order."),
-    click.option("--worker", help="Recorded by this worker."),
-    click.option("--producer", type=click.UUID, help="Recorded by this producer."),
-    click.option("--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Of this kind; may be repeated."),
-    click.option("--key", help="Observations of this key, and job updates that feed it."),
-    click.option("--prefix", help="The same for a key's first segments."),
-    click.option("--func", help="Updates of jobs of this function."),
-    click.option("--queue", help="Updates of jobs on this queue."),
-    click.option("--state", help="Updates to this state: succeeded, failed, retrying."),
-    click.option("--job-id", type=click.UUID, help="Updates of this job."),
-    click.option("--error", help="Updates with this type of exception."),
+    click.option(
+        "--since",
+        type=Moment(),
+        help="Start of the range, inclusive: 2026-03-10T12:00Z, or 2h or 7d for that long ago.",
+    ),
+    click.option("--until", type=Moment(), help="End of the range, exclusive."),
+    click.option("--after", type=CursorType(), help="Only events after this position: POSITION or POSITION:INDEX."),
+    click.option("--worker", help="Only events recorded by this worker."),
+    click.option("--producer", type=click.UUID, help="Only events recorded by this producer."),
+    click.option(
+        "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only events of this kind; may be repeated."
+    ),
+    click.option("--key", help="Only observations of this key, and job updates that feed it."),
+    click.option("--prefix", help="The same for keys that start with these segments, such as queue:mail."),
+    click.option("--func", help="Only updates of jobs of this function."),
+    click.option("--queue", help="Only updates of jobs on this queue."),
+    click.option("--state", help="Only updates to this state: succeeded, failed or retrying."),
+    click.option("--job-id", type=click.UUID, help="Only updates of this job."),
+    click.option("--error", help="Only updates with this type of exception."),
 ]
 
 
@@ -56,17 +62,22 @@ def _with_filters(function: Callable[..., None]) -> Callable[..., None]:
 
 @command("events")
 @_with_filters
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; from now on, unless told where to begin.")
+@click.option("--limit", type=click.IntRange(min=1), help="Print at most this many events.")
+@click.option(
+    "--follow",
+    "-f",
+    is_flag=True,
+    help="Wait for new events and print them; starts now unless --since, --after or --cursor says where.",
+)
 @click.option(
     "--cursor",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the place in this file, and go on from there the next time.",
+    help="Store the position in this file, and resume from it the next time.",
 )
 @click.option(
     "--parquet",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write Parquet files, a folder a day; the same command again adds what is new.",
+    help="Write Parquet files into this folder, one folder per day; a second run adds the new events.",
 )
 @click.pass_obj
 def events_command(
@@ -78,10 +89,10 @@ def events_command(
     parquet: Path | None,
     **filters: Any,
 ) -> None:
-    """List the raw events in the order in which they were counted: job updates and observations.
+    """List the raw events, job updates and observations, in the order of the ledger.
 
-    Exits with 3 when a batch could not be read that may hold what was asked for; stderr says which. Exits with 1, and
-    says what comes near, where a name was asked for that no event has.
+    Exits with 3 when a batch that may hold matching events can't be read; stderr names it. Exits with 1 when a filter
+    has a name that no event has; the message suggests similar names.
     """
     _check(filters["since"], filters["until"], filters["after"], follow, cursor, door.as_json, parquet)
     chancy, _ = door.load()
@@ -102,17 +113,17 @@ def events_command(
             raise MetricsLogError("; ".join(unknown))
         if parquet is None and not (door.as_json and asked_names(selection) == []):
             is_any = selection == EventQuery()
-            door.tell("there are no events in the order" if is_any else "no event has all of what was asked for")
+            door.tell("the ledger has no events" if is_any else "no event matches all filters")
 
 
 @command("job")
 @click.argument("job_id", type=click.UUID)
 @click.pass_obj
 def job_command(door: Door, job_id: UUID) -> None:
-    """Show what became of a job: each time it was saved after an attempt.
+    """Show the history of a job: one line for each attempt.
 
-    Exits with 3 when a batch could not be read, in which there may be more; stderr says which. Exits with 1 where the
-    log has no update of it.
+    Exits with 3 when a batch that may hold more of its updates can't be read; stderr names it. Exits with 1 when the
+    log has no update of the job.
     """
     chancy, _ = door.load()
     life = door.run(job_life(chancy, job_id))
@@ -143,7 +154,7 @@ class Listing:
         self.unreadable = 0
 
     async def print(self, chancy: Chancy, *, follow: bool) -> None:
-        """Print what matches, a page at a time; the cursor is kept once its page is out."""
+        """Print matching events page by page; the cursor is stored once its page is printed."""
         selection = self._selection
         kept = None if self._cursor is None else self._cursor.read()
         if kept is not None:
@@ -159,7 +170,7 @@ class Listing:
                     self._cursor.write(page.cursor)
 
     async def export(self, chancy: Chancy, folder: Path) -> None:
-        """Write what matches into Parquet files, behind what is in the folder."""
+        """Write matching events that the folder does not have yet into Parquet files."""
         from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 
         try:
@@ -175,7 +186,7 @@ class Listing:
         self._door.say(f"wrote {written}; {folder} ends at {export.cursor}")
 
     async def _pages(self, chancy: Chancy, selection: EventQuery, follow: bool) -> AsyncGenerator[Page]:
-        """Yield pages up to the limit; says on stderr what could not be looked at."""
+        """Yield pages up to the limit, and print their gaps on stderr."""
         async with aclosing(pages(chancy, selection, follow=follow, warn=self._door.tell)) as found:
             async for whole in found:
                 page = whole if self._left is None else whole.cut(self._left)
@@ -196,13 +207,13 @@ class Listing:
 
 
 def _tell_left_out(door: Door, chancy: Chancy, since: datetime | None, until: datetime | None) -> None:
-    """Say on stderr which of the events of a window are listed, or can't be, and are not in the numbers."""
+    """Say on stderr which events of a range are not in the numbers, whether they can be listed or not."""
     if sentence := door.run(read_left_out(chancy, since=since, until=until)).sentence:
         door.tell(f"not all of these events are in the numbers: {sentence}")
 
 
 def pruned_days(pruned: Sequence[Pruned]) -> list[str]:
-    """Say which days have left the log, in one sentence for all of them; [] for none."""
+    """Return one sentence for all days that have left the log; [] for none."""
     if len(pruned) < 2:
         return [str(one) for one in pruned]
     days = [one.day for one in pruned if one.day is not None]
@@ -230,8 +241,8 @@ def _show_life(door: Door, life: JobLife) -> None:
     if life.waiting:
         waits = "waits" if life.waiting == 1 else "wait"
         notes.append(
-            f"{counted(life.waiting, 'batch')} {waits} for a place in the order, which the next fold gives: "
-            "there may be more soon"
+            f"{counted(life.waiting, 'batch')} {waits} for a position, which the next fold assigns: "
+            "there may be more updates soon"
         )
     door.tell(*notes)
 
@@ -245,19 +256,22 @@ def _check(
     as_json: bool,
     parquet: Path | None,
 ) -> None:
-    """Refuse what can't be meant.
+    """Refuse options that contradict each other.
 
     Raises:
-        UsageError: Options contradict each other.
+        UsageError: Two of them do.
     """
     if since is not None and until is not None and since >= until:
         raise click.BadParameter(f"{until.isoformat()} is not after --since", param_hint="--until")
     for refused, sentence in (
-        (follow and until is not None, "--follow goes on for ever, and --until ends: leave one of them out"),
-        (after is not None and cursor is not None, "--after and --cursor both say where to go on: leave one out"),
-        (parquet is not None and as_json, "--parquet writes files and --json lines: leave one of them out"),
-        (parquet is not None and follow, "--parquet ends with whole files: run it again for what is new"),
-        (parquet is not None and cursor is not None, "--parquet keeps its place in its folder: leave --cursor out"),
+        (follow and until is not None, "--follow never ends, and --until does: leave one of them out"),
+        (
+            after is not None and cursor is not None,
+            "--after and --cursor both say where to start: leave one of them out",
+        ),
+        (parquet is not None and as_json, "--parquet writes files, and --json prints lines: leave one of them out"),
+        (parquet is not None and follow, "--parquet does not follow: run it again to add new events"),
+        (parquet is not None and cursor is not None, "--parquet stores its position in its folder: leave --cursor out"),
     ):
         if refused:
             raise click.UsageError(sentence)

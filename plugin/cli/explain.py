@@ -1,4 +1,4 @@
-"""`chancy-metrics audit explain` and `mark`: what is behind a number, and moments to see it by."""
+"""`chancy-metrics audit explain`: recompute a stored point from its events, and list them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,23 @@ _NAMES = 5
 @command("explain")
 @click.argument("key")
 @click.option(
-    "--at", type=Moment(), required=True, help="A moment in the point's bucket: 2026-03-10T12:00Z, or 2h ago."
+    "--at", type=Moment(), required=True, help="Any moment in the bucket: 2026-03-10T12:00Z, or 2h for that long ago."
 )
-@click.option("--resolution", type=click.Choice(list(RESOLUTIONS)), default="1min", show_default=True)
-@click.option("--worker", "worker_id", help="The point of this worker; all together by default.")
-@click.option("--kind", type=click.Choice(["counter", "gauge", "histogram"]), help="Where the key has several types.")
-@click.option("--unit", help="Where the key has several units.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events in each list.")
+@click.option(
+    "--resolution",
+    type=click.Choice(list(RESOLUTIONS)),
+    default="1min",
+    show_default=True,
+    help="Width of the bucket.",
+)
+@click.option("--worker", "worker_id", help="Only what this worker recorded; all workers by default.")
+@click.option(
+    "--kind", type=click.Choice(["counter", "gauge", "histogram"]), help="Kind of the series, if the key has several."
+)
+@click.option("--unit", help="Unit of the series, if the key has several.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Events printed in each list."
+)
 @click.pass_obj
 def explain_command(
     door: Door,
@@ -46,9 +56,9 @@ def explain_command(
     unit: str | None,
     limit: int,
 ) -> None:
-    """Show the value of a point, the events behind it, and whether they come to it.
+    """Show a stored point, the same point recomputed from its events, and those events.
 
-    Exits with 3 where what is stored is not what the events come to.
+    Exits with 3 when the two differ.
     """
     chancy, _ = door.load()
     found = door.run(
@@ -77,7 +87,7 @@ def _lines(found: Explained) -> list[str]:
         f"{found.key}   {found.kind} in {found.unit}   {where}",
         f"{in_words(found.since)[:-4]} to {_until(found)}   ({found.resolution})",
         "",
-        _line("shown", _value(found.stored)),
+        _line("stored", _value(found.stored)),
         _line("recomputed", _value(found.recomputed)),
         _line("", found.sentence),
         _line("position", f"{found.position:,} of version {found.version}"),

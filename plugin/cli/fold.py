@@ -15,12 +15,15 @@ from chancy_metrics.plugin.worker.maintenance import mend_horizons
 @command("fold")
 @click.pass_obj
 def fold_command(door: Door) -> None:
-    """Order and fold everything that waits, and end; for a cluster whose workers are down."""
+    """Sequence and fold all waiting batches, then exit.
+
+    Workers do this by themselves: it is for a cluster whose workers are down.
+    """
     chancy, metrics = door.load()
     done = door.run(fold_all(chancy, rules=metrics.options.rules))
     text = (
-        f"ordered {in_numbers(done.batches, 'batch')}, folded {in_numbers(done.events, 'event')}, "
-        f"stands at position {done.position}"
+        f"sequenced {in_numbers(done.batches, 'batch')}, folded {in_numbers(done.events, 'event')}, "
+        f"now at position {done.position}"
     )
     mended = [] if done.reason else door.run(mend_horizons(chancy, metrics.options))
     if done.reason:
@@ -29,9 +32,9 @@ def fold_command(door: Door) -> None:
 
 
 def _after(done: Round) -> str:
-    """Say what to do where not everything could be folded."""
+    """Say what to do if not everything could be folded."""
     from chancy_metrics.projections.versions.outcome import BUSY
 
     if done.reason == BUSY:
-        return "let it come to its end, or run `chancy-metrics fold` again"
-    return "`chancy-metrics status` says what stands in the way, and `chancy-metrics discard` gets past a batch"
+        return "wait for it to end, or run `chancy-metrics fold` again"
+    return "`chancy-metrics status` names the cause, and `chancy-metrics discard` gives up a batch"

@@ -26,18 +26,18 @@ from chancy_metrics.plugin.cli.verify import completeness_command, verify_comman
     "-a",
     envvar=APP,
     show_envvar=True,
-    help="Import path of the Chancy app, or of a function that makes one.",
+    help="Import path of the Chancy app, or of a function that returns one.",
 )
 @click.version_option(package_name="chancy-metrics")
 @click.pass_obj
 def main(door: Door, app: str | None) -> None:
-    """Look after the metrics log of a Chancy app."""
+    """Inspect, repair and audit the metrics of a Chancy app."""
     door.app = app
 
 
 @main.group(cls=Section)
 def audit() -> None:
-    """Read the raw events, explain a number by them, and prove that they are what was written."""
+    """List raw events, explain a number by its events, and prove that the log is unchanged."""
 
 
 for one in (

@@ -19,30 +19,34 @@ from chancy_metrics.projections.search.query import EventCursor
 
 @command("mark")
 @click.argument("text", required=False)
-@click.option("--at", type=Moment(), help="When it happened: 2026-03-10T12:00Z, or 10m ago; now by default.")
-@click.option("--undo", is_flag=True, help="Take back the mark TEXT: the one at --at or --place, or the last one.")
-@click.option("--place", type=CursorType(), help="Of the mark to take back: POSITION:INDEX, instead of TEXT and --at.")
+@click.option(
+    "--at", type=Moment(), help="When it happened: 2026-03-10T12:00Z, or 10m for that long ago; now by default."
+)
+@click.option("--undo", is_flag=True, help="Take back the mark TEXT: the one at --at or --position, or the latest one.")
+@click.option(
+    "--position", type=CursorType(), help="POSITION:INDEX of the mark to take back, instead of TEXT and --at."
+)
 @click.pass_obj
-def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, place: EventCursor | None) -> None:
-    """Mark a moment, such as a deploy: charts and explanations show it.
+def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, position: EventCursor | None) -> None:
+    """Mark a moment, such as a deploy, so that charts and explanations show it.
 
-    With --undo a mark is taken back. The log keeps both, and who made them; twice is as good as once.
+    With --undo a mark is taken back; the log keeps both, with who made them. Repeating either changes nothing.
     """
-    if place is not None and not undo:
-        raise click.UsageError("--place says which mark to take back: it needs --undo")
-    if place is not None and at is not None:
-        raise click.UsageError("--place and --at both say which mark: leave one of them out")
-    if text is None and place is None:
+    if position is not None and not undo:
+        raise click.UsageError("--position says which mark to take back: it needs --undo")
+    if position is not None and at is not None:
+        raise click.UsageError("--position and --at both say which mark: leave one of them out")
+    if text is None and position is None:
         raise click.UsageError("say what happened: mark TEXT")
     chancy, metrics = door.load()
     shown = span(metrics.sync_interval)
     if undo:
-        gone = door.run(take_back(chancy, text or "", at=at, place=place))
+        gone = door.run(take_back(chancy, text or "", at=at, place=position))
         until = "was taken back before" if gone.again else f"is taken back, and shown no more within {shown}"
         door.answer(gone, lambda: [f"the mark of {in_words(gone.at)} {until}: {gone.text}"])
         return
     made = door.run(mark(chancy, text or "", at=at))
     kept_s = max(metrics.retention(one) for one in get_args(Resolution))
     is_kept = datetime.now(UTC) - made.at < timedelta(seconds=kept_s)
-    seen = f"shown within {shown}" if is_kept else "older than any bucket is kept, so `audit events` alone shows it"
+    seen = f"shown within {shown}" if is_kept else "older than every kept bucket, so only `audit events` shows it"
     door.answer(made, lambda: [f"marked {in_words(made.at)}: {made.text}; {seen}"])

@@ -1,4 +1,4 @@
-"""The front door of `chancy-metrics`: all that it prints goes out here, and whatever goes wrong becomes a sentence."""
+"""Print the answers of the commands, as text or JSON: no other module writes to stdout or stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chancy_metrics.plugin.host.escape import json_line, safe
 from chancy_metrics.plugin.host.redaction import without_password
 from chancy_metrics.plugin.metrics import Metrics
 
-#: Exit codes: fine, could not run, wrong usage, ran and found something wrong, interrupted.
+#: Exit codes: done, failed, wrong usage, found a problem, interrupted.
 FINE, COULD_NOT, WRONG_USAGE, FOUND_SOMETHING, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 #: Names the app where no `--app` does.
 APP = "CHANCY_METRICS_APP"
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 class Door:
-    """One run of the command: its streams, its app, and how it answers.
+    """The streams and the app of one run of a command, and whether it answers in JSON.
 
     Attributes:
         app: Import path of the app, as it was given.
-        as_json: Whether the answer is JSON, also where it is an error; then nothing else is on stdout.
+        as_json: Whether answers and errors are JSON; then stdout has nothing else.
         chancy: The app, once it is loaded.
     """
 
@@ -48,7 +48,9 @@ class Door:
     def load(self) -> tuple[Chancy, Metrics]:
         """Return the app and its plugin; ends the command if there is none."""
         if self.app is None:
-            raise click.UsageError(f"say which app: --app myapp.chancy before the command, or {APP}=myapp.chancy")
+            raise click.UsageError(
+                f"say which app: give --app myapp.chancy before the command, or set {APP}=myapp.chancy"
+            )
         self.chancy, metrics = load(self.app)
         return self.chancy, metrics
 
@@ -64,10 +66,10 @@ class Door:
             self.say(*lines())
 
     def say(self, *lines: str) -> None:
-        """Print lines on stdout, or on stderr where stdout takes data; what a terminal would act on is spelled out.
+        """Print lines on stdout, or on stderr once stdout takes data; control characters are escaped.
 
         Raises:
-            BrokenPipeError: Whoever reads has left.
+            BrokenPipeError: The reader has closed the pipe.
             MetricsLogError: They can't be written.
         """
         if self._is_data:
@@ -81,7 +83,7 @@ class Door:
         self.say(*(json_line(value, stream.encoding or "ascii") for value in values))
 
     def tell(self, *lines: str) -> None:
-        """Print lines on stderr; where nobody can be told, nobody is."""
+        """Print lines on stderr; if it can't be written, they are lost."""
         self.tell_raw("".join(f"{safe(line)}\n" for line in lines))
 
     def tell_raw(self, text: str) -> None:
@@ -94,7 +96,7 @@ class Door:
             drop_unwritten(self.err)
 
     def progress(self) -> Progress:
-        """Return what shows how far the work is."""
+        """Return a line that shows the progress of the command."""
         self._progress = Progress(self)
         return self._progress
 
@@ -105,7 +107,7 @@ class Door:
         return self.out.buffer
 
     def refuse(self, sentence: str, code: int) -> int:
-        """Say why the command did not do what was asked; return *code*."""
+        """Print why the command failed; return *code*."""
         self.tell(f"Error: {sentence}")
         if self.as_json:
             said = sentence.encode("utf-8", "backslashreplace").decode()
@@ -126,9 +128,9 @@ class Door:
 
 
 class Aside(TextIOBase):
-    """What others print while a command works: on stderr, as harmless as the rest, and without passwords.
+    """Stands for stdout and stderr while a command runs: all output goes to stderr, escaped and without passwords.
 
-    It has whatever an app may ask of `sys.stdout` and `sys.stderr` when it is imported: `faulthandler` wants a number.
+    It has the attributes that an app may use when it is imported: `faulthandler` needs a file number.
     """
 
     def __init__(self, door: Door) -> None:
@@ -149,7 +151,7 @@ class Aside(TextIOBase):
         return True
 
     def reconfigure(self, **_: Any) -> None:
-        """Stay as it is: what lacks a glyph gets "?" already."""
+        """Change nothing: characters that the encoding lacks become "?" already."""
 
     def write(self, text: str, /) -> int:
         self._door.tell_raw("\n".join(map(safe, without_password(text).split("\n"))))
@@ -157,7 +159,7 @@ class Aside(TextIOBase):
 
 
 def _lenient(stream: TextIO | None) -> TextIO:
-    """Let *stream* show "?" where its encoding lacks a character; what goes to one that was closed is lost."""
+    """Let *stream* print "?" for characters its encoding lacks; None, a closed stream, becomes the null device."""
     if stream is None:
         return open(os.devnull, "w")
     reconfigure = getattr(stream, "reconfigure", None)
@@ -167,7 +169,7 @@ def _lenient(stream: TextIO | None) -> TextIO:
 
 
 def drop_unwritten(stream: TextIO) -> None:
-    """Let what is left in *stream* go nowhere: the interpreter would try to write it at its end, and complain."""
+    """Drop what *stream* still buffers, which the interpreter would try to write at its exit, and complain."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

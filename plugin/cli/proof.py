@@ -1,4 +1,4 @@
-"""`chancy-metrics audit seal`, `check`, `export`, `import`: proof that the facts are the facts, here or elsewhere."""
+"""`chancy-metrics audit seal`, `check`, `export` and `import`: prove that the log is unchanged, and move it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from chancy_metrics.plugin.transfer.abandon_import import abandon_import
 from chancy_metrics.plugin.transfer.export_log import export_log
 from chancy_metrics.plugin.transfer.import_log import import_log
 
-#: Of a line in a file of seals, read at once: a file without a line's end is not read into memory.
+#: Characters read at once as a line of a file of seals: a file without line ends is not read into memory.
 _LINE_CHARS = 10_000
 
 
 @command("seal")
 @click.pass_obj
 def seal_command(door: Door) -> None:
-    """Print the end of the order as one line, to keep where nobody can change it.
+    """Print the hash of the ledger's end as one line, to keep where nobody can change it.
 
-    `audit check --from-seal` tells later whether the history up to there is still the same.
+    `audit check --from-seal` tells later whether the log up to there is unchanged.
     """
     chancy, _ = door.load()
     line = str(door.run(seal(chancy)))
@@ -45,13 +45,13 @@ def seal_command(door: Door) -> None:
     "seal_files",
     type=click.File(encoding="utf-8", errors="replace"),
     multiple=True,
-    help="A file of seals, one a line (- for stdin): the log must have the hashes they name.",
+    help="A file of seals, one per line (- for stdin), whose hashes the log must have.",
 )
 @click.pass_obj
 def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
-    """Hash the whole log again and name the first position that is not as it was written.
+    """Hash the whole log again and name the first position that was changed.
 
-    Nobody waits for it. Exits with 3 when anything is wrong.
+    No worker and no reader waits for it. Exits with 3 when anything is wrong.
     """
     chancy, _ = door.load()
     seals: list[Seal] = []
@@ -71,9 +71,9 @@ def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
 @click.option("--day", type=Day(), help="Only the batches of this UTC day of the log.")
 @click.pass_obj
 def export_command(door: Door, file: Path, day: date | None) -> None:
-    """Write the log to FILE (- for stdout): every batch byte for byte, the order and its chain.
+    """Write the log to FILE (- for stdout): every batch byte for byte, the ledger and its hashes.
 
-    FILE appears when it is complete. Nobody waits for it.
+    FILE appears once it is complete. No worker and no reader waits for it.
     """
     chancy, _ = door.load()
     to_stdout = str(file) == "-"
@@ -97,17 +97,16 @@ def export_command(door: Door, file: Path, day: date | None) -> None:
 
 @command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--abandon", is_flag=True, help="Take back what an unfinished import has brought; without FILE.")
+@click.option("--abandon", is_flag=True, help="Undo an unfinished import; without FILE.")
 @click.pass_obj
 def import_command(door: Door, file: Path | None, abandon: bool) -> None:
-    """Take the log in FILE into this database, whose own log is empty.
+    """Import the log in FILE into this database, whose own log must be empty.
 
-    Positions and hashes stay what they were, and each batch is checked before it is kept. Stopped at any moment, the
-    same command goes on, and with --abandon it leaves the log as empty as it was. Then `chancy-metrics fold` or
-    `rebuild` makes the numbers.
+    Positions and hashes are kept, and each batch is checked before it is stored. After an interruption the same command
+    resumes, and --abandon empties the log again. Then `chancy-metrics fold` or `rebuild` makes the rollups.
     """
     if abandon == (file is not None):
-        raise click.UsageError("give the FILE to import, or --abandon to take an unfinished import back")
+        raise click.UsageError("give the FILE to import, or --abandon to undo an unfinished import")
     chancy, _ = door.load()
     if file is None:
         gone = door.run(abandon_import(chancy))
@@ -115,13 +114,13 @@ def import_command(door: Door, file: Path | None, abandon: bool) -> None:
             f"{counted(gone.batches, 'batch')} with {counted(gone.events, 'event')} at "
             f"{counted(gone.positions, 'position')}"
         )
-        door.answer(gone, lambda: [f"taken back: {taken}; the order is empty again"])
+        door.answer(gone, lambda: [f"undone: {taken}; the ledger is empty again"])
         return
     done = door.run(import_log(chancy, file, on_progress=show_ledger(door, "imported")))
-    since = f", going on from position {done.since:,}" if done.since else ""
+    since = f", resumed at position {done.since:,}" if done.since else ""
     text = (
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} in {span(done.seconds)}{since}: "
-        f"the order ends at position {done.position:,}; `chancy-metrics fold` makes the numbers"
+        f"the ledger ends at position {done.position:,}; `chancy-metrics fold` makes the rollups"
     )
     door.answer(done, lambda: [text])
 
@@ -134,11 +133,11 @@ def _checked_lines(done: LogCheck, seals: int) -> list[str]:
     if done.found > len(done.findings):
         lines.append(f"and {done.found - len(done.findings):,} more")
     rate = done.events / done.took_s if done.took_s else 0
-    lines.append("not looked at: the numbers made of the log, which `chancy-metrics verify` compares with it")
+    lines.append("not looked at: the rollups, which `chancy-metrics verify` compares with the log")
     lines.append(
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} hashed again up to position "
-        f"{done.position:,} in {span(done.took_s)} ({rate:,.0f} events/s), {counted(done.carried, 'place')} of days "
-        "that left the log: "
+        f"{done.position:,} in {span(done.took_s)} ({rate:,.0f} events/s), {counted(done.carried, 'position')} of "
+        "pruned days: "
         + _checked_verdict(done)
         + (f"; {done.seals} of {counted(seals, 'seal')} {'holds' if seals == 1 else 'hold'}" if seals else "")
     )
@@ -146,12 +145,12 @@ def _checked_lines(done: LogCheck, seals: int) -> list[str]:
 
 
 def _checked_verdict(done: LogCheck) -> str:
-    """What the check has found, of what it looks at."""
+    """Say what the check has found."""
     if done.found:
         return f"{is_or_are(done.found, 'thing')} wrong"
     if not done.batches:
         return "no batch is left in the log to check" if done.carried else "there is nothing in the log to check yet"
-    return "everything is as it was written"
+    return "nothing was changed"
 
 
 def _as_objects(done: LogCheck) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`chancy-metrics rebuild`, `swap`, `undo` and `versions`: aggregates made again, and which of them readers see."""
+"""`chancy-metrics rebuild`, `swap`, `undo` and `versions`: make and promote versions of the rollups."""
 
 from __future__ import annotations
 
@@ -18,21 +18,34 @@ from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap
 #: Differences printed as text.
 _SHOWN = 20
 _KEEP = click.option(
-    "--keep", "keep_s", type=Duration(), default=f"{DAY_S}s", help="How long the replaced version is kept; 1d."
+    "--keep",
+    "keep_s",
+    type=Duration(),
+    default=f"{DAY_S}s",
+    help="How long the replaced version is kept for `undo`; 1d by default.",
 )
 
 
 @command("rebuild")
-@click.option("--no-swap", is_flag=True, help="Leave the new version ready for `swap`; exit with 3 if it differs.")
+@click.option(
+    "--no-swap",
+    is_flag=True,
+    help="Leave the new version ready for `swap` instead of promoting it; exit with 3 if it differs.",
+)
 @click.option(
     "--throttle",
     "throttle_s",
     type=Duration(),
-    help="How much longer than a sync interval events may wait for the live version; half an interval by default.",
+    help="Pause while events wait for the live version this much longer than a sync interval; half of one by default.",
 )
 @_KEEP
-@click.option("--status", "only_status", is_flag=True, help="Only show what is being rebuilt, by whom, how far.")
-@click.option("--abort", "only_abort", is_flag=True, help="Give up the version that is being filled.")
+@click.option(
+    "--status",
+    "only_status",
+    is_flag=True,
+    help="Only show the rebuild in progress: its version, who runs it, and its position.",
+)
+@click.option("--abort", "only_abort", is_flag=True, help="Give up the version that is being rebuilt.")
 @click.pass_obj
 def rebuild_command(
     door: Door,
@@ -42,13 +55,13 @@ def rebuild_command(
     only_status: bool,
     only_abort: bool,
 ) -> None:
-    """Make all aggregates again from the log, compare them with the living ones, and take their place.
+    """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
 
-    Workers go on, and readers see nothing but the result. Killed, the same command goes on where it stood. Exits with 3
-    where events past the new version's position can't be folded, or with --no-swap where it differs.
+    Workers go on, and readers see the live version until then. After an interruption the same command resumes. Exits
+    with 3 when events past the new version's position can't be folded, or, with --no-swap, when the versions differ.
     """
     if only_status and only_abort:
-        raise click.UsageError("--status only looks, and --abort gives up: leave one of them out")
+        raise click.UsageError("--status and --abort exclude each other: leave one of them out")
     chancy, _ = door.load()
     if only_status:
         unfinished = [
@@ -74,9 +87,10 @@ def rebuild_command(
 @_KEEP
 @click.pass_obj
 def swap_command(door: Door, version: int | None, keep_s: float) -> None:
-    """Let readers see a version that is ready (or rests); the one that is ready by default.
+    """Promote VERSION, which is ready or on standby, so that readers see it; by default the one that is ready.
 
-    Says what that version leaves out: one that leaves out more than the live one takes over only so.
+    Prints which events that version leaves out. One that leaves out more than the live version is promoted only by
+    this command.
     """
     chancy, _ = door.load()
     taken = door.run(swap(chancy, version, keep_s=keep_s))
@@ -91,7 +105,7 @@ def swap_command(door: Door, version: int | None, keep_s: float) -> None:
 @_KEEP
 @click.pass_obj
 def undo_command(door: Door, keep_s: float) -> None:
-    """Let the version that was live before catch up and take its place again."""
+    """Promote the previously live version again, once it has caught up."""
     chancy, _ = door.load()
     taken = door.run(undo(chancy, keep_s=keep_s))
     door.answer({"version": taken}, lambda: [f"version {taken} is live again"])
@@ -100,10 +114,10 @@ def undo_command(door: Door, keep_s: float) -> None:
 @command("versions")
 @click.pass_obj
 def versions_command(door: Door) -> None:
-    """List the versions of the aggregates: the live one, those that rest, and what is being filled."""
+    """List the versions of the rollups: live, on standby, and being rebuilt."""
     chancy, _ = door.load()
     found = door.run(list_versions(chancy))
-    door.answer(found, lambda: _version_lines(found) or ["there is none"])
+    door.answer(found, lambda: _version_lines(found) or ["there is no version"])
 
 
 def _version_lines(versions: list[VersionInfo]) -> list[str]:

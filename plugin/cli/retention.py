@@ -1,4 +1,4 @@
-"""`chancy-metrics prune` and `discard`: what leaves the log, and what is given up."""
+"""`chancy-metrics prune` and `discard`: drop old days of the log, and give up batches that can't be folded."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from chancy_metrics.plugin.worker.retention import PrunedDay, prune
 
 
 @command("prune")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be dropped, and change nothing.")
 @click.option(
     "--archive",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder to write each day out to before it goes; one that can't be written stays.",
+    help="Write each day into this folder before it is dropped; a day that can't be written is kept.",
 )
 @click.option(
     "--keep",
     "keep_s",
     type=Duration(),
-    help="How long the log is kept, instead of log_retention: less, to archive a day before a worker prunes it.",
+    help="Drop days older than this instead of log_retention; a shorter time archives days before a worker drops them.",
 )
 @click.pass_obj
 def prune_command(door: Door, dry_run: bool, archive: Path | None, keep_s: float | None) -> None:
-    """Let the days of the log go that are older than log_retention.
+    """Drop the days of the log that are older than log_retention.
 
-    What a day added stays in the numbers, and every rebuild has it. Workers do this by themselves; stopped at any
-    moment, the next call goes on. Exits with 3 when a day that is due can't go, and says why.
+    The rollups keep what those days added, and so does every rebuild. Workers prune by themselves; after an
+    interruption the next run resumes. Exits with 3, and says why, when a day that is due can't be dropped.
     """
     chancy, _ = door.load()
     pruned = door.run(prune(chancy, dry_run=dry_run, archive=archive, keep_s=keep_s))
@@ -45,13 +45,15 @@ def prune_command(door: Door, dry_run: bool, archive: Path | None, keep_s: float
 
 @command("discard")
 @click.argument("position", type=int, required=False)
-@click.option("--rule", help="Instead of a batch: all that this rule would have made of batches on which it failed.")
-@click.option("--why", required=True, help="Why it is given up, for whoever asks later.")
+@click.option(
+    "--rule", help="Give up what this rule would have made of the batches on which it failed, instead of a batch."
+)
+@click.option("--why", required=True, help="The reason, which is stored.")
 @click.pass_obj
 def discard_command(door: Door, position: int | None, rule: str | None, why: str) -> None:
-    """Give up the batch at POSITION of the order, which could not be read or stored, or what a rule makes.
+    """Give up the batch at POSITION of the ledger, which can't be read or stored, or what a failing rule makes.
 
-    It is not deleted, and the next rebuild that can read it has it, until its day leaves the log.
+    The batch is not deleted: until its day is pruned, a rebuild that can read it includes it.
     """
     if (position is None) is (rule is None):
         raise click.UsageError("give either a POSITION or --rule")
@@ -80,10 +82,10 @@ def _discarded(done: Discarded) -> str:
 
 def _lines(pruned: list[PrunedDay], dry_run: bool) -> list[str]:
     if not pruned:
-        return ["no day of the log is past its time"]
-    goes = "would go" if dry_run else "gone"
+        return ["no day of the log is due for pruning"]
+    goes = "would be dropped" if dry_run else "dropped"
     lines = [
-        f"{day.day}  {size(day.size_bytes)}  {f'stays ({day.state}): {day.blocker}' if day.blocker else goes}"
+        f"{day.day}  {size(day.size_bytes)}  {f'kept ({day.state}): {day.blocker}' if day.blocker else goes}"
         for day in pruned
     ]
     freed = sum(day.size_bytes for day in pruned if not day.blocker)

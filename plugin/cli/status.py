@@ -22,9 +22,9 @@ from chancy_metrics.projections.verify.records import LastChecked
 @command("status")
 @click.pass_obj
 def status_command(door: Door) -> None:
-    """Show what waits, who folds, and what is missing from the numbers.
+    """Show whether the metrics are healthy: what waits, which worker folds, and what is missing.
 
-    Exits with 3 when something is wrong, and says what in one line each.
+    Exits with 3 when something is wrong; each problem is one line.
     """
     chancy, _ = door.load()
     found = door.run(read_status(chancy))
@@ -48,7 +48,7 @@ def status_lines(status: Status) -> list[str]:
         "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
         "retention": _due(status.due_day),
         "pending": f"{in_numbers(status.pending_batches, 'batch')}, {status.spilled_batches:,} of them spilled",
-        "position": f"{status.position:,} folded of {status.ordered_position:,} ordered",
+        "position": f"{status.position:,} folded of {status.ordered_position:,} in the ledger",
         "lag": lag,
         "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
         "last fold": fold,
@@ -61,7 +61,7 @@ def status_lines(status: Status) -> list[str]:
     if status.waited_for:
         lines["newer code"] = status.waited_for
     if status.replayed_at is not None:
-        lines["standby"] = f"as of the commits replayed until {moment(status.replayed_at)}; takes no writes"
+        lines["standby"] = f"as of the commits replayed until {moment(status.replayed_at)}; it takes no writes"
     if status.ambiguous_keys:
         lines["two types"] = ", ".join(status.ambiguous_keys)
     if status.not_looked_at:
@@ -71,31 +71,31 @@ def status_lines(status: Status) -> list[str]:
 
 
 def _versions(status: Status) -> dict[str, str]:
-    """Whose rules readers see, and what is on its way to be seen."""
+    """The live version with its rules, and the versions that are being made."""
     lines = {"version": f"{status.version}, rules {status.rules}"}
     if status.rules_note:
         lines["this app"] = f"rules {status.app_rules}; {status.rules_note}"
     for one in status.unfinished:
-        place = f"position {one.position:,}, {in_numbers(one.remaining, 'batch')} to go"
-        lines[f"version {one.version}"] = f"{one.status}, rules {one.rules}, {place}"
-        lines[f"  of {one.version}"] = _filler(one)
+        progress = f"position {one.position:,}, {in_numbers(one.remaining, 'batch')} left"
+        lines[f"version {one.version}"] = f"{one.status}, rules {one.rules}, {progress}"
+        lines[f"  of {one.version}"] = _backfilled_by(one)
     return lines
 
 
-def _filler(version: Unfinished) -> str:
+def _backfilled_by(version: Unfinished) -> str:
     if version.status == "ready":
         return f"kept until {moment(version.kept_until)} for `swap`"
     if version.is_filled:
-        return f"filled by {version.filled_by}, last step {moment(version.moved_at)}"
-    return f"filled by nobody since {moment(version.moved_at)}: `rebuild` goes on, `rebuild --abort` ends it"
+        return f"backfilled by {version.filled_by}, last step {moment(version.moved_at)}"
+    return f"backfilled by nobody since {moment(version.moved_at)}: `rebuild` resumes it, `rebuild --abort` ends it"
 
 
 def _due(due: DueDay | None) -> str:
-    return "no day is past its time" if due is None else str(due)
+    return "no day is due for pruning" if due is None else str(due)
 
 
 def _verified(status: Status) -> dict[str, str]:
-    """What was compared with the log, when, and what came of it."""
+    """When the rollups were compared with the log, how much of them, and with what result."""
     last = status.verified
     if last is None:
         return {"verified": "never"}
@@ -128,11 +128,7 @@ def _checked(last: LastChecked | None) -> str:
 
 
 def _open(last: LastVerified) -> str:
-    expired = (
-        f"; {is_or_are(last.expired, 'finding')} closed, what they were about is not kept any more"
-        if last.expired
-        else ""
-    )
+    expired = f"; {is_or_are(last.expired, 'finding')} closed, since their buckets have expired" if last.expired else ""
     if last.open:
         return f"{in_numbers(last.different, 'difference')}, {is_or_are(last.found, 'other fault')} open{expired}"
     return f"nothing found is open{expired}"

@@ -1,4 +1,4 @@
-"""The types of the commands' arguments: lengths of time, moments, days, and positions of the ledger."""
+"""The types of the commands' arguments: durations, moments, days, and positions in the ledger."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAX_DAYS = 24_855
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
-    """A length of time such as 30s, 15m, 24h or 7d, as seconds; 24,855 days at the most."""
+    """A duration such as 30s, 15m, 24h or 7d, as seconds; at most 24,855 days."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = _DURATION.fullmatch(str(value))
         if match is None:
-            self.fail(f"{str(value)!r} is no length of time: write 30s, 15m, 24h or 7d", param, ctx)
+            self.fail(f"{str(value)!r} is not a duration: write 30s, 15m, 24h or 7d", param, ctx)
         seconds = float(match["number"]) * _SECONDS[match["unit"]]
         if seconds > _MAX_DAYS * 86_400:
             self.fail(f"{str(value)!r} is too long: at most {_MAX_DAYS}d", param, ctx)
@@ -34,7 +34,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic only in new
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg] # see above
-    """A moment in ISO 8601, in UTC where it names no zone, or how long ago it was: 2h, 7d; as UTC."""
+    """A moment as ISO 8601, which is UTC if it names no zone, or as a duration before now: 2h, 7d."""
 
     name = "moment"
 
@@ -51,7 +51,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # see above
             self.fail(str(error), param, ctx)
         except ValueError:
             self.fail(
-                f"{text!r} is no moment: write 2026-03-10T12:00, {BOUNDS}, or 2h or 7d for so long ago", param, ctx
+                f"{text!r} is not a moment: write 2026-03-10T12:00, {BOUNDS}, or 2h or 7d for that long ago", param, ctx
             )
 
     def _ago(self, text: str, seconds: float, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
@@ -62,7 +62,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # see above
 
 
 class Day(click.ParamType):  # type: ignore[type-arg] # see above
-    """A day of UTC: 2026-03-10."""
+    """A day in UTC: 2026-03-10."""
 
     name = "day"
 
@@ -73,16 +73,16 @@ class Day(click.ParamType):  # type: ignore[type-arg] # see above
         try:
             day = date.fromisoformat(text)
         except ValueError:
-            self.fail(f"{text!r} is no day: write 2026-03-10, {BOUNDS}", param, ctx)
+            self.fail(f"{text!r} is not a day: write 2026-03-10, {BOUNDS}", param, ctx)
         if not EARLIEST.date() <= day <= LATEST.date():
             self.fail(f"{text!r} is out of bounds: give a day {BOUNDS}", param, ctx)
         return day
 
 
 class CursorType(click.ParamType):  # type: ignore[type-arg] # see above
-    """A place in the order: POSITION, behind a whole batch, or POSITION:INDEX, behind one event of it."""
+    """A position in the ledger: POSITION, after a whole batch, or POSITION:INDEX, after one event of it."""
 
-    name = "place"
+    name = "position"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> EventCursor:
         try:

@@ -1,4 +1,4 @@
-"""`chancy-metrics verify` and `completeness`: whether the numbers are right, and whether they are all there."""
+"""`chancy-metrics verify` and `completeness`: whether the metrics are correct, and whether anything is missing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from chancy_metrics.plugin.health.completeness import Completeness, completeness
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.recording.session_row import spell
 
-_since = click.option("--since", type=Moment(), help="From this moment, inclusive: 2026-03-10T12:00Z, or 2h, 7d ago.")
-_until = click.option("--until", type=Moment(), help="Up to this moment, exclusive.")
+_since = click.option(
+    "--since", type=Moment(), help="Start of the range, inclusive: 2026-03-10T12:00Z, or 2h or 7d for that long ago."
+)
+_until = click.option("--until", type=Moment(), help="End of the range, exclusive.")
 
 
 @command("verify")
 @_since
 @_until
-@click.option("--budget", type=Duration(), help="Look at random days and hours for so long: 30s.")
+@click.option(
+    "--budget", type=Duration(), help="Check random days and hours for this long, such as 30s, instead of everything."
+)
 @click.pass_obj
 def verify_command(door: Door, since: datetime | None, until: datetime | None, budget: float | None) -> None:
-    """Replay the log and compare it with everything that is made of it.
+    """Replay the log and compare the result with the stored rollups and the cache.
 
-    Nobody waits for it. Exits with 3 when anything does not agree; `status` then says so until a run that looks there
-    finds nothing.
+    No worker and no reader waits for it. Exits with 3 when anything differs; `status` reports that until a later run
+    over the same range finds nothing.
     """
     _check_order(since, until)
     chancy, _ = door.load()
@@ -47,7 +51,7 @@ def verify_command(door: Door, since: datetime | None, until: datetime | None, b
 @_until
 @click.pass_obj
 def completeness_command(door: Door, since: datetime | None, until: datetime | None) -> None:
-    """Say what is missing from the numbers, or late in them, in a window of time or at all."""
+    """Count what is missing from the metrics, or late, in a range of time or overall."""
     _check_order(since, until)
     chancy, _ = door.load()
     found = door.run(completeness(chancy, since, until))
@@ -55,7 +59,7 @@ def completeness_command(door: Door, since: datetime | None, until: datetime | N
 
 
 def counted(found: Completeness) -> dict[str, str]:
-    """Its counts as lines: name -> value."""
+    """Return the counts as lines: name -> text."""
     return {
         "rejected": ", ".join(f"{name} {count:,}" for name, count in sorted(found.rejected.items())) or "0",
         "dropped": f"{found.dropped:,}",
@@ -79,7 +83,7 @@ def counted(found: Completeness) -> dict[str, str]:
 
 
 def uncertain(found: Completeness) -> str:
-    """Say what may be missing of sessions that fell silent."""
+    """Say what may be missing from sessions that stopped reporting."""
     up_to = f"up to {found.uncertain_s:g} s of custom observations"
     return up_to + (f", and {spell(found.uncertain)} last seen in memory" if found.uncertain else "")
 
@@ -103,12 +107,12 @@ def _completeness_lines(found: Completeness) -> list[str]:
     }
     if found.left_out:
         lines["left out"] = found.left_out
-    lines["not looked at"] = "whether the numbers are those of the log: `chancy-metrics verify` compares them"
+    lines["not looked at"] = "whether the numbers match the log: `chancy-metrics verify` compares them"
     return [f"{name:<15} {value}" for name, value in lines.items()]
 
 
 def verified_lines(found: Verified) -> list[str]:
-    """What `verify` prints."""
+    """Return what `verify` prints."""
     lines = [*(f"note: {note}" for note in found.notes), *map(str, found.findings), *map(str, found.differences)]
     hidden = found.drift - len(found.findings) - len(found.differences)
     if hidden:
@@ -122,7 +126,7 @@ def verified_lines(found: Verified) -> list[str]:
 
 
 def _verdict(found: Verified) -> str:
-    """What the run has found, of what it has looked at and nothing else."""
+    """Say what the run has found in the range it compared."""
     whole = found.since is found.until is None and found.spans == 1
     parts = []
     if found.drift:
@@ -149,7 +153,7 @@ def _verdict(found: Verified) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in words: 0 % and 100 % are none and all, not nearly so."""
+    """Return a share as a percentage: only none is 0 %, and only all is 100 %."""
     if share >= 1 or share <= 0:
         return f"{min(max(share, 0), 1):.0%}".replace("%", " %")
     return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
@@ -161,7 +165,7 @@ def _as_objects(found: Verified) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    """Named tuples as objects: as the arrays they are, nobody could read them."""
+    """Return named tuples as objects, which are readable in JSON; arrays are not."""
     if hasattr(value, "_asdict"):
         return {name: _named(part) for name, part in value._asdict().items()}
     return [_named(part) for part in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Our page in a real browser: what it shows, that it needs no mouse, and that nothing of what it shows is ever run.
+"""The page in a real browser: what it shows, that the keyboard suffices, and that no shown text is ever run.
 
 Needs Chromium and its driver, as the dashboard's tests do.
 """

@@ -178,7 +178,7 @@ async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connectio
 
     for done in shown:
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[0].split() == ["at", "(UTC)", "place", "worker", "event"]
+        assert done.stdout.splitlines()[0].split() == ["at", "(UTC)", "position", "worker", "event"]
         assert str(JOB) in done.stdout
         assert all(letter.isprintable() for letter in done.stdout.replace("\n", ""))
     assert max(map(len, shown[0].stdout.splitlines())) == 80
@@ -198,7 +198,7 @@ async def test_without_rich_or_a_terminal_an_event_is_a_line_of_text(
     done = run(dsn, "events", "--limit", "2", **environment)
 
     assert done.stdout.splitlines() == [
-        "at (UTC)             place      worker    event",
+        "at (UTC)             position   worker    event",
         f"2026-03-10 12:00:00  1:0        w1        app.work retrying, queue default, attempt 1, job {JOB}",
         "2026-03-10 12:00:00  1:1        w1        counter app:n 1 count",
     ]
@@ -213,7 +213,7 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
     assert shown.returncode == told.returncode == 0
     assert f"job       {JOB}, app.work\n" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) == 80
-    assert shown.stderr == "1 batch waits for a place in the order, which the next fold gives: there may be more soon\n"
+    assert shown.stderr == "1 batch waits for a position, which the next fold assigns: there may be more updates soon\n"
     life = json.loads(told.stdout)
     assert [(one["state"], one["attempt"], one["worker"]) for one in life["updates"]] == [
         ("retrying", 1, "w1"),
@@ -533,8 +533,8 @@ async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connectio
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["events", "--follow", "--until", "1h"], "--follow goes on for ever"),
-        (["events", "--after", "1", "--cursor", "x"], "both say where to go on"),
+        (["events", "--follow", "--until", "1h"], "--follow never ends"),
+        (["events", "--after", "1", "--cursor", "x"], "both say where to start"),
         (["events", "--after", "one"], "'one' is no cursor"),
         (["events", "--since", "1h", "--until", "2h"], "is not after --since"),
         (["events", "--json", "--parquet", "x"], "leave one of them out"),

@@ -430,7 +430,7 @@ def test_the_commands_explain_a_point_and_mark_a_moment(dsn: str, monkeypatch: p
     assert marked.exit_code == 0, marked.output
     assert "\x1b" not in marked.output and "deploy\\u001b[31m 1; shown within" in marked.output
     old = CliRunner().invoke(main, ["--app", "tests.app.chancy", "mark", "founded", "--at", "1984-05-01"])
-    assert "older than any bucket is kept, so `audit events` alone shows it" in old.output
+    assert "older than every kept bucket, so only `audit events` shows it" in old.output
     assert CliRunner().invoke(main, ["--app", "tests.app.chancy", "fold"]).exit_code == 0
 
     command = ["--app", "tests.app.chancy", "audit", "explain", "mark:deploy\x1b[31m 1", "--at", at.isoformat()]

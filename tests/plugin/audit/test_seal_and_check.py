@@ -465,7 +465,7 @@ async def test_the_commands_print_a_seal_and_end_with_0_or_3(
 
     assert printed.stdout.count("\n") == 1
     assert (fine.returncode, without.returncode, wrong.returncode) == (0, 0, 3), fine.stderr
-    assert fine.stdout.endswith("everything is as it was written; 2 of 2 seals hold\n")
+    assert fine.stdout.endswith("nothing was changed; 2 of 2 seals hold\n")
     assert wrong.stdout.startswith("WRONG at position 8 (head): the seal of ")
     assert as_json["findings"][0]["where"] == "position 8"
     assert as_json["found"] == 2

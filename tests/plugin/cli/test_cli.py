@@ -64,7 +64,7 @@ async def test_events_that_wait_too_long_are_unhealthy_until_fold_has_folded_the
     assert waiting.returncode == 3
     assert "UNHEALTHY: events have been waiting for 30" in waiting.stdout
     assert fold.returncode == 0
-    assert fold.stdout == "ordered 1 batch, folded 1 event, stands at position 1\n"
+    assert fold.stdout == "sequenced 1 batch, folded 1 event, now at position 1\n"
     assert after.returncode == 0
 
 
@@ -114,4 +114,4 @@ def test_every_command_has_help() -> None:
         shown = CliRunner().invoke(main, ["--app", "x", name, "--help"])
 
         assert shown.exit_code == 0
-        assert command.help and command.help[:60] in shown.output
+        assert command.help and command.help.split("\n")[0][:60] in shown.output

@@ -75,7 +75,7 @@ async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) ->
     assert (found.version, found.rules, found.app_rules, found.rules_note) == (1, "2.0", "2.0", "")
     assert (found.unfinished, found.due_day, found.unhealthy) == ([], None, [])
     assert line(found, "version") == "1, rules 2.0"
-    assert line(found, "retention") == "no day is past its time"
+    assert line(found, "retention") == "no day is due for pruning"
     assert status_lines(found)[-1] == "healthy"
 
 
@@ -198,8 +198,8 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
 
     assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "backfilling", "2.4", 1, 2)
     assert (one.filled_by, one.is_filled) == ("rebuild by ann", True)
-    assert line(found, "version 2") == "backfilling, rules 2.4, position 1, 2 batches to go"
-    assert line(found, "  of 2").startswith("filled by rebuild by ann, last step 20")
+    assert line(found, "version 2") == "backfilling, rules 2.4, position 1, 2 batches left"
+    assert line(found, "  of 2").startswith("backfilled by rebuild by ann, last step 20")
 
 
 async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_waits_for_a_swap(
@@ -215,10 +215,10 @@ async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_wai
 
     assert (left.unfinished[0].is_filled, left.unhealthy) == (False, [])
     said = line(left, "  of 2")
-    assert said.startswith("filled by nobody since 20")
-    assert said.endswith("UTC: `rebuild` goes on, `rebuild --abort` ends it")
+    assert said.startswith("backfilled by nobody since 20")
+    assert said.endswith("UTC: `rebuild` resumes it, `rebuild --abort` ends it")
     assert [one.kept_until for one in ready.unfinished if one.version == 2] == [NOON]
-    assert line(ready, "version 2") == "ready, rules 2.4, position 0, 0 batches to go"
+    assert line(ready, "version 2") == "ready, rules 2.4, position 0, 0 batches left"
     assert line(ready, "  of 2") == "kept until 2026-03-10 12:00:00 UTC for `swap`"
 
 

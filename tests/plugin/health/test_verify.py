@@ -706,8 +706,8 @@ async def test_the_command_ends_with_0_or_3_and_says_what_it_found(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--since", "yesterday"], "is no moment"),
-        (["--budget", "much"], "is no length of time"),
+        (["--since", "yesterday"], "is not a moment"),
+        (["--budget", "much"], "is not a duration"),
         (["--since", "1h", "--until", "2h"], "is not after --since"),
     ],
 )

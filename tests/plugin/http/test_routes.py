@@ -1,4 +1,4 @@
-"""The JSON under /api/v1/metrics-log: who may ask, what is allowed, and that it says what the log says."""
+"""The JSON under /api/v1/metrics-log: tokens, wrong parameters, and answers that match the log."""
 
 from __future__ import annotations
 

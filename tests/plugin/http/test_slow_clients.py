@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose, against a real server: they hold nothing up, and not for ever."""
+"""Slow clients of a real server: they delay no one else, and are disconnected after a while."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ async def test_an_answer_that_takes_too_long_is_refused_and_leaves_its_room(
                 asked = (client.get("api/v1/metrics-log/marks", headers=headers) for _ in range(20))
                 answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {503}
-        assert "at the most" in answers[0].json()["title"]
+        assert "at most" in answers[0].json()["title"]
 
         assert (await client.get("api/v1/metrics-log/marks", headers=headers)).status_code == 200

@@ -187,7 +187,7 @@ async def test_the_command_archives_and_ends_with_3_where_it_cant(
 
     assert done.returncode == 3
     assert f"{OLD[0]}  " in done.stdout
-    assert "gone" in done.stdout.splitlines()[0]
-    assert "stays (closed): its archive" in done.stdout.splitlines()[1]
+    assert "dropped" in done.stdout.splitlines()[0]
+    assert "kept (closed): its archive" in done.stdout.splitlines()[1]
     assert nowhere.returncode == 2
-    assert kept.stdout == "no day of the log is past its time\n"
+    assert kept.stdout == "no day of the log is due for pruning\n"

@@ -264,7 +264,7 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
     assert held.returncode == 1 and "audit import --abandon" in held.stderr
     assert usage.returncode == 2
     assert (taken.returncode, taken.stderr) == (0, "")
-    assert taken.stdout.startswith("taken back: ") and "the order is empty again" in taken.stdout
+    assert taken.stdout.startswith("undone: ") and "the ledger is empty again" in taken.stdout
     assert again.returncode == 1 and "nothing to abandon" in again.stderr
     assert not await importing(there, tables)
     assert await fetch(there, HEAD, tables) == [(0, b"")]

@@ -399,17 +399,17 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
     run(dsn, "fold")
     would, gone = run(dsn, "prune", "--dry-run"), run(dsn, "prune")
 
-    assert texts([nothing]) == [(0, "no day of the log is past its time\n")]
+    assert texts([nothing]) == [(0, "no day of the log is due for pruning\n")]
     why = f"1 batch of {OLD} has no place in the order yet: a worker's next fold gives one, or "
     why += "`chancy-metrics fold`"
     assert dry.returncode == refused.returncode == as_json.returncode == 3
-    assert f"stays (attached): {why}" in dry.stdout
-    assert f"stays (closed): {why}" in refused.stdout
+    assert f"kept (attached): {why}" in dry.stdout
+    assert f"kept (closed): {why}" in refused.stdout
     [day] = json.loads(as_json.stdout)
     assert (day["day"], day["state"], day["blocker"]) == (str(OLD), "closed", why)
     assert would.returncode == gone.returncode == 0
-    assert would.stdout.splitlines() == [f"{OLD}  32.8 kB  would go", "would free 32.8 kB"]
-    assert gone.stdout.splitlines() == [f"{OLD}  32.8 kB  gone", "freed 32.8 kB"]
+    assert would.stdout.splitlines() == [f"{OLD}  32.8 kB  would be dropped", "would free 32.8 kB"]
+    assert gone.stdout.splitlines() == [f"{OLD}  32.8 kB  dropped", "freed 32.8 kB"]
 
 
 async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
