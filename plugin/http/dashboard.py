@@ -1,4 +1,4 @@
-"""The dashboard's two metric routes, answered from this process's copy of the cache."""
+"""The two metric routes of Chancy's dashboard, answered from this process's replica of the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from chancy_metrics.projections.buckets import retention_s
 
 
 class MetricsApiPlugin(ApiPlugin):
-    """Serves 0.26's routes, with its JSON and its status codes, and our page."""
+    """Serves the routes of Chancy 0.26, with its JSON and status codes, and the page."""
 
     def name(self) -> str:
         return "metrics"
@@ -54,9 +54,9 @@ class MetricsApiPlugin(ApiPlugin):
     @staticmethod
     @requires(["authenticated"])
     async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
-        """List every metric: category (text before the first ":") -> names (the segment after it)."""
+        """List every metric: category (the text before the first ":") -> names (the segment after it)."""
         try:
-            await reader_of(chancy).copy()  # all of it, as before: a list of a part would be wrong here
+            await reader_of(chancy).copy()  # waits for all of it: a partial list would be wrong here
         except MetricsLogError as error:
             return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
         return BoundedResponse(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")
@@ -64,11 +64,11 @@ class MetricsApiPlugin(ApiPlugin):
     @staticmethod
     @requires(["authenticated"])
     async def get_metric(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
-        """Answer the metrics under a prefix for a window; a range longer than what is kept is cut to that."""
+        """Return the metrics under a prefix for a window; a range beyond the retention is cut."""
         params = request.query_params
         plugin = metrics_of(chancy)
         worker_id = params.get("worker_id")
-        resolution: Any = params.get("resolution", "5min")  # get_metrics says what is wrong with it
+        resolution: Any = params.get("resolution", "5min")  # get_metrics checks it
         try:
             async with room(chancy) if worker_id else at_pace(chancy):
                 result = await plugin.get_metrics(
@@ -98,8 +98,8 @@ def _categories(index: SeriesIndex) -> bytes:
 
 
 def _window(result: Window, complete: Completeness | None) -> bytes:
-    """Return the answer as JSON, each series by itself: the encoder lets no other thread run meanwhile."""
-    # Not Chancy's json_dumps on dataclasses.asdict(): that takes a second for what the dashboard may ask for at once.
+    """Encode the answer series by series: the encoder lets no other thread run meanwhile."""
+    # Chancy's json_dumps on dataclasses.asdict() takes a second for the largest answer.
     series = {
         key: msgspec.Raw(
             msgspec.json.encode(
@@ -119,7 +119,7 @@ def _window(result: Window, complete: Completeness | None) -> bytes:
 
 
 def _range(plugin: Metrics, resolution: str, seconds: int) -> int:
-    """Cut a range to what is kept: the dashboard's are fixed, and a shorter retention must not make them errors."""
+    """Cut a range to the retention: the dashboard's ranges are fixed, and a shorter retention must not refuse them."""
     if resolution not in RESOLUTIONS or seconds % RESOLUTIONS[resolution]:
         return seconds
     width = RESOLUTIONS[resolution]

@@ -1,4 +1,4 @@
-"""Events page by page, for who comes back again and again: each answer says where the next one goes on."""
+"""Answer GET events: page by page, where each answer has the position at which the next one starts."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ from chancy_metrics.projections.search.event import Event, EventKind
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import read_end
 
-#: Seconds after which a search that finds too little answers with what it has.
+#: Seconds after which a search answers with what it has found so far.
 SEARCH_S = 2.0
 MAX_EVENTS = 1_000
-#: Bytes of JSON after which a page ends, with one event more than none; and of the `meta` of an event where the events
-#: are a part of an answer.
+#: Bytes of JSON in a page, which has at least one event; and in the `meta` of an event that is part of another answer.
 MAX_BYTES, MAX_META_BYTES = 4_000_000, 4_000
 _LEFT_OUT = "its meta of {:,} bytes is left out here; GET …/events has it"
 _KINDS: tuple[EventKind, ...] = get_args(EventKind)
-_PLACE = re.compile(r"(?P<back>-?)(?P<position>\d{1,18})(:(?P<index>\d{1,9}))?", re.ASCII)
-_PLACES = (
-    "a place, position or position:index, as in the last answer's next; or -N for N batches before the end of the order"
+_POSITION = re.compile(r"(?P<back>-?)(?P<position>\d{1,18})(:(?P<index>\d{1,9}))?", re.ASCII)
+_POSITIONS = (
+    "a position or position:index, as in the last answer's next; or -N for N batches before the end of the ledger"
 )
 
 
 class EventsPage(msgspec.Struct, frozen=True):
-    """Some events, in the order of the log.
+    """Some events, in the order of the ledger.
 
     Attributes:
-        next: The place up to which was looked: what `after` must be to go on, without a gap and without a repetition.
-        more: There may be something behind it now; otherwise ask again later.
-        gaps: What could not be looked at, in sentences.
+        next: The position up to which was searched. With it as `after` the next page neither skips nor repeats events.
+        more: There may be more events now; otherwise ask again later.
+        gaps: Sentences on what could not be searched.
     """
 
     events: list[msgspec.Raw]
@@ -50,10 +49,10 @@ class EventsPage(msgspec.Struct, frozen=True):
 
 
 async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
-    """Return up to `limit` events behind `after`; fewer where they are large, and maybe none where it took too long.
+    """Return up to `limit` events after `after`; fewer if they are large, and maybe none if the search took too long.
 
     Raises:
-        WrongParameter: One is not allowed.
+        WrongParameter: A parameter is unknown or not allowed.
     """
     since, until = given.span()
     asked = given.text("after")
@@ -74,7 +73,7 @@ async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
     limit = given.whole("limit", least=1, most=MAX_EVENTS, default=100)
     given.finish()
     if asked is not None:
-        selection = msgspec.structs.replace(selection, after=await _place(chancy, asked))
+        selection = msgspec.structs.replace(selection, after=await _cursor(chancy, asked))
     async with room(chancy, decodes=True):
         return await _search(chancy, selection, limit)
 
@@ -103,7 +102,7 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
 
 
 def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[bytes]:
-    """Return the events as JSON, one by one, as many as there is room for."""
+    """Encode as many of the events as fit, each by itself."""
     encoded: list[bytes] = []
     for event in events:
         one = msgspec.json.encode(event)
@@ -115,7 +114,7 @@ def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[by
 
 
 def without_large_meta(events: list[Event]) -> list[Event]:
-    """Return the events without the `meta` of those that have much of it: an answer may hold hundreds of them."""
+    """Return the events without `meta` over `MAX_META_BYTES`: an answer may have hundreds of events."""
     return [
         msgspec.structs.replace(event, meta={}, damage=event.damage or _LEFT_OUT.format(size))
         if event.meta and (size := len(msgspec.json.encode(event.meta))) > MAX_META_BYTES
@@ -124,15 +123,15 @@ def without_large_meta(events: list[Event]) -> list[Event]:
     ]
 
 
-async def _place(chancy: Chancy, text: str) -> EventCursor:
-    match = _PLACE.fullmatch(text)
+async def _cursor(chancy: Chancy, text: str) -> EventCursor:
+    match = _POSITION.fullmatch(text)
     if match is None or (match["back"] and match["index"]):
-        raise WrongParameter("after", text, _PLACES)
+        raise WrongParameter("after", text, _POSITIONS)
     async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
         end = await read_end(cursor, tables_for(chancy.prefix))
     position = int(match["position"])
     if match["back"]:
         return EventCursor(max(0, end - position))
     if position > end:
-        raise WrongParameter("after", text, f"{_PLACES}; the order ends at {end}")
+        raise WrongParameter("after", text, f"{_POSITIONS}; the ledger ends at {end}")
     return EventCursor(position, None if match["index"] is None else int(match["index"]))

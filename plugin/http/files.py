@@ -1,4 +1,7 @@
-"""The files of the page: the ones beside this module, and plotly's script out of its own package."""
+"""Send the files of the page: those in the folder page/, and plotly's script out of its own package.
+
+Starlette's StaticFiles has no ETag per encoding, compresses nothing, and would wait for slow clients without a limit.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-#: Of styles inline ones are allowed, since plotly makes its own; of scripts none is, nor is eval.
+#: Inline styles are allowed, since plotly makes its own; inline scripts and eval are not.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -44,16 +47,18 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-#: Small files are asked for again each time and mostly answered with 304; plotly's script once a day.
+#: Browsers ask for small files each time, mostly answered with 304, and for plotly's script once a day.
 _CACHED = {PLOTLY: "public, max-age=86400"}
 _LEAST_BYTES = 1_000
 _WEIGHT = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)", re.ASCII)
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
-NO_PLOTLY = "charts need plotly, which is not installed here: pip install 'chancy-metrics[page]', then start again"
+NO_PLOTLY = (
+    "charts need plotly, which is not installed: run pip install 'chancy-metrics[page]' and restart the API server"
+)
 
 
 class File(NamedTuple):
-    """A file as it is sent; *tag* is the plain body's, the compressed one has a tag of its own."""
+    """A file as it is sent; *tag* is that of the plain body, the compressed one has its own."""
 
     body: bytes
     zipped: bytes
@@ -62,7 +67,7 @@ class File(NamedTuple):
 
 
 async def send_file(request: Request, name: str) -> Response:
-    """Answer with one of the page's files, compressed where the browser takes that; 304 if it has it, 404 if none."""
+    """Send one of the page's files, compressed if the browser takes that; 304 if it has it, 404 if there is none."""
     path = plotly_script() if name == PLOTLY else files().get(name)
     if path is None:
         missing = NO_PLOTLY if name == PLOTLY else "Not Found"
@@ -83,9 +88,9 @@ async def send_file(request: Request, name: str) -> Response:
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Whether an `Accept-Encoding` prefers gzip to nothing at all, by RFC 9110, 12.5.3; what can't be read counts as 0.
+    """Whether an `Accept-Encoding` prefers gzip to no encoding, by RFC 9110, 12.5.3; a malformed weight counts as 0.
 
-    What is not named weighs as `*` does; "identity" weighs 1 where neither is there, so that "gzip;q=0.5" takes it.
+    An encoding that is not named has the weight of `*`, or 0.
     """
     weights: dict[str, float] = {}
     for one in accepted.lower().split(","):
@@ -104,30 +109,30 @@ def _weight(parameters: list[str]) -> float:
 
 
 def is_known(tag: str, known: str) -> bool:
-    """Whether an `If-None-Match` names the tag, weakly or strongly, or is `*`: whatever there is, it has."""
+    """Whether an `If-None-Match` is `*` or names the tag, weakly or strongly."""
     return known.strip() == "*" or any(match[1] == tag for match in _TAG.finditer(known))
 
 
 def _field(request: Request, name: str) -> str:
-    """A header's value; one that was sent in several lines is one list."""
+    """Return a header's value; several lines of it are joined to one list."""
     return ", ".join(request.headers.getlist(name))
 
 
 @lru_cache
 def files() -> dict[str, Path]:
-    """The page's own files by name; nothing else in the folder, and nothing outside of it, is sent."""
+    """Return the page's own files by name: nothing else is sent."""
     return {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
 
 
 @lru_cache
 def read_file(path: Path, modified_ns: int) -> File:
-    """Read a file and compress it, once for each time it was modified; plotly's takes a few tenths of a second."""
+    """Read a file and compress it, once until it is modified; plotly's script takes a few tenths of a second."""
     body = path.read_bytes()
     return File(body, gzip.compress(body, 6), sha256(body).hexdigest()[:32], _TYPES[path.suffix])
 
 
 def plotly_script() -> Path | None:
-    """Where plotly's script lies; None if plotly is not installed. Its Python code is not imported."""
+    """Return the path of plotly's script; None if plotly is not installed. Its Python code is not imported."""
     spec = importlib.util.find_spec("plotly")
     for folder in spec.submodule_search_locations or () if spec else ():
         if (path := Path(folder) / "package_data" / PLOTLY).is_file():

@@ -1,4 +1,4 @@
-"""How much of a process the page may take: connections to the database, and time of its processor, at once."""
+"""Limit what the page takes of a process: database connections, threads, and waiting requests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from chancy import Chancy
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.off_loop import Pace, paced
 
-#: Connections of one process with which requests are answered, and requests that may wait for one, each so long.
+#: Connections per process for answers; requests that may wait for one; seconds each may wait.
 MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 6.0
-#: Requests of these that may decode batches of the log, each in a thread.
+#: Requests that may decode batches of the log at once, each in a thread.
 MOST_DECODING = 2
-#: What a client is told to wait before it tries again.
+#: Seconds after which a refused client may try again.
 RETRY_S = 2
 
 _Result = TypeVar("_Result")
 
 
 class Busy(MetricsLogError):
-    """Too many requests wait for the database already, or this one has for too long."""
+    """Too many requests wait for the database, or this one has waited too long."""
 
 
 class _Room:
@@ -39,13 +39,13 @@ _rooms: WeakKeyDictionary[Chancy, _Room] = WeakKeyDictionary()
 
 
 async def work(chancy: Chancy, function: Callable[..., _Result], *arguments: object) -> _Result:
-    """Call a function that takes more than some milliseconds in a thread, at the pace of the page."""
+    """Call *function*, which takes more than some milliseconds, in a thread at the pace of the page."""
     return await _room(chancy).pace.call(function, *arguments)
 
 
 @asynccontextmanager
 async def at_pace(chancy: Chancy) -> AsyncIterator[None]:
-    """Let all that takes a processor in a block keep to the pace of the page."""
+    """Keep all processor work in a block to the pace of the page."""
     with paced(_room(chancy).pace):
         yield
 
@@ -56,17 +56,17 @@ def _room(chancy: Chancy) -> _Room:
 
 @asynccontextmanager
 async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
-    """Let a request of the page open one connection for a block: whoever else needs one is never refused for it.
+    """Let a request of the page open one connection for a block, so that jobs and the app always get theirs.
 
     Args:
-        decodes: It reads batches of the log, which takes a processor, too.
+        decodes: It also decodes batches of the log, which takes processor time.
 
     Raises:
-        Busy: There was no room in time.
+        Busy: No connection was free in time.
     """
     mine = _room(chancy)
     if mine.waiting >= MOST_WAITING:
-        raise Busy(f"{mine.waiting:,} requests wait for the database in this process already: try again in a moment")
+        raise Busy(f"{mine.waiting:,} requests of this process wait for the database already: try again in a moment")
     mine.waiting += 1
     taken: list[asyncio.Semaphore] = []
     try:
@@ -80,7 +80,7 @@ async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
         if not isinstance(error, TimeoutError):
             raise
         raise Busy(
-            f"this process asks the database {MOST_CONNECTIONS} questions at once, and was busy with others for "
+            f"this process answers {MOST_CONNECTIONS} requests from the database at once, and none ended within "
             f"{WAIT_S:g} s: try again in a moment"
         ) from None
     finally:

@@ -1,4 +1,4 @@
-"""The parameters of one request, checked: a wrong one says what is allowed in its place."""
+"""Check the parameters of a request; the error for a wrong one names what is allowed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WrongParameter(MetricsLogError, ValueError):
 
     Attributes:
         parameter: Its name.
-        allowed: What may stand there.
+        allowed: The values it takes, in words.
     """
 
     def __init__(self, parameter: str, value: str, allowed: str) -> None:
@@ -33,7 +33,11 @@ class WrongParameter(MetricsLogError, ValueError):
 
 
 class Parameters:
-    """Values by name, each asked for once; `finish` refuses what nobody asked for."""
+    """The values of one request by name: a route asks for each of its parameters, and `finish` refuses the others.
+
+    msgspec Structs would not do: their errors do not say in words what is allowed, and empty values, moments,
+    lists with commas and NUL would need hooks.
+    """
 
     def __init__(self, values: Sequence[tuple[str, str]], path: Mapping[str, str] | None = None) -> None:
         self._values = dict(values)
@@ -42,22 +46,26 @@ class Parameters:
         given = [*self._path.items(), *values]
         for name, value in given:
             if "\x00" in name + value:
-                raise WrongParameter(name, value, "text without NUL, which no name in the database has")
+                raise WrongParameter(name, value, "text without NUL")
             if sum(name == other for other, _ in given) > 1:
-                raise WrongParameter(name, value, "one value, and it was given several times")
+                raise WrongParameter(name, value, "one value, but was given several times")
 
     def text(self, name: str, *, most_bytes: int = MAX_KEY_BYTES) -> str | None:
-        """Return the text; None if it is not given or empty."""
+        """Return a text; None if it is missing or empty."""
         value = self._take(name)
         if value is not None and len(value.encode()) > most_bytes:
             raise WrongParameter(name, value, f"at most {most_bytes:,} bytes")
         return value
 
     def key(self, name: str = "key") -> str:
-        """Return the key of a series, which must be given."""
+        """Return the key of a series.
+
+        Raises:
+            WrongParameter: It is missing.
+        """
         value = self.text(name)
         if value is None:
-            raise WrongParameter(name, "", f"the key of a series, 1 to {MAX_KEY_BYTES:,} bytes, and must be given")
+            raise WrongParameter(name, "", f"the key of a series, 1 to {MAX_KEY_BYTES:,} bytes, and is required")
         return value
 
     def choice(self, name: str, choices: Sequence[_Choice], default: _Choice) -> _Choice:
@@ -70,7 +78,7 @@ class Parameters:
         raise WrongParameter(name, value, f"one of {', '.join(choices)}")
 
     def choices(self, name: str, choices: Sequence[_Choice]) -> tuple[_Choice, ...]:
-        """Return those named, separated by commas; () for none."""
+        """Return the choices in a list separated by commas; () if it is missing."""
         value = self._take(name)
         named = [] if value is None else value.split(",")
         for one in named:
@@ -94,7 +102,7 @@ class Parameters:
         return number
 
     def moment(self, name: str) -> datetime | None:
-        """Return an aware moment; None if it is not given."""
+        """Return an aware moment; None if it is missing."""
         value = self._take(name)
         if value is None:
             return None
@@ -122,7 +130,7 @@ class Parameters:
             raise WrongParameter(name, value, "a UUID, such as 019e2b7c-0000-7000-8000-000000000000") from None
 
     def finish(self) -> None:
-        """Refuse parameters that nobody asked for."""
+        """Refuse parameters that the route did not ask for."""
         for name in self._values.keys() - set(self._asked):
             known = ", ".join(one for one in self._asked if one not in self._path)
             raise WrongParameter(name, self._values[name], f"nothing: there is no such parameter; known are {known}")

@@ -1,4 +1,4 @@
-"""The points of one series in a window, bucket by bucket, so that zero and missing can be told apart."""
+"""Answer GET points: every bucket of one series in a window, so that zero and missing can be told apart."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NAMES: tuple[Resolution, ...] = get_args(Resolution)
 
 
 class Bucket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One bucket; without observations it is *missing* and has no values, which is not the same as 0.
+    """One bucket; without observations it is *missing* and has no values, which differs from 0.
 
     Attributes:
         at: Its start.
-        partial: It has not ended: what it shows will grow.
-        sum: Of counters and histograms.
-        last: The latest value, of gauges.
+        partial: It has not ended yet, so its values will grow.
+        sum: For counters and histograms.
+        last: The latest value, for gauges.
     """
 
     at: datetime
@@ -55,8 +55,8 @@ class Points(msgspec.Struct, frozen=True):
     Attributes:
         since: Start of the first bucket.
         until: End of the last one, exclusive.
-        kept_since: Start of the oldest bucket kept at this resolution; none before it is listed.
-        worker_id: The one worker whose points these are; None for all together.
+        kept_since: Start of the oldest bucket kept at this resolution; earlier ones are not listed.
+        worker_id: The worker whose points these are; None for all workers together.
     """
 
     key: str
@@ -73,7 +73,7 @@ class Points(msgspec.Struct, frozen=True):
 
 
 class KeptResolution(msgspec.Struct, frozen=True):
-    """A resolution, the width of its buckets, and how far back it is kept; seconds."""
+    """A resolution: the width of its buckets and how long they are kept, in seconds."""
 
     name: Resolution
     width_s: int
@@ -96,16 +96,16 @@ async def read_points(
     *,
     range_s: int | None = None,
 ) -> Points:
-    """Return the buckets that *since* to *until* touches, as far as they are kept.
+    """Return the kept buckets between *since* and *until*, widened to whole buckets.
 
     Args:
         since: A day before the end by default, or less where less is kept.
         until: The end of the current bucket by default.
-        range_s: Seconds that end now, instead of both.
+        range_s: Length of a window that ends now, in seconds, instead of *since* and *until*.
 
     Raises:
-        UnknownSeries: There is no such series.
-        WrongParameter: The window has more than 1,000 buckets, or ends before anything that is kept.
+        UnknownSeries: No series has this key.
+        WrongParameter: The window has more than 1,000 buckets, or ends before the oldest kept one.
     """
     plugin = metrics_of(chancy)
     now = window.utc_now()
@@ -127,7 +127,7 @@ def _buckets(kind: Kind, track: Rows | None, starts: range, now: datetime) -> li
 
 
 def _values(kind: Kind, row: list[float]) -> dict[str, float]:
-    """Return what a bucket shows of a row of the cache; a worker's own points have no percentiles."""
+    """Return the values of a row of the cache by name; a worker's own points have no percentiles."""
     values = {
         name: value for name, value in zip(KEPT[kind], row, strict=True) if name != "last_us" and not isnan(value)
     }
@@ -157,7 +157,7 @@ def _bounds(
     first = last - default_range_s(options, resolution) if since is None else bucket_of(microseconds(since), width)
     first = max(first, kept)
     if (last - first) // width > MAX_BUCKETS:
-        allowed = f"what leaves at most {MAX_BUCKETS:,} buckets before until, or a wider resolution than {resolution}"
+        allowed = f"a moment at most {MAX_BUCKETS:,} buckets before until, or a resolution wider than {resolution}"
         raise WrongParameter("since", _shown(since), allowed)
     return first, last, kept
 

@@ -1,4 +1,4 @@
-"""An answer that is given up where its client does not take it."""
+"""A response that is given up if its client is too slow to receive it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-#: Seconds that a client may take for an answer, and one more for each so many bytes of it: 13 for the largest there is,
-#: plotly's script as it lies there; so a stop is done in 15.
+#: Seconds a client may take to receive an answer, plus one for each BYTES_PER_S: 13 for the largest, plotly's script
+#: uncompressed, so that the server stops within 15.
 LEAST_S, BYTES_PER_S = 5.0, 600_000
 _CHUNK_BYTES = 65_536
 
 
 class BoundedResponse(Response):
-    """Sent chunk by chunk within `LEAST_S` and what its size takes; then the connection is given up.
+    """A response that is sent in chunks; past its time the connection is aborted.
 
-    It holds none of the page's room meanwhile. Uvicorn has no such limit: it would keep the answer in memory, and wait
-    for the client when it stops, for as long as the client likes.
+    It holds no database connection meanwhile. Uvicorn has no such limit: it would keep the answer in memory, and its
+    stop would wait for the client without end.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = bytes(self.body)
         transport = _transport(receive)
         if transport is not None:
-            # Each chunk waits for the one before to be with the kernel, and so does the end.
+            # Each chunk waits until the kernel has the one before, and so does the end.
             transport.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(LEAST_S + len(body) / BYTES_PER_S):
@@ -41,5 +41,5 @@ class BoundedResponse(Response):
 
 
 def _transport(receive: Receive) -> Any:
-    """The connection behind a request of uvicorn's, which ASGI hides; None where the server is another one."""
+    """Return the connection behind a request of uvicorn, which ASGI hides; None with another server."""
     return getattr(getattr(receive, "__self__", None), "transport", None)

@@ -1,4 +1,4 @@
-"""The routes of the page, and what each JSON route answers; docs/http.md describes them for callers."""
+"""The routes of the page: its files, and the JSON that each path answers; docs/http.md describes them for callers."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kep
 from chancy_metrics.plugin.http.response import BoundedResponse
 from chancy_metrics.plugin.http.series import SeriesPage, WorkersPage, list_series, list_workers
 
-#: Seconds until an answer is there or refused: who went away takes no room for longer, and no stop waits for longer.
+#: Seconds after which an answer is refused: a client that left holds nothing longer, and the server stops in time.
 ANSWER_S = 12.0
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
 MAX_RANGE_S = 10 * 365 * 86_400
-#: Of a place among marks: a moment and a text.
-_MOST_PLACE_BYTES = 17 + MAX_KEY_BYTES
+#: Bytes of a cursor of marks: a moment and a text.
+_MARK_CURSOR_BYTES = 17 + MAX_KEY_BYTES
 
-#: What of an explanation are events.
+#: The lists of events in an explanation.
 _LISTS = ("largest", "failed", "first")
 
-#: Raises `WrongParameter` and what it asks raises; the result is made JSON.
+#: Returns what becomes the JSON of a 200; its errors become status codes in `_answering`.
 Answer = Callable[[Chancy, Parameters], Awaitable[object]]
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -53,7 +53,7 @@ class MarksPage(msgspec.Struct, frozen=True):
     """Some marks, in order of time and text.
 
     Attributes:
-        next: What `after` must be for the next page; None on the last one.
+        next: The `after` of the next page; None on the last one.
     """
 
     marks: list[Mark]
@@ -115,7 +115,7 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     since, until = given.span()
-    after = given.text("after", most_bytes=_MOST_PLACE_BYTES)
+    after = given.text("after", most_bytes=_MARK_CURSOR_BYTES)
     limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
     given.finish()
     behind = None if after is None else _mark_at(after)
@@ -125,11 +125,11 @@ async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     return MarksPage(found[:limit], None if last is None else f"{microseconds(last.at)}:{last.text}")
 
 
-def _mark_at(place: str) -> Mark:
-    """Several marks may have one moment: a place among them is the moment and the text."""
-    at_us, colon, text = place.partition(":")
+def _mark_at(cursor: str) -> Mark:
+    """Parse a cursor of marks: moment and text, since several marks may have one moment."""
+    at_us, colon, text = cursor.partition(":")
     if not (colon and text and at_us.isascii() and at_us.isdigit() and len(at_us) < 17):
-        raise WrongParameter("after", place, "a place among marks, as in the last answer's next")
+        raise WrongParameter("after", cursor, "the last answer's next")
     return Mark(EPOCH + timedelta(microseconds=int(at_us)), text)
 
 
@@ -154,7 +154,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def page_routes() -> list[RouteT]:
-    """Return our routes; the shell and its files are public, everything else needs the dashboard's token."""
+    """Return the routes of the page; its files are public, the JSON needs the dashboard's token."""
     return [
         _route("/metrics-log", _shell, "metrics_log"),
         _route("/metrics-log/{file}", _file, "metrics_log_file"),
@@ -191,7 +191,9 @@ def _answering(answer: Answer) -> Endpoint:
         except Busy as error:
             return _json({"title": str(error)}, 503, {"Retry-After": str(RETRY_S)})
         except TimeoutError:
-            late = f"an answer takes {ANSWER_S:g} s here at the most: ask for less, or a command, which has no limit"
+            late = (
+                f"an answer may take at most {ANSWER_S:g} s: ask for less, or use `chancy-metrics`, which has no limit"
+            )
             return _json({"title": late}, 503)
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)

@@ -1,4 +1,4 @@
-"""Which series and workers there are, page by page."""
+"""Find series and workers: search the keys page by page, and read the points of one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.window import has_kept, kept_since
 
-#: Seconds from the beginning of its load that a request waits for the copy of the cache, and then does without it.
+#: Seconds a request waits for the replica of the cache to be loaded; then it asks the database.
 SOON_S = 1.0
 
 
 class ListedSeries(msgspec.Struct, frozen=True):
-    """A series that has points."""
+    """A series with points."""
 
     key: str
     type: Kind
@@ -41,8 +41,8 @@ class SeriesPage(msgspec.Struct, frozen=True):
     """Some series, by key.
 
     Attributes:
-        matching: How many there are on all pages.
-        next: What `after` must be for the next page; None on the last one.
+        matching: Number of series on all pages.
+        next: The `after` of the next page; None on the last one.
     """
 
     series: list[ListedSeries]
@@ -51,7 +51,7 @@ class SeriesPage(msgspec.Struct, frozen=True):
 
 
 class WorkersPage(msgspec.Struct, frozen=True):
-    """Ids of some workers that points are kept of; *next* as of series."""
+    """Ids of some workers with kept points; *next* as in `SeriesPage`."""
 
     workers: list[str]
     next: str | None
@@ -60,9 +60,9 @@ class WorkersPage(msgspec.Struct, frozen=True):
 async def list_series(
     chancy: Chancy, prefix: str | None, search: str | None = None, *, after: str | None, limit: int
 ) -> SeriesPage:
-    """Return series whose key begins with *prefix*, also in the middle of a segment, and has each word of *search*.
+    """Return series whose key starts with *prefix*, even within a segment, and has each word of *search*.
 
-    From this process's copy; as long as that is being loaded, of all names there are.
+    From this process's replica of the cache; while that is being loaded, all known series count.
     """
     index = await index_of(chancy)
     return await work(chancy, _page, index, prefix or "", (search or "").split(), after, limit)
@@ -77,7 +77,7 @@ def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | Non
 
 
 class _Indexed(NamedTuple):
-    """An index that is being made or is there, and of what: a fold or the end of a bucket may take series away."""
+    """An index, and what it was made of: a fold or an expired bucket may remove series."""
 
     fold: int
     kept: tuple[int, ...]
@@ -88,7 +88,7 @@ _indexes: WeakKeyDictionary[Replica, _Indexed] = WeakKeyDictionary()
 
 
 async def index_of(chancy: Chancy) -> SeriesIndex:
-    """Return the series that have points now; made once for all requests between two folds."""
+    """Return the index of series with points now; it is made once for all requests between two folds."""
     copy = await reader_of(chancy).copy_soon(SOON_S)
     if copy is None:
         async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
@@ -100,7 +100,7 @@ async def index_of(chancy: Chancy) -> SeriesIndex:
     if indexed is None or indexed[:2] != at or _has_failed(indexed.series):
         making = asyncio.create_task(work(chancy, _index_kept, copy.series, copy.tracks, kept), name="metrics_index")
         indexed = _indexes[copy] = _Indexed(*at, making)
-    return await asyncio.shield(indexed.series)  # others wait for it, too
+    return await asyncio.shield(indexed.series)  # other requests wait for it, too
 
 
 def _has_failed(making: asyncio.Task[SeriesIndex]) -> bool:
