@@ -23,9 +23,8 @@ from chancy_metrics.projections.search.scan import read_end
 #: Seconds after which a search answers with what it has found so far.
 SEARCH_S = 2.0
 MAX_EVENTS = 1_000
-#: Bytes of JSON in a page, which has at least one event; and in the `meta` of an event that is part of another answer.
-MAX_BYTES, MAX_META_BYTES = 4_000_000, 4_000
-_LEFT_OUT = "its meta of {:,} bytes is left out here; GET …/events has it"
+#: Bytes of JSON in a page, which has at least one event.
+MAX_BYTES = 4_000_000
 _KINDS: tuple[EventKind, ...] = get_args(EventKind)
 _POSITION = re.compile(r"(?P<back>-?)(?P<position>\d{1,18})(:(?P<index>\d{1,9}))?", re.ASCII)
 _POSITIONS = (
@@ -111,16 +110,6 @@ def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[by
             break
         encoded.append(one)
     return encoded
-
-
-def without_large_meta(events: list[Event]) -> list[Event]:
-    """Return the events without `meta` over `MAX_META_BYTES`: an answer may have hundreds of events."""
-    return [
-        msgspec.structs.replace(event, meta={}, damage=event.damage or _LEFT_OUT.format(size))
-        if event.meta and (size := len(msgspec.json.encode(event.meta))) > MAX_META_BYTES
-        else event
-        for event in events
-    ]
 
 
 async def _cursor(chancy: Chancy, text: str) -> EventCursor:

@@ -26,13 +26,14 @@ from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
-from chancy_metrics.plugin.http.events import read_events, without_large_meta
+from chancy_metrics.plugin.http.events import read_events
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, read_points
 from chancy_metrics.plugin.http.response import BoundedResponse
 from chancy_metrics.plugin.http.series import SeriesPage, WorkersPage, list_series, list_workers
+from chancy_metrics.projections.search.event import Event
 
 #: Seconds after which an answer is refused: a client that left holds nothing longer, and the server stops in time.
 ANSWER_S = 12.0
@@ -43,6 +44,8 @@ _MARK_CURSOR_BYTES = 17 + MAX_KEY_BYTES
 
 #: The lists of events in an explanation.
 _LISTS = ("largest", "failed", "first")
+#: Bytes of JSON in the `meta` of an event that is part of an explanation or of a job's history.
+_MAX_META_BYTES = 4_000
 
 #: Returns what becomes the JSON of a 200; its errors become status codes in `_answering`.
 Answer = Callable[[Chancy, Parameters], Awaitable[object]]
@@ -97,7 +100,7 @@ async def job(chancy: Chancy, given: Parameters) -> JobLife:
     assert job_id is not None
     async with room(chancy, decodes=True):
         life = await job_life(chancy, job_id)
-    return msgspec.structs.replace(life, updates=await work(chancy, without_large_meta, life.updates))
+    return msgspec.structs.replace(life, updates=await work(chancy, _without_large_meta, life.updates))
 
 
 async def explanation(chancy: Chancy, given: Parameters) -> Explained:
@@ -109,8 +112,20 @@ async def explanation(chancy: Chancy, given: Parameters) -> Explained:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
     async with room(chancy, decodes=True):
         found = await explain(chancy, key, at, resolution=resolution, worker_id=worker, limit=limit)
-    lists = {name: await work(chancy, without_large_meta, getattr(found, name)) for name in _LISTS}
+    lists = {name: await work(chancy, _without_large_meta, getattr(found, name)) for name in _LISTS}
     return msgspec.structs.replace(found, **lists)
+
+
+def _without_large_meta(events: list[Event]) -> list[Event]:
+    """Return the events without `meta` over `_MAX_META_BYTES`: an answer may have hundreds of events."""
+    return [
+        msgspec.structs.replace(
+            event, meta={}, damage=event.damage or f"its meta of {size:,} bytes is left out here; GET …/events has it"
+        )
+        if event.meta and (size := len(msgspec.json.encode(event.meta))) > _MAX_META_BYTES
+        else event
+        for event in events
+    ]
 
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
