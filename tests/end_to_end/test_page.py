@@ -564,7 +564,7 @@ async def test_a_click_explains_a_bucket_down_to_its_jobs(page: MetricsLog) -> N
 
     page.wait(lambda: STORED in page.one("#panel").text)
     assert page.focused() == page.one("#panel-title")
-    for text in ("Function", "app.mail", "Queue", "OSError", "worker-1", "Failed or to be tried again", "Slowest"):
+    for text in ("Function", "app.mail", "Queue", "OSError", "worker-1", "Failed or retrying", "Slowest"):
         assert text in page.one("#panel").text
     assert page.one(".chosen").is_displayed()
     page.focused().send_keys(Keys.ESCAPE)
@@ -590,7 +590,7 @@ async def test_a_job_of_a_bucket_leads_to_its_page_in_the_dashboard_and_to_its_l
     address = str(link.get_attribute("href"))
 
     page.one(f'#panel button[aria-label="Life of job {JOB}"]').click()
-    page.wait(lambda: "Each time it was saved after an attempt" in page.one("#panel").text)
+    page.wait(lambda: "One row for each attempt" in page.one("#panel").text)
     assert page.address()["job"] == [str(JOB)]
     page.browser.back()
     page.wait(lambda: STORED in page.one("#panel").text)
@@ -730,7 +730,7 @@ async def test_the_events_of_a_window_come_in_the_order_of_the_log(page: Metrics
     page.wait(lambda: page.all("#when"))
     page.choose("when", "6h")
 
-    page.wait(lambda: "In the order of the log" in page.text and page.all("#events-view tbody tr"))
+    page.wait(lambda: "In the order of the ledger" in page.text and page.all("#events-view tbody tr"))
     places = [row.text for row in page.all("#events-view tbody td:last-child")]
     assert places == sorted(places, key=lambda place: [int(part) for part in place.split(":")])
     assert len(places) >= 12

@@ -1,8 +1,8 @@
-// The JSON behind the page, asked for with the dashboard's token.
+// Requests for the JSON behind the page, with the dashboard's token.
 
-/** Where the API server is mounted: this module lies one folder below. */
+/** Address of the API server: this module lies one folder below. */
 const BASE = new URL("..", import.meta.url);
-/** The dashboard keeps its token here. */
+/** Where the dashboard stores its token. */
 const TOKEN = `auth.token:${BASE.href.replace(/\/+$/, "")}`;
 
 /** An answer other than 200; its message is what the server said. */
@@ -13,7 +13,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Thrown, after the page was told, when there is no token or the server does not take it (any more). */
+/** Thrown when there is no token, or the server refuses it; `signedOut` has fired by then. */
 export class SignedOut extends ApiError {}
 
 export const signedOut = new EventTarget();
@@ -24,12 +24,12 @@ export const token = () => localStorage.getItem(TOKEN);
 
 export const forgetToken = () => localStorage.removeItem(TOKEN);
 
-/** Call *action* when somebody signs in or out in another tab. */
+/** Call *action* when the user signs in or out in another tab. */
 export function onTokenChange(action) {
   addEventListener("storage", (event) => event.key === TOKEN && action());
 }
 
-/** Sign in as the dashboard does, and for it. */
+/** Sign in to the dashboard, and so to this page. */
 export async function signIn(username, password) {
   const response = await fetch(new URL("api/v1/login", BASE), {
     method: "POST",
@@ -53,7 +53,7 @@ export async function ask(path, parameters = {}, signal = undefined) {
     response = await fetch(url, { headers: { Authorization: `Bearer ${token()}` }, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The server can't be reached");
+    throw new ApiError(0, "The server can't be reached.");
   }
   if (response.status === 401 || response.status === 403) return refused(response.status);
   const body = await response.json().catch(() => null);

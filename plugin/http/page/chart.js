@@ -1,4 +1,4 @@
-// One series: its chart, the values at the cursor, and the same numbers as a table.
+// One series: its chart, the values at the cursor, and its table.
 
 import { el, name, table, visible } from "./dom.js";
 import { markLines } from "./marks.js";
@@ -46,14 +46,14 @@ export class Chart {
     this.resized.observe(this.plot);
   }
 
-  /** Take it off the page, with all that plotly keeps of it. */
+  /** Remove the chart from the page, and free what plotly holds of it. */
   remove() {
     this.resized.disconnect();
     globalThis.Plotly?.purge(this.canvas);
     this.element.remove();
   }
 
-  /** Show points as chosen; the cursor stays where it was. */
+  /** Show points as the view says; the cursor stays where it was. */
   show(points, choice) {
     this.points = points;
     this.lines = lines(points, choice);
@@ -89,7 +89,7 @@ export class Chart {
     this.marks.replaceChildren(...markLines(marks, shares, this.plot.clientWidth - MARGIN.l - MARGIN.r));
   }
 
-  /** Point out the bucket that is explained, if it is one of these. */
+  /** Highlight the bucket that is explained, if it is in this window. */
   showChosen(at) {
     const index = at === null ? -1 : this.indexOf(at);
     this.chosen.hidden = index < 0;
@@ -98,7 +98,7 @@ export class Chart {
     this.chosen.style.width = `${100 / this.starts.length}%`;
   }
 
-  /** Show the values of the bucket that holds a moment; the sum or the latest ones for null. */
+  /** Show the values of the bucket that holds a moment; for null the total, or the latest values. */
   showCursor(at) {
     this.at = at;
     const index = at === null ? -1 : this.indexOf(at);
@@ -110,7 +110,7 @@ export class Chart {
       this.cursor.style.left = `${100 * this.#share(middle)}%`;
       this.plot.setAttribute("aria-valuenow", index);
     }
-    this.plot.setAttribute("aria-valuetext", index < 0 ? "no bucket chosen" : this.describe(index));
+    this.plot.setAttribute("aria-valuetext", index < 0 ? "no bucket selected" : this.describe(index));
     this.readout.replaceChildren(...this.#readout(index));
   }
 
@@ -129,7 +129,7 @@ export class Chart {
     return `${when}: ${what}${bucket.partial ? ", still filling" : ""}`;
   }
 
-  /** The moment under a place on the page. */
+  /** The moment under a pixel of the page. */
   momentAt(clientX) {
     const box = this.plot.getBoundingClientRect();
     const share = (clientX - box.left - MARGIN.l) / (box.width - MARGIN.l - MARGIN.r);

@@ -1,4 +1,4 @@
-// The charts of the series chosen: loaded together, with one cursor, and loaded again while their range ends now.
+// The charts of the selected series: they share a window and a cursor, and are reloaded while the window ends now.
 
 import { ask, SignedOut } from "./api.js";
 import { byId, el, name } from "./dom.js";
@@ -38,7 +38,7 @@ export class Charts {
     this.isStarted = false;
   }
 
-  /** Take over the view, and point out the bucket that it explains. */
+  /** Take over the view, and highlight the bucket that it explains. */
   follow(view) {
     this.view = view;
     this.#showChosen();
@@ -59,7 +59,7 @@ export class Charts {
     await this.load();
   }
 
-  /** Ask for the points of all charts; whoever asks later wins. */
+  /** Load the points of all charts; a later call aborts an earlier one. */
   async load() {
     this.loading?.abort();
     const { signal } = (this.loading = new AbortController());
@@ -87,18 +87,18 @@ export class Charts {
     }
   }
 
-  /** Show the points there are in another way. */
+  /** Show the loaded points again, as the view says now. */
   redraw() {
     for (const chart of this.shown.values()) if (chart.points) chart.show(chart.points, this.view);
   }
 
-  /** Show a window of whole minutes. */
+  /** Show a window, widened to whole minutes. */
   zoom(from, to) {
     const since = Math.floor(from / 60_000) * 60_000;
     this.change({ since, until: Math.max(since + 60_000, Math.ceil(to / 60_000) * 60_000) }, true);
   }
 
-  /** Show twice the time, as far as it has passed. */
+  /** Show a window twice as long that ends by now. */
   zoomOut() {
     const [first] = this.shown.values();
     if (!first?.points) return;
@@ -108,7 +108,7 @@ export class Charts {
     this.zoom(end - 4 * half, end);
   }
 
-  /** Point out the bucket that is explained, in the chart it is of. */
+  /** Highlight the bucket that is explained, in the chart of its series. */
   #showChosen() {
     const { of, at } = this.view;
     this.shown.forEach((chart) => chart.showChosen(chart.key === of ? parseMoment(at) : null));
@@ -119,7 +119,7 @@ export class Charts {
     return this.isStarted && view?.view === "charts" && view.since === null && !document.hidden && this.shown.size;
   }
 
-  /** The window to ask for; the finest resolution that has it and keeps it readable, unless one is chosen. */
+  /** The window to ask for, at the view's resolution or the finest that keeps it and has at most 400 buckets. */
   #window() {
     const { view, resolutions } = this;
     const [length_ms] = RANGES[view.range];
@@ -141,8 +141,8 @@ export class Charts {
     const { view } = this;
     const asked = view.since ?? Date.now() - RANGES[view.range][0];
     const kept = Date.parse(loaded.kept_since);
-    const cut = asked + loaded.width_s * 1_000 < kept ? ` ${loaded.resolution} buckets are kept since ${moment(kept)}.` : "";
-    const worker = view.worker ? [" Only of ", name(view.worker), ", whose points have no percentiles."] : [];
+    const cut = asked + loaded.width_s * 1_000 < kept ? ` ${loaded.resolution} buckets are kept since ${moment(kept)} only.` : "";
+    const worker = view.worker ? [" Only worker ", name(view.worker), ", whose points have no percentiles."] : [];
     note.replaceChildren(
       `${span(since, until)}, ${loaded.buckets.length} buckets of ${loaded.resolution} (${length(until - since)}).${cut}`,
       ...worker,

@@ -1,4 +1,4 @@
-// The fields over the charts: range, resolution, worker, and how values are shown.
+// The fields above the charts: range, resolution, worker, and how values are shown.
 
 import { ask } from "./api.js";
 import { byId, el, visible } from "./dom.js";
@@ -11,8 +11,8 @@ export class Controls {
   constructor({ change, zoomOut }) {
     this.view = null;
     byId("range").append(...Object.entries(RANGES).map(([value, [, text]]) => option(value, text)));
-    byId("resolution").append(option("auto", "Fitting"), ...["1min", "5min", "1hour", "1day"].map((one) => option(one)));
-    byId("worker").append(option("", "All together"));
+    byId("resolution").append(option("auto", "Automatic"), ...["1min", "5min", "1hour", "1day"].map((one) => option(one)));
+    byId("worker").append(option("", "All workers"));
     byId("range").addEventListener("change", (event) => {
       if (event.target.value) change({ range: event.target.value, since: null, until: null }, true);
     });
@@ -26,10 +26,10 @@ export class Controls {
     byId("zoom-out").addEventListener("click", zoomOut);
   }
 
-  /** Ask which workers there are. */
+  /** Load the list of workers. */
   async load() {
     const { workers } = await ask("workers", { limit: 1_000 });
-    byId("worker").replaceChildren(option("", "All together"), ...workers.map((worker) => option(worker)));
+    byId("worker").replaceChildren(option("", "All workers"), ...workers.map((worker) => option(worker)));
     this.show(this.view);
   }
 
@@ -38,7 +38,7 @@ export class Controls {
     this.view = view;
     const range = byId("range");
     range.querySelector('[value=""]')?.remove();
-    if (view.since !== null) range.prepend(option("", "Chosen window"));
+    if (view.since !== null) range.prepend(option("", "Custom"));
     range.value = view.since === null ? view.range : "";
     for (const id of ["resolution", "counters", "histograms"]) byId(id).value = view[id];
     const worker = byId("worker");

@@ -1,6 +1,6 @@
-// Elements made of text, never of markup: whatever a key or an error says, it is shown and not parsed.
+// Make elements from text, never from markup: a key or an error is shown, not parsed.
 
-/** Characters from which a name may be cut where there is little room; then it has its whole as a title. */
+/** A name longer than so many characters may be cut, and has a title with all of it. */
 const LONG = 60;
 
 /** Make an element: properties, `data-`/`aria-` attributes and listeners (`onclick`), then children or text. */
@@ -17,14 +17,14 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Show a name of the user's as it is, also when it is written from right to left or has marks that turn the text. */
+/** Show a user's name as it is, even if it runs from right to left or has marks that reverse text. */
 export const name = (text) =>
   el("bdi", { class: "name", title: text.length > LONG ? visible(text) : null }, visible(text).split(/(?<=[.:])/).flatMap((part, index) => (index ? [el("wbr"), part] : [part])));
 
-/** The parts of a sentence of the server's: what stands between backticks in it is a command or a setting. */
+/** The parts of a server's sentence; text between backticks is a command or a setting. */
 export const sentence = (text) => String(text).split("`").map((part, index) => (index % 2 ? el("code", { text: part }) : part));
 
-/** Make what can't be seen visible: controls, zero-width and turning marks become their code points. */
+/** Replace invisible characters (controls, zero-width and direction marks) by their code points. */
 export const visible = (text) =>
   String(text).replace(
     /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
@@ -50,7 +50,7 @@ export function table(caption, heads, rows, numeric = []) {
   );
 }
 
-/** Call *action* once nobody has called for so many milliseconds. */
+/** Call *action* once there has been no call for *wait_ms* milliseconds. */
 export function debounced(action, wait_ms) {
   let timer;
   return (...given) => {

@@ -10,8 +10,8 @@ const STATES = { succeeded: "good", failed: "bad", retrying: "warn" };
 /** A job's page in the dashboard. */
 export const jobLink = (id, text = id) => el("a", { class: "name job", href: dashboardUrl(`jobs/${id}`), text });
 
-/** Heads of a table of events; where there is little room, the first four. */
-export const HEADS = ["Time", "What", "Took", "Job", "Worker", "Place"];
+/** Heads of a table of events; narrow tables have the first four. */
+export const HEADS = ["Time", "What", "Took", "Job", "Worker", "Position"];
 
 /** One event as cells, as many as there are heads; *showJob*(id, opener) shows its job. */
 export function cells(event, showJob) {
@@ -19,7 +19,7 @@ export function cells(event, showJob) {
     el("time", { datetime: event.at, title: event.at, text: moment(Date.parse(event.at)) }),
     event.kind === "job" ? job(event) : observation(event),
     event.kind === "job" ? took(event) : "",
-    event.job_id ? el("span", { class: "links" }, jobLink(event.job_id, `…${event.job_id.slice(-8)}`), life(event.job_id, showJob)) : "",
+    event.job_id ? el("span", { class: "links" }, jobLink(event.job_id, `…${event.job_id.slice(-8)}`), history(event.job_id, showJob)) : "",
     name(event.worker),
     el("span", { class: "quiet", text: `${event.position}:${event.index ?? 0}` }),
   ];
@@ -41,5 +41,5 @@ function took(event) {
   return parts.map(([verb, seconds]) => el("span", { class: "took" }, el("span", { class: "quiet", text: `${verb} ` }), number(seconds, "seconds")));
 }
 
-/** A button that shows all the log has of a job. */
-const life = (id, showJob) => el("button", { type: "button", class: "small", "aria-label": `Life of job ${id}`, text: "life", onclick: (event) => showJob(id, event.target) });
+/** A button that shows the history of a job. */
+const history = (id, showJob) => el("button", { type: "button", class: "small", "aria-label": `History of job ${id}`, text: "history", onclick: (event) => showJob(id, event.target) });

@@ -1,4 +1,4 @@
-// The panel: what a bucket is made of, made again from its events; or all that the log has of one job.
+// The panel: a bucket recomputed from its events, or the history of one job.
 
 import { ask, SignedOut } from "./api.js";
 import { announce, byId, el, name, table, visible } from "./dom.js";
@@ -35,14 +35,14 @@ export class Explanation {
     document.body.classList.toggle("with-panel", Boolean(wanted));
     if (!wanted) return;
     this.asked = new AbortController();
-    if (job) this.#load(name(job), `jobs/${encodeURIComponent(job)}`, {}, (life) => this.#life(life));
+    if (job) this.#load(name(job), `jobs/${encodeURIComponent(job)}`, {}, (life) => this.#jobHistory(life));
     else this.#load(name(of), "explain", { key: of, at, resolution: width || "1min", worker_id: worker }, (found) => this.#bucket(found));
   }
 
   async #load(title, path, parameters, render) {
     const { signal } = this.asked;
     const heading = el("h2", { id: "panel-title", tabindex: -1 }, title);
-    const body = el("div", { class: "body", "aria-live": "off" }, el("p", { class: "quiet", text: "Looking it up …" }));
+    const body = el("div", { class: "body", "aria-live": "off" }, el("p", { class: "quiet", text: "Loading …" }));
     this.panel.replaceChildren(
       el("header", {}, heading, el("button", { type: "button", class: "close", "aria-label": "Close", text: "×", onclick: () => this.#close() })),
       body,
@@ -66,11 +66,11 @@ export class Explanation {
       this.#values(found),
       found.marks.length ? this.#section("Marks nearby", el("ul", {}, found.marks.map((mark) => el("li", {}, `${moment(Date.parse(mark.at))} `, name(mark.text))))) : null,
       ...GROUPS.map(([field, title]) => this.#group(title, found[field], found.events)),
-      this.#events(found.failed, "Failed or to be tried again, last recorded first"),
+      this.#events(found.failed, "Failed or retrying, latest first"),
       this.#events(found.largest, found.largest.some((event) => event.kind === "job") ? "Slowest" : "Largest"),
       this.#events(found.first, "First"),
       found.events ? this.#allButton(found, since, until) : null,
-      el("p", { class: "quiet", text: `Version ${found.version} up to position ${whole(found.position)}; took ${number(found.took_s, "seconds")}.` }),
+      el("p", { class: "quiet", text: `Version ${found.version} up to position ${whole(found.position)}; computed in ${number(found.took_s, "seconds")}.` }),
     ];
   }
 
@@ -111,20 +111,20 @@ export class Explanation {
       this.change({ view: "events", since, until, filters, of: "", at: "", width: "" }, true) });
   }
 
-  #life(life) {
+  #jobHistory(life) {
     announce(`${life.updates.length} updates of this job`);
     const gaps = [
-      ...life.pruned.map((gap) => `${gap.day ?? "Older days"} left the log, and may have had updates of it too.`),
+      ...life.pruned.map((gap) => `${gap.day ?? "Older days"} left the log, and may have had more updates of this job.`),
       ...life.unreadable.map((gap) => `The batch at position ${gap.position} can't be read: ${gap.error}`),
-      life.waiting ? `${whole(life.waiting)} batches wait for their place in the order.` : null,
+      life.waiting ? `${life.waiting === 1 ? "One batch waits" : `${whole(life.waiting)} batches wait`} for the next fold, and may have more updates.` : null,
     ].filter(Boolean);
     return [
-      el("p", {}, jobLink(life.job_id, "Its page in the dashboard")),
+      el("p", {}, jobLink(life.job_id, "Open in the dashboard")),
       life.updates.length
-        ? el("div", { class: "scrolled events" }, table("Each time it was saved after an attempt", HEADS.slice(0, 3), life.updates.map((event) => cells(event, this.showJob).slice(0, 3))))
-        : el("p", { text: "The log has no update of it: it has not ended an attempt, or its days have left the log." }),
+        ? el("div", { class: "scrolled events" }, table("One row for each attempt", HEADS.slice(0, 3), life.updates.map((event) => cells(event, this.showJob).slice(0, 3))))
+        : el("p", { text: "The log has no update of this job: no attempt has ended yet, or its days have left the log." }),
       gaps.length ? el("ul", { class: "quiet" }, gaps.map((text) => el("li", { text }))) : null,
-      el("p", { class: "quiet", text: `Looked through up to position ${whole(life.position)}${life.first_day ? `, from ${life.first_day} on` : ""}.` }),
+      el("p", { class: "quiet", text: `Searched up to position ${whole(life.position)}${life.first_day ? `, from ${life.first_day} on` : ""}.` }),
       this.view.of ? el("button", { type: "button", text: "Back to the bucket", onclick: () => this.change({ job: "" }, true) }) : null,
     ];
   }
@@ -137,7 +137,7 @@ export class Explanation {
     this.change({ of: "", at: "", width: "", job: "" }, true);
   }
 
-  /** Give the focus, if it is in here, back to where the panel was opened from: however it is closed. */
+  /** Return the focus, if it is in the panel, to the element that opened it. */
   #giveFocusBack() {
     if (this.panel.contains(document.activeElement)) {
       if (this.opener?.isConnected && this.opener.checkVisibility()) this.opener.focus();

@@ -1,8 +1,8 @@
-// The keyboard's place: where what has the focus is taken away, hidden or disabled, the nearest thing that is left takes it.
+// Keep the keyboard's focus: if its element is removed, hidden or disabled, the nearest one that is left takes it.
 
 const TAKES_FOCUS = "a[href], button, input, select, textarea, summary, [tabindex]";
 
-/** Keep the focus from falling back to the beginning of the document. */
+/** Keep the focus from falling back to the start of the document; *main* takes it if no other element can. */
 export function keepFocus(main) {
   let focused = null, around = [];
   addEventListener("focusin", ({ target }) => {

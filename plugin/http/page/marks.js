@@ -1,8 +1,8 @@
-// Marks over a chart: a line each, with its text on the side where there is room for it.
+// Draw marks over a chart: a line each, with its text on the side that has room for it.
 
 import { el, visible } from "./dom.js";
 
-/** Pixels a letter takes, about; below so many for all of it a text is left out, since the list of marks has it. */
+/** Pixels per letter, about; a text with fewer pixels than LEAST is left out, since the list of marks has it. */
 const LETTER = 6.3, LEAST = 34, SPACE = 6;
 
 /** Lines for *marks*, which stand at *shares* (0 to 1) of an area so many pixels wide. */

@@ -1,4 +1,4 @@
-// Numbers as people read them; what is not known is a dash.
+// Format numbers for people; a missing one is a dash.
 
 const SCALES = {
   seconds: [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"], [1e-3, "ms"], [1e-6, "µs"]],
@@ -7,7 +7,7 @@ const SCALES = {
 const PLAIN = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
-/** Whether a number of this unit carries its unit with it. */
+/** Whether numbers of this unit are shown with a scaled unit, such as ms or MB. */
 export const hasScale = (unit) => unit in SCALES;
 
 /** A value to three digits in the largest scale it fills once rounded, counts below a million in full. */
@@ -32,7 +32,7 @@ const rounded = (value) => Number(value.toPrecision(3));
 /** Past the largest scale, and below the smallest, the digits would not fit. */
 const written = (value) => (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential() : String(value));
 
-/** Add up; past the largest number it is that one, as the server's sums are. */
+/** Return the sum, capped at the largest number, as the server's sums are. */
 export function total(values) {
   const sum = values.reduce((before, one) => before + (one ?? 0), 0);
   return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, sum));

@@ -1,4 +1,4 @@
-// The page: who is signed in, what the address says is shown, and the parts that show it.
+// Start here: signing in, the view in the address, and the parts of the page that show it.
 
 import { fittingRange, firstNumbers } from "./beginning.js";
 import { ask, forgetToken, onTokenChange, signIn, signedOut, SignedOut, token } from "./api.js";
@@ -44,7 +44,7 @@ class Page {
     }
   }
 
-  /** Show everything, or ask to sign in. */
+  /** Show the view, or the form to sign in. */
   async start() {
     try {
       const { resolutions } = await ask("resolutions");
@@ -62,7 +62,7 @@ class Page {
     }
   }
 
-  /** Change what is shown, and the address; *push* makes a step that Back goes back on. */
+  /** Change the view and the address; *push* adds an entry to the browser's history. */
   change(changes, push) {
     const before = this.view;
     const view = { ...before, ...changes };
@@ -78,7 +78,7 @@ class Page {
     this.change({ of: chart.key, at, width: chart.points.resolution, job: "" }, true);
   }
 
-  /** Show all that the log has of a job. */
+  /** Show the history of a job. */
   showJob(id, opener) {
     this.explanation.opener ??= opener;
     this.change({ job: id }, true);
@@ -103,7 +103,7 @@ class Page {
     else if (changed("counters", "histograms")) this.charts.redraw();
   }
 
-  /** Show the first series there are, as soon as there are some, unless somebody chooses others meanwhile. */
+  /** Show the first series as soon as there are any, unless the user chooses others meanwhile. */
   async #begin() {
     const isUntouched = () => this.signedIn && !this.view.keys.length && !location.search;
     const keys = await firstNumbers(isUntouched);

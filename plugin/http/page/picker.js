@@ -1,4 +1,4 @@
-// Choosing series: a combobox that searches as you type, and the list of those chosen.
+// Choose series: a combobox that searches while the user types, and the list of the chosen ones.
 
 import { ask } from "./api.js";
 import { announce, byId, debounced, el, name, visible } from "./dom.js";
@@ -24,7 +24,7 @@ export class Picker {
     this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // the input keeps the focus
   }
 
-  /** List the series whose key has what was typed in it; of several words, each. */
+  /** List the series whose key has each of the words in the field. */
   async search() {
     this.asked?.abort();
     this.asked = new AbortController();
@@ -48,7 +48,7 @@ export class Picker {
   /** Show the chosen keys as a list from which each can be removed. */
   showChosen(keys) {
     this.keys = keys;
-    const over = keys.length > MOST_CHARTS ? [el("li", { class: "problem", text: `only the first ${MOST_CHARTS} are drawn` })] : [];
+    const over = keys.length > MOST_CHARTS ? [el("li", { class: "problem", text: `Only the first ${MOST_CHARTS} series are drawn.` })] : [];
     byId("chosen").replaceChildren(
       ...keys.map((key) => el("li", {}, name(key), el("button", {
         type: "button", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => this.#toggle(key),
@@ -73,8 +73,8 @@ export class Picker {
         el("span", { class: "quiet", text: option.all ? "" : `${option.type} · ${visible(option.unit)}` }),
       )),
     );
-    if (!this.options.length) this.#say(search ? "No series has that in its key" : "There are no series yet");
-    else if (rest > 0) this.list.append(el("div", { class: "quiet more", role: "presentation", text: `… and ${whole(rest)} more: type on` }));
+    if (!this.options.length) this.#say(search ? "No key contains these words" : "There are no series yet");
+    else if (rest > 0) this.list.append(el("div", { class: "quiet more", role: "presentation", text: `… and ${whole(rest)} more: type to narrow the list` }));
     this.#open();
     announce(`${whole(page.matching)} series`);
   }
@@ -132,7 +132,7 @@ export class Picker {
   #toggle(key) {
     const { keys } = this;
     const has = keys.includes(key);
-    if (!has && keys.length >= MOST_CHARTS) return announce(`No more than ${MOST_CHARTS} series are shown at once`);
+    if (!has && keys.length >= MOST_CHARTS) return announce(`At most ${MOST_CHARTS} series are shown at once`);
     announce(`${visible(key)} ${has ? "removed" : "added"}`);
     return this.change({ keys: has ? keys.filter((one) => one !== key) : [...keys, key] }, true);
   }

@@ -1,4 +1,4 @@
-// Plotly draws; its script comes from its own Python package, once somebody looks at a chart.
+// Draw charts with plotly, whose script is loaded from its Python package with the first chart.
 
 import { timeTicks } from "./times.js";
 import { number, ticks } from "./numbers.js";
@@ -12,7 +12,7 @@ export const HEIGHT = 168;
 const SCRIPT = new URL("plotly.min.js", import.meta.url);
 let loading;
 
-/** Load plotly once; throws, with what to do, where it is not installed. */
+/** Load plotly once; the error, if it is not installed, says what to do. */
 export function loadPlotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -20,14 +20,14 @@ export function loadPlotly() {
     script.onload = () => resolve(globalThis.Plotly);
     script.onerror = async () => {
       const answer = await fetch(SCRIPT).catch(() => null);
-      reject(new Error(answer && !answer.ok ? await answer.text() : "plotly's script could not be loaded"));
+      reject(new Error(answer && !answer.ok ? await answer.text() : "plotly's script can't be loaded"));
     };
     document.head.append(script);
   });
   return loading;
 }
 
-/** Draw the lines of a series into *element*, so many pixels wide. Plotly takes no part in what the pointer does. */
+/** Draw the lines of a series into *element*, *width* pixels wide; plotly handles no pointer events. */
 export async function draw(element, points, shown, width) {
   const Plotly = await loadPlotly();
   const [from, to] = [Date.parse(points.since), Date.parse(points.until)];

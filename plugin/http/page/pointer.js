@@ -1,4 +1,4 @@
-// What mouse, finger and keyboard do on a chart: the shared cursor, zooming by dragging, asking for an explanation.
+// Mouse, touch and keyboard on a chart: they move the shared cursor, zoom, and explain a bucket.
 
 import { MARGIN } from "./plotly.js";
 

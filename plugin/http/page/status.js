@@ -1,4 +1,4 @@
-// The strip that says how the log is: what waits, who folds, what is missing, what was compared; `verdict.js` has the words.
+// The status strip, refreshed every 5 s; `verdict.js` makes its texts.
 
 import { ask, SignedOut } from "./api.js";
 import { announce, byId, el, name, sentence } from "./dom.js";
@@ -13,18 +13,18 @@ export class StatusStrip {
     setInterval(() => this.isStarted && !document.hidden && this.load(), REFRESH_MS);
   }
 
-  /** Ask now, and again and again. */
+  /** Load the status now, and every 5 s from now on. */
   start() {
     this.isStarted = true;
     this.load();
   }
 
-  /** Ask no more. */
+  /** Load it no more. */
   stop() {
     this.isStarted = false;
   }
 
-  /** Ask and show; an answer that does not come is shown as a problem of its own. */
+  /** Load and show the status; if that fails, show the error instead. */
   async load() {
     try {
       this.#show(await ask("status"));
@@ -37,7 +37,7 @@ export class StatusStrip {
     const [state, word] = verdict(status);
     this.#render(state, word, facts(status), status.unhealthy, status.not_looked_at);
     const well = state === "good";
-    if (this.wasWell !== null && this.wasWell !== well) announce(well ? "Nothing is known to be wrong with the log any more" : `The log is unhealthy: ${status.unhealthy[0]}`);
+    if (this.wasWell !== null && this.wasWell !== well) announce(well ? "The log is healthy again" : `The log is unhealthy: ${status.unhealthy[0]}`);
     this.wasWell = well;
   }
 

@@ -1,4 +1,4 @@
-// The events as they come, newest on top; or those of a window, in the order of the log.
+// The events view: live, newest on top, or those of a window, in the order of the ledger.
 
 import { ask, SignedOut } from "./api.js";
 import { announce, debounced, el, table } from "./dom.js";
@@ -8,10 +8,10 @@ import { RANGES, span } from "./times.js";
 
 const POLL_MS = 1_500;
 const PAGE = 200;
-/** Full pages in a row after which a live view leaves out what it can't keep up with. */
+/** Full pages in a row after which a live view skips to the end. */
 const FULL_PAGES = 5;
 const MOST_ROWS = 300;
-/** A live view begins so many batches before the end; from further back, at the most so many, while it has so few rows. */
+/** Batches before the end at which a live view starts; it goes back to MOST_BACK while it has fewer than FEW rows. */
 const BACK = 20, MOST_BACK = 20_000, FEW = 20;
 
 const NARROW = matchMedia("(max-width: 640px)");
@@ -19,7 +19,7 @@ const NARROW = matchMedia("(max-width: 640px)");
 const FIELDS = [
   ["kind", "Kind", ["job", "counter", "gauge", "histogram"]],
   ["state", "State", ["succeeded", "failed", "retrying"]],
-  ["prefix", "Key begins with"],
+  ["prefix", "Start of a key"],
   ["key", "Key"],
   ["func", "Function"],
   ["queue", "Queue"],
@@ -41,17 +41,17 @@ export class Tail {
     setInterval(() => this.#isLive() && !this.paused && !document.hidden && !this.busy && this.load(), POLL_MS);
   }
 
-  /** Ask for events from now on, while they are shown. */
+  /** Load events from now on, while this view is shown. */
   start() {
     this.isStarted = true;
   }
 
-  /** Ask no more. */
+  /** Load them no more. */
   stop() {
     this.isStarted = false;
   }
 
-  /** Show what the view says, from its beginning if that is something else than before. */
+  /** Show the events of the view; if its filters or its window changed, start again. */
   show(view) {
     this.view = view;
     if (view.view !== "events" || !this.isStarted) return;
@@ -65,7 +65,7 @@ export class Tail {
     this.#begin();
   }
 
-  /** Ask for what comes next. */
+  /** Load the next page. */
   async load() {
     const { view } = this;
     const { signal } = this.asked;
@@ -110,7 +110,7 @@ export class Tail {
     this.load();
   }
 
-  /** Begin again further back, where a filter has found little so far; whether that is worth it. */
+  /** Start again further back if a filter has found little so far; return whether it did. */
   #looksFurtherBack() {
     const enough = this.total >= FEW || this.back >= MOST_BACK || this.paused;
     if (enough) {
@@ -124,9 +124,9 @@ export class Tail {
     return true;
   }
 
-  /** Go on near the end: more comes than anybody reads. */
+  /** Skip to the end: more events arrive than anyone can read. */
   #skip() {
-    this.gaps.replaceChildren(el("li", { text: `More comes than is shown: left out some behind ${this.next}. Filters help, and a window shows all.` }));
+    this.gaps.replaceChildren(el("li", { text: `Events arrive faster than they are shown: some after position ${this.next} are left out. Use filters, or choose a window to see all of them.` }));
     this.next = `-${Math.ceil(BACK / 10)}`;
     this.full = 0;
   }
@@ -148,8 +148,8 @@ export class Tail {
 
   #tell() {
     const live = this.view.since === null;
-    const how = live ? (this.paused ? "Paused" : "Live, newest first") : "In the order of the log";
-    this.summary.textContent = `${how}: ${whole(this.total)} events${this.next && !this.next.startsWith("-") ? `, looked through up to ${this.next}` : ""}`;
+    const how = live ? (this.paused ? "Paused" : "Live, newest first") : "In the order of the ledger";
+    this.summary.textContent = `${how}: ${this.total === 1 ? "1 event" : `${whole(this.total)} events`}${this.next && !this.next.startsWith("-") ? `, searched up to position ${this.next}` : ""}`;
   }
 
   #build() {
@@ -168,7 +168,7 @@ export class Tail {
     this.summary = el("p", { class: "quiet", id: "events-summary" });
     this.problem = el("p", { class: "problem", role: "alert" });
     this.gaps = el("ul", { class: "quiet gaps" });
-    this.more = el("button", { type: "button", text: "Go on", hidden: true, onclick: () => this.load() });
+    this.more = el("button", { type: "button", text: "Load more", hidden: true, onclick: () => this.load() });
     const listed = table("Events", HEADS, []);
     this.body = listed.tBodies[0];
     this.root.append(
@@ -196,8 +196,8 @@ export class Tail {
   #pause() {
     this.paused = !this.paused;
     this.pause.setAttribute("aria-pressed", String(this.paused));
-    this.pause.textContent = this.paused ? "Go on" : "Pause";
-    announce(this.paused ? "Paused" : "Following");
+    this.pause.textContent = this.paused ? "Resume" : "Pause";
+    announce(this.paused ? "Paused" : "Live");
     this.#tell();
     if (!this.paused) this.load();
   }

@@ -1,8 +1,8 @@
-// Dark or light: the system's choice, or the reader's for this page.
+// Dark or light: the system's theme, or the one chosen on this page.
 
 const KEY = "metrics-log.theme";
 
-/** Set the theme up; *changed* is called whenever colors are others. */
+/** Apply the theme; *changed* is called whenever the colors change. */
 export function followTheme(select, changed) {
   const apply = (theme) => {
     if (theme === "auto") document.documentElement.removeAttribute("data-theme");

@@ -1,4 +1,4 @@
-// Times are UTC everywhere: buckets are, and so is everything else that tells of them.
+// Format times, all of them in UTC, as the buckets are.
 
 export const SECOND = 1_000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
 
@@ -25,7 +25,7 @@ export const date = (ms) => DATE.format(ms);
 
 const ISO = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/;
 
-/** A moment in ISO 8601, in UTC where it names no zone; null if it is none. */
+/** Parse a moment in ISO 8601, in UTC if it names no zone; null if it is malformed. */
 export function parseMoment(text) {
   const found = ISO.exec(text);
   const at = found ? Date.parse(found[1] && !found[4] ? `${text}Z` : text) : NaN;

@@ -1,4 +1,4 @@
-// What of a series' points is drawn, and how: pure functions from buckets to lines, and from lines to plotly's traces.
+// Turn the points of a series into lines, and lines into plotly's traces; pure functions.
 
 import { color } from "./theme.js";
 

@@ -1,4 +1,4 @@
-// What is shown, as the address bar keeps it: whoever opens the address sees the same.
+// The view as the address holds it: the same address shows the same view.
 
 import { parseMoment, RANGES } from "./times.js";
 
@@ -14,7 +14,7 @@ const TEXTS = ["worker", "of", "at", "width", "job"];
 export const FILTERS = ["kind", "prefix", "key", "func", "queue", "state", "worker_id", "error"];
 const MOMENTS = ["since", "until"];
 
-/** Read a view from the query of an address; what is not allowed there is left at its default. */
+/** Parse a view from the query of an address; values that are not allowed become defaults. */
 export function parse(query) {
   const given = new URLSearchParams(query);
   const view = { ...DEFAULTS, keys: [...new Set(given.getAll("key"))], filters: {} };
