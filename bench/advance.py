@@ -63,7 +63,7 @@ def _advanced(connection: Connection, cpu_s: list[float]) -> Turn:
         advanced = await advance(connection, tables_for("chancy_"), folded_by="bench")
         took = time.perf_counter() - started
         cpu_s.append(time.process_time() - cpu_before)
-        check("events advanced", (advanced.events, advanced.reason), (STEP_EVENTS, ""))
+        check("events advanced", (advanced.events, advanced.reason), (STEP_EVENTS, None))
         return took
 
     return turn

@@ -242,7 +242,7 @@ async def _fold(connection: Connection) -> list[float]:
         done = await advance(connection, _TABLES, folded_by="bench")
         if done.caught_up:
             return times
-        check("reason", done.reason, "")
+        check("reason", done.reason, None)
         times.append(time.perf_counter() - started)
 
 

@@ -146,7 +146,7 @@ class _Folds:
         before = await _wal(self._connection)
         advanced = await advance(self._connection, _TABLES, folded_by="bench")
         after = await _wal(self._connection)
-        check("fold", (advanced.events, advanced.reason), (_VALUES * len(self._series), ""))
+        check("fold", (advanced.events, advanced.reason), (_VALUES * len(self._series), None))
         written = [one for one in await _records(self._connection, before, after) if one.relation in self._tables]
         updates = Counter(self._tables[one.relation] for one in written if one.what in _UPDATES)
         check("rows changed", updates, dict.fromkeys(_LEVELS, 2 * len(self._series)))

@@ -54,7 +54,7 @@ async def _fill(connection: Connection, encoded: Sequence[EncodedBatch]) -> None
         await Producer(connection, worker=f"worker-{number}").append(encoded[number::WORKERS])
     check("batches ordered", await order(connection, tables), len(encoded))
     while not (done := await advance(connection, tables, folded_by="bench")).caught_up:
-        check("reason not to fold", done.reason, "")
+        check("reason not to fold", done.reason, None)
 
 
 def _verified(dsn: str, count: int, points: list[int]) -> Turn:

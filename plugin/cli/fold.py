@@ -10,6 +10,7 @@ from chancy_metrics.plugin.cli.command import command
 from chancy_metrics.plugin.cli.output import Door
 from chancy_metrics.plugin.folding.projector import Round, fold_all
 from chancy_metrics.plugin.worker.maintenance import mend_horizons
+from chancy_metrics.projections.versions.outcome import Outcome
 
 
 @command("fold")
@@ -25,16 +26,15 @@ def fold_command(door: Door) -> None:
         f"sequenced {in_numbers(done.batches, 'batch')}, folded {in_numbers(done.events, 'event')}, "
         f"now at position {done.position}"
     )
-    mended = [] if done.reason else door.run(mend_horizons(chancy, metrics.options))
-    if done.reason:
+    if done.reason is not None:
         raise MetricsLogError(f"not everything is folded ({text}): {done.reason}; {_after(done)}")
-    door.answer(done._asdict() | {"mended": mended}, lambda: [text, *mended])
+    mended = door.run(mend_horizons(chancy, metrics.options))
+    found = {"batches": done.batches, "events": done.events, "position": done.position, "mended": mended}
+    door.answer(found, lambda: [text, *mended])
 
 
 def _after(done: Round) -> str:
     """Say what to do if not everything could be folded."""
-    from chancy_metrics.projections.versions.outcome import BUSY
-
-    if done.reason == BUSY:
+    if done.outcome is Outcome.BUSY:
         return "wait for it to end, or run `chancy-metrics fold` again"
     return "`chancy-metrics status` names the cause, and `chancy-metrics discard` gives up a batch"

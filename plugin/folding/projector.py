@@ -8,29 +8,26 @@ import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from chancy import Chancy
 from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.pending import set_aside_sentence
 from chancy_metrics.events.pending_cursor import PendingCursor, read_id_snapshot
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.events.silent_server import Patience
+from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.bounded_connection import LOCK_LIMIT_MS, naming_locks
 from chancy_metrics.plugin.host.connection import connect
 from chancy_metrics.plugin.host.notify import announce_by, read_installation
-from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-
-if TYPE_CHECKING:
-    from chancy_metrics.projections.versions.outcome import Advanced
-from chancy_metrics.events.database import Connection, Cursor
-from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.outcome import Advanced, Outcome
 
 #: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
 SWEEP_S = 10
@@ -51,7 +48,8 @@ class Round(NamedTuple):
     batches: int
     events: int
     position: int
-    reason: str
+    outcome: Outcome
+    reason: str | None
 
 
 class Look(NamedTuple):
@@ -137,8 +135,8 @@ class Projector:
             if advanced.left_out:
                 self._warnings.warn("left out", f"metrics: {advanced.left_out.sentence}; see `chancy-metrics status`")
             enough = advanced.position >= target or time.monotonic() - now >= within_s
-            if advanced.caught_up or advanced.reason or enough:
-                return Round(batches, events, advanced.position, advanced.reason)
+            if advanced.outcome is not Outcome.FOLDED or enough:
+                return Round(batches, events, advanced.position, advanced.outcome, advanced.reason)
 
     async def _advance(self, tables: Tables) -> Advanced:
         """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
@@ -219,8 +217,6 @@ async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, ru
 
     Where somebody else folds at the same time, tries again for up to `BUSY_S`.
     """
-    from chancy_metrics.projections.versions.outcome import BUSY
-
     projector = Projector(chancy, folded_by, rules=rules)
     until = time.monotonic() + BUSY_S
     batches = events = 0
@@ -228,7 +224,7 @@ async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, ru
         while True:
             done = await projector.run_once()
             batches, events = batches + done.batches, events + done.events
-            if done.reason != BUSY or time.monotonic() > until:
+            if done.outcome is not Outcome.BUSY or time.monotonic() > until:
                 return done._replace(batches=batches, events=events)
             await asyncio.sleep(0.05)
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.projections.versions.outcome import Outcome
 
 if TYPE_CHECKING:
     from chancy_metrics.plugin.folding.projector import Projector
@@ -145,16 +146,13 @@ async def _turn(schedule: FoldSchedule, projector: Projector, interval_s: float)
             schedule.hear("")
             return patience
         schedule.take_over()
-    # numpy comes with this: a process that never folds starts without it.
-    from chancy_metrics.projections.versions.outcome import BUSY
-
     # A longer round would be followed by as long a pause, in which nobody sees anything new.
     done = await projector.run_once(within_s=interval_s)
-    idle = not (done.batches or done.events or done.reason)
-    if not was_mine and (idle or (done.reason == BUSY and not done.events)):
+    idle = not (done.batches or done.events or done.reason is not None)
+    if not was_mine and (idle or (done.outcome is Outcome.BUSY and not done.events)):
         schedule.hear("")  # of those that took over at the same time another was faster
         await projector.close()
-    elif not done.events and not done.reason:  # whoever can't fold must not keep those quiet who can
+    elif not done.events and done.reason is None:  # whoever can't fold must not keep those quiet who can
         await projector.heartbeat()
     schedule.new = schedule.new and not done.events
     return min(interval_s, schedule.new_s()) if schedule.new else interval_s

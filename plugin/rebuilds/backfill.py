@@ -26,7 +26,7 @@ from chancy_metrics.projections.versions.create import copy_baseline, make_versi
 from chancy_metrics.projections.versions.isolate import isolate, leave_out_next
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
-from chancy_metrics.projections.versions.outcome import BUSY, Advanced
+from chancy_metrics.projections.versions.outcome import Advanced, Outcome
 from chancy_metrics.projections.versions.promote import Cause, promote
 from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Step, read_step, write_step
 from chancy_metrics.projections.versions.version import Version, live_version
@@ -126,7 +126,7 @@ class Backfill:
                 self.events += done.events
                 if done.caught_up:
                     return
-                if done.reason and done.reason != BUSY:
+                if done.outcome is Outcome.REFUSED:
                     raise VersionRefused(
                         f"version {self.version} stops at position {done.position}: {done.reason}; "
                         "`chancy-metrics status` says more"

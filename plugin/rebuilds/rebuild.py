@@ -26,7 +26,7 @@ from chancy_metrics.projections.verify.outcomes import keep_rebuilt
 from chancy_metrics.projections.verify.records import RebuildCompared
 from chancy_metrics.projections.versions.compare import Comparison, compare
 from chancy_metrics.projections.versions.create import drop_version, finish_version
-from chancy_metrics.projections.versions.outcome import BUSY
+from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.promote import Cause, catch_up, promotion_blocker
 from chancy_metrics.projections.versions.version import (
     UNFINISHED,
@@ -211,7 +211,7 @@ async def _fold_waiting(chancy: Chancy, options: Options, folded_by: str) -> str
     projector = Projector(chancy, folded_by, rules=options.rules)
     try:
         done = await projector.run_once(within_s=_PATIENCE_S)
-        reason = "" if done.reason == BUSY else done.reason
+        reason = None if done.outcome is Outcome.BUSY else done.reason
     except Exception as error:  # the new version is live, whatever happens after that
         reason = in_words(error)
     finally:

@@ -197,7 +197,7 @@ def first_kept_day(now_us: int, kept_s: float) -> date:
 
 
 async def _blocker(cursor: Cursor, tables: Tables, rules: RuleSet, day: date, state: str) -> str:
-    return "" if state == "absorbed" else await refusal(cursor, tables, rules, day)
+    return "" if state == "absorbed" else await refusal(cursor, tables, rules, day) or ""
 
 
 async def _retire(
@@ -211,8 +211,8 @@ async def _retire(
     if archive is not None and size_bytes and (reason := await _archive(connection, tables, rules, due, archive)):
         return PrunedDay(day, state, size_bytes, reason)
     if state == "closed":
-        if reason := await absorb_day(connection, tables, rules, day):
-            return PrunedDay(day, state, size_bytes, reason)
+        if refused := await absorb_day(connection, tables, rules, day):
+            return PrunedDay(day, state, size_bytes, refused)
         state = "absorbed"
     if reason := await remove_day(connection, tables, day):
         return PrunedDay(day, state, size_bytes, reason)

@@ -48,8 +48,8 @@ class _Span(NamedTuple):
     pending: int
 
 
-async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day: date) -> str:
-    """Add what a closed day added to the baseline; return why that was not possible, in words, or "".
+async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day: date) -> str | None:
+    """Add a closed day to the baseline; return None, or why that is not possible now, as a sentence.
 
     Once, and all of it in one transaction, which moves the day to state "absorbed". It keeps what any version
     keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
@@ -91,11 +91,11 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
         await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
         await raise_baseline_horizons(cursor, tables)
-    return ""
+    return None
 
 
-async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str:
-    """Why *day* can't go into the baseline now, in words; "" if it can."""
+async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str | None:
+    """Return why *day* can't be absorbed into the baseline now, as a sentence; None if it can."""
     span = await _span(cursor, tables, day)
     if span.pending:
         return (
@@ -125,7 +125,7 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
         )
     if reason := live.refuses(rules):
         return f"the baseline is made by the live version's rules, which this code does not have: {reason}"
-    return ""
+    return None
 
 
 async def raise_baseline_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:

@@ -105,7 +105,7 @@ def check_points(points: Points) -> None:
     for one in points.points:
         try:
             check_series(one.key, one.kind, one.unit)
-            fault = _fault(one, RESOLUTIONS[points.resolution])
+            fault: str | None = _fault(one, RESOLUTIONS[points.resolution])
         except (InvalidObservation, Damaged) as error:
             fault = str(error)
         if fault:
@@ -113,8 +113,8 @@ def check_points(points: Points) -> None:
             raise Damaged(f"is none that a rollup can hold: {fault}", where=where, kind="point")
 
 
-def _fault(point: Point, width: int) -> str:
-    """Why no rollup holds *point*, in words, past the bounds of its fields; "" if one may."""
+def _fault(point: Point, width: int) -> str | None:
+    """Return why no rollup can hold *point*, as a clause, past the bounds of its fields; None if one can."""
     known = [one for one in (point.last, point.p50, point.p95, point.p99) if one is not None]
     if not all(map(math.isfinite, (point.min, point.max, *known))) or point.min > point.max:
         return f"its values are from {point.min} to {point.max}, {known}"
@@ -128,7 +128,7 @@ def _fault(point: Point, width: int) -> str:
         if point.kind != "histogram" or point.worker is not None:
             return "only a histogram of all workers has a sketch"
         decode(point.sketch)
-    return ""
+    return None
 
 
 async def write_points(cursor: Cursor, tables: Tables, points: Points, names: Names) -> None:

@@ -15,7 +15,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rollups.ids import Numbered
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.left_out import summed_up
-from chancy_metrics.projections.versions.outcome import Advanced
+from chancy_metrics.projections.versions.outcome import Advanced, Outcome
 from chancy_metrics.projections.versions.step import (
     STEP_EVENTS,
     Announce,
@@ -48,11 +48,11 @@ async def isolate(
     async with short_transaction(connection, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
-            return Advanced(0, 0, False, f"there is no version {version}")
+            return Advanced.refused(0, f"there is no version {version}")
         rows = await next_rows(cursor, tables, mine.position, until, step_events)
     positions = [row.position for row in rows]
     if not positions:
-        return Advanced(0, mine.position, True)
+        return Advanced.nothing_left(mine.position)
     halving = _Halving(connection, tables, mine.version, rules, folded_by, announce)
     done = await halving.fold(mine.position, positions)
     left_out = summed_up(mine.version, halving.dead, halving.failed)
@@ -84,7 +84,7 @@ async def leave_out_next(
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         rows = await read_ledger(cursor, tables, after=mine.position, limit=1) if mine is not None else []
     if mine is None or not rows:
-        return Advanced(0, mine.position if mine else 0, True)
+        return Advanced.nothing_left(mine.position if mine else 0)
     (row,) = rows
     reason = (
         f"too little memory for its {row.events:,} events of {row.size_bytes:,} bytes: {in_words(error)}; "
@@ -176,7 +176,7 @@ class _Halving:
         done = await write_step(
             self._connection, self._tables, step, folded_by=self._folded_by, announce=self._announce
         )
-        if not done.reason:
+        if done.outcome is Outcome.FOLDED:
             self.events += done.events
             self.dead |= step.dead
             self.failed |= step.failed

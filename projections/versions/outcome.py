@@ -1,13 +1,23 @@
-"""What one step of a version came to: batches folded, nothing left, or why it did nothing."""
+"""The result of one step of a version: events folded, nothing left to fold, or the reason why it did nothing."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import NamedTuple
 
 from chancy_metrics.projections.versions.left_out import LeftOut
 
-#: Why a step did nothing that another process took at the same time: trying again soon is right.
-BUSY = "somebody else folds"
+
+class Outcome(Enum):
+    """How a step ended."""
+
+    FOLDED = "folded"
+    #: The ledger had nothing past the version's position.
+    CAUGHT_UP = "caught up"
+    #: Another process took the same step at the same time: try again soon.
+    BUSY = "busy"
+    #: This code may not fold the version, or not the next batch: trying again does not help.
+    REFUSED = "refused"
 
 
 class Advanced(NamedTuple):
@@ -15,14 +25,29 @@ class Advanced(NamedTuple):
 
     Attributes:
         events: How many it folded.
-        position: Where the version stands now.
-        caught_up: Nothing was left in the ledger when it looked.
-        reason: Why it did nothing, in words; "" if it did, or if nothing was there.
-        left_out: What of these events is not in the version; None where all of it is.
+        position: Position of the version after the step.
+        reason: Why it did nothing, where the outcome is BUSY or REFUSED; else None.
+        left_out: What the version leaves out of these events; None if nothing.
     """
 
     events: int
     position: int
-    caught_up: bool
-    reason: str = ""
+    outcome: Outcome = Outcome.FOLDED
+    reason: str | None = None
     left_out: LeftOut | None = None
+
+    @property
+    def caught_up(self) -> bool:
+        return self.outcome is Outcome.CAUGHT_UP
+
+    @classmethod
+    def nothing_left(cls, position: int) -> Advanced:
+        return cls(0, position, Outcome.CAUGHT_UP)
+
+    @classmethod
+    def busy(cls, position: int) -> Advanced:
+        return cls(0, position, Outcome.BUSY, "another process folds")
+
+    @classmethod
+    def refused(cls, position: int, reason: str) -> Advanced:
+        return cls(0, position, Outcome.REFUSED, reason)

@@ -15,7 +15,7 @@ from chancy_metrics.projections.rules.rule_set import RuleSet, is_above, label
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.create import set_status
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out, withheld
-from chancy_metrics.projections.versions.outcome import BUSY
+from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Announce
 from chancy_metrics.projections.versions.version import (
     ADVANCING,
@@ -58,13 +58,10 @@ async def catch_up(
             events += done.events
             if done.caught_up or done.position >= until:
                 return events
-            if done.reason == BUSY:
+            if done.outcome is Outcome.REFUSED:
+                break
+            if done.outcome is Outcome.BUSY:
                 await anyio.sleep(0.02)
-            elif done.reason:
-                raise VersionRefused(
-                    f"version {version} stops at position {done.position}: {done.reason}; "
-                    "`chancy-metrics status` says more"
-                )
             else:
                 patience.deadline = anyio.current_time() + BUSY_S
     raise VersionRefused(
@@ -123,10 +120,10 @@ async def _more(cursor: Cursor, tables: Tables, version: int, live: Version) -> 
     return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
 
 
-def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) -> str:
-    """What keeps *coming* from taking the place of *live*, in words; "" if nothing does."""
+def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) -> str | None:
+    """Return why *coming* may not be promoted over *live*, as a sentence; None if it may."""
     if cause in ("undo", "standstill"):
-        return ""
+        return None
     if coming.pair != live.pair and not is_above(coming.pair, live.pair):
         return (
             f"version {coming.version} has rules {label(coming.pair)}, and those of the live version "
@@ -136,7 +133,7 @@ def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) 
         return f"version {coming.version} has the rules of the live version"
     if cause == "newer" and label(coming.pair) in head.blocked_rules:
         return f"rules {label(coming.pair)} were left by an undo: only `chancy-metrics swap` takes them again"
-    return ""
+    return None
 
 
 async def _point(cursor: Cursor, tables: Tables, version: int, live: Version, head: Head, cause: Cause) -> None:

@@ -28,7 +28,7 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
 from chancy_metrics.projections.versions.left_out import summed_up, write_left_out
-from chancy_metrics.projections.versions.outcome import BUSY, Advanced
+from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.version import ADVANCING, live_version, lock_version, read_version
 
 #: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
@@ -89,9 +89,9 @@ async def read_step(
     async with short_transaction(connection, lock_timeout_ms=lock_wait_ms, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
         if mine is None:
-            return Advanced(0, 0, False, f"there is no version {version}")
+            return Advanced.refused(0, f"there is no version {version}")
         if reason := mine.refuses(rules):
-            return Advanced(0, mine.position, False, reason)
+            return Advanced.refused(mine.position, reason)
         before = mine.position if after is None else after
         rows = await next_rows(cursor, tables, before, until, step_events)
         gone = await gone_days(cursor, tables)
@@ -100,13 +100,13 @@ async def read_step(
         await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         now = await cursor.fetchone()
     if not rows:
-        return Advanced(0, before, True)
+        return Advanced.nothing_left(before)
     waiting = _unreadable(batches, now[0] if now else 0)
     if waiting is not None:
         rows = [row for row in rows if row.position < waiting]
         batches = [batch for batch in batches if batch.position < waiting]
         if not rows:
-            return Advanced(0, before, False, f"position {waiting} waits for newer code")
+            return Advanced.refused(before, f"position {waiting} waits for newer code")
     position = rows[-1].position
     started_ns = time.monotonic_ns()
     folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
@@ -140,14 +140,14 @@ async def write_step(
     async with short_transaction(connection, index_only=True) as cursor:
         locked = await lock_version(cursor, tables, step.version)
         if locked is None or locked.position != step.before:
-            return Advanced(0, step.before, False, BUSY)
+            return Advanced.busy(step.before)
         if not step.before and not await _is_ordered(cursor, tables, step.position):
-            return Advanced(0, 0, False, BUSY)  # an import was taken back while this was read
+            return Advanced.busy(0)  # an import was taken back while this was read
         if locked.status not in ADVANCING:
-            return Advanced(0, step.before, False, f"it is {locked.status}")
+            return Advanced.refused(step.before, f"it is {locked.status}")
         numbered = step.numbered
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
-            return Advanced(0, step.before, False, BUSY)  # names were cleaned up meanwhile
+            return Advanced.busy(step.before)  # names were cleaned up meanwhile
         kept = kept_of(numbered.levels, locked.horizons)
         counts = step.counts + Counter({"expired": too_late(step.days, locked.horizons)})
         changed = await store(cursor, tables, step.version, kept)
@@ -165,7 +165,7 @@ async def write_step(
         if announce is not None and locked.status == "live":
             await announce(cursor)
     left_out = summed_up(step.version, step.dead, step.failed)
-    return Advanced(step.events, step.position, False, left_out=left_out or None)
+    return Advanced(step.events, step.position, left_out=left_out or None)
 
 
 async def _is_ordered(cursor: Cursor, tables: Tables, position: int) -> bool:

@@ -61,8 +61,8 @@ class Version(NamedTuple):
     replaced: int | None
     horizons: dict[str, int]
 
-    def refuses(self, rules: RuleSet) -> str:
-        """Why code with *rules* must not fold this version, in words; "" if it may."""
+    def refuses(self, rules: RuleSet) -> str | None:
+        """Return why code with *rules* must not fold this version, as a sentence; None if it may."""
         if self.pair != rules.pair:
             return f"version {self.version} has rules {label(self.pair)}, this code has {label(rules.pair)}"
         if self.rule_names != rules.names:
@@ -70,7 +70,7 @@ class Version(NamedTuple):
                 f"version {self.version} was made by rules {label(self.pair)} named {_list(self.rule_names)}, this "
                 f"code's {label(rules.pair)} are named {_list(rules.names)}: raise rules_version where rules change"
             )
-        return ""
+        return None
 
 
 _COLUMNS = """

@@ -92,7 +92,7 @@ async def test_a_locked_rollup_stops_the_fold_alone_and_costs_no_count(dsn: str,
             with anyio.fail_after(5):
                 await LogWriter(connection, tables).append(runs=[a_run("app:n")])
                 assert (await sequence(connection, tables)).batches == 1
-                assert (await advance(other, tables, folded_by="leaves")).reason == "somebody else folds"
+                assert (await advance(other, tables, folded_by="leaves")).reason == "another process folds"
         await order_and_fold(connection, tables)
 
         assert await total(connection, tables, "app:n") == [2] * 4

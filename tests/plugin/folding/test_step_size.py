@@ -53,7 +53,7 @@ async def test_a_fold_and_a_rebuild_that_are_cut_off_go_on_with_less(
         done = await fold_all(chancy)
         made = await rebuild(chancy)
 
-    assert (done.events, done.position, done.reason) == (BATCHES * SERIES, BATCHES, "")
+    assert (done.events, done.position, done.reason) == (BATCHES * SERIES, BATCHES, None)
     assert (made.events, made.left_out, made.different) == (BATCHES * SERIES, 0, 0)
     for key in ("app:0:0", f"app:{BATCHES - 1}:{SERIES - 1}"):
         assert await total(connection, tables, key) == [2] * 4  # both versions

@@ -28,7 +28,7 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.create import make_version
 from chancy_metrics.projections.versions.expiry import expire
-from chancy_metrics.projections.versions.outcome import BUSY, Advanced
+from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.step import write_step
 from chancy_metrics.projections.versions.version import Version
@@ -219,7 +219,7 @@ async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_foll
 
     async def is_busy_at_first(*arguments: Any, **options: Any) -> Advanced:
         written.append(arguments[2].before)
-        return Advanced(0, 0, False, BUSY) if len(written) == 2 else await write_step(*arguments, **options)
+        return Advanced.busy(0) if len(written) == 2 else await write_step(*arguments, **options)
 
     monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
     monkeypatch.setattr(backfill, "write_step", is_busy_at_first)

@@ -19,7 +19,7 @@ from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, i
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.outcome import BUSY
+from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
 
@@ -196,7 +196,7 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
 
     await order_and_fold(connection, tables)
 
-    assert (lost.events, lost.position, lost.reason) == (0, 0, BUSY)
+    assert (lost.events, lost.position, lost.outcome) == (0, 0, Outcome.BUSY)
     assert await total(connection, tables, "app:n") == [1] * 4
     assert await fetch(connection, "SELECT count(*) FROM {cache}", tables) == [(1,)]
 

@@ -208,7 +208,7 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tab
         with anyio.fail_after(5):
             done = await advance(connection, tables, folded_by="f")
 
-        assert (done.events, done.reason) == (0, "somebody else folds")
+        assert (done.events, done.reason) == (0, "another process folds")
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     assert not await add(connection, tables, 0, a_run("app:n"))
     await order_and_fold(connection, tables)
     await truth.look(connection, tables)
-    assert await absorb_day(connection, tables, BUILT_IN, FIRST) == ""
+    assert await absorb_day(connection, tables, BUILT_IN, FIRST) is None
     await check(connection, tables, truth)
     again = await absorb_day(connection, tables, BUILT_IN, FIRST)
     await check(connection, tables, truth)

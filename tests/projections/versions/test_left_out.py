@@ -249,7 +249,7 @@ async def test_a_database_that_is_latin1_folds_what_it_can_hold(
             await explain(chancy, "price:€", datetime.now(UTC))
 
     assert (given_up.why, unknown) == ("\\u20ac", {})
-    assert folded.reason == "" and of_worker["app:n"].values_1day[0][1] >= 4
+    assert folded.reason is None and of_worker["app:n"].values_1day[0][1] >= 4
     assert (found.batches, found.rules) == (1, []) and "LATIN1" in found.sentence.upper().replace("LATIN-1", "LATIN1")
     assert (checked.drift, made.different, made.left_out) == (0, 0, 1)
 
