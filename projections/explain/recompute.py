@@ -18,7 +18,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable_text import storable
 from chancy_metrics.projections.explain.breakdown import EventBreakdown
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, select
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, as_all_workers, select
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.points import Difference, Point, points_of
 from chancy_metrics.projections.rollups.read import read_cells
@@ -272,9 +272,7 @@ class _Attempt:
     async def _read(self, cursor: Cursor, version: int, worker: int, series: int) -> Fold:
         """The stored point, as that of all workers together."""
         found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
-        return found._replace(
-            levels={name: cells._replace(worker=cells.worker * ALL_WORKERS) for name, cells in found.levels.items()}
-        )
+        return found._replace(levels={name: as_all_workers(cells) for name, cells in found.levels.items()})
 
     def _point(self, folded: Fold) -> Point | None:
         points = points_of(folded, self._since)

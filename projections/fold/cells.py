@@ -66,6 +66,11 @@ class Cells(NamedTuple):
         return add(_decimal(self.micro[row]), self.rest.get(row, ZERO))
 
 
+def as_all_workers(cells: Cells) -> Cells:
+    """Return *cells*, unmerged, as rows of `ALL_WORKERS`, whichever worker each belongs to."""
+    return cells._replace(worker=np.full(cells.rows, ALL_WORKERS))
+
+
 def no_sketches() -> Sketches:
     return Sketches(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import cache
 from itertools import chain, compress
 from operator import attrgetter, itemgetter
 from typing import NamedTuple, TypeVar
@@ -18,12 +19,12 @@ from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import SKEW_US, Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import (
-    ALL_WORKERS,
     Cells,
     Floats,
     Ints,
     Sketches,
     add_up,
+    as_all_workers,
     coarsen,
     concatenate,
     group_rows,
@@ -43,9 +44,6 @@ _MINUTE_US = 60_000_000
 _DAY_S = RESOLUTIONS["1day"]
 _DAY_US = _DAY_S * 1_000_000
 _ONE_US = 1_000_000
-
-# glibc gives temporaries past its threshold back to the kernel every time; freeing one of 31 MB raises that.
-np.empty(31 << 17)
 
 _FUNC_QUEUE_STATE = itemgetter(slice(3))
 
@@ -75,6 +73,11 @@ class Fold(NamedTuple):
     failed: dict[tuple[int, str], str] = {}  # noqa: RUF012 # nobody adds to it
     days: dict[int, int] = {}  # noqa: RUF012
 
+    @classmethod
+    def of_cells(cls, workers: list[str], series: list[Series], levels: dict[str, Cells]) -> Fold:
+        """Return a fold that holds cells and their names, and nothing of the batches they were made of."""
+        return cls(0, workers, series, levels, Counter(), {})
+
 
 class _Numbers(dict[_T, int]):
     """Numbers things from 0 in the order they are first seen."""
@@ -96,6 +99,7 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series
     One that can't be decoded is named in `dead` and adds nothing; a rule that fails on one adds nothing there and is
     named in `failed`.
     """
+    _keep_freed_memory()
     workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
     failed = dict[tuple[int, str], str]()
     jobs: list[tuple[LogBatch, JobColumns]] = []
@@ -132,6 +136,15 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series
     return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead, failed, days)
 
 
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed temporaries for the next ones, which it else hands to the kernel each time.
+
+    Freeing a block of 31 MB, just below the most that counts, raises its threshold for that (M_MMAP_THRESHOLD).
+    """
+    np.empty(31 << 20, np.uint8)
+
+
 def _of_one(columns: ObservationColumns, only: Series | None) -> ObservationColumns | None:
     """Return the observations of one series, or of all where it is a gauge, whose values have places in the batch."""
     if only is None or only.kind == "gauge":
@@ -157,7 +170,7 @@ def _days(decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -
 
 def _levels(cells: Cells) -> dict[str, Cells]:
     """Merge the minutes, of all workers together and of each, and derive each coarser level from the finer."""
-    together = merge(cells._replace(worker=np.full(cells.rows, ALL_WORKERS)))
+    together = merge(as_all_workers(cells))
     if cells.worker.min() == cells.worker.max():
         own = together._replace(worker=np.full(together.rows, cells.worker[0]), sketches=no_sketches())
     else:

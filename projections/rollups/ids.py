@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from anyio import to_thread
@@ -15,6 +16,8 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, merge
 from chancy_metrics.projections.fold.fold import Fold
+
+_Name = TypeVar("_Name", Series, str)
 
 
 class Numbered(NamedTuple):
@@ -46,48 +49,53 @@ def renumber(levels: Mapping[str, Cells], series: Sequence[int], workers: Sequen
 
 
 async def number_series(connection: Connection, tables: Tables, series: Sequence[Series]) -> dict[Series, int]:
-    """Return the number of each series, giving new ones theirs.
+    """Return the number of each series, and give new ones a number.
 
-    In a transaction of its own: inside a fold two folds with the same new series would wait for each other.
+    New ones are inserted in a transaction of their own: inside a fold, two folds with the same new series would wait
+    for each other.
     """
-    known = await _find_series(connection, tables, series)
-    for attempt in count():  # again if clean-up took one before it had a point
-        if not (missing := sorted(set(series) - known.keys())):
-            break
-        if attempt:
-            await _catch_up(connection, tables.series)
-        async with short_transaction(connection) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    INSERT INTO {series} (key, kind, unit)
-                    SELECT *
-                    FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[])
-                    ON CONFLICT DO NOTHING
-                    """
-                ).format(series=tables.series),
-                _columns(missing),
-            )
-        known |= await _find_series(connection, tables, missing)
-    return known
+    insert = sql.SQL(
+        """
+        INSERT INTO {series} (key, kind, unit)
+        SELECT *
+        FROM unnest(%(keys)s::text[], %(kinds)s::text[], %(units)s::text[])
+        ON CONFLICT DO NOTHING
+        """
+    ).format(series=tables.series)
+    find = partial(_find_series, connection, tables)
+    return await _find_or_insert(connection, tables.series, series, find, insert, _columns)
 
 
 async def number_workers(connection: Connection, tables: Tables, workers: Sequence[str]) -> dict[str, int]:
-    """Return the number of each worker id, giving new ones theirs; like `number_series`."""
-    known = await _find_workers(connection, tables, workers)
+    """Return the number of each worker id, and give new ones a number; like `number_series`."""
+    insert = sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(
+        workers=tables.workers
+    )
+    find = partial(_find_workers, connection, tables)
+    return await _find_or_insert(connection, tables.workers, workers, find, insert, lambda names: {"names": names})
+
+
+async def _find_or_insert(
+    connection: Connection,
+    table: sql.Identifier,
+    wanted: Sequence[_Name],
+    find: Callable[[Sequence[_Name]], Awaitable[dict[_Name, int]]],
+    insert: sql.Composed,
+    parameters: Callable[[Sequence[_Name]], Mapping[str, object]],
+) -> dict[_Name, int]:
+    """Find the numbers of names, insert those without one, and find again, until each has its number.
+
+    One pass does, unless the clean-up deletes a new name before it has a point.
+    """
+    known = await find(wanted)
     for attempt in count():
-        if not (missing := sorted(set(workers) - known.keys())):
+        if not (missing := sorted(set(wanted) - known.keys())):
             break
         if attempt:
-            await _catch_up(connection, tables.workers)
+            await _catch_up(connection, table)
         async with short_transaction(connection) as cursor:
-            await cursor.execute(
-                sql.SQL("INSERT INTO {workers} (name) SELECT unnest(%(names)s::text[]) ON CONFLICT DO NOTHING").format(
-                    workers=tables.workers
-                ),
-                {"names": missing},
-            )
-        known |= await _find_workers(connection, tables, missing)
+            await cursor.execute(insert, parameters(missing))
+        known |= await find(missing)
     return known
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -82,13 +81,10 @@ async def read_cells(
                 parts.append(await to_thread.run_sync(_cells, rows, series, workers))
         if parts:
             levels[resolution] = await to_thread.run_sync(lambda parts: merge(concatenate(parts)), parts)
-    return Fold(
-        0,
+    return Fold.of_cells(
         [name for (name,) in await _names(cursor, tables.workers, ["name"], list(workers))],
         [Series(*row) for row in await _names(cursor, tables.series, ["key", "kind", "unit"], list(series))],
         levels,
-        Counter(),
-        {},
     )
 
 
@@ -96,7 +92,7 @@ def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, 
     """Make cells of rows, unmerged; numbers of the database become those of a fold."""
     columns = zip(*rows, strict=True)
     worker, number, bucket, count, last_us, micro, rest, least, most, last, position, index, sketch = columns
-    decoded = [(row, *take_apart(data)) for row, data in enumerate(sketch) if data]
+    decoded = [(row, *decode_or_empty(data)) for row, data in enumerate(sketch) if data]
     return Cells(
         worker=np.array([workers.setdefault(one, len(workers) + 1) if one else 0 for one in worker], np.int64),
         series=np.array([series.setdefault(one, len(series)) for one in number], np.int64),
@@ -121,7 +117,7 @@ def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, 
     )
 
 
-def take_apart(sketch: bytes) -> tuple[list[int], list[int]]:
+def decode_or_empty(sketch: bytes) -> tuple[list[int], list[int]]:
     """Return a stored sketch's codes and counts; of one that is broken none, so that it differs from any other."""
     try:
         return decode(sketch)

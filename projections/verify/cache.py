@@ -17,7 +17,7 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.arrays import bigints, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, unpack_points
-from chancy_metrics.projections.rollups.read import take_apart
+from chancy_metrics.projections.rollups.read import decode_or_empty
 from chancy_metrics.projections.rollups.write import FINITE_SUM, QUANTILES
 from chancy_metrics.projections.versions.version import Version
 
@@ -176,7 +176,7 @@ async def _compare(
 
 def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> None:
     least, most = (np.array([row[column] for row in rows], np.float64) for column in (2, 3))
-    sketches = [take_apart(row[7]) for row in rows]
+    sketches = [decode_or_empty(row[7]) for row in rows]
     starts = np.cumsum([0, *(len(codes) for codes, _ in sketches)])
     codes: NDArray[np.int64] = np.array([code for codes, _ in sketches for code in codes], np.int64)
     counts: NDArray[np.int64] = np.array([count for _, counts in sketches for count in counts], np.int64)

@@ -9,7 +9,15 @@ from itertools import pairwise
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.findings import Check, Findings, Spot
 from chancy_metrics.projections.fold.accumulator import within
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, coarsen, merge, no_sketches, select
+from chancy_metrics.projections.fold.cells import (
+    ALL_WORKERS,
+    Cells,
+    as_all_workers,
+    coarsen,
+    merge,
+    no_sketches,
+    select,
+)
 from chancy_metrics.projections.fold.diff import diff_folds
 from chancy_metrics.projections.fold.fold import Fold
 
@@ -21,7 +29,7 @@ def check_workers(live: Fold, found: Findings) -> None:
         of_all = cells.worker == ALL_WORKERS
         merged[resolution] = select(cells, of_all)._replace(sketches=no_sketches())
         of_each = select(cells, ~of_all)
-        together[resolution] = merge(of_each._replace(worker=of_each.worker * 0))
+        together[resolution] = merge(as_all_workers(of_each))
     _compare("workers", "the workers' rows together -> the merged row", live, together, merged, found)
 
 
@@ -52,7 +60,7 @@ def _compare(
     there: Mapping[str, Cells],
     found: Findings,
 ) -> None:
-    sides = [Fold(0, live.workers, live.series, dict(levels), Counter(), {}) for levels in (expected, there)]
+    sides = [Fold.of_cells(live.workers, live.series, dict(levels)) for levels in (expected, there)]
     differ = diff_folds(*sides, limit=found.room)
     silent = Counter({spot._replace(check=check): count for spot, count in differ.spots.items()})
     for difference in differ.differences:
