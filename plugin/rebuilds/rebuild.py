@@ -24,7 +24,8 @@ from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.projections.verify.outcomes import keep_rebuilt
 from chancy_metrics.projections.verify.records import RebuildCompared
-from chancy_metrics.projections.versions.compare import Comparison, compare
+from chancy_metrics.projections.fold.points import Comparison
+from chancy_metrics.projections.versions.compare import compare
 from chancy_metrics.projections.versions.create import drop_version, finish_version
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.promote import Cause, catch_up, promotion_blocker

@@ -1,11 +1,11 @@
-"""Two folds compared column by column; only what differs is spelled out."""
+"""Compare two folds column by column in numpy; only the points that differ become Python objects."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from decimal import Decimal
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
 from chancy_metrics.projections.fold.exact_sum import EXACT
 from chancy_metrics.projections.fold.fold import Fold
-from chancy_metrics.projections.fold.points import Difference, diff, to_points
+from chancy_metrics.projections.fold.points import Comparison, Difference, diff, to_points
 from chancy_metrics.projections.fold.sketch import starts_of
 
 #: Columns without NaN.
@@ -24,24 +24,11 @@ _PLAIN = ("observations", "last_us", "minimum", "maximum", "last_position", "las
 _T = TypeVar("_T", bound=Hashable)
 
 
-class FoldDiff(NamedTuple):
-    """What two folds do not agree on.
+def diff_folds(old: Fold, new: Fold, *, limit: int) -> Comparison:
+    """Compare the merged cells of two folds exactly, column by column.
 
-    Attributes:
-        points: How many places there are in either.
-        different: How many of them differ.
-        differences: The first of them.
-        spots: How many there are in each bucket.
+    All points that either fold has are compared and counted; up to *limit* that differ become `Difference`s.
     """
-
-    points: int
-    different: int
-    differences: list[Difference]
-    spots: Counter[Spot]
-
-
-def diff_folds(old: Fold, new: Fold, *, limit: int) -> FoldDiff:
-    """Compare merged cells exactly; spell out up to *limit* of the places that differ, counting all."""
     workers, *worker_numbers = _common(old.workers, new.workers)
     series, *series_numbers = _common(old.series, new.series)
     points = different = 0
@@ -77,7 +64,7 @@ def diff_folds(old: Fold, new: Fold, *, limit: int) -> FoldDiff:
                 for side in (0, 1)
             )
             differences += diff(mine, others)
-    return FoldDiff(points, different, differences, spots)
+    return Comparison(points, different, differences, spots)
 
 
 def _common(old: Sequence[_T], new: Sequence[_T]) -> tuple[list[_T], Ints, Ints]:

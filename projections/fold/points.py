@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from chancy_metrics.events.facts import Series
+from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.fold.cells import Cells, kept_of
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.sketch import encode_many, starts_of
@@ -66,6 +68,22 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.at}: {self.change}"
+
+
+class Comparison(NamedTuple):
+    """Where two projections differ.
+
+    Attributes:
+        points: How many were compared.
+        different: How many of them differ, or are in one projection only.
+        differences: The first of those.
+        spots: How many of those lie in each bucket; empty where the database compared two versions.
+    """
+
+    points: int
+    different: int
+    differences: list[Difference]
+    spots: Counter[Spot]
 
 
 def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:

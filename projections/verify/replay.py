@@ -17,8 +17,9 @@ from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.accumulator import Accumulator, within
-from chancy_metrics.projections.fold.diff import FoldDiff, diff_folds
+from chancy_metrics.projections.fold.diff import diff_folds
 from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
 from chancy_metrics.projections.rules.rule_set import RuleSet
@@ -52,7 +53,7 @@ class RangeCheck(NamedTuple):
     version: int
     position: int
     events: int
-    diff: FoldDiff
+    diff: Comparison
     findings: Findings
     looked: Looked
 
@@ -251,7 +252,7 @@ class _Attempt:
 
     def _compare(
         self, live: Fold, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
-    ) -> FoldDiff:
+    ) -> Comparison:
         for (position, rule), error in sorted(total.failed.items()):
             text = f"rule {rule!r} fails on it, and did not before: {error}"
             self._found.add("payload", f"position {position}", text, scale="position", at=position)

@@ -1,8 +1,8 @@
-"""Two versions compared row by row in the database, every column and every byte."""
+"""Compare the rollup rows of two versions in SQL: every column and every byte."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import Counter
 
 from psycopg import sql
 from psycopg.rows import TupleRow
@@ -11,10 +11,10 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.exact_sum import canonical
-from chancy_metrics.projections.fold.points import Difference, Point
+from chancy_metrics.projections.fold.points import Comparison, Difference, Point
 from chancy_metrics.projections.versions.version import Version
 
-#: Differences that are spelled out; past these they are only counted.
+#: Differences that are read; further ones are only counted.
 SHOWN = 1_000
 #: Workers whose rows one statement compares.
 _WORKERS = 100
@@ -23,7 +23,7 @@ _VALUES = (
     *("count", "last_us", "sum", "min", "max", "last"),
     *("last_position", "last_index", "p50", "p95", "p99", "sketch"),
 )
-#: What of a row is shown.
+#: Columns that a `Difference` shows.
 _SHOWN_VALUES = ("count", "sum", "min", "max", "last_us", "last", "sketch")
 
 _SIDE = """
@@ -41,22 +41,12 @@ WHERE ({{same}}) IS NOT TRUE
 """
 
 
-class Comparison(NamedTuple):
-    """What two versions do not agree on, and how much they were asked for.
-
-    Attributes:
-        points: How many the newer one has where both keep them.
-        different: How many differ, or are in one of them only.
-        differences: The first `SHOWN` of them.
-    """
-
-    points: int
-    different: int
-    differences: list[Difference]
-
-
 async def compare(cursor: Cursor, tables: Tables, old: Version, new: Version) -> Comparison:
-    """Compare what both versions keep, chunk by chunk in the caller's snapshot."""
+    """Compare the rows that both versions keep, chunk by chunk in the caller's snapshot.
+
+    The points of *new* are counted; up to `SHOWN` that differ become `Difference`s. Unlike `diff_folds` this compares
+    the stored quantiles and the bytes of sums and sketches too, and takes no memory here, however many rows there are.
+    """
     points = different = 0
     differences: list[Difference] = []
     await cursor.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {workers}").format(workers=tables.workers))
@@ -69,8 +59,8 @@ async def compare(cursor: Cursor, tables: Tables, old: Version, new: Version) ->
             there, others = await _count(cursor, tables, resolution, where)
             points, different = points + there, different + others
             if others and len(differences) < SHOWN:
-                differences += await _spell_out(cursor, tables, resolution, where, SHOWN - len(differences))
-    return Comparison(points, different, differences)
+                differences += await _read_differences(cursor, tables, resolution, where, SHOWN - len(differences))
+    return Comparison(points, different, differences, Counter())
 
 
 def _different(tables: Tables, resolution: str) -> sql.Composed:
@@ -105,7 +95,7 @@ async def _count(cursor: Cursor, tables: Tables, resolution: str, where: dict[st
     return row[0], row[1]
 
 
-async def _spell_out(
+async def _read_differences(
     cursor: Cursor, tables: Tables, resolution: str, where: dict[str, int], limit: int
 ) -> list[Difference]:
     columns = sql.SQL(", ").join(sql.Identifier(side, name) for side in "on" for name in ("version", *_SHOWN_VALUES))

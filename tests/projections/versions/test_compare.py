@@ -6,10 +6,10 @@ import pytest
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compare
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.compare import Comparison
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold

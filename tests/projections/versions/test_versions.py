@@ -18,10 +18,11 @@ from chancy_metrics.plugin.rebuilds import listing
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions import create
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.compare import Comparison, compare
+from chancy_metrics.projections.versions.compare import compare
 from chancy_metrics.projections.versions.create import copy_baseline, drop_version, finish_version, make_version
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.promote import promote
