@@ -1,4 +1,4 @@
-"""Advance a version by one step: live folding, backfill, and catching up before a promotion."""
+"""Fold the next range of the ledger into a version, exactly once, whoever else does the same at the same time."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ async def advance(
     announce: Announce | None = None,
     lock_wait_ms: int | None = None,
 ) -> Advanced:
-    """Fold the next range of the ledger into a version: exactly once, whoever else tries the same.
+    """Fold the next range of the ledger into a version, exactly once; call again until it has caught up.
 
-    What is read lies in the ledger for ever, so it is read and folded before any lock is taken; under the lock
-    the version must still stand where it stood. Rows, position and, of the live version, the ring row are one
-    transaction. Bounded by *step_events*: call again until `caught_up`. What can't be folded or stored is narrowed
-    down to its batch, which is left out; errors that may pass are raised.
+    Ledger rows never change, so the range is read and folded before any lock is taken. Under the version's lock the
+    version must still be at the position that the range follows; otherwise another process was faster, and nothing is
+    written. Rows, position and, of the live version, the ring row are one transaction.
+
+    A batch that can't be folded or stored is isolated and left out; errors that may pass are raised.
 
     Args:
-        version: Its number; the live one by default.
-        until: Position past which nothing is folded; the end of the ledger by default.
-        lock_wait_ms: How long a locked table is waited for where it is to be read; by default what `limit_locks` says.
+        version: Number of the version; the live one by default.
+        until: Last position to fold; the end of the ledger by default.
+        step_events: Most events to fold, unless the first batch has more.
+        announce: Announces a fold of the live version, in its transaction.
+        lock_wait_ms: How long to wait for a locked table while reading; by default what `limit_locks` says.
     """
     try:
         step = await read_step(

@@ -1,4 +1,4 @@
-"""Find the batch that makes a step fail, by halving the step, and leave it out of the version as a dead letter."""
+"""Find the batch that makes a step fail, by halving the range, and leave it out of the version as a dead letter."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def isolate(
     step_events: int = STEP_EVENTS,
     announce: Announce | None = None,
 ) -> Advanced:
-    """Do what `advance` does where its step has failed by its data: by halves, and halves of those that fail.
+    """Take the step that failed because of its data in halves, and halve those that fail again.
 
-    What fails alone is left out: of the user's rules those without which the batch can be stored, else the batch.
+    Of a batch that fails alone, the user's rules that make it fail are left out, or else the whole batch.
 
     Raises:
-        StuckAt: It fails alone, and nobody knows whether that may pass; the version stands right before it.
+        StuckAt: A batch fails alone, and its error may be temporary; the version stops right before it.
     """
     async with short_transaction(connection, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
@@ -53,16 +53,16 @@ async def isolate(
     positions = [row.position for row in rows]
     if not positions:
         return Advanced.nothing_left(mine.position)
-    halving = _Halving(connection, tables, mine.version, rules, folded_by, announce)
-    done = await halving.fold(mine.position, positions)
-    left_out = summed_up(mine.version, halving.dead, halving.failed)
-    return done._replace(events=halving.events, left_out=left_out or None)
+    bisection = _Bisection(connection, tables, mine.version, rules, folded_by, announce)
+    done = await bisection.fold(mine.position, positions)
+    left_out = summed_up(mine.version, bisection.dead, bisection.failed)
+    return done._replace(events=bisection.events, left_out=left_out or None)
 
 
 async def leave_out(
     connection: Connection, tables: Tables, version: int, position: int, reason: str, *, folded_by: str
 ) -> Advanced:
-    """Step past the batch at *position*, right before which *version* stands, without anything of it."""
+    """Leave out the batch at *position*, which is the next one of *version*."""
     step = _nothing(version, position - 1, position, {position: reason})
     return await write_step(connection, tables, step, folded_by=folded_by)
 
@@ -76,9 +76,9 @@ async def leave_out_next(
     version: int | None = None,
     announce: Announce | None = None,
 ) -> Advanced:
-    """Step past the batch behind *version* (the live one by default), for which there was too little memory.
+    """Leave out the next batch of *version* (the live one by default), for which there was too little memory.
 
-    Its dead letter says how large it is. A version that is filled where there is more memory takes it up again.
+    Its dead letter says how large it is. A rebuild in a process with more memory folds it.
     """
     async with short_transaction(connection, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
@@ -88,20 +88,26 @@ async def leave_out_next(
     (row,) = rows
     reason = (
         f"too little memory for its {row.events:,} events of {row.size_bytes:,} bytes: {in_words(error)}; "
-        "`chancy-metrics rebuild` where there is more takes it up"
+        "`chancy-metrics rebuild` where there is more folds it"
     )
     step = _nothing(mine.version, mine.position, row.position, {row.position: reason})
     return await write_step(connection, tables, step, folded_by=folded_by, announce=announce)
 
 
 def _nothing(version: int, before: int, position: int, dead: dict[int, str]) -> Step:
-    """A range with nothing in it but dead letters."""
+    """Return a step that only writes dead letters."""
     nothing = Numbered({}, [], [])
     return Step(version, before, position, 0, nothing, Counter(), {}, dead, {}, time.monotonic_ns())
 
 
-class _Halving:
-    """One narrowing down of a range that can't be folded, or stored, as a whole: what it has done so far."""
+class _Bisection:
+    """Folds a range by halves.
+
+    Attributes:
+        events: How many events were folded.
+        dead: Position -> why its batch is left out.
+        failed: Position and name of a rule -> why that rule's metrics of the batch are left out.
+    """
 
     def __init__(
         self,
@@ -123,7 +129,7 @@ class _Halving:
         self.failed: dict[tuple[int, str], str] = {}
 
     async def fold(self, before: int, positions: Sequence[int]) -> Advanced:
-        """Fold the batches at *positions*, the first of them next to *before*."""
+        """Fold the batches at *positions*, which follow position *before*; return what the last step did."""
         try:
             return await self._step(before, positions[-1])
         except Exception as error:
@@ -138,7 +144,7 @@ class _Halving:
                 ) from error
         middle = len(positions) // 2
         done = await self.fold(before, positions[:middle])
-        if done.position < positions[middle - 1]:  # somebody else folds, or newer code has to
+        if done.position < positions[middle - 1]:  # busy, or refused
             return done
         return await self.fold(done.position, positions[middle:])
 
@@ -162,8 +168,8 @@ class _Halving:
 
     async def _leave_out(self, before: int, position: int, error: Exception) -> Advanced:
         reason = in_words(error)
-        tables = self._rules.names
-        for some in [*([name] for name in tables), *([tables] if len(tables) > 1 else [])]:
+        names = self._rules.names
+        for some in [*([name] for name in names), *([names] if len(names) > 1 else [])]:
             try:
                 return await self._step(before, position, without=dict.fromkeys(some, f"can't be stored: {reason}"))
             except Exception as again:

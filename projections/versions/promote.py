@@ -1,4 +1,4 @@
-"""The pointer to the live version, turned in one transaction: readers see the old one entire or the new one entire."""
+"""Promote a version to be the live one, in one transaction: readers see either all of the old one or all of the new."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from chancy_metrics.projections.versions.version import (
     read_version,
 )
 
-#: Why a version becomes the live one: it was asked for; its rules are newer; it was live before and is taken
-#: back; nobody can fold the live one any more.
+#: Why a version is promoted: somebody asked for it; its rules are newer; an undo returns to it; no worker has the rules
+#: of the live one any more.
 Cause = Literal["asked", "newer", "undo", "standstill"]
 
-#: Seconds to go on trying beside somebody else who takes steps of the same version.
+#: Seconds to go on trying while other processes take the steps of the same version.
 BUSY_S = 10
 
 
 async def catch_up(
     connection: Connection, tables: Tables, version: int, rules: RuleSet, *, until: int, folded_by: str
 ) -> int:
-    """Fold *version* up to position *until*; return how many events that were.
+    """Fold *version* up to position *until*; return the number of events folded.
 
     Raises:
-        VersionRefused: It can't be folded by this code, or not that far.
+        VersionRefused: This code can't fold it, or not that far.
     """
     events = 0
     with anyio.move_on_after(BUSY_S) as patience:
@@ -81,17 +81,19 @@ async def promote(
     keep_s: float,
     announce: Announce | None = None,
 ) -> Version:
-    """Make *version* the live one, which it was not, and return the one that was.
+    """Make *version* the live one, and return the one that was.
 
-    Under the locks of the head and of the live version nothing is ordered and the live version stands, so the
-    last range, which *working* folds, arrives under any load; let it be short.
+    The locks of the head and of the live version are held while *version* catches up with it: meanwhile no batch gets a
+    position and the live version takes no step, so that ends under any load. Catch up before, so that little is left.
 
     Args:
-        keep_s: How long the version that was live is kept.
+        holding: Connection that holds the locks.
+        working: Connection that folds.
+        keep_s: Seconds to keep the version that was live.
 
     Raises:
-        VersionRefused: It may not become the live one, or could not be folded as far as the live one.
-        LeavesOutMore: Its rules are newer, and it leaves out more than the live one does.
+        VersionRefused: It may not be promoted, or could not catch up.
+        LeavesOutMore: *cause* is "newer", and it leaves out more than the live one.
     """
     async with short_transaction(holding) as cursor:
         head = await lock_head(cursor, tables)
@@ -105,17 +107,17 @@ async def promote(
         if reason := coming.refuses(rules) or promotion_blocker(coming, live, head, cause):
             raise VersionRefused(reason)
         await catch_up(working, tables, version, rules, until=live.position, folded_by=folded_by)
-        if cause == "newer" and (more := await _more(cursor, tables, version, live)):
+        if cause == "newer" and (more := await _left_out_beyond(cursor, tables, version, live)):
             raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
         await lock_version(cursor, tables, version, wait=True)
         await set_status(cursor, tables, live.version, "standby", keep_s=keep_s)
-        await _point(cursor, tables, version, live, head, cause)
+        await _set_live(cursor, tables, version, live, head, cause)
         if announce is not None:
             await announce(cursor)
         return live
 
 
-async def _more(cursor: Cursor, tables: Tables, version: int, live: Version) -> LeftOut:
+async def _left_out_beyond(cursor: Cursor, tables: Tables, version: int, live: Version) -> LeftOut:
     coming = await left_out(cursor, tables, version)
     return coming.beyond(await left_out(cursor, tables, live.version)) if coming else coming
 
@@ -136,7 +138,7 @@ def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) 
     return None
 
 
-async def _point(cursor: Cursor, tables: Tables, version: int, live: Version, head: Head, cause: Cause) -> None:
+async def _set_live(cursor: Cursor, tables: Tables, version: int, live: Version, head: Head, cause: Cause) -> None:
     blocked_rules = {"asked": [], "undo": sorted({*head.blocked_rules, label(live.pair)})}.get(
         cause, head.blocked_rules
     )
@@ -146,7 +148,7 @@ async def _point(cursor: Cursor, tables: Tables, version: int, live: Version, he
             UPDATE {versions} v
             SET status = 'live',
                 auto_promote = true,
-                -- What came too late is known only to the one that folded it as it came: a rebuild is later than all.
+                -- Only the version that folded events as they came knows which were too late: a rebuild sees all late.
                 counts = v.counts - 'expired' || jsonb_strip_nulls(jsonb_build_object('expired', (
                     SELECT before.counts -> 'expired' FROM {versions} before WHERE before.version = %(live)s
                 ))),

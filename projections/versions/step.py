@@ -1,4 +1,4 @@
-"""One step of a version: read and fold the next range of the ledger without locks, then write it under them."""
+"""Read and fold a range of the ledger without locks, then write it under the version's lock: one step of it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from chancy_metrics.projections.versions.left_out import summed_up, write_left_o
 from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.version import ADVANCING, live_version, lock_version, read_version
 
-#: One step folds at most so many events (or one batch): a transaction stays short and memory bounded.
+#: Most events of one step, unless one batch has more: keeps its transaction short and its memory bounded.
 STEP_EVENTS = 20_000
-#: A rebuild's steps are larger: the fewer there are, the fewer times is a row of a coarse bucket written again.
+#: Most events of one step of a rebuild: the fewer steps, the less often the row of a coarse bucket is rewritten.
 REBUILD_STEP_EVENTS = 250_000
-#: One step reads at most one ledger row for so many events, and so many bytes of payload an event.
+#: A step reads at most one ledger row per so many events, and so many bytes of payload per event.
 _EVENTS_A_ROW = 20
 _BYTES_AN_EVENT = CHUNK_BYTES // STEP_EVENTS
 
@@ -43,14 +43,14 @@ Announce = Callable[[Cursor], Awaitable[None]]
 
 
 class Step(NamedTuple):
-    """A range of the ledger, read and folded: what `write` adds to a version.
+    """A range of the ledger, read and folded, for `write_step` to add to a version.
 
     Attributes:
-        before: Position at which the version must still stand.
-        position: Of the range's last batch.
-        days: Start of a day, seconds since 1970 -> how many recorded events are in it.
-        dead: Position -> why its batch is not in here.
-        failed: Position and name of a rule -> why nothing of that rule is.
+        before: Position of the version that the range follows.
+        position: Position of the range's last batch.
+        days: Start of a UTC day, seconds since 1970 -> number of recorded events in it.
+        dead: Position -> why its batch is left out.
+        failed: Position and name of a rule -> why that rule's metrics of the batch are left out.
     """
 
     version: int
@@ -80,11 +80,14 @@ async def read_step(
     without: frozenset[str] = frozenset(),
     lock_wait_ms: int | None = None,
 ) -> Step | Advanced:
-    """The first half of `advance`: read and fold, without a lock; what there is nothing to do for is said at once.
+    """Read and fold the next range of the ledger, without a lock.
 
     Args:
-        without: Names of rules that are not asked.
-        after: Where the version will stand when the range is written; where it stands by default.
+        without: Names of rules to leave out.
+        after: Position that the range follows; that of the version by default.
+
+    Returns:
+        The step to write; or, if there is none to take, how that ended.
     """
     async with short_transaction(connection, lock_timeout_ms=lock_wait_ms, index_only=True) as cursor:
         mine = await (live_version(cursor, tables) if version is None else read_version(cursor, tables, version))
@@ -95,8 +98,8 @@ async def read_step(
         before = mine.position if after is None else after
         rows = await next_rows(cursor, tables, before, until, step_events)
         gone = await gone_days(cursor, tables)
-        places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
-        batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, places)]
+        wanted = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+        batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, wanted)]
         await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         now = await cursor.fetchone()
     if not rows:
@@ -106,12 +109,12 @@ async def read_step(
         rows = [row for row in rows if row.position < waiting]
         batches = [batch for batch in batches if batch.position < waiting]
         if not rows:
-            return Advanced.refused(before, f"position {waiting} waits for newer code")
+            return Advanced.refused(before, f"position {waiting} waits for a worker with newer code")
     position = rows[-1].position
     started_ns = time.monotonic_ns()
     folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
     numbered = await number(connection, tables, folded)
-    lost = {place: "its row is not in the log" for place, _ in places if place <= position}
+    lost = {at: "its row is not in the log" for at, _ in wanted if at <= position}
     for batch in batches:
         del lost[batch.position]
     return Step(
@@ -136,18 +139,18 @@ async def write_step(
     folded_by: str,
     announce: Announce | None = None,
 ) -> Advanced:
-    """The second half of `advance`: add *range* to its version, if that still stands where it begins."""
+    """Add *step* to its version, if that is still at `step.before`: rows, position and ring row in one transaction."""
     async with short_transaction(connection, index_only=True) as cursor:
         locked = await lock_version(cursor, tables, step.version)
         if locked is None or locked.position != step.before:
             return Advanced.busy(step.before)
         if not step.before and not await _is_ordered(cursor, tables, step.position):
-            return Advanced.busy(0)  # an import was taken back while this was read
+            return Advanced.busy(0)  # an import was undone since the step was read
         if locked.status not in ADVANCING:
             return Advanced.refused(step.before, f"it is {locked.status}")
         numbered = step.numbered
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
-            return Advanced.busy(step.before)  # names were cleaned up meanwhile
+            return Advanced.busy(step.before)  # the clean-up deleted one of its names since
         kept = kept_of(numbered.levels, locked.horizons)
         counts = step.counts + Counter({"expired": too_late(step.days, locked.horizons)})
         changed = await store(cursor, tables, step.version, kept)
@@ -177,7 +180,7 @@ async def _is_ordered(cursor: Cursor, tables: Tables, position: int) -> bool:
 
 
 async def next_rows(cursor: Cursor, tables: Tables, after: int, until: int | None, step_events: int) -> list[LedgerRow]:
-    """Return the places of one step, bounded by events and bytes, but at least one; [] when caught up."""
+    """Return the ledger rows of one step, bounded by events and bytes, but at least one; [] when caught up."""
     limit = max(1, step_events // _EVENTS_A_ROW)
     rows = await read_ledger(cursor, tables, after=after, limit=limit, until=until)
     size = min(CHUNK_BYTES, step_events * _BYTES_AN_EVENT)
@@ -185,7 +188,7 @@ async def next_rows(cursor: Cursor, tables: Tables, after: int, until: int | Non
 
 
 def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
-    """Position of the first batch that newer code may still come to read."""
+    """Return the position of the first batch whose codec is unknown and which a newer worker may still fold."""
     return next(
         (b.position for b in batches if b.codec != CODEC and now_us - b.appended_us < CODEC_PATIENCE_US),
         None,
@@ -193,7 +196,7 @@ def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
 
 
 def too_late(days: Mapping[int, int], horizons: Mapping[str, int]) -> int:
-    """How many events came too late for every resolution, by the one that is kept longest."""
+    """Return how many events lie before the horizon of the resolution that is kept longest."""
     horizon = horizons[list(RESOLUTIONS)[-1]]
     return sum(events for day, events in days.items() if day < horizon)
 

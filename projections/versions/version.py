@@ -1,4 +1,4 @@
-"""Versions of the projection: a cursor over the ledger, a set of rules, and the rows it has made."""
+"""Read and lock versions. Each has a position in the ledger, a rule set, horizons, and rollup rows of its own."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 
-#: The version that holds what pruned days of the log added; every new version begins with a copy of it.
+#: Number of the baseline, which holds the points of pruned days; every new version begins with a copy of it.
 BASELINE = 0
 
-
-#: What is missing where the row of version 0 is, and what to do.
+#: The error where the row of version 0 is missing.
 NO_BASELINE = (
-    "version 0 is not there, which holds what the days added that have left the log: bring its row in metrics_versions "
-    "back from a backup (`chancy-metrics audit check` says what else is wrong)"
+    "version 0, which holds the points of pruned days, is missing: restore its row in metrics_versions "
+    "from a backup (`chancy-metrics audit check` says what else is wrong)"
 )
 
-#: Statuses of versions that are on their way to become the live one.
+#: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
-#: Statuses of versions that take steps; the others have to reach one of these first.
+#: Statuses in which a version takes steps.
 ADVANCING = ("backfilling", "ready", "live", "standby")
 
 
 class Head(NamedTuple):
-    """The end of the order, the version readers see, and the rules that only an explicit swap may bring back."""
+    """The row of the ledger's head.
+
+    Attributes:
+        position: Last position of the ledger.
+        live: Number of the version that readers see.
+        blocked_rules: Labels of rules that only an explicit swap may promote again.
+    """
 
     position: int
     live: int
@@ -41,12 +46,12 @@ class Version(NamedTuple):
     """A version's row.
 
     Attributes:
-        pair: Numbers of its rules, those in the code and the user's.
-        rule_names: Names of the user's.
+        pair: Numbers of its built-in rules and of the user's.
+        rule_names: Names of the user's rules.
         status: "baseline", "copying" (the baseline), "backfilling", "ready", "live", "standby" or "dropped".
-        position: Last position of the ledger that is in its rows.
+        position: Last position of the ledger that is folded into it.
         folds: How many steps it has taken.
-        auto_promote: Whether it is to become the live one as soon as it has caught up; otherwise only on demand.
+        auto_promote: Whether it is promoted as soon as it has caught up; otherwise only on demand.
         replaced: The version that was live before this one.
         horizons: Resolution -> start of the oldest bucket it keeps, seconds.
     """
@@ -80,7 +85,7 @@ _COLUMNS = """
 
 
 async def lock_head(cursor: Cursor, tables: Tables) -> Head:
-    """Lock the head until the transaction ends: nothing gets a position meanwhile, and no pointer turns."""
+    """Lock the head until the transaction ends: meanwhile no batch gets a position and no version is promoted."""
     await cursor.execute(
         sql.SQL("SELECT position, live, blocked_rules FROM {head} FOR UPDATE").format(head=tables.head)
     )
@@ -88,6 +93,7 @@ async def lock_head(cursor: Cursor, tables: Tables) -> Head:
 
 
 async def read_head(cursor: Cursor, tables: Tables) -> Head:
+    """Return the head, without a lock."""
     await cursor.execute(sql.SQL("SELECT position, live, blocked_rules FROM {head}").format(head=tables.head))
     return _head(await cursor.fetchone())
 
@@ -105,18 +111,18 @@ async def live_version(cursor: Cursor, tables: Tables) -> Version:
 
 
 async def read_version(cursor: Cursor, tables: Tables, version: int) -> Version | None:
-    """Return one version; None if there is no such."""
+    """Return one version; None if it does not exist."""
     found = await _select(cursor, tables, "WHERE v.version = %(version)s", version=version)
     return found[0] if found else None
 
 
 async def read_versions(cursor: Cursor, tables: Tables) -> list[Version]:
-    """Return all versions but the baseline, in order."""
+    """Return all versions but the baseline, by number."""
     return await _select(cursor, tables, "WHERE v.version > 0 ORDER BY v.version")
 
 
 async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bool = False) -> Version | None:
-    """Lock a version's row until the transaction ends; None if there is no such or, without *wait*, it is taken."""
+    """Lock a version until the transaction ends; None if it does not exist or, without *wait*, is locked."""
     found = await _select(
         cursor,
         tables,

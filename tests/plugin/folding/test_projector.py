@@ -21,6 +21,7 @@ from chancy_metrics.plugin.folding import projector as projector_module
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
 from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule, _turn, project
 from chancy_metrics.plugin.host.notify import FOLDED
+from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.step import STEP_EVENTS
 from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
 
@@ -54,8 +55,8 @@ async def test_a_round_orders_and_folds_all_there_is(dsn: str, tables: Tables, c
         first, second = await projector.run_once(), await projector.run_once()
         await projector.close()
 
-    assert first == (3, 6, 3, "")
-    assert second == (0, 0, 3, "")
+    assert first == (3, 6, 3, Outcome.FOLDED, None)
+    assert second == (0, 0, 3, Outcome.CAUGHT_UP, None)
     assert await total(connection, tables, "app:n") == [9] * 4
 
 
@@ -109,7 +110,7 @@ async def test_a_round_that_finds_the_log_locked_ends_and_says_by_whom(
         said = f"chancy_metrics_log could not be read by a fold: process {locking.info.backend_pid} "
 
     assert said in str(locked.value)
-    assert done == (0, 2, 1, "")
+    assert done == (0, 2, 1, Outcome.FOLDED, None)
 
 
 async def test_what_commits_below_the_hint_is_found_by_the_next_sweep(

@@ -280,7 +280,7 @@ async def test_a_rebuild_says_where_it_stands_if_events_past_it_can_t_be_folded(
         command = ["--app", "tests.app.chancy", "rebuild"]
         said = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(main, command))
 
-    stands = "stands at position 3, and events past it can't be folded: position 4 waits for newer code"
+    stands = "stands at position 3, and events past it can't be folded: position 4 waits for a worker with newer code"
     assert done.behind == f"version 2 {stands}"
     assert said.exit_code == 3 and f"version 3 {stands}" in said.output
 

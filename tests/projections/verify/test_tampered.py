@@ -164,7 +164,7 @@ TAMPERINGS = {
         {
             "check": ["WRONG at version 0 (head): it is not there", "exit 3"],
             "verify": ["version 0: it is not there", "exit 3"],
-            "rebuild": ["version 0 is not there, which holds what the days added", "exit 1"],
+            "rebuild": ["version 0, which holds the points of pruned days, is missing", "exit 1"],
         },
     ),
     "a head without a version": Tampering(
