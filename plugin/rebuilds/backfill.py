@@ -224,7 +224,7 @@ class Backfill:
         if self._steps.is_tried_alone:
             return await writing, None
         done, following = await _both(writing, self._read(reading, target, after=step.position))
-        return done, following if isinstance(following, Step) and not done.reason else None
+        return done, following if isinstance(following, Step) and done.outcome is Outcome.FOLDED else None
 
     async def _recover(self, error: Exception, target: int) -> Advanced | None:
         """Narrow a failed step down to the batch that fails; None to take the step again, smaller or after a pause.

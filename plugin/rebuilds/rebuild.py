@@ -22,9 +22,9 @@ from chancy_metrics.plugin.host.bounded_connection import REBUILD_LOCK_LIMIT_MS,
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
+from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.verify.outcomes import keep_rebuilt
 from chancy_metrics.projections.verify.records import RebuildCompared
-from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.versions.compare import compare
 from chancy_metrics.projections.versions.create import drop_version, finish_version
 from chancy_metrics.projections.versions.outcome import Outcome
