@@ -1,4 +1,4 @@
-"""What a check has found wrong, where, and in which words."""
+"""Findings of checks: what is wrong, at which spot, in a sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Check = Literal[
     "horizons",
     "counts",
 ]
-#: Places that are told apart; the findings of further ones are counted under their check and scale alone.
+#: Spots that are told apart; findings at further ones are counted under their check and scale alone.
 _PLACES = 2_000
 
 
@@ -42,17 +42,17 @@ class Spot(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something that is not as it has to be.
+    """Something that a check found wrong.
 
     Attributes:
         check: What was looked at: the "cache" against the rollups, merged rows against their "workers'", the
             "resolutions" against each other, "quantiles" against their sketches, "rollups" for rows that no fold
             writes, each "payload" against its sha256,
-            the "log" against the order, the "ledger" for gaps, its "chain" against the log, the "head" against the
+            the "log" against the ledger, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
             ranges against those, a version's "horizons" against the settings, what it "counts" beside its points
             against the log.
-        where: The place.
+        where: The position, point, producer or day, in words.
         text: A sentence.
     """
 
@@ -68,8 +68,8 @@ class Findings:
     """Collects findings: all are counted, by where they are too, the first *limit* are kept.
 
     Attributes:
-        spots: How many there are of each check and place.
-        sentences: The first one of a place, as far as it is kept.
+        spots: Findings of each spot.
+        sentences: The first finding of a spot, if kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -87,7 +87,7 @@ class Findings:
             self.sentences.setdefault(spot, str(finding))
 
     def add_uncounted(self, spots: Counter[Spot]) -> None:
-        """Count findings that are not spelled out."""
+        """Count findings that have no sentence."""
         for spot, count in (+spots).items():
             self._count(spot, count)
 

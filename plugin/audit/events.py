@@ -1,4 +1,4 @@
-"""The raw events of an app: those that match a query, live ones too, and the life of one job."""
+"""Read raw events of the log: those that match a query, new ones as they come, and all updates of one job."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from chancy_metrics.projections.search.scan import Page, read_end, read_pages
 from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_at
 from chancy_metrics.projections.versions.version import live_version
 
-#: Waiting batches are counted up to this.
+#: Waiting batches are counted up to this number.
 _MOST_WAITING = 10_000
 
 
 class JobLife(msgspec.Struct, frozen=True):
-    """What the log tells of a job.
+    """All updates of a job in the log, and what may be missing among them.
 
     Attributes:
-        updates: Each time its row was saved after an attempt, in order.
-        position: Up to where the order was looked through.
-        first_day: The log's first day; None without any.
-        pruned: Days that have left the log, in which it may have had updates too.
-        unreadable: Batches that can't be read, in which it may have had updates too.
-        damaged_summaries: Rows of the skip index that were not believed; what they are about was read.
-        left_out: Batches of its updates that are not in the numbers, and why.
-        waiting: Batches that are recorded and not in the order yet, up to 10,000.
+        updates: One per attempt, in ledger order.
+        position: Position up to which the ledger was searched.
+        first_day: First day of the log; None for an empty log.
+        pruned: Days that have left the log and may have held further updates.
+        unreadable: Unreadable batches that may hold further updates.
+        damaged_summaries: Damaged rows of the skip index; their ranges were read without them.
+        left_out: Batches of its updates that are not in the numbers, with the cause.
+        waiting: Recorded batches without a position yet, counted up to 10,000.
     """
 
     job_id: UUID
@@ -61,10 +61,10 @@ async def events(
     follow: bool = False,
     on_gap: Callable[[Gap], None] | None = None,
 ) -> AsyncGenerator[Event]:
-    """Yield up to *limit* events that match, in the order of the log, in constant memory.
+    """Yield up to *limit* matching events in ledger order, in constant memory.
 
-    An event is there once a worker's fold has given its batch a place in the order. To go on later, and miss and
-    repeat nothing, give the last event's place: `EventQuery(after=EventCursor(event.position, event.index))`.
+    An event appears once a worker's fold has given its batch a position. To resume later without a gap or a repeat,
+    pass the last event's cursor: `EventQuery(after=EventCursor(event.position, event.index))`.
 
     Args:
         query: Which events; all by default.
@@ -74,7 +74,7 @@ async def events(
 
     Raises:
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
-        MetricsLogError: A place lies past the end of the order, or there is no metrics log.
+        MetricsLogError: The cursor lies past the end of the ledger, or there is no metrics log.
     """
     left = limit
     if left is not None and left <= 0:
@@ -101,10 +101,10 @@ async def pages(
     follow: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> AsyncGenerator[Page]:
-    """Yield the same in pages, each with what could not be looked at and the place from which to go on.
+    """Yield the same in pages, each with its gaps and the cursor to resume from.
 
     Args:
-        warn: Told when the server goes away while it is followed; by default it is a warning in the app's log.
+        warn: Called when the connection is lost while following; by default a warning in the app's log.
     """
     query = msgspec.structs.replace(query, since=utc(query.since), until=utc(query.until))
     tables = tables_for(chancy.prefix)

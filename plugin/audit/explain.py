@@ -1,4 +1,4 @@
-"""From a number back to the events behind it: `chancy-metrics audit explain`, as a function."""
+"""Explain a point by the events behind it: `audit explain` as a function."""
 
 from __future__ import annotations
 
@@ -54,37 +54,36 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Share(NamedTuple):
-    """How many of the events have this name."""
+    """The number of events with this name."""
 
     name: str
     events: int
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """A point, and what is behind it.
+    """A point, recomputed, with the events behind it.
 
     Attributes:
         since: Start of its bucket, UTC; *until* is its end, exclusive.
         worker_id: None for all workers together.
         position: Last position of the ledger that is in it.
-        stored: What is shown; None if nothing is, or not any more.
-        recomputed: What the events behind it come to, folded again; None if there are none.
-        compared: Whether there was anything to compare: with a bucket that is not kept, and where nothing is stored and
-            nothing comes of the log, there is not.
-        equal: Whether the two are the same, to the last bit; *difference* says in what they are not. None where nothing
-            was compared.
+        stored: The value that readers see; None if there is none (any more).
+        recomputed: The value folded from the events behind it; None if there are none.
+        compared: Whether there was anything to compare: not if the bucket is not kept any more, nor if both are None.
+        equal: Whether both are the same to the last bit; None where nothing was compared.
+        difference: What differs, in words; "" for nothing.
         waiting: Batches with events of that time that are not folded yet; they are in neither.
         source: Where the events are: in the log ("raw"), pruned from it and in the "baseline", or both.
-        left_out: What of the bucket's time the live version leaves out, as `LeftOut`; it is in neither of the two, and
-            *equal* does not speak of it.
-        sentence: All that in words.
-        events: How many are in the log.
-        pruned: How many observations the baseline vouches for.
+        left_out: What the live version leaves out of the bucket's time, as `LeftOut`; it is in neither, and *equal*
+            does not consider it.
+        sentence: The result in words.
+        events: Number of events in the log.
+        pruned: Number of observations that only the baseline has.
         by_func: Of the events in the log, the most frequent first; so the other `by_…`.
-        largest: Those of the greatest value, or of a counter of job updates those that ran longest.
-        failed: The last job updates that failed or are to be tried again, the latest first.
-        first: The first events in the order of the ledger.
-        marks: Those within half a bucket of it.
+        largest: The events with the largest values, or for a counter of job updates the longest runs.
+        failed: The last job updates that failed or will be retried, the latest first.
+        first: The first events in ledger order.
+        marks: Marks within half a bucket of it.
     """
 
     key: str
@@ -142,7 +141,7 @@ async def explain(
         limit: How many events each list has at most, 1 or more.
 
     Raises:
-        UnknownSeries: There is no such series; the message names near misses.
+        UnknownSeries: There is no such series; the message suggests similar keys.
         VersionRefused: The live version has other rules than this app.
         WrongMoment: *at* is not aware, or not from 1970 to 2199.
         MetricsLogError: The resolution is unknown, or there is no metrics log.
@@ -207,35 +206,35 @@ def _sentence(point: PointKey, made: Recomputed) -> str:
         parts.append(f"{counted(made.breakdown.events, 'event')} in the log")
     if made.baseline is not None:
         pruned = counted(made.baseline.observations, "observation")
-        parts.append(f"{pruned} of days that have left it, which the baseline vouches for")
+        parts.append(f"{pruned} of days that have left it, in the baseline")
     behind = " and ".join(parts)
     if not made.is_kept:
-        verdict = f"at {point.resolution} its bucket is not kept any more, so there is nothing to compare with"
+        verdict = f"at {point.resolution} its bucket is not kept any more, so nothing was compared"
     elif made.difference:
         verdict = f"recomputed: DIFFERENT: {made.difference}"
     elif not made.is_compared:
-        verdict = "nothing is stored, and nothing comes of the log"
+        verdict = "nothing is stored, and no event in the log belongs here"
     else:
         verdict = "recomputed: equal"
     return "; ".join([behind, verdict, *_beside(made)])
 
 
 def _beside(made: Recomputed) -> Iterator[str]:
-    """What is in neither of the two that were compared, and what explains a difference."""
+    """Yield what neither side has, and what may explain a difference."""
     if made.left_out:
-        yield f"neither has what {made.left_out.sentence}"
+        yield f"not in either: {made.left_out.sentence}"
     if made.lost:
         position = min(made.lost)
         which = f"position {position}: {made.lost[position]}"
-        yield f"{is_or_are(len(made.lost), 'batch')} lost that may belong here ({which})"
+        yield f"{is_or_are(len(made.lost), 'batch')} lost and may belong here ({which})"
     if made.is_index_wrong:
-        yield "the summaries called ranges empty that hold some of these events: `chancy-metrics verify` says which"
+        yield "damaged summaries excluded some of these events from searches: `chancy-metrics verify` says which"
     if made.waiting:
-        yield f"{is_or_are(made.waiting, 'batch')} not folded yet, which may hold more"
+        yield f"{is_or_are(made.waiting, 'batch')} not folded yet and may add more"
 
 
 def _value(point: Point | None, again: Point | None) -> Value | None:
-    """Spell out a point; what the rollups don't keep of it is taken from the events, if they are all there."""
+    """Convert a point; quantiles that the rollups do not keep come from the recomputed point, if it has all events."""
     if point is None:
         return None
     sketch = point.sketch or (again.sketch if again is not None and again.observations == point.observations else b"")

@@ -13,7 +13,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.reading.shown_keys import shown_keys
 
-#: Series of which near misses are looked for.
+#: Keys that are compared for a suggestion.
 _NEAR_KEYS = 5_000
 
 
@@ -42,7 +42,7 @@ async def find_series(cursor: Cursor, tables: Tables, key: str, kind: Kind | Non
 
 
 async def _like(cursor: Cursor, tables: Tables, key: str) -> dict[int, Series]:
-    """Return the series of *key* and of every shorter key it begins with, since type and unit may stand behind it."""
+    """Return the series of *key* and of each shorter key it begins with, since type and unit may be appended to it."""
     segments = key.split(":")
     keys = [":".join(segments[: size + 1]).replace("\x00", "") for size in range(len(segments))]
     await cursor.execute(

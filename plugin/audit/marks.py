@@ -1,4 +1,4 @@
-"""Marks: moments with a name, such as a deploy, as events in the same log."""
+"""Record, take back and list marks: moments with a name, such as a deploy, kept as events in the log."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.moments import from_us, utc
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
-#: What the key of a mark begins with; its text comes behind it.
+#: Start of a mark's key; its text follows.
 PREFIX = "mark:"
-#: A mark may lie so far ahead of this host's clock: nothing happens later than it is recorded.
+#: How far a mark may lie ahead of this host's clock.
 _AHEAD_US = 1_000_000
-#: Of the producers that take marks back.
+#: Namespace of the producer ids under which marks are taken back.
 _TAKING_BACK = UUID("6f5d0f0e-52f5-4b0c-8a51-5c8d1d3f2a77")
 
 
@@ -42,7 +42,7 @@ class Mark(msgspec.Struct, frozen=True):
 
     Attributes:
         at: When, UTC, to the microsecond.
-        count: How many there were at that moment; more than one only where somebody repeated it.
+        count: Marks with this text at this moment; more than one only if it was repeated.
     """
 
     at: datetime
@@ -51,7 +51,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class _Recorded(NamedTuple):
-    """What the order has of one text at one moment: how many marks, less those taken back, and how often that was."""
+    """Marks of one text at one moment: how many are *left*, and how many were taken back."""
 
     left: float = 0
     taken_back: int = 0
@@ -61,11 +61,11 @@ class _Recorded(NamedTuple):
 
 
 class TakenBack(msgspec.Struct, frozen=True):
-    """A mark that is shown no more.
+    """A mark that was taken back.
 
     Attributes:
         at: The mark's moment, UTC.
-        again: Whether it had been taken back before, so that nothing was appended.
+        again: Whether it had been taken back before; nothing was appended then.
     """
 
     at: datetime
@@ -76,16 +76,16 @@ class TakenBack(msgspec.Struct, frozen=True):
 async def mark(chancy: Chancy, text: str, *, at: datetime | None = None, by: str | None = None) -> Mark:
     """Append a mark: a counter under `mark:{text}`, which charts, `explain` and exports show like any other event.
 
-    Readers see it with the next fold.
+    Readers see it after the next fold.
 
     Args:
-        text: What happened, in a few words: each one is a series.
+        text: What happened, in a few words; each text is a series.
         at: When, aware; now by default.
-        by: Who says so, as the worker of the event; past 1,024 bytes it is cut.
+        by: Who made it, recorded as the event's worker and cut to 1,024 bytes; user and host by default.
 
     Raises:
         WrongMoment: *at* is not aware, or not from 1970 to 2199.
-        MetricsLogError: The text is empty, too long or in letters the database can't hold, or the moment lies ahead.
+        MetricsLogError: The text is empty, too long or not in the database's encoding, or *at* lies ahead.
     """
     at = utc(at)
     at_us = now_us() if at is None else microseconds(at)
@@ -102,64 +102,64 @@ async def take_back(
     text: str = "",
     *,
     at: datetime | None = None,
-    place: EventCursor | None = None,
+    cursor: EventCursor | None = None,
     by: str | None = None,
 ) -> TakenBack:
-    """Take a mark back by appending its opposite; charts, `marks` and `explain` show it no more after the next fold.
+    """Take a mark back by appending its opposite; after the next fold nothing shows it any more.
 
-    The log keeps both events, each with who made it. A mark that was taken back is not taken back again, nor by two at
-    once: whoever takes it back for the same time appends the same batch, which counts once.
+    The log keeps both events, each with who made it. Repeated and concurrent calls are safe: they append the same
+    batch, which counts once.
 
     Args:
-        text: Of the mark; not needed with *place*.
-        at: When it was, aware; any within that second where it has no fraction. The last one by default.
-        place: Of its event in the order, instead of *at*.
-        by: Who takes it back, as the worker of the event.
+        text: Text of the mark; not needed with *cursor*.
+        at: Its moment, aware; without a fraction, any moment within that second. The last mark by default.
+        cursor: Position and index of its event, instead of *at*.
+        by: Who takes it back, recorded as the event's worker.
 
     Raises:
         WrongMoment: *at* is not aware, or not from 1970 to 2199.
         MetricsLogError: There is no such mark.
     """
     at = utc(at)
-    if place is not None:
-        text, at = await _mark_at(chancy, text, place)
+    if cursor is not None:
+        text, at = await _mark_at(chancy, text, cursor)
     recorded = await _recorded(chancy, text)
     asked = sorted(at_us for at_us in recorded if at is None or _is_at(at_us, at))
     made = [at_us for at_us in asked if recorded[at_us].left > 0]
     if asked and not made:
         return TakenBack(from_us(asked[-1]), text, again=True)
-    if not made:  # its day may have left the log, and then the numbers alone have it
+    if not made:  # its day may have left the log; the rollups still have it
         made = [microseconds(one.at) for one in await marks(chancy) if one.text == text]
         made = [at_us for at_us in made if at is None or _is_at(at_us, at)]
     if not made:
         when = "" if at is None else f" at {humanize.moment(at)}"
         raise MetricsLogError(
-            f"there is no mark {text!r}{when} in the order: `chancy-metrics audit events --prefix mark` lists them, "
-            f"and one that was just made gets its place with the next fold"
+            f"there is no mark {text!r}{when} in the ledger: `chancy-metrics audit events --prefix mark` lists them; "
+            "a new one gets its position with the next fold"
         )
     at_us = made[-1]
     turn = recorded[at_us].taken_back if at_us in recorded else 0
     state = await _append(chancy, text, at_us, -1.0, by, uuid5(_TAKING_BACK, f"{turn} {at_us} {text}"))
-    if state == "taken":  # somebody else has this id for something else
+    if state == "taken":  # another producer has this id
         state = await _append(chancy, text, at_us, -1.0, by, uuid4())
     return TakenBack(from_us(at_us), text, again=state == "known")
 
 
-async def _mark_at(chancy: Chancy, text: str, place: EventCursor) -> tuple[str, datetime]:
-    """Return text and moment of the mark at *place*."""
-    asked = EventQuery(first_position=place.position, last_position=place.position, prefix=PREFIX[:-1])
-    found = [event async for event in events(chancy, asked) if place.index in (None, event.index)]
+async def _mark_at(chancy: Chancy, text: str, cursor: EventCursor) -> tuple[str, datetime]:
+    """Return text and moment of the mark at *cursor*."""
+    asked = EventQuery(first_position=cursor.position, last_position=cursor.position, prefix=PREFIX[:-1])
+    found = [event async for event in events(chancy, asked) if cursor.index in (None, event.index)]
     marked = [event for event in found if text in ("", (event.key or "").removeprefix(PREFIX))]
     if len(marked) != 1:
         raise MetricsLogError(
-            f"there {'is no mark' if not marked else 'are several marks'} at {place}: "
-            f"`chancy-metrics audit events --prefix mark` lists them with their places"
+            f"there {'is no mark' if not marked else 'are several marks'} at {cursor}: "
+            f"`chancy-metrics audit events --prefix mark` lists them with their positions"
         )
     return (marked[0].key or "").removeprefix(PREFIX), marked[0].at
 
 
 async def _recorded(chancy: Chancy, text: str) -> dict[int, _Recorded]:
-    """Return what the order has of *text* at each moment, microseconds since 1970."""
+    """Return the marks with *text* by moment, microseconds since 1970."""
     recorded: dict[int, _Recorded] = defaultdict(_Recorded)
     async for event in events(chancy, EventQuery(key=f"{PREFIX}{text}")):
         at_us = microseconds(event.at)
@@ -175,7 +175,7 @@ def _is_at(at_us: int, at: datetime) -> bool:
 async def _append(
     chancy: Chancy, text: str, at_us: int, value: float, by: str | None, producer: UUID
 ) -> Literal["appended", "spilled", "known", "taken"]:
-    """Append one event as the only batch of *producer*; return what became of it, as `Appended.state`."""
+    """Append one event as the only batch of *producer*; return its `Appended.state`."""
     series = check_series(f"{PREFIX}{text}", "counter", "count")
     batch = encode((), [ObservationRun(series, [at_us], array("d", [value]))])
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
@@ -187,10 +187,10 @@ async def _append(
 
 
 async def marks(chancy: Chancy, since: datetime | None = None, until: datetime | None = None) -> list[Mark]:
-    """Return the marks from *since* to before *until*, in order of time; all by default.
+    """Return the marks from *since* to before *until*, by time; all by default.
 
-    Of marks with the same text in the same minute (or in the same day, once minutes are not kept) the last one. Those
-    that were taken back are not among them.
+    Of marks with one text in one minute (or in one day, once minutes are not kept) only the last is returned. Marks
+    that were taken back are left out.
 
     Args:
         since: Inclusive, aware; no bound by default.
@@ -214,7 +214,7 @@ async def read_marks(
     after: Mark | None = None,
     limit: int | None = None,
 ) -> list[Mark]:
-    """The same with a cursor, by time and text; the first *limit* behind *after*, which need not be there any more."""
+    """Return the same by time and text: the first *limit* past *after*, which need not exist any more."""
     rows = sql.SQL(" UNION ALL ").join(
         sql.SQL(
             """

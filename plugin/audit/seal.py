@@ -1,4 +1,4 @@
-"""Seals, and the check of the whole log against its own hashes and against seals that were kept elsewhere."""
+"""Seal the ledger, and check the whole log against its hashes and against seals kept elsewhere."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from chancy_metrics.projections.verify.ledger import check_day, check_head, chec
 from chancy_metrics.projections.verify.skip_index import check_summaries
 from chancy_metrics.projections.versions.replay import PAGE
 
-#: Findings that are spelled out; past these they are only counted.
+#: Findings that are kept; further ones are only counted.
 SHOWN = 100
 
 
 class LogCheck(msgspec.Struct, frozen=True):
-    """What was looked at, and what is not as it was written.
+    """The outcome of a check of the whole log.
 
     Attributes:
         at: When it began, UTC.
-        first: Where the ledger begins: past 1 where clean-up has taken its beginning. 0 if it is empty.
-        position: Where it ended when the check began.
-        batches: How many were hashed again, with their *events*.
-        carried: Places whose batches left the log by retention: their hashes carry the chain on.
-        seals: How many seals hold.
-        found: What is wrong; `findings` spells out the first ones, by position.
+        first: First position of the ledger: past 1 where clean-up has removed the beginning; 0 if it is empty.
+        position: Last position when the check began.
+        batches: Batches that were hashed, with *events* in all.
+        carried: Positions whose batches left the log by retention; the chain continues over their stored hashes.
+        seals: Seals that hold.
+        found: Number of findings; `findings` has the first ones, by position.
         notes: What could not be checked, in sentences.
     """
 
@@ -65,7 +65,7 @@ async def seal(chancy: Chancy) -> Seal:
     """Return a seal of the ledger up to its last position. Batches without a position are not under it.
 
     Raises:
-        MetricsLogError: The ledger does not say the same of that position, so sealing it would hide that.
+        MetricsLogError: The head and the ledger disagree about that position.
     """
     tables = tables_for(chancy.prefix)
     async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
@@ -77,8 +77,8 @@ async def check(
 ) -> LogCheck:
     """Hash the whole log again and compare it with its ledger, and that with *seals*; keep the outcome for `status`.
 
-    Reads in short transactions, in chunks of bounded size: nobody waits for it, and memory stays flat. What is
-    appended meanwhile is left for the next one.
+    Reads in short transactions, in chunks of bounded size: it takes no lock that others wait for, and memory stays
+    constant. Batches appended meanwhile are left for the next check.
 
     Args:
         seals: Kept elsewhere, in any order; `read_seals` reads them.
@@ -91,12 +91,12 @@ async def check(
     found = Findings(SHOWN)
     async with bounded_connection(chancy) as connection:
         at, until, first, waiting, importing = await _begin(connection, tables)
-        notes = ["an import has not ended: what it has brought so far was checked"] if importing else []
+        notes = ["an import is unfinished: only what it has imported so far was checked"] if importing else []
         if first > 1:
-            notes.append(f"the ledger begins at position {first}: clean-up has taken what was before")
+            notes.append(f"the ledger begins at position {first}: clean-up has removed what was before")
         if waiting:
             have, them = ("has", "it") if waiting == 1 else ("have", "them")
-            unseen = f"the chain does not cover {them}, nor did this check"
+            unseen = f"neither the chain nor this check covers {them}"
             notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
         walk = _Walk(connection, tables, found, until, on_progress, started)
         await walk.run()
@@ -133,7 +133,7 @@ async def check(
 
 
 class _Walk:
-    """One way through the order, from its beginning to position *until*."""
+    """One pass over the ledger, from its beginning to position *until*."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Walk:
 
 
 async def _begin(connection: Connection, tables: Tables) -> tuple[datetime, int, int, int, bool]:
-    """Return the time, where the order ends, where the ledger begins, what waits, and whether an import goes on."""
+    """Return the time, the last and first position, the waiting batches, and whether an import is unfinished."""
     async with short_transaction(connection) as cursor:
         await cursor.execute(
             sql.SQL(
@@ -239,17 +239,20 @@ async def _check_seals(
             found.add(
                 "head",
                 where,
-                f"the seal of {one.at:%Y-%m-%d %H:%M:%S %Z} was made there, and the order ends at {last}: its end "
-                "was cut off, or this is an older copy or another log",
+                f"the seal of {one.at:%Y-%m-%d %H:%M:%S %Z} is at this position, but the ledger ends at {last}: its "
+                "end was cut off, or this is an older copy or another log",
             )
         elif one.position in chains:
-            since = f"after position {held}, where a seal holds" if held else "at any position up to there"
+            since = f"after position {held}, where a seal holds" if held else "somewhere up to this position"
             found.add(
                 "chain",
                 where,
-                f"it has another hash than the seal of {one.at:%Y-%m-%d %H:%M:%S %Z}: the history was written anew "
+                f"its hash differs from the seal of {one.at:%Y-%m-%d %H:%M:%S %Z}: the log was rewritten "
                 f"{since}, or this is another log",
             )
         elif one.position < first:
-            notes.append(f"the seal of position {one.position} lies before the ledger's beginning at {first}")
+            notes.append(
+                f"the seal of position {one.position} lies before the beginning of the ledger, {first}: "
+                "it can't be checked"
+            )
     return holds

@@ -1,4 +1,4 @@
-"""Names that were asked for and nobody has: which, and which ones come near."""
+"""Name the conditions of a query that no event in the log meets, and suggest similar names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.projections.search.query import EventQuery, names_of, type_of
 from chancy_metrics.projections.search.scan import read_end
 
-#: Positions before the end of the order in which names are looked for, up to so many events, and names of series and
-#: workers besides.
+#: Limits of the search for similar names: positions before the end of the ledger, events, names of series or workers.
 _POSITIONS, _EVENTS, _NAMES = 200, 50_000, 5_000
-#: Where there are no more than so many names, all of them are offered.
+#: Up to this many names are all suggested.
 _FEW = 6
 _WORDS = {
     "state": "state",
@@ -40,9 +39,9 @@ def asked_names(query: EventQuery) -> list[str]:
 
 
 async def unknown_names(chancy: Chancy, query: EventQuery) -> list[str]:
-    """Return a sentence for each name in *query* that no event of the log has, with names that come near.
+    """Return a sentence for each name in *query* that no event in the log has, with similar names.
 
-    Looks for each by itself through the whole log, of which summaries leave out most.
+    Searches the whole log for each; the skip index excludes most of it.
     """
     return [
         f"no event in the log has the {_WORDS[field]} {str(value)!r}{await _near(chancy, field, str(value))}"
@@ -52,7 +51,7 @@ async def unknown_names(chancy: Chancy, query: EventQuery) -> list[str]:
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that come near *name*: alike, or with it in them; the most alike first."""
+    """Return up to three names that are similar to *name* or contain it; the most similar first."""
     there = sorted(set(names) - {""})
     lower = name.lower()
     alike = get_close_matches(lower, [one.lower() for one in there], n=3)
@@ -84,7 +83,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 async def _names(chancy: Chancy, field: str) -> set[str]:
-    """Return names of *field*: those of the last events, and what series and workers are called."""
+    """Return names of *field*: those of the latest events, of series and of workers."""
     tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         end = await read_end(cursor, tables)

@@ -1,4 +1,4 @@
-"""The end of the log, live: what gets a place in the order is read soon after, and nothing of it twice."""
+"""Follow the log: read new events in ledger order soon after they get a position, each once."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.search.scan import Page, check_cursor, read_end, read_pages
 
-#: Seconds between looks at the end of the order: one row of one table.
+#: Seconds between polls of the ledger's head: one row of one table.
 POLL_S = 0.25
-#: Seconds until a server that went away is asked again.
+#: Seconds before reconnecting.
 RETRY_S = 2.0
 
 
 async def follow_pages(chancy: Chancy, query: EventQuery, warn: Callable[[str], None]) -> AsyncIterator[Page]:
-    """Yield pages for ever, from the selection's beginning on; in the order, so what came late is not missed.
+    """Yield pages for ever, from the start of the query on, in ledger order, so that late batches are not missed.
 
-    Where the server goes away it goes on from the last page as soon as it is back.
+    After a lost connection it reconnects and resumes after the last page.
 
     Args:
-        warn: Told when the server goes away.
+        warn: Called when the connection is lost.
 
     Raises:
-        MetricsLogError: The place to go on from is past the end of the order.
+        MetricsLogError: The query's cursor lies past the end of the ledger.
     """
     tables = tables_for(chancy.prefix)
-    yield Page(query.start_cursor, [], [])  # so that who keeps places has one before there is anything
+    yield Page(query.start_cursor, [], [])  # so that the caller has a cursor before the first event
     while True:
         try:
             async with own_connection(chancy, "metrics audit") as connection:
@@ -48,5 +48,5 @@ async def follow_pages(chancy: Chancy, query: EventQuery, warn: Callable[[str], 
                             query = msgspec.structs.replace(query, after=page.cursor)
                     await asyncio.sleep(POLL_S)
         except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout) as error:
-            warn(f"the log can't be followed for now, and is tried again: {' '.join(str(error).split())}")
+            warn(f"lost the connection while following the log, reconnecting: {' '.join(str(error).split())}")
             await asyncio.sleep(RETRY_S)

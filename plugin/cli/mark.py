@@ -41,7 +41,7 @@ def mark_command(door: Door, text: str | None, at: datetime | None, undo: bool, 
     chancy, metrics = door.load()
     shown = span(metrics.sync_interval)
     if undo:
-        gone = door.run(take_back(chancy, text or "", at=at, place=position))
+        gone = door.run(take_back(chancy, text or "", at=at, cursor=position))
         until = "was taken back before" if gone.again else f"is taken back, and shown no more within {shown}"
         door.answer(gone, lambda: [f"the mark of {in_words(gone.at)} {until}: {gone.text}"])
         return

@@ -22,37 +22,37 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import span_of, utc
 from chancy_metrics.projections.versions.left_out import FailingRule, left_out
 
-#: `recent_completeness` asks the database again after so many seconds, and waits so long for the answer.
+#: Seconds that `recent_completeness` uses an answer of the database, and waits for a new one.
 RECENT_S = 5
 _WAIT_S = 0.5
-#: What no window is known of: it is counted, not dated.
+#: Counts without dates: they are of all time whatever the window.
 _UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside"]
 
 Source = Literal["raw", "baseline", "baseline and raw"]
 
 
 class Completeness(msgspec.Struct, frozen=True):
-    """What is missing from the numbers, or late in them; all zero means that everything recorded is in them.
+    """What is missing from the numbers, or late in them; all zero means that every recorded event is in them.
 
-    It does not look at whether the numbers are right: `verify` does.
+    Whether the numbers are right is checked by `verify`.
 
     Attributes:
-        rejected: Invalid observations, by the rule they broke.
-        dropped: Observations that a full buffer let go.
+        rejected: Invalid observations, by the rule they violate.
+        dropped: Observations that a full buffer dropped.
         skewed: Events whose clock contradicts the database's by more than a second, each once: observations made after
             they were appended, or by a clock that was behind when their batch was cut; updates that happened, started
             or completed after they were appended, happened before their job was created or started, completed before
             they started, started before they were due, or took more than 142 years. They are in: at the time they were
             appended if ahead, in the old bucket they name if behind.
-        expired: Observations older than everything that is kept.
-        cut_meta: Job updates with more kept meta than `max_meta_bytes`: some of its keys are not in the log.
-        buffered: Job updates that reached the log through a buffer, not with their job.
-        dead_letters: Batches that may have events in the window, could not be read or stored, and are not given up.
-        discarded: The same, given up.
-        failing_rules: User rules that failed on batches of the window: their metrics of those are missing, no others.
-        left_out: Both in a sentence; "" where nothing is left out.
+        expired: Observations older than every kept bucket.
+        cut_meta: Job updates whose kept meta exceeds `max_meta_bytes`: some keys are not in the log.
+        buffered: Job updates that were appended through a buffer, not in their job's transaction.
+        dead_letters: Batches that may have events in the window, could not be folded, and are not given up.
+        discarded: The same, but given up.
+        failing_rules: User rules that failed on batches of the window; only their metrics are missing.
+        left_out: Dead letters and failing rules in a sentence; "" for none.
         holes: Batches missing from a producer's sequence: damage.
-        set_aside: Entries that waited for a position, or are in the spill table, and are no batch: damage.
+        set_aside: Entries of the pending and spill tables that are no batch: damage.
         ended_uncleanly: Sessions of workers and `recording()` blocks that fell silent without an end, or ended with
             something unwritten, and were seen last in the window. One is silent after `SILENT_S`, whatever other
             session has its worker id.
@@ -66,13 +66,13 @@ class Completeness(msgspec.Struct, frozen=True):
         in_memory: What sessions that live hold in memory now because they can't append it, by the same kinds.
         since: Start of the window, UTC, inclusive; None for all time.
         until: Its end, exclusive.
-        source: Where its time lies: in days that are in the log ("raw"), in days that left it and are in the
-            "baseline", from which a rebuild begins, or in both. Of each event the day it was appended counts.
+        source: Whether the days of the window are in the log ("raw"), have left it and are in the "baseline", from
+            which a rebuild starts, or both. The day an event was appended counts.
         raw_since: Start of the first day in the log; None if no day has left it.
         position: Last position of the ledger that is in the numbers.
         waiting: Batches that are not in the numbers yet, whenever their events happened.
-        for_all_time: Names of the counts in here that are not the window's: they have no dates.
-        unreadable: What of the counts in here could not be read, and so is missing from them; a sentence each.
+        for_all_time: Names of the counts that have no dates, and so are of all time.
+        unreadable: Counts that could not be read and are missing here; a sentence each.
     """
 
     rejected: dict[str, int]
@@ -120,17 +120,17 @@ async def completeness(chancy: Chancy, since: datetime | None = None, until: dat
 
 
 async def recent_completeness(chancy: Chancy, since: datetime, until: datetime) -> Completeness | None:
-    """The same from what was known within `RECENT_S`; None where the database does not say. Never raises."""
+    """Return the same from facts at most `RECENT_S` old; None if the database gives none. Never raises."""
     try:
         asked, facts = _recent.get(chancy, (-RECENT_S, None))
         now = time.monotonic()
         if now - asked >= RECENT_S:
-            _recent[chancy] = now, facts  # whoever asks meanwhile takes what is known
+            _recent[chancy] = now, facts  # concurrent calls use the known facts
             with anyio.move_on_after(_WAIT_S):
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
                     facts = await read_facts(cursor, tables_for(chancy.prefix))
                 _recent[chancy] = now, facts
-        if facts and facts.left_out:  # what of it concerns this window is asked for only where there is any
+        if facts and facts.left_out:  # query the window only if anything is left out at all
             with anyio.fail_after(_WAIT_S):
                 async with chancy.pool.connection() as connection, short_transaction(connection) as cursor:
                     version, span = facts.left_out.version, span_of(since, until)
@@ -147,7 +147,7 @@ _recent: WeakKeyDictionary[Chancy, tuple[float, Facts | None]] = WeakKeyDictiona
 def complete(
     facts: Facts, append_interval_s: float, since: datetime | None = None, until: datetime | None = None
 ) -> Completeness:
-    """Say what *facts* mean for a window."""
+    """Compute the completeness of a window from *facts*."""
     raw_since = None
     if facts.last_gone is not None:
         raw_since = datetime.combine(facts.last_gone + timedelta(days=1), time_of_day(), UTC)

@@ -19,18 +19,18 @@ from chancy_metrics.projections.versions.counts import decode_counts
 from chancy_metrics.projections.versions.lag import count_waiting
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 
-#: A session is taken for dead after so many seconds of silence; it shows every `presence.BEAT_S` that it lives.
+#: Seconds without a heartbeat after which a session counts as silent.
 SILENT_S = 180
 
 
 class End(NamedTuple):
-    """A session that ended uncleanly, or holds what it can't append.
+    """A session that ended uncleanly, or holds in memory what it can't append.
 
     Attributes:
-        how: "silent" without an end, "lossy" with one, "alive".
-        session: None where a producer has no session's row: it is known by its worker then.
-        held: What it had in memory when it was last seen, by kind.
-        append_interval_s: How old what is in memory may be; None where only the asking app's is known.
+        how: "silent" (no end recorded), "lossy" (ended with something unwritten) or "alive".
+        session: None for a producer without a session's row, which is known by its worker.
+        held: What it held in memory when it was last seen, by kind.
+        append_interval_s: Its longest time between appends; None if unknown.
     """
 
     worker: str
@@ -42,15 +42,15 @@ class End(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the database knows about it.
+    """The facts that completeness is computed from.
 
     Attributes:
-        counts: The live version's (reason -> how many).
-        left_out: What it leaves out of the window that was asked for.
+        counts: The live version's counts: reason -> number.
+        left_out: What the live version leaves out of the window.
         last_gone: Last day that has left the log.
-        ended: Each session that ended uncleanly or holds something.
+        ended: Sessions that ended uncleanly or hold something.
         waiting: Batches past *position*, and those without one.
-        unreadable: Which of all that could not be read, a sentence each.
+        unreadable: Facts that could not be read, a sentence each.
     """
 
     position: int
@@ -69,7 +69,7 @@ async def read_facts(
     tables: Tables,
     span: Span = Span(),  # noqa: B008 # immutable
 ) -> Facts:
-    """Ask the database once, of *span* what has dates.
+    """Read the facts in the caller's transaction; those with dates for *span* only.
 
     Raises:
         SchemaMissing: There is no live version.
@@ -105,8 +105,8 @@ async def read_facts(
     counts = _counts(text, f"what version {version} counted", unreadable, "`chancy-metrics rebuild` counts again")
     if below_zero:
         unreadable.append(
-            f"{counted(below_zero, 'producer')} with less than no holes, which is damage: they are left out here; "
-            "`chancy-metrics audit check` names them"
+            f"{counted(below_zero, 'producer')} with a negative number of holes, which is damage: they are left out "
+            "here; `chancy-metrics audit check` names them"
         )
     ended = [*await _sessions(cursor, tables, unreadable), *await _without_session(cursor, tables)]
     left, waiting = await left_out(cursor, tables, version, span), await count_waiting(cursor, tables, position)
@@ -114,7 +114,7 @@ async def read_facts(
 
 
 def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[str, int]:
-    """Decode counts; of those that can't be read, none, and it is said in *unreadable*, with the *remedy*."""
+    """Decode counts; unreadable ones are empty, and *unreadable* gets a sentence with the *remedy*."""
     try:
         return decode_counts(text, where)
     except Damaged as error:
@@ -123,9 +123,9 @@ def _counts(text: str, where: str, unreadable: list[str], remedy: str) -> dict[s
 
 
 async def _sessions(cursor: Cursor, tables: Tables, unreadable: list[str]) -> list[End]:
-    """The sessions that fell silent, ended with something unwritten, or live and hold something.
+    """Return the sessions that fell silent, ended with something unwritten, or live and hold something.
 
-    A producer's batch is a sign of life too, and one that is closed an end: the row may not have been written.
+    A producer's batch counts as a heartbeat, and its closing as an end: the session's row may not have been written.
     """
     await cursor.execute(
         sql.SQL(
@@ -163,7 +163,7 @@ def _held_by(worker: str, held: str, unreadable: list[str]) -> dict[str, int]:
 
 
 async def _without_session(cursor: Cursor, tables: Tables) -> list[End]:
-    """The open producers whose session has no row, of workers of which no such producer has been heard for a while."""
+    """Return the open producers without a session's row, of workers none of whose such producers was seen lately."""
     await cursor.execute(
         sql.SQL(
             """

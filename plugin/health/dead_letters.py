@@ -1,4 +1,4 @@
-"""What a version leaves out, given up: who said so, when and why; the days of it may leave the log without it."""
+"""Give up dead letters, recording who, when and why; their days may then leave the log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.projections.versions.version import ADVANCING, Version, read_versions
 
-#: Positions a message names.
+#: Positions or rules that a message names.
 _NAMED = 10
 
 
 class Discarded(msgspec.Struct, frozen=True):
-    """A batch, or what rules made of it, that is given up.
+    """A batch, or the output of some rules on it, that is given up.
 
     Attributes:
         versions: Those that had to leave it out.
@@ -42,14 +42,14 @@ class Discarded(msgspec.Struct, frozen=True):
     again: bool
 
 
-class _Place(msgspec.Struct, frozen=True):
-    """What the ledger says of a position.
+class _LedgerState(msgspec.Struct, frozen=True):
+    """The ledger around a position.
 
     Attributes:
-        day: Under which its batch was appended; None where the ledger has no such position.
+        day: Day of the batch there; None if the ledger has no such position.
         left: Whether that day has left the log.
         first: First position in the ledger; None if it is empty.
-        last: The last one that was given.
+        last: Last position that was assigned.
     """
 
     day: date | None
@@ -126,7 +126,7 @@ async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
 
 
 async def _failing(cursor: Cursor, tables: Tables) -> str:
-    """Say which rules have failed on batches that are not given up."""
+    """Return a clause with the rules that failed on batches not given up."""
     await cursor.execute(
         sql.SQL(
             """
@@ -145,7 +145,7 @@ async def _failing(cursor: Cursor, tables: Tables) -> str:
 
 
 async def _give_up(cursor: Cursor, tables: Tables, where: str, value: int | str, *, why: str, by: str) -> int:
-    """Return of how many batches something is given up now."""
+    """Give up what is left out *where* the condition holds; return the number of batches."""
     await cursor.execute(
         sql.SQL(
             f"""
@@ -167,11 +167,11 @@ async def _give_up(cursor: Cursor, tables: Tables, where: str, value: int | str,
     return int(row[0]) if row else 0
 
 
-async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, position: int) -> str:
-    """Let each version that stands right before *position* fold it, or leave it out if that fails.
+async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, position: int) -> str | None:
+    """Let each version whose next batch is at *position* fold it, or leave it out if that fails.
 
     Returns:
-        What came of it, in words; "" where no version stands there.
+        The outcome in words; None if no version is there.
     """
     from chancy_metrics.projections.versions.advance import advance
     from chancy_metrics.projections.versions.isolate import leave_out
@@ -183,7 +183,7 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
             if one.position == position - 1 and one.status in ADVANCING
         ]
         if not waiting or (await _find(cursor, tables, position)).day is None:
-            return ""
+            return None
     options, said = options_of(chancy), ""
     announce = announce_by(chancy, "discard")
     for one in waiting:
@@ -207,7 +207,7 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
     return said
 
 
-async def _find(cursor: Cursor, tables: Tables, position: int) -> _Place:
+async def _find(cursor: Cursor, tables: Tables, position: int) -> _LedgerState:
     await cursor.execute(
         sql.SQL(
             """
@@ -225,19 +225,19 @@ async def _find(cursor: Cursor, tables: Tables, position: int) -> _Place:
     row = await cursor.fetchone()
     if row is None:
         raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
-    return _Place(*row)
+    return _LedgerState(*row)
 
 
 async def _whereabouts(cursor: Cursor, tables: Tables, position: int) -> str:
-    """Say where the batch at *position* is, which no version leaves out."""
-    place = await _find(cursor, tables, position)
+    """Say where the batch at *position* is, given that no version leaves it out."""
+    found = await _find(cursor, tables, position)
     if position < 1:
         return f"there is no position {position}: the first one is 1"
-    if position > place.last:
-        return f"there is no position {position} yet: the order ends at {place.last}"
+    if position > found.last:
+        return f"there is no position {position} yet: the ledger ends at {found.last}"
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
-    if place.day is None:
-        if place.first is None or position < place.first:
+    if found.day is None:
+        if found.first is None or position < found.first:
             return f"the batch at position {position} has left the log and the ledger with its day, long ago"
         return f"position {position} is missing from the ledger, which is damage: `chancy-metrics verify` says more"
     has = [one for one in versions if one.position >= position]
@@ -245,9 +245,9 @@ async def _whereabouts(cursor: Cursor, tables: Tables, position: int) -> str:
     parts = [f"the batch at position {position} is in {_named('the numbers of', has) if has else 'no version yet'}"]
     if lacks:
         stand = ", ".join(f"version {one.version} stands at {one.position}" for one in lacks)
-        parts.append(f"{stand} and folds what comes before it first")
-    if place.left:
-        parts.append(f"its day {place.day} has left the log, and what it added is in the baseline")
+        parts.append(f"{stand} and folds the batches before it first")
+    if found.left:
+        parts.append(f"its day {found.day} has left the log, and its part of the numbers is in the baseline")
     return "; ".join(parts)
 
 
@@ -270,6 +270,6 @@ async def _left_out(cursor: Cursor, tables: Tables) -> str:
     )
     positions = [str(row[0]) for row in await cursor.fetchall()]
     if not positions:
-        return "none is left out that is not given up"
+        return "no batch is left out and not given up"
     shown = ", ".join(positions[:_NAMED])
     return f"left out and not given up: {shown}{' and more' if len(positions) > _NAMED else ''}"

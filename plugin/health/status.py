@@ -14,25 +14,26 @@ from chancy_metrics.projections.verify.records import LastChecked
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The state of the pipeline; times are UTC, sizes bytes, durations seconds.
+    """The state of the pipeline; times in UTC, sizes in bytes, durations in seconds.
 
     Attributes:
-        pending_batches: Without a position yet; *spilled_batches* of them are in the spill table, not in the log.
-        set_aside: Entries that waited for a position, or are in the spill table, and are no batch.
-        oldest_waiting_s: Since the oldest event was appended that the live version lacks; *silent_s* since its last
-            step.
-        fold_errors: Why sessions that live failed to fold when they last tried, each with its worker.
-        waited_for: Which batch of an unknown codec the fold stands before, and until when, in words; "" for none.
-        rules: Of the live version; *app_rules* are this app's, and *rules_note* says what comes of the difference.
-        unfinished: Versions on their way to become the live one.
-        withheld: Which of them do not take over by themselves since they leave out more than the live one, a sentence
-            each.
-        due_day: The oldest day that is to leave the log, and what keeps it.
-        verified: What runs of `verify` have compared and what of their findings is open; None where none ran.
-        checked: What the last `audit check` looked at and found; None where none ran.
-        not_looked_at: What nobody has looked at, so that nothing in here speaks of it, a sentence each.
-        replayed_at: On a hot standby, the last commit it knows of, which the rest is as of; None elsewhere.
-        unhealthy: What is wrong and what to do, a sentence each.
+        pending_batches: Batches without a position yet; *spilled_batches* of them are in the spill table.
+        set_aside: Entries of the pending and spill tables that are no batch.
+        oldest_waiting_s: Age of the oldest appended event that the live version lacks.
+        silent_s: Time since the live version's last step.
+        fold_errors: The last fold error of each live session, with its worker.
+        waited_for: The batch of an unknown codec that the fold waits at, and until when, in words; "" for none.
+        rules: Rules of the live version; *app_rules* are this app's, and *rules_note* says what follows from a
+            difference.
+        unfinished: Versions that are being backfilled or are ready to be promoted.
+        withheld: Those that are not promoted automatically, because they leave out more than the live version; a
+            sentence each.
+        due_day: The oldest day that is due to leave the log, and what keeps it.
+        verified: What runs of `verify` compared, and their open findings; None where none ran.
+        checked: What the last `audit check` covered and found; None where none ran.
+        not_looked_at: What was never checked, so that this status can't say whether it is right; a sentence each.
+        replayed_at: On a hot standby, the time of the last replayed commit, to which all times refer; else None.
+        unhealthy: What is wrong and what to do, a sentence each; [] if healthy.
     """
 
     at: datetime

@@ -40,11 +40,11 @@ from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead
 from chancy_metrics.projections.versions.lag import appended_us, live_lag
 from chancy_metrics.projections.versions.version import live_version
 
-#: So many sessions' errors are shown.
+#: Sessions whose fold errors are shown.
 _FOLD_ERRORS = 5
 
 
-#: Positions back from the head over which the rate is measured.
+#: Positions before the head over which the rate is measured.
 _RATE_POSITIONS = 1_000
 
 

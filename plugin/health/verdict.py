@@ -11,23 +11,23 @@ from chancy_metrics.plugin.rebuilds.rollout import standstill_after_s
 from chancy_metrics.plugin.recording.session_row import spell
 from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM
 
-#: Events may wait this many cadences, and at least so many seconds, before that is unhealthy.
+#: Events may wait this many sync intervals, and at least so many seconds.
 CADENCES = 3
 PATIENCE_S = 30
 
 
 def not_looked_at(status: Status) -> list[str]:
-    """What a status without a fault must not be taken to say."""
+    """Return what was never checked, a sentence each."""
     unseen = []
     if not status.position:
-        unseen.append("nothing has been folded yet, so there are no numbers")
+        unseen.append("nothing was folded yet, so there are no numbers")
     last = status.verified
     if last is None or not last.share.whole:
         of = "the numbers were" if last is None or last.version == status.version else f"version {status.version} was"
         unseen.append(f"{of} never compared with the log: `chancy-metrics verify` does it")
     if (last is None or last.log_at is None) and status.checked is None:
         unseen.append(
-            "the log and its order were never checked whole: `chancy-metrics verify` does it without a window"
+            "the log and its ledger were never checked in full: `chancy-metrics verify` without a window does it"
         )
     return unseen
 
@@ -53,43 +53,42 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
         reasons.append(set_aside_sentence(status.set_aside))
     if status.completeness.dead_letters:
         reasons.append(
-            f"{counted(dead := status.completeness.dead_letters, 'batch')} could not be read, or stored, and "
+            f"{counted(dead := status.completeness.dead_letters, 'batch')} could not be folded and "
             f"{'is' if dead == 1 else 'are'} not in the numbers: {status.completeness.left_out}"
         )
     reasons += status.withheld
     reasons += [
-        f"rule {rule.rule!r} failed on {counted(rule.batches, 'batch')}, of which only "
-        "its own metrics are missing (position "
-        f"{rule.position}: {rule.error[:200]}): mend it and raise rules_version"
+        f"rule {rule.rule!r} failed on {counted(rule.batches, 'batch')}, whose other metrics are there "
+        f"(position {rule.position}: {rule.error[:200]}): fix it and raise rules_version"
         for rule in status.completeness.failing_rules
         if rule.batches > rule.discarded
     ]
     if (last := status.verified) is not None and last.found_since is not None:
-        hidden = last.places - len(last.sentences)
+        hidden = last.spots - len(last.sentences)
         reasons.append(
             f"verify found {counted(last.different, 'difference')} and {counted(last.found, 'other fault')}, the first "
-            f"at {moment(last.found_since)}, and no run over their place has found it right since: "
-            f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more places" if hidden else "")
+            f"at {moment(last.found_since)}, and no later run there has cleared them: "
+            f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more spots" if hidden else "")
         )
     if (check := status.checked) is not None and check.found > check.given_up:
         hidden = check.found - check.given_up - len(check.sentences)
         reasons.append(
             f"the last audit check, at {moment(check.at)}, found {'; '.join(check.sentences)}"
             + (f"; and {hidden:,} more" if hidden else "")
-            + ": the next one that finds nothing ends this"
+            + ": a check that finds nothing clears this"
         )
     if status.due_day is not None and status.due_day.hangs(status.at):
         reasons.append(f"{status.due_day}: {status.due_day.reason}")
     if status.completeness.in_memory:
         reasons.append(
-            f"{spell(status.completeness.in_memory)} can't be appended now and are held in memory, where a kill would "
-            "lose them: the workers' log says why"
+            f"{spell(status.completeness.in_memory)} can't be appended now and are held in memory, where they are lost "
+            "if the process is killed: the workers' log says why"
         )
     if missing_days:
         days = ", ".join(str(day) for day in missing_days)
         reasons.append(f"the log has no partition for {days}: run `chancy misc migrate`, or let a worker make it")
     if status.series > SERIES_ALARM:
-        reasons.append(f"there are more than {SERIES_ALARM:,} series: an id has most likely got into a key")
+        reasons.append(f"there are more than {SERIES_ALARM:,} series: most likely a key contains an id")
     return reasons
 
 
@@ -100,14 +99,17 @@ def _why_waiting(status: Status, patience_s: float) -> str:
         return f"folding fails: {'; '.join(status.fold_errors)}"
     if status.spilled_batches and status.silent_s <= patience_s:
         return (
-            f"{is_or_are(status.spilled_batches, 'batch')} in the spill table, and the log does not take them: "
-            "`SELECT * FROM pg_locks` says who holds a lock on it, the log of who folds whether it refuses them"
+            f"{is_or_are(status.spilled_batches, 'batch')} in the spill table and can't be moved into the log: "
+            "`SELECT * FROM pg_locks` shows who locks it, the folding worker's log whether it refuses them"
         )
     if status.silent_s <= patience_s and status.folded_by is not None:
-        return f"{status.folded_by} folds, and does not keep up"
+        return f"{status.folded_by} folds but does not keep up"
     if status.rules == status.app_rules:
         or_fold = "" if status.rules_note else " or run `chancy-metrics fold`"
         return f"no worker has folded for {status.silent_s:.0f} s; start one{or_fold}"
     if status.silent_s <= standstill_after_s(status.sync_interval_s):
         return f"no worker with rules {status.rules} folds, and this app has {status.app_rules}; start one"
-    return f"{status.rules_note}; start a worker with rules {status.rules}, or one of this app, which takes over"
+    return (
+        f"{status.rules_note}; start a worker with rules {status.rules}, or one of this app, which then promotes a "
+        "version of its own"
+    )

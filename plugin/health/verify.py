@@ -1,4 +1,4 @@
-"""Whether the log, its order, the rollups and the cache agree: looked at in full or in samples, and kept."""
+"""Verify that log, ledger, rollups and cache agree, in full or in random samples, and keep the outcome."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
 from chancy_metrics.projections.versions.version import live_version
 
-#: Differences, and findings, that are spelled out; past these they are only counted.
+#: Differences, and findings, that are kept; further ones are only counted.
 SHOWN = 100
-#: Milliseconds to wait for the fold that has the version's row.
+#: Milliseconds to wait for a fold that has locked the version's row.
 _KEEP_LOCK_MS = 10_000
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What was compared, and what did not agree.
+    """The outcome of a run of verify.
 
     Attributes:
         at: When it began, UTC.
-        spans: How many ranges of time were replayed: 1, or with a budget as many as there was time for.
-        version: The live one, which was at *position* of the ledger.
-        events: How many were folded again.
-        points: How many places were compared.
-        different: How many of them differ; `differences` spells out the first ones, stored (old) against replayed.
-        found: What else is wrong; `findings` spells out the first ones.
-        ended_uncleanly: Sessions that ended uncleanly; no finding, but what they held in memory is lost.
-        left_out: What the version leaves out of that time, in words; "" for nothing. It is in neither side.
-        nothing: Why nothing was compared, in words; "" where something was.
-        open: Findings and differences of this run and of earlier ones elsewhere; None where nothing could be kept.
-        share: How much of what the version keeps was compared by now; None where nothing could be kept.
-        notes: What else is to be known, in sentences.
+        spans: Ranges of time that were replayed: 1, or with a budget as many as there was time for.
+        version: The live version, at *position* of the ledger.
+        events: Events that were replayed.
+        points: Points that were compared.
+        different: How many of them differ; `differences` has the first ones, stored (old) against replayed (new).
+        found: Number of other findings; `findings` has the first ones.
+        ended_uncleanly: Sessions that ended uncleanly: no finding, but what they held in memory is lost.
+        left_out: What the version leaves out of that time, in words; "" for nothing. Neither side has it.
+        nothing: Why nothing was compared, in words; "" if something was.
+        open: Open findings and differences of this run and earlier ones; None if the outcome could not be kept.
+        share: How much of the version's kept buckets was compared by now; None if the outcome could not be kept.
+        notes: Further remarks, as sentences.
     """
 
     at: datetime
@@ -81,7 +81,7 @@ class Verified(msgspec.Struct, frozen=True):
 
     @property
     def drift(self) -> int:
-        """Differences and findings of this run together; 0 when everything that it looked at agrees."""
+        """Differences and findings of this run together; 0 if everything it compared agrees."""
         return self.different + self.found
 
 
@@ -177,23 +177,23 @@ async def verify(
 
 def _pruned(raw_since: datetime) -> str:
     return (
-        f"days before {raw_since:%Y-%m-%d} have left the log: the baseline, made of them when they "
-        "left, stands for them"
+        f"days before {raw_since:%Y-%m-%d} have left the log: their part is taken from the baseline "
+        "and was not replayed"
     )
 
 
 def _why_nothing(checked: Sequence[RangeCheck], at: datetime) -> str:
-    """Why no point was compared."""
+    """Return why no point was compared."""
     if not checked[-1].position:
-        return "nothing has been folded yet"
+        return "nothing was folded yet"
     now_s = at.timestamp()
     if not any(first < min(end, now_s) for one in checked for first, end in one.ranges()):
-        return "no bucket that is kept lies whole in that time"
-    return "there are no points of that time" if len(checked) == 1 else "there are no points of what was drawn"
+        return "no kept bucket lies entirely in that time"
+    return "there are no points in that time" if len(checked) == 1 else "there are no points in the ranges drawn"
 
 
 def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> Run:
-    """What is kept of a run: of the ranges that were compared with one and the same version."""
+    """Return what to keep of a run: only ranges that were compared with its last version."""
     same = [one for one in checked if one.version == verified.version]
     spots = found.spots.copy()
     sentences = dict(found.sentences)
@@ -203,7 +203,7 @@ def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> 
             sentences.setdefault(Spot("difference", difference.resolution, difference.bucket), str(difference))
     looked = together([one.looked for one in same])
     if not verified.points and not looked.everywhere:
-        looked = Looked()  # nothing compared settles nothing
+        looked = Looked()  # comparing nothing clears nothing
     ranges = {name: list(looked.ranges.get(name, ())) for name in RESOLUTIONS}
     last = Record(
         at=verified.at,
@@ -235,20 +235,20 @@ async def _draw(connection: Connection, tables: Tables, asked: Span, at: datetim
 
 
 async def _remember(chancy: Chancy, connection: Connection, tables: Tables, verified: Verified, run: Run) -> Verified:
-    """Keep what was looked at and what is open, for `status`, and the latter as the gauge `DRIFT`."""
+    """Keep coverage and open faults for `status`, and record the number of open faults as the gauge `DRIFT`."""
     try:
         async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
             kept = await keep(cursor, tables, run, now_s=await database_now_us(cursor) // 1_000_000)
         notes = verified.notes.copy()
         if kept.expired:
-            notes.append(f"{kept.expired:,} earlier findings are closed: their buckets are not kept any more")
+            notes.append(f"{kept.expired:,} earlier findings ended: their buckets are not kept any more")
         verified = msgspec.structs.replace(verified, open=kept.open, share=kept.share, notes=notes)
         if verified.points or verified.drift:
             async with short_transaction(connection, lock_timeout_ms=_KEEP_LOCK_MS) as cursor:
                 worker = worker_of(chancy)
                 await in_transaction.measure(cursor, tables, DRIFT, kept.open, worker=worker)
-    except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        told = f"what verify found could not be kept for `status`: {error_sentence(error)}"
+    except psycopg.Error as error:  # report the findings even if they can't be kept
+        told = f"the outcome of verify could not be kept for `status`: {error_sentence(error)}"
         chancy.log.warning(told)
         return msgspec.structs.replace(verified, notes=[*verified.notes, told])
     return verified

@@ -1,4 +1,4 @@
-"""The events behind one point, counted and sorted as they come: memory does not grow with them."""
+"""Count the events behind one point by func, queue, state, error and worker; keep the largest, first and failed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.span import Span
 
-#: States of updates that went wrong.
+#: States of updates that count as failed.
 _WRONG = ("failed", "retrying")
 
 
 class EventBreakdown:
-    """What is known of the events that feed *series* within *span*.
+    """The events that feed *series* within *span*, counted and ranked; memory does not grow with their number.
 
     Args:
         limit: How many events each list keeps.
@@ -32,8 +32,8 @@ class EventBreakdown:
     Attributes:
         events: How many there are.
         by: "func", "queue", "state", "error" (of job updates) and "worker" -> how many by name.
-        first: The first ones, in the order of the ledger.
-        failed: The last updates that failed or are to be tried again, in the order of the ledger.
+        first: The first ones, in ledger order.
+        failed: The last updates that failed or will be retried, in ledger order.
     """
 
     def __init__(self, series: Series, span: Span, rules: RuleSet, limit: int) -> None:
@@ -49,11 +49,11 @@ class EventBreakdown:
 
     @property
     def largest(self) -> list[Event]:
-        """Those of the greatest value, or of a counter of job updates those that ran longest; the greatest first."""
+        """The events with the largest values, or for a counter of job updates the longest runs; the largest first."""
         return [event for *_, event in sorted(self._largest, reverse=True)]
 
     def add(self, batches: Sequence[LogBatch]) -> None:
-        """Look at *batches*, in ascending order; one that can't be read has nothing behind any point."""
+        """Add *batches*, in ascending order; an unreadable one adds nothing."""
         for batch in batches:
             try:
                 decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)

@@ -1,4 +1,4 @@
-"""One point, made again from the events behind it: what they are, and whether they come to what is stored."""
+"""Recompute one point from the log, and compare it with the stored one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _US = 1_000_000
 
 
 class PointKey(NamedTuple):
-    """Which point: a bucket of a series, of one worker or (None) of all together.
+    """The key of a point: a bucket of a series, of one worker or (None) of all together.
 
     Attributes:
         bucket: Its start, seconds since 1970.
@@ -55,19 +55,19 @@ class PointKey(NamedTuple):
 
 
 class Recomputed(NamedTuple):
-    """A point as it is stored and as it is made again.
+    """A point as stored and as recomputed.
 
     Attributes:
-        position: Of the live version; events past it are in neither.
+        position: Position of the live version; events past it are in neither.
         is_kept: Whether the live version still keeps its bucket at its resolution.
-        stored: None where it is not.
-        baseline: What events that have left the log added to it; None where none did.
+        stored: None where no point is stored, or it is not kept.
+        baseline: The part from events that have left the log; None where there are none.
         recomputed: The baseline and the events in the log together; None where there is nothing.
-        breakdown: The events in the log that the version has.
-        left_out: What of the bucket's time the version leaves out: nobody knows what of that the point would have.
-        waiting: Batches with events of that time that are not in it yet.
-        lost: Positions whose batches can't be folded any more, and may have fed it, with the reason.
-        is_index_wrong: Whether the summaries called ranges empty that hold events of it; those were read here.
+        breakdown: The events in the log up to *position*.
+        left_out: What the version leaves out of the bucket's time; some of it may belong to the point.
+        waiting: Batches with events of that time that are not folded yet.
+        lost: Position -> cause, of batches that may have fed the point and can't be folded any more.
+        is_index_wrong: Whether summaries excluded ranges that hold its events; those ranges were read here.
     """
 
     version: int
@@ -89,7 +89,7 @@ class Recomputed(NamedTuple):
 
     @property
     def difference(self) -> str:
-        """In what stored and made again differ, in words; "" if in nothing."""
+        """What differs between stored and recomputed, in words; "" for nothing."""
         stored, recomputed = self.stored, self.recomputed
         if recomputed is not None and recomputed.worker is not None:
             recomputed = recomputed._replace(sketch=b"")  # the rollups keep none of a single worker
@@ -100,10 +100,10 @@ class Recomputed(NamedTuple):
 
 
 async def recompute(connection: Connection, tables: Tables, rules: RuleSet, key: PointKey, *, limit: int) -> Recomputed:
-    """Fold again what is behind a point, and read what is stored, both at one position of the ledger.
+    """Fold the events behind a point again, and read the stored point, both at one position of the ledger.
 
-    Reads the log in short transactions and the rest in one snapshot; nobody waits for it. Memory does not grow
-    with the events.
+    Reads the log in short transactions and the rest in one snapshot, without locks that others wait for. Memory does
+    not grow with the number of events.
 
     Args:
         limit: How many events each list of the breakdown keeps.
@@ -191,7 +191,7 @@ class _Attempt:
         return await read_base(cursor, self._tables, self._rules, "explain")
 
     async def _replay(self, version: Version, gone: set[date]) -> None:
-        """Take the batches that may have events in the bucket, leaving out ranges that surely have none."""
+        """Add the batches that may have events in the bucket; the skip index excludes ranges without any."""
         async with short_transaction(self._connection) as cursor:
             pruned = await read_pruned(cursor, self._tables, after=0)
         if not self._trusts_index:
@@ -238,7 +238,7 @@ class _Attempt:
         self._total.add(self._only(folded))
 
     def _only(self, folded: Fold) -> Fold:
-        """Keep the one point: of one worker's batches the row of all together is that worker's, with its sketch."""
+        """Keep the one point. The merged row of one worker's batches is that worker's point, with its sketch."""
         levels = {}
         if self._key.series in folded.series:
             number = folded.series.index(self._key.series)
@@ -249,7 +249,7 @@ class _Attempt:
         return folded._replace(levels=levels)
 
     async def _ids(self, cursor: Cursor) -> tuple[int, int]:
-        """Numbers of the worker and the series; -1 for one that has no points."""
+        """Return the ids of the worker and the series; -1 for one without points."""
         await cursor.execute(
             sql.SQL(
                 """
@@ -270,7 +270,7 @@ class _Attempt:
         return row[0], row[1]
 
     async def _read(self, cursor: Cursor, version: int, worker: int, series: int) -> Fold:
-        """The stored point, as that of all workers together."""
+        """Return the stored point as if it were that of all workers together."""
         found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
         return found._replace(levels={name: as_all_workers(cells) for name, cells in found.levels.items()})
 

@@ -1,1 +1,1 @@
-"""Events found in the log by what is asked of them."""
+"""Search the log for events."""

@@ -1,4 +1,4 @@
-"""One event of the log, spelled out for who reads it."""
+"""The event that readers of the log see, made from the columns of a decoded batch."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job update or an observation.
 
     Attributes:
-        position: Its batch's place in the order, from 1.
-        index: Its place in the batch, from 0; job updates come before observations.
-        at: When it happened, which is never after its batch was appended (UTC).
-        key: Of an observation, with its *unit* and *value*; None of a job update.
-        completed_at: What the worker's clock said, as in the log, even if that lies after the append.
-        run_s: Seconds the attempt ran, by the append at the latest; None if that is not known.
-        wait_s: Seconds from when it was due until it started; None if that is not known, as after a retry.
+        position: Position of its batch in the ledger, from 1.
+        index: Index in its batch, from 0; job updates come before observations.
+        at: When it happened, at the latest when its batch was appended (UTC).
+        key: Of an observation, like *unit* and *value*; None for a job update.
+        completed_at: By the worker's clock, as logged, even if that lies after the append.
+        run_s: Seconds the attempt ran, counted up to the append at most; None if unknown.
+        wait_s: Seconds from when it was due until it started; None if unknown, as after a retry.
         error: Type of the exception, or what `Metrics(error_messages=True)` kept; "" for none.
         meta: The keys of the job's `meta` that `Metrics(keep_meta=…)` names.
-        damage: Why they can't be read, in words, and so are missing here; "" if they can.
+        damage: Why the kept meta can't be read; "" if it can.
     """
 
     position: int
@@ -63,11 +63,11 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def to_events(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
-    """Return the events at *indexes* of a batch, in that order: job updates below, observations above.
+    """Return the events at *indexes* of a batch.
 
     Args:
-        indexes: Ascending.
-        decoded: What `decode` makes of *batch*. What user rules add lies behind it and is no event.
+        decoded: What `decode` returns for *batch*, without the observations that user rules add.
+        indexes: Ascending; those of job updates come first.
     """
     wanted = np.fromiter(indexes, np.int64)
     jobs = 0 if decoded.jobs is None else len(decoded.jobs.at_us)
@@ -149,7 +149,7 @@ def _observations(
 
 
 def _moment(us: int) -> datetime:
-    """A clamp, not an error, past what datetime can say: a wrong clock must not hide the rest."""
+    """Clamp what datetime can't express: a wrong clock must not hide the rest of the batch."""
     try:
         return EPOCH + timedelta(microseconds=us)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""What a search of the log could not look at: batches that can't be read, and days that have left the log."""
+"""Gaps in the result of a search: unreadable batches, pruned days and damaged summaries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DAY_US = 86_400_000_000
 
 
 class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap"):
-    """A batch that may hold what is looked for, and can't be read; or the kept meta of one event in it.
+    """A batch that may match and can't be read, or the unreadable kept meta of one event.
 
     Attributes:
-        error: Why, in a sentence.
-        index: Of that event, which is listed without its meta; None where it is the whole batch.
+        error: The cause, as a sentence.
+        index: Index of that event, which is listed without its meta; None for the whole batch.
     """
 
     position: int
@@ -43,10 +43,10 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", tag_field="gap")
 
 
 class Pruned(msgspec.Struct, frozen=True, tag="pruned", tag_field="gap"):
-    """A day that has left the log, or (None) days so long gone that they are forgotten.
+    """A day that was pruned from the log; None for all days that even the ledger has forgotten.
 
     Attributes:
-        last_position: Of its last batch.
+        last_position: Position of its last batch.
     """
 
     day: date | None
@@ -54,21 +54,21 @@ class Pruned(msgspec.Struct, frozen=True, tag="pruned", tag_field="gap"):
 
     def __str__(self) -> str:
         return (
-            f"{'older days have' if self.day is None else f'{self.day} has'} left the log: what was recorded there up "
-            f"to position {self.last_position} is in the numbers and can't be listed"
+            f"{'older days have' if self.day is None else f'{self.day} has'} left the log: its events up to position "
+            f"{self.last_position} are in the numbers and can't be listed"
         )
 
 
 class DamagedSummary(msgspec.Struct, frozen=True, tag="summary", tag_field="gap"):
-    """A row of the skip index that is not what was written; the batches it is about were read all the same."""
+    """A damaged row of the skip index; its batches were read without it."""
 
     first_position: int
     last_position: int
 
     def __str__(self) -> str:
         return (
-            f"the summary of positions {self.first_position} to {self.last_position} is damaged: these were read "
-            "without it; `chancy-metrics audit check` says more"
+            f"the summary of positions {self.first_position} to {self.last_position} is damaged: the batches were "
+            "read without it; `chancy-metrics audit check` says more"
         )
 
 
@@ -80,12 +80,12 @@ def unreadable(row: LedgerRow, error: str, index: int | None = None) -> Unreadab
 
 
 def position_of(gap: Gap) -> tuple[int, int]:
-    """Where it is in the order, position and index; a day where it ends."""
+    """Return position and index of the gap in the ledger; the end of a day or range."""
     return (gap.position, gap.index or 0) if isinstance(gap, Unreadable) else (gap.last_position, 0)
 
 
 async def read_pruned(cursor: Cursor, tables: Tables, *, after: int) -> list[Pruned]:
-    """Return what has left the log of the positions past *after*, oldest first, without days that had no batch."""
+    """Return the days with batches past *after* that have left the log, oldest first."""
     await cursor.execute(
         sql.SQL(
             """
@@ -108,12 +108,12 @@ async def read_pruned(cursor: Cursor, tables: Tables, *, after: int) -> list[Pru
 
 
 def concerns(query: EventQuery, pruned: Pruned) -> bool:
-    """Whether a day that is gone may have held what is looked for; an event is never later than the day's end or so."""
+    """Whether a pruned day may have held matching events: none is later than about the end of its day."""
     return pruned.day is None or query.since_us < start_of(pruned.day) + 2 * _DAY_US
 
 
 def may_have_matched(query: EventQuery, row: LedgerRow) -> bool:
-    """Whether a lost batch may have held what is looked for: only its producer is known, and about when it was."""
+    """Whether a lost batch may have held matching events, by its producer and the day before or after its own."""
     start_us = start_of(row.batch_id.day)
     return (
         query.producer in (None, row.batch_id.producer)

@@ -1,4 +1,4 @@
-"""Summaries of what is new in the order, made a range at a time by whoever keeps the tables in shape."""
+"""Write the skip index: a summary of each full range of new ledger positions, with a Bloom filter of its tokens."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from chancy_metrics.events.skip_index import Summary, forget_summaries, last_sum
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search.query import names_of, text_token
 
-#: A range ends with the batch that brings it to so many events, or so many bytes, or with so many batches.
+#: A range ends with the batch that reaches one of these.
 RANGE_EVENTS = 10_000
 RANGE_BYTES = 32 << 20
 RANGE_BATCHES = 512
-#: Ranges one call makes, and summaries it lets go: chunks that nobody waits for.
+#: Ranges that one call writes at most, and summaries that one call deletes.
 RANGES = 200
 
 
 async def summarise(connection: Connection, tables: Tables, *, limit: int = RANGES) -> int:
-    """Summarise up to *limit* full ranges behind the last one, and let go what has left the log.
+    """Summarise up to *limit* full ranges past the last summary, and delete summaries of pruned days.
 
-    Each range is read in one short transaction and written in another; between them nothing is held. Two at once
-    do no harm: whoever comes second has worked in vain.
+    Each range is read in one short transaction and written in another. Concurrent calls are safe: the second write
+    of a range does nothing.
 
     Args:
         connection: An autocommit one outside a transaction.
 
     Returns:
-        How many ranges it wrote; fewer than *limit* when it has caught up.
+        How many ranges were written; fewer than *limit* when caught up.
     """
     written = 0
     while written < limit:
@@ -47,7 +47,7 @@ async def summarise(connection: Connection, tables: Tables, *, limit: int = RANG
             rows = _full_range(
                 await read_ledger(cursor, tables, after=await last_summarised(cursor, tables), limit=RANGE_BATCHES)
             )
-            # Read before the batches: of a day that leaves meanwhile some are missing, and then nothing is said.
+            # Before the batches: if a day leaves meanwhile, some are missing, and the summary stays empty.
             gone = await gone_days(cursor, tables)
             kept = [row for row in rows if row.batch_id.day not in gone]
             batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in kept])
@@ -64,11 +64,12 @@ async def summarise(connection: Connection, tables: Tables, *, limit: int = RANG
 
 
 def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: bool = True) -> Summary:
-    """Summarise a range of the order.
+    """Summarise a range of the ledger.
 
     Args:
-        batches: Those of *rows* that have not left the log.
-        complete: Whether none of them is lost. If one is, or can't be decoded, the summary says nothing.
+        batches: The batches of *rows* that are still in the log.
+        complete: Whether none is lost. If one is, or can't be decoded, the summary has no times and no filter, so
+            searches read the range.
     """
     tokens: set[bytes] = set()
     first_us: list[int] = []
@@ -97,7 +98,7 @@ def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: b
 
 
 def tokens_of(batch: LogBatch, decoded: DecodedBatch) -> set[bytes]:
-    """Return the tokens by which the events of a batch may be looked for; those of job ids are joined into one."""
+    """Return the search tokens of a batch's events; its job ids are one value, 16 bytes each."""
     found = {text_token("worker", batch.worker), text_token("producer", str(batch.producer))}
     if decoded.jobs is not None:
         found |= {decoded.jobs.ids, text_token("kind", "job")}
@@ -124,7 +125,7 @@ def _key_tokens(key: str) -> frozenset[bytes]:
 
 
 def prefixes_of(key: str) -> list[str]:
-    """Return *key* and what lies before each of its colons."""
+    """Return *key* and each part of it that ends before a colon."""
     ends = [colon for colon, letter in enumerate(key) if letter == ":"]
     return [key, *(key[:end] for end in ends if end)]
 

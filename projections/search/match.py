@@ -1,4 +1,4 @@
-"""Which rows of a decoded batch are what is looked for, worked out on its columns."""
+"""Decide which events of a batch match a query: first by its log row, then by its columns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _Mask = NDArray[np.bool_]
 
 
 def may_match(query: EventQuery, row: LogRow) -> bool:
-    """Whether a batch may hold events that are looked for, by its row without the payload.
+    """Whether a batch may hold matching events, by its row without the payload.
 
-    One that does not say when its events were may have them at any time.
+    A row without times may have events at any time.
     """
     return (
         (row.first_us is None or min(row.first_us, row.appended_us) < query.until_us)
@@ -30,7 +30,7 @@ def may_match(query: EventQuery, row: LogRow) -> bool:
 
 
 def matching(query: EventQuery, batch: LogBatch, decoded: DecodedBatch) -> NDArray[np.int64]:
-    """Return the indexes of the events of a batch that are looked for, ascending."""
+    """Return the indexes of the matching events of a batch, ascending."""
     parts = []
     if decoded.jobs is not None:
         parts.append(_jobs(query, decoded.jobs) & _in_time(query, batch, decoded.jobs.at_us))

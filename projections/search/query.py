@@ -1,4 +1,4 @@
-"""What is looked for in the log, and the tokens by which a range that surely has nothing of it can be left out."""
+"""The query for events, the cursor to resume it, and the tokens with which the skip index is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_US, _MOST_US = -(2**63), 2**63 - 1
 
 
 class EventCursor(msgspec.Struct, frozen=True):
-    """Where a reader stands: behind event *index* of the batch at *position*, or behind all of it for None."""
+    """Where a reader resumes: after event *index* of the batch at *position*; after the whole batch for None."""
 
     position: int
     index: int | None = None
@@ -26,16 +26,16 @@ class EventCursor(msgspec.Struct, frozen=True):
 
 
 class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which events are looked for: those that have all that is given.
+    """A search for events that meet every condition given.
 
     Attributes:
-        since: Inclusive, as *until* is exclusive; both aware.
-        after: Only events behind this place in the order.
-        first_position: Inclusive, as *last_position*.
-        kinds: Any of these; all for ().
-        key: Of an observation, or of one of the built-in series a job update feeds.
-        prefix: The same for a key or its first segments; "" for all.
-        error: The whole of an error, its type (what stands before the first ":"), or the last parts of that:
+        since: Inclusive; *until* is exclusive. Both aware.
+        after: Only events after this cursor.
+        first_position: Inclusive; so is *last_position*.
+        kinds: Any of these; () for all.
+        key: Key of an observation, or of a built-in series that a job update feeds.
+        prefix: The first segments of such a key, or all of it; "" for all.
+        error: A whole error, its type (the part before the first ":"), or the last segments of the type:
             "ValueError" finds "app.errors.ValueError".
     """
 
@@ -69,13 +69,13 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def start(self) -> int:
-        """The position before the first one that is looked at."""
+        """The position before the first one to read."""
         behind = 0 if self.after is None else self.after.position - (self.after.index is not None)
         return max(0, behind, (self.first_position or 1) - 1)
 
     @property
     def start_cursor(self) -> EventCursor:
-        """Behind which everything begins that is looked at."""
+        """The cursor after which reading begins."""
         after = self.after
         return (
             after
@@ -85,11 +85,11 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def of_jobs(self) -> bool:
-        """Whether something is looked for that only job updates have."""
+        """Whether a condition is set that only job updates can meet."""
         return any(value is not None for value in (self.func, self.queue, self.state, self.job_id, self.error))
 
     def wanted(self) -> Wanted:
-        """What a range must have that may hold such events."""
+        """Return the conditions that the summary of a range must meet to be read."""
         texts = {
             "worker": self.worker,
             "producer": None if self.producer is None else str(self.producer),
@@ -109,21 +109,21 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def text_token(field: str, text: str) -> bytes:
-    """The token of a text; keys and prefixes share theirs, since a key is the longest of its own prefixes."""
+    """Return the token of a text. A key and a prefix have the same: a key is the longest of its own prefixes."""
     return token("key" if field == "prefix" else field, text)
 
 
 def type_of(error: str) -> str:
-    """What an error is, without what it says."""
+    """Return the type of an error, without its message."""
     return error.partition(":")[0]
 
 
 def names_of(error: str) -> list[str]:
-    """Return the names an error is found by: the whole of it, its type, and what stands behind each dot of that."""
+    """Return the names by which an error is found: all of it, its type, and what follows each dot in the type."""
     kind = type_of(error)
     return [error, kind, *(kind[dot + 1 :] for dot, letter in enumerate(kind) if letter == ".")]
 
 
 def start_of(day: date) -> int:
-    """When a day begins, microseconds since 1970."""
+    """Return the start of a day, microseconds since 1970."""
     return microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))

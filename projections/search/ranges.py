@@ -22,14 +22,13 @@ async def read_ranges(
     after: int,
     end: int,
 ) -> AsyncIterator[tuple[int, list[tuple[int, int]], list[SkipRange]]]:
-    """Yield what of the positions past *after* up to *end* may hold what is selected, some ranges at a time.
+    """Yield the ranges of positions past *after* up to *end* that may hold matching events, in chunks.
 
     Args:
-        pruned: What has left the log of these positions.
+        pruned: The days of these positions that have left the log.
 
     Yields:
-        A position; the ranges up to there that are to be read, both ends inclusive; and which ranges are among them
-            since their summary is damaged.
+        A position; the ranges up to there to read, both ends inclusive; and the damaged summaries among theirs.
     """
     floor = last_pruned_position(pruned, end)
     while after < end:
@@ -42,15 +41,14 @@ async def read_ranges(
 
 
 def last_pruned_position(pruned: Sequence[Pruned], end: int) -> int:
-    """The last position that has left the log; what a day says past the order's *end* is not believed."""
+    """Return the last position that has left the log, 0 if none; a day's position past *end* is damage and ignored."""
     return max((one.last_position for one in pruned if one.last_position <= end), default=0)
 
 
 def ranges_to_read(summaries: Sequence[SkipRange], first: int, end: int, floor: int) -> list[tuple[int, int]]:
-    """Return what of positions *first* to *end* is not to be left out, as ranges in order, both ends inclusive.
+    """Return the ranges of positions *first* to *end* that must be read, ascending, both ends inclusive.
 
-    What lies between ranges has to be read, except up to *floor*, the last position that has left the log: there
-    the summaries have gone because all of their days have.
+    Positions without a summary must be read, except up to *floor*, the last position that has left the log.
     """
     ranges: list[tuple[int, int]] = []
     for summary in summaries:

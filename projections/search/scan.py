@@ -1,4 +1,4 @@
-"""The log read in its order, a page at a time: what a query matches, and what could not be looked at."""
+"""Read the log in ledger order, page by page: the events that match a query, and the gaps."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from chancy_metrics.projections.search.ranges import read_ranges
 
 #: Ledger rows read in one statement.
 _ROWS = 512
-#: Events of a page at the most, and bytes of kept meta, or one event, whatever it has.
+#: Limits of a page: events, and bytes of kept meta (but at least one event).
 PAGE_EVENTS = 1_000
 _PAGE_BYTES = 4 << 20
 
 
 class Page(NamedTuple):
-    """A chunk of the order that was looked through; events and gaps may both be empty.
+    """A part of the ledger that was searched; events and gaps may both be empty.
 
     Attributes:
-        cursor: Where to go on: everything up to there has been looked at.
+        cursor: Where to resume: everything up to there was searched.
     """
 
     cursor: EventCursor
@@ -50,7 +50,7 @@ class Page(NamedTuple):
     gaps: list[Gap]
 
     def cut(self, limit: int) -> Page:
-        """Return the page as it is if it has no more than *limit* events, at least one; its beginning otherwise."""
+        """Return the page cut after *limit* events (at least 1), with the gaps and the cursor up to there."""
         if len(self.events) <= limit:
             return self
         events = self.events[:limit]
@@ -59,7 +59,7 @@ class Page(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Events of a batch that match, by their indexes."""
+    """The indexes of a batch's matching events."""
 
     batch: LogBatch
     decoded: DecodedBatch
@@ -67,7 +67,7 @@ class _Found(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Places up to position *until* whose batches are to be read, in chunks, and the batches of the first chunk."""
+    """Ledger rows up to position *until* whose batches must be read, in chunks; and the batches of the first chunk."""
 
     until: int
     chunks: list[list[LedgerRow]]
@@ -76,33 +76,33 @@ class _Rows(NamedTuple):
 
 
 async def read_end(cursor: Cursor, tables: Tables) -> int:
-    """Return the last position of the order."""
+    """Return the last position of the ledger."""
     await cursor.execute(sql.SQL("SELECT position FROM {head}").format(head=tables.head))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
 def check_cursor(query: EventQuery, end: int) -> None:
-    """Raise `MetricsLogError` if the place to go on from is past the end of the order: it is none of this log's."""
+    """Raise `MetricsLogError` if the query's cursor lies past the end of the ledger: it is from another log."""
     if query.after is not None and query.after.position > end:
         raise MetricsLogError(
-            f"place {query.after} lies past the end of the order, {end}: it is from another database, or this "
-            "one was restored from before; begin again without it"
+            f"position {query.after} lies past the end of the ledger, {end}: it is from another database, or this "
+            "one was restored from a backup; begin again without it"
         )
 
 
 async def read_pages(
     connection: Connection, tables: Tables, query: EventQuery, *, until: int | None = None
 ) -> AsyncIterator[Page]:
-    """Yield pages up to the end of the order as it is now (or position *until*), in constant memory.
+    """Yield pages up to the present end of the ledger (or position *until*), in constant memory.
 
-    No transaction is open while somebody works with a page, and none is open for longer than a read takes.
+    No transaction is open while the caller has a page.
 
     Args:
         connection: An autocommit one outside a transaction.
 
     Raises:
-        MetricsLogError: The place behind which to begin is past the end of the order.
+        MetricsLogError: The query's cursor lies past the end of the ledger.
     """
     reader = _Reader(connection, tables, query)
     async with short_transaction(connection) as cursor:
@@ -128,7 +128,7 @@ class _Reader:
 
     Attributes:
         cursor: Up to where pages were yielded.
-        said: Days of which it was said that they are gone.
+        reported: Pruned days that were yielded as gaps.
     """
 
     def __init__(self, connection: Connection, tables: Tables, query: EventQuery) -> None:
@@ -139,7 +139,7 @@ class _Reader:
         self.reported: set[date] = set()
 
     def page(self, cursor: EventCursor, events: list[Event] | None = None) -> Page:
-        """A page that takes the reader to *cursor*."""
+        """Move to *cursor* and return the page that ends there."""
         self.cursor = cursor
         return Page(cursor, events or [], [])
 
@@ -169,7 +169,7 @@ class _Reader:
             yield self.page(EventCursor(after))._replace(gaps=gaps)
 
     async def _rows(self, after: int, last: int) -> _Rows | None:
-        """Read the next rows, and their batches as far as they are a chunk: one transaction is enough for a summary."""
+        """Read the next rows and their first chunk of batches, in one transaction: enough for most ranges."""
         async with short_transaction(self._connection, index_only=True) as cursor:
             rows = await read_ledger(cursor, self._tables, after=after, until=last, limit=_ROWS)
             if not rows:
@@ -189,7 +189,7 @@ class _Reader:
             return await self._read(cursor, rows, gaps)
 
     async def _read(self, cursor: Cursor, rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
-        """Read the batches at *rows*; what is missing is added to *gaps*."""
+        """Read the batches at *rows*; add those that are missing to *gaps*."""
         try:
             with naming(rows):
                 batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
@@ -216,7 +216,10 @@ class _Reader:
             return [], {}
 
     async def _gaps(self, cursor: Cursor, missing: Sequence[LedgerRow]) -> list[Gap]:
-        """Tell days that are gone, each once, from lost rows; asked after the rows, which a day may take with it."""
+        """Return gaps for rows that are not in the log: each pruned day once, and lost batches.
+
+        Call it after reading the rows, which may leave with their day.
+        """
         if not missing:
             return []
         gone = await gone_days(cursor, self._tables)
@@ -235,14 +238,14 @@ class _Reader:
 
 
 def _too_large(rows: Sequence[LedgerRow], error: OutOfMemory) -> Gap:
-    """Name the batch for which there is too little memory; raise *error* where there are several."""
+    """Return the gap for a batch that does not fit into memory; raise *error* for several batches."""
     if len(rows) > 1:
         raise error
     return unreadable(rows[0], str(error))
 
 
 def _search_batches(query: EventQuery, batches: Sequence[LogBatch]) -> tuple[list[_Found], dict[int, str]]:
-    """Return what matches, batch by batch, and which batches can't be read: position -> why."""
+    """Return the matches batch by batch, and the unreadable batches: position -> cause."""
     found, damaged = [], {}
     for batch in batches:
         try:
@@ -257,7 +260,7 @@ def _search_batches(query: EventQuery, batches: Sequence[LogBatch]) -> tuple[lis
 
 
 def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
-    """Cut what matches into pages."""
+    """Cut matches into pages."""
     page: list[_Found] = []
     room, room_bytes = PAGE_EVENTS, _PAGE_BYTES
     for batch, decoded, indexes in matches:
@@ -273,7 +276,7 @@ def _page_by_page(matches: Sequence[_Found]) -> Iterator[list[_Found]]:
 
 
 def _first(decoded: DecodedBatch, indexes: list[int], room_bytes: int) -> tuple[list[int], int]:
-    """Return the first of *indexes*, up to the one whose kept meta fills the room, and how much they have."""
+    """Return the first *indexes* whose kept meta fits *room_bytes* (at least one), and the size of that meta."""
     if decoded.jobs is None or not decoded.jobs.meta:
         return indexes, 0
     size = 0

@@ -1,1 +1,1 @@
-"""Is what is stored what the log says? The checks, their findings, and what they have covered."""
+"""Check the log, the ledger, the rollups and the cache against each other, and keep what was found and covered."""

@@ -1,4 +1,4 @@
-"""What readers are told against the rollups: the shared cache's points, and the quantiles beside each sketch."""
+"""Check the delta ring that readers follow against the rollups, and stored quantiles against their sketches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from chancy_metrics.projections.rollups.read import decode_or_empty
 from chancy_metrics.projections.rollups.write import FINITE_SUM, QUANTILES
 from chancy_metrics.projections.versions.version import Version
 
-#: Ring rows whose points are held at once, points one statement looks up, and sketches taken apart at once.
+#: Ring rows held in memory at once, points that one statement looks up, and sketches unpacked at once.
 _FOLDS = 20
 _POINTS = 20_000
 _SKETCHES = 10_000
 
 
 async def check_cache(cursor: Cursor, tables: Tables, version: Version, found: Findings) -> None:
-    """Compare the newest value the ring has of each kept point with its merged row, in the caller's snapshot."""
+    """Compare the newest value of each kept point in the ring with its merged row, in the caller's snapshot."""
     newest: dict[str, ChangedPoints] = {}
     expected = version.folds
     async with cursor.connection.cursor("metrics_ring", row_factory=tuple_row) as ring:
@@ -50,13 +50,13 @@ async def check_cache(cursor: Cursor, tables: Tables, version: Version, found: F
                     found.add(
                         "cache",
                         f"fold {fold} of version {of_version}",
-                        f"in its place fold {expected} of version {version.version} is missing",
+                        f"fold {expected} of version {version.version} is missing there",
                     )
                 expected = fold - 1
             folds = [(row[0], row[3]) for row in rows]
             newest = await to_thread.run_sync(_newest, newest, folds, version.horizons, found)
     if version.folds and expected == version.folds:
-        found.add("cache", f"fold {version.folds} of version {version.version}", "it is missing, and so is every other")
+        found.add("cache", f"fold {version.folds} of version {version.version}", "the ring is empty")
     take_arrays(cursor)
     for resolution, points in newest.items():
         for start in range(0, len(points.series), _POINTS):
@@ -72,11 +72,11 @@ async def check_quantiles(
     until: Mapping[str, int] | None,
     found: Findings,
 ) -> None:
-    """Compute the quantiles of each merged histogram row from its sketch again, in the caller's snapshot.
+    """Compare the quantiles of each merged histogram row with its sketch, in the caller's snapshot.
 
     Args:
         since: Resolution -> start of the first bucket, seconds.
-        until: The same of the first bucket past the end; all there is if None.
+        until: The same for the first bucket past the end; None for no end.
     """
     for resolution in RESOLUTIONS:
         async with cursor.connection.cursor("metrics_sketches", row_factory=tuple_row) as sketches:
@@ -108,7 +108,7 @@ async def check_quantiles(
 def _newest(
     newer: dict[str, ChangedPoints], folds: list[tuple[int, bytes]], horizons: Mapping[str, int], found: Findings
 ) -> dict[str, ChangedPoints]:
-    """Add to *newer* what older *folds*, newest first, have of other points that are still kept."""
+    """Add the kept points of older *folds* (newest first) that *newer* lacks."""
     parts = {resolution: [points] for resolution, points in newer.items()}
     for number, data in folds:
         try:
@@ -170,7 +170,7 @@ async def _compare(
         found.add(
             "cache",
             f"{key or f'series {number}'} {resolution} {bucket}",
-            "the rollup has no such point" if is_missing else "its value is another one than the rollup's",
+            "the rollup has no such point" if is_missing else "its value differs from the rollup",
         )
 
 
@@ -188,5 +188,9 @@ def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> 
         key, bucket = rows[row][:2]
         where = f"{key} {resolution} {bucket}"
         found.add(
-            "quantiles", where, "they are not those of its sketch, or that is broken", scale=resolution, at=bucket
+            "quantiles",
+            where,
+            "they differ from those of its sketch, or the sketch is damaged",
+            scale=resolution,
+            at=bucket,
         )

@@ -1,6 +1,6 @@
-"""What was verified of a version, and what is open: kept by place until a run that looks there finds nothing.
+"""Merge runs of verify, without the database: what they covered, and which faults are open where.
 
-Pure; a range is from its first to before its end.
+A fault stays open until a run that covers its spot finds nothing there. A range excludes its end.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.findings import Spot
 
-#: Checks that every run makes whole.
+#: Checks that every run makes in full.
 EACH_TIME = frozenset({"cache", "head", "producers"})
-#: Checks of the log and its order, which are the same for every version; all others are of a version's rollups.
+#: Checks of the log and its ledger, which are the same for every version; all others concern one version.
 OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers", "summaries"})
-#: Places that are told apart, those that keep their sentence, and the longest one.
+#: Limits of a record: spots, spots with a sentence, characters of a sentence.
 _SPOTS, _SENTENCES, _CHARS = 1_000, 20, 300
-#: Ranges of time kept of a resolution.
+#: Ranges of time kept per resolution.
 _RANGES = 200
 _ENDLESS = 2**62
 
@@ -29,12 +29,12 @@ Range = tuple[int, int]
 
 
 class Looked(NamedTuple):
-    """Where a run has looked.
+    """What a run covered.
 
     Attributes:
-        everywhere: Whether it was a run over everything.
-        ranges: Scale of a `Spot` -> ranges of it.
-        checks: Those that were made whole.
+        everywhere: Whether the run covered everything.
+        ranges: Scale of a `Spot` -> covered ranges.
+        checks: Checks that were made in full.
     """
 
     everywhere: bool = False
@@ -42,20 +42,20 @@ class Looked(NamedTuple):
     checks: Set[str] = frozenset()
 
     def saw(self, spot: Spot) -> bool:
-        """Whether it would have found what is wrong there."""
+        """Whether the run would have found a fault there."""
         if self.everywhere or (not spot.scale and spot.check in self.checks):
             return True
         return spot.at is not None and any(first <= spot.at < end for first, end in self.ranges.get(spot.scale, ()))
 
 
 def looked_at(first: Mapping[str, int], end: Mapping[str, int] | None) -> dict[str, list[Range]]:
-    """The ranges of a run from the *first* bucket of each resolution to before its *end*, seconds."""
+    """Return the ranges of a run from the *first* bucket of each resolution to before its *end*, seconds."""
     ranges = {name: (first[name], _ENDLESS if end is None else end[name]) for name in first}
     return {name: [one] for name, one in ranges.items() if one[0] < one[1]}
 
 
 def together(runs: Sequence[Looked]) -> Looked:
-    """What several ranges of one run have looked at, and the checks that are made with each run."""
+    """Unite the ranges of one run, with the checks that each run makes in full."""
     ranges: dict[str, list[Range]] = {}
     for run in runs:
         for scale, some in run.ranges.items():
@@ -65,7 +65,7 @@ def together(runs: Sequence[Looked]) -> Looked:
 
 
 def _united(ranges: Iterable[Range]) -> list[Range]:
-    """The same in order, those that touch or overlap as one."""
+    """Return the ranges ascending, with those joined that touch or overlap."""
     united: list[Range] = []
     for first, end in sorted(ranges):
         if united and first <= united[-1][1]:
@@ -79,12 +79,13 @@ _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What a run has found at one place, and no later one has found right.
+    """What a run found at one spot, and no later run has cleared.
 
     Attributes:
-        spot: See `Spot`; *count* are the findings there.
-        found_at: When it was found last.
-        sentence: The first of them, cut; "" where it was not kept.
+        spot: See `Spot`.
+        count: Findings there.
+        found_at: When they were last found.
+        sentence: The first of them, cut; "" if not kept.
     """
 
     check: str
@@ -106,7 +107,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """A range of a resolution, in seconds, that was compared at *at* (seconds too), and every bucket in it."""
+    """A range of a resolution whose every bucket was compared at *at*; all in seconds."""
 
     first: int
     end: int
@@ -114,13 +115,13 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What is known of one version, or of the log.
+    """The kept results of verify for one version, or for the log.
 
     Attributes:
-        at: Begin of the last run that compared something, or of the last one; so *since*, *until*, *spans*,
-            *position* and *points* are that run's.
-        seen: Scale -> what was looked at, in order and without overlap.
-        faults: What is open.
+        at: Start of the last run that compared something, else of the last run; *since*, *until*, *spans*,
+            *position* and *points* are of the same run.
+        seen: Scale -> compared ranges, ascending, without overlap.
+        faults: The open faults.
     """
 
     at: _Aware | None = None
@@ -140,7 +141,7 @@ class Record(msgspec.Struct, frozen=True):
 def settle(
     faults: Iterable[Fault], looked: Looked, found: Counter[Spot], sentences: Mapping[Spot, str], at: datetime
 ) -> list[Fault]:
-    """Return what is open after a run: what it did not look at, and what it has found."""
+    """Return the faults open after a run: those it did not cover, and those it found."""
     open_ = {fault.spot: fault for fault in faults if not looked.saw(fault.spot)}
     for spot, count in (+found).items():
         known = open_.get(spot)
@@ -150,7 +151,7 @@ def settle(
 
 
 def _bounded(faults: Iterable[Fault]) -> list[Fault]:
-    """Keep so many places and sentences; the rest of a check and scale is one fault without a place."""
+    """Limit spots and sentences; further faults of a check and scale become one without a spot."""
     ordered = sorted(faults, key=lambda fault: (not fault.sentence, fault.check, fault.scale, fault.at or 0))
     kept: dict[Spot, Fault] = {}
     for fault in ordered:
@@ -170,7 +171,7 @@ def still_kept(faults: Sequence[Fault], horizons: Mapping[str, int]) -> list[Fau
 
 
 def cover(seen: Sequence[Seen], ranges: Iterable[Range], at_s: int, *, since_s: int = 0) -> list[Seen]:
-    """Add what a run at *at_s* looked at to what earlier ones did; nothing before *since_s* is kept."""
+    """Add the ranges of a run at *at_s* to those of earlier runs; drop what lies before *since_s*."""
     result = list(seen)
     for first, end in ranges:
         first, end = max(first, since_s), min(end, at_s)
@@ -186,7 +187,7 @@ def _without(one: Seen, first: int, end: int) -> list[Seen]:
 
 
 def _joined(seen: list[Seen]) -> list[Seen]:
-    """Join neighbours of one time; of too many also those of different times, under the earlier one."""
+    """Join neighbours of one time; if there are too many, also those of different times, under the earlier one."""
     for any_time in (False, True):
         if any_time and len(seen) <= _RANGES:
             break
@@ -202,11 +203,12 @@ def _joined(seen: list[Seen]) -> list[Seen]:
 
 
 class Share(msgspec.Struct, frozen=True):
-    """How much of what is kept was looked at.
+    """How much of the kept buckets was compared.
 
     Attributes:
-        whole: Of all buckets that are kept, 0 to 1; *by_resolution* says it of each resolution.
-        oldest_at: When the part was looked at that was not looked at again for longest; None where nothing was.
+        whole: Share of all kept buckets, 0 to 1.
+        by_resolution: The same for each resolution.
+        oldest_at: When the longest-unrepeated part was compared; None where nothing was.
     """
 
     whole: float
@@ -218,7 +220,7 @@ def share(seen: Mapping[str, Sequence[Seen]], kept_since_s: Mapping[str, int], n
     """Measure what was *seen* against the time from each resolution's first bucket kept until now.
 
     Args:
-        kept_since_s: Without the resolutions that keep nothing.
+        kept_since_s: Resolution -> start of its first kept bucket; without resolutions that keep nothing.
     """
     kept_buckets = seen_buckets = 0.0
     by_resolution, times = {}, []

@@ -21,11 +21,11 @@ from chancy_metrics.projections.findings import Check, Findings
 
 
 class _Entry(NamedTuple):
-    """A place in the ledger, with the hash of the place before it.
+    """A ledger entry, with the hash of the entry before it.
 
     Attributes:
-        before: Hash at the position before; None where there is none.
-        last_before: The last position before, None at the beginning of the ledger.
+        before: Hash of the preceding position; None where the ledger has none.
+        last_before: The last position before a gap; None without a gap and at the beginning of the ledger.
     """
 
     position: int
@@ -38,7 +38,7 @@ class _Entry(NamedTuple):
 
 
 class _Days(NamedTuple):
-    """Days whose batches are to be read from the log, and days whose batches have left it."""
+    """Days in the log, and days that have left it."""
 
     raw: set[date]
     gone: set[date]
@@ -47,10 +47,10 @@ class _Days(NamedTuple):
 async def check_entries(
     cursor: Cursor, tables: Tables, version: int, rows: Sequence[LedgerRow], found: Findings
 ) -> None:
-    """Check that each of these places follows the one before it, and that its hash covers its row in the log.
+    """Check that each entry follows the one before it, and that its hash covers its row in the log.
 
-    What left the log by retention can't be hashed again: the chain goes on from what the ledger says there. A lost
-    row is no finding any more once its dead letter in *version* is given up.
+    Rows that retention has removed can't be hashed again: the chain continues from the ledger's hash. A lost row is
+    no finding once its dead letter in *version* is given up.
     """
     known = await _days(cursor, tables)
     entries = await _entries(cursor, tables, [row.position for row in rows])
@@ -62,7 +62,7 @@ async def check_entries(
 
 
 class Unchecked(NamedTuple):
-    """A range of the order as it was read, with its rows and their payloads."""
+    """Ledger entries with their log rows and payloads, read and not yet checked."""
 
     entries: list[_Entry]
     in_log: dict[BatchId, tuple[LogRow, bytes]]
@@ -70,7 +70,7 @@ class Unchecked(NamedTuple):
 
 
 async def read_unchecked(cursor: Cursor, tables: Tables, rows: Sequence[LedgerRow]) -> Unchecked:
-    """Read these places for `check_batches`."""
+    """Read these entries for `check_batches`."""
     known = await _days(cursor, tables)
     entries = await _entries(cursor, tables, [row.position for row in rows])
     in_log = await read_whole_rows(cursor, tables, [entry.batch_id for entry in entries])
@@ -78,12 +78,12 @@ async def read_unchecked(cursor: Cursor, tables: Tables, rows: Sequence[LedgerRo
 
 
 def check_batches(unchecked: Unchecked, found: Findings) -> int:
-    """Check what `check_entries` does, and each batch's payload: its sha256, and how many events it holds.
+    """Check what `check_entries` does, and each payload: its sha256 and its number of events.
 
-    What is given up is found here too.
+    Batches that are given up are found too.
 
     Returns:
-        How many of the batches are in the log, and so were hashed again.
+        How many batches were hashed: those in the log.
     """
     hashed = 0
     for entry in unchecked.entries:
@@ -92,7 +92,7 @@ def check_batches(unchecked: Unchecked, found: Findings) -> int:
         if row is not None and entry.batch_id.day in unchecked.days.raw:
             hashed += 1
             if entry.size_bytes != len(payload):
-                text = f"it says {entry.size_bytes} bytes, the log has {len(payload)}"
+                text = f"the ledger says {entry.size_bytes} bytes, the log has {len(payload)}"
                 found.add("ledger", f"position {entry.position}", text, scale="position", at=entry.position)
             if fault := _payload_fault(row, payload):
                 found.add("payload", f"position {entry.position}", fault, scale="position", at=entry.position)
@@ -108,13 +108,13 @@ def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bo
     if day in days.gone:
         return
     if day not in days.raw:
-        add("log", f"its day {day} is neither in the log nor one that retention let go")
+        add("log", f"its day {day} is not in the log, and retention did not remove it")
     elif row is None:
         if not is_given_up:
             add("log", f"its row of {day} is not in the log")
     else:
         if row.events != entry.events:
-            add("ledger", f"it says {counted(entry.events, 'event')}, the log {row.events}")
+            add("ledger", f"the ledger says {counted(entry.events, 'event')}, the log has {row.events}")
         before = b"" if entry.position == 1 else entry.before
         if before is not None and (fault := chain_fault(before, entry.position, row, entry.chain)):
             add("chain", fault)
@@ -124,9 +124,9 @@ def _check_gap(entry: _Entry, days: _Days, found: Findings) -> None:
     if entry.before is not None or entry.position == 1:
         return
     if entry.last_before is None and entry.batch_id.day in days.gone:
-        return  # retention has taken what was before it
+        return  # retention removed the entries before it
     first, last = (entry.last_before or 0) + 1, entry.position - 1
-    # No place of its own: only who walks the whole ledger passes by it again.
+    # Without a spot: only a run over the whole ledger covers it again.
     if first == last:
         found.add("ledger", f"position {first}", "it is missing", scale="position")
     else:
@@ -143,7 +143,7 @@ def _payload_fault(row: LogRow, payload: bytes) -> str:
     if (times := decoded.times()) != (row.first_us, row.last_us):
         return (
             f"its events are from {_moment(times[0])} to {_moment(times[1])}, its row says from {_moment(row.first_us)}"
-            f" to {_moment(row.last_us)}, and a search goes by that"
+            f" to {_moment(row.last_us)}, and searches use the latter"
         )
     faults = decoded.jobs.meta_faults() if decoded.jobs is not None else {}
     if not faults:
@@ -158,9 +158,9 @@ def _moment(at_us: int | None) -> str:
 
 
 async def _days(cursor: Cursor, tables: Tables, gone: Set[date] = frozenset()) -> _Days:
-    """Return what days are now; those that were *gone* before stay so, also where clean-up has forgotten them.
+    """Return what days are now; those that were *gone* before stay so, even where clean-up has deleted their rows.
 
-    Asked after the rows are read, it leaves out days whose rows have left meanwhile.
+    Call it after reading the rows, so that days that left meanwhile count as gone.
     """
     await cursor.execute(sql.SQL("SELECT day, state IN ('absorbed', 'gone') FROM {days}").format(days=tables.days))
     rows = await cursor.fetchall()
@@ -178,7 +178,7 @@ async def _entries(cursor: Cursor, tables: Tables, positions: Sequence[int]) -> 
             FROM {ledger} o
             LEFT JOIN {ledger} b
                 ON b.position = o.position - 1
-                AND b.position BETWEEN %(first)s - 1 AND %(last)s -- lest the whole ledger is read for a page
+                AND b.position BETWEEN %(first)s - 1 AND %(last)s -- or the whole ledger would be read for a page
             WHERE o.position = ANY(%(positions)s)
             ORDER BY o.position
             """

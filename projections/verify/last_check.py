@@ -1,4 +1,4 @@
-"""What the last `audit check` looked at and found, kept for `status` in the record of the log."""
+"""Keep the outcome of the last `audit check` for `status`, in the record of the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.verify.records import LastChecked, Stored, read_records, write_record
 from chancy_metrics.projections.versions.version import BASELINE
 
-#: Sentences that are kept, and the longest one.
+#: Sentences that are kept, and characters of each.
 _SENTENCES, _CHARS = 5, 300
 
 
@@ -28,12 +28,12 @@ async def keep_checked(
     first: int,
     position: int,
     batches: int,
-) -> str:
-    """Keep what a check came to, in the stead of the one before; return why that was not possible, or "".
+) -> str | None:
+    """Replace the kept outcome of the last check; return why that was not possible, or None.
 
     Args:
         at: When it began.
-        first: First position it looked at; *position* is the last one, *batches* how many it has hashed.
+        first: First position it checked; *position* is the last, *batches* the number hashed.
     """
     try:
         async with short_transaction(connection) as cursor:
@@ -57,18 +57,18 @@ async def keep_checked(
             )
             record = (await read_records(cursor, tables)).get(BASELINE, Stored())
             await write_record(cursor, tables, BASELINE, msgspec.structs.replace(record, checked=last))
-    except psycopg.Error as error:  # what was found is worth more than that it is remembered
-        return f"what this check found could not be kept for `status`: {error_sentence(error)}"
-    return ""
+    except psycopg.Error as error:  # report the findings even if they can't be kept
+        return f"the outcome of this check could not be kept for `status`: {error_sentence(error)}"
+    return None
 
 
 async def read_last_checked(cursor: Cursor, tables: Tables) -> LastChecked | None:
-    """Return what the last `audit check` came to; None where none was kept."""
+    """Return the outcome of the last `audit check`; None where none was kept."""
     return (await read_records(cursor, tables)).get(BASELINE, Stored()).checked
 
 
 async def _discarded(cursor: Cursor, tables: Tables) -> set[int]:
-    """Return the positions whose batches are given up."""
+    """Return the positions whose batches were given up."""
     await cursor.execute(
         sql.SQL("SELECT position FROM {dead} WHERE rule = '' AND discarded_at IS NOT NULL").format(
             dead=tables.dead_letters

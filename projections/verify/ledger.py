@@ -17,14 +17,14 @@ _SHOWN = 100
 
 
 async def check_day(cursor: Cursor, tables: Tables, day: date, found: Findings) -> None:
-    """Check that each batch in the log's *day* has a place in the order or waits for one."""
+    """Check that each batch in the log's *day* is in the ledger or waits for its position."""
     await cursor.execute(
         sql.SQL(
             """
             SELECT l.producer, l.sequence, count(*) OVER ()
             FROM {log} l
             WHERE l.day = %(day)s
-                -- Also under another day: of a batch that was cut anew for a later day only one has a place.
+                -- Also under another day: of a batch that was cut again for a later day, the ledger has one.
                 AND NOT EXISTS (
                     SELECT 1 FROM {ledger} o WHERE o.producer = l.producer AND o.sequence = l.sequence
                 )
@@ -39,13 +39,13 @@ async def check_day(cursor: Cursor, tables: Tables, day: date, found: Findings) 
     lost = await cursor.fetchall()
     for producer, sequence, _ in lost:
         where = f"batch {sequence} of producer {producer} on {day}"
-        found.add("log", where, "it has no place in the order", scale="day", at=day.toordinal())
+        found.add("log", where, "it is not in the ledger", scale="day", at=day.toordinal())
     if lost:
         found.add_uncounted(Counter({Spot("log", "day", day.toordinal()): lost[0][2] - len(lost)}))
 
 
 async def check_head(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Check that the head stands at the ledger's end, and the live version not past it."""
+    """Check that the head is at the end of the ledger, and the live version not past it."""
     await cursor.execute(
         sql.SQL(
             """
@@ -64,11 +64,11 @@ async def check_head(cursor: Cursor, tables: Tables, found: Findings) -> None:
         elif is_same is False:
             found.add("head", f"position {position}", "the ledger has another hash there")
         if folded > position:
-            found.add("head", f"position {position}", f"the live version stands past it, at {folded}")
+            found.add("head", f"position {position}", f"the live version is past it, at {folded}")
 
 
 async def check_producers(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Check that each producer's batches have their places without a hole, up to the last one known of it."""
+    """Check that the ledger has each producer's batches without a hole, up to its last known one."""
     await cursor.execute(
         sql.SQL(
             """
@@ -86,7 +86,7 @@ async def check_producers(cursor: Cursor, tables: Tables, found: Findings) -> No
                     -- Where retention has taken the ledger's beginning, a producer's may be gone with it.
                     OR (o.first > 1 AND EXISTS (SELECT 1 FROM {ledger} WHERE position = 1))
                 )
-                -- What is missing may only wait for its place.
+                -- A missing batch may be waiting for its position.
                 AND NOT EXISTS (SELECT 1 FROM {pending} w WHERE w.producer = o.producer)
                 AND NOT EXISTS (SELECT 1 FROM {spill} s WHERE s.producer = o.producer)
             LIMIT %(shown)s
@@ -97,17 +97,17 @@ async def check_producers(cursor: Cursor, tables: Tables, found: Findings) -> No
     broken = await cursor.fetchall()
     for producer, first, last, batches, known, _ in broken:
         if known is not None and known != last:
-            text = f"its last batch in the order is {last}, not {known}"
+            text = f"its last batch in the ledger is {last}, not {known}"
         else:
             begin = first if batches != last - first + 1 else 1
-            text = f"{last - begin + 1 - batches} of its batches {begin} to {last} are missing from the order"
+            text = f"{last - begin + 1 - batches} of its batches {begin} to {last} are missing from the ledger"
         found.add("producers", f"producer {producer}", text)
     if broken:
         found.add_uncounted(Counter({Spot("producers"): broken[0][5] - len(broken)}))
 
 
 async def check_set_aside(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Name what waited for a position, or waits in the spill table, and is no batch."""
+    """Report entries of the pending and spill tables that are no batch."""
     await cursor.execute(
         sql.SQL(
             """
@@ -116,7 +116,7 @@ async def check_set_aside(cursor: Cursor, tables: Tables, found: Findings) -> No
                 SELECT id, day, producer, sequence, why
                 FROM {set_aside}
                 UNION ALL
-                SELECT NULL, day::text, producer, sequence, 'no log can take this row of the spill table'
+                SELECT NULL, day::text, producer, sequence, 'this row of the spill table is out of bounds'
                 FROM {spill}
                 WHERE NOT ({in_bounds})
             ) AS odd

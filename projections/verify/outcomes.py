@@ -27,25 +27,27 @@ from chancy_metrics.projections.verify.coverage import (
 from chancy_metrics.projections.verify.records import RebuildCompared, Stored, read_records, write_record
 from chancy_metrics.projections.versions.version import BASELINE
 
-#: Sentences about what is open that `status` shows.
+#: Sentences of open faults that `status` shows.
 _SHOWN = 5
-#: Places that are listed in JSON.
+#: Spots listed in JSON.
 _LISTED = 100
 
 
 class LastVerified(msgspec.Struct, frozen=True):
-    """The last run that compared something, or the last one if none did, and what is open of all runs.
+    """The last run that compared something (else the last run), and the open faults of all runs.
 
     Attributes:
-        version: Of which version the last run compared the points: the live one unless that was never compared.
-        at: When it began; so *since*, *until*, *spans*, *position* and *points* are that run's.
-        different: Differences that no later run over their bucket has found right, of the live version.
-        found: Other faults of the live version and of the log that no later run has found right.
-        places: How many places both have; the first ones are in *open*, and of these the first in *sentences*.
-        found_since: When the oldest of them was found last.
-        expired: Findings whose buckets are not kept any more: they count no longer.
+        version: The version of the last run: the live one unless that was never compared.
+        at: When that run began; *since*, *until*, *spans*, *position* and *points* are of the same run.
+        different: Open differences of the live version.
+        found: Other open faults, of the live version and of the log.
+        open: The first open faults, those with a sentence first.
+        sentences: The first of these as text.
+        spots: Number of open faults: spots with differences or other findings.
+        found_since: When the one that was not found again for longest was last found.
+        expired: Findings that ended because their buckets are not kept any more.
         share: How much of the live version was compared.
-        log_at: When the whole log and its order were checked, up to *log_position*; None where they never were.
+        log_at: When the whole log and ledger were last checked, up to *log_position*; None for never.
         rebuilt: How the live version's rebuild compared it with the one before; None where none did.
     """
 
@@ -60,7 +62,7 @@ class LastVerified(msgspec.Struct, frozen=True):
     found: int
     sentences: list[str]
     open: list[Fault]
-    places: int
+    spots: int
     found_since: datetime | None
     expired: int
     share: Share
@@ -120,7 +122,7 @@ async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s
         found=sum(fault.count for fault in faults if fault.check != "difference"),
         sentences=[str(fault) for fault in faults[:_SHOWN]],
         open=faults[:_LISTED],
-        places=len(faults),
+        spots=len(faults),
         found_since=min((fault.found_at for fault in faults), default=None),
         expired=of_live.open + of_log.open - sum(fault.count for fault in faults),
         share=share(of_live.seen, kept_since_s, now_s),

@@ -1,4 +1,4 @@
-"""A span of the log folded once more and compared with what is stored, and both looked at from every side."""
+"""Replay a range of time from the log and compare it with the rollups, bucket by bucket."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from chancy_metrics.projections.versions.counts import count_faults, decode_coun
 from chancy_metrics.projections.versions.replay import PAGE, add_rows, log_snapshot
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
-#: Positions left for after the snapshot, so that folds that go on meanwhile are not chased for ever.
+#: Positions left for after the snapshot, so that the replay does not chase concurrent folds for ever.
 _NEAR = 500
 
 
 class RangeCheck(NamedTuple):
-    """What one span came to.
+    """The outcome of one range of time.
 
     Attributes:
-        version: The live one.
-        position: Where it stood.
-        events: How many were folded again.
+        version: The live version.
+        position: Its position.
+        events: Number of events replayed.
         diff: The stored points (old) against those of the replay (new).
-        looked: Where it has looked.
+        looked: What was covered.
     """
 
     version: int
@@ -58,7 +58,7 @@ class RangeCheck(NamedTuple):
     looked: Looked
 
     def ranges(self) -> list[Range]:
-        """What of each resolution was compared, seconds."""
+        """The compared ranges of all resolutions, seconds."""
         return [one for name in RESOLUTIONS for one in self.looked.ranges.get(name, ())]
 
 
@@ -74,13 +74,14 @@ async def check_span(
 ) -> RangeCheck:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
-    The log never changes, so it is replayed in short transactions, outside of which it is folded; what is stored is
-    read in one snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
+    The log never changes, so it is read in short transactions and folded outside of them; the rollups are read in one
+    snapshot. Memory grows with the points of the span. Takes no lock that others wait for.
 
     Args:
-        limit: Differences, and findings, that are spelled out.
-        open_positions: Positions at which something was wrong: those of them that were passed are in `looked`.
-        kept: What is to be kept: resolution -> start of the oldest bucket, seconds. A horizon past it is looked below.
+        limit: Differences, and findings, that are kept; further ones are counted.
+        open_positions: Positions with open faults: those that the replay passes are in `looked`.
+        kept: Resolution -> start of the oldest bucket that should be kept, seconds. Where a horizon is later, the
+            buckets before it are compared too.
 
     Raises:
         VersionRefused: The live version has other rules.
@@ -92,7 +93,7 @@ async def check_span(
 
 
 async def check_global_state(connection: Connection, tables: Tables, *, limit: int) -> Findings:
-    """Check what belongs to no span of time: the shared cache, the end of the order, the producers."""
+    """Check what belongs to no range of time: the cache, the head of the ledger, the producers, the counts."""
     found = Findings(limit)
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         await check_cache(cursor, tables, await live_version(cursor, tables), found)
@@ -174,7 +175,7 @@ class _Attempt:
         return await read_base(cursor, self._tables, self._rules, "verify")
 
     def _scope(self, version: Version) -> dict[str, int]:
-        """What is looked at goes by the settings, where the version's own row would hide what is to be kept."""
+        """Return where comparing begins: at the horizons, or earlier where the settings keep older buckets."""
         return {name: min(at, (self._kept or {}).get(name, at)) for name, at in version.horizons.items()}
 
     async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
@@ -233,7 +234,7 @@ class _Attempt:
             await check_day(cursor, self._tables, day, self._found)
 
     def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: Base) -> None:
-        """Compare what the live version counted with the replay's, unless that lacks batches, which is said already."""
+        """Compare the counts of the live version with the replay's, unless findings say that this lacks batches."""
         if any(spot.check in ("log", "payload") for spot in self._found.spots):
             return
         where = f"version {base.version.version}"

@@ -1,4 +1,4 @@
-"""The rollups against themselves: merged rows against their workers', coarse resolutions against fine ones."""
+"""Check the rollups against themselves: merged rows against workers' rows, coarse resolutions against fine ones."""
 
 from __future__ import annotations
 

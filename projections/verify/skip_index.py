@@ -1,4 +1,4 @@
-"""The summaries of the order against its batches: what they call empty must be."""
+"""Check the skip index: each summary against the batches of its range."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.search.indexing import RANGE_BATCHES, describe
 from chancy_metrics.projections.search.scan import read_end
 
-#: Summaries read at once.
+#: Summaries read in one statement.
 _PAGE = 50
 
 
 async def check_summaries(connection: Connection, tables: Tables, found: Findings) -> None:
-    """Make each summary again and compare; those whose batches have left the log, or can't be read, are passed over.
+    """Compute each summary again and compare; skip those whose batches have left the log or can't be read.
 
-    One that is missing is no fault: where there is none the batches themselves are read.
+    A missing summary is no fault: searches then read the batches.
     """
     after = -(2**63)
     while True:
@@ -41,7 +41,7 @@ async def _check(connection: Connection, tables: Tables, summary: Summary, found
         rows = await read_ledger(cursor, tables, after=max(first, 1) - 1, limit=RANGE_BATCHES + 1, until=last)
         gone = await gone_days(cursor, tables)
         if not rows and first > await read_end(cursor, tables):
-            found.add("summaries", f"positions {first} to {last}", "the order does not reach there", scale="position")
+            found.add("summaries", f"positions {first} to {last}", "the ledger ends before them", scale="position")
         if not rows or any(row.batch_id.day in gone for row in rows):
             return
         batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows])
@@ -50,13 +50,13 @@ async def _check(connection: Connection, tables: Tables, summary: Summary, found
         found.add(
             "summaries",
             f"positions {first} to {last}",
-            "it does not say what these batches hold, so a search may pass them over; without it they would be read",
+            "the summary does not match these batches, so a search may skip them",
             scale="position",
         )
 
 
 async def _read(cursor: Cursor, tables: Tables, after: int) -> list[Summary]:
-    """Return the next summaries that searches go by."""
+    """Return the next summaries that searches use."""
     await cursor.execute(
         sql.SQL(
             """

@@ -216,7 +216,7 @@ async def test_batches_a_recorder_can_write_are_left_out_alone_where_they_can_t_
 
     assert await total(connection, tables, "app:n") == [1] * 4
     assert waiting == 0
-    assert any(reason.startswith("3 batches could not be read") for reason in reasons), reasons
+    assert any(reason.startswith("3 batches could not be folded") for reason in reasons), reasons
     assert "payload" in findings
 
 

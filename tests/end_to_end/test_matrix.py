@@ -141,7 +141,7 @@ CASES = [
         "log, position 3: its row of",
         {
             "check": ["WRONG at position 3 (log)"],
-            "explain": ["recomputed: DIFFERENT", "lost that may belong here (position 3: its row is not in the log)"],
+            "explain": ["recomputed: DIFFERENT", "lost and may belong here (position 3: its row is not in the log)"],
         },
     ),
     Case(
@@ -151,7 +151,7 @@ CASES = [
         {
             "check": ["payload, position 3"],
             "strip": ["bad Unhealthy", "Drift bad", "Last check bad "],
-            "explain": ["recomputed: DIFFERENT", "lost that may belong here (position 3: ", "sha256"],
+            "explain": ["recomputed: DIFFERENT", "lost and may belong here (position 3: ", "sha256"],
         },
     ),
     Case(
@@ -165,7 +165,7 @@ CASES = [
         by("UPDATE {summaries} SET first_us = 1, last_us = 2"),
         "summaries, positions 1 to 4",
         {
-            "explain": ["recomputed: equal; the summaries called ranges empty that hold some of these events"],
+            "explain": ["recomputed: equal; damaged summaries excluded some of these events from searches"],
             "check": ["WRONG at positions 1 to 4 (summaries)"],
         },
     ),
@@ -174,14 +174,14 @@ CASES = [
         undecodable,
         "",
         {
-            "status": ["UNHEALTHY: 1 batch could not be read, or stored, and is not in the numbers"],
+            "status": ["UNHEALTHY: 1 batch could not be folded and is not in the numbers"],
             "completeness": ["dead letters    1"],
-            "explain": ["recomputed: equal; neither has what version 1 leaves out", "1 batch of 1 event (position 5: "],
+            "explain": ["recomputed: equal; not in either: version 1 leaves out", "1 batch of 1 event (position 5: "],
             "check": ["WRONG at position 5 (payload)"],
             "verify": ["they agree; version 1 leaves out 1 batch of 1 event"],
-            "status after": ["UNHEALTHY: 1 batch could not be read", "exit 3"],
-            "status json": ["could not be read, or stored, and is not in the numbers"],
-            "http": ["could not be read, or stored, and is not in the numbers"],
+            "status after": ["UNHEALTHY: 1 batch could not be folded", "exit 3"],
+            "status json": ["could not be folded and is not in the numbers"],
+            "http": ["could not be folded and is not in the numbers"],
             "strip": ["bad Unhealthy", "Dead letters bad 1"],
         },
     ),
@@ -192,7 +192,7 @@ CASES = [
         {
             "status": ["UNHEALTHY: 1 batch is missing from their producers' sequences"],
             "completeness": ["holes           1"],
-            "check": ["(producers): 1 of its batches 1 to 3 are missing from the order"],
+            "check": ["(producers): 1 of its batches 1 to 3 are missing from the ledger"],
         },
     ),
     Case(
@@ -241,8 +241,8 @@ CASES = [
         {
             "status": ["4 folded of 5 in the ledger", "2 batches"],
             "completeness": ["not folded yet  3 batches"],
-            "explain": ["recomputed: equal; 3 batches are not folded yet, which may hold more"],
-            "check": ["note: 2 batches have no position yet: the chain does not cover them, nor did this check"],
+            "explain": ["recomputed: equal; 3 batches are not folded yet and may add more"],
+            "check": ["note: 2 batches have no position yet: neither the chain nor this check covers them"],
             "verify": ["compared at position 4", "everything agrees"],
             "strip": ["Position  4 of "],
         },
@@ -387,11 +387,11 @@ async def test_a_new_installation_is_not_said_to_be_more_than_it_is(dsn: str) ->
     said = await ask(dsn)
 
     expected = {
-        "status": ["not looked at   nothing has been folded yet, so there are no numbers", "verified        never"],
+        "status": ["not looked at   nothing was folded yet, so there are no numbers", "verified        never"],
         "completeness": ["position        0", "not looked at"],
         "explain": ["nothing was recorded under 'app:n'", "exit 1"],
         "check": ["there is nothing in the log to check yet"],
-        "verify": ["nothing was compared: nothing has been folded yet"],
+        "verify": ["nothing was compared: nothing was folded yet"],
         "status after": ["nothing was compared, nothing found is open", "the numbers were never compared with the log"],
         "status json": ['"whole":0.0'],
         "http": ['"whole":0.0'],

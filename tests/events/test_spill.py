@@ -299,7 +299,7 @@ async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
         after = await read_status(chancy)
 
     assert (status.pending_batches, status.spilled_batches, round(status.oldest_waiting_s / 3600)) == (1, 1, 1)
-    assert any("in the spill table, and the log does not take them" in reason for reason in status.unhealthy)
+    assert any("in the spill table and can't be moved into the log" in reason for reason in status.unhealthy)
     assert held.startswith(f"batches of {old} are spilled")
     assert (after.pending_batches, after.spilled_batches) == (0, 0)
     assert await close_day(connection, tables, old) == ""

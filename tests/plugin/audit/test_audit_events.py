@@ -339,7 +339,7 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
 
     assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 1)
     assert listed.stderr == (
-        f"{OLD} has left the log: what was recorded there up to position 2 is in the numbers and can't be listed\n"
+        f"{OLD} has left the log: its events up to position 2 are in the numbers and can't be listed\n"
     )
     assert recent.stderr == ""
     assert json.loads(job.stdout)["pruned"] == [{"gap": "pruned", "day": str(OLD), "last_position": 2}]
@@ -564,7 +564,7 @@ async def test_a_place_past_the_end_is_of_another_log(dsn: str) -> None:
     done = run(dsn, "events", "--after", "5")
 
     assert done.returncode == 1
-    assert "place 5 lies past the end of the order, 0" in done.stderr
+    assert "position 5 lies past the end of the ledger, 0" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["events"], ["events", "--follow"], ["job", str(JOB)]])

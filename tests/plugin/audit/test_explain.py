@@ -262,7 +262,7 @@ async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connect
 
     assert found.equal and found.stored is not None
     assert (found.stored.count, found.events, found.pruned, found.source) == (5, 1, 4, "baseline and raw")
-    assert "4 observations of days that have left it, which the baseline vouches for" in found.sentence
+    assert "4 observations of days that have left it, in the baseline" in found.sentence
     assert gone.stored is None and "at 1min its bucket is not kept any more" in gone.sentence
 
 
@@ -372,7 +372,7 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
         await order_and_fold(connection, tables)
         again = await take_back(chancy, "deploy", at=at)
         left = await marks(chancy)
-        by_place = await take_back(chancy, place=query.EventCursor(3, 0))
+        by_place = await take_back(chancy, cursor=query.EventCursor(3, 0))
         last = await take_back(chancy, "deploy")
         await order_and_fold(connection, tables)
         none = await marks(chancy)
@@ -381,7 +381,7 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
         for wrong in (
             {"text": "never"},
             {"text": "deploy", "at": at - timedelta(days=1)},
-            {"place": query.EventCursor(9, 0)},
+            {"cursor": query.EventCursor(9, 0)},
         ):
             with pytest.raises(MetricsLogError, match="audit events --prefix mark"):
                 await take_back(chancy, **wrong)

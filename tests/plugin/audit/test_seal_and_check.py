@@ -197,7 +197,7 @@ async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Co
     found = await checked(dsn)
     assert found.found == 1
     assert str(found.findings[0]).startswith("log, batch 99 of producer ")
-    assert found.findings[0].text == "it has no place in the order"
+    assert found.findings[0].text == "it is not in the ledger"
 
 
 async def test_a_batch_that_waits_for_its_place_is_nothing_wrong(
@@ -251,7 +251,7 @@ async def test_a_cut_tail_is_found_by_a_seal_alone(dsn: str, connection: Connect
     assert (await checked(dsn)).found == 0
     found = await checked(dsn, kept)
     assert first(found) == ("head", "position 8")
-    assert "the order ends at 6: its end was cut off" in found.findings[0].text
+    assert "the ledger ends at 6: its end was cut off" in found.findings[0].text
 
 
 async def test_a_rewritten_ledger_row_is_found_and_a_rewritten_history_by_a_seal(
@@ -277,7 +277,7 @@ async def test_a_rewritten_ledger_row_is_found_and_a_rewritten_history_by_a_seal
     found = await checked(dsn, early, late)
     assert (found.found, found.seals) == (1, 1)
     assert first(found) == ("chain", "position 8")
-    assert "written anew after position 4, where a seal holds" in found.findings[0].text
+    assert "rewritten after position 4, where a seal holds" in found.findings[0].text
 
 
 async def test_one_ledger_row_with_a_fresh_hash_breaks_the_next_place(
@@ -342,8 +342,8 @@ async def test_where_clean_up_has_taken_the_ledgers_beginning_it_begins_there_an
 
     assert (found.found, found.first, found.carried, found.batches, found.seals) == (0, 4, 1, 4, 1)
     assert found.notes == [
-        "the ledger begins at position 4: clean-up has taken what was before",
-        "the seal of position 2 lies before the ledger's beginning at 4",
+        "the ledger begins at position 4: clean-up has removed what was before",
+        "the seal of position 2 lies before the beginning of the ledger, 4: it can't be checked",
     ]
 
 

@@ -159,7 +159,7 @@ async def test_what_is_refused_names_the_next_step(dsn: str, folder: Path) -> No
         "swap": "make one with `chancy-metrics rebuild --no-swap`",
         "swap 7": "it is not there; `chancy-metrics versions` lists",
         "swap 1": "it is live; `chancy-metrics versions` lists",
-        "discard 1 --why broken": "the order ends at 0",
+        "discard 1 --why broken": "the ledger ends at 0",
         "discard --rule r --why broken": "has failed on no batch that is not given up; no rule has",
         "audit import --abandon": "import",
         "mark deploy --undo": "`chancy-metrics audit events --prefix mark` lists them",

@@ -115,7 +115,7 @@ async def test_a_dead_letter_is_unhealthy_until_it_is_given_up(
         given_up = await read_status(chancy)
 
     assert (undecided.completeness.dead_letters, undecided.completeness.discarded) == (1, 0)
-    assert any("1 batch could not be read" in reason for reason in undecided.unhealthy)
+    assert any("1 batch could not be folded" in reason for reason in undecided.unhealthy)
     assert (given_up.completeness.dead_letters, given_up.completeness.discarded) == (0, 1)
     assert given_up.unhealthy == []
 

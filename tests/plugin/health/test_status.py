@@ -136,7 +136,7 @@ async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection
     [
         (660, 660, "no worker has folded for 660 s; start one or run `chancy-metrics fold`"),
         (120, 120, "no worker has folded for 120 s; start one or run `chancy-metrics fold`"),
-        (120, 1, "ann folds, and does not keep up"),
+        (120, 1, "ann folds but does not keep up"),
     ],
 )
 async def test_where_events_wait_it_says_since_when_nobody_folds_or_who_is_too_slow(
@@ -163,7 +163,7 @@ async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection
     assert waits.endswith(": no worker with rules 2.1 folds, and this app has 2.0; start one")
     assert stands_still.endswith(
         ": nobody folds the live version: version 2 has rules 2.1, this code has 2.0; "
-        "start a worker with rules 2.1, or one of this app, which takes over"
+        "start a worker with rules 2.1, or one of this app, which then promotes a version of its own"
     )
 
 

@@ -131,7 +131,7 @@ async def test_of_nothing_at_all_nothing_is_wrong_nor_said_to_be_right(
         found = await verified(dsn, **arguments)
 
         assert (found.drift, found.points, found.spans) == (0, 0, 1)
-        assert found.nothing == "nothing has been folded yet"
+        assert found.nothing == "nothing was folded yet"
         assert "nothing was compared" in (told := "\n".join(verified_lines(found))) and "agree" not in told
     async with an_app(dsn) as (chancy, _):
         status = await read_status(chancy)
@@ -346,7 +346,7 @@ async def test_a_row_that_never_got_a_place_is_found_and_one_that_waits_is_not(
 
     assert waiting.drift == 0
     assert [finding.check for finding in lost.findings] == ["log"]
-    assert "has no place in the order" in str(lost.findings[0])
+    assert "is not in the ledger" in str(lost.findings[0])
 
 
 async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Connection, tables: Tables) -> None:
@@ -360,7 +360,7 @@ async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Con
     found = await verified(dsn)
 
     assert [str(finding) for finding in found.findings] == [
-        f"producers, producer {writer.producer}: 2 of its batches 1 to 5 are missing from the order"
+        f"producers, producer {writer.producer}: 2 of its batches 1 to 5 are missing from the ledger"
     ]
 
 
@@ -567,7 +567,7 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
     assert bad.drift > 0 == elsewhere.drift == coarser.drift == nothing.drift == soon.drift == mended.drift
     assert elsewhere.points > 0 == coarser.points == nothing.points == soon.points
     assert nothing.nothing == "there are no points of that time"
-    assert coarser.nothing == "no bucket that is kept lies whole in that time"
+    assert coarser.nothing == "no kept bucket lies entirely in that time"
     assert [elsewhere.open, coarser.open, nothing.open, soon.open, mended.open] == [bad.drift] * 4 + [0]
     assert still.verified is not None and still.verified.at == elsewhere.at
     [reason] = still.unhealthy
@@ -602,7 +602,7 @@ async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_fi
     }
     assert expired.verified.expired > bad.different > 0 == expired.verified.different
     [note] = seen.notes
-    assert note == f"{expired.verified.expired} earlier findings are closed: their buckets are not kept any more"
+    assert note == f"{expired.verified.expired} earlier findings ended: their buckets are not kept any more"
     assert {finding.check for finding in seen.findings} == {"chain"}
     await damage(connection, tables, "UPDATE {ledger} SET chain = %(chain)s WHERE position = 2", chain=chain)
     assert (await verified(dsn)).open == 0

@@ -255,7 +255,7 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
     assert [record.levelname for record in logged] == ["ERROR"] and says in logged[0].getMessage()
     assert again.cause is None and says in again.reason and "`chancy-metrics swap 2`" in again.reason
     assert withheld.withheld == [again.reason] and again.reason in withheld.unhealthy
-    assert not any("could not be read" in reason or "damage" in reason for reason in withheld.unhealthy)
+    assert not any("could not be folded" in reason or "damage" in reason for reason in withheld.unhealthy)
     assert [one.leaves_out for one in listed] == ["", f"version 2 leaves out {says}"]
 
     assert await counted(connection, tables, "made:by:picky") == 3

@@ -437,7 +437,7 @@ async def test_a_stopped_import_goes_on_with_its_own_file_only(
     back = await imported(target[0], tmp_path / "log")
 
     assert (half.found, half.position) == (0, 4)
-    assert half.notes == ["an import has not ended: what it has brought so far was checked"]
+    assert half.notes == ["an import is unfinished: only what it has imported so far was checked"]
     assert (back.since, back.position, back.batches) == (4, 7, 3)
     await assert_same_log(tables, connection, target[1])
     assert await fetch(connection, PRODUCERS, tables) == await fetch(target[1], PRODUCERS, tables)

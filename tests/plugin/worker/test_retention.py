@@ -428,7 +428,7 @@ async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
     assert done[0].stdout.startswith("the batch at position 7 is given up by ")
     assert done[0].stdout.endswith(" (versions 0, 1): a test\n")
     assert done[1].stdout == done[0].stdout.replace("is given up", "was given up before")
-    assert done[2].stderr == ("Error: there is no position 8 yet: the order ends at 0; left out and not given up: 9\n")
+    assert done[2].stderr == ("Error: there is no position 8 yet: the ledger ends at 0; left out and not given up: 9\n")
     assert [one.returncode for one in wrong] == [2, 2]
     assert await fetch(
         connection, "SELECT version, why FROM {dead_letters} WHERE discarded_at IS NOT NULL ORDER BY 1", tables

@@ -111,8 +111,8 @@ TAMPERINGS = {
                 "day 12000-01-01",
                 "exit 3",
             ],
-            "status": ["UNHEALTHY: 1 producer with less than no holes, which is damage", "holes           0"],
-            "completeness": ["holes           0", "1 producer with less than no holes"],
+            "status": ["UNHEALTHY: 1 producer with a negative number of holes, which is damage", "holes           0"],
+            "completeness": ["holes           0", "1 producer with a negative number of holes"],
             "status after": ["UNHEALTHY: the last audit check, at ", "chain, position 3: ", "positions 1 to 4, "],
             "events": ["the summary of positions 1 to 4 is damaged: these were read without it", "4:1", "exit 0"],
             "verify": ["chain, position 3", "head, version 2: it stands at position 999", "exit 3"],
@@ -124,8 +124,8 @@ TAMPERINGS = {
             "UPDATE {cache} SET position = 99999",
         ],
         {
-            "check": ["the live version stands past it"],
-            "verify": ["the live version stands past it", "cache, fold", "exit 3"],
+            "check": ["the live version is past it"],
+            "verify": ["the live version is past it", "cache, fold", "exit 3"],
         },
     ),
     "counts that the log does not bear out": Tampering(

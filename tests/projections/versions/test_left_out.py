@@ -298,8 +298,8 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
         made = await rebuild(chancy)
 
     assert explained.equal and explained.left_out.batches == 1
-    assert explained.sentence.startswith(f"1 event in the log; recomputed: equal; neither has what {says}")
-    assert elsewhere.sentence == "0 events in the log; nothing is stored, and nothing comes of the log"
+    assert explained.sentence.startswith(f"1 event in the log; recomputed: equal; not in either: {says}")
+    assert elsewhere.sentence == "0 events in the log; nothing is stored, and no event in the log belongs here"
     assert [(one.dead_letters, says in one.left_out) for one in windows] == [(1, True), (0, False)]
     assert [[one.position for one in life.left_out] for life in lives] == [[], [2]]
     assert (made.left_out, made.different) == (1, 0)
@@ -329,7 +329,7 @@ async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
     async def refused(chancy: Chancy, position: int) -> str:
         with pytest.raises(MetricsLogError) as error:
             await discard(chancy, position, why="a test", by="me")
-        return str(error.value).removesuffix("; none is left out that is not given up")
+        return str(error.value).removesuffix("; no batch is left out and not given up")
 
     async with an_app(dsn) as (chancy, _):
         said = [await refused(chancy, position) for position in (0, 1, 3, 4, 5, 2)]
@@ -340,8 +340,8 @@ async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
         "there is no position 0: the first one is 1",
         "the batch at position 1 is in the numbers of version 1",
         "position 3 is missing from the ledger, which is damage: `chancy-metrics verify` says more",
-        "the batch at position 4 is in no version yet; version 1 stands at 1 and folds what comes before it first",
-        "there is no position 5 yet: the order ends at 4",
+        "the batch at position 4 is in no version yet; version 1 stands at 1 and folds the batches before it first",
+        "there is no position 5 yet: the ledger ends at 4",
         "the batch at position 2 is folded now, into version 1",
     ]
 
