@@ -14,15 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.errors import Damaged
-
 #: Bytes of a token, as many as a UUID has.
 TOKEN_BYTES = 16
 #: With twelve bits and eight places a token one in three hundred "perhaps" is wrong.
 BITS_A_TOKEN = 12
-PLACES = 8
+HASHES = 8
 #: Bytes of the smallest filter; a shorter one was made by nobody.
-LEAST_BYTES = 8
+MIN_BYTES = 8
 
 _Hashes = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFF_FFFF)
@@ -43,29 +41,18 @@ def token(field: str, text: str) -> bytes:
 def make_filter(tokens: Iterable[bytes]) -> bytes:
     """Make a filter of *tokens*, each one token or several joined; its length goes with how many are distinct."""
     hashes = np.unique(_hash(b"".join(tokens)))
-    filter_bytes = max(LEAST_BYTES, -(-len(hashes) * BITS_A_TOKEN // 8))
+    filter_bytes = max(MIN_BYTES, -(-len(hashes) * BITS_A_TOKEN // 8))
     bits = np.zeros(filter_bytes * 8, np.bool_)
     first, step = _split(hashes)
-    for number in range(PLACES):
+    for number in range(HASHES):
         bits[(first + np.uint64(number) * step) % np.uint64(len(bits))] = True
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def places_of(one: bytes) -> list[BitPosition]:
+def bit_positions(one: bytes) -> list[BitPosition]:
     """Return where the bits of a token lie, in a filter of any length."""
     first, step = (int(part[0]) for part in _split(_hash(one)))
-    return [BitPosition(*divmod(first + number * step, 8)) for number in range(PLACES)]
-
-
-def may_hold(bits: bytes, one: bytes) -> bool:
-    """Whether a token may be among those that a filter was made of; never False for one that is.
-
-    Raises:
-        Damaged: There is no filter of so few bytes.
-    """
-    if len(bits) < LEAST_BYTES:
-        raise Damaged(f"is no filter: it has {len(bits)} bytes", kind="skip index")
-    return all(bits[place.stride % len(bits)] >> place.bit & 1 for place in places_of(one))
+    return [BitPosition(*divmod(first + number * step, 8)) for number in range(HASHES)]
 
 
 def _hash(tokens: bytes) -> _Hashes:

@@ -47,13 +47,13 @@ _TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _BIG_ENDIAN = sys.byteorder == "big"
 
 #: Counts stay whole in JSON, and added up in 64 bits.
-_MOST_TALLY = 2**53
+_MAX_COUNT = 2**53
 
 #: Series of a batch up to which each is looked up: so many are remembered twice.
 _FEW_SERIES = 5_000
 
 _Index = Annotated[int, msgspec.Meta(ge=0)]
-_Tally = Annotated[int, msgspec.Meta(ge=0, lt=_MOST_TALLY)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=_MAX_COUNT)]
 #: What columns of other formats hold.
 _ATTEMPTS = range(-(2**63), 2**63)
 _Attempt = Annotated[int, msgspec.Meta(ge=_ATTEMPTS[0], le=_ATTEMPTS[-1])]
@@ -91,7 +91,7 @@ class _Observations(msgspec.Struct, array_like=True, frozen=True, forbid_unknown
 
 
 class _Payload(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    counts: dict[str, _Tally]
+    counts: dict[str, _Count]
     jobs: _Jobs | None
     observations: _Observations | None
 
@@ -242,7 +242,7 @@ def _pack_observations(runs: Sequence[ObservationRun]) -> _Observations:
 
 def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
     _refuse_nul(counts)
-    if counts and not 0 <= min(counts.values()) <= max(counts.values()) < _MOST_TALLY:
+    if counts and not 0 <= min(counts.values()) <= max(counts.values()) < _MAX_COUNT:
         raise ValueError(f"counts {dict(counts)!r:.200} must be within 0 and 2**53")
     return dict(counts)
 
@@ -254,13 +254,13 @@ def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -FA
     span = max(column) - base
     for code, width, limit in _WIDTHS:
         if span < limit:
-            _check_range(origin + base, _most(width if span else 0, span), least)
+            _check_range(origin + base, _max_offset(width if span else 0, span), least)
             data = _bytes(array(code, [value - base for value in column])) if span else b""
             return _Ints(origin + base, data)
     raise OverflowError(f"a column spans {span}, more than 64 bits")
 
 
-def _most(width: int, span: int) -> int:
+def _max_offset(width: int, span: int) -> int:
     """How far the values of a column may lie above its base, by its width: the sum of both must be a time."""
     return span if width in (0, 8) else 256**width - 1
 
@@ -290,7 +290,7 @@ def _unpack(column: _Ints, rows: int, least: int = -FAR_US) -> NDArray[np.int64]
         unsigned = np.frombuffer(column.data, _TYPES[width])
         values = np.add(unsigned, base, dtype=np.int64, casting="unsafe")
         span = int(unsigned.max()) if width == 8 else 0
-    _check_range(base, _most(width, span), least)
+    _check_range(base, _max_offset(width, span), least)
     return values
 
 

@@ -45,10 +45,10 @@ def is_deterministic(error: BaseException) -> bool:
     return isinstance(error, _PYTHONS)
 
 
-def may_be_of_a_batch(error: BaseException) -> bool:
+def may_be_batch_error(error: BaseException) -> bool:
     """Whether it is worth finding the batch: *error* comes again with it, or nobody knows, as of internal errors."""
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        return is_deterministic(error) or not (may_pass(error) or is_too_much(error))
+        return is_deterministic(error) or not (is_transient(error) or is_too_much(error))
     return is_deterministic(error)
 
 
@@ -67,7 +67,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-def may_pass(error: psycopg.Error) -> bool:
+def is_transient(error: psycopg.Error) -> bool:
     """Whether *error* says nothing of the batches for certain, so that nobody may give one up for it."""
     return (error.sqlstate is None or error.sqlstate[:2] in _OF_THE_MOMENT) and not is_too_much(error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Characters of what is said about bytes that somebody made up.
-_MOST = 500
+_MAX_FAULT_CHARS = 500
 
 
 class MetricsLogError(Exception):
@@ -55,7 +55,7 @@ class Damaged(MetricsLogError):
     kind = "value"
 
     def __init__(self, fault: str, *, where: str = "", kind: str = "") -> None:
-        fault = fault if len(fault) <= _MOST else f"{fault[:_MOST]}..."
+        fault = fault if len(fault) <= _MAX_FAULT_CHARS else f"{fault[:_MAX_FAULT_CHARS]}..."
         where = where or "it"
         super().__init__(f"{where} {fault}")
         self.kind = kind or self.kind

@@ -199,18 +199,18 @@ def _never_changes(zone: tzinfo | None) -> bool:
         return False
 
 
-def cut(text: str, most_bytes: int, *, ending: str = "") -> str:
-    """Return *text* in up to *most_bytes* bytes of UTF-8; of a longer one a hash stands for what was cut.
+def cut(text: str, max_bytes: int, *, ending: str = "") -> str:
+    """Return *text* in up to *max_bytes* bytes of UTF-8; of a longer one a hash stands for what was cut.
 
     Args:
         ending: The end of *text*, which is kept.
     """
     encoded = text.encode()
-    if len(encoded) <= most_bytes:
+    if len(encoded) <= max_bytes:
         return text
     mark = f"~{sha256(encoded).hexdigest()[:16]}"
-    tail = f"{mark}:{ending}" if ending and len(ending.encode()) < most_bytes // 2 else mark
-    return encoded[: most_bytes - len(tail.encode())].decode(errors="ignore") + tail
+    tail = f"{mark}:{ending}" if ending and len(ending.encode()) < max_bytes // 2 else mark
+    return encoded[: max_bytes - len(tail.encode())].decode(errors="ignore") + tail
 
 
 def bounded_worker(worker_id: str) -> str:

@@ -123,7 +123,7 @@ def chunks(rows: Iterable[_Row], *, events: int = CHUNK_EVENTS, size: int = CHUN
 
 
 @contextmanager
-def naming(rows: Sequence[_Sized]) -> Iterator[None]:
+def naming_batches(rows: Sequence[_Sized]) -> Iterator[None]:
     """Read or look through a chunk of the order.
 
     Raises:

@@ -158,12 +158,12 @@ def sync_append_in_transaction(
         _appended(own.fetchone())
 
 
-async def read_batches(cursor: Cursor, tables: Tables, places: Sequence[tuple[int, BatchId]]) -> list[LogBatch]:
-    """Return the batches at *places* (position, id), in that order; one that is not in the log is left out."""
-    positions = {(batch_id.producer, batch_id.sequence): position for position, batch_id in places}
+async def read_batches(cursor: Cursor, tables: Tables, positions: Sequence[tuple[int, BatchId]]) -> list[LogBatch]:
+    """Return the batches at *positions* (position, id), in that order; one that is not in the log is left out."""
+    by_id = {(batch_id.producer, batch_id.sequence): position for position, batch_id in positions}
     columns = f"l.producer, l.sequence, l.worker, {APPENDED_US}, l.events, l.codec, l.payload, l.sha256"
-    rows = await read_columns(cursor, tables, [batch_id for _, batch_id in places], columns)
-    batches = (LogBatch(positions[row[0], row[1]], *row) for row in rows)
+    rows = await read_columns(cursor, tables, [batch_id for _, batch_id in positions], columns)
+    batches = (LogBatch(by_id[row[0], row[1]], *row) for row in rows)
     return sorted(batch._replace(worker=bounded_worker(batch.worker)) for batch in batches)
 
 
@@ -236,8 +236,8 @@ def _values(batch_id: BatchId, batch: EncodedBatch, worker: str, lock_wait_ms: i
 
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
-    place = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
-    return batch._asdict() | place | {"closes": True, "earlier": None, "lock_wait_ms": lock_wait_ms}
+    batch_id = {"day": None, "producer": producer, "sequence": 1, "worker": worker}
+    return batch._asdict() | batch_id | {"closes": True, "earlier": None, "lock_wait_ms": lock_wait_ms}
 
 
 def _appended(row: TupleRow | None) -> Appended:

@@ -12,7 +12,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from anyio import to_thread
 
 #: Seconds that the next piece of work waits at the most, for what the event loop has to catch up with.
-MOST_REST_S = 0.02
+MAX_REST_S = 0.02
 
 #: Events that are decoded at once, unless one batch has more: 10 ms.
 _PORTION_EVENTS = 20_000
@@ -47,7 +47,7 @@ class Pace:
         try:
             return await to_thread.run_sync(lambda: function(*arguments, **named))
         finally:
-            rest_s = min(MOST_REST_S, time.monotonic() - began)
+            rest_s = min(MAX_REST_S, time.monotonic() - began)
             asyncio.get_running_loop().call_later(rest_s, self._turn.release)
 
 
@@ -80,10 +80,10 @@ def portions(batches: Sequence[_Batch]) -> Iterator[Sequence[_Batch]]:
         yield batches
         return
     first = events = 0
-    for place, batch in enumerate(batches):
-        if first < place and events + batch.events > _PORTION_EVENTS:
-            yield batches[first:place]
-            first, events = place, 0
+    for index, batch in enumerate(batches):
+        if first < index and events + batch.events > _PORTION_EVENTS:
+            yield batches[first:index]
+            first, events = index, 0
         events += batch.events
     if first < len(batches):
         yield batches[first:]

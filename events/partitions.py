@@ -162,7 +162,7 @@ async def close_day(connection: Connection, tables: Tables, day: date) -> str:
     """
     try:
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            if await _turn(cursor, tables, day, "attached", "closed") and await _place(cursor, tables, day):
+            if await _set_state(cursor, tables, day, "attached", "closed") and await _attachment(cursor, tables, day):
                 await cursor.execute(
                     sql.SQL(
                         """
@@ -179,7 +179,7 @@ async def close_day(connection: Connection, tables: Tables, day: date) -> str:
                 raise Rollback
             return ""
     except errors.LockNotAvailable:
-        return _held(day)
+        return _lock_reason(day)
     return f"batches of {day} are spilled: a worker's next fold takes them into the log, or `chancy-metrics fold`"
 
 
@@ -191,25 +191,25 @@ async def remove_day(connection: Connection, tables: Tables, day: date) -> str:
     """
     try:
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            place = await _place(cursor, tables, day)
-            if place == "detaching":
+            state = await _attachment(cursor, tables, day)
+            if state == "detaching":
                 await cursor.execute(_detach(tables, day, "FINALIZE"))
-        if place == "attached":
+        if state == "attached":
             # It runs outside transactions only, where a pooler would lose a lock_timeout. asyncio's time-out cancels
             # once and lets psycopg wait for the server's answer; anyio's would cancel that too.
             async with asyncio.timeout(DETACH_S):
                 await connection.execute(_detach(tables, day, "CONCURRENTLY"))
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
-            if await _turn(cursor, tables, day, "absorbed", "gone"):
+            if await _set_state(cursor, tables, day, "absorbed", "gone"):
                 await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.partition(day)))
     except (errors.LockNotAvailable, errors.QueryCanceled, TimeoutError):
-        return _held(day)
+        return _lock_reason(day)
     except (errors.UndefinedTable, errors.ObjectNotInPrerequisiteState):  # not attached, or detaching, any more
         return f"another process removes {day}; the next call tries again"
     return ""
 
 
-def _held(day: date) -> str:
+def _lock_reason(day: date) -> str:
     return f"an open transaction holds {day}: no lock within {DDL_LOCK_MS} ms; the next call tries again"
 
 
@@ -219,7 +219,7 @@ def _detach(tables: Tables, day: date, how: Literal["CONCURRENTLY", "FINALIZE"])
     )
 
 
-async def _turn(cursor: Cursor, tables: Tables, day: date, old: DayState, new: DayState) -> bool:
+async def _set_state(cursor: Cursor, tables: Tables, day: date, old: DayState, new: DayState) -> bool:
     """Move a day on; False if somebody else has."""
     await cursor.execute(
         sql.SQL(
@@ -236,7 +236,7 @@ async def _turn(cursor: Cursor, tables: Tables, day: date, old: DayState, new: D
     return cursor.rowcount == 1
 
 
-async def _place(cursor: Cursor, tables: Tables, day: date) -> Literal["attached", "detaching", "detached", ""]:
+async def _attachment(cursor: Cursor, tables: Tables, day: date) -> Literal["attached", "detaching", "detached", ""]:
     """Where the day's partition is; "" where it does not exist."""
     await cursor.execute(
         """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from chancy_metrics.events.bloom import LEAST_BYTES, places_of
+from chancy_metrics.events.bloom import MIN_BYTES, bit_positions
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
@@ -166,7 +166,7 @@ async def read_skip_ranges(
             "until": until,
             "limit": limit,
             "format": FORMAT,
-            "least": LEAST_BYTES,
+            "least": MIN_BYTES,
             "since_us": wanted.since_us,
             "until_us": wanted.until_us,
         },
@@ -187,7 +187,7 @@ def _has(token: bytes) -> sql.Composed:
     bits = [
         sql.SQL(
             "get_bit(substring(filter FROM ({stride} %% octet_length(filter) + 1)::integer FOR 1), {bit}) = 1"
-        ).format(stride=sql.Literal(place.stride), bit=sql.Literal(place.bit))
-        for place in places_of(token)
+        ).format(stride=sql.Literal(at.stride), bit=sql.Literal(at.bit))
+        for at in bit_positions(token)
     ]
     return sql.SQL("({})").format(sql.SQL(" AND ").join(bits))

@@ -33,7 +33,7 @@ class _Spilled(NamedTuple):
 
 
 class _Known(NamedTuple):
-    places: list[BatchId]
+    logged_as: list[BatchId]
     is_counted: bool
 
 
@@ -188,16 +188,16 @@ async def _take(cursor: Cursor, tables: Tables, spilled: Sequence[_Spilled]) -> 
     if not spilled:
         return 0, []
     known = await _known(cursor, tables, [one.batch_id for one in spilled])
-    places = [place for one in known.values() for place in one.places]
+    candidates = [logged for one in known.values() for logged in one.logged_as]
     logged = {
         BatchId(*row[:3]): bytes(row[3])
-        for row in await read_columns(cursor, tables, places, "l.day, l.producer, l.sequence, l.sha256")
+        for row in await read_columns(cursor, tables, candidates, "l.day, l.producer, l.sequence, l.sha256")
     }
     moved: list[BatchId] = []
     doubled: list[BatchId] = []
     conflicts: list[str] = []
     for batch_id, sha256 in spilled:
-        there = {logged[place] for place in known[batch_id].places if place in logged}
+        there = {logged[one] for one in known[batch_id].logged_as if one in logged}
         if sha256 in there or (not there and known[batch_id].is_counted):
             doubled.append(batch_id)
         elif not there:
@@ -237,8 +237,8 @@ async def _known(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -
     known = {batch_id: _Known([], False) for batch_id in batch_ids}
     for number, day, is_counted in await cursor.fetchall():
         batch_id = batch_ids[number - 1]
-        places, was_counted = known[batch_id]
-        known[batch_id] = _Known([*places, batch_id._replace(day=day)], is_counted or was_counted)
+        days, was_counted = known[batch_id]
+        known[batch_id] = _Known([*days, batch_id._replace(day=day)], is_counted or was_counted)
     return known
 
 

@@ -15,7 +15,7 @@ from chancy_metrics.events.transfer.frames import Batch, Frame, Gone, entry_of
 CHUNK_BYTES = 4 << 20
 
 
-def genuine_entries(
+def checked_entries(
     frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path
 ) -> Iterator[list[LedgerEntry]]:
     """Yield the places past position *after* in chunks of bounded size, each one checked against the hash before it.
@@ -29,24 +29,24 @@ def genuine_entries(
     for frame in frames:
         if not isinstance(frame, Gone | Batch):
             continue
-        place = entry_of(frame)
-        if place.position <= after:
-            if place.position == after and place.chain != chain:
+        entry = entry_of(frame)
+        if entry.position <= after:
+            if entry.position == after and entry.chain != chain:
                 raise ImportRefused(
                     f"the log of this database is not the beginning of {path}: at position {after} they differ"
                 )
-            last = place.position
+            last = entry.position
             continue
-        if last < after or (fault := _fault(place, last, chain, gone)):
+        if last < after or (fault := _fault(entry, last, chain, gone)):
             if chunk:
                 yield chunk
             raise ImportRefused(
-                f"position {place.position} of {path} is not what was written: "
+                f"position {entry.position} of {path} is not what was written: "
                 f"{fault if last >= after else f'it has no position {after}'}; nothing is taken from there on"
             )
-        chunk.append(place)
-        size += len(place.payload)
-        last, chain = place.position, place.chain
+        chunk.append(entry)
+        size += len(entry.payload)
+        last, chain = entry.position, entry.chain
         if len(chunk) == PAGE or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -56,16 +56,16 @@ def genuine_entries(
         raise ImportRefused(f"{path} ends at position {last}, and position {after} is in this database already")
 
 
-def _fault(place: LedgerEntry, last: int, chain: bytes, gone: set[date]) -> str:
+def _fault(entry: LedgerEntry, last: int, chain: bytes, gone: set[date]) -> str:
     """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
-    if last and place.position != last + 1:
+    if last and entry.position != last + 1:
         return f"position {last + 1} is missing before it"
-    if place.row is None:
-        return "" if place.batch_id.day in gone else "its batch is missing"
-    if place.batch_id.day in gone:
-        return f"it has a batch of {place.batch_id.day}, which the file says is gone"
-    if place.position > 1 and not last:
+    if entry.row is None:
+        return "" if entry.batch_id.day in gone else "its batch is missing"
+    if entry.batch_id.day in gone:
+        return f"it has a batch of {entry.batch_id.day}, which the file says is gone"
+    if entry.position > 1 and not last:
         return "the hash before it is missing"
-    if place.events != place.row.events:
-        return f"its place says {place.events} events, its batch {place.row.events}"
-    return chain_fault(chain, place.position, place.row, place.chain) or payload_fault(place.row, place.payload)
+    if entry.events != entry.row.events:
+        return f"its place says {entry.events} events, its batch {entry.row.events}"
+    return chain_fault(chain, entry.position, entry.row, entry.chain) or payload_fault(entry.row, entry.payload)

@@ -40,9 +40,9 @@ _LENGTH = 4
 _DIGEST = 32
 _BLOCK = 1 << 20
 #: Bytes of a trailer, of a frame with a batch (its payload, and its row), and of any other frame.
-_MOST_TRAILER = 1 << 10
-_MOST_BATCH = MAX_PAYLOAD_BYTES + (1 << 16)
-_MOST_FRAME = 64 << 20
+_MAX_TRAILER = 1 << 10
+_MAX_BATCH = MAX_PAYLOAD_BYTES + (1 << 16)
+_MAX_FRAME = 64 << 20
 #: How a frame with a batch begins: an array of sixteen, and the word.
 _BATCH_START = b"\xdc\x00\x10\xa5batch"
 
@@ -58,7 +58,7 @@ class Writer:
     """Writes frames to a file that it does not close."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.places = 0
+        self.positions = 0
         self.batches = 0
         self.events = 0
         self.size_bytes = 0
@@ -71,25 +71,25 @@ class Writer:
         self._write(len(data).to_bytes(_LENGTH, "big"))
         self._write(data)
 
-    def put_place(self, place: LedgerEntry) -> None:
-        self.places += 1
-        if place.row is None:
-            self.put(Gone(place.position, *place.batch_id, place.events, place.chain))
+    def put_entry(self, entry: LedgerEntry) -> None:
+        self.positions += 1
+        if entry.row is None:
+            self.put(Gone(entry.position, *entry.batch_id, entry.events, entry.chain))
             return
         self.batches += 1
-        self.events += place.row.events
+        self.events += entry.row.events
         # The payload is the frame's last field, so it need not be copied into the frame to be written behind it.
-        start = _encoder.encode(Batch(place.position, *place.row, place.events, place.chain, b""))[: -len(_NO_BYTES)]
-        start += _bytes_header(len(place.payload))
-        self._write((len(start) + len(place.payload)).to_bytes(_LENGTH, "big"))
+        start = _encoder.encode(Batch(entry.position, *entry.row, entry.events, entry.chain, b""))[: -len(_NO_BYTES)]
+        start += _bytes_header(len(entry.payload))
+        self._write((len(start) + len(entry.payload)).to_bytes(_LENGTH, "big"))
         self._write(start)
-        self._write(place.payload)
+        self._write(entry.payload)
 
     def finish(self, at_us: int) -> bytes:
         """Write the trailer and the digest; return the digest of the content."""
         content = self._digest.digest()
         start = self.size_bytes
-        self.put(Trailer(at_us, self.places, self.batches, self.events, content))
+        self.put(Trailer(at_us, self.positions, self.batches, self.events, content))
         self._write((self.size_bytes - start - _LENGTH).to_bytes(_LENGTH, "big"))
         self._write(self._digest.digest())
         return content
@@ -124,7 +124,7 @@ def check_whole(path: Path) -> Trailer:
         end = size - _DIGEST - _LENGTH
         file.seek(max(0, end))
         length = int.from_bytes(file.read(_LENGTH), "big")
-        if length > min(_MOST_TRAILER, end - len(_MAGIC) - _LENGTH):
+        if length > min(_MAX_TRAILER, end - len(_MAGIC) - _LENGTH):
             raise _damaged(path, f"has no trailer: none has {length:,} bytes")
         file.seek(end - length)
         return _decode_trailer(file.read(length), path)
@@ -151,7 +151,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         while at < end:
             size = int.from_bytes(file.read(_LENGTH), "big")
             start = file.peek(len(_BATCH_START))[: len(_BATCH_START)]
-            if size > min(end - at - _LENGTH, _MOST_BATCH if start == _BATCH_START else _MOST_FRAME):
+            if size > min(end - at - _LENGTH, _MAX_BATCH if start == _BATCH_START else _MAX_FRAME):
                 raise _damaged(path, f"is damaged at byte {at}: no frame has {size:,} bytes there")
             try:
                 frame = decode_frame(file.read(size))

@@ -140,7 +140,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     closes: bool
     codec: Annotated[int, msgspec.Meta(ge=1, le=MAX_CODEC)]
     sha256: _Hash
-    placed_events: _Events
+    ledger_events: _Events
     chain: _Hash
     payload: Annotated[bytes, msgspec.Meta(max_length=MAX_PAYLOAD_BYTES)]
 
@@ -150,12 +150,12 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     Attributes:
         at_us: When the export began, by the database's clock, microseconds since 1970.
-        places: How many positions are in it, and of them with their *batches*, which hold so many *events*.
+        positions: How many positions are in it, and of them with their *batches*, which hold so many *events*.
         content: sha256 of everything before this frame: the same range of the same log has the same one.
     """
 
     at_us: _Moment
-    places: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
+    positions: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
     batches: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
     events: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)]
     content: _Hash
@@ -172,7 +172,7 @@ def entry_of(frame: Gone | Batch) -> LedgerEntry:
             frame.position, BatchId(frame.day, frame.producer, frame.sequence), frame.events, frame.chain
         )
     row = LogRow(*(getattr(frame, name) for name in LogRow._fields))
-    return LedgerEntry(frame.position, BatchId(*row[:3]), frame.placed_events, frame.chain, row, frame.payload)
+    return LedgerEntry(frame.position, BatchId(*row[:3]), frame.ledger_events, frame.chain, row, frame.payload)
 
 
 def decode_frame(data: bytes) -> Frame:

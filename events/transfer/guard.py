@@ -29,7 +29,7 @@ async def is_importing(cursor: Cursor, tables: Tables) -> bool:
 
 
 async def begin_importing(cursor: Cursor, tables: Tables) -> None:
-    """Refuse places to whoever does not call `allow`, from the commit of this transaction on."""
+    """Refuse places to whoever does not call `allow_positions`, from the commit of this transaction on."""
     await cursor.execute(
         sql.SQL(
             """
@@ -47,7 +47,7 @@ async def begin_importing(cursor: Cursor, tables: Tables) -> None:
     )
 
 
-async def allow(cursor: Cursor) -> None:
+async def allow_positions(cursor: Cursor) -> None:
     """Give places in this transaction nevertheless."""
     await cursor.execute("SELECT set_config(%(setting)s, 'on', true)", {"setting": _SETTING})
 
@@ -60,7 +60,7 @@ async def end_importing(cursor: Cursor, tables: Tables) -> None:
     )
 
 
-async def take_back(cursor: Cursor, tables: Tables) -> tuple[int, int, int]:
+async def delete_ledger(cursor: Cursor, tables: Tables) -> tuple[int, int, int]:
     """Delete all that has a place, and leave the order as it is before the first; what waits in pending stays.
 
     Returns:

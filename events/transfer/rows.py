@@ -17,14 +17,14 @@ from chancy_metrics.events.transfer.frames import GoneDay, Producer
 
 
 async def write_entries(
-    cursor: Cursor, tables: Tables, places: Sequence[LedgerEntry], *, after: int, chain: bytes
+    cursor: Cursor, tables: Tables, entries: Sequence[LedgerEntry], *, after: int, chain: bytes
 ) -> None:
     """Put *places* and their batches behind position *after*, and the head at the last of them.
 
     Raises:
         MetricsLogError: The head is not at *after* with hash *chain*; nothing may be committed then.
     """
-    last = places[-1]
+    last = entries[-1]
     await cursor.execute(
         sql.SQL(
             """
@@ -55,10 +55,10 @@ async def write_entries(
         copy.set_types(
             ["date", "uuid", "int8", "text", "int8", "int8", "timestamptz", "int4", "bool", "int2", "bytea", "bytea"]
         )
-        for place in places:
-            if (row := place.row) is not None:
+        for entry in entries:
+            if (row := entry.row) is not None:
                 appended_at = EPOCH + timedelta(microseconds=row.appended_us)
-                await copy.write_row((*row[:6], appended_at, *row[7:10], place.payload, row.sha256))
+                await copy.write_row((*row[:6], appended_at, *row[7:10], entry.payload, row.sha256))
     async with cursor.copy(
         sql.SQL(
             """
@@ -68,8 +68,8 @@ async def write_entries(
         ).format(ledger=tables.ledger)
     ) as copy:
         copy.set_types(["int8", "date", "uuid", "int8", "int4", "int4", "bytea"])
-        for place in places:
-            await copy.write_row((place.position, *place.batch_id, place.events, len(place.payload), place.chain))
+        for entry in entries:
+            await copy.write_row((entry.position, *entry.batch_id, entry.events, len(entry.payload), entry.chain))
 
 
 async def write_gone_days(cursor: Cursor, tables: Tables, gone: Sequence[GoneDay]) -> None:

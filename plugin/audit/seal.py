@@ -16,7 +16,7 @@ from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
 from chancy_metrics.events.partitions import days_in_log
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
@@ -162,7 +162,7 @@ class _Walk:
                 rows, unchecked = chunk
                 # The next chunk is read while this one is hashed: two of them are held at once.
                 ahead = asyncio.create_task(self._read(rows[-1].position))
-                with naming(rows):
+                with naming_batches(rows):
                     self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
                 self.entries += len(rows)
                 self.events += sum(row.events for row in rows)
@@ -181,7 +181,7 @@ class _Walk:
                 return None
         rows = self._page.pop(0)
         async with short_transaction(self._connection, index_only=True) as cursor:
-            with naming(rows):
+            with naming_batches(rows):
                 return rows, await read_unchecked(cursor, self._tables, rows)
 
     def _tell(self, position: int) -> None:

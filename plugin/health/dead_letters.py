@@ -10,7 +10,7 @@ from chancy import Chancy
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.error_kinds import in_words, may_pass
+from chancy_metrics.events.error_kinds import in_words, is_transient
 from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable_text import storable
@@ -199,7 +199,7 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
             )
         except (psycopg.Error, StuckAt) as error:
             cause = error.__cause__ if isinstance(error, StuckAt) else error
-            if not isinstance(cause, psycopg.Error) or connection.closed or may_pass(cause):
+            if not isinstance(cause, psycopg.Error) or connection.closed or is_transient(cause):
                 raise
             await leave_out(connection, tables, one.version, position, in_words(cause), folded_by="discard")
         else:

@@ -13,7 +13,7 @@ from chancy import Chancy
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, database_now_us, limit_locks, lock_limit_ms, short_transaction
-from chancy_metrics.events.error_kinds import in_words, may_be_of_a_batch
+from chancy_metrics.events.error_kinds import in_words, may_be_batch_error
 from chancy_metrics.events.errors import AlreadyRunning, VersionRefused
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.folding.step_size import StepSize
@@ -239,7 +239,7 @@ class Backfill:
                 f"{self._steps.events:,} events at a time: {in_words(error)}"
             )
             return None
-        if may_be_of_a_batch(error):
+        if may_be_batch_error(error):
             return await self._narrow(target)
         if await self._steps.try_again(error):
             return None

@@ -14,7 +14,7 @@ from chancy_metrics.events.database import Connection, needs_schema, short_trans
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import DDL_LOCK_MS, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.events.transfer.guard import end_importing, is_importing, take_back
+from chancy_metrics.events.transfer.guard import delete_ledger, end_importing, is_importing
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.transfer.import_locks import lock_head, lock_versions, retry_locked
 from chancy_metrics.projections.versions.baseline_io import empty_versions
@@ -56,7 +56,7 @@ async def _abandon(connection: Connection, tables: Tables) -> tuple[int, int, in
         await lock_versions(cursor, tables)
         await end_importing(cursor, tables)
         await cursor.execute("SET LOCAL lock_timeout = 0")
-        found = await take_back(cursor, tables)
+        found = await delete_ledger(cursor, tables)
         await empty_versions(cursor, tables)
     return found
 

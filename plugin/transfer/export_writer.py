@@ -16,7 +16,7 @@ from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.facts import microseconds
-from chancy_metrics.events.ledger import LedgerEntry, chunks, naming, read_entries
+from chancy_metrics.events.ledger import LedgerEntry, chunks, naming_batches, read_entries
 from chancy_metrics.events.log import read_whole_rows
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -155,7 +155,7 @@ class ExportWriter:
             if not page:
                 return
             for chunk in chunks(page):
-                with naming(chunk):
+                with naming_batches(chunk):
                     whole = await self._with_rows(chunk, gone)
                     await to_thread.run_sync(self._put_chunk, whole)
                 self._lost += sum(entry.row is None and entry.batch_id.day not in gone for entry in whole)
@@ -179,7 +179,7 @@ class ExportWriter:
 
     def _put_chunk(self, entries: Sequence[LedgerEntry]) -> None:
         for entry in entries:
-            self._writer.put_place(entry)
+            self._writer.put_entry(entry)
 
     async def _check_day(self, cursor: Cursor, day: date) -> None:
         await cursor.execute(
@@ -228,7 +228,7 @@ class ExportWriter:
         writer = self._writer
         return Exported(
             seal=seal,
-            positions=writer.places,
+            positions=writer.positions,
             batches=writer.batches,
             events=writer.events,
             lost=self._lost,

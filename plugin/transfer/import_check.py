@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from chancy_metrics.events.errors import Damaged, DamagedExport, ImportRefused
-from chancy_metrics.events.transfer.check import genuine_entries
+from chancy_metrics.events.transfer.check import checked_entries
 from chancy_metrics.events.transfer.file import read_frames
 from chancy_metrics.events.transfer.frames import Baseline, Batch, Frame, Gone, GoneDay, Header, Points
 from chancy_metrics.projections.versions.baseline_io import check_points
@@ -44,7 +44,7 @@ class ExportContents:
         frames = read_frames(self._path)
         header = next(frames)
         assert isinstance(header, Header), "read_frames begins with one"
-        for chunk in genuine_entries(self._checked(frames), 0, b"", self.gone, self._path):
+        for chunk in checked_entries(self._checked(frames), 0, b"", self.gone, self._path):
             position, chain = chunk[-1].position, chunk[-1].chain
         if (position, chain) != (header.position, header.chain):
             raise ImportRefused(

@@ -21,10 +21,10 @@ from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.ledger import PAGE, LedgerEntry
 from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_day, make_days, remove_day
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.events.transfer.check import genuine_entries
+from chancy_metrics.events.transfer.check import checked_entries
 from chancy_metrics.events.transfer.file import check_whole, read_frames
 from chancy_metrics.events.transfer.frames import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, Producer
-from chancy_metrics.events.transfer.guard import allow, begin_importing, end_importing
+from chancy_metrics.events.transfer.guard import allow_positions, begin_importing, end_importing
 from chancy_metrics.events.transfer.rows import write_entries, write_gone_days, write_producers
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
@@ -238,7 +238,7 @@ class ImportRun:
         """Write the entries past the end of the ledger in chunks, each in its own transaction."""
         gone = {one.day for one in self._gone}
         frames = chained([] if frame is None else [frame], self._frames)
-        chunks = genuine_entries(frames, self.position, self._chain, gone, self._path)
+        chunks = checked_entries(frames, self.position, self._chain, gone, self._path)
         while chunk := await to_thread.run_sync(next, chunks, None):
             await self._append_chunk(chunk)
             if self._on_progress is not None:
@@ -252,7 +252,7 @@ class ImportRun:
         self._attached |= wanted
         try:
             async with short_transaction(self._connection) as cursor:
-                await allow(cursor)
+                await allow_positions(cursor)
                 await write_entries(cursor, self._tables, chunk, after=self.position, chain=self._chain)
         except (errors.IntegrityError, errors.DataError, OverflowError) as error:
             raise ImportRefused(

@@ -11,7 +11,7 @@ from psycopg import sql
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.facts import EPOCH, Series
-from chancy_metrics.events.ledger import chunks, naming, read_ledger
+from chancy_metrics.events.ledger import chunks, naming_batches, read_ledger
 from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -220,7 +220,7 @@ class _Attempt:
                 row for row in rows_here if row.batch_id in in_log and may_match(self._query, in_log[row.batch_id])
             ]
             for chunk in chunks(wanted):
-                with naming(chunk):
+                with naming_batches(chunk):
                     async with short_transaction(self._connection) as cursor:
                         batches = await read_alive(cursor, self._tables, version, chunk)
                     await self._add_batches(batches)

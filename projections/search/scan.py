@@ -12,7 +12,7 @@ from chancy_metrics.events.batch import DecodedBatch, LogBatch
 from chancy_metrics.events.codec import decode
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
-from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
 from chancy_metrics.events.log import read_batches, read_log_rows
 from chancy_metrics.events.off_loop import in_thread, portions
 from chancy_metrics.events.partitions import gone_days
@@ -191,7 +191,7 @@ class _Reader:
     async def _read(self, cursor: Cursor, rows: list[LedgerRow], gaps: list[Gap]) -> list[LogBatch]:
         """Read the batches at *rows*; add those that are missing to *gaps*."""
         try:
-            with naming(rows):
+            with naming_batches(rows):
                 batches = await read_batches(cursor, self._tables, [(row.position, row.batch_id) for row in rows])
         except OutOfMemory as error:
             gaps.append(_too_large(rows, error))
@@ -204,7 +204,7 @@ class _Reader:
         self, rows: list[LedgerRow], batches: list[LogBatch], gaps: list[Gap]
     ) -> tuple[list[_Found], dict[int, str]]:
         try:
-            with naming(rows):
+            with naming_batches(rows):
                 found, damaged = list[_Found](), dict[int, str]()
                 for some in portions(batches):
                     matches, unread = await in_thread(_search_batches, self._query, some)

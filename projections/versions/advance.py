@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.error_kinds import may_be_of_a_batch
+from chancy_metrics.events.error_kinds import may_be_batch_error
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.isolate import isolate
@@ -57,7 +57,7 @@ async def advance(
             return step
         return await write_step(connection, tables, step, folded_by=folded_by, announce=announce)
     except Exception as error:
-        if not may_be_of_a_batch(error):
+        if not may_be_batch_error(error):
             raise
     return await isolate(
         connection,

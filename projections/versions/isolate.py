@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.error_kinds import in_words, is_deterministic, may_be_of_a_batch
+from chancy_metrics.events.error_kinds import in_words, is_deterministic, may_be_batch_error
 from chancy_metrics.events.errors import StuckAt
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.schema import Tables
@@ -133,7 +133,7 @@ class _Bisection:
         try:
             return await self._step(before, positions[-1])
         except Exception as error:
-            if not may_be_of_a_batch(error):
+            if not may_be_batch_error(error):
                 raise
             if len(positions) == 1:
                 if is_deterministic(error):

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.database import Connection, Cursor, Transaction, short_transaction
-from chancy_metrics.events.ledger import LedgerRow, chunks, naming, read_ledger
+from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
 from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
@@ -95,7 +95,7 @@ async def add_rows(
         OutOfMemory: There is too little memory for a chunk, which it names.
     """
     for chunk in chunks(rows):
-        with naming(chunk):
+        with naming_batches(chunk):
             async with transaction() as cursor:
                 batches = await read_alive(cursor, tables, version, chunk)
             await to_thread.run_sync(total.add_batches, batches, rules)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.events.bloom import BITS_A_TOKEN, make_filter, may_hold, places_of, token
+from chancy_metrics.events.bloom import BITS_A_TOKEN, bit_positions, make_filter, token
 from chancy_metrics.events.database import Connection
+from tests.filters import may_hold
 
 tokens = st.binary(min_size=16, max_size=16)
 
@@ -62,8 +63,8 @@ async def test_the_places_are_those_that_postgresql_counts(connection: Connectio
             " FOR 1), bit) = 1) FROM unnest(%(strides)s::bigint[], %(places)s::integer[]) AS p (stride, bit)",
             {
                 "bits": bits,
-                "strides": [place.stride for place in places_of(one)],
-                "places": [place.bit for place in places_of(one)],
+                "strides": [place.stride for place in bit_positions(one)],
+                "places": [place.bit for place in bit_positions(one)],
             },
         )
         assert await cursor.fetchone() == (may_hold(bits, one),)

@@ -34,7 +34,7 @@ async def test_without_a_pace_threads_work_beside_each_other() -> None:
 async def test_at_a_pace_one_piece_follows_the_other_behind_a_rest_as_long_as_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(off_loop, "MOST_REST_S", 0.03)
+    monkeypatch.setattr(off_loop, "MAX_REST_S", 0.03)
     pace = Pace()
     with paced(pace):
         spans = sorted(await asyncio.gather(in_thread(compute, 0.02), in_thread(compute, 0.1), pace.call(compute, 0)))

@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from chancy_metrics.events.batch import BatchId, LogBatch
-from chancy_metrics.events.bloom import may_hold
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow
@@ -37,6 +36,7 @@ from tests.factories import (
     order,
     order_and_fold,
 )
+from tests.filters import may_hold
 
 OLD = datetime.now(UTC).date() - timedelta(days=40)
 OLD_US = start_of(OLD) + 43_200_000_000

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from chancy_metrics.events.batch import LogBatch
-from chancy_metrics.events.bloom import make_filter, may_hold, token
 from chancy_metrics.events.chain import read_seals
 from chancy_metrics.events.codec import CODEC, decode, encode
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError
@@ -171,10 +170,6 @@ def read_sketch(data: bytes) -> None:
     quantile_many(ends, np.array(codes, np.int64), np.array(counts, np.int64), (95, 100), -one, one)
 
 
-def read_filter(data: bytes) -> None:
-    may_hold(data, token("key", "app:other"))
-
-
 def read_cursor(data: bytes) -> None:
     path = _FOLDER / "cursor"
     path.write_bytes(data)
@@ -244,9 +239,6 @@ FORMATS: dict[str, Format] = {
     "ring": Format(_ring(), read_ring, as_message),
     "sketch": Format([encode_sketch([1, 2, 9], [3, 4, 1]), encode_sketch([-5], [2**40])], read_sketch, as_message),
     "meta": Format([encode_meta({"a": [1, {"b": None}], "c": "x", "d": 1.5}), encode_meta({})], read_meta, as_message),
-    "filter": Format(
-        [make_filter([token("key", "app:n")])], lambda data: may_hold(data, token("key", "x")), mutate_bytes
-    ),
     "cursor": Format([b"1234:5\n", b"7\n"], read_cursor, mutate_bytes),
     "folder": Format([b'{"query":{},"cursor":"7:1"}\n'], read_folder_state, mutate_bytes),
     "counts": Format([b'{"dropped": 3, "rejected:key": 1}'], read_counts, mutate_bytes),

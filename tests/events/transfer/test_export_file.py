@@ -20,7 +20,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.check import genuine_entries
+from chancy_metrics.events.transfer.check import checked_entries
 from chancy_metrics.events.transfer.file import DamagedExport, Writer, check_whole, read_frames
 from chancy_metrics.events.transfer.frames import Batch, Frame, GoneDay, Header, entry_of
 from tests.factories import NOON_US, a_run, fetch
@@ -37,7 +37,7 @@ def forge(path: Path, change: Callable[[Frame], Frame | None]) -> Path:
         for frame in read_frames(path):
             if (changed := change(frame)) is None or type(changed).__name__ == "Trailer":
                 continue
-            writer.put_place(entry_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
+            writer.put_entry(entry_of(changed)) if isinstance(changed, Batch) else writer.put(changed)
         writer.finish(0)
     return forged
 
@@ -81,7 +81,7 @@ def without(position: int) -> Callable[[Frame], Frame | None]:
         (at(4, worker="somebody"), 4, "its hash does not cover its row"),
         (at(4, appended_us=0), 4, "its hash does not cover its row"),
         (at(4, chain=b"\1" * 32), 4, "its hash does not cover its row"),
-        (at(4, placed_events=1), 4, "its place says 1 events"),
+        (at(4, ledger_events=1), 4, "its place says 1 events"),
         (rehashed(4), 5, "its hash does not cover its row"),
         (without(4), 5, "position 4 is missing before it"),
         (without(1), 2, "the hash before it is missing"),
@@ -214,7 +214,7 @@ def file_of(path: Path, places: Sequence[LedgerEntry]) -> Path:
         writer = Writer(file)
         writer.put(Header(None, places[-1].position, places[-1].chain))
         for place in places:
-            writer.put_place(place)
+            writer.put_entry(place)
         writer.finish(NOON_US)
     return path
 
@@ -257,7 +257,7 @@ def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chancy_metrics.events.transfer.check.PAGE", size)
         with pytest.raises(ImportRefused, match=f"position {position} of "):
-            for chunk in genuine_entries(read_frames(path), 0, b"", set(), path):
+            for chunk in checked_entries(read_frames(path), 0, b"", set(), path):
                 come += chunk
 
     assert [place.position for place in come] == list(range(1, position))

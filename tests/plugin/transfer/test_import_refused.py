@@ -90,7 +90,7 @@ def write(path: Path, frames: Sequence[Frame | LedgerEntry]) -> Path:
     with path.open("wb") as file:
         writer = Writer(file)
         for frame in frames:
-            writer.put_place(frame) if isinstance(frame, LedgerEntry) else writer.put(frame)
+            writer.put_entry(frame) if isinstance(frame, LedgerEntry) else writer.put(frame)
         writer.finish(NOON_US)
     return path
 
