@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.health.verify import Verified, verify
     from chancy_metrics.plugin.host.progress import LedgerProgress, RebuildProgress
     from chancy_metrics.plugin.metrics import Metrics
-    from chancy_metrics.plugin.reading.window import Metric, MetricPoint, Window, WindowMetric
+    from chancy_metrics.plugin.reading.history import Metric
+    from chancy_metrics.plugin.reading.window import MetricPoint, Window, WindowMetric
     from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions
     from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
     from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
@@ -145,7 +146,8 @@ _DEFINED_IN = {
     "plugin.health.verify": "Verified verify",
     "plugin.host.progress": "LedgerProgress RebuildProgress",
     "plugin.metrics": "Metrics",
-    "plugin.reading.window": "Metric MetricPoint Window WindowMetric",
+    "plugin.reading.history": "Metric",
+    "plugin.reading.window": "MetricPoint Window WindowMetric",
     "plugin.rebuilds.listing": "VersionInfo list_versions",
     "plugin.rebuilds.rebuild": "Rebuilt abort rebuild swap undo",
     "plugin.transfer.abandon_import": "Abandoned abandon_import",

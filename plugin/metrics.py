@@ -29,7 +29,8 @@ from chancy_metrics.plugin.worker.session import Session
 from chancy_metrics.projections.rules.rule_set import Rule
 
 if TYPE_CHECKING:
-    from chancy_metrics.plugin.reading.window import Metric, Window
+    from chancy_metrics.plugin.reading.history import Metric
+    from chancy_metrics.plugin.reading.window import Window
     from chancy_metrics.plugin.worker.maintenance import Maintenance
 
 _LOG_RETENTION_S = 30 * DAY_S

@@ -26,3 +26,7 @@ def look(clock: Callable[[], int], limit: int) -> Iterator[int]:
 
 def _now_ns() -> int:
     return now_us() * 1_000
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -56,7 +56,7 @@ class MetricsApiPlugin(ApiPlugin):
     async def list_metrics(request: Request, *, chancy: Chancy, worker: Worker) -> Response:
         """List every metric: category (the text before the first ":") -> names (the segment after it)."""
         try:
-            await reader_of(chancy).copy()  # waits for all of it: a partial list would be wrong here
+            await reader_of(chancy).replica()  # waits for all of it: a partial list would be wrong here
         except MetricsLogError as error:
             return Response(msgspec.json.encode({"title": str(error)}), 503, media_type="application/json")
         return BoundedResponse(await work(chancy, _categories, await index_of(chancy)), media_type="application/json")

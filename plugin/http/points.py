@@ -11,12 +11,12 @@ from chancy import Chancy
 
 from chancy_metrics.events.facts import EPOCH, Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.host import clock
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.http.limits import work
 from chancy_metrics.plugin.http.parameters import WrongParameter
 from chancy_metrics.plugin.http.series import points_of, points_of_worker
 from chancy_metrics.plugin.metrics import metrics_of
-from chancy_metrics.plugin.reading import window
 from chancy_metrics.plugin.reading.columns import KEPT, Rows
 from chancy_metrics.plugin.reading.columns import since as cut
 from chancy_metrics.plugin.reading.window import MAX_BUCKETS, default_range_s
@@ -108,7 +108,7 @@ async def read_points(
         WrongParameter: The window has more than 1,000 buckets, or ends before the oldest kept one.
     """
     plugin = metrics_of(chancy)
-    now = window.utc_now()
+    now = clock.utc_now()
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)

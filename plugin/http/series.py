@@ -19,11 +19,12 @@ from chancy_metrics.plugin.audit.find_series import UnknownSeries
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
-from chancy_metrics.plugin.reading.follower import Replica, Tracks, read_names, read_worker
+from chancy_metrics.plugin.reading.history import has_kept, kept_since
+from chancy_metrics.plugin.reading.load import read_names, read_worker
 from chancy_metrics.plugin.reading.readers import reader_of
+from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.plugin.reading.window import has_kept, kept_since
 
 #: Seconds a request waits for the replica of the cache to be loaded; then it asks the database.
 SOON_S = 1.0
@@ -89,17 +90,19 @@ _indexes: WeakKeyDictionary[Replica, _Indexed] = WeakKeyDictionary()
 
 async def index_of(chancy: Chancy) -> SeriesIndex:
     """Return the index of series with points now; it is made once for all requests between two folds."""
-    copy = await reader_of(chancy).copy_soon(SOON_S)
-    if copy is None:
+    replica = await reader_of(chancy).replica_soon(SOON_S)
+    if replica is None:
         async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
             names = await read_names(cursor, tables_for(chancy.prefix))
         return await work(chancy, _index, names)
     kept = kept_since(options_of(chancy))
-    at = (copy.place.fold, tuple(kept.values()))
-    indexed = _indexes.get(copy)
+    at = (replica.position.fold, tuple(kept.values()))
+    indexed = _indexes.get(replica)
     if indexed is None or indexed[:2] != at or _has_failed(indexed.series):
-        making = asyncio.create_task(work(chancy, _index_kept, copy.series, copy.tracks, kept), name="metrics_index")
-        indexed = _indexes[copy] = _Indexed(*at, making)
+        making = asyncio.create_task(
+            work(chancy, _index_kept, replica.series, replica.columns, kept), name="metrics_index"
+        )
+        indexed = _indexes[replica] = _Indexed(*at, making)
     return await asyncio.shield(indexed.series)  # other requests wait for it, too
 
 
@@ -111,11 +114,11 @@ def _index(names: Names) -> SeriesIndex:
     return SeriesIndex(Listed(key, names[number].kind, names[number].unit) for key, number in names.under(None))
 
 
-def _index_kept(names: Names, tracks: Mapping[int, Tracks], kept: Mapping[str, int]) -> SeriesIndex:
+def _index_kept(names: Names, columns: Mapping[int, SeriesColumns], kept: Mapping[str, int]) -> SeriesIndex:
     return SeriesIndex(
         Listed(key, names[number].kind, names[number].unit)
         for key, number in names.under(None)
-        if has_kept(tracks.get(number, {}), kept)
+        if has_kept(columns.get(number, {}), kept)
     )
 
 
@@ -139,16 +142,18 @@ async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> Work
     return WorkersPage(workers[:limit], workers[limit - 1] if len(workers) > limit else None)
 
 
-async def points_of(chancy: Chancy, key: str) -> tuple[Series, Tracks]:
+async def points_of(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
     """Return the series that *key* shows, and its points of all workers together.
 
     Raises:
         UnknownSeries: It has none; the message has the keys that come near.
     """
-    copy = await reader_of(chancy).copy_soon(SOON_S)
-    names, tracks = await _points_in_rollups(chancy, key, None) if copy is None else (copy.series, copy.tracks)
+    replica = await reader_of(chancy).replica_soon(SOON_S)
+    names, columns = (
+        await _points_in_rollups(chancy, key, None) if replica is None else (replica.series, replica.columns)
+    )
     number = names.number_of(key)
-    found = {} if number is None else tracks.get(number, {})
+    found = {} if number is None else columns.get(number, {})
     if number is None or not has_kept(found, kept_since(options_of(chancy))):
         near = await work(chancy, (await index_of(chancy)).near, key)
         like = f"; like it are {', '.join(map(repr, near))}" if near else ""
@@ -156,14 +161,14 @@ async def points_of(chancy: Chancy, key: str) -> tuple[Series, Tracks]:
     return names[number], found
 
 
-async def points_of_worker(chancy: Chancy, key: str, worker_id: str) -> Tracks:
+async def points_of_worker(chancy: Chancy, key: str, worker_id: str) -> SeriesColumns:
     """Return one worker's points of the series that *key* shows; {} if it has none. They have no percentiles."""
-    names, tracks = await _points_in_rollups(chancy, key, worker_id)
+    names, columns = await _points_in_rollups(chancy, key, worker_id)
     number = names.number_of(key)
-    return {} if number is None else tracks.get(number, {})
+    return {} if number is None else columns.get(number, {})
 
 
-async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) -> tuple[Names, dict[int, Tracks]]:
+async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) -> tuple[Names, dict[int, SeriesColumns]]:
     async with (
         room(chancy),
         bounded_connection(chancy) as connection,

@@ -1,4 +1,4 @@
-"""Reads rollup rows as columns: PostgreSQL's binary COPY of fixed-width rows is an array already."""
+"""Reads rollup rows as numpy columns by binary COPY, whose fixed-width rows are an array already."""
 
 from __future__ import annotations
 

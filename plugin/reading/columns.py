@@ -1,4 +1,4 @@
-"""The points of one series, compact: one immutable array a resolution, newest last."""
+"""Points of one series as an immutable float64 array per resolution, oldest first: making, merging, cutting it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,56 @@ _INDEX = {kind: [COLUMNS.index(name) for name in names] for kind, names in KEPT.
 
 
 def rows_of(kind: Kind, bucket: NDArray[np.int64], values: Rows) -> Rows:
-    """Make a track's rows, (bucket, *KEPT[kind]), of points in the wire's columns."""
+    """Return rows (bucket, *KEPT[kind]) of points that have the ring's columns."""
     return np.column_stack((bucket, values[:, _INDEX[kind]]))
 
 
-def put(track: Rows | None, rows: Rows) -> Rows:
-    """Return *track* with *rows* in it, which replace those of the same bucket; the track itself stays as it was."""
-    if track is None or len(rows) > 1:
+def put(old: Rows | None, rows: Rows) -> Rows:
+    """Return a new array: *old* with *rows* merged in, which replace those of the same bucket."""
+    if old is None or len(rows) > 1:
         rows = rows[np.argsort(rows[:, 0])]
-    if track is None:
+    if old is None:
         return rows
-    newest = track[-1, 0]
+    newest = old[-1, 0]
     if rows[0, 0] >= newest:  # nearly always
-        return np.concatenate((track[:-1] if rows[0, 0] == newest else track, rows))
-    place = int(np.searchsorted(track[:, 0], rows[0, 0]))
-    tail = track[place:]
+        return np.concatenate((old[:-1] if rows[0, 0] == newest else old, rows))
+    first = int(np.searchsorted(old[:, 0], rows[0, 0]))
+    tail = old[first:]
     tail = np.concatenate((tail[~np.isin(tail[:, 0], rows[:, 0])], rows))
-    return np.concatenate((track[:place], tail[np.argsort(tail[:, 0])]))
+    return np.concatenate((old[:first], tail[np.argsort(tail[:, 0])]))
 
 
-def since(track: Rows, start_s: int, end_s: int | None = None) -> Rows:
+def since(rows: Rows, start_s: int, end_s: int | None = None) -> Rows:
     """Return the rows of buckets from *start_s*, inclusive, to *end_s*, exclusive."""
-    low = int(np.searchsorted(track[:, 0], start_s))
-    high = len(track) if end_s is None else int(np.searchsorted(track[:, 0], end_s))
-    return track[low:high]
+    low = int(np.searchsorted(rows[:, 0], start_s))
+    high = len(rows) if end_s is None else int(np.searchsorted(rows[:, 0], end_s))
+    return rows[low:high]
 
 
-def without_before(track: Rows, start_s: int) -> Rows:
-    """Return *track* without the buckets before *start_s*, and let go of their memory."""
-    kept = since(track, start_s)
-    return track if len(kept) == len(track) else kept.copy()
+def without_before(rows: Rows, start_s: int) -> Rows:
+    """Return *rows* without the buckets before *start_s*, and free their memory."""
+    kept = since(rows, start_s)
+    return rows if len(kept) == len(rows) else kept.copy()
+
+
+MetricValue = float | dict[str, float | int]
+
+
+COLUMN_OF = {kind: {name: place for place, name in enumerate(("bucket", *names))} for kind, names in KEPT.items()}
+
+
+def values_of(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | int]]:
+    """Return the value of each row. Column by column: an answer may have 100,000 rows."""
+    *_, values = columns = rows.T.tolist()
+    if kind != "histogram":
+        return values  # type: ignore[no-any-return] # numpy does not say what tolist() holds
+    column = COLUMN_OF[kind]
+    summaries: list[dict[str, float | int]] = [
+        {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
+        for count, total, least, most in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
+    ]
+    quantiles = ("p50", "p95", "p99")
+    if not np.isnan(rows[:, column["p50"]]).any():  # a worker's own points have none
+        for summary, *known in zip(summaries, *(columns[column[name]] for name in quantiles), strict=True):
+            summary.update(zip(quantiles, known, strict=True))
+    return summaries

@@ -1,4 +1,4 @@
-"""Answers `get_metrics` and `list_metrics`: from the replica, or for one worker from the database."""
+"""Answers `get_metrics` and `list_metrics`: from the replica, or from the database for one worker."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import Options, Resolution
-from chancy_metrics.plugin.reading.follower import Tracks, read_worker
+from chancy_metrics.plugin.reading.history import Metric, history
+from chancy_metrics.plugin.reading.load import read_worker
 from chancy_metrics.plugin.reading.readers import Readers
+from chancy_metrics.plugin.reading.replica import SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.plugin.reading.window import Metric, Window, check_window, history, window
+from chancy_metrics.plugin.reading.window import Window, check_window, window
 
 
 async def read_history(
     options: Options, readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None = None
 ) -> dict[str, Metric]:
     """Return 0.24's answer: all that is kept of every series under *prefix*."""
-    series, tracks = await _columns(readers, chancy, prefix, worker_id)
-    return history(options, series, tracks, prefix)
+    series, columns = await _columns(readers, chancy, prefix, worker_id)
+    return history(options, series, columns, prefix)
 
 
 async def read_window(
@@ -46,17 +48,17 @@ async def read_window(
     """
     name = "5min" if resolution is None else resolution
     since, until = check_window(options, name, start=start, end=end, range_seconds=range_seconds, limit=limit)
-    series, tracks = await _columns(readers, chancy, prefix, worker_id)
+    series, columns = await _columns(readers, chancy, prefix, worker_id)
     # In a thread: it may have 100,000 points.
-    return await in_thread(window, options, series, tracks, prefix, name, since, until)
+    return await in_thread(window, options, series, columns, prefix, name, since, until)
 
 
 async def _columns(
     readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None
-) -> tuple[Names, Mapping[int, Tracks]]:
+) -> tuple[Names, Mapping[int, SeriesColumns]]:
     if not worker_id:
-        copy = await readers.of(chancy).copy()
-        return copy.series, copy.tracks
+        replica = await readers.of(chancy).replica()
+        return replica.series, replica.columns
     # Not a connection of the pool's, which jobs need.
     async with (
         bounded_connection(chancy) as connection,

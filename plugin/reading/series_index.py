@@ -1,4 +1,4 @@
-"""The keys of one copy of the cache, in the orders in which they are looked for: by beginning, by what is in them."""
+"""Finds keys of a replica by their start, by words in them, and by likeness to a key that does not exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from chancy_metrics.events.facts import Kind
 
-#: Keys compared letter by letter with one that nobody has, on each side of its place in each order; letters compared.
+#: For a key that does not exist: keys compared with it, on each side of its index in each sorted list, and their
+#: letters compared.
 _AROUND, _COMPARED = 40, 200
 
 
@@ -24,10 +25,10 @@ class Listed(NamedTuple):
 
 
 class SeriesIndex:
-    """Series in the order of their keys; unchanging, so that it is made once for many requests."""
+    """Series sorted by key; immutable, so that it is made once for many requests."""
 
     def __init__(self, series: Iterable[Listed]) -> None:
-        # Plain tuples of texts: the collector of garbage looks at them once, and at named ones each time.
+        # Plain tuples of strings: the garbage collector stops tracking them after one look, and never NamedTuples.
         self._series = {key: (kind, unit) for key, kind, unit in series}
         self._keys = sorted(self._series)
         self._folded = [key.casefold() for key in self._keys]
@@ -45,14 +46,14 @@ class SeriesIndex:
         last = bisect_right(self._keys, begin, lo=first, key=lambda key: key[: len(begin)])
         if not words:
             return self._keys[first:last]
-        places: Iterable[int] = range(first, last)
+        indexes: Iterable[int] = range(first, last)
         for word in map(str.casefold, words):
-            places = [place for place in places if word in self._folded[place]]
-        return [self._keys[place] for place in places]
+            indexes = [index for index in indexes if word in self._folded[index]]
+        return [self._keys[index] for index in indexes]
 
     @cached_property
     def categories(self) -> dict[str, list[str]]:
-        """First segments of keys -> the segments that follow on them, in order."""
+        """First segments of keys -> the segments that follow them, sorted."""
         categories: dict[str, set[str]] = defaultdict(set)
         for key in self._keys:
             category, _, name = key.partition(":")
@@ -60,14 +61,14 @@ class SeriesIndex:
         return {key: sorted(names) for key, names in categories.items()}
 
     def series(self, key: str) -> Listed:
-        """Return the series of a key that is there."""
+        """Return the series of a key; raises KeyError if there is none."""
         return Listed(key, *self._series[key])
 
     def near(self, key: str) -> list[str]:
-        """Return up to three keys that are like one that is not there, the most alike first.
+        """Return up to three keys like one that does not exist, the most alike first.
 
-        Compared are those beside its place in the order of keys, and in that of keys read backwards: they share their
-        beginning or their end with it. So it takes as long among a million keys as among a hundred.
+        Compares those beside it in the sorted keys, and in the sorted keys read backwards: they share its start or its
+        end. So a million keys take as long as a hundred.
         """
         there = {*_around(self._keys, key), *(one[::-1] for one in _around(self._backwards, key[::-1]))}
         compared = {one[:_COMPARED]: one for one in sorted(there)}
@@ -75,5 +76,5 @@ class SeriesIndex:
 
 
 def _around(ordered: Sequence[str], key: str) -> Sequence[str]:
-    place = bisect_left(ordered, key)
-    return ordered[max(0, place - _AROUND) : place + _AROUND]
+    index = bisect_left(ordered, key)
+    return ordered[max(0, index - _AROUND) : index + _AROUND]

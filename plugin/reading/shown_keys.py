@@ -1,4 +1,4 @@
-"""Which key shows which series, and which keys lie under a prefix."""
+"""Maps keys to series: the key that each series is shown under, and the keys below a prefix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = itemgetter(0)
 
 
 class Names(Mapping[int, Series]):
-    """Series by number; unchanging, so that the keys they have are worked out once."""
+    """Series by number; immutable, so that their keys are computed once."""
 
     def __init__(self, series: Mapping[int, Series] | None = None) -> None:
         self._series = dict(series or {})
@@ -31,16 +31,16 @@ class Names(Mapping[int, Series]):
         """Return key and number of every series at or below *prefix*, in whole segments, by key; all for "" or None."""
         if not prefix:
             return self._shown
-        place = bisect_left(self._shown, prefix, key=_KEY)
+        first = bisect_left(self._shown, prefix, key=_KEY)
         below = bisect_left(self._shown, f"{prefix}:", key=_KEY)
         end = bisect_left(self._shown, f"{prefix};", key=_KEY)  # ";" follows ":"
-        exact = [one for one in self._shown[place : place + 1] if one[0] == prefix]
+        exact = [one for one in self._shown[first : first + 1] if one[0] == prefix]
         return exact + self._shown[below:end]
 
     def number_of(self, key: str) -> int | None:
         """Return the number of the series shown under *key*; None if there is none."""
-        place = bisect_left(self._shown, key, key=_KEY)
-        return self._shown[place][1] if place < len(self._shown) and self._shown[place][0] == key else None
+        index = bisect_left(self._shown, key, key=_KEY)
+        return self._shown[index][1] if index < len(self._shown) and self._shown[index][0] == key else None
 
     @cached_property
     def _shown(self) -> list[tuple[str, int]]:
@@ -50,8 +50,8 @@ class Names(Mapping[int, Series]):
 def shown_keys(series: Mapping[int, Series]) -> dict[str, int]:
     """Return key -> series number.
 
-    Of a key's series with several types or units the one with the smallest number has the key; the others have
-    it with their type and unit behind it.
+    Of several series with one key, the one with the smallest number has the key itself; the others have their type
+    and unit appended to it.
     """
     shown: dict[str, int] = {}
     later: list[int] = []

@@ -1,4 +1,4 @@
-"""The two shapes of an answer: 0.24's whole history, newest first, and 0.26's window, oldest first."""
+"""The answer in 0.26's shape, a range of time of each series, oldest first; the rules such a range must keep."""
 
 from __future__ import annotations
 
@@ -9,72 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypedDict
 
-import numpy as np
-
 from chancy_metrics.events.facts import Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.plugin.host import clock
 from chancy_metrics.plugin.host.moments import from_s, from_us, is_aware
 from chancy_metrics.plugin.host.options import Options
-from chancy_metrics.plugin.reading.columns import KEPT, Rows, since
+from chancy_metrics.plugin.reading.columns import COLUMN_OF, MetricValue, Rows, since, values_of
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.projections.buckets import bucket_of, horizons, retention_s
-
-MetricValue = float | dict[str, float | int]
-#: Bucket start (aware, UTC) and value.
-MetricPair = tuple[datetime, MetricValue]
 
 MAX_BUCKETS = 1_000
 MAX_SERIES = 100
 DAY_S = 86_400
-
-_COLUMN = {kind: {name: place for place, name in enumerate(("bucket", *names))} for kind, names in KEPT.items()}
-
-
-class Metric:
-    """A metric's points at every resolution, newest first; made from the cache's columns when they are looked at.
-
-    Attributes:
-        metric_type: "counter", "gauge" or "histogram".
-        unit: Unit of the values.
-    """
-
-    def __init__(self, metric_type: Kind, unit: str, tracks: Mapping[str, Rows], oldest_s: Mapping[str, int]) -> None:
-        self.metric_type = metric_type
-        self.unit = unit
-        self._tracks = tracks
-        self._oldest_s = oldest_s
-
-    @property
-    def values_1min(self) -> list[MetricPair]:
-        return self._pairs("1min")
-
-    @property
-    def values_5min(self) -> list[MetricPair]:
-        return self._pairs("5min")
-
-    @property
-    def values_1hour(self) -> list[MetricPair]:
-        return self._pairs("1hour")
-
-    @property
-    def values_1day(self) -> list[MetricPair]:
-        return self._pairs("1day")
-
-    @property
-    def values(self) -> dict[str, list[MetricPair]]:
-        """Points by resolution: a number for counters and gauges, for histograms a dict of
-        count, sum, avg, min, max and, from the cache, p50, p95 and p99."""
-        return {resolution: self._pairs(resolution) for resolution in RESOLUTIONS}
-
-    def _pairs(self, resolution: str) -> list[MetricPair]:
-        if resolution not in self._tracks:
-            return []
-        rows = since(self._tracks[resolution], self._oldest_s[resolution])[::-1]
-        return list(zip(map(from_s, rows[:, 0].tolist()), _values(self.metric_type, rows), strict=True))
-
-    def __repr__(self) -> str:
-        points = {resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._tracks.items()}
-        return f"Metric({self.metric_type!r}, unit={self.unit!r}, points={points})"
 
 
 @dataclass(frozen=True)
@@ -139,10 +85,6 @@ class Window(TypedDict):
     series: dict[str, WindowMetric]
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def check_window(
     options: Options,
     resolution: str = "5min",
@@ -187,7 +129,7 @@ def _by_rules_of_026(
             raise ValueError("limit exceeds the retained bucket count")
         range_seconds = limit * width
     if end is None:
-        end = from_s(bucket_of(microseconds(utc_now()), width) + width)
+        end = from_s(bucket_of(microseconds(clock.utc_now()), width) + width)
     if start is None:
         span = default_range_s(options, resolution) if range_seconds is None else range_seconds
         if not width <= span <= kept or span % width:
@@ -212,35 +154,10 @@ def default_range_s(options: Options, resolution: str) -> int:
     return max(width, min(DAY_S, kept, MAX_BUCKETS * width) // width * width)
 
 
-def history(
-    options: Options, series: Names, tracks: Mapping[int, Mapping[str, Rows]], prefix: str | None
-) -> dict[str, Metric]:
-    """Make 0.24's answer: every series under *prefix* that has a point kept now."""
-    kept = kept_since(options)
-    result = {}
-    for key, number in series.under(prefix):
-        mine = tracks.get(number, {})
-        if has_kept(mine, kept):
-            result[key] = Metric(series[number].kind, series[number].unit, dict(mine), kept)
-    return result
-
-
-def kept_since(options: Options) -> dict[str, int]:
-    """Return resolution -> start of the oldest bucket kept now, seconds since 1970."""
-    return horizons(microseconds(utc_now()), options.max_points, options.maximum_metric_age)
-
-
-def has_kept(tracks: Mapping[str, Rows], kept: Mapping[str, int]) -> bool:
-    # The widest first: it is kept the longest, mostly.
-    return any(
-        resolution in tracks and tracks[resolution][-1, 0] >= kept[resolution] for resolution in reversed(tuple(kept))
-    )
-
-
 def window(
     options: Options,
     series: Names,
-    tracks: Mapping[int, Mapping[str, Rows]],
+    columns: Mapping[int, Mapping[str, Rows]],
     prefix: str | None,
     resolution: str,
     start: datetime,
@@ -251,7 +168,7 @@ def window(
     Raises:
         ValueError: More than 100 series match.
     """
-    now = utc_now()
+    now = clock.utc_now()
     oldest = horizons(microseconds(now), options.max_points, options.maximum_metric_age)[resolution]
     matching = series.under(prefix)
     if len(matching) > MAX_SERIES:
@@ -259,7 +176,7 @@ def window(
     first, last = max(int(start.timestamp()), oldest), int(end.timestamp())
     found = {}
     for key, number in matching:
-        rows = tracks.get(number, {}).get(resolution)
+        rows = columns.get(number, {}).get(resolution)
         kind = series[number].kind
         points = [] if rows is None else _points(kind, since(rows, first, last))
         found[key] = WindowMetric(kind, series[number].unit, points)
@@ -267,25 +184,8 @@ def window(
 
 
 def _points(kind: Kind, rows: Rows) -> list[MetricPoint]:
-    sampled = rows[:, _COLUMN[kind]["last_us"]].tolist()
-    return list(map(MetricPoint, map(from_s, rows[:, 0].tolist()), _values(kind, rows), map(from_us, sampled)))
-
-
-def _values(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | int]]:
-    """What each row is worth, made column by column: an answer may have 100,000 of them."""
-    *_, values = columns = rows.T.tolist()
-    if kind != "histogram":
-        return values  # type: ignore[no-any-return] # numpy does not say what tolist() holds
-    column = _COLUMN[kind]
-    summaries: list[dict[str, float | int]] = [
-        {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
-        for count, total, least, most in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
-    ]
-    quantiles = ("p50", "p95", "p99")
-    if not np.isnan(rows[:, column["p50"]]).any():  # a worker's own points have none
-        for summary, *known in zip(summaries, *(columns[column[name]] for name in quantiles), strict=True):
-            summary.update(zip(quantiles, known, strict=True))
-    return summaries
+    sampled = rows[:, COLUMN_OF[kind]["last_us"]].tolist()
+    return list(map(MetricPoint, map(from_s, rows[:, 0].tolist()), values_of(kind, rows), map(from_us, sampled)))
 
 
 def _total(values: Sequence[float]) -> float:

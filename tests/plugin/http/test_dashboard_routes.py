@@ -21,7 +21,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.reading import window
+from chancy_metrics.plugin.host import clock
 from tests.dashboard_app import PASSWORD, USER
 from tests.factories import LogWriter, a_job, a_run, eventually
 from tests.processes import web
@@ -53,7 +53,7 @@ async def both(
     dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Ours and the built-in's API on the same jobs and observations, all made at `NOW`, when it also is."""
-    monkeypatch.setattr(window, "utc_now", lambda: NOW)
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
     monkeypatch.setattr(built_in_module, "utcnow", lambda: NOW)
     ours, theirs = Metrics(), BuiltIn()
     jobs = [

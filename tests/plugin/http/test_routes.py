@@ -30,12 +30,12 @@ from chancy_metrics.events.facts import Combo, Series, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin.host import clock
 from chancy_metrics.plugin.http import events as events_module
 from chancy_metrics.plugin.http import files, limits
 from chancy_metrics.plugin.http import series as series_module
 from chancy_metrics.plugin.http.routes import page_routes
-from chancy_metrics.plugin.reading import follower as reader_module
-from chancy_metrics.plugin.reading import window
+from chancy_metrics.plugin.reading import follower as follower_module
 from chancy_metrics.plugin.reading.follower import Reader
 from examples.embedded import Server
 from tests import processes
@@ -111,7 +111,7 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
 
 @pytest.fixture
 def at_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "utc_now", lambda: NOW)
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
 
 
 @pytest.fixture
@@ -585,7 +585,7 @@ async def test_as_long_as_the_copy_is_loaded_the_database_is_asked(
     async with asking(dsn) as client:
         expected = {path: await get(client, path, **given) for path, given in questions.items()}
     monkeypatch.setattr(series_module, "SOON_S", -1.0)
-    monkeypatch.setattr(Reader, "copy", lambda self: asyncio.Event().wait())  # it takes for ever
+    monkeypatch.setattr(Reader, "replica", lambda self: asyncio.Event().wait())  # it takes for ever
     async with asking(dsn) as client:
         assert {path: await get(client, path, **given) for path, given in questions.items()} == expected
         assert (await client.get(f"{ROOT}/points?key=app:m")).status_code == 404
@@ -612,7 +612,7 @@ async def test_a_process_that_serves_the_page_loads_the_copy_at_its_start_and_sp
     dsn: str, log: LogWriter
 ) -> None:
     gc.unfreeze()
-    reader_module._freeze.cache_clear()
+    follower_module._freeze.cache_clear()
     async with a_host(dsn) as (worker, metrics):
         running = asyncio.create_task(metrics.run(worker, worker.chancy))
         await asyncio.sleep(0)

@@ -22,8 +22,9 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.reading import follower as reader_module
-from chancy_metrics.plugin.reading.follower import Reader, Replica
+from chancy_metrics.plugin.reading import load as load_module
+from chancy_metrics.plugin.reading.follower import Reader
+from chancy_metrics.plugin.reading.replica import Replica
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from examples.embedded import Server
 from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
@@ -42,17 +43,17 @@ async def reading(dsn: str, **options: Any) -> AsyncIterator[Reader]:
         yield a_reader(chancy, **options)
 
 
-def content(copy: Replica) -> dict[Any, bytes]:
+def content(replica: Replica) -> dict[Any, bytes]:
     return {
-        (number, copy.series[number], resolution): rows.tobytes()
-        for number, tracks in copy.tracks.items()
-        for resolution, rows in tracks.items()
+        (number, replica.series[number], resolution): rows.tobytes()
+        for number, columns in replica.columns.items()
+        for resolution, rows in columns.items()
     }
 
 
 async def loaded(chancy: Chancy) -> Replica:
     """What a process that has just begun reads."""
-    return await a_reader(chancy).copy()
+    return await a_reader(chancy).replica()
 
 
 async def record(connection: Connection, tables: Tables, *values: float, key: str = "app:n", **run: Any) -> None:
@@ -60,8 +61,8 @@ async def record(connection: Connection, tables: Tables, *values: float, key: st
     await order_and_fold(connection, tables)
 
 
-def total(copy: Replica, key: str = "app:n") -> float:
-    return sum(copy.tracks[number]["1day"][-1, -1] for _, number in copy.series.under(key))
+def total(replica: Replica, key: str = "app:n") -> float:
+    return sum(replica.columns[number]["1day"][-1, -1] for _, number in replica.series.under(key))
 
 
 async def soon(condition: Callable[[], object]) -> None:
@@ -88,7 +89,7 @@ async def test_a_dead_connection_of_the_pool_costs_a_read_nothing(
             " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
 
-        assert total(await reader.copy()) == 1
+        assert total(await reader.replica()) == 1
 
 
 async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
@@ -108,23 +109,23 @@ async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
 
 async def test_a_copy_follows_each_fold_without_loading_again(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
-        first = await reader.copy()
+        first = await reader.replica()
         for fold in range(1, 4):
             await record(connection, tables, 1.0)
             await reader.refresh()
 
-            assert total(await reader.copy()) == fold
-        assert await reader.copy() is first
+            assert total(await reader.replica()) == fold
+        assert await reader.replica() is first
 
 
 async def test_an_announced_fold_wakes_the_reader(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
-        copy = await reader.copy()
+        replica = await reader.replica()
         await record(connection, tables, 1.0)
 
         reader.wake()
 
-        await soon(lambda: len(copy.series) == 1)
+        await soon(lambda: len(replica.series) == 1)
 
 
 async def test_a_process_that_hears_of_no_fold_looks_by_itself(
@@ -132,11 +133,11 @@ async def test_a_process_that_hears_of_no_fold_looks_by_itself(
 ) -> None:
     async with an_app(dsn) as (chancy, _):
         reader = Reader(chancy, lambda: 0.01, chancy.log)
-        copy = await reader.copy()
+        replica = await reader.replica()
 
         await record(connection, tables, 1.0)
 
-        await soon(lambda: len(copy.series) == 1)
+        await soon(lambda: len(replica.series) == 1)
 
 
 @pytest.mark.parametrize(
@@ -154,21 +155,21 @@ async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
     async with reading(dsn) as reader:
         for _ in range(3):
             await record(connection, tables, 1.0)
-        first = await reader.copy()
+        first = await reader.replica()
         for _ in range(2):
             await record(connection, tables, 1.0)
         await fetch(connection, lose, tables)
 
         await reader.refresh()
 
-        assert await reader.copy() is not first
-        assert total(await reader.copy()) == 5
+        assert await reader.replica() is not first
+        assert total(await reader.replica()) == 5
 
 
 async def test_a_copy_of_another_version_is_loaded_again(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         await record(connection, tables, 1.0)
-        await reader.copy()
+        await reader.replica()
         await fetch(
             connection,
             "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, folds, created_by)"
@@ -181,7 +182,7 @@ async def test_a_copy_of_another_version_is_loaded_again(dsn: str, tables: Table
 
         await reader.refresh()
 
-        assert total(await reader.copy()) == 7
+        assert total(await reader.replica()) == 7
 
 
 @pytest.mark.parametrize(("folds_before", "ring"), [(0, ""), (1, "DELETE FROM {cache}")])
@@ -192,10 +193,10 @@ async def test_a_copy_that_was_loaded_beside_an_empty_ring_is_up_to_date(
         for _ in range(folds_before):
             await record(connection, tables, 1.0)
             await fetch(connection, ring, tables)
-        first = await reader.copy()
+        first = await reader.replica()
         await record(connection, tables, 1.0)
         await reader.refresh()
-        assert await reader.copy() is first
+        assert await reader.replica() is first
         assert total(first) == folds_before + 1
 
 
@@ -203,20 +204,20 @@ async def test_a_fold_that_left_no_trace_in_an_empty_ring_is_not_overlooked(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     async with reading(dsn) as reader:
-        await reader.copy()
+        await reader.replica()
         await record(connection, tables, 1.0)
         await fetch(connection, "DELETE FROM {cache}", tables)
 
         await reader.refresh()
 
-        assert total(await reader.copy()) == 1
+        assert total(await reader.replica()) == 1
 
 
 async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
     dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, go = anyio.Event(), anyio.Event()
-    find_names = reader_module._names
+    find_names = load_module._read_series
 
     async def slowly(*arguments: Any) -> Any:
         found = await find_names(*arguments)
@@ -226,9 +227,9 @@ async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
         return found
 
     async with reading(dsn) as reader, anyio.create_task_group() as others:
-        await reader.copy()
+        await reader.replica()
         await record(connection, tables, 1.0)
-        monkeypatch.setattr(reader_module, "_names", slowly)
+        monkeypatch.setattr(load_module, "_read_series", slowly)
         others.start_soon(reader.refresh)
         await stopped.wait()
         await record(connection, tables, 1.0)
@@ -238,7 +239,7 @@ async def test_an_older_snapshot_is_never_applied_after_a_newer_one(
         go.set()
         await reader.refresh()
 
-        assert total(await reader.copy()) == 2
+        assert total(await reader.replica()) == 2
 
 
 # -- equal to the rollups ---------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
     # The log's days are real ones, whatever year an example has come to.
     maintenance = Maintenance(Metrics(log_retention=100 * 365 * 86_400).options)
     async with connections(dsn, 1) as (connection,), reading(dsn) as reader:
-        await reader.copy()
+        await reader.replica()
         for step, *details in [*steps, ("read",)]:
             match step:
                 case "record":
@@ -286,7 +287,7 @@ async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
                     await fetch(connection, "UPDATE {cache} SET token = gen_random_uuid()", tables)
                 case "read":
                     await reader.refresh()
-                    mine, fresh = await reader.copy(), await loaded(reader._chancy)
+                    mine, fresh = await reader.replica(), await loaded(reader._chancy)
                     assert content(mine) == content(fresh)
                     assert dict(mine.series) == dict(fresh.series)
 
@@ -296,7 +297,7 @@ async def test_a_series_that_was_cleaned_up_comes_again_under_its_key(
 ) -> None:
     async with reading(dsn) as reader:
         await record(connection, tables, 1.0)
-        first = await reader.copy()
+        first = await reader.replica()
         before = first.series.under("app:n")
         later_us = NOON_US + 100 * DAY_US
         await Maintenance(Metrics().options).clean(connection, tables, now_us=later_us)
@@ -304,23 +305,23 @@ async def test_a_series_that_was_cleaned_up_comes_again_under_its_key(
 
         await reader.refresh()
 
-        after = (await reader.copy()).series.under("app:n")
+        after = (await reader.replica()).series.under("app:n")
         assert [key for key, _ in after] == ["app:n"]
         assert after != before
-        assert total(await reader.copy()) == 5
-        assert await reader.copy() is first
+        assert total(await reader.replica()) == 5
+        assert await reader.replica() is first
 
 
 async def test_what_has_expired_leaves_the_copy(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         for minute in range(5):
             await record(connection, tables, 1.0, at_us=NOON_US + minute * 60_000_000)
-        copy = await reader.copy()
+        replica = await reader.replica()
         await Maintenance(Metrics().options).clean(connection, tables, now_us=NOON_US + 62 * 60_000_000)
 
         await reader.refresh()
 
-        (track,) = copy.tracks.values()
+        (track,) = replica.columns.values()
         assert np.array_equal(track["1min"][:, 0], NOON_US / 1e6 + 60 * np.arange(3, 5))
         assert len(track["5min"]) == 1
         assert track["1min"].base is None
@@ -347,18 +348,18 @@ async def test_following_ends_when_nobody_reads_and_begins_again_with_a_read(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     async with reading(dsn, idle_s=0.0) as reader:
-        first = await reader.copy()
+        first = await reader.replica()
         await soon(lambda: not reader.following)
         await record(connection, tables, 1.0)
 
-        assert total(await reader.copy()) == 1
-        assert await reader.copy() is not first
+        assert total(await reader.replica()) == 1
+        assert await reader.replica() is not first
 
 
 async def test_a_reader_of_a_closed_app_ends_and_opens_nothing(dsn: str) -> None:
     async with an_app(dsn) as (chancy, _):
         reader = a_reader(chancy)
-        await reader.copy()
+        await reader.replica()
 
     reader.wake()
 
@@ -377,15 +378,15 @@ async def test_reads_go_on_while_the_database_is_away_and_follow_when_it_is_back
     with psycopg.connect(server.dsn(), autocommit=True) as admin, caplog.at_level(logging.WARNING, "chancy"):
         async with an_app(dsn) as (chancy, _):
             reader = Reader(chancy, lambda: 0.05, chancy.log)
-            copy = await reader.copy()
+            replica = await reader.replica()
             admin.execute(allow + "false")
             admin.execute(end)
             await soon(lambda: "could not be followed" in caplog.text)
 
             with anyio.fail_after(1):
-                assert total(await reader.copy()) == 1
+                assert total(await reader.replica()) == 1
 
             admin.execute(allow + "true")
             async with connections(dsn, 1) as (connection,):
                 await record(connection, tables, 1.0)
-            await soon(lambda: total(copy) == 2)
+            await soon(lambda: total(replica) == 2)

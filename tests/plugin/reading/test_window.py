@@ -17,8 +17,9 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.reading.columns import KEPT, Rows, put, rows_of, since, without_before
+from chancy_metrics.plugin.reading.history import history
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.plugin.reading.window import WindowMetric, check_window, history, window
+from chancy_metrics.plugin.reading.window import WindowMetric, check_window, window
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS
 
 NOW = datetime(2026, 3, 10, 12, 34, 56, tzinfo=UTC)
