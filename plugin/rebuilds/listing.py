@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import span_of, utc
 from chancy_metrics.projections.rules.rule_set import label
-from chancy_metrics.projections.versions.create import FILLED
+from chancy_metrics.projections.versions.create import IS_BACKFILLED
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.version import UNFINISHED, live_version
 
@@ -89,7 +89,7 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
             WHERE v.status = ANY(%(unfinished)s)
             ORDER BY v.version
             """
-        ).format(versions=tables.versions, head=tables.head, filled=FILLED),
+        ).format(versions=tables.versions, head=tables.head, filled=IS_BACKFILLED),
         {"unfinished": list(UNFINISHED)},
     )
     return [

@@ -1,4 +1,4 @@
-"""What a version counted beside its points, kept in its row as JSON: reason -> how many."""
+"""The counts in a version's row, JSON of reason -> events: how many were dropped, skewed, expired and so on."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _decoder = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(ge=0, le=2
 
 
 def decode_counts(text: str, where: str = "") -> dict[str, int]:
-    """Decode counts from the text of their JSON, which is asked for as text: psycopg would recurse as deep as it nests.
+    """Decode counts from the text of their JSON; as text, since psycopg's own decoder recurses as deep as it nests.
 
     Raises:
-        Damaged: It is something else.
+        Damaged: It is not JSON of counts.
     """
     return decode_as(_decoder, text.encode(), "map of counts", where)
 
 
 async def added_counts(cursor: Cursor, tables: Tables, version: int, counts: Counter[str]) -> dict[str, int] | None:
-    """Return what *version* counted, and *counts* added; the caller holds its lock.
+    """Return the counts of *version*, whose lock the caller holds, with *counts* added.
 
-    None where it can't be read, to leave it as it is: no fold stops at it, `status` names it, a rebuild counts again.
+    None if the stored ones are damaged: then they are left as they are, `status` reports them, and a rebuild counts
+    again.
     """
     await cursor.execute(
         sql.SQL("SELECT counts::text FROM {versions} WHERE version = %(version)s").format(versions=tables.versions),
@@ -44,7 +45,7 @@ async def added_counts(cursor: Cursor, tables: Tables, version: int, counts: Cou
 
 
 async def read_counts(cursor: Cursor, tables: Tables, versions: list[int]) -> dict[int, str]:
-    """Return version -> the text of what it counted, as JSON, of those of *versions* that are there."""
+    """Return version -> the text of its counts, JSON, for those of *versions* that exist."""
     await cursor.execute(
         sql.SQL("SELECT version, counts::text FROM {versions} WHERE version = ANY(%(versions)s::integer[])").format(
             versions=tables.versions
@@ -55,12 +56,13 @@ async def read_counts(cursor: Cursor, tables: Tables, versions: list[int]) -> di
 
 
 def count_faults(stored: Mapping[str, int], derived: Mapping[str, int], *, events: int | None) -> list[str]:
-    """Say where what a version counted is not what the log says, a sentence for each reason.
+    """Compare the counts of a version with those of a replay; return a sentence for each that differs.
+
+    "expired" can't be derived, since it depends on when an event was folded: it must only not exceed *events*.
 
     Args:
-        derived: The same of the whole log folded again, upon what the days counted that have left it.
-        events: How many the log has; None where days have left it. Which came too late ("expired") can't be derived,
-            since that depends on when they were folded: it is held against this alone.
+        derived: The counts of the baseline and the whole log, folded again.
+        events: Number of events in the log; None if days were pruned.
     """
     faults = [
         f"it counted {stored.get(reason, 0):,} as {reason!r}, and the log says {derived.get(reason, 0):,}"

@@ -1,4 +1,4 @@
-"""New versions: made beside the live one, beginning with a copy of the baseline."""
+"""Create a version and copy the baseline into it; set the status of one: ready, withheld or dropped."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
-#: Rows of the baseline one transaction copies.
+#: Rows of the baseline that one transaction copies.
 COPY_ROWS = 20_000
-#: Seconds after which a filler is taken for gone, even if its connection seems to live, as behind a pooler.
+#: Seconds without a step after which a backfill counts as dead, even if its connection is open, as behind a pooler.
 SILENT_S = 60
-#: Whether somebody fills the version *v*: who said so last has a connection, and it moves.
-FILLED = sql.SQL(
+#: Whether a backfill of version *v* is at work: it took a step lately, and its connection is there.
+IS_BACKFILLED = sql.SQL(
     """
     coalesce(v.folded_at > clock_timestamp() - make_interval(secs => {silent}), false)
         AND EXISTS (
@@ -51,22 +51,22 @@ async def make_version(
     auto_promote: bool = True,
     again: bool = True,
 ) -> Version:
-    """Return the unfinished version of *rules*, making one if there is none, for *by* to fill.
+    """Claim the unfinished version of *rules* for a backfill by *by*; create it if there is none.
 
-    A new one keeps what lies past *horizons*, as far as the log and the baseline reach; nothing is in it yet.
+    A new one has no points yet, and keeps buckets from *horizons* on, as far as the log and the baseline reach.
 
     Args:
-        by: The name of who folds it, which is the `application_name` of its connection too: while that connection
-            lives and the version moves, nobody else gets it.
-        again: Also where the live version has these rules already, since somebody else was faster.
+        by: Name of the backfill and `application_name` of its connection: while that connection lives and the version
+            takes steps, no other backfill gets it.
+        again: Whether to create one even if the live version has these rules.
 
     Raises:
-        AlreadyRunning: Somebody else fills it, or was faster.
-        SchemaMissing: Version 0 is not there.
+        AlreadyRunning: Another backfill has it, or, unless *again*, the live version has these rules.
+        SchemaMissing: Version 0 is missing.
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
-        # A day on its way into the baseline is in it, or will be folded from the log; this lock says which.
+        # A day that is being absorbed is either in the baseline or folded from the log; this lock decides which.
         baseline = await lock_version(cursor, tables, BASELINE, wait=True)
         if baseline is None:
             raise SchemaMissing(NO_BASELINE)
@@ -128,10 +128,10 @@ async def make_version(
 
 
 async def copy_baseline(connection: Connection, tables: Tables, version: int) -> bool:
-    """Copy the next rows of the baseline into a new version; False once all are copied, or it is not copying.
+    """Copy the next rows of the baseline into a new version; return False if none are left, or it is not copying.
 
-    Copied in the order of the key, so the last row that is there says where to go on, whoever copied it. The
-    baseline does not change meanwhile: no day goes into it that a version has not folded.
+    Rows are copied by key, so the last one that is there says where to go on, whoever copied it. The baseline does
+    not change meanwhile: no day is absorbed that a version has not folded.
     """
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
@@ -146,7 +146,7 @@ async def copy_baseline(connection: Connection, tables: Tables, version: int) ->
 
 
 async def _is_withheld(cursor: Cursor, tables: Tables, version: Version, live: int) -> bool:
-    """Whether it is filled and was not taken for what it leaves out: only another one can have that."""
+    """Whether a version is ready and leaves out more than the live one does: a new one may leave out less."""
     if version.status != "ready":
         return False
     found = await left_out(cursor, tables, version.version)
@@ -161,14 +161,14 @@ async def _claim(cursor: Cursor, tables: Tables, version: int, by: str) -> None:
             FROM {versions} v
             WHERE v.version = %(version)s
                 AND v.folded_by <> %(by)s
-                AND {filled}
+                AND {is_backfilled}
             """
-        ).format(versions=tables.versions, filled=FILLED),
+        ).format(versions=tables.versions, is_backfilled=IS_BACKFILLED),
         {"version": version, "by": by},
     )
     if row := await cursor.fetchone():
         raise AlreadyRunning(
-            f"version {version} is being filled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}: "
+            f"version {version} has been backfilled by {row[0]!r} since {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S %Z}: "
             "`chancy-metrics rebuild --status` shows how far it is"
         )
     await cursor.execute(
@@ -228,7 +228,7 @@ async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: st
 
 
 async def drop_version(connection: Connection, tables: Tables, version: int) -> bool:
-    """Give up a version that is unfinished or rests; its rows go with the next clean-ups. False if it is neither."""
+    """Drop a version that is unfinished or on standby; return False if it is neither. The clean-up deletes its rows."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
         if mine is None or mine.status not in (*UNFINISHED, "standby"):
@@ -238,7 +238,7 @@ async def drop_version(connection: Connection, tables: Tables, version: int) -> 
 
 
 async def finish_version(connection: Connection, tables: Tables, version: int, *, keep_s: float) -> None:
-    """Call a filled version ready; it is kept that long for somebody to swap it."""
+    """Set a version whose backfill is complete to ready, and keep it for *keep_s* seconds for a swap."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
         if mine is not None and mine.status == "backfilling":
@@ -246,7 +246,7 @@ async def finish_version(connection: Connection, tables: Tables, version: int, *
 
 
 async def withhold_version(connection: Connection, tables: Tables, version: int, *, keep_s: float) -> None:
-    """Keep a filled version, which does not take over by itself any more, that long for somebody to swap it."""
+    """Set a version to ready and not to be promoted by itself, and keep it for *keep_s* seconds for a swap."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
         if mine is not None and mine.status in ("backfilling", "ready", "standby"):
@@ -260,7 +260,7 @@ async def withhold_version(connection: Connection, tables: Tables, version: int,
 
 
 async def set_status(cursor: Cursor, tables: Tables, version: int, status: str, *, keep_s: float | None = None) -> None:
-    """Set the status of a version whose lock the caller holds, and until when it may rest in it."""
+    """Set the status of a version, whose lock the caller holds; drop it after *keep_s* seconds, if that is given."""
     await cursor.execute(
         sql.SQL(
             """

@@ -1,7 +1,7 @@
-"""How long a batch of an unknown codec holds up a fold, for newer code that can read it, before it is left out.
+"""The grace period of a batch with an unknown codec, in which folds wait for newer code before they leave it out.
 
-In a rolling deploy the new workers write what the old ones can't read, while one of those may still fold. What that
-left out would be missing until a rebuild.
+In a rolling deploy new workers write batches that old ones can't read, while one of the old ones may still fold. What
+it left out would be missing until a rebuild.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from chancy_metrics.events.humanize import moment
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 
-#: Microseconds from its append, not from when a fold met it: many such batches together hold it up once.
+#: Microseconds since the append, not since a fold met it: so many such batches delay it only once.
 CODEC_PATIENCE_US = 600 * 1_000_000
 
 
 async def read_waited_for(cursor: Cursor, tables: Tables) -> str:
-    """Say of which batch right behind the live version this code does not know the codec; "" where there is none."""
+    """Return a sentence if this code does not know the codec of the live version's next batch; "" if it does."""
     await cursor.execute(
         sql.SQL(
             """

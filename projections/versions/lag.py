@@ -1,4 +1,4 @@
-"""How far the live version is behind what was appended."""
+"""Measure how far the live version is behind the log: seconds, and batches that wait."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.version import NO_LIVE_VERSION
 
-#: Waiting batches that are looked at one by one.
+#: Most waiting batches that are read one by one.
 _BACKLOG = 2_000
 
 
 class Lag(NamedTuple):
-    """Seconds the oldest event that the live version lacks has been waiting, and seconds since its last step."""
+    """How far the live version is behind.
+
+    Attributes:
+        waiting_s: Seconds since the oldest event that it lacks was appended.
+        silent_s: Seconds since its last step.
+    """
 
     waiting_s: float
     silent_s: float
 
     @property
     def standstill_s(self) -> float:
-        """Seconds for which nobody has folded, though events waited."""
+        """Seconds for which nobody has folded, although events waited."""
         return min(self.waiting_s, self.silent_s)
 
 
 async def live_lag(cursor: Cursor, tables: Tables) -> Lag:
-    """Look at the first batch past the live version's position, the first without one, and the spill table."""
+    """Measure it by the first batch past the live version's position, the first pending one, and the spill table."""
     await cursor.execute(
         sql.SQL(
             """
@@ -67,11 +73,11 @@ async def live_lag(cursor: Cursor, tables: Tables) -> Lag:
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+        raise SchemaMissing(NO_LIVE_VERSION)
     # Not the difference of datetimes: they come in the session's zone, whose clock may have been put back between.
     now_us, folded_us = map(microseconds, row[:2])
-    *places, spilled = row[2:]
-    appended = [await appended_us(cursor, tables, *place) for place in (places[:3], places[3:]) if place[0]]
+    *ids, spilled = row[2:]
+    appended = [await appended_us(cursor, tables, *batch_id) for batch_id in (ids[:3], ids[3:]) if batch_id[0]]
     if spilled is not None:
         appended.append(spilled)
     oldest_us = min((at_us for at_us in appended if at_us is not None), default=now_us)
@@ -79,7 +85,7 @@ async def live_lag(cursor: Cursor, tables: Tables) -> Lag:
 
 
 async def appended_us(cursor: Cursor, tables: Tables, day: date, producer: UUID, sequence: int) -> int | None:
-    """When a batch was appended, microseconds since 1970; None if it is not in the log any more."""
+    """Return when a batch was appended, microseconds since 1970; None if it is no longer in the log."""
     await cursor.execute(
         sql.SQL(
             """
@@ -97,7 +103,7 @@ async def appended_us(cursor: Cursor, tables: Tables, day: date, producer: UUID,
 
 
 async def newest_appended_us(cursor: Cursor, tables: Tables) -> int | None:
-    """When the last batch in the order was appended, the same; None if there is none, or it has left the log."""
+    """Return when the last batch of the ledger was appended; None if there is none, or it is no longer in the log."""
     await cursor.execute(
         sql.SQL("SELECT day, producer, sequence FROM {ledger} ORDER BY position DESC LIMIT 1").format(
             ledger=tables.ledger
@@ -108,7 +114,7 @@ async def newest_appended_us(cursor: Cursor, tables: Tables) -> int | None:
 
 
 async def count_waiting(cursor: Cursor, tables: Tables, position: int) -> int:
-    """How many batches are not folded up to *position*: with a place past it, without one yet, or spilled."""
+    """Count the batches that are not folded at *position*: those past it, pending ones and spilled ones."""
     await cursor.execute(
         sql.SQL(
             """
@@ -124,7 +130,7 @@ async def count_waiting(cursor: Cursor, tables: Tables, position: int) -> int:
 
 
 async def count_waiting_in(cursor: Cursor, tables: Tables, position: int, span: Span) -> int:
-    """The same of batches with events in *span*; of a long backlog only its beginning is looked at."""
+    """Count those of them that have events in *span*; of a long backlog only the first ones are read."""
     await cursor.execute(
         sql.SQL(
             """

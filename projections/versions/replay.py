@@ -1,4 +1,4 @@
-"""The log folded once more, and what that differs in from what is stored: the one check behind every check."""
+"""Fold the log again, as a version would: for `verify`, for absorbing days, and to compare with the stored points."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from chancy_metrics.projections.rollups.read import read_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
-#: Ledger rows read at once: with a chunk of them what a replay holds beside its points.
+#: Ledger rows read at once.
 PAGE = 2_000
 
 
 @asynccontextmanager
 async def log_snapshot(connection: Connection, tables: Tables) -> AsyncIterator[Cursor]:
-    """Open a REPEATABLE READ transaction under which no day of the log is detached; appends do not feel it."""
+    """Open a REPEATABLE READ transaction during which no day of the log is detached; it does not block appends."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         # Before the snapshot is taken: a day detached after it would be missing from the log and not in the baseline.
         await cursor.execute(sql.SQL("LOCK TABLE ONLY {log} IN ACCESS SHARE MODE").format(log=tables.log))
@@ -37,9 +37,9 @@ async def log_snapshot(connection: Connection, tables: Tables) -> AsyncIterator[
 async def replay(
     connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN, *, until: int | None = None
 ) -> list[Point]:
-    """Fold the whole log again upon the baseline, up to the live version's position (or *until*).
+    """Return the points of the baseline and the whole log, folded again up to the live version's position (or *until*).
 
-    Reads in one snapshot; memory grows with the points, not with the events. Leaves out what lies below the live
+    Reads in one snapshot; memory grows with the points, not with the events. Leaves out points below the live
     version's horizons, and its dead letters.
     """
     async with log_snapshot(connection, tables) as cursor:
@@ -64,10 +64,10 @@ async def replay_into(
 ) -> None:
     """Add the log's batches past position *after* and up to *until* to *total*, as *version* would fold them.
 
-    Leaves out the version's dead letters and what is in the baseline.
+    Leaves out the version's dead letters and the days that are in the baseline.
 
     Args:
-        transaction: What is read is read in one that is folded outside of, unless it hands out one that stays open.
+        transaction: Opens the transaction that each chunk is read in; folding happens after it.
         day: Only batches of this day of the log.
     """
     while True:
@@ -89,10 +89,10 @@ async def add_rows(
     version: Version,
     rows: Sequence[LedgerRow],
 ) -> None:
-    """Add the batches at *rows*, in ascending order, to *total*: read a chunk in a transaction, fold it behind that.
+    """Add the batches at *rows*, in ascending order, to *total*: read a chunk in a transaction, then fold it.
 
     Raises:
-        OutOfMemory: There is too little memory for a chunk, which it names.
+        OutOfMemory: There is too little memory for a chunk; the message names it.
     """
     for chunk in chunks(rows):
         with naming_batches(chunk):
@@ -103,9 +103,9 @@ async def add_rows(
 
 
 async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Sequence[LedgerRow]) -> list[LogBatch]:
-    """Return the batches at *rows*, in ascending order, without what *version* leaves out of them.
+    """Return the batches at *rows*, in ascending order, but for the version's dead letters and rows that are lost.
 
-    Dead letters and rows that are lost are not among them; rules that failed on one are named in its `without`.
+    The rules that failed on a batch are named in its `without`.
     """
     await cursor.execute(
         sql.SQL(
@@ -121,8 +121,8 @@ async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Seq
     without: dict[int, set[str]] = {}
     for position, rule in await cursor.fetchall():
         without.setdefault(position, set()).add(rule)
-    places = [(row.position, row.batch_id) for row in rows if "" not in without.get(row.position, ())]
-    batches = await read_batches(cursor, tables, places) if places else []
+    wanted = [(row.position, row.batch_id) for row in rows if "" not in without.get(row.position, ())]
+    batches = await read_batches(cursor, tables, wanted) if wanted else []
     return [
         batch._replace(without=frozenset(without[batch.position])) if batch.position in without else batch
         for batch in batches
@@ -130,7 +130,7 @@ async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Seq
 
 
 async def stored(connection: Connection, tables: Tables) -> list[Point]:
-    """Return what the live version holds."""
+    """Return the points of the live version."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)
         return points_of(await read_cells(cursor, tables, version.version, version.horizons), version.horizons)

@@ -22,6 +22,9 @@ NO_BASELINE = (
     "from a backup (`chancy-metrics audit check` says what else is wrong)"
 )
 
+#: The error where no version is live.
+NO_LIVE_VERSION = "the metrics log has no live version: run `chancy misc migrate`"
+
 #: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
 #: Statuses in which a version takes steps.
@@ -106,7 +109,7 @@ async def live_version(cursor: Cursor, tables: Tables) -> Version:
     """
     found = await _select(cursor, tables, "WHERE v.version = (SELECT live FROM {head})")
     if not found:
-        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+        raise SchemaMissing(NO_LIVE_VERSION)
     return found[0]
 
 

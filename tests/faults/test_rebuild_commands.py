@@ -117,7 +117,7 @@ async def test_the_second_of_two_rebuilds_says_who_runs_since_when_and_changes_n
 
     running = before[-1][3]
     assert second.returncode == 1
-    assert f"version 2 is being filled by '{running}' since 20" in second.stderr
+    assert f"version 2 has been backfilled by '{running}' since 20" in second.stderr
     assert f"({first.process.pid})" in running
     assert status[0] == "version 2: backfilling"
     assert any(running in line for line in status)

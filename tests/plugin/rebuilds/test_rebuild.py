@@ -266,7 +266,9 @@ async def test_a_second_rebuild_says_at_once_who_is_at_it(
                 await rebuild(chancy, on_progress=seen.append)
 
     [waiting] = seen
-    assert waiting.phase == "waiting" and waiting.note.startswith("version 2 is being filled by 'rebuild by ann' since")
+    assert waiting.phase == "waiting" and waiting.note.startswith(
+        "version 2 has been backfilled by 'rebuild by ann' since"
+    )
 
 
 async def test_a_rebuild_says_where_it_stands_if_events_past_it_can_t_be_folded(

@@ -317,7 +317,9 @@ async def test_who_fills_a_version_is_named_to_the_next_one_while_its_connection
         await other.execute("SET application_name = 'rebuild by ann'")
         await a_version(other, tables, by="rebuild by ann")
 
-        with pytest.raises(AlreadyRunning, match=r"version 2 is being filled by 'rebuild by ann' since \d{4}-.* UTC"):
+        with pytest.raises(
+            AlreadyRunning, match=r"version 2 has been backfilled by 'rebuild by ann' since \d{4}-.* UTC"
+        ):
             await a_version(connection, tables, by="rebuild by bob")
         assert await a_version(other, tables, by="rebuild by ann") == 2
         await fetch(
