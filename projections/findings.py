@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     """Something that a check found wrong.
 
     Attributes:
-        check: What was looked at: the "cache" against the rollups, merged rows against their "workers'", the
+        check: What was checked: the "cache" against the rollups, merged rows against their "workers'", the
             "resolutions" against each other, "quantiles" against their sketches, "rollups" for rows that no fold
             writes, each "payload" against its sha256,
             the "log" against the ledger, the "ledger" for gaps, its "chain" against the log, the "head" against the

@@ -69,8 +69,8 @@ async def events(
     Args:
         query: Which events; all by default.
         limit: At most so many; no limit by default.
-        follow: Go on with what comes; from the end of the ledger where *query* names no beginning.
-        on_gap: Told what could not be looked at; by default it is a warning in the app's log.
+        follow: Go on with new events; starts at the end of the ledger if *query* has no start.
+        on_gap: Called with each gap; by default a warning in the app's log.
 
     Raises:
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
@@ -122,7 +122,7 @@ async def pages(
 
 
 async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
-    """Return what the log tells of a job, and what it can't tell any more. Decodes the few ranges it may be in.
+    """Return all updates of a job in the log, and the gaps. Decodes only the ranges that may hold the job.
 
     A job that the log does not know has no `updates`; that is no error.
 

@@ -129,10 +129,10 @@ async def explain(
     unit: str | None = None,
     limit: int = 20,
 ) -> Explained:
-    """Explain a point by the events behind it, folded again and compared with what is stored.
+    """Explain a point: recompute it from the events behind it, and compare the result with the stored point.
 
     Args:
-        key: As it is shown: one key's later types and units stand behind it (`a:gauge:s`).
+        key: As shown: a key's later types and units are appended to it (`a:gauge:s`).
         at: A moment in the point's bucket, aware.
         resolution: "1min", "5min", "1hour" or "1day".
         worker_id: Of one worker; all together by default.

@@ -56,14 +56,13 @@ class Completeness(msgspec.Struct, frozen=True):
         ended_uncleanly: Sessions of workers and `recording()` blocks that fell silent without an end, or ended with
             something unwritten, and were seen last in the window. One is silent after `SILENT_S`, whatever other
             session has its worker id.
-        lost: What those that did end say they could not write: "observations", "job_updates", "dropped" ones a
-            full buffer had let go -> how many.
-        uncertain: What those that fell silent had in memory when they were last seen, by the same kinds; it is lost
-            unless it was written after that. Job updates are there only while log and spill are both locked, or
-            refuse them.
-        uncertain_s: So many seconds of custom observations may be missing on top at the most, the `append_interval`
-            of each that fell silent; made right after it was seen last, if it was busy and the database within reach.
-        in_memory: What sessions that live hold in memory now because they can't append it, by the same kinds.
+        lost: What ended sessions report as not written: "observations", "job_updates", "dropped" (by a full
+            buffer) -> number.
+        uncertain: What silent sessions held in memory when they were last seen, by the same kinds; lost unless written
+            after that. Job updates are among it only while log and spill table both can't take them.
+        uncertain_s: At most so many seconds of custom observations may be missing besides: the sum of the silent
+            sessions' `append_interval`.
+        in_memory: What live sessions hold in memory because they can't append it, by the same kinds.
         since: Start of the window, UTC, inclusive; None for all time.
         until: Its end, exclusive.
         source: Whether the days of the window are in the log ("raw"), have left it and are in the "baseline", from

@@ -28,9 +28,9 @@ class Discarded(msgspec.Struct, frozen=True):
 
     Attributes:
         versions: Those that had to leave it out.
-        rules: Names of the rules that failed on it; [] where all of it is given up.
+        rules: Names of the rules that failed on it; [] if the whole batch is given up.
         at: When it was given up, UTC; *by* whom and *why*.
-        again: Whether it had been given up before; *at*, *by* and *why* are those of then.
+        again: Whether it had been given up before; *at*, *by* and *why* are of that time.
     """
 
     position: int
@@ -59,12 +59,12 @@ class _LedgerState(msgspec.Struct, frozen=True):
 
 
 async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discarded:
-    """Give up what is left out of the batch at *position*, all of it or what rules make of it, in every version.
+    """Give up what every version leaves out of the batch at *position*: all of it, or the output of failed rules.
 
-    A batch that a version can't get past, whatever the error is, is tried once more and left out then.
+    If a version is stuck at the batch, it is folded once more first, and left out if that fails.
 
     Args:
-        why: The reason, for whoever asks later; not empty.
+        why: The reason, kept for later readers; not empty.
         by: Who says so.
 
     Raises:
@@ -103,14 +103,14 @@ async def discard(chancy: Chancy, position: int, *, why: str, by: str) -> Discar
 
 
 async def discard_rule(chancy: Chancy, rule: str, *, why: str, by: str) -> int:
-    """Give up what the user's *rule* would have made of every batch on which it failed; return of how many.
+    """Give up the output of the user's *rule* on every batch on which it failed; return the number of batches.
 
     Args:
-        why: The reason, for whoever asks later; not empty.
+        why: The reason, kept for later readers; not empty.
         by: Who says so.
 
     Raises:
-        MetricsLogError: It has failed on none that is not given up.
+        MetricsLogError: It has not failed on any batch, or those are all given up.
         ValueError: There is no reason in *why*.
     """
     if not why.strip():

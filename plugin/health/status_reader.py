@@ -144,8 +144,8 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
 def _rules_note(task: RolloutPlan, options: Options) -> str:
     if task.cause is None or task.reason:
         return task.reason
-    takes = "fills a version of its own" if task.version is None else f"takes version {task.version}"
-    return f"rules {label(options.rules.pair)} are newer: a worker of this app {takes}, and lets readers see it"
+    takes = "backfills a version of its own" if task.version is None else f"continues version {task.version}"
+    return f"rules {label(options.rules.pair)} are newer: a worker of this app {takes} and promotes it"
 
 
 async def _head(cursor: Cursor, tables: Tables) -> DictRow:
@@ -207,8 +207,8 @@ async def _rate(cursor: Cursor, tables: Tables, head: DictRow) -> float:
         sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=tables.ledger),
         {"first": first},
     )
-    place = await cursor.fetchone()
-    started_us = place and await appended_us(cursor, tables, *place)
+    batch_id = await cursor.fetchone()
+    started_us = batch_id and await appended_us(cursor, tables, *batch_id)
     await cursor.execute(
         sql.SQL("SELECT coalesce(sum(events), 0)::bigint FROM {ledger} WHERE position > %(first)s").format(
             ledger=tables.ledger

@@ -26,7 +26,7 @@ from chancy_metrics.projections.fold.points import Difference
 from chancy_metrics.projections.rollups.read import first_day
 from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw
-from chancy_metrics.projections.verify.coverage import Looked, Record, Share, together
+from chancy_metrics.projections.verify.coverage import Coverage, Record, Share, unite
 from chancy_metrics.projections.verify.outcomes import Run, keep
 from chancy_metrics.projections.verify.records import read_open_positions
 from chancy_metrics.projections.verify.replay import RangeCheck, check_global_state, check_span
@@ -81,7 +81,7 @@ class Verified(msgspec.Struct, frozen=True):
 
     @property
     def drift(self) -> int:
-        """Differences and findings of this run together; 0 if everything it compared agrees."""
+        """Differences and findings of this run unite; 0 if everything it compared agrees."""
         return self.different + self.found
 
 
@@ -93,26 +93,25 @@ async def verify(
     budget_s: float | None = None,
     chance: Random | None = None,
 ) -> Verified:
-    """Replay the log and compare it with all that is made of it, exactly; keep what was found for `status`.
+    """Replay the log and compare the result exactly with the rollups and the cache; keep the outcome for `status`.
 
-    Nobody waits for it: the log is read in short transactions, what is stored in one snapshot for each range of
-    time. Without any argument the whole log is replayed, and its whole order looked at; with *since* or *until*
-    the buckets that lie whole between them, and the batches that have events there. The shared cache, the end of
-    the order and the producers are looked at each time.
+    Takes no lock that others wait for: the log is read in short transactions, the rollups in one snapshot for each
+    range of time. Without arguments the whole log is replayed and the whole ledger checked; with *since* or *until*
+    the buckets that lie entirely between them, and the batches with events there. The cache, the head of the ledger
+    and the producers are checked each time.
 
-    What earlier runs have found stays open until a run looks there and finds nothing.
+    A finding stays open until a run that covers its spot finds nothing there.
 
     Args:
         since: Inclusive, aware.
         until: Exclusive, aware.
-        budget_s: Seconds after which no other day, or hour, is drawn at random; at least one is looked at, and none
-            any more once all have been.
-        chance: What draws them.
+        budget_s: Seconds after which no further random day or hour is drawn; at least one is verified, each part once.
+        chance: The source of randomness.
 
     Raises:
         VersionRefused: The live version has other rules than this code.
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
-        MetricsLogError: It changed all the time, or there is no metrics log.
+        MetricsLogError: The live version changed too often meanwhile, or there is no metrics log.
     """
     since, until = utc(since), utc(until)
     options = options_of(chancy)
@@ -201,10 +200,10 @@ def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> 
         spots.update(one.diff.spots)
         for difference in one.diff.differences:
             sentences.setdefault(Spot("difference", difference.resolution, difference.bucket), str(difference))
-    looked = together([one.looked for one in same])
-    if not verified.points and not looked.everywhere:
-        looked = Looked()  # comparing nothing clears nothing
-    ranges = {name: list(looked.ranges.get(name, ())) for name in RESOLUTIONS}
+    covered = unite([one.covered for one in same])
+    if not verified.points and not covered.everywhere:
+        covered = Coverage()  # comparing nothing clears nothing
+    ranges = {name: list(covered.ranges.get(name, ())) for name in RESOLUTIONS}
     last = Record(
         at=verified.at,
         since=verified.since,
@@ -213,7 +212,7 @@ def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> 
         position=verified.position,
         points=verified.points,
     )
-    return Run(verified.version, verified.at, last, looked, ranges, spots, sentences)
+    return Run(verified.version, verified.at, last, covered, ranges, spots, sentences)
 
 
 async def _now(connection: Connection) -> datetime:

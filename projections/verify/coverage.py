@@ -28,7 +28,7 @@ _ENDLESS = 2**62
 Range = tuple[int, int]
 
 
-class Looked(NamedTuple):
+class Coverage(NamedTuple):
     """What a run covered.
 
     Attributes:
@@ -48,20 +48,20 @@ class Looked(NamedTuple):
         return spot.at is not None and any(first <= spot.at < end for first, end in self.ranges.get(spot.scale, ()))
 
 
-def looked_at(first: Mapping[str, int], end: Mapping[str, int] | None) -> dict[str, list[Range]]:
+def ranges_of(first: Mapping[str, int], end: Mapping[str, int] | None) -> dict[str, list[Range]]:
     """Return the ranges of a run from the *first* bucket of each resolution to before its *end*, seconds."""
     ranges = {name: (first[name], _ENDLESS if end is None else end[name]) for name in first}
     return {name: [one] for name, one in ranges.items() if one[0] < one[1]}
 
 
-def together(runs: Sequence[Looked]) -> Looked:
+def unite(runs: Sequence[Coverage]) -> Coverage:
     """Unite the ranges of one run, with the checks that each run makes in full."""
     ranges: dict[str, list[Range]] = {}
     for run in runs:
         for scale, some in run.ranges.items():
             ranges.setdefault(scale, []).extend(some)
     united = {scale: _united(some) for scale, some in ranges.items()}
-    return Looked(any(run.everywhere for run in runs), united, EACH_TIME)
+    return Coverage(any(run.everywhere for run in runs), united, EACH_TIME)
 
 
 def _united(ranges: Iterable[Range]) -> list[Range]:
@@ -139,10 +139,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def settle(
-    faults: Iterable[Fault], looked: Looked, found: Counter[Spot], sentences: Mapping[Spot, str], at: datetime
+    faults: Iterable[Fault], covered: Coverage, found: Counter[Spot], sentences: Mapping[Spot, str], at: datetime
 ) -> list[Fault]:
     """Return the faults open after a run: those it did not cover, and those it found."""
-    open_ = {fault.spot: fault for fault in faults if not looked.saw(fault.spot)}
+    open_ = {fault.spot: fault for fault in faults if not covered.saw(fault.spot)}
     for spot, count in (+found).items():
         known = open_.get(spot)
         told = sentences.get(spot, "")[:_CHARS]
@@ -238,7 +238,7 @@ def share(seen: Mapping[str, Sequence[Seen]], kept_since_s: Mapping[str, int], n
 
 def _where(spot: Spot) -> str:
     if spot.at is None:
-        return f"several places ({spot.scale})"
+        return f"several spots ({spot.scale})"
     if spot.scale == "position":
         return f"position {spot.at:,}"
     if spot.scale == "day":

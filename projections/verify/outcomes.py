@@ -14,8 +14,8 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.verify.coverage import (
     OF_THE_LOG,
+    Coverage,
     Fault,
-    Looked,
     Range,
     Record,
     Share,
@@ -82,7 +82,7 @@ class Run(NamedTuple):
     version: int
     at: datetime
     last: Record
-    looked: Looked
+    covered: Coverage
     ranges: dict[str, list[Range]]
     found: Counter[Spot]
     sentences: dict[Spot, str]
@@ -97,7 +97,7 @@ class Kept(NamedTuple):
 
 
 async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s: int) -> LastVerified | None:
-    """Return what is known of the live version; None where no version was ever compared and nothing is open."""
+    """Return the last run and the open faults of the live version; None if no run was kept."""
     records = await read_records(cursor, tables)
     of_live, of_log = records.get(live, Stored()), records.get(BASELINE, Stored())
     runs = [
@@ -133,7 +133,7 @@ async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s
 
 
 async def keep(cursor: Cursor, tables: Tables, run: Run, *, now_s: int) -> Kept:
-    """Add a run to what is known, in the caller's transaction, under the lock of both rows."""
+    """Merge a run into the kept records, in the caller's transaction, under locks on both rows."""
     await cursor.execute(
         sql.SQL("SELECT FROM {versions} WHERE version IN (0, %(version)s) ORDER BY version FOR NO KEY UPDATE").format(
             versions=tables.versions
@@ -147,10 +147,10 @@ async def keep(cursor: Cursor, tables: Tables, run: Run, *, now_s: int) -> Kept:
     expired = of_version.open - sum(fault.count for fault in faults)
     found = {is_log: Counter(dict(_of(run.found, is_log))) for is_log in (False, True)}
     of_version = msgspec.structs.replace(
-        of_version, faults=settle(faults, run.looked, found[False], run.sentences, run.at)
+        of_version, faults=settle(faults, run.covered, found[False], run.sentences, run.at)
     )
     of_log = msgspec.structs.replace(
-        of_log, faults=settle(of_log.faults, run.looked, found[True], run.sentences, run.at)
+        of_log, faults=settle(of_log.faults, run.covered, found[True], run.sentences, run.at)
     )
     if run.last.points or not of_version.points:
         last = {name: getattr(run.last, name) for name in ("at", "since", "until", "spans", "position", "points")}
@@ -166,7 +166,7 @@ async def keep(cursor: Cursor, tables: Tables, run: Run, *, now_s: int) -> Kept:
             for name in RESOLUTIONS
         }
         of_version = msgspec.structs.replace(of_version, seen=seen)
-    if run.looked.everywhere and run.last.position:
+    if run.covered.everywhere and run.last.position:
         of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
     for version, record in ((BASELINE, of_log), (run.version, of_version)):
         await write_record(cursor, tables, version, record)
@@ -184,7 +184,7 @@ def _of(found: Counter[Spot], is_log: bool) -> list[tuple[Spot, int]]:
 
 
 async def _kept(cursor: Cursor, tables: Tables, version: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the version's horizons, and where what is kept begins in each resolution that keeps anything; seconds."""
+    """Return the version's horizons, and the start of the first kept bucket per non-empty resolution; seconds."""
     # By the index on buckets, whatever the number of series; it knows nothing of versions, which begin alike.
     first = sql.SQL(", ").join(
         sql.SQL("(SELECT min(bucket / 60) * 60 FROM {rollup})").format(rollup=tables.rollup(name))

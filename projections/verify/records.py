@@ -31,7 +31,7 @@ class LastChecked(msgspec.Struct, frozen=True):
 
     Attributes:
         at: When it began, UTC.
-        first: First position of the ledger that it looked at; *position* is the last one.
+        first: First position that it checked; *position* is the last.
         found: How many findings it had, *given_up* of them of batches that were discarded by then.
         sentences: The first ones of the others.
     """

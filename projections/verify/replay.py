@@ -25,7 +25,7 @@ from chancy_metrics.projections.rollups.soundness import check_books, check_poin
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.verify.cache import check_cache, check_quantiles
-from chancy_metrics.projections.verify.coverage import Looked, Range, looked_at
+from chancy_metrics.projections.verify.coverage import Coverage, Range, ranges_of
 from chancy_metrics.projections.verify.entries import check_entries
 from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.rollups import check_resolutions, check_workers
@@ -47,7 +47,7 @@ class RangeCheck(NamedTuple):
         position: Its position.
         events: Number of events replayed.
         diff: The stored points (old) against those of the replay (new).
-        looked: What was covered.
+        covered: What was covered.
     """
 
     version: int
@@ -55,11 +55,11 @@ class RangeCheck(NamedTuple):
     events: int
     diff: Comparison
     findings: Findings
-    looked: Looked
+    covered: Coverage
 
     def ranges(self) -> list[Range]:
         """The compared ranges of all resolutions, seconds."""
-        return [one for name in RESOLUTIONS for one in self.looked.ranges.get(name, ())]
+        return [one for name in RESOLUTIONS for one in self.covered.ranges.get(name, ())]
 
 
 async def check_span(
@@ -79,7 +79,7 @@ async def check_span(
 
     Args:
         limit: Differences, and findings, that are kept; further ones are counted.
-        open_positions: Positions with open faults: those that the replay passes are in `looked`.
+        open_positions: Positions with open faults: those that the replay passes are in `covered`.
         kept: Resolution -> start of the oldest bucket that should be kept, seconds. Where a horizon is later, the
             buckets before it are compared too.
 
@@ -161,15 +161,15 @@ class _Attempt:
         diff = await to_thread.run_sync(self._compare, live, total, first, end)
         if self._span.is_everything:
             self._check_counts(counts, total, now)
-        looked = Looked(
+        covered = Coverage(
             self._span.is_everything,
-            looked_at(first, end)
+            ranges_of(first, end)
             | {
                 "position": [(position, position + 1) for position in self._passed],
                 "day": [(day, day + 1) for day in self._days],
             },
         )
-        return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, looked)
+        return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, covered)
 
     async def _read_base(self, cursor: Cursor) -> Base:
         return await read_base(cursor, self._tables, self._rules, "verify")

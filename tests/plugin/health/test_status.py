@@ -85,7 +85,7 @@ async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection
 
     assert (by_itself.rules, by_itself.app_rules) == ("2.0", "2.4")
     assert by_itself.rules_note == (
-        "rules 2.4 are newer: a worker of this app fills a version of its own, and lets readers see it"
+        "rules 2.4 are newer: a worker of this app backfills a version of its own and promotes it"
     )
     assert asked.rules_note == (
         "version 1 has rules 2.0, this code has 2.4: a rebuild is due, run `chancy-metrics rebuild`"

@@ -1,4 +1,4 @@
-"""What was looked at and what is open: laws of the bookkeeping behind verify."""
+"""Laws of coverage and open faults: what merging runs of verify must never lose or invent."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from chancy_metrics.projections.findings import Findings, Spot
 from chancy_metrics.projections.verify.coverage import (
+    Coverage,
     Fault,
-    Looked,
     Seen,
     cover,
-    looked_at,
+    ranges_of,
     settle,
     share,
     still_kept,
-    together,
+    unite,
 )
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_a_run_covers_nothing_after_itself_and_many_stretches_are_joined_under_t
 
     assert (seen[0], seen[-1].end) == (Seen(0, 201, 1_000), 300)
     apart = [Seen(number * 2, number * 2 + 1, 9_999) for number in range(300)]
-    assert cover(apart, [], 10_000) == apart[-200:]  # what is let go was not looked at, for all that is known
+    assert cover(apart, [], 10_000) == apart[-200:]  # a dropped range counts as not covered
 
 
 def test_a_share_is_of_the_buckets_kept_until_now() -> None:
@@ -68,7 +68,7 @@ def test_a_share_is_of_the_buckets_kept_until_now() -> None:
 def test_stretches_together_are_what_they_were_in_order_and_apart(some: list[tuple[int, int]]) -> None:
     real = [(first, end) for first, end in some if first < end]
 
-    united = together([Looked(ranges={"1min": [one]}) for one in real]).ranges.get("1min", [])
+    united = unite([Coverage(ranges={"1min": [one]}) for one in real]).ranges.get("1min", [])
 
     assert {at for first, end in united for at in range(first, end)} == {
         at for first, end in real for at in range(first, end)
@@ -76,8 +76,8 @@ def test_stretches_together_are_what_they_were_in_order_and_apart(some: list[tup
     assert all(before[1] < after[0] for before, after in pairwise(united))
 
 
-def a_run(first: int, end: int) -> Looked:
-    return together([Looked(ranges=looked_at({"1min": first}, {"1min": end}))])
+def a_run(first: int, end: int) -> Coverage:
+    return unite([Coverage(ranges=ranges_of({"1min": first}, {"1min": end}))])
 
 
 def test_a_fault_is_open_until_a_run_that_looks_there_finds_nothing() -> None:
@@ -88,9 +88,9 @@ def test_a_fault_is_open_until_a_run_that_looks_there_finds_nothing() -> None:
     ]
     assert settle(faults, a_run(0, 600), Counter(), {}, NOW) == faults
     assert settle(faults, a_run(660, 900), Counter(), {}, NOW) == faults
-    assert settle(faults, Looked(), Counter(), {}, NOW) == faults
+    assert settle(faults, Coverage(), Counter(), {}, NOW) == faults
     assert settle(faults, a_run(600, 660), Counter(), {}, NOW) == []
-    assert settle(faults, Looked(everywhere=True), Counter(), {}, NOW) == []
+    assert settle(faults, Coverage(everywhere=True), Counter(), {}, NOW) == []
     later = NOW + timedelta(hours=1)
     [again] = settle(faults, a_run(0, 900), Counter({MINUTE: 1}), {}, later)
     assert (again.count, again.found_at, str(again)) == (
@@ -102,13 +102,13 @@ def test_a_fault_is_open_until_a_run_that_looks_there_finds_nothing() -> None:
 
 def test_a_check_that_every_run_makes_is_settled_by_every_run_and_one_without_a_place_by_a_whole_one() -> None:
     found = Counter({Spot("head"): 1, Spot("ledger", "position"): 2, Spot("log", "day", 9): 1})
-    faults = settle([], Looked(), found, {}, NOW)
+    faults = settle([], Coverage(), found, {}, NOW)
 
     after = settle(faults, a_run(0, 60), Counter(), {}, NOW)
 
     assert {fault.check for fault in after} == {"ledger", "log"}
     assert [str(fault) for fault in after] == [
-        "ledger at several places (position): 2 findings",
+        "ledger at several spots (position): 2 findings",
         "log at 0001-01-09: 1 finding",
     ]
 
@@ -116,7 +116,7 @@ def test_a_check_that_every_run_makes_is_settled_by_every_run_and_one_without_a_
 def test_of_very_many_places_the_rest_is_one_fault_and_nothing_is_forgotten() -> None:
     found = Counter({Spot("quantiles", "1min", bucket * 60): 1 for bucket in range(5_000)})
 
-    faults = settle([], Looked(), found, {}, NOW)
+    faults = settle([], Coverage(), found, {}, NOW)
     after = settle(faults, a_run(0, 10**6), Counter(), {}, NOW)
 
     assert len(faults) == 1_001
