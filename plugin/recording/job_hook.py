@@ -1,9 +1,8 @@
-"""Job updates into the log in the transaction that saves the jobs, and what is known of it after."""
+"""Writes job updates into the log in the transaction that saves the jobs, and again while its outcome is unknown."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from logging import Logger
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from chancy_metrics.events.batch import BatchId, EncodedBatch
+from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.log import Appended, receive, send
@@ -23,6 +22,7 @@ from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.host.throttled_log import RateLimited
+from chancy_metrics.plugin.recording.attempt import Attempt, JobBag, without
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.plugin.recording.session_row import Held, spell
@@ -35,51 +35,19 @@ MEMORY_WARNING_S = 1
 _OPEN_WAIT_S = 10
 
 
-class _Bag:
-    """Jobs by identity, each as often as it was put in; quickest if they are taken out in the order they came."""
-
-    def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
-        self._jobs = deque(jobs)
-
-    def __bool__(self) -> bool:
-        return bool(self._jobs)
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def __contains__(self, job: QueuedJob) -> bool:
-        return any(job is other for other in self._jobs)
-
-    def add(self, job: QueuedJob) -> None:
-        self._jobs.append(job)
-
-    def take(self, job: QueuedJob) -> bool:
-        """Take *job* out once; False if it is not in here."""
-        if self._jobs and self._jobs[0] is job:
-            self._jobs.popleft()
-            return True
-        for number, other in enumerate(self._jobs):
-            if job is other:
-                del self._jobs[number]
-                return True
-        return False
-
-    def jobs(self) -> list[QueuedJob]:
-        return list(self._jobs)
-
-
-class _Attempt(NamedTuple):
-    """A batch that was written in a transaction whose outcome is not known yet.
+class _Writing(NamedTuple):
+    """An attempt that is being written in a transaction.
 
     Attributes:
-        jobs: Its jobs, less those that the host has saved since.
-        saved: Those: they are in the log only if the batch is.
+        earlier: The sha256 of the bytes that it replaces under its id; None if it replaces none.
+        closes: Whether the producer ends with it.
     """
 
-    batch_id: BatchId
-    batch: EncodedBatch
-    jobs: _Bag
-    saved: _Bag
+    cursor: Cursor
+    tables: Tables
+    attempt: Attempt
+    earlier: bytes | None = None
+    closes: bool = False
 
 
 class JobHook:
@@ -112,9 +80,9 @@ class JobHook:
         self.producer: UUID = uuid4()
         self.producers = [self.producer]
         self._sequence = 1
-        self._attempts: list[_Attempt] = []  # by sequence
+        self._attempts: list[Attempt] = []  # by sequence
         self._written = False  # whether the transaction under way holds every attempt
-        self._recorded = _Bag()  # in the log for certain, their on_job_updated still to come
+        self._recorded = JobBag()  # in the log for certain, their on_job_updated still to come
         self._closed = False
         self._others = others or buffer.held
         self._buffer = buffer
@@ -135,7 +103,7 @@ class JobHook:
                 chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
                 short_transaction(connection) as cursor,
             ):
-                await self._append(cursor, tables_for(chancy.prefix), attempt)
+                await self._append(_Writing(cursor, tables_for(chancy.prefix), attempt))
         except Exception as error:  # a worker must start whatever the log does
             self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
             return
@@ -159,7 +127,7 @@ class JobHook:
             try:
                 await self._write(own, tables_for(prefix), list(jobs))
             except Exception as error:  # our failure must not become the job's
-                await self._rollback(own, len(_without(list(jobs), self._recorded)), error)
+                await self._rollback(own, len(without(list(jobs), self._recorded)), error)
             else:
                 self._written = True
 
@@ -197,28 +165,28 @@ class JobHook:
             tables = tables_for(chancy.prefix)
             for attempt in tuple(self._attempts):
                 await self._write_again(cursor, tables, attempt, [])
-            await self._append(cursor, tables, self._cut([]), closes=True)
+            await self._append(_Writing(cursor, tables, self._cut([]), closes=True))
         self._attempts, self._closed = [], True
 
     async def _write(self, cursor: Cursor, tables: Tables, jobs: list[QueuedJob]) -> None:
-        new = _without(jobs, self._recorded)
+        new = without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
-            self._recorded = _Bag(_without(jobs, _Bag(new)))
+            self._recorded = JobBag(without(jobs, JobBag(new)))
         if not self._attempts:
             async with one_trip(cursor.connection):
                 # The server is busy with this while the batch is made.
                 await cursor.execute("SAVEPOINT metrics_log")
                 if new:
-                    attempt = self._cut(new)
-                    await self._send(cursor, tables, attempt)
+                    writing = _Writing(cursor, tables, self._cut(new))
+                    await self._send(writing)
             if new:
-                self._keep(await self._receive(cursor, tables, attempt))
+                self._keep(await self._receive(writing))
             return
         await cursor.execute("SAVEPOINT metrics_log")
         for attempt in tuple(self._attempts):
-            rest = _without(new, attempt.jobs)
-            back = _without(new, _Bag(rest))
+            rest = without(new, attempt.jobs)
+            back = without(new, JobBag(rest))
             try:
                 await self._write_again(cursor, tables, attempt, back)
             except psycopg.Error:
@@ -227,61 +195,39 @@ class JobHook:
                 # None of it is saved now, so it may stay unknown for as long as it must.
             new = rest
         if new:
-            self._keep(await self._append(cursor, tables, self._cut(new)))
+            self._keep(await self._append(_Writing(cursor, tables, self._cut(new))))
 
-    async def _write_again(self, cursor: Cursor, tables: Tables, attempt: _Attempt, back: list[QueuedJob]) -> None:
+    async def _write_again(self, cursor: Cursor, tables: Tables, attempt: Attempt, back: list[QueuedJob]) -> None:
         """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
         is_recut = len(back) < len(attempt.jobs)
         again = self._cut(back, attempt) if is_recut else attempt
-        written = await self._append(cursor, tables, again, earlier=attempt.batch.sha256 if is_recut else None)
+        earlier = attempt.batch.sha256 if is_recut else None
+        written = await self._append(_Writing(cursor, tables, again, earlier=earlier))
         if written is None:
             self._settle(attempt)
         else:
             self._attempts[self._attempts.index(attempt)] = written
 
-    async def _append(
-        self,
-        cursor: Cursor,
-        tables: Tables,
-        attempt: _Attempt,
-        *,
-        earlier: bytes | None = None,
-        closes: bool = False,
-    ) -> _Attempt | None:
-        await self._send(cursor, tables, attempt, earlier=earlier, closes=closes)
-        return await self._receive(cursor, tables, attempt, earlier=earlier, closes=closes)
+    async def _append(self, writing: _Writing) -> Attempt | None:
+        await self._send(writing)
+        return await self._receive(writing)
 
-    async def _send(
-        self,
-        cursor: Cursor,
-        tables: Tables,
-        attempt: _Attempt,
-        *,
-        earlier: bytes | None = None,
-        closes: bool = False,
-    ) -> None:
+    async def _send(self, writing: _Writing) -> None:
         await send(
-            cursor,
-            tables,
-            attempt.batch_id,
-            attempt.batch,
+            writing.cursor,
+            writing.tables,
+            writing.attempt.batch_id,
+            writing.attempt.batch,
             worker=self.worker_id,
-            closes=closes,
+            closes=writing.closes,
             lock_wait_ms=self._lock_wait_ms,
-            earlier=earlier,
+            earlier=writing.earlier,
         )
 
-    async def _receive(
-        self,
-        cursor: Cursor,
-        tables: Tables,
-        attempt: _Attempt,
-        *,
-        earlier: bytes | None = None,
-        closes: bool = False,
-    ) -> _Attempt | None:
-        """Return *attempt* as this transaction has written it; None if an earlier one had."""
-        appended = await self._appended(cursor)
+    async def _receive(self, writing: _Writing) -> Attempt | None:
+        """Return the attempt as this transaction has written it; None if an earlier one had."""
+        attempt = writing.attempt
+        appended = await self._appended(writing.cursor)
         if appended.state != "taken":
             return attempt if appended.is_written else None
         self._warnings.warn(
@@ -293,7 +239,7 @@ class JobHook:
         self.producers.append(self.producer)
         moved = attempt._replace(batch_id=self._next_id())
         self._sequence += 1
-        return await self._append(cursor, tables, moved, closes=closes)
+        return await self._append(writing._replace(attempt=moved, earlier=None))
 
     async def _appended(self, cursor: Cursor) -> Appended:
         try:
@@ -327,16 +273,16 @@ class JobHook:
             every_s=MEMORY_WARNING_S,
         )
 
-    def _cut(self, jobs: list[QueuedJob], earlier: _Attempt | None = None) -> _Attempt:
+    def _cut(self, jobs: list[QueuedJob], earlier: Attempt | None = None) -> Attempt:
         """Make a batch of *jobs*: a new one, or what is left of an *earlier* one under its id."""
-        batch_id, saved = (earlier.batch_id, earlier.saved) if earlier else (self._next_id(), _Bag())
+        batch_id, saved = (earlier.batch_id, earlier.saved) if earlier else (self._next_id(), JobBag())
         rows = saved.jobs() + jobs
-        return _Attempt(batch_id, encode(self._facts(rows) if rows else ()), _Bag(jobs), saved)
+        return Attempt(batch_id, encode(self._facts(rows) if rows else ()), JobBag(jobs), saved)
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
 
-    def _keep(self, attempt: _Attempt | None) -> None:
+    def _keep(self, attempt: Attempt | None) -> None:
         """Remember a new attempt, which uses its id up."""
         if attempt is not None:
             self._attempts.append(attempt)
@@ -348,19 +294,11 @@ class JobHook:
             self._settle(attempt)
         self._written = False
 
-    def _settle(self, attempt: _Attempt) -> None:
+    def _settle(self, attempt: Attempt) -> None:
         """The batch of *attempt* is in the log, with its jobs and those that were saved since."""
-        self._recorded = _Bag(self._recorded.jobs() + attempt.jobs.jobs()) if self._recorded else attempt.jobs
+        self._recorded = JobBag(self._recorded.jobs() + attempt.jobs.jobs()) if self._recorded else attempt.jobs
         self._attempts.remove(attempt)
         if attempt.saved:
             self._log.info(
                 f"{len(attempt.saved):,} job updates of worker {self.worker_id!r} that waited in memory are written"
             )
-
-
-def _without(jobs: list[QueuedJob], gone: _Bag) -> list[QueuedJob]:
-    """Return *jobs* less *gone*; a job that is there twice has to be gone twice."""
-    if not gone:
-        return jobs
-    left = _Bag(gone.jobs())
-    return [job for job in jobs if not left.take(job)]
