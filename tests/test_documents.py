@@ -63,3 +63,26 @@ def test_the_reference_lists_every_setting() -> None:
     listed = [name for row in re.findall(r"^\| (`.+?`) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)]
 
     assert set(listed) == set(inspect.signature(Metrics).parameters)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md"])
+def test_files_that_a_document_names_are_there(name: str) -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.\w+)`", (ROOT / name).read_text())
+
+    assert named and [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_design_lists_every_module_with_what_lies_in_it() -> None:
+    block = re.search(r"^```text\n(package/.*?)^```", (ROOT / "docs" / "design.md").read_text(), re.S | re.M)
+    folder, listed = "", []
+    for line in block[1].splitlines() if block else []:
+        name, _, about = line.strip().partition(" ")
+        assert about.strip(), f"{line!r} says nothing"
+        if line.startswith(" "):
+            listed.append(f"{folder}{name}")
+        else:
+            folder = name
+
+    tops = ("package", "events", "projections", "plugin", "migrations")
+    modules = [path.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")]
+    assert sorted(listed) == sorted(path.as_posix() for path in modules if path.name != "__init__.py")
