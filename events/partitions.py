@@ -154,8 +154,8 @@ async def days_before(cursor: Cursor, tables: Tables, end: date) -> list[LogDay]
     return days
 
 
-async def close_day(connection: Connection, tables: Tables, day: date) -> str:
-    """Let nothing arrive in *day* any more; return why that was not possible, in words, or "".
+async def close_day(connection: Connection, tables: Tables, day: date) -> str | None:
+    """Let nothing arrive in *day* any more; return a sentence if that was not possible.
 
     The lock that a trigger needs is granted when no open transaction has a row in the day, so what is there
     after that is all there will ever be.
@@ -177,14 +177,14 @@ async def close_day(connection: Connection, tables: Tables, day: date) -> str:
             )
             if await cursor.fetchone() == (True,):
                 raise Rollback
-            return ""
+            return None
     except errors.LockNotAvailable:
         return _lock_reason(day)
     return f"batches of {day} are spilled: a worker's next fold takes them into the log, or `chancy-metrics fold`"
 
 
-async def remove_day(connection: Connection, tables: Tables, day: date) -> str:
-    """Detach and drop the partition of a day that is in the baseline; return why that was not possible yet, or "".
+async def remove_day(connection: Connection, tables: Tables, day: date) -> str | None:
+    """Detach and drop the partition of a day that is in the baseline; return a sentence if not yet possible.
 
     Disturbs nobody: what can't be had at once is given up, and a later call goes on from there. *connection* is
     an autocommit one outside a transaction.
@@ -206,7 +206,7 @@ async def remove_day(connection: Connection, tables: Tables, day: date) -> str:
         return _lock_reason(day)
     except (errors.UndefinedTable, errors.ObjectNotInPrerequisiteState):  # not attached, or detaching, any more
         return f"another process removes {day}; the next call tries again"
-    return ""
+    return None
 
 
 def _lock_reason(day: date) -> str:

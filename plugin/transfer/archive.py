@@ -18,7 +18,7 @@ def archive_path(folder: Path, day: date) -> Path:
     return folder / f"metrics_log-{day}.export"
 
 
-async def archive_day(connection: Connection, tables: Tables, day: date, folder: Path) -> str:
+async def archive_day(connection: Connection, tables: Tables, day: date, folder: Path) -> str | None:
     """Export a closed day into *folder*, unless an equal archive is there; return a sentence if that failed."""
     path = archive_path(folder, day)
 
@@ -29,4 +29,4 @@ async def archive_day(connection: Connection, tables: Tables, day: date, folder:
         await write_file(path, write, accepts_same=True)
     except (MetricsLogError, OSError) as error:
         return f"its archive {path} can't be written: {error}"
-    return ""
+    return None

@@ -1,4 +1,4 @@
-"""Log days past their time: into the baseline and out of the log, oldest first, or the reason why not yet."""
+"""Prune the log: absorb days past their retention into the baseline and remove them, oldest first."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from chancy_metrics.projections.versions.baseline import absorb_day, refusal
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
 
-#: How late a log day may be, and how long after another one the next of many may go.
+#: How late a day may be pruned, and the longest pause between two days of a backlog, before it is overdue.
 LATE = timedelta(days=1)
 BETWEEN_DAYS = timedelta(hours=1)
 
 
 class PrunedDay(msgspec.Struct, frozen=True):
-    """What became of a log day that is past its time.
+    """What pruning has done, or would do, with a day of the log.
 
     Attributes:
-        state: Where it is now: "attached" to the log, "closed" to new batches, "absorbed" by the baseline, or "gone".
-        size_bytes: What its partition took, or takes until it is gone.
-        blocker: Why it did not go, or would not, in a sentence; "" if it went, or would.
+        state: "attached" to the log, "closed" to new batches, "absorbed" by the baseline, or "gone".
+        size_bytes: Size of its partition before it was dropped.
+        blocker: A sentence that says why it can't be removed; None if it can.
     """
 
     day: date
     state: str
     size_bytes: int
-    blocker: str
+    blocker: str | None
 
 
 class DueDay(msgspec.Struct, frozen=True):
-    """The oldest log day that is past its time; times are UTC.
+    """The oldest log day past its retention; times are UTC.
 
     Attributes:
-        state: Where it is: "attached" to the log, "closed" to new batches, or "absorbed" by the baseline; *since* when.
-        due_at: When its time was over.
-        days: How many are past theirs, with this one.
-        last_gone_at: When a day before it went into the baseline or out of the log; None if none has.
-        blocker: What keeps it, in a sentence; "" if nothing is known to.
+        state: "attached" to the log, "closed" to new batches, or "absorbed" by the baseline; *since* when.
+        due_at: When its retention ended.
+        days: Number of days past their retention, with this one.
+        last_gone_at: When an earlier day was absorbed or removed; None if none has been.
+        blocker: A sentence that says why it can't be removed; None if nothing is known to prevent it.
     """
 
     day: date
@@ -59,25 +59,25 @@ class DueDay(msgspec.Struct, frozen=True):
     due_at: datetime
     days: int
     last_gone_at: datetime | None
-    blocker: str
+    blocker: str | None
 
     def hangs(self, now: datetime) -> bool:
-        """Whether it should have gone long ago; not where nothing keeps it and many go one after the other."""
+        """Whether it is overdue; not while a backlog without a blocker is pruned day by day."""
         if now - self.due_at <= LATE:
             return False
         return bool(self.blocker) or self.last_gone_at is None or now - self.last_gone_at > BETWEEN_DAYS
 
     @property
     def reason(self) -> str:
-        """What keeps it, as far as that is known."""
+        """Why it is not removed, as far as that is known."""
         return self.blocker or "no worker cleans up, or an open transaction holds it: `chancy-metrics prune` says which"
 
     def __str__(self) -> str:
         which = f"{self.day} is" if self.days == 1 else f"{self.days} days, the oldest {self.day}, are"
-        return f"{which} due to leave the log since {self.due_at:%Y-%m-%d %H:%M %Z}, and {self._place}"
+        return f"{which} due to leave the log since {self.due_at:%Y-%m-%d %H:%M %Z}, and {self._state_since}"
 
     @property
-    def _place(self) -> str:
+    def _state_since(self) -> str:
         since = "" if self.state == "attached" else f" since {self.since:%Y-%m-%d %H:%M %Z}"
         return {"absorbed": "in the baseline", "attached": "still attached"}.get(self.state, self.state) + since
 
@@ -111,7 +111,7 @@ async def prune_days(
             return [PrunedDay(*day, await _blocker(cursor, tables, rules, day.day, day.state)) for day in due]
     pruned = []
     for day in due[:limit]:
-        pruned.append(await _retire(connection, tables, rules, day, archive))
+        pruned.append(await _prune_day(connection, tables, rules, day, archive))
         if pruned[-1].blocker:
             break
     return pruned
@@ -192,37 +192,37 @@ async def oldest_due(
 
 
 def first_kept_day(now_us: int, kept_s: float) -> date:
-    """The oldest day of which less than *kept_s* seconds have passed since its end."""
+    """Return the oldest day that ended less than *kept_s* seconds ago."""
     return (datetime.fromtimestamp(now_us / 1_000_000, UTC) - timedelta(seconds=kept_s)).date()
 
 
-async def _blocker(cursor: Cursor, tables: Tables, rules: RuleSet, day: date, state: str) -> str:
-    return "" if state == "absorbed" else await refusal(cursor, tables, rules, day) or ""
+async def _blocker(cursor: Cursor, tables: Tables, rules: RuleSet, day: date, state: str) -> str | None:
+    return None if state == "absorbed" else await refusal(cursor, tables, rules, day)
 
 
-async def _retire(
+async def _prune_day(
     connection: Connection, tables: Tables, rules: RuleSet, due: LogDay, archive: Path | None
 ) -> PrunedDay:
     day, state, size_bytes = due
     if state == "attached":
-        if reason := await close_day(connection, tables, day):
-            return PrunedDay(day, state, size_bytes, reason)
+        if blocker := await close_day(connection, tables, day):
+            return PrunedDay(day, state, size_bytes, blocker)
         state = "closed"
-    if archive is not None and size_bytes and (reason := await _archive(connection, tables, rules, due, archive)):
-        return PrunedDay(day, state, size_bytes, reason)
+    if archive is not None and size_bytes and (blocker := await _archive(connection, tables, rules, due, archive)):
+        return PrunedDay(day, state, size_bytes, blocker)
     if state == "closed":
-        if refused := await absorb_day(connection, tables, rules, day):
-            return PrunedDay(day, state, size_bytes, refused)
+        if blocker := await absorb_day(connection, tables, rules, day):
+            return PrunedDay(day, state, size_bytes, blocker)
         state = "absorbed"
-    if reason := await remove_day(connection, tables, day):
-        return PrunedDay(day, state, size_bytes, reason)
-    return PrunedDay(day, "gone", size_bytes, "")
+    if blocker := await remove_day(connection, tables, day):
+        return PrunedDay(day, state, size_bytes, blocker)
+    return PrunedDay(day, "gone", size_bytes, None)
 
 
-async def _archive(connection: Connection, tables: Tables, rules: RuleSet, due: LogDay, folder: Path) -> str:
-    """Write the day out; what can't go yet is not written, since batches of it may wait for their place."""
+async def _archive(connection: Connection, tables: Tables, rules: RuleSet, due: LogDay, folder: Path) -> str | None:
+    """Archive the day unless it is blocked: batches of it may still be pending."""
     if due.state != "absorbed":
         async with short_transaction(connection) as cursor:
-            if reason := await refusal(cursor, tables, rules, due.day):
-                return reason
+            if blocker := await refusal(cursor, tables, rules, due.day):
+                return blocker
     return await archive_day(connection, tables, due.day, folder)

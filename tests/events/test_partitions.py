@@ -143,7 +143,7 @@ async def test_down_drops_a_partition_that_is_on_its_way_out_too(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await make_days(connection, tables, today=FAR, ahead=0)
-    assert await close_day(connection, tables, FAR) == ""
+    assert await close_day(connection, tables, FAR) is None
     await fetch(connection, "UPDATE {days} SET state = 'absorbed' WHERE day = %(day)s", tables, day=FAR)
     await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FAR)))
 

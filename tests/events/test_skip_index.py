@@ -52,7 +52,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def let_go(connection: Connection, tables: Tables) -> None:
     """Let the old day leave the log."""
     [day] = await prune_days(connection, tables, BUILT_IN, now_us=time.time_ns() // 1_000, log_retention_s=30 * 86_400)
-    assert (day.day, day.state, day.blocker) == (OLD, "gone", "")
+    assert (day.day, day.state, day.blocker) == (OLD, "gone", None)
 
 
 async def write(connection: Connection, tables: Tables, sizes: Sequence[int], **options: date) -> None:

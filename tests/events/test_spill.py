@@ -164,7 +164,7 @@ async def test_batches_of_days_that_take_none_come_under_today_and_a_missing_day
 ) -> None:
     old = TODAY - timedelta(days=40)
     await make_days(connection, tables, today=old, ahead=0)
-    assert await close_day(connection, tables, old) == ""
+    assert await close_day(connection, tables, old) is None
     await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(TODAY)))
     writer = LogWriter(connection, tables)
 
@@ -302,4 +302,4 @@ async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
     assert any("in the spill table and can't be moved into the log" in reason for reason in status.unhealthy)
     assert held.startswith(f"batches of {old} are spilled")
     assert (after.pending_batches, after.spilled_batches) == (0, 0)
-    assert await close_day(connection, tables, old) == ""
+    assert await close_day(connection, tables, old) is None

@@ -53,7 +53,7 @@ async def make_long_history(dsn: str, tables: Tables) -> None:
         await make_days(connection, tables, today=YESTERDAY, ahead=0)
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())], day=YESTERDAY)
         await make_history(connection, tables, batches=12)
-        assert await close_day(connection, tables, YESTERDAY) == ""
+        assert await close_day(connection, tables, YESTERDAY) is None
         async with an_app(dsn) as (chancy, _):
             assert (await rebuild(chancy)).version == LIVE
         await some_batches(connection, tables)

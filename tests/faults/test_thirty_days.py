@@ -75,7 +75,7 @@ async def prune_to(connection: Connection, tables: Tables, day: date) -> None:
         now_us=int(noon.timestamp() * 1_000_000),
         log_retention_s=RAW_DAYS * DAY_S,
     )
-    assert (pruned.day, pruned.state, pruned.blocker) == (day, "gone", "")
+    assert (pruned.day, pruned.state, pruned.blocker) == (day, "gone", None)
 
 
 async def rebuild_and_compare(chancy: Chancy, connection: Connection, tables: Tables) -> Rebuilt:

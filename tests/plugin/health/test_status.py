@@ -235,7 +235,7 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     day = await a_day(connection, tables, 4)
-    assert await close_day(connection, tables, day) == ""
+    assert await close_day(connection, tables, day) is None
     newer = RuleSet(user=4, rules=(rules.first,))
     await make_version(connection, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
 
@@ -286,13 +286,13 @@ HOUR = timedelta(hours=1)
         (24 * HOUR, "a reason", None, False),
         (25 * HOUR, "a reason", None, True),
         (25 * HOUR, "a reason", 0 * HOUR, True),
-        (25 * HOUR, "", None, True),
-        (25 * HOUR, "", 2 * HOUR, True),
-        (25 * HOUR, "", 1 * HOUR, False),
+        (25 * HOUR, None, None, True),
+        (25 * HOUR, None, 2 * HOUR, True),
+        (25 * HOUR, None, 1 * HOUR, False),
     ],
 )
 def test_a_day_hangs_a_day_after_its_time_unless_days_go_one_by_one(
-    late: timedelta, blocker: str, last_gone: timedelta | None, hangs: bool
+    late: timedelta, blocker: str | None, last_gone: timedelta | None, hangs: bool
 ) -> None:
     gone_at = None if last_gone is None else NOON - last_gone
     due = DueDay(date(2026, 3, 1), "closed", NOON, NOON - late, 1, gone_at, blocker)
@@ -309,7 +309,7 @@ def test_a_day_hangs_a_day_after_its_time_unless_days_go_one_by_one(
     ],
 )
 def test_a_due_day_says_where_it_is_and_since_when(state: str, says: str) -> None:
-    due = DueDay(date(2026, 3, 1), state, NOON, NOON - 48 * HOUR, 1, None, "")
+    due = DueDay(date(2026, 3, 1), state, NOON, NOON - 48 * HOUR, 1, None, None)
 
     assert str(due) == f"2026-03-01 is due to leave the log since 2026-03-08 12:00 UTC, and {says}"
 

@@ -59,7 +59,7 @@ async def test_every_day_is_there_before_it_goes_and_holds_what_was_in_it(
 
     pruned = await let_go(connection, tables, tmp_path)
 
-    assert [(day.day, day.state, day.blocker) for day in pruned] == [(day, "gone", "") for day in OLD]
+    assert [(day.day, day.state, day.blocker) for day in pruned] == [(day, "gone", None) for day in OLD]
     assert sorted(os.listdir(tmp_path)) == [archive_of(tmp_path, day).name for day in OLD]
     assert [check_whole(archive_of(tmp_path, day)).batches for day in OLD] == [4, 3, 2]
     async with an_app(target[0]) as (chancy, _):

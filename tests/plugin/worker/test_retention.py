@@ -91,17 +91,17 @@ async def test_a_dry_run_says_what_would_go_and_changes_nothing(connection: Conn
     dry = await let_go(connection, tables, dry_run=True)
 
     assert [(day.day, day.state, day.blocker) for day in dry] == [
-        (OLD + timedelta(days=n), "attached", "") for n in range(2)
+        (OLD + timedelta(days=n), "attached", None) for n in range(2)
     ]
     assert dry[0].size_bytes > 0
     assert await state_of_old(connection, tables) == "attached"
-    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", dry[0].size_bytes, "")]
+    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", dry[0].size_bytes, None)]
 
 
 async def test_a_day_that_never_had_a_partition_goes_too(connection: Connection, tables: Tables) -> None:
     await fetch(connection, "INSERT INTO {days} VALUES (%(day)s, 'attached', now())", tables, day=OLD)
 
-    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", 0, "")]
+    assert await let_go(connection, tables) == [PrunedDay(OLD, "gone", 0, None)]
     assert await let_go(connection, tables) == []
 
 
@@ -119,7 +119,7 @@ async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_
 
         assert (during.state, during.blocker) == ("attached", HELD)
         assert unfolded.state == "closed" and "no place in the order yet" in unfolded.blocker
-        assert (after.state, after.blocker) == ("gone", "")
+        assert (after.state, after.blocker) == ("gone", None)
         points = await replay(connection, tables)
         assert "app:old" in {point.series.key for point in points}
         assert diff(await stored(connection, tables), points) == []
@@ -170,7 +170,7 @@ async def test_a_dump_keeps_its_partition_and_no_append_waits_beside_it(
 
     assert [(day.state, day.blocker) for day in during] == [("absorbed", HELD)] * 2
     assert rows == [("worker",)]
-    assert [(day.state, day.blocker) for day in after] == [("gone", "")]
+    assert [(day.state, day.blocker) for day in after] == [("gone", None)]
     assert appended > 50 and looked > 50
     assert in_the_way == 0
     assert took < 10
@@ -236,7 +236,7 @@ async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server:
                 [gone] = await let_go(pooled, tables)
 
     assert (held.state, held.blocker) == ("absorbed", HELD)
-    assert (gone.state, gone.blocker) == ("gone", "")
+    assert (gone.state, gone.blocker) == ("gone", None)
 
 
 async def test_maintenance_and_cleanup_let_days_go(dsn: str, connection: Connection, tables: Tables) -> None:
@@ -293,7 +293,7 @@ async def a_stale_append(
             await order_and_fold(connection, tables)
             assert [day.state for day in await let_go(connection, tables)] == ["gone"]
         else:
-            assert await close_day(connection, tables, OLD) == ""
+            assert await close_day(connection, tables, OLD) is None
 
         assert await recorder.append(worker.chancy)
         await metrics.increment_counter("app:x", 2)
@@ -322,7 +322,7 @@ async def test_a_worker_that_stops_puts_its_last_batch_under_today_when_its_day_
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await make_days(connection, tables, today=OLD, ahead=0)
-    assert await close_day(connection, tables, OLD) == ""
+    assert await close_day(connection, tables, OLD) is None
     async with a_host(dsn) as (worker, metrics):
         metrics._session(worker).recorder._clock.see(TODAY - timedelta(days=40))
         await metrics.increment_counter("app:x", 1)
@@ -340,7 +340,7 @@ async def test_job_updates_for_a_closed_day_are_saved_with_their_jobs_and_come_u
     async with a_host(dsn) as (worker, metrics):
         hook = metrics._session(worker).hook
         hook._clock.see(TODAY - timedelta(days=40))
-        assert await close_day(connection, tables, OLD) == ""
+        assert await close_day(connection, tables, OLD) is None
         first, second = await claimed(connection, *(a_job() for _ in range(2)))
 
         await flush(worker, first)
@@ -365,7 +365,7 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
         hook._clock.see(TODAY - timedelta(days=40))
         async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
             await hook.record(cursor, "chancy_", [first])
-        assert await close_day(connection, tables, OLD) == ""
+        assert await close_day(connection, tables, OLD) is None
         hook._clock.see(TODAY - timedelta(days=40))  # which the answer had put right
 
         await flush(worker, first, second)

@@ -189,7 +189,7 @@ async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
 
         await check(connection, tables, truth)
         await let_expire(connection, tables, 7)
-        assert [day.blocker for day in await let_go(connection, tables, 7, limit=9)] in ([""] * n for n in range(6))
+        assert [day.blocker for day in await let_go(connection, tables, 7, limit=9)] in ([None] * n for n in range(6))
         await check(connection, tables, truth)
 
 
@@ -214,7 +214,7 @@ async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
         await expire(connection, tables, horizons(FIRST_US + (day + 2) * DAY_US, POINTS | {"1day": 90}, 90 * DAY_S))
         pruned = await let_go(connection, tables, day + 2)
 
-        assert [(one.day, one.state, one.blocker) for one in pruned] == [(FIRST + timedelta(days=day), "gone", "")]
+        assert [(one.day, one.state, one.blocker) for one in pruned] == [(FIRST + timedelta(days=day), "gone", None)]
         await check(connection, tables, truth)
 
     assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]
@@ -226,8 +226,8 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
 
-    assert await close_day(connection, tables, FIRST) == ""
-    assert await close_day(connection, tables, FIRST) == ""
+    assert await close_day(connection, tables, FIRST) is None
+    assert await close_day(connection, tables, FIRST) is None
     assert not await add(connection, tables, 0, a_run("app:n"))
     await order_and_fold(connection, tables)
     await truth.look(connection, tables)
@@ -237,8 +237,8 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     await check(connection, tables, truth)
     await connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(tables.log, tables.partition(FIRST)))
     await check(connection, tables, truth)
-    assert await remove_day(connection, tables, FIRST) == ""
-    assert await remove_day(connection, tables, FIRST) == ""
+    assert await remove_day(connection, tables, FIRST) is None
+    assert await remove_day(connection, tables, FIRST) is None
     await check(connection, tables, truth)
 
     assert again == "another process works on the baseline; the next call tries again"
@@ -263,7 +263,7 @@ async def test_what_the_producers_left_out_is_counted_in_the_opening_too(
     assert await fetch(connection, "SELECT counts FROM {versions} WHERE version = 0", tables) == [({"dropped": 6},)]
 
 
-async def reason(connection: Connection, tables: Tables, at_day: float = 9) -> str:
+async def reason(connection: Connection, tables: Tables, at_day: float = 9) -> str | None:
     dry = await prune_days(
         connection, tables, BUILT_IN, now_us=FIRST_US + int(at_day * DAY_US), log_retention_s=DAY_S, dry_run=True
     )
@@ -282,7 +282,7 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tab
         "1 batch of 2026-03-10 has no place in the order yet: a worker's next fold gives one, or `chancy-metrics fold`"
     )
     await order_and_fold(connection, tables)
-    assert await reason(connection, tables) == ""
+    assert await reason(connection, tables) is None
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ async def test_a_version_that_is_not_past_a_day_keeps_it(
     assert blocker == f"version {number} ({status}) stands at position 0, and 2026-03-10 ends at 1: {advice}"
     await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
     await order_and_fold(connection, tables)
-    assert await reason(connection, tables) == ""
+    assert await reason(connection, tables) is None
 
 
 async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Connection, tables: Tables) -> None:
@@ -353,7 +353,7 @@ async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_a
     assert blocker.startswith("the batch at position 1 could not be read (")
     assert blocker.endswith("): once it is given up, `chancy-metrics discard 1 --why ...`")
     await fetch(connection, "UPDATE {dead_letters} SET discarded_at = now() WHERE position = 1", tables)
-    assert await reason(connection, tables) == ""
+    assert await reason(connection, tables) is None
     live = await stored(connection, tables)
     assert diff(live, await replay(connection, tables)) == []
     assert {point.series.key for point in live} == {"app:n"}
@@ -393,7 +393,7 @@ async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str
         [after] = await let_go(connection, tables, 9)
 
     assert (during.state, during.blocker) == ("closed", baseline._BUSY)
-    assert (after.state, after.blocker) == ("gone", "")
+    assert (after.state, after.blocker) == ("gone", None)
 
 
 async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
