@@ -1,4 +1,4 @@
-"""One round of ordering and folding; two row locks make it safe beside another one."""
+"""Sequence pending batches and fold them into the live version; concurrent projectors are safe: row locks decide."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.pending import set_aside_sentence
 from chancy_metrics.events.pending_cursor import PendingCursor, read_id_snapshot
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
+from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, Sequenced, sequence
 from chancy_metrics.events.silent_server import Patience
 from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.bounded_connection import LOCK_LIMIT_MS, naming_locks
@@ -29,21 +29,26 @@ from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.outcome import Advanced, Outcome
 
-#: Seconds between looks at all of the pending table that is not settled: what committed late lies below the others'.
+#: Seconds between two reads of the whole unsettled pending table, which find rows that committed late.
 SWEEP_S = 10
-#: Seconds to wait for the server at one step; then its connection is given up, and a smaller step tried on another.
+#: Seconds to wait for the server in one step; after that a smaller step is tried on a new connection.
 ANSWER_S = 30
 _BY_A_FOLD = "by a fold"
-#: Seconds `fold_all` goes on trying beside somebody else who folds.
+#: Seconds for which `fold_all` tries again while another process folds.
 BUSY_S = 10
 
 
-#: What this process knows of each app's pending table, whoever projects in it.
-_hints: weakref.WeakKeyDictionary[Chancy, PendingCursor] = weakref.WeakKeyDictionary()
+#: What this process knows of each app's pending table, shared by its projectors.
+_pending_cursors: weakref.WeakKeyDictionary[Chancy, PendingCursor] = weakref.WeakKeyDictionary()
 
 
 class Round(NamedTuple):
-    """What one round of ordering and folding did."""
+    """What one round has sequenced and folded.
+
+    Attributes:
+        position: Position of the live version after it.
+        reason: Why it could not fold further, in a sentence; "" if it could.
+    """
 
     batches: int
     events: int
@@ -52,22 +57,22 @@ class Round(NamedTuple):
     reason: str | None
 
 
-class Look(NamedTuple):
-    """Whether any series has numbers, and, if none has, whether an event waits to become the first."""
+class Installation(NamedTuple):
+    """Whether any series has points, and, if none has, whether events wait to be folded."""
 
-    numbers: bool
-    events: bool
+    has_points: bool
+    has_events: bool
 
 
 class Projector:
-    """Orders and folds for one process; keeps its connection and its place in the pending table between rounds.
+    """Sequences and folds for one process; keeps its connection and its progress in the pending table between rounds.
 
     Args:
-        folded_by: The name people see.
-        projector_id: Its own in the announcements; a new one by default.
+        folded_by: Name of the process, as `status` and `versions` show it.
+        projector_id: Id in its announcements; a random one by default.
 
     Attributes:
-        installation: Whose announcements concern it; None until it was first connected.
+        installation: Id that announcements of this installation carry; None before the first connection.
     """
 
     def __init__(
@@ -80,7 +85,7 @@ class Projector:
         self.installation: int | None = None
         self._connection: Connection | None = None
         self._warnings = RateLimited(chancy.log)
-        self._hint = _hints.setdefault(chancy, PendingCursor())
+        self._pending = _pending_cursors.setdefault(chancy, PendingCursor())
         self._swept = -math.inf
         self._patience = Patience(ANSWER_S)
         self._steps: StepSize | None = None
@@ -88,11 +93,11 @@ class Projector:
     async def run_once(self, *, within_s: float = math.inf) -> Round:
         """Give every committed batch its position and fold up to the last of them, in bounded transactions.
 
-        Takes no further step once *within_s* seconds have passed. Another process may do the same at the same time.
+        Starts no further step once *within_s* seconds have passed. Other processes may do the same concurrently.
 
         Raises:
-            TableLocked: The log, or what waits for its position, is locked; the message says by whom.
-            psycopg.Error: What else the database says.
+            TableLocked: The log or the pending table is locked; the message says by whom.
+            psycopg.Error: Whatever else the database raises.
         """
         async with naming_locks(self._chancy, _BY_A_FOLD):
             return await self._run_once(within_s)
@@ -100,47 +105,60 @@ class Projector:
     async def _run_once(self, within_s: float) -> Round:
         connection = await self._connected()
         tables = tables_for(self._chancy.prefix)
-        batches = events = 0
-        now = time.monotonic()
-        sweep = now - self._swept >= SWEEP_S
-        if sweep:
-            self._swept = now
-            async with self._cursor() as cursor:
-                moment = await read_id_snapshot(cursor, tables)
-        after = self._hint.sweep(moment) if sweep else self._hint.after
-        ordered = SEQUENCE_LIMIT
-        while ordered == SEQUENCE_LIMIT:
-            with self._patience.waiting(connection):
-                sequenced = await sequence(connection, tables, after=after, settled=self._hint.settled)
-            after, ordered = sequenced.last_id, sequenced.batches + sequenced.set_aside
-            for conflict in sequenced.conflicts:
-                self._chancy.log.warning(f"metrics: {conflict}")
-            if sequenced.refused:
-                self._warnings.warn(
-                    "refused",
-                    "the metrics log refuses what is in the spill table; it stays there, and is tried again with each "
-                    f"fold: {sequenced.refused}",
-                )
-            if sequenced.set_aside:
-                self._warnings.warn("set aside", f"metrics: {set_aside_sentence(sequenced.set_aside)}")
-            batches += sequenced.batches
-        self._hint.looked(after)
-        if sweep and sequenced.position is not None:
-            self._hint.swept(moment)
-        # Up to what was there at the start, or as far as somebody else orders: what comes meanwhile can outpace us.
-        target = math.inf if sequenced.position is None else sequenced.position
+        started = time.monotonic()
+        batches, target = await self._sequence_all(connection, tables)
+        events = 0
         while True:
             advanced = await self._advance(tables)
             events += advanced.events
             if advanced.left_out:
                 self._warnings.warn("left out", f"metrics: {advanced.left_out.sentence}; see `chancy-metrics status`")
-            enough = advanced.position >= target or time.monotonic() - now >= within_s
+            enough = advanced.position >= target or time.monotonic() - started >= within_s
             if advanced.outcome is not Outcome.FOLDED or enough:
                 return Round(batches, events, advanced.position, advanced.outcome, advanced.reason)
 
+    async def _sequence_all(self, connection: Connection, tables: Tables) -> tuple[int, float]:
+        """Give every pending batch its position.
+
+        Returns:
+            How many batches got one, and the position to fold up to: appends can outpace folds, so a round ends at the
+            last position of its start. `math.inf` if another process sequences.
+        """
+        batches = 0
+        now = time.monotonic()
+        sweep = now - self._swept >= SWEEP_S
+        if sweep:
+            self._swept = now
+            async with self._cursor() as cursor:
+                snapshot = await read_id_snapshot(cursor, tables)
+        after = self._pending.sweep(snapshot) if sweep else self._pending.after
+        taken = SEQUENCE_LIMIT
+        while taken == SEQUENCE_LIMIT:
+            with self._patience.waiting(connection):
+                sequenced = await sequence(connection, tables, after=after, settled=self._pending.settled)
+            self._warn_of(sequenced)
+            after, taken = sequenced.last_id, sequenced.batches + sequenced.set_aside
+            batches += sequenced.batches
+        self._pending.looked(after)
+        if sweep and sequenced.position is not None:
+            self._pending.swept(snapshot)
+        return batches, math.inf if sequenced.position is None else sequenced.position
+
+    def _warn_of(self, sequenced: Sequenced) -> None:
+        for conflict in sequenced.conflicts:
+            self._chancy.log.warning(f"metrics: {conflict}")
+        if sequenced.refused:
+            self._warnings.warn(
+                "refused",
+                "the metrics log refuses what is in the spill table; it stays there, and is tried again with each "
+                f"fold: {sequenced.refused}",
+            )
+        if sequenced.set_aside:
+            self._warnings.warn("set aside", f"metrics: {set_aside_sentence(sequenced.set_aside)}")
+
     async def _advance(self, tables: Tables) -> Advanced:
-        """Take one step; where it is too much for some limit, half of it, and later steps little by little more."""
-        # numpy comes with this: a process that never folds starts without it.
+        """Fold one step; if it exceeds some limit, half of it, and let later steps grow slowly."""
+        # It imports numpy, which a process that never folds does without.
         from chancy_metrics.projections.versions.advance import advance
         from chancy_metrics.projections.versions.isolate import leave_out_next
         from chancy_metrics.projections.versions.step import STEP_EVENTS
@@ -175,18 +193,18 @@ class Projector:
             steps.went_well(grows=True)
             return advanced
 
-    async def look(self) -> Look:
-        """Ask the database whether there are numbers, or events to make the first ones of."""
+    async def read_installation(self) -> Installation:
+        """Read whether there are points, or events to make the first ones of."""
         async with self._cursor() as cursor:
-            return await _look(cursor, tables_for(self._chancy.prefix))
+            return await _read_installation(cursor, tables_for(self._chancy.prefix))
 
-    async def somebody_folds(self, within_s: float) -> bool:
-        """Whether a fold was stored within so many seconds, or nothing waits to be folded."""
+    async def is_folded(self, within_s: float) -> bool:
+        """Whether a fold was stored in the last *within_s* seconds, or nothing waits to be folded."""
         async with self._cursor() as cursor:
-            return await _is_current(cursor, tables_for(self._chancy.prefix), within_s, self._hint.settled)
+            return await _is_folded(cursor, tables_for(self._chancy.prefix), within_s, self._pending.settled)
 
     async def heartbeat(self) -> None:
-        """Tell the other workers that somebody folds, also where there is nothing to fold."""
+        """Announce to the other workers that this projector works, even if there is nothing to fold."""
         async with self._cursor() as cursor:
             await self._announce(cursor)
 
@@ -213,9 +231,9 @@ class Projector:
 
 
 async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, rules: RuleSet = BUILT_IN) -> Round:
-    """Order and fold what is there, and return; for a cluster whose workers are down.
+    """Sequence and fold all that was appended, and return; for a cluster whose workers are down.
 
-    Where somebody else folds at the same time, tries again for up to `BUSY_S`.
+    Tries again for up to `BUSY_S` while another process folds.
     """
     projector = Projector(chancy, folded_by, rules=rules)
     until = time.monotonic() + BUSY_S
@@ -231,18 +249,18 @@ async def fold_all(chancy: Chancy, folded_by: str = "chancy-metrics fold", *, ru
         await projector.close()
 
 
-async def _look(cursor: Cursor, tables: Tables) -> Look:
+async def _read_installation(cursor: Cursor, tables: Tables) -> Installation:
     await cursor.execute(
         sql.SQL(
             """
-            SELECT s.numbers, NOT s.numbers AND (
+            SELECT s.has_points, NOT s.has_points AND (
                 EXISTS (SELECT 1 FROM {pending} JOIN {log} USING (day, producer, sequence) WHERE events > 0)
                 OR EXISTS (SELECT 1 FROM {ledger} l WHERE l.position > v.position AND l.events > 0)
             )
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
-            CROSS JOIN (SELECT EXISTS (SELECT 1 FROM {series})) AS s (numbers)
+            CROSS JOIN (SELECT EXISTS (SELECT 1 FROM {series})) AS s (has_points)
             """
         ).format(
             series=tables.series,
@@ -254,10 +272,10 @@ async def _look(cursor: Cursor, tables: Tables) -> Look:
         )
     )
     row = await cursor.fetchone()
-    return Look(*row) if row else Look(False, False)
+    return Installation(*row) if row else Installation(False, False)
 
 
-async def _is_current(cursor: Cursor, tables: Tables, within_s: float, settled: int) -> bool:
+async def _is_folded(cursor: Cursor, tables: Tables, within_s: float, settled: int) -> bool:
     await cursor.execute(
         sql.SQL(
             """

@@ -1,4 +1,4 @@
-"""Who folds, and when: the leader every sync interval, anybody if nobody does, or ever has."""
+"""Decide which worker folds, and when: the leader every sync interval, any other worker if the leader does not."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from chancy_metrics.projections.versions.outcome import Outcome
 if TYPE_CHECKING:
     from chancy_metrics.plugin.folding.projector import Projector
 
-#: Folds are heard of within this many intervals, or somebody else folds.
+#: Sync intervals without an announced fold after which another worker than the leader folds.
 PATIENCE = 1.5
-#: Longest pause after failures, in seconds: how soon folding goes on when the database is back.
+#: Longest pause after failures, in seconds; folding resumes so soon after the database is back.
 BACKOFF_S = 5
-#: Seconds between looks at an installation without numbers; later ones are further apart.
+#: Seconds between the first checks of an installation without points; later ones are further apart.
 NEW_S = 1
 
 
 class FoldSchedule:
-    """Decides whether this worker folds: the leader does, and whoever took over and has heard of nobody else.
+    """Decides whether this worker folds: the leader does, and one that took over and has heard of no other.
 
     Attributes:
-        new: As far as is known, there are no numbers yet: Chancy elects its first leader after a minute, and the
-            first numbers should not wait for it.
-        wakeup: Set to end the pause between two looks.
+        is_new: Whether the installation has no points yet, as far as is known. Chancy elects its first leader after a
+            minute; the first points do not wait for it.
+        wakeup: Set it to end the pause before the next check.
     """
 
     def __init__(
@@ -47,39 +47,42 @@ class FoldSchedule:
         self._leader = leader
         self._took_over = False
         self._started = self._heard = self._clock()
-        self.new = True
+        self.is_new = True
         self.wakeup = asyncio.Event()
 
     @property
-    def mine(self) -> bool:
+    def is_mine(self) -> bool:
+        """Whether this worker folds."""
         return self._leader.is_set() or self._took_over
 
     def hear(self, projector_id: str) -> None:
-        """Somebody has folded."""
+        """Note that *projector_id* has folded; another one than this worker's ends its turn."""
         self._heard = self._clock()
         if projector_id != self._projector_id:
             self._took_over = False
 
     def take_over(self) -> None:
+        """Let this worker fold until another one is heard of."""
         self._took_over = True
 
     def patience_s(self) -> float:
-        """Seconds of silence after which this worker looks whether anybody folds; never the same for two."""
+        """Return the seconds of silence after which this worker checks whether anyone folds; random, so that few do."""
         return PATIENCE * self._interval + random.uniform(0, 0.5 * self._interval)
 
     def new_s(self) -> float:
-        """Seconds until the next look at a new installation: a second at first, a fifth of the time that passed later.
+        """Return the seconds until the next check of a new installation: 1 at first, later a fifth of its age.
 
-        Never the same for two, so that of a thousand workers one folds and the others find that somebody has.
+        Random, so that of a thousand workers one folds and the others find its points.
         """
         passed = max(NEW_S, (self._clock() - self._started) / 5)
         return min(passed, PATIENCE * self._interval) * random.uniform(0.5, 1)
 
     def silence_s(self) -> float:
+        """Return the seconds since a fold was last heard of."""
         return self._clock() - self._heard
 
     async def wait(self, seconds: float) -> None:
-        """Wait so long, or until this worker is woken or becomes the leader."""
+        """Wait *seconds*, or until `wakeup` is set or this worker becomes the leader."""
         waits = [asyncio.ensure_future(self.wakeup.wait())]
         if not self._leader.is_set():
             waits.append(asyncio.ensure_future(self._leader.wait()))
@@ -98,10 +101,10 @@ async def project(
     log: Logger,
     on_failure: Callable[[str], None] | None = None,
 ) -> None:
-    """Fold for ever, when it is this worker's turn; outlives every error.
+    """Fold whenever it is this worker's turn, until cancelled; errors are logged and retried.
 
     Args:
-        on_failure: Is told of each failure what it was, and "" when all is well again.
+        on_failure: Called with the text of each failure, and with "" after a round without one.
     """
     warnings = RateLimited(log)
     pause = min(interval_s, schedule.new_s())
@@ -109,8 +112,8 @@ async def project(
         await schedule.wait(pause)
         started = time.monotonic()
         try:
-            pause = await _turn(schedule, projector, interval_s)
-            # Folding takes half of the time at the most, however long a round lasts.
+            pause = await _take_turn(schedule, projector, interval_s)
+            # Folding takes at most half of the time, however long a round lasts.
             pause = max(pause, time.monotonic() - started)
             failure = ""
         except Exception as error:  # the host ends with a task that raises
@@ -125,37 +128,37 @@ async def project(
             on_failure(failure)
 
 
-async def _turn(schedule: FoldSchedule, projector: Projector, interval_s: float) -> float:
-    """Do what there is to do now and return the seconds until the next look."""
-    was_mine = schedule.mine
-    if schedule.new:
-        found = await projector.look()
-        schedule.new = not found.numbers
-        if schedule.new and found.events:
+async def _take_turn(schedule: FoldSchedule, projector: Projector, interval_s: float) -> float:
+    """Fold if it is this worker's turn; return the seconds until the next check."""
+    was_mine = schedule.is_mine
+    if schedule.is_new:
+        installation = await projector.read_installation()
+        schedule.is_new = not installation.has_points
+        if schedule.is_new and installation.has_events:
             schedule.take_over()
-        elif not schedule.mine:
+        elif not schedule.is_mine:
             await projector.close()
-    if not schedule.mine:
-        if schedule.new:
+    if not schedule.is_mine:
+        if schedule.is_new:
             return schedule.new_s()
         patience = schedule.patience_s()
         if schedule.silence_s() < patience:
             return patience - schedule.silence_s()
-        if await projector.somebody_folds(patience):
+        if await projector.is_folded(patience):
             await projector.close()
             schedule.hear("")
             return patience
         schedule.take_over()
-    # A longer round would be followed by as long a pause, in which nobody sees anything new.
+    # A longer round would be followed by as long a pause, in which readers see nothing new.
     done = await projector.run_once(within_s=interval_s)
     idle = not (done.batches or done.events or done.reason is not None)
     if not was_mine and (idle or (done.outcome is Outcome.BUSY and not done.events)):
-        schedule.hear("")  # of those that took over at the same time another was faster
+        schedule.hear("")  # several took over at once, and another one was faster
         await projector.close()
-    elif not done.events and done.reason is None:  # whoever can't fold must not keep those quiet who can
+    elif not done.events and done.reason is None:  # a worker that can't fold must not silence those that can
         await projector.heartbeat()
-    schedule.new = schedule.new and not done.events
-    return min(interval_s, schedule.new_s()) if schedule.new else interval_s
+    schedule.is_new = schedule.is_new and not done.events
+    return min(interval_s, schedule.new_s()) if schedule.is_new else interval_s
 
 
 async def _close_quietly(projector: Projector) -> None:

@@ -1,4 +1,4 @@
-"""How much of the log one step of a fold or a rebuild takes, and when a batch that is a step by itself is too much."""
+"""Choose how many events one step folds: smaller after errors of memory or time, down to a single batch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 
 from chancy_metrics.events.error_kinds import is_out_of_memory, is_too_much
 
-#: After steps that were too large the next ones grow by this part of the usual size.
+#: Steps that were shrunk grow by the usual size divided by this.
 _GROWTH = 100
-#: Memory that is too little for a step will not do for half of it: so much smaller steps are tried.
+#: Divisor of the step after out of memory, where half a step would fail again.
 _LESS_MEMORY = 16
-#: How often a batch is tried by itself for which there is not enough memory, and seconds between the tries.
+#: How often a single batch is tried that runs out of memory, and seconds between the tries.
 TRIES = 3
 _PAUSE_S = 0.5
 
 
 class StepSize:
-    """Halved where a step was too much for some limit.
+    """The size of the next step, halved after a step that exceeded some limit.
 
     Attributes:
-        events: How many the next step folds at the most; 1 stands for one batch.
-        is_tried_alone: Whether a batch was too much for the memory there is, and is tried once more.
+        events: Largest number of events of the next step; 1 stands for one batch.
+        is_tried_alone: Whether a single batch ran out of memory and is tried again.
     """
 
     def __init__(self, usual: int) -> None:
@@ -33,16 +33,16 @@ class StepSize:
         return self._tries > 0
 
     def shrink(self, error: Exception) -> bool:
-        """Whether the next step is smaller than the one that raised *error*."""
+        """Make the next step smaller if *error* says that the last one was too large; return whether it is."""
         if not is_too_much(error) or self.events == 1:
             return False
         self.events = max(1, self.events // (_LESS_MEMORY if is_out_of_memory(error) else 2))
         return True
 
     async def try_again(self, error: Exception) -> bool:
-        """Whether to try a batch once more for which there was not enough memory, after a pause: others may free some.
+        """Pause and return True if a batch that ran out of memory is to be tried again; False after `TRIES`.
 
-        Raises *error* where it is not for memory, or not the batch's: that passes, or somebody has to look.
+        Raises *error* if it is not about memory, or the step was larger than one batch.
         """
         if not is_out_of_memory(error) or self.events > 1:
             raise error
@@ -53,6 +53,7 @@ class StepSize:
         return True
 
     def went_well(self, *, grows: bool) -> None:
+        """Note a step that succeeded; let the next one grow if *grows*."""
         self._tries = 0
         if grows:
             self.events = min(self._usual, self.events + self._usual // _GROWTH)

@@ -1,4 +1,4 @@
-"""What the plugin does for one running worker: its producers, its turn to fold, its loops."""
+"""Run the plugin's loops in one worker: append, fold, roll out rules, maintain the tables; close them at its stop."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.rebuilds.rollout import Rollout
     from chancy_metrics.plugin.worker.maintenance import Maintenance
 
-#: Seconds a worker's start waits for its producers to be opened; they open themselves later where it is not enough.
+#: Seconds a worker's start waits until its producers are open; after that they are opened later.
 OPEN_WAIT_S = 5
-#: Seconds the end of the loops may spend on what is buffered; `close` goes on with it.
+#: Seconds the end of the loops may spend on appending the buffer; `close` appends the rest.
 LAST_APPEND_S = 1
 MAINTENANCE_S = 60
 DAYS_S = 600
 
 
 class Session:
-    """One worker's part of the plugin, from `on_worker_started` to `on_worker_stopped`.
+    """The plugin in one worker, from `on_worker_started` to `on_worker_stopped`.
 
     Attributes:
         runs: Whether its loops run.
@@ -99,19 +99,19 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it can go on, stopped or not: its app was closed, or its event loop has ended."""
+        """Whether it can do no more: its app is closed, or its event loop has ended."""
         return self._loop.is_closed() or "pool" not in vars(self.chancy) or self.chancy.pool.closed
 
     async def open(self) -> None:
-        """Show in the log that this worker's producers exist. Never raises."""
+        """Open this worker's producers in the log. Never raises."""
         with anyio.move_on_after(OPEN_WAIT_S):
             await self.recorder.open(self.chancy)
             await self.hook.open(self.chancy)
 
     async def run(self) -> None:
-        """Append, fold and keep the tables in shape until cancelled; outlives every error."""
+        """Run the loops until cancelled; their errors are logged and retried."""
         projector = self._projector = self.projector()
-        # Never at the same moment on all of the workers that a deploy starts.
+        # Random, so that the workers started by a deploy do not check at the same moment.
         rollout_s = self._options.sync_interval * random.uniform(0.75, 1.25)
         loops = {
             "append": self._every(self._options.append_interval, self._append),
@@ -133,15 +133,15 @@ class Session:
             try:
                 await cancel_all(tasks)
                 await projector.close()
-                # The host saves its last jobs next, and where it can't, it does not come to `close`.
+                # The host saves its last jobs next; if it can't, it never calls `close`.
                 with anyio.move_on_after(LAST_APPEND_S, shield=True):
                     await self.recorder.append(self.chancy)
             finally:
                 self._spent_s = time.monotonic() - started
 
     def projector(self) -> Projector:
-        """What folds for this session, whose announcements this session knows for its own."""
-        # This and what it needs is not for a process that only hands jobs in.
+        """Return a projector whose announcements this session recognises as its own."""
+        # Imported here: a process that only pushes jobs does without it.
         from chancy_metrics.plugin.folding.projector import Projector
 
         return Projector(
@@ -149,13 +149,13 @@ class Session:
         )
 
     async def close(self) -> None:
-        """Append what is left and, if it is this worker's turn, fold it: all of it within `STOP_S`. Never raises."""
+        """Append the rest and, if it is this worker's turn, fold it, within `STOP_S` in all. Never raises."""
         until = time.monotonic() + STOP_S - self._spent_s
         self._at_exit.detach()
         for event, handler in self._handlers.items():
             self.worker.hub.remove(event, handler)
         written = await end(self.chancy, self.recorder, self.hook, self.chancy.log, within_s=until - time.monotonic())
-        if written and self.schedule.mine:
+        if written and self.schedule.is_mine:
             with anyio.move_on_after(until - time.monotonic(), shield=True) as folding:
                 try:
                     from chancy_metrics.plugin.folding.projector import fold_all
@@ -190,9 +190,9 @@ class Session:
         await self._rollout.run_once()
 
     async def _maintain(self) -> None:
-        if not self.schedule.mine:
+        if not self.schedule.is_mine:
             return
-        # numpy comes with these: a worker that only records does without it.
+        # They import numpy, which a worker that only records does without.
         from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
 
         if self._maintenance is None:
@@ -211,7 +211,7 @@ class Session:
                 )
 
     async def _index_events(self) -> None:
-        if not self.schedule.mine:
+        if not self.schedule.is_mine:
             return
         from chancy_metrics.projections.search.indexing import summarise
 
@@ -219,7 +219,7 @@ class Session:
             await summarise(connection, tables_for(self.chancy.prefix))
 
     async def _measure_tables(self) -> None:
-        if not self.schedule.mine:
+        if not self.schedule.is_mine:
             return
         from chancy_metrics.plugin.worker.maintenance import table_sizes
         from chancy_metrics.projections.rules.reserved import table_sizes as gauges_of
@@ -249,14 +249,14 @@ class Session:
     def _handle_fold(self, event: Event) -> None:
         body: dict[str, Any] = event.body if isinstance(event.body, dict) else {}
         if self._projector is not None and body.get("installation") != self._projector.installation:
-            return  # another schema's: its folds are no reason to wait for one of ours
-        if body.get("projector"):  # a promotion is announced too, and nobody's turn
+            return  # of another schema, whose folds say nothing about ours
+        if body.get("projector"):  # a promotion is announced without a projector
             self.schedule.hear(str(body["projector"]))
         self._on_fold()
 
 
 def _say_lost(pid: int, recorder: Recorder, hook: JobHook, log: Logger) -> None:
-    """Say at the process's end what a session that was never closed takes along; a forked child has none of it."""
+    """Log at the process's end what a session that was never closed has lost; a forked child holds nothing."""
     lost = recorder.held() + hook.held()
     if lost and os.getpid() == pid:
         log.error(

@@ -19,7 +19,7 @@ from chancy_metrics.events.sequencer import SEQUENCE_LIMIT
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding import projector as projector_module
 from chancy_metrics.plugin.folding.projector import Projector, fold_all
-from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule, _turn, project
+from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule, _take_turn, project
 from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.step import STEP_EVENTS
@@ -157,7 +157,7 @@ async def test_an_idle_projector_reads_no_dead_row_and_still_finds_what_commits_
             await first.run_once()
             await second.run_once()
             await fold_all(chancy, "p")
-            assert await first.somebody_folds(0)
+            assert await first.is_folded(0)
         idle = await _index_reads(quick, first, second)
         await writer.append(runs=[a_run("app:n")])
         next_one = await second.run_once()
@@ -198,10 +198,10 @@ async def test_the_leader_folds_and_others_wait_for_its_silence(
             await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += PATIENCE * INTERVAL_S - 1
-        pause = await _turn(schedule, projector, INTERVAL_S)
+        pause = await _take_turn(schedule, projector, INTERVAL_S)
         waited = await total(connection, tables, "app:n")
         leader.set()
-        await _turn(schedule, projector, INTERVAL_S)
+        await _take_turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
     assert 0 < pause <= 1 + 0.5 * INTERVAL_S
@@ -219,17 +219,17 @@ async def test_the_first_numbers_wait_for_no_leader_and_empty_batches_are_none(
         writer = LogWriter(connection, tables)
         await writer.append()
         schedule.hear("w1")  # who has nothing but empty batches to fold is heard too
-        early = await _turn(schedule, projector, INTERVAL_S)
+        early = await _take_turn(schedule, projector, INTERVAL_S)
         clock.now_s += INTERVAL_S
-        later = await _turn(schedule, projector, INTERVAL_S)
-        idle = schedule.mine
+        later = await _take_turn(schedule, projector, INTERVAL_S)
+        idle = schedule.is_mine
         await writer.append(runs=[a_run("app:n")])
-        pause = await _turn(schedule, projector, INTERVAL_S)
+        pause = await _take_turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
     assert early <= NEW_S
     assert NEW_S < later < INTERVAL_S
-    assert (idle, schedule.mine, pause) == (False, True, INTERVAL_S)
+    assert (idle, schedule.is_mine, pause) == (False, True, INTERVAL_S)
     assert await total(connection, tables, "app:n") == [1] * 4
 
 
@@ -244,12 +244,12 @@ async def test_of_many_workers_that_start_at_once_one_makes_the_first_numbers(
             stack.push_async_callback(projector.close)
 
         pauses = await asyncio.gather(
-            *(_turn(schedule, projector, INTERVAL_S) for schedule, projector in zip(many, projectors, strict=True))
+            *(_take_turn(schedule, projector, INTERVAL_S) for schedule, projector in zip(many, projectors, strict=True))
         )
 
     assert await total(connection, tables, "app:n") == [1] * 4
     # One may have ordered what another one has folded.
-    assert 1 <= [schedule.mine for schedule in many].count(True) <= 2
+    assert 1 <= [schedule.is_mine for schedule in many].count(True) <= 2
     assert len(set(pauses)) > len(many) / 2
 
 
@@ -273,15 +273,15 @@ async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        assert not schedule.mine
-        await _turn(schedule, projector, INTERVAL_S)
-        took_over = schedule.mine
+        assert not schedule.is_mine
+        await _take_turn(schedule, projector, INTERVAL_S)
+        took_over = schedule.is_mine
         schedule.hear("w2")
-        still = schedule.mine
+        still = schedule.is_mine
         schedule.hear("w1")
         await projector.close()
 
-    assert (took_over, still, schedule.mine) == (True, True, False)
+    assert (took_over, still, schedule.is_mine) == (True, True, False)
     assert await total(connection, tables, "app:n") == [1] * 4
 
 
@@ -297,14 +297,14 @@ async def test_silence_is_no_reason_where_the_database_shows_a_fold(
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(schedule, projector, INTERVAL_S)
-        current = schedule.mine
+        await _take_turn(schedule, projector, INTERVAL_S)
+        current = schedule.is_mine
         await fetch(connection, "UPDATE {versions} SET folded_at = folded_at - interval '1 hour'", tables)
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(schedule, projector, INTERVAL_S)
+        await _take_turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
-    assert (current, schedule.mine) == (False, True)
+    assert (current, schedule.is_mine) == (False, True)
     assert await total(connection, tables, "app:n") == [2] * 4
 
 
@@ -314,10 +314,10 @@ async def test_an_idle_log_needs_nobody(dsn: str, tables: Tables) -> None:
     async with an_app(dsn) as (chancy, _):
         projector = Projector(chancy, "w2")
         clock.now_s += 2 * INTERVAL_S + 1
-        await _turn(schedule, projector, INTERVAL_S)
+        await _take_turn(schedule, projector, INTERVAL_S)
         await projector.close()
 
-    assert not schedule.mine
+    assert not schedule.is_mine
 
 
 async def test_the_loop_outlives_a_lost_connection_and_a_missing_table(
@@ -368,7 +368,7 @@ async def test_of_two_live_workers_with_one_id_the_second_gives_its_turn_up(dsn:
         for worker in workers:
             await worker.hub.emit(FOLDED, body)
 
-        assert (first.schedule.mine, second.schedule.mine) == (True, False)
+        assert (first.schedule.is_mine, second.schedule.is_mine) == (True, False)
         for plugin, worker in zip((metrics, other), workers, strict=True):
             await plugin.on_worker_stopped(worker=worker)
 
