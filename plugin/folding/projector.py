@@ -47,7 +47,8 @@ class Round(NamedTuple):
 
     Attributes:
         position: Position of the live version after it.
-        reason: Why it could not fold further, in a sentence; "" if it could.
+        outcome: Why the round ended.
+        reason: Why it could not fold further, in a sentence; None if it could.
     """
 
     batches: int

@@ -1,1 +1,1 @@
-"""What the plugin does for one running worker."""
+"""Run the plugin in a worker: its loops, migrations, maintenance of the tables, retention of the log."""

@@ -1,4 +1,4 @@
-"""Keeps the tables in shape: days ahead, what expired, days past their time, table sizes."""
+"""Maintain the tables: create partitions ahead, delete expired rows, prune days, measure table sizes."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from chancy_metrics.projections.versions.horizons_ahead import mend
 from chancy_metrics.projections.versions.lag import newest_appended_us
 from chancy_metrics.projections.versions.left_out import forget_left_out
 
-#: More series than this are an alarm: most likely an id or a user's name has got into a key.
+#: More series than this are reported: most likely an id or a user's name is part of a key.
 SERIES_ALARM = 100_000
-#: The dashboard's card of the built-in's table; ours are summed under its name.
+#: Name of the dashboard's card for the built-in plugin's table; the sizes of our tables are summed under it.
 DASHBOARD_NAME = "metrics"
-#: The database's clock is believed so far past the newest batch.
+#: The database's clock is trusted up to this long after the newest batch, in microseconds.
 _IDLE_US = 3_600_000_000
 
 
 class Maintenance:
-    """Work that one process does now and then; it remembers how far it has looked through the names."""
+    """Periodic clean-up by one process; it remembers how far it has scanned the names."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._names = UnusedNames()
 
     async def clean(self, connection: Connection, tables: Tables, *, now_us: int | None = None) -> int | None:
-        """Delete what expired and let a log day go that is past its time, in bounded chunks.
+        """Delete expired rows in bounded chunks, and prune one day of the log past its retention.
 
         Args:
             connection: An autocommit one outside a transaction.
-            now_us: The time to go by; the database's by default.
+            now_us: Time to expire by, microseconds since 1970; the database's clock by default.
 
         Returns:
-            How many rows went, those of the log's day not counted; None if none did.
+            How many rows were deleted, without those of the pruned day; None for none.
         """
         options = self._options
         latest = await believed_now_us(connection, tables)
         now = latest if now_us is None else now_us
-        # Horizons only rise, so they go by no other clock.
+        # Horizons only rise, so a clock that is ahead must not move them.
         kept = horizons(min(now, latest), options.max_points, options.maximum_metric_age)
         forgotten = first_kept_day(now, options.maximum_metric_age)
         removed = await expire(connection, tables, kept)
@@ -75,10 +75,10 @@ class Maintenance:
 
 
 async def believed_now_us(connection: Connection, tables: Tables) -> int:
-    """The database's clock, microseconds since 1970, but not long past the newest batch in the order.
+    """Return the database's clock, microseconds since 1970, at most an hour past the newest batch in the ledger.
 
-    A clock that jumps ahead lets nothing expire before something was recorded by it. While workers run, something is
-    recorded each `collection_interval`.
+    So a clock that jumps ahead expires nothing before a batch was recorded by it. While workers run, one is recorded
+    each `collection_interval`.
     """
     async with short_transaction(connection) as cursor:
         now_us = await database_now_us(cursor)
@@ -87,7 +87,7 @@ async def believed_now_us(connection: Connection, tables: Tables) -> int:
 
 
 async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
-    """Fold again what horizons that are ahead hide; a sentence for each version of which something was hidden."""
+    """Fold again the points hidden by horizons that are ahead; return a sentence for each version that had any."""
     tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
         now_us = await believed_now_us(connection, tables)
@@ -96,13 +96,13 @@ async def mend_horizons(chancy: Chancy, options: Options) -> list[str]:
 
 
 async def make_days_ahead(connection: Connection, tables: Tables, clock: DatabaseClock) -> None:
-    """Make the log's partitions of today and the weeks ahead."""
+    """Create the log's partitions of today and the weeks ahead."""
     await clock.ask(connection.cursor())
     await make_days(connection, tables, today=clock.today(), ahead=DAYS_AHEAD)
 
 
 async def series_count(connection: Connection, tables: Tables) -> int:
-    """How many series there are; exact up to the alarm, which is all it is for."""
+    """Return the number of series, at most `SERIES_ALARM` + 1."""
     cursor = await connection.execute(
         sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {series} LIMIT {limit}) AS s").format(
             series=tables.series, limit=sql.Literal(SERIES_ALARM + 1)
@@ -113,9 +113,9 @@ async def series_count(connection: Connection, tables: Tables) -> int:
 
 
 async def table_sizes(connection: Connection, chancy: Chancy) -> dict[str, tuple[int, int, int]]:
-    """Return total, table and index bytes of Chancy's tables and every plugin's, by name without the prefix.
+    """Return total, table and index bytes of the tables of Chancy and its plugins, by name without the prefix.
 
-    Partitions count for their table, a table that is not there is left out, and "metrics" is the sum of ours.
+    A partitioned table includes its partitions, a missing table is left out, and "metrics" is the sum of ours.
     """
     wanted = {"jobs", "queues", "workers", "leader", "queue_rate_limits"}
     for plugin in chancy.plugins.values():

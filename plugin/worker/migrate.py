@@ -1,4 +1,4 @@
-"""Runs the migrations, one process at a time, and makes the log's first days."""
+"""Run the migrations, one process at a time, and create the log's first partitions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from chancy_metrics.events.partitions import DAYS_AHEAD, make_days
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 
-#: How long a migration may think between two statements.
+#: Milliseconds a migration may pause between two statements.
 _STEP_MS = 60_000
 
 
 async def migrate(chancy: Chancy, migrator: Migrator, clock: DatabaseClock, *, to_version: int | None) -> None:
-    """Migrate under an advisory lock, so that several at once do it one after the other."""
+    """Migrate under an advisory lock, so that concurrent calls run one after the other."""
     tables = tables_for(chancy.prefix)
     async with own_connection(chancy) as connection:
         encoding = connection.info.parameter_status("server_encoding")

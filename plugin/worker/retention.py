@@ -93,15 +93,15 @@ async def prune_days(
     limit: int = 1,
     archive: Path | None = None,
 ) -> list[PrunedDay]:
-    """Let up to *limit* log days go that ended longer than *log_retention_s* ago, oldest first.
+    """Remove up to *limit* log days that ended longer than *log_retention_s* ago, oldest first.
 
-    Each goes in steps that are transactions of their own, so whatever ends one, the next call goes on there. A
-    day that can't go keeps the later ones, since the baseline has no holes in it.
+    Each is removed in steps, a transaction each, so that the next call resumes an interrupted one. A day that can't be
+    removed keeps the later ones, since the baseline has no gaps.
 
     Args:
         connection: An autocommit one outside a transaction.
-        dry_run: Change nothing; say of every such day what would become of it.
-        archive: A folder each day is written out to before it goes; one that can't be written out stays.
+        dry_run: Change nothing; return every such day with what would be done.
+        archive: A folder in which each day is exported before it is removed; a day that can't be exported stays.
     """
     async with short_transaction(connection) as cursor:
         due = await days_before(cursor, tables, first_kept_day(now_us, log_retention_s))
@@ -160,7 +160,7 @@ async def prune(
 async def oldest_due(
     cursor: Cursor, tables: Tables, rules: RuleSet, *, now_us: int, log_retention_s: float
 ) -> DueDay | None:
-    """Return the day that `prune_days` would let go first, and what keeps it; None where none is past its time."""
+    """Return the day that `prune_days` would remove first, and what keeps it; None if none is past its retention."""
     await cursor.execute(
         sql.SQL(
             """
