@@ -1,1 +1,1 @@
-"""Raw events read, explained, marked, and sealed."""
+"""Read, follow and explain raw events; record marks; seal and check the log."""

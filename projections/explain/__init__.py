@@ -1,1 +1,1 @@
-"""The events behind a point."""
+"""Explain a point: recompute it from the log, and break down the events behind it."""

@@ -566,7 +566,7 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
 
     assert bad.drift > 0 == elsewhere.drift == coarser.drift == nothing.drift == soon.drift == mended.drift
     assert elsewhere.points > 0 == coarser.points == nothing.points == soon.points
-    assert nothing.nothing == "there are no points of that time"
+    assert nothing.nothing == "there are no points in that time"
     assert coarser.nothing == "no kept bucket lies entirely in that time"
     assert [elsewhere.open, coarser.open, nothing.open, soon.open, mended.open] == [bad.drift] * 4 + [0]
     assert still.verified is not None and still.verified.at == elsewhere.at
