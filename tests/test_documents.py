@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from chancy_metrics import plugin
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.main import main
 from tests.processes import ROOT
@@ -63,6 +64,12 @@ def test_the_reference_lists_every_setting() -> None:
     listed = [name for row in re.findall(r"^\| (`.+?`) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)]
 
     assert set(listed) == set(inspect.signature(Metrics).parameters)
+
+
+def test_the_reference_names_the_whole_public_api() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+
+    assert [name for name in plugin.__all__ if not re.search(rf"`[^`]*\b{name}\b[^`]*`", text)] == []
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md"])
