@@ -23,6 +23,8 @@ from tests.standby import Standby
 
 _numbers = itertools.count(1)
 TEMPLATE = "metrics_template"
+#: What is slow as a whole; single slow tests wear the mark themselves.
+SLOW_FOLDERS, SLOW_FIXTURES = {"end_to_end", "faults"}, {"standby"}
 
 # In CI the same examples every time: a run decides about a commit, the search for new ones goes on elsewhere.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -39,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FOLDERS.intersection(item.path.parts) or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     if config.getoption("--only-database"):
         items[:] = [
             item for item in items if "server" in getattr(item, "fixturenames", ()) or "faults" in item.path.parts

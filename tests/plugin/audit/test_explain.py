@@ -302,6 +302,7 @@ batches = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(batches, min_size=1, max_size=4))
 async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_prune(

@@ -158,6 +158,7 @@ chunks = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=chunks, hours=st.tuples(st.integers(-30, 30), st.integers(1, 60)))
 async def test_whatever_the_history_nothing_false_is_found(

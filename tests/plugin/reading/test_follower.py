@@ -258,6 +258,7 @@ _steps = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_steps, min_size=3, max_size=14))
 async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(

@@ -356,6 +356,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_claims_of_4_gib_take_no_memory(tmp_path: Path) -> None:
     """In a process that may have 256 MB more than it has."""
     start = b"chancy-metrics export 1\n"

@@ -300,6 +300,7 @@ SOURCES = st.lists(
 ).map(lambda batches: [batch._replace(position=number) for number, batch in enumerate(batches, 1)])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(SOURCES, st.randoms(use_true_random=False))
 def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source], random) -> None:  # type: ignore[no-untyped-def]

@@ -142,6 +142,7 @@ async def begin_anew(connection: Connection, tables: Tables) -> None:
     await connection.execute("SET session_replication_role = origin")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=st.lists(batches, max_size=12), wanted=st.lists(selections, min_size=1, max_size=4), full=st.integers(1, 6)

@@ -67,6 +67,7 @@ chunks = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=chunks)
 async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(

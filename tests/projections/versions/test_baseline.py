@@ -158,6 +158,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=steps)
 async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
@@ -193,6 +194,7 @@ async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
         await check(connection, tables, truth)
 
 
+@pytest.mark.slow
 async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
     connection: Connection, tables: Tables
 ) -> None:

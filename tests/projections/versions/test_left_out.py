@@ -133,6 +133,7 @@ def test_only_errors_of_the_data_cost_a_batch(error: Exception, of_the_data: boo
     assert is_deterministic(error) is of_the_data
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(poisonous=st.lists(st.booleans(), min_size=1, max_size=9))
 async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(

@@ -89,6 +89,7 @@ runs = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(st.tuples(st.lists(runs, max_size=3), st.sampled_from(["w1", "w2"])), min_size=1, max_size=8),
