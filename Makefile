@@ -2,6 +2,7 @@
 #
 #   make demo [SECONDS=30] [PORT=8000] [ARGS=--stay]   a real cluster, a rebuild under load, and a proof
 #   make test [ARGS="-k fold"]                         the tests, on a PostgreSQL of their own
+#   make test ARGS="-m 'not slow'"                     those that take two minutes together
 #   make bench [ARGS=--smoke]                          the benchmarks
 #   make lint                                          ruff and mypy
 #   make clean                                         remove .venv and what was built
@@ -20,7 +21,7 @@ demo: .venv/installed-demo
 	@$(PY) -m examples.demo --seconds $(SECONDS) --port $(PORT) $(ARGS)
 
 test: .venv/installed-test
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/installed-dev
 	$(PY) -m bench $(ARGS)

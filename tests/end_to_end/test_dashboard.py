@@ -32,8 +32,6 @@ from tests.dashboard_app import PASSWORD, QUEUE, USER, bounce, campaign, chancy,
 from tests.factories import LogWriter, a_row, connections, eventually
 from tests.processes import module, web
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 if not CHROMIUM or not DRIVER:

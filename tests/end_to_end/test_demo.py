@@ -26,8 +26,6 @@ from examples.demo.sightings import COUNTERS, Fault, Sightings
 from tests.processes import ROOT
 
 Demo = Callable[..., "subprocess.Popen[str]"]
-# One after the other: each is a cluster of its own.
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 @pytest.fixture

@@ -39,8 +39,6 @@ from tests.end_to_end.test_dashboard import CHROMIUM, DRIVER, FLAGS, Page
 from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually
 from tests.processes import web
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 MINUTE_US = 60_000_000
 JOB = uuid.UUID("019e2b7c-0000-7000-8000-0000000000aa")
 EVIL = "<img src=x onerror=\"window.pwned='yes'\">'%s \u202e"
