@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BatchId(NamedTuple):
-    """What makes a batch this batch. The day is part of where it lies, never of which one it is."""
+    """The id of a batch: producer and sequence identify it, the day says in which partition it lies."""
 
     day: date
     producer: UUID
@@ -33,7 +33,7 @@ class ObservationRun(NamedTuple):
 
 
 class EncodedBatch(NamedTuple):
-    """A batch without its place: what `append` writes.
+    """An encoded batch without its id: what `append` writes.
 
     Attributes:
         first_us: Smallest event time, microseconds since 1970; None in an empty batch.
@@ -48,7 +48,7 @@ class EncodedBatch(NamedTuple):
 
 
 class LogRow(NamedTuple):
-    """Every column of a row of the log; its payload stands in it by its sha256."""
+    """Every column of a row of the log, except the payload, of which it has the sha256."""
 
     day: date
     producer: UUID
@@ -64,10 +64,10 @@ class LogRow(NamedTuple):
 
 
 class LogBatch(NamedTuple):
-    """A batch as it lies in the log, with its place in the order.
+    """A batch read from the log, with its position in the ledger.
 
     Attributes:
-        without: Names of the user's rules that are not asked about it, since they failed on it before.
+        without: Names of the user's rules that are skipped for it, since they failed on it before.
     """
 
     position: int
@@ -95,12 +95,12 @@ class JobColumns(NamedTuple):
     completed_us: NDArray[np.int64]
     has_started: NDArray[np.bool_]
     has_completed: NDArray[np.bool_]
-    meta: dict[int, memoryview]  # by row, within the payload: what nobody asks for is not copied
+    meta: dict[int, memoryview]  # by row; views of the payload, so that unread meta is not copied
 
     def kept_meta(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (row, the keys of the job's meta that `keep_meta` names) for each row that has any, by row.
+        """Yield (row, kept meta) for each row that has any, in order of rows.
 
-        A row whose bytes are no meta is left out: `audit check` and `audit events` name it.
+        Rows whose bytes can't be decoded are skipped: `audit check` and `audit events` report them.
         """
         for row in sorted(self.meta):
             try:
@@ -109,7 +109,7 @@ class JobColumns(NamedTuple):
                 continue
 
     def meta_faults(self) -> dict[int, str]:
-        """Why the kept meta of a row can't be read, in words, by row; {} if all can."""
+        """Return row -> why its kept meta can't be decoded; {} if all can."""
         faults = {}
         for row in sorted(self.meta):
             try:

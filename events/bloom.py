@@ -1,6 +1,6 @@
-"""A Bloom filter: a few bits for each of many tokens, which say "not here" for sure and "perhaps" now and then wrongly.
+"""Bloom filters over tokens: built here, tested in SQL by `skip_index`. No false negatives, few false positives.
 
-B. H. Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", CACM 13 (1970). The places of a token are
+B. H. Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", CACM 13 (1970). The bits of a token are
 first + i * step: A. Kirsch and M. Mitzenmacher, "Less Hashing, Same Performance: Building a Better Bloom Filter",
 ESA 2006.
 """
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 #: Bytes of a token, as many as a UUID has.
 TOKEN_BYTES = 16
-#: With twelve bits and eight places a token one in three hundred "perhaps" is wrong.
+#: Twelve bits and eight hashes a token give false positives of 0.3 %.
 BITS_A_TOKEN = 12
 HASHES = 8
-#: Bytes of the smallest filter; a shorter one was made by nobody.
+#: Bytes of the smallest filter; a shorter one is damaged.
 MIN_BYTES = 8
 
 _Hashes = NDArray[np.uint64]
@@ -27,19 +27,19 @@ _LOW = np.uint64(0xFFFF_FFFF)
 
 
 class BitPosition(NamedTuple):
-    """One of a token's places: bit *bit*, from the lowest, of byte *stride* modulo the filter's length."""
+    """One of a token's bits: bit *bit*, from the lowest, of byte *stride* modulo the filter's length."""
 
     stride: int
     bit: int
 
 
 def token(field: str, text: str) -> bytes:
-    """Return the token of a text; equal texts of two fields have two tokens."""
+    """Return the token of a text in a field: equal texts of two fields have different tokens."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=TOKEN_BYTES, person=field.encode()).digest()
 
 
 def make_filter(tokens: Iterable[bytes]) -> bytes:
-    """Make a filter of *tokens*, each one token or several joined; its length goes with how many are distinct."""
+    """Build a filter of *tokens*, each one token or several joined; its size is proportional to the distinct ones."""
     hashes = np.unique(_hash(b"".join(tokens)))
     filter_bytes = max(MIN_BYTES, -(-len(hashes) * BITS_A_TOKEN // 8))
     bits = np.zeros(filter_bytes * 8, np.bool_)
@@ -50,19 +50,19 @@ def make_filter(tokens: Iterable[bytes]) -> bytes:
 
 
 def bit_positions(one: bytes) -> list[BitPosition]:
-    """Return where the bits of a token lie, in a filter of any length."""
+    """Return the bits of a token, for a filter of any length."""
     first, step = (int(part[0]) for part in _split(_hash(one)))
     return [BitPosition(*divmod(first + number * step, 8)) for number in range(HASHES)]
 
 
 def _hash(tokens: bytes) -> _Hashes:
-    """Mix each token into 64 bits: the first half of an id that is made of a time is hardly ever another one."""
+    """Mix each token into 64 bits: the first halves of time-ordered ids hardly differ."""
     halves = np.frombuffer(tokens, "<u8").astype(np.uint64).reshape(-1, 2)
     return _mix(halves[:, 0] ^ _mix(halves[:, 1]))
 
 
 def _split(hashes: _Hashes) -> tuple[_Hashes, _Hashes]:
-    """First place and step; an odd step, so that the places of a token are not all one."""
+    """Return first bit and step; the step is odd, so that the bits of a token differ."""
     return hashes >> np.uint64(32), (hashes & _LOW) | np.uint64(1)
 
 

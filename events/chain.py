@@ -1,4 +1,4 @@
-"""The chain: each position's hash covers the one before it and every column of its batch; and seals of it."""
+"""The hash chain over the ledger, and seals: each hash covers the previous one and every column of its batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINE = re.compile(rf"{_WORD} 1 position=(\d{{1,19}}) hash=([0-9a-f]{{64}}|-) at
 
 
 class Seal(msgspec.Struct, frozen=True, order=True):
-    """The end of the order at one moment: it tells whether the history up to there is still the same.
+    """The end of the ledger at one moment: proves later that the history up to there is unchanged.
 
     Attributes:
         chain: Hash at *position*; b"" at position 0.
@@ -34,7 +34,7 @@ class Seal(msgspec.Struct, frozen=True, order=True):
     at: datetime
 
     def __str__(self) -> str:
-        """The one line to keep; `read_seals` reads it."""
+        """Format the seal as one line, which `read_seals` reads."""
         at = self.at.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()
         return f"{_WORD} 1 position={self.position} hash={self.chain.hex() or '-'} at={at}Z"
 
@@ -45,27 +45,27 @@ def link(previous: bytes, position: int, row: LogRow) -> bytes:
 
 
 def chain_fault(before: bytes, position: int, row: LogRow, chain: bytes) -> str:
-    """What is wrong with the hash at *position*, in words; "" if it covers the row and the hash *before* it."""
+    """Return what is wrong with the hash at *position*; "" if it covers the row and the previous hash, *before*."""
     if link(before, position, row) == chain:
         return ""
     return "its hash does not cover its row in the log and the hash before it"
 
 
 def payload_fault(row: LogRow, payload: bytes) -> str:
-    """What is wrong with a payload, in words; "" if it is the one its producer hashed."""
+    """Return what is wrong with a payload; "" if it matches the sha256 of its row."""
     if sha256(payload).digest() == row.sha256:
         return ""
     return "the payload does not match its sha256: it was changed after it was appended"
 
 
 def read_seals(lines: Iterable[str], source: str) -> list[Seal]:
-    """Return the seals in *lines*, one a line, in order of their positions; other text may stand before each.
+    """Return the seals in *lines*, one a line, in order of position; other text may precede each.
 
     Args:
-        source: Where the lines are from, for the messages.
+        source: Where the lines come from, for error messages.
 
     Raises:
-        Damaged: A line has no seal in it, or one of a format this code does not know; or there is none.
+        Damaged: A line holds no seal, or one of an unknown format; or no line holds one.
     """
     seals = []
     for number, line in enumerate(lines, 1):
@@ -98,7 +98,12 @@ def _read_seal(position: str, chain: str, at: str, where: str) -> Seal:
 
 
 async def read_seal(cursor: Cursor, tables: Tables) -> Seal:
-    """Return the end of the order in the caller's transaction; raises like `seal`."""
+    """Return the end of the ledger, read in the caller's transaction.
+
+    Raises:
+        SchemaMissing: The log has no head.
+        MetricsLogError: Head and ledger disagree.
+    """
     await cursor.execute(
         sql.SQL(
             """
@@ -115,7 +120,7 @@ async def read_seal(cursor: Cursor, tables: Tables) -> Seal:
     position, chain, at, in_ledger, last = row
     if (last or 0) != position or (position and in_ledger != chain):
         raise MetricsLogError(
-            f"the head says that the order ends at position {position}, its ledger says otherwise: it is not "
-            "sealed before `chancy-metrics audit check` finds nothing"
+            f"the head says that the ledger ends at position {position}, its rows say otherwise: no seal is "
+            "made before `chancy-metrics audit check` finds nothing"
         )
     return Seal(position, bytes(chain), at.astimezone(UTC))

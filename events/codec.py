@@ -1,4 +1,4 @@
-"""Columns of facts to the bytes of one batch and back; each codec ever released decodes for ever.
+"""Encode columns of facts as the bytes of one batch, and decode them; every released codec stays decodable.
 
 Codec 1 is one MessagePack array: a header, the strings once each, then every column as little-endian bytes
 of the narrowest width that holds it. Nothing here imports numpy until a batch is decoded.
@@ -46,15 +46,15 @@ _WIDTHS = (("B", 1, 1 << 8), ("H", 2, 1 << 16), ("I", 4, 1 << 32), ("Q", 8, 1 <<
 _TYPES = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _BIG_ENDIAN = sys.byteorder == "big"
 
-#: Counts stay whole in JSON, and added up in 64 bits.
+#: Counts are exact in JSON, and their sums fit 64 bits.
 _MAX_COUNT = 2**53
 
-#: Series of a batch up to which each is looked up: so many are remembered twice.
+#: Batches of up to so many series are checked through a cache of twice the size.
 _FEW_SERIES = 5_000
 
 _Index = Annotated[int, msgspec.Meta(ge=0)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=_MAX_COUNT)]
-#: What columns of other formats hold.
+#: Attempts fit 64 bits.
 _ATTEMPTS = range(-(2**63), 2**63)
 _Attempt = Annotated[int, msgspec.Meta(ge=_ATTEMPTS[0], le=_ATTEMPTS[-1])]
 _KindIndex = Annotated[int, msgspec.Meta(ge=0, lt=len(KINDS))]
@@ -105,10 +105,10 @@ def encode(
     observations: Sequence[ObservationRun] = (),
     counts: Mapping[str, int] | None = None,
 ) -> EncodedBatch:
-    """Encode one batch. About 0.8 us a job, 34 bytes; 12 bytes an observation.
+    """Encode one batch. About 0.8 us and 34 bytes a job; 12 bytes an observation.
 
     Raises:
-        ValueError: It has more than `MAX_PAYLOAD_BYTES`, or would be no batch to `decode`: a time before the year 1, a
+        ValueError: It is larger than `MAX_PAYLOAD_BYTES`, or `decode` would refuse it: a time before the year 1, a
             text with NUL, a value that is not finite, a key that breaks its rule, columns of different lengths.
     """
     facts = jobs if isinstance(jobs, JobFacts) else JobFacts.of(jobs) if jobs else None
@@ -137,7 +137,7 @@ def encode(
 
 
 def count_kinds(batch: EncodedBatch) -> Counter[str]:
-    """Count what a batch of this code's holds: "observations", "job_updates", and "dropped" ones; only those it has."""
+    """Count "observations", "job_updates" and "dropped" events of a batch that this process encoded; no zeros."""
     raw = _decoder.decode(batch.payload)
     updates = len(raw.jobs.ids) // 16 if raw.jobs is not None else 0
     return +Counter(observations=batch.events - updates, job_updates=updates, dropped=raw.counts.get("dropped", 0))
@@ -148,7 +148,7 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
 
     Raises:
         UnknownCodec: Newer code wrote it.
-        DamagedBatch: The bytes are not what the producer hashed, or no batch.
+        DamagedBatch: The bytes don't match the producer's hash, or are no batch.
     """
     if codec != CODEC:
         raise UnknownCodec(f"codec {codec} is unknown to this code, which reads codec {CODEC}: upgrade the projector")
@@ -205,7 +205,7 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
 
 
 def _numbers() -> defaultdict[Any, int]:
-    """A dictionary that gives whatever it is asked for the next number, from 0."""
+    """Return a dictionary that numbers its keys in order of first use, from 0."""
     numbers: defaultdict[Any, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     return numbers
@@ -261,7 +261,7 @@ def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -FA
 
 
 def _max_offset(width: int, span: int) -> int:
-    """How far the values of a column may lie above its base, by its width: the sum of both must be a time."""
+    """Return the largest offset from the base that a column of this width can hold; base plus offset must be a time."""
     return span if width in (0, 8) else 256**width - 1
 
 
@@ -344,7 +344,7 @@ def _unpack_observations(columns: _Observations) -> ObservationColumns:
 
 
 def _all_series(runs: Sequence[tuple[str, int, str]]) -> list[Series]:
-    """Check the series of a batch: of a few one by one, which others have had mostly; of very many all at once."""
+    """Check the series of a batch: one by one through a cache, or all at once where they are very many."""
     if len(runs) <= _FEW_SERIES:
         return [_series(key, kind, unit) for key, kind, unit in runs]
     keys = [key for key, _, _ in runs]

@@ -1,4 +1,4 @@
-"""Transactions that set what they depend on themselves, and the clock of the database."""
+"""Short transactions with settings of their own, lock limits, the database's clock, and the types of cursors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from chancy_metrics.events.infinite_times import read_infinite_times
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transaction_settings import Isolation, settings_for
 
-#: What the package reads rows with: tuples.
+#: Connections and cursors whose rows are tuples.
 Connection = AsyncConnection[TupleRow]
 Cursor = AsyncCursor[TupleRow]
 
-#: Where a transaction of ours freezes, the server ends it after this, and its row locks with it.
+#: The server ends a transaction that is idle for so long, so that a frozen process holds no row locks.
 _IDLE_MS = 5_000
 
 
-#: The same of one that only reads a snapshot: it holds no row lock, and thinks about 100,000 series for longer.
+#: The same of one that reads a snapshot: it holds no row locks, and computes between statements.
 _SNAPSHOT_IDLE_MS = 600_000
 
 
-#: Opens a transaction for one read, or hands out the one under way, which it leaves open.
+#: Opens a transaction for one read, or joins the current one and leaves it open.
 Transaction = Callable[[], AbstractAsyncContextManager[Cursor]]
 
 
@@ -34,12 +34,12 @@ _lock_limits_ms = WeakKeyDictionary[Connection, int]()
 
 
 def limit_locks(connection: Connection, limit_ms: int) -> None:
-    """Let transactions of *connection* that name no `lock_timeout_ms` of their own wait no longer for a lock."""
+    """Set the lock limit of transactions of *connection* that pass no `lock_timeout_ms`."""
     _lock_limits_ms[connection] = limit_ms
 
 
 def lock_limit_ms(connection: Connection) -> int:
-    """How long transactions of *connection* wait for a lock; 0 for ever."""
+    """Return how long transactions of *connection* wait for a lock, milliseconds; 0 for ever."""
     return _lock_limits_ms.get(connection, 0)
 
 
@@ -52,9 +52,9 @@ async def short_transaction(
     idle_timeout_ms: int | None = None,
     index_only: bool = False,
 ) -> AsyncIterator[Cursor]:
-    """Open a transaction whose isolation, time-outs and formats are ours, whatever the session's are.
+    """Open a transaction that sets isolation, time-outs and formats itself, whatever the session has set.
 
-    What its cursor reads comes in binary, which no setting changes. Without *lock_timeout_ms* (0: for ever) the limit
+    Its cursor reads binary results, which no setting changes. Without *lock_timeout_ms* (0: for ever) the limit
     is that of `limit_locks`, and there is none by default.
 
     With *index_only* the planner leaves sequential and bitmap scans alone: on the pending table they read
@@ -80,10 +80,10 @@ async def short_transaction(
 
 @contextmanager
 def needs_schema(tables: Tables) -> Iterator[None]:
-    """Say what is to be done where a statement in the block finds no tables, or older ones than this code's.
+    """Replace errors of missing or outdated tables in the block by one that says what to do.
 
     Raises:
-        SchemaMissing: In the stead of what psycopg raised.
+        SchemaMissing: Instead of psycopg's error.
     """
     try:
         yield
@@ -100,7 +100,7 @@ def needs_schema(tables: Tables) -> Iterator[None]:
 
 
 async def database_now_us(cursor: Cursor) -> int:
-    """The database's clock, microseconds since 1970."""
+    """Return the time of the database's clock, microseconds since 1970."""
     await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
     row = await cursor.fetchone()
     assert row is not None

@@ -1,4 +1,4 @@
-"""Stored bytes back into values: each format has one function that decodes it, and all of them one error."""
+"""Decode stored bytes of any format with one error, `Damaged`, for whatever damaged bytes can raise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chancy_metrics.events.errors import Damaged
 
 T = TypeVar("T", covariant=True)
 
-#: What bytes that somebody made up can raise. No MemoryError: it says nothing of them, and the next try may have room.
+#: What decoding of damaged or forged bytes can raise. Not MemoryError, which may pass.
 HOSTILE = (msgspec.MsgspecError, ValueError, IndexError, OverflowError, RecursionError)
 
 
@@ -19,14 +19,14 @@ class Decoder(Protocol[T]):
 
 
 def decode_as(decoder: Decoder[T], data: bytes | memoryview, kind: str, where: str = "") -> T:
-    """Return what *decoder* makes of *data*.
+    """Decode *data*.
 
     Args:
         kind: What the bytes should be, such as "sketch".
-        where: Where they lie, if that is known here.
+        where: Where they lie, if known.
 
     Raises:
-        Damaged: They are something else.
+        Damaged: The bytes are something else.
     """
     try:
         return decoder.decode(data)
@@ -35,5 +35,5 @@ def decode_as(decoder: Decoder[T], data: bytes | memoryview, kind: str, where: s
 
 
 def fault_of(error: BaseException) -> str:
-    """What *error* says, short; never empty."""
+    """Return the text of *error*, cut to 300 characters; never empty."""
     return (str(error) or type(error).__name__)[:300]

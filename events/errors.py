@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Characters of what is said about bytes that somebody made up.
+#: Longest description of damaged bytes, characters.
 _MAX_FAULT_CHARS = 500
 
 
@@ -24,7 +24,7 @@ class InvalidObservation(MetricsLogError, ValueError):
 
 
 class OutOfMemory(MetricsLogError):
-    """There was too little memory for batches that are named."""
+    """Memory ran out for batches that the message names."""
 
 
 class WrongMoment(MetricsLogError, ValueError):
@@ -32,7 +32,7 @@ class WrongMoment(MetricsLogError, ValueError):
 
 
 class NotRecording(MetricsLogError, RuntimeError):
-    """Nobody in this process appends what is recorded."""
+    """Nothing in this process appends what is recorded."""
 
 
 class PluginShared(MetricsLogError, ValueError):
@@ -49,7 +49,7 @@ class Damaged(MetricsLogError):
     Attributes:
         kind: What they should be: "batch", "export", "delta ring", "sketch", "kept meta", …
         fault: What is wrong, as a sentence without its subject: "is no sketch: …".
-        where: The subject: where they lie; "it" where only the caller knows.
+        where: The subject: where the bytes lie; "it" if only the caller knows.
     """
 
     kind = "value"
@@ -64,7 +64,7 @@ class Damaged(MetricsLogError):
 
 
 class DamagedBatch(Damaged):
-    """A batch's bytes are not what its producer wrote, or not a batch at all."""
+    """The bytes of a batch are not what its producer wrote, or no batch at all."""
 
     kind = "batch"
 
@@ -73,7 +73,7 @@ class DamagedBatch(Damaged):
 
 
 class DamagedExport(Damaged):
-    """A file is no export, or not as it was written."""
+    """A file is no export, or was changed or cut short."""
 
     kind = "export"
 
@@ -87,7 +87,7 @@ class UnknownCodec(MetricsLogError):
 
 
 class StuckAt(MetricsLogError):
-    """One batch can't be folded for an error that nobody knows to be its own; the message says which and what to do."""
+    """One batch can't be folded, and its error may not be its own; the message names it and says what to do."""
 
 
 class SequenceConflict(MetricsLogError):
@@ -99,16 +99,16 @@ class VersionRefused(MetricsLogError):
 
 
 class LeavesOutMore(VersionRefused):
-    """A version leaves out more than the live one, and would take its place without anybody having asked for it."""
+    """A version leaves out more than the live one, and its promotion was not asked for explicitly."""
 
 
 class AlreadyRunning(MetricsLogError):
-    """Somebody else does the same at this moment; the message says who, and since when."""
+    """Another process does the same; the message says which, and since when."""
 
 
 class TableLocked(MetricsLogError):
-    """Somebody holds a table so that it can't even be read; the message says who."""
+    """A table is locked so that it can't even be read; the message says by whom."""
 
 
 class SchemaMissing(MetricsLogError):
-    """The tables are not there, or older than this code."""
+    """The tables are missing, or older than this code."""

@@ -1,4 +1,4 @@
-"""What outlives the log, so that a batch is known long after its day is gone, and how that is let go in the end."""
+"""Delete old rows of the ledger, producers, sessions and days, which are kept for longer than the log itself."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ async def forget_sessions(cursor: Cursor, tables: Tables, *, before: date, chunk
 
 
 async def forget_set_aside(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
-    """Delete up to *chunk* rows of what was set aside before *before*."""
+    """Delete up to *chunk* rows that were set aside before *before*."""
     return await _forget(cursor, tables.set_aside, "id", "found_at", before, chunk)
 
 
 async def _forget(cursor: Cursor, table: sql.Identifier, key: str, moment: str, before: date, chunk: int) -> int:
-    """Delete up to *chunk* rows, by *key*, whose *moment* lies before a day (UTC), but for those that are locked."""
+    """Delete up to *chunk* rows, by *key*, whose *moment* lies before a day (UTC); skip locked ones."""
     await cursor.execute(
         sql.SQL(
             """
@@ -48,7 +48,7 @@ async def _forget(cursor: Cursor, table: sql.Identifier, key: str, moment: str, 
 async def forget_positions(cursor: Cursor, tables: Tables, *, before: date, chunk: int) -> int:
     """Delete up to *chunk* positions from the start of the ledger, of days before *before* that have left the log.
 
-    One of them stays: its hash is what the chain of those after it begins with.
+    The last of them stays: the chain goes on from its hash.
     """
     await cursor.execute(
         sql.SQL(
@@ -79,9 +79,9 @@ async def forget_positions(cursor: Cursor, tables: Tables, *, before: date, chun
 
 
 async def forget_days(cursor: Cursor, tables: Tables, *, before: date) -> int:
-    """Delete days before *before* that have left the log, and of which the ledger holds no position.
+    """Delete days before *before* that have left the log and have no positions in the ledger.
 
-    The one with the latest event stays: what is in the baseline expires up to there.
+    The one with the latest event stays: the baseline expires up to there.
     """
     await cursor.execute(
         sql.SQL(

@@ -1,4 +1,4 @@
-"""What can be recorded, and the rules an observation must keep."""
+"""Facts that can be recorded: observations and job updates, and the checks of observations."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DEFAULT_UNITS: dict[Kind, str] = {"counter": "count", "gauge": "number", "histog
 MAX_KEY_BYTES = 1_024
 MAX_UNIT_CHARS = 64
 MAX_WORKER_BYTES = 1_024
-#: Clocks that differ by no more are taken for the same, microseconds.
+#: Clock differences up to this are ignored, microseconds.
 SKEW_US = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Series(NamedTuple):
-    """What makes a series one series: the same key with another kind or unit is another one."""
+    """The identity of a series: the same key with another kind or unit is another series."""
 
     key: str
     kind: Kind
@@ -64,7 +64,7 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Combo(NamedTuple):
-    """What many job updates of a batch share."""
+    """Fields that many job updates of a batch share."""
 
     func: str
     queue: str
@@ -87,7 +87,7 @@ class JobRow(NamedTuple):
 
 
 class Instants(NamedTuple):
-    """Times of many events, microseconds since 1970 (UTC): the origin, and how far each is from it."""
+    """Times of many events, microseconds since 1970 (UTC), as offsets from an origin."""
 
     origin_us: int
     offsets: Sequence[int]
@@ -100,12 +100,12 @@ class JobFacts(NamedTuple):
     """Job updates on their way into a batch, by column.
 
     Attributes:
-        started: Whatever is at hand, where it is not known.
-        completed: The same.
-        not_started: Numbers of the updates whose start is not known.
-        not_completed: The same of the end.
-        meta: By number of the update: MessagePack of the kept keys.
-        cut_meta: Of how many updates some of the meta that was to be kept was too large.
+        started: Any value for updates in *not_started*.
+        completed: Any value for updates in *not_completed*.
+        not_started: Indices of the updates whose start is unknown.
+        not_completed: Indices of the updates whose end is unknown.
+        meta: Index of the update -> MessagePack of the kept keys.
+        cut_meta: Number of updates whose kept meta was cut for its size.
     """
 
     job_ids: Sequence[bytes]
@@ -122,7 +122,7 @@ class JobFacts(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[JobRow]) -> JobFacts:
-        """Turn rows, at least one, into columns."""
+        """Convert rows, at least one, into columns."""
         job_ids, combos, at, created, scheduled, started, completed, meta = zip(*rows, strict=True)
         return cls(
             job_ids,
@@ -139,11 +139,11 @@ class JobFacts(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the batch is to say of them."""
+        """Return the counts that go into the batch: reason -> number."""
         return {"cut:meta": self.cut_meta} if self.cut_meta else {}
 
     def rows(self) -> list[JobRow]:
-        """Turn the columns into rows."""
+        """Convert the columns into rows."""
         started: list[int | None] = [*self.started.absolute()]
         completed: list[int | None] = [*self.completed.absolute()]
         for times, unknown in ((started, self.not_started), (completed, self.not_completed)):
@@ -164,15 +164,15 @@ class JobFacts(NamedTuple):
 
 
 def microseconds(instant: datetime) -> int:
-    """Microseconds since 1970 (UTC) of an aware datetime, exact."""
+    """Return an aware datetime as microseconds since 1970 (UTC), exact."""
     return (instant - EPOCH) // timedelta(microseconds=1)
 
 
 def instants(times: Sequence[datetime]) -> Instants:
-    """`microseconds` of aware datetimes, at least one: quickest where they are near each other, and in one zone.
+    """Convert aware datetimes, at least one, like `microseconds`; fastest if they are close and in one zone.
 
-    Between two times in a zone whose offset never changes no offset is asked for, which is what takes longest
-    otherwise, also for zoneinfo's UTC, in which psycopg returns every time. Small numbers add up in half the time.
+    Subtracting two times of a zone with a fixed offset needs no call of utcoffset(), which takes longest otherwise,
+    also for zoneinfo's UTC, in which psycopg returns every time. Small integers add up in half the time.
     """
     try:
         origin = times[0] if _never_changes(times[0].tzinfo) else EPOCH
@@ -187,7 +187,7 @@ def instants(times: Sequence[datetime]) -> Instants:
     )
 
 
-#: Events begin in the year 1 (UTC).
+#: Earliest time of an event: the year 1 (UTC).
 FIRST_US = microseconds(datetime.min.replace(tzinfo=UTC))
 
 
@@ -195,12 +195,12 @@ FIRST_US = microseconds(datetime.min.replace(tzinfo=UTC))
 def _never_changes(zone: tzinfo | None) -> bool:
     try:
         return zone is not None and zone.utcoffset(None) is not None
-    except Exception:  # a zone of somebody's own may not know that there may be no time
+    except Exception:  # a user's tzinfo may not accept None
         return False
 
 
 def cut(text: str, max_bytes: int, *, ending: str = "") -> str:
-    """Return *text* in up to *max_bytes* bytes of UTF-8; of a longer one a hash stands for what was cut.
+    """Return *text* in up to *max_bytes* bytes of UTF-8; a hash replaces what is cut.
 
     Args:
         ending: The end of *text*, which is kept.
@@ -214,7 +214,7 @@ def cut(text: str, max_bytes: int, *, ending: str = "") -> str:
 
 
 def bounded_worker(worker_id: str) -> str:
-    """Return a worker's id as it is stored and asked for: up to 1,024 bytes that PostgreSQL's text can hold."""
+    """Return a worker's id as it is stored: up to 1,024 bytes that PostgreSQL's text can hold."""
     if len(worker_id) <= MAX_WORKER_BYTES // 4 and worker_id.isascii() and "\x00" not in worker_id:
         return worker_id
     return cut(worker_id.replace("\x00", "\ufffd").encode(errors="replace").decode(), MAX_WORKER_BYTES)
@@ -224,7 +224,7 @@ def check_series(key: object, kind: Kind, unit: object) -> Series:
     """Return the series of an observation.
 
     Raises:
-        InvalidObservation: Key or unit break their rule.
+        InvalidObservation: Key or unit is invalid.
     """
     if not isinstance(key, str) or not key:
         raise InvalidObservation("key", f"key {_show(key)} must be a string of 1 to {MAX_KEY_BYTES} bytes")
@@ -249,7 +249,7 @@ def check_value(value: object, key: object) -> float:
     """
     try:
         number = float(value) if _is_real(value) else None  # type: ignore[arg-type]
-    except Exception as error:  # whatever a foreign __float__ raises must not end up in a job
+    except Exception as error:  # an error of a user's __float__ must not reach the job
         raise InvalidObservation(
             "value", f"value {_show(value)} of key {_show(key)} must be a real number that fits a float64 ({error!r})"
         ) from None
@@ -263,7 +263,7 @@ def check_value(value: object, key: object) -> float:
 
 
 def _is_real(value: object) -> bool:
-    """Whether float() tells the truth about *value*: it also takes truth values, digits, and half a complex number."""
+    """Whether *value* is a real number; float() also accepts bools, strings, and the real half of a complex number."""
     if isinstance(value, (bool, str, bytes, bytearray, memoryview)):
         return False
     if isinstance(value, Complex) and not isinstance(value, Real):
@@ -281,9 +281,9 @@ def _check_text(rule: str, text: str) -> None:
 
 
 def _show(value: object) -> str:
-    """repr of *value*, short, and never raising: it ends in a log line."""
+    """Return repr of *value*, cut to 80 characters; never raises."""
     try:
         text = repr(value)
-    except Exception as error:  # a foreign __repr__ must not raise into a job
+    except Exception as error:  # an error of a user's __repr__ must not reach the job
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."

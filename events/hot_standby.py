@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import errors, sql
 
-#: The database's time; on a standby that is behind, the time up to which it knows anything.
+#: SQL: the database's time; on a standby that lags, the time of the last commit it has replayed.
 NOW = sql.SQL(
     """
     (CASE
@@ -13,12 +13,12 @@ NOW = sql.SQL(
     END)
     """
 )
-#: The last commit a standby has replayed; NULL elsewhere.
+#: SQL: the time of the last commit that a standby has replayed; NULL on a primary.
 REPLAYED_AT = sql.SQL("(CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END)")
 
 
 def error_sentence(error: Exception) -> str:
-    """Return what *error* says on one line, and what to do where its session is the wrong one, or in the way."""
+    """Return the text of *error* on one line, and what to do about a read-only session or a conflict with recovery."""
     said = " ".join(str(error).split())
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return (

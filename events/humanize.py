@@ -1,4 +1,4 @@
-"""Numbers, spans of time, sizes and moments in words, rounded once and carried into the next unit."""
+"""Format counts, durations, sizes and times for messages."""
 
 from __future__ import annotations
 

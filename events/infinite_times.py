@@ -50,7 +50,7 @@ def _is_early(data: Buffer) -> bool:
 
 
 def read_infinite_times(cursor: Any) -> None:
-    """Let *cursor*, of either kind, read such days and moments: no clock gives them, but a hand may."""
+    """Let *cursor*, synchronous or not, read such dates and times: clocks give none, but people may write them."""
     for name, loaders in (("date", (_Day, _BinaryDay)), ("timestamptz", (_Moment, _BinaryMoment))):
         for loader in loaders:
             cursor.adapters.register_loader(name, loader)

@@ -12,10 +12,10 @@ import msgspec
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged
 
-#: Lists and maps within each other, the outermost map included: what reads them recurses as deep.
+#: Largest depth of nested lists and maps, the outermost map included: decoders recurse as deep.
 MAX_DEPTH = 64
 
-#: What a map takes beside its keys and values, at the most.
+#: Largest overhead of a map beside its keys and values.
 _MAP_BYTES = 5
 _KIND = "kept meta"
 _SCALARS = (str, int, float, bool, type(None), bytes, datetime)
@@ -24,17 +24,17 @@ _decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def encode_meta(kept: Mapping[str, Any]) -> bytes:
-    """Encode what is kept of one job's meta; a value that no reader could show becomes text. Never raises."""
+    """Encode the kept meta of one job; values that JSON can't hold become text. Never raises."""
     try:
         if not _fault(kept):
             return _encoder.encode(kept)
-    except Exception:  # JSON holds what MessagePack does not: whole numbers past 64 bits
+    except Exception:  # JSON allows integers past 64 bits, MessagePack does not
         pass
     return _encoder.encode({key: _as_text(value) for key, value in kept.items()})
 
 
 def encode_meta_within(kept: Mapping[str, Any], limit: int) -> bytes:
-    """Encode those of the keys, in order, that fit into *limit* bytes beside the ones before; b"" if none does."""
+    """Encode the keys, in order, that fit into *limit* bytes together; b"" if none fits."""
     fits: dict[str, Any] = {}
     size = _MAP_BYTES
     for key, value in kept.items():
@@ -46,7 +46,7 @@ def encode_meta_within(kept: Mapping[str, Any], limit: int) -> bytes:
 
 
 def decode_meta(data: bytes | memoryview) -> dict[str, Any]:
-    """Return what was kept of one job's meta; all of it can be encoded as JSON.
+    """Decode the kept meta of one job; all of it can be encoded as JSON.
 
     Raises:
         Damaged: The bytes are something else.
@@ -58,7 +58,7 @@ def decode_meta(data: bytes | memoryview) -> dict[str, Any]:
 
 
 def _fault(meta: Mapping[str, Any]) -> str:
-    """Why readers could not show *meta*, in words; "" if they can."""
+    """Return why *meta* can't be shown as JSON; "" if it can."""
     level: list[Any] = [meta]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []

@@ -1,4 +1,4 @@
-"""The ledger: read its rows in order of position, in chunks of bounded size."""
+"""Read the ledger: rows in order of position, rows of a day by event time, and chunks of bounded size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from chancy_metrics.events.errors import OutOfMemory
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import Tables
 
-#: Events, and bytes of payload, that are read, decoded or held at once; or one batch, whatever it holds.
+#: Largest chunk that is read, decoded or held at once: events, and bytes of payload. A larger batch is one chunk.
 CHUNK_EVENTS = 50_000
 CHUNK_BYTES = 32 << 20
 
 
 class LedgerRow(NamedTuple):
-    """One place in the order.
+    """A row of the ledger, without its hash.
 
     Attributes:
-        size_bytes: How long the payload of its batch is.
+        size_bytes: Size of the batch's payload.
     """
 
     position: int
@@ -108,7 +108,7 @@ _Row = TypeVar("_Row", bound=_Sized)
 
 
 def chunks(rows: Iterable[_Row], *, events: int = CHUNK_EVENTS, size: int = CHUNK_BYTES) -> Iterator[list[_Row]]:
-    """Cut *rows* into runs of at most so many events and bytes, or of one batch, none of them empty."""
+    """Cut *rows* into chunks of at most so many events and bytes, or of one batch; none is empty."""
     chunk: list[_Row] = []
     has_events = has_bytes = 0
     for row in rows:
@@ -124,10 +124,10 @@ def chunks(rows: Iterable[_Row], *, events: int = CHUNK_EVENTS, size: int = CHUN
 
 @contextmanager
 def naming_batches(rows: Sequence[_Sized]) -> Iterator[None]:
-    """Read or look through a chunk of the order.
+    """Name the batches of a chunk where memory runs out in the block.
 
     Raises:
-        OutOfMemory: There was too little memory for that, which says nothing of where; this names the chunk.
+        OutOfMemory: Instead of an error that says nothing of the batches.
     """
     try:
         yield
@@ -141,18 +141,18 @@ def naming_batches(rows: Sequence[_Sized]) -> Iterator[None]:
         ) from error
 
 
-#: Places one statement reads.
+#: Entries that one statement reads.
 PAGE = 2_000
 
 
 class LedgerEntry(NamedTuple):
-    """A place in the order, and its batch where that is in the log.
+    """A row of the ledger with its hash, and its batch if that is in the log.
 
     Attributes:
-        chain: The hash there.
+        chain: The hash at this position.
         row: None where the batch has left the log, or is lost.
         payload: b"" without a row.
-        size_bytes: How long the ledger says the payload is; 0 in what comes from a file.
+        size_bytes: Size of the payload by the ledger; 0 in an entry from a file.
     """
 
     position: int
@@ -167,7 +167,7 @@ class LedgerEntry(NamedTuple):
 async def read_entries(
     cursor: Cursor, tables: Tables, *, after: int, until: int, limit: int = PAGE
 ) -> list[LedgerEntry]:
-    """Return up to *limit* places past *after* up to *until*, inclusive, in order, without their batches."""
+    """Return up to *limit* entries past position *after*, up to *until* (inclusive), in order, without batches."""
     await cursor.execute(
         sql.SQL(
             """

@@ -18,8 +18,8 @@ from chancy_metrics.events.row_bounds import END_US
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable_text import storable_worker
 
-#: `appended_at` as an integer, in `read_columns`. One that no clock gave (infinity, say) is put at the end of the years
-#: that a log has: no reader fails on it, and its position's hash does not cover it.
+#: `appended_at` as an integer, in `read_columns`. A time that no clock gives, such as infinity, becomes the end of the
+#: last day of a log: readers don't fail on it, and its hash in the ledger does not match.
 APPENDED_US: LiteralString = f"greatest(0, least({END_US}, extract(epoch FROM l.appended_at) * 1000000))::bigint"
 #: The columns of a `LogRow`, in `read_columns`.
 _LOG_ROW: LiteralString = (
@@ -41,13 +41,13 @@ FROM {append}(
 
 
 class Appended(NamedTuple):
-    """What became of a batch; its transaction is whole in any case.
+    """What `append` did with a batch; the transaction stays usable in any case.
 
     Attributes:
-        state: "appended" to the log; "spilled" into the table from which `sequence` takes it into the log; "known":
-            nothing was written, since an earlier transaction wrote this id; "taken": the same with other bytes.
+        state: "appended" to the log; "spilled" into the spill table, from which `sequence` takes it into the log;
+            "known": an earlier transaction wrote this id, nothing was written; "taken": the same, with other bytes.
         now: The database's clock.
-        error: Why the log did not take a batch that is spilled.
+        error: Why a spilled batch was not appended to the log.
     """
 
     state: Literal["appended", "spilled", "known", "taken"]
@@ -79,18 +79,17 @@ async def append(
     lock_wait_ms: int = 0,
     earlier: bytes | None = None,
 ) -> Appended:
-    """Append one batch in the caller's transaction; what the log can't take now goes into the spill table.
+    """Append one batch in the caller's transaction; if the log can't take it now, to the spill table.
 
     Args:
-        lock_wait_ms: How long each lock of the log is waited for; 0 waits for ever. A spilled batch adds 10 ms at
-            the most.
+        lock_wait_ms: Limit for each lock of the log; 0 waits for ever. A spilled batch adds 10 ms at most.
         earlier: The sha256 of other bytes that an earlier transaction, which has ended, may have written under this
-            id. They are looked up first, and "known" says that they are there. The same bytes need no look: they may
-            come to be both in the log and spilled, of which `sequence` drops one.
+            id. The id is looked up first; "known" means that they are there. The same bytes need no lookup: they may
+            end up both in the log and spilled, and `sequence` drops one.
 
     Raises:
-        psycopg.Error: Neither the log nor the spill table took it. The transaction is whole if the server could
-            answer.
+        psycopg.Error: Neither the log nor the spill table took it. The transaction stays usable if the server
+            answered.
     """
     await send(
         cursor,
@@ -116,7 +115,7 @@ async def send(
     lock_wait_ms: int = 0,
     earlier: bytes | None = None,
 ) -> None:
-    """The first half of `append`, which in a pipeline waits for nothing; `receive` is the other."""
+    """Send the statement of `append`; in a pipeline this does not wait. `receive` returns its outcome."""
     values = _values(batch_id, batch, storable_worker(cursor, worker), lock_wait_ms)
     values |= {"closes": closes, "earlier": earlier}
     await cursor.execute(_append_statement(tables), values, binary=True)
@@ -151,7 +150,7 @@ def sync_append_in_transaction(
     worker: str,
     lock_wait_ms: int = _LOCK_WAIT_MS,
 ) -> None:
-    """The same, synchronous."""
+    """Append like `append_in_transaction`, synchronously."""
     with cursor.connection.cursor(row_factory=tuple_row) as own:
         values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
         own.execute(_append_statement(tables), values, binary=True)
@@ -170,10 +169,10 @@ async def read_batches(cursor: Cursor, tables: Tables, positions: Sequence[tuple
 async def read_columns(
     cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId], columns: LiteralString
 ) -> list[TupleRow]:
-    """Return *columns* of `l`, the log, of those of *batch_ids* that are in it, by day.
+    """Return *columns* of `l`, the log, for those of *batch_ids* that are in it, by day.
 
-    One look-up a batch: as a join it may be planned as a scan of a day that has no statistics yet. The day goes in as
-    a value, so that other days are not even locked.
+    One index lookup a batch: a join may be planned as a scan of a day that has no statistics yet. The day is passed
+    as a value, so that other partitions are not locked.
     """
     found: list[TupleRow] = []
     for day in sorted({batch_id.day for batch_id in batch_ids}):
@@ -227,7 +226,7 @@ async def read_sized_rows(
 
 
 def _append_statement(tables: Tables) -> sql.Composed:
-    # To be executed in binary: the caller's session may have a DateStyle that psycopg does not read.
+    # Executed in binary: psycopg can't read every DateStyle that the caller's session may have.
     return sql.SQL(_APPEND).format(append=tables.append)
 
 
@@ -251,8 +250,8 @@ def _appended(row: TupleRow | None) -> Appended:
 
 
 def _error(code: str, text: str) -> Error:
-    """The error the function caught, as if psycopg had raised it."""
+    """Return the error that the function caught, as psycopg would raise it."""
     try:
         return errors.lookup(code)(text)
-    except KeyError:  # a state of ours, or one that is newer than psycopg
+    except KeyError:  # our own SQLSTATE, or one newer than psycopg
         return DatabaseError(f"{text} ({code})")

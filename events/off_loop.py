@@ -1,4 +1,4 @@
-"""Work that takes a processor for more than some milliseconds, in a thread; whoever asks may bound how much of it."""
+"""Run long computations in threads, off the event loop, at a pace that leaves the loop time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from anyio import to_thread
 
-#: Seconds that the next piece of work waits at the most, for what the event loop has to catch up with.
+#: Longest rest after a call, seconds.
 MAX_REST_S = 0.02
 
-#: Events that are decoded at once, unless one batch has more: 10 ms.
+#: Events of a portion, unless one batch has more: 10 ms of decoding.
 _PORTION_EVENTS = 20_000
 
 
@@ -29,7 +29,7 @@ _Result = TypeVar("_Result")
 
 
 class Pace:
-    """One piece of work at a time, and a rest behind each that is as long as it took.
+    """Run one call at a time, and rest after each for as long as it took.
 
     A thread that computes takes the interpreter's lock from the event loop for 5 ms at each of the loop's system calls,
     and several threads take it by turns: 10 calls behind one chunk of 100 ms are late by 50 ms. So chunks should take
@@ -56,7 +56,7 @@ _pace: ContextVar[Pace | None] = ContextVar("chancy_metrics_pace", default=None)
 
 @contextmanager
 def paced(pace: Pace) -> Iterator[None]:
-    """Let `in_thread` keep to *pace* within a block, also where what it calls does not know of it."""
+    """Let every `in_thread` within the block keep to *pace*."""
     token = _pace.set(pace)
     try:
         yield
@@ -67,7 +67,7 @@ def paced(pace: Pace) -> Iterator[None]:
 async def in_thread(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Call a function in a thread; as one piece of work where there is a pace to keep to."""
+    """Call a function in a thread, at the pace of `paced` if there is one."""
     pace = _pace.get()
     if pace is None:
         return await to_thread.run_sync(lambda: function(*arguments, **named))
@@ -75,7 +75,7 @@ async def in_thread(
 
 
 def portions(batches: Sequence[_Batch]) -> Iterator[Sequence[_Batch]]:
-    """Cut batches into what a thread should be given at once: all of them where there is no pace to keep to."""
+    """Cut batches into portions for one call of a thread each; one portion where there is no pace."""
     if _pace.get() is None:
         yield batches
         return

@@ -1,4 +1,4 @@
-"""The log's days: made weeks ahead and removed when they are due, so that no append ever waits for DDL."""
+"""The log's partitions, one a day: create them ahead, close days to appends, detach and drop days in the baseline."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import Tables
 
 DAYS_AHEAD = 21
-#: An append rides in a job's transaction: DDL that would queue in front of it gives up and comes again.
+#: Appends run in jobs' transactions: DDL that would make them queue gives up and is retried later.
 DDL_LOCK_MS = 100
-#: Detaching waits for whoever uses the log, a dump say; what is left pending after this is finished by a later call.
+#: Detaching waits for users of the log, such as a dump; a later call finishes a detach left pending after this.
 DETACH_S = 2.0
 
-#: A day takes batches; takes none; is in the baseline; has left the log.
+#: A day takes batches; takes none; is in the baseline; its partition is dropped.
 DayState = Literal["attached", "closed", "absorbed", "gone"]
 
 
@@ -39,7 +39,7 @@ async def attached_days(cursor: Cursor, tables: Tables) -> list[date]:
 
 
 async def days_in_log(cursor: Cursor, tables: Tables) -> list[date]:
-    """Return the days whose batches are to be read from the log, ascending."""
+    """Return the days whose batches are read from the log, ascending."""
     await cursor.execute(
         sql.SQL("SELECT day FROM {days} WHERE state IN ('attached', 'closed') ORDER BY day").format(days=tables.days)
     )
@@ -47,15 +47,15 @@ async def days_in_log(cursor: Cursor, tables: Tables) -> list[date]:
 
 
 async def gone_days(cursor: Cursor, tables: Tables) -> set[date]:
-    """Return the days whose batches are in the baseline, and are to be read from the log no more."""
+    """Return the days whose batches are in the baseline, and are no longer read from the log."""
     await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state IN ('absorbed', 'gone')").format(days=tables.days))
     return {row[0] for row in await cursor.fetchall()}
 
 
 async def make_days(connection: Connection, tables: Tables, *, today: date, ahead: int) -> list[date]:
-    """Make the partitions of *today* and the *ahead* days after it that do not exist; return those made.
+    """Create missing partitions of *today* and the *ahead* days after it; return the days created.
 
-    A day that needs longer than `DDL_LOCK_MS` for a lock is left for the next call, and so are those after it.
+    Where a lock takes longer than `DDL_LOCK_MS`, that day and those after it are left to the next call.
     """
     async with short_transaction(connection) as cursor:
         known = {day for day, _ in await _known_days(cursor, tables)}
@@ -68,15 +68,15 @@ async def make_days(connection: Connection, tables: Tables, *, today: date, ahea
             except errors.LockNotAvailable:
                 break
             except (errors.DuplicateTable, errors.DuplicateObject, errors.UniqueViolation):
-                continue  # somebody else made it in the meantime
+                continue  # another process made it meanwhile
             made.append(day)
     return made
 
 
 async def _known_days(cursor: Cursor, tables: Tables) -> list[tuple[date, bool]]:
-    """Return every day that must not be made, ascending, and whether it can be appended to.
+    """Return the days that need no partition, ascending, and whether they can be appended to.
 
-    A day that is called attached and has no partition, because somebody dropped it, is none of them.
+    An attached day whose partition somebody dropped is not among them.
     """
     await cursor.execute(
         sql.SQL(
@@ -155,10 +155,10 @@ async def days_before(cursor: Cursor, tables: Tables, end: date) -> list[LogDay]
 
 
 async def close_day(connection: Connection, tables: Tables, day: date) -> str | None:
-    """Let nothing arrive in *day* any more; return a sentence if that was not possible.
+    """Close *day* to appends; return a sentence if that was not possible.
 
-    The lock that a trigger needs is granted when no open transaction has a row in the day, so what is there
-    after that is all there will ever be.
+    The lock that CREATE TRIGGER needs is granted when no open transaction has a row in the day, so the day is complete
+    after that.
     """
     try:
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
@@ -186,8 +186,8 @@ async def close_day(connection: Connection, tables: Tables, day: date) -> str | 
 async def remove_day(connection: Connection, tables: Tables, day: date) -> str | None:
     """Detach and drop the partition of a day that is in the baseline; return a sentence if not yet possible.
 
-    Disturbs nobody: what can't be had at once is given up, and a later call goes on from there. *connection* is
-    an autocommit one outside a transaction.
+    Never makes others wait: it gives up on locks it can't get at once, and a later call goes on. *connection* is in
+    autocommit and outside a transaction.
     """
     try:
         async with short_transaction(connection, lock_timeout_ms=DDL_LOCK_MS) as cursor:
@@ -220,7 +220,7 @@ def _detach(tables: Tables, day: date, how: Literal["CONCURRENTLY", "FINALIZE"])
 
 
 async def _set_state(cursor: Cursor, tables: Tables, day: date, old: DayState, new: DayState) -> bool:
-    """Move a day on; False if somebody else has."""
+    """Change the state of a day; False if it was not *old* any more."""
     await cursor.execute(
         sql.SQL(
             """
@@ -237,7 +237,7 @@ async def _set_state(cursor: Cursor, tables: Tables, day: date, old: DayState, n
 
 
 async def _attachment(cursor: Cursor, tables: Tables, day: date) -> Literal["attached", "detaching", "detached", ""]:
-    """Where the day's partition is; "" where it does not exist."""
+    """Return whether the day's partition is attached; "" if it does not exist."""
     await cursor.execute(
         """
         SELECT CASE i.inhdetachpending WHEN true THEN 'detaching' WHEN false THEN 'attached' ELSE 'detached' END

@@ -1,4 +1,4 @@
-"""The pending table: batches that have no position yet, taken out, put back, or set aside where they are no batch."""
+"""The pending table: take out rows of batches that need a position, put them back, or set them aside as no batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PendingRow(NamedTuple):
 
 
 class SetAsideRow(NamedTuple):
-    """A row of pending that is about no batch; its day as text, since it may be one that no `date` can hold."""
+    """A row of pending for which there is no batch; its day is text, since `date` may be unable to hold it."""
 
     day: str
     producer: UUID
@@ -31,7 +31,7 @@ class SetAsideRow(NamedTuple):
 async def take_pending(
     cursor: Cursor, tables: Tables, after: int, limit: int
 ) -> tuple[list[PendingRow], list[SetAsideRow]]:
-    """Take rows out of pending: what may be a batch's, and what can't be any's."""
+    """Delete up to *limit* rows past id *after* from pending; return them, and apart those with ids out of bounds."""
     await cursor.execute(
         sql.SQL(
             """
@@ -58,7 +58,7 @@ async def take_pending(
 
 
 async def put_back(cursor: Cursor, tables: Tables, rows: Sequence[PendingRow]) -> None:
-    """Undo what `take_pending` did with these rows."""
+    """Insert rows again that `take_pending` has deleted, under their ids."""
     await cursor.execute(
         sql.SQL(
             """
@@ -77,7 +77,7 @@ async def put_back(cursor: Cursor, tables: Tables, rows: Sequence[PendingRow]) -
 
 
 def set_aside_sentence(rows: int) -> str:
-    """Say that so many rows of pending are no batches."""
+    """Return a sentence for `status`: so many rows of pending were set aside."""
     what = "entry that waited for a position was" if rows == 1 else "entries that waited for a position were"
     return (
         f"{rows:,} {what} set aside, since no batch is in the log under that id: somebody wrote what is no batch, or "

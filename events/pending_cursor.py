@@ -1,8 +1,8 @@
-"""From which id on the pending table has rows: spares each look the dead rows below.
+"""From which id on to read the pending table, so that a read skips the dead rows below.
 
-An id is taken by a transaction that has its own number already (the log row is written first), so whoever commits late
-below an id that was taken at some time was in progress at that time. Once all of these have ended and everything up to
-that id was looked at again, nothing is there and nothing comes.
+A transaction takes its number before an id (it writes the log row first). So a transaction that commits late, below an
+id that was taken at some time, was in progress at that time. Once all of those have ended and everything up to that id
+was read again, no rows below are left and none will come.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import Tables
 
 
 class IdSnapshot(NamedTuple):
-    """Ids and transactions at one moment.
+    """Last id and running transactions at one moment.
 
     Attributes:
         last_id: The last id that was taken; 0 if none was.
@@ -28,13 +28,13 @@ class IdSnapshot(NamedTuple):
 
 
 class PendingCursor:
-    """What one process knows of the pending table, from its sweeps over all of it that is not settled.
+    """What one process knows of the pending table from its sweeps, reads from the settled id on.
 
-    Several may look and sweep at once, each on from where it began itself.
+    Reads and sweeps may run concurrently.
 
     Attributes:
-        after: Greatest id that was seen: where a look begins.
-        settled: Id below which nothing is and nothing comes: where a sweep begins.
+        after: Largest id seen: where a read begins.
+        settled: Id up to which no rows are and none will come: where a sweep begins.
     """
 
     def __init__(self) -> None:
@@ -44,20 +44,20 @@ class PendingCursor:
         self.after = 0
         self.settled = 0
         self._before: IdSnapshot | None = None
-        self._waiting: tuple[int, int] | None = None  # an id, settled when all transactions below a number have ended
+        self._waiting: tuple[int, int] | None = None  # id, and the transaction before which all must have ended
 
     def sweep(self, now: IdSnapshot) -> int:
-        """Return where a sweep begins; *now* was asked for before it."""
+        """Return where a sweep begins; *now* was read before it."""
         if now.last_id < self.settled or (self._before and now.next < self._before.next):
             self._forget()  # another database, or the same one restored: nothing is known of it
         return self.settled
 
     def looked(self, last_id: int) -> None:
-        """The greatest id that was seen is *last_id*."""
+        """Note that ids up to *last_id* were seen."""
         self.after = max(self.after, last_id)
 
     def swept(self, now: IdSnapshot) -> None:
-        """Everything that could be seen at *now* past `settled` was looked at and taken."""
+        """Note that all rows past `settled` that were visible at *now* were taken."""
         if self._before and now.next < self._before.next:
             return  # another sweep, begun later, has ended before this one
         if self._waiting and now.oldest >= self._waiting[1]:
@@ -70,7 +70,7 @@ class PendingCursor:
 
 
 async def read_id_snapshot(cursor: Cursor, tables: Tables) -> IdSnapshot:
-    """Return the moment; reads no row of the table."""
+    """Read the snapshot; reads no row of the pending table."""
     await cursor.execute(
         """
         SELECT

@@ -1,4 +1,4 @@
-"""The producers table: the last sequence, the holes and the end of each producer that appends more than one batch."""
+"""The producers table: last sequence, holes and end of each producer that appends more than one batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Producer(NamedTuple):
 
 
 async def last_sequences(cursor: Cursor, tables: Tables, producers: set[UUID]) -> dict[UUID, int]:
-    """Return the last sequence of each producer that has one, also where clean-up took its row: the ledger stays."""
+    """Return producer -> its last sequence, from the ledger if clean-up has deleted its row; new ones are left out."""
     await cursor.execute(
         sql.SQL(
             """
@@ -42,6 +42,7 @@ async def last_sequences(cursor: Cursor, tables: Tables, producers: set[UUID]) -
 
 
 async def write_producers(cursor: Cursor, tables: Tables, rows: Sequence[LogRow], known: dict[UUID, int]) -> None:
+    """Add *rows*, in order of position, to their producers; *known* is what `last_sequences` returned before."""
     by_producer: dict[UUID, list[LogRow]] = {}
     for row in rows:
         by_producer.setdefault(row.producer, []).append(row)
@@ -78,7 +79,7 @@ async def write_producers(cursor: Cursor, tables: Tables, rows: Sequence[LogRow]
 
 
 def _progress(producer: UUID, rows: Sequence[LogRow], last: int) -> _Producer:
-    """Count what is missing between *last* and the new rows; a late one fills its hole again."""
+    """Count the holes between *last* and the new rows; a late batch fills one."""
     holes = 0
     for row in rows:
         if row.sequence > last:

@@ -9,16 +9,16 @@ from chancy_metrics.events.facts import FIRST_US
 
 #: Days of a log, both inclusive.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
-#: End of the last day, exclusive, microseconds since 1970: the same for moments that the database gives.
+#: End of the last day, exclusive, microseconds since 1970: the bound of times that the database's clock gives.
 END_US = 7_258_118_400_000_000
-#: Two instants a datetime can name are less than this apart, and a few of these added up stay within 64 bits.
+#: No two datetimes are further apart, microseconds; sums of a few of these stay within 64 bits.
 FAR_US = 2**59
-#: A producer's last sequence: a thousand batches a second do not get there, and it stays whole in JSON.
+#: Largest sequence of a producer: exact in JSON, and out of reach for a thousand batches a second.
 MAX_SEQUENCE = 2**53 - 1
 MAX_EVENTS = 2**31 - 1
-#: Recorders keep far below; readers hold a batch at once.
+#: Recorders stay far below; readers hold a whole batch in memory.
 MAX_PAYLOAD_BYTES = 64 << 20
-#: Codecs there may ever be.
+#: Largest number of a codec.
 MAX_CODEC = 99
 HASH_BYTES = 32
 #: Producers of a session, characters of the names and texts in its row, and seconds an interval may have.
@@ -27,15 +27,15 @@ MAX_WORKER_CHARS = 1_024
 MAX_TEXT_CHARS = 10_000
 MAX_INTERVAL_S = 3_155_760_000
 
-#: Whether a row is about a batch that can be: what every table with batches checks, and every reader of one goes by.
+#: SQL: whether a row's batch id is in bounds. Every table of batches checks it, and every reader filters by it.
 ID_IN_BOUNDS: LiteralString = f"day BETWEEN '{FIRST_DAY}' AND '{LAST_DAY}' AND sequence BETWEEN 1 AND {MAX_SEQUENCE}"
-#: The same of the columns that say what a batch is.
+#: SQL: the same of the other columns of a batch.
 BATCH_IN_BOUNDS: LiteralString = (
     f"char_length(worker) <= {MAX_WORKER_CHARS} AND first_us BETWEEN {FIRST_US} AND {FAR_US}"
     f" AND last_us BETWEEN first_us AND {FAR_US} AND events >= 0 AND codec BETWEEN 1 AND {MAX_CODEC}"
     f" AND octet_length(payload) <= {MAX_PAYLOAD_BYTES} AND octet_length(sha256) <= {HASH_BYTES}"
 )
-#: The same of a session's row. `numeric` and the zones let NaN, infinity and a session's settings change nothing.
+#: SQL: the same of a session's row. Bounds on both sides exclude NaN and infinity; zones exclude settings.
 SESSION_IN_BOUNDS: LiteralString = (
     f"char_length(worker) <= {MAX_WORKER_CHARS} AND cardinality(producers) <= {MAX_SESSION_PRODUCERS}"
     f" AND append_interval BETWEEN 0 AND {MAX_INTERVAL_S}"

@@ -1,4 +1,4 @@
-"""The names of everything we own in the database, made from Chancy's prefix."""
+"""Names of all tables and functions of the metrics log, made from Chancy's prefix, and the rollups' resolutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chancy_metrics.events.errors import PrefixTooLong
 
 MIGRATION_KEY = "metrics_log"
 
-#: Names of our tables without the prefix; the log's partitions (`metrics_log_20261125`) come on top.
+#: Names of the tables without the prefix, except the log's partitions (`metrics_log_20261125`).
 TABLES = (
     "metrics_log",
     "metrics_pending",
@@ -38,7 +38,7 @@ TABLES = (
 #: Widths of the rollups in seconds, finest first.
 RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
 
-#: Longest suffix any of our names carries.
+#: Length of the longest name without its prefix.
 _LONGEST_SUFFIX = len("metrics_dead_letters_pkey")
 _NAME_BYTES = 63
 
@@ -67,7 +67,7 @@ class Tables(NamedTuple):
     append: sql.Identifier
 
     def rollup(self, resolution: str) -> sql.Identifier:
-        """The table of *resolution*; `KeyError` for one that does not exist."""
+        """Return the table of *resolution*; `KeyError` if there is none."""
         RESOLUTIONS[resolution]
         return sql.Identifier(f"{self.prefix}metrics_{resolution}")
 
@@ -79,7 +79,7 @@ class Tables(NamedTuple):
 
     @property
     def partition_stem(self) -> str:
-        """What the name of each day's partition begins with."""
+        """Return the start of the name of every partition."""
         return f"{self.prefix}metrics_log_"
 
 

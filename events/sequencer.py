@@ -24,21 +24,21 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.spill import take_spilled_of, take_spilled_unless_locked
 
 SEQUENCE_LIMIT = 2_000
-#: Milliseconds each lock is waited for while the end of the ledger is held: others want it, too.
+#: Milliseconds to wait for each lock while the head is locked, which other sequencers need.
 LEDGER_LOCK_MS = 200
 
 
 class Sequenced(NamedTuple):
-    """What one call of `sequence()` did.
+    """Outcome of one call of `sequence()`.
 
     Attributes:
         batches: How many got a position.
-        position: The last position in the ledger; None if somebody else holds the order.
-        last_id: Largest pending id seen: the `after` of the next call.
-        conflicts: Of batches whose id is taken by one with other bytes, a sentence each; they went into the log as
-            producers of their own.
-        refused: Why spilled batches stay where they are though the log is not locked; "" where none does.
-        set_aside: How many rows of pending are about no batch, and got no position.
+        position: The last position in the ledger; None if another sequencer holds the lock.
+        last_id: Largest pending id seen; the `after` of the next call.
+        conflicts: A sentence for each batch whose id was taken by other bytes; it went into the log under a producer
+            of its own.
+        refused: Why spilled batches stay spilled though the log is not locked; "" if none does.
+        set_aside: How many rows of pending were set aside, since there is no batch for them.
     """
 
     batches: int
@@ -50,7 +50,7 @@ class Sequenced(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A place in the order as it is written."""
+    """A row of the ledger to be written."""
 
     position: int
     row: LogRow
@@ -68,20 +68,20 @@ async def sequence(
 ) -> Sequenced:
     """Give the next positions to up to *limit* committed batches, exactly once each, in one transaction.
 
-    Batches of one producer get theirs in the order of their sequences. What waits for a position and is no batch (none
-    is in the log under its id, or no log could hold one) is set aside: it gets none, and keeps nobody from theirs.
-    Safe to call from anywhere at any time: whoever does not get the lock leaves. With *after* only pending ids past it
-    are looked at, which spares the dead rows below; a call now and then with the id up to which all is *settled* finds
-    what committed late. Before that, spilled batches are taken into the log, if it can be written to now; those that it
-    refuses hold up nothing: what their producers appended after them gets its place, and they are a hole before it
-    until they come.
+    Batches of one producer get theirs in the order of their sequences. A row of pending whose batch is not in the log,
+    or whose id is out of bounds, is set aside without a position. Concurrent calls are safe: one that does not get the
+    lock returns at once.
 
-    Where the log can be read and not written, producers wait that have a spilled batch before those in the log, and no
-    others.
+    Spilled batches are taken into the log first, if it can be written to. Those that it refuses are holes until they
+    come; later batches of their producers don't wait for them. If the log can be read but not written, only producers
+    with a spilled batch before those in the log wait.
+
+    Args:
+        after: Pending ids up to this are not read, which skips dead rows.
+        settled: Pending id up to which no row will come; rows between it and *after* are read if a producer has a gap.
 
     Raises:
-        psycopg.errors.LockNotAvailable: Somebody holds a lock on the log, and its batches can't be read; nothing
-            was done, and a later call does it.
+        psycopg.errors.LockNotAvailable: A lock on the log keeps its batches from being read; nothing was done.
     """
     conflicts, refused = await take_spilled_unless_locked(connection, tables)
     async with short_transaction(connection, lock_timeout_ms=LEDGER_LOCK_MS, index_only=True) as cursor:
@@ -92,8 +92,8 @@ async def sequence(
         if await cursor.fetchone() is None:
             return Sequenced(0, await _position(cursor, tables), after, conflicts, refused)
     async with short_transaction(connection, lock_timeout_ms=LEDGER_LOCK_MS, index_only=True) as cursor:
-        # The lock and the read are two statements: a lock taken by the statement that reads is younger than
-        # its snapshot, and what another sequencer took meanwhile would be taken twice.
+        # Lock and read are two statements: a statement that locks and reads has a snapshot from before the lock, and
+        # would take again what another sequencer took meanwhile.
         await cursor.execute(
             sql.SQL("SELECT position, chain FROM {head} FOR UPDATE SKIP LOCKED").format(head=tables.head)
         )
@@ -105,10 +105,10 @@ async def sequence(
         known = await last_sequences(cursor, tables, {row.batch_id.producer for row in taken})
         waiting: list[PendingRow] = []
         if gaps := _gaps(taken, known):
-            # A predecessor committed late, below *after*, or is spilled still: it was committed before its successor.
+            # The predecessor committed late, below *after*, or is still spilled: it was committed before its successor.
             try:
                 found = await take_spilled_of(cursor, tables, gaps)
-            except errors.LockNotAvailable:  # those of others need not wait for it
+            except errors.LockNotAvailable:  # other producers need not wait
                 waiting = [row for row in taken if row.batch_id.producer in gaps]
                 taken = [row for row in taken if row.batch_id.producer not in gaps]
                 await put_back(cursor, tables, waiting)
@@ -148,7 +148,7 @@ async def _position(cursor: Cursor, tables: Tables) -> int:
 
 
 def _gaps(taken: Sequence[PendingRow], known: dict[UUID, int]) -> set[UUID]:
-    """Return the producers of which *taken* does not go on, one by one, where the ledger ends."""
+    """Return the producers whose sequences in *taken* don't continue those in the ledger without a gap."""
     numbers: dict[UUID, set[int]] = {}
     for row in taken:
         producer, number = row.batch_id.producer, row.batch_id.sequence
@@ -158,7 +158,7 @@ def _gaps(taken: Sequence[PendingRow], known: dict[UUID, int]) -> set[UUID]:
 
 
 def _in_sequence(taken: Sequence[PendingRow]) -> list[BatchId]:
-    """Keep the order of arrival, but let each producer's places hold its batches in sequence."""
+    """Return the ids in order of arrival, but those of each producer in order of sequence."""
     waiting: dict[UUID, list[BatchId]] = {}
     for row in taken:
         waiting.setdefault(row.batch_id.producer, []).append(row.batch_id)
@@ -168,7 +168,7 @@ def _in_sequence(taken: Sequence[PendingRow]) -> list[BatchId]:
 
 
 class _Copies(NamedTuple):
-    """Rows of the log under ids of their own; *odd* is what can't be copied now."""
+    """Batches copied to new ids, and *odd*: rows that can't be copied."""
 
     rows: dict[BatchId, tuple[LogRow, int]]
     odd: list[SetAsideRow]
@@ -183,8 +183,8 @@ async def _settle_ids(
 ) -> tuple[list[BatchId], _Copies, list[str]]:
     """Return which batches get a position, one for each id.
 
-    A batch that was cut anew for another day, of which both came, is one batch. Another one under the same id is not:
-    it is copied to a producer of its own, so that whoever takes somebody's next id hides nothing.
+    The same bytes under two days are one batch. Other bytes under a taken id are a batch of their own: it is copied to
+    a new producer, so that a process which uses another's id hides nothing.
 
     Returns:
         The batches, the copies among them, and a sentence for each of those.
@@ -219,7 +219,7 @@ async def _settle_ids(
 
 
 async def _day_in_ledger(cursor: Cursor, tables: Tables, producer: UUID, sequence: int) -> date | None:
-    """The day under which a batch has its position; None if it has none."""
+    """Return the day that the ledger has for a batch; None if it has no position."""
     await cursor.execute(
         sql.SQL("SELECT day FROM {ledger} WHERE producer = %(producer)s AND sequence = %(sequence)s").format(
             ledger=tables.ledger
@@ -231,9 +231,9 @@ async def _day_in_ledger(cursor: Cursor, tables: Tables, producer: UUID, sequenc
 
 
 async def _copy(cursor: Cursor, tables: Tables, batch_id: BatchId) -> BatchId | None:
-    """Append a batch once more, as the only one of a new producer; None where the log takes neither its day nor today.
+    """Append a copy of a batch under a new producer; None if the log takes neither its day nor today.
 
-    It keeps its bytes, its worker and the time it was appended.
+    The copy has the same bytes, worker and append time.
     """
     copied = BatchId(batch_id.day, uuid4(), 1)
     await cursor.execute(

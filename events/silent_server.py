@@ -1,4 +1,4 @@
-"""A server that says nothing any more: its connection is cut, so that whoever waits for it can try another one."""
+"""Give up on a server that does not answer: shut its socket down, so that the caller can reconnect."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from psycopg import AsyncConnection, Error, OperationalError
 
 
 class ServerSilent(OperationalError):
-    """The server has not answered in time; what became of the last statement is not known."""
+    """The server has not answered in time; the outcome of the last statement is unknown."""
 
 
 class Patience:
-    """How long a server may take: twice as long each time that was not enough, and as before after an answer.
+    """A time limit for answers of a server: doubled after each timeout, reset by an answer.
 
-    Cancelling a statement is no way out: psycopg then waits for the server to confirm. TCP would give up in the end,
-    after a quarter of an hour on a pool's connections, and never behind a proxy that answers for the server.
+    Cancelling a statement does not help: psycopg then waits for the server to confirm. TCP gives up after a quarter of
+    an hour on a pool's connections, and never behind a proxy that answers for the server.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -28,10 +28,10 @@ class Patience:
 
     @contextmanager
     def waiting(self, connection: AsyncConnection[Any]) -> Iterator[None]:
-        """Cut *connection* if the block takes longer.
+        """Shut *connection* down if the block takes longer than the limit.
 
         Raises:
-            ServerSilent: It did.
+            ServerSilent: The limit was reached.
         """
         cut: list[bool] = []
         timer = asyncio.get_running_loop().call_later(self._seconds, lambda: cut.append(_cut(connection)))
@@ -49,7 +49,7 @@ class Patience:
 
 
 def _cut(connection: AsyncConnection[Any]) -> bool:
-    # Either error says that it is closed already.
+    # Either error means that it is closed already.
     with suppress(Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
     return True

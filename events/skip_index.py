@@ -1,6 +1,6 @@
-"""Summaries of ranges of the order: what surely is not in them, so that a search can leave them out.
+"""The skip index: summaries of ranges of the ledger (times, a Bloom filter), by which a search skips ranges.
 
-Never an authority: where there is no summary, or one that says nothing, the batches themselves are read.
+Only a hint: where a summary is missing or damaged, the batches are read.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from chancy_metrics.events.bloom import MIN_BYTES, bit_positions
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 
-#: What filters are made of, and how. Raise it with any change to either (in `filter.py`, or to the tokens that
-#: `projections/search/indexing.py` makes): filters of another format are not looked at.
+#: Format of the filters. Raise it with any change to `bloom.py` or to the tokens that
+#: `projections/search/indexing.py` makes: filters of another format are not used.
 FORMAT = 1
 
 
 class Summary(NamedTuple):
-    """What is known of the batches from one position to another, both inclusive.
+    """Summary of the batches from one position to another, both inclusive.
 
     Attributes:
         day: The latest of their log days.
         first_us: Earliest event in them, microseconds since 1970; None without any.
-        filter: Tokens of what is in them; None where one of them can't be read, which may hold anything.
+        filter: Bloom filter over their tokens; None if one of them can't be decoded.
     """
 
     first_position: int
@@ -40,11 +40,11 @@ class Summary(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is looked for: events in a time, whose range has a token of each clause.
+    """Condition of a search: events in a range of time, with a token of each clause.
 
     Attributes:
-        since_us: Inclusive, as *until_us* is exclusive; microseconds since 1970.
-        clauses: Sets of tokens of which a range must have one at least.
+        since_us: Begin, inclusive; *until_us* is exclusive; microseconds since 1970.
+        clauses: Sets of tokens; a range must have at least one of each set.
     """
 
     since_us: int
@@ -53,10 +53,10 @@ class Wanted(NamedTuple):
 
 
 class SkipRange(NamedTuple):
-    """Positions from *first* to *last*, inclusive; *skips* where surely nothing wanted is in them.
+    """Positions from *first* to *last*, inclusive; *skips* if nothing wanted can be in them.
 
     Attributes:
-        is_broken: Whether its summary says that, and is not what was written: it is not believed.
+        is_broken: Whether the summary is damaged; the range is read then.
     """
 
     first: int
@@ -66,13 +66,13 @@ class SkipRange(NamedTuple):
 
 
 def digest_of(summary: Summary) -> bytes:
-    """The hash by which a search tells a summary from a damaged one."""
+    """Return the hash by which a search recognises a damaged summary."""
     *numbers, bits = summary
     return sha256(" ".join(map(str, [*numbers, FORMAT])).encode() + (bits or b"")).digest()
 
 
 async def last_summarised(cursor: Cursor, tables: Tables) -> int:
-    """Return the position up to which there are summaries, 0 where there is none."""
+    """Return the position up to which there are summaries; 0 without any."""
     await cursor.execute(
         sql.SQL("SELECT last_position FROM {summaries} ORDER BY first_position DESC LIMIT 1").format(
             summaries=tables.summaries
@@ -83,7 +83,7 @@ async def last_summarised(cursor: Cursor, tables: Tables) -> int:
 
 
 async def write_summary(cursor: Cursor, tables: Tables, summary: Summary) -> bool:
-    """Write a summary that begins behind the last one; False if somebody else has written that range."""
+    """Write the summary that follows the last one; False if another process has written that range."""
     await cursor.execute(
         sql.SQL(
             """
@@ -129,13 +129,13 @@ async def read_skip_ranges(
 ) -> list[SkipRange]:
     """Return up to *limit* ranges that reach past position *after*, in order, none that begins past *until*.
 
-    Looks at single bytes of the filters where they lie; one by which a range is left out is read whole, and hashed.
+    Reads single bytes of the filters in the database; a filter by which a range is skipped is read whole and hashed.
     """
     await cursor.execute(
         sql.SQL(
             """
             SELECT first_position, last_position,
-                -- CASE, since AND does not keep an order: a filter that nobody made is not looked at.
+                -- CASE, since AND has no order of evaluation: a damaged filter must not be read.
                 CASE
                     WHEN format <> %(format)s OR filter IS NULL THEN 'read'
                     WHEN octet_length(filter) < %(least)s THEN 'broken'
@@ -175,7 +175,7 @@ async def read_skip_ranges(
 
 
 def _holds(wanted: Wanted) -> sql.Composed:
-    """Whether a summary's range may hold what is wanted; evaluated from left to right until one says no."""
+    """SQL: whether the range of a summary may hold wanted events; cheapest condition first."""
     in_time = sql.SQL("coalesce(first_us < %(until_us)s AND last_us >= %(since_us)s, false)")
     clauses = [
         sql.SQL("({})").format(sql.SQL(" OR ").join([_has(token) for token in clause])) for clause in wanted.clauses

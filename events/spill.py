@@ -1,4 +1,4 @@
-"""The spill table: batches that the log could not take when they were appended, and their way into the log."""
+"""The spill table: batches that the log could not take when they were appended, and moving them into the log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from chancy_metrics.events.partitions import attached_days, make_days
 from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 
-#: Milliseconds for which the log's locks are waited for: while it is locked, batches that are in it go on.
+#: Milliseconds to wait for the log's locks: while it is locked, batches in it still get positions.
 TAKE_LOCK_MS = 10
 
 
-#: Batches that are taken in one transaction, if the log refuses none of them.
+#: Batches of one transaction, unless the log refuses one.
 _TAKE_BATCHES = 200
-#: Of so many that the log refuses one by one, the rest is left for the next call.
+#: After so many refused batches the rest is left to the next call.
 _REFUSED_BATCHES = 10
 
 
@@ -38,11 +38,11 @@ class _Known(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of spilled batches.
+    """Outcome of moving spilled batches into the log.
 
     Attributes:
-        conflicts: A sentence for each whose id was taken by other bytes.
-        refused: Why some stay spilled, other than for a lock, in a sentence; "" where none does.
+        conflicts: A sentence for each batch whose id was taken by other bytes.
+        refused: Why batches stay spilled, other than for a lock; "" if none does.
     """
 
     conflicts: tuple[str, ...] = ()
@@ -50,10 +50,9 @@ class Taken(NamedTuple):
 
 
 async def take_spilled_unless_locked(connection: Connection, tables: Tables) -> Taken:
-    """Take what is spilled into the log, in transactions of their own; where the log is locked, leave the rest.
+    """Move spilled batches into the log, in transactions of its own; stop if the log is locked.
 
-    What the log refuses stays spilled and holds up neither other spilled batches nor those that are in the log. Makes
-    today's partition if it is missing.
+    Batches that the log refuses stay spilled and hold up no others. Creates today's partition if it is missing.
 
     Raises:
         psycopg.Error: The connection is lost, or its server takes no writes.
@@ -71,7 +70,7 @@ async def take_spilled_unless_locked(connection: Connection, tables: Tables) -> 
             assert row is not None
         try:
             await make_days(connection, tables, today=row[0], ahead=0)
-        except Error as error:  # those of other days need it not
+        except Error as error:  # batches of other days don't need it
             reason = _unless_lost(connection, error)
         while len(refused) < _REFUSED_BATCHES:
             spilled: list[_Spilled] = []
@@ -101,9 +100,9 @@ async def take_spilled_unless_locked(connection: Connection, tables: Tables) -> 
 
 
 async def take_spilled_of(cursor: Cursor, tables: Tables, producers: Collection[UUID]) -> Taken:
-    """Take the spilled batches of *producers* into the log in the caller's transaction, all or none.
+    """Move the spilled batches of *producers* into the log in the caller's transaction, all or none.
 
-    Waits for another process that takes them at the moment.
+    Waits for another process that moves them at the same time.
 
     Raises:
         psycopg.errors.LockNotAvailable: The log is locked.
@@ -120,7 +119,7 @@ async def take_spilled_of(cursor: Cursor, tables: Tables, producers: Collection[
 
 
 def _unless_lost(connection: Connection, error: Error) -> Error:
-    """Return *error*, or raise it where nothing more can be done on *connection*."""
+    """Return *error*, or raise it if *connection* is closed."""
     if connection.closed:
         raise error
     return error
@@ -179,11 +178,11 @@ async def _lock_of(cursor: Cursor, tables: Tables, producers: Collection[UUID]) 
 
 
 async def _take(cursor: Cursor, tables: Tables, spilled: Sequence[_Spilled]) -> tuple[int, list[str]]:
-    """Take locked batches into the log; return how many went, and a sentence for each whose id was taken.
+    """Move locked batches into the log; return how many left the spill table, and a sentence for each conflict.
 
-    A batch keeps its id, its bytes, its worker and the time it was appended; its day, too, unless the log takes nothing
-    there any more: then it is today. One that is in the log with the same bytes is dropped; one whose id is taken by
-    other bytes gets a producer of its own. One whose day has left the log since is what was there.
+    A batch keeps its id, bytes, worker and append time, and its day unless that is closed: then it gets today. A batch
+    that is in the log with the same bytes is dropped; one whose id is taken by other bytes gets a new producer. An id
+    with a position whose day has left the log counts as the same batch.
     """
     if not spilled:
         return 0, []
@@ -212,7 +211,7 @@ async def _take(cursor: Cursor, tables: Tables, spilled: Sequence[_Spilled]) -> 
 
 
 async def _known(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> dict[BatchId, _Known]:
-    """Return under which days each id may be in the log, and whether it has a position."""
+    """Return the ids, by day, under which each batch may be in the log, and whether it has a position."""
     await cursor.execute(
         sql.SQL(
             """
@@ -261,12 +260,12 @@ async def _give_new_id(cursor: Cursor, tables: Tables, batch_id: BatchId) -> Bat
 
 
 async def _move(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) -> int:
-    """Write batches into log and pending, and return how many of them went.
+    """Move batches from spill to log and pending; return how many.
 
     Raises:
-        psycopg.Error: The log refuses them, or pending does without a word.
+        psycopg.Error: The log refuses them, or a rule or trigger keeps them out of pending.
     """
-    # What somebody else puts under the same id meanwhile stays spilled, and the next call looks at it again.
+    # If another process writes the same id meanwhile, the batch stays spilled until the next call.
     await cursor.execute(
         sql.SQL(
             """
@@ -312,7 +311,7 @@ async def _move(cursor: Cursor, tables: Tables, batch_ids: Sequence[BatchId]) ->
     row = await cursor.fetchone()
     assert row is not None
     taken, waiting, gone = row
-    if waiting != taken:  # nobody would ever give them positions
+    if waiting != taken:  # they would never get positions
         raise errors.RaiseException("a rule or a trigger keeps batches out of the pending table")
     return int(gone)
 

@@ -8,19 +8,19 @@ from psycopg import AsyncCursor, Cursor
 
 from chancy_metrics.events.facts import bounded_worker
 
-#: Encodings of databases that hold more than ASCII for certain.
+#: Encodings of databases, and Python's names of them; every other one counts as ASCII.
 _PYTHON_ENCODINGS = {"UTF8": "utf-8", "LATIN1": "iso8859-1", "LATIN9": "iso8859-15", "WIN1252": "cp1252"}
 
 
 def storable(cursor: AsyncCursor[Any] | Cursor[Any], text: str) -> str:
-    """Return *text* as this database can hold it: an error may quote the very character that could not be stored.
+    """Return *text* with escapes, such as \\u20ac, for characters that this database can't store.
 
-    What it can't hold becomes an escape, such as \\u20ac, that no key is stored under.
+    An error may quote the very character that could not be stored.
     """
     encoding = _PYTHON_ENCODINGS.get(cursor.connection.info.parameter_status("server_encoding") or "", "ascii")
     return text.replace("\x00", "\ufffd").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def storable_worker(cursor: AsyncCursor[Any] | Cursor[Any], worker_id: str) -> str:
-    """Return a worker's id as this database stores it, and as it has to be asked for."""
+    """Return a worker's id as this database stores it; queries must use the same."""
     return bounded_worker(storable(cursor, worker_id))

@@ -1,7 +1,7 @@
-"""What our transactions depend on, set in each of them: a role, a database or a DSN may have set it otherwise.
+"""Settings of every transaction, whatever a role, a database or a DSN has set: time-outs, formats, planner.
 
-Each transaction sets it for itself: a pooler hands every transaction another session, and a setting that outlived its
-transaction would reach whoever comes next. Not touched are `synchronous_commit` and `work_mem`, which the user pays
+They are local to the transaction: a pooler gives each transaction another session, and settings of the session would
+reach its next user. Not set are `synchronous_commit` and `work_mem`, which the user pays
 for; `search_path`, by which Chancy finds its tables and we ours beside them; `row_security`, which is a guard; and
 `default_transaction_read_only`, by which whole databases are frozen for a switch-over or before a disk is full.
 """
@@ -16,17 +16,17 @@ from psycopg import sql
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
 _OURS = {
-    # A limit that fits requests ends every fold of many series, and a worker would go on trying for ever.
+    # A limit made for requests would end every fold of many series, and a worker would retry for ever.
     "statement_timeout": "0",
     "client_encoding": "'UTF8'",
-    # How values look where they travel as text: psycopg reads instants of no other style.
+    # Formats of values as text: psycopg reads times of no other style.
     "datestyle": "'ISO'",
     "intervalstyle": "'postgres'",
     "timezone": "'UTC'",
     "bytea_output": "'hex'",
     "extra_float_digits": "1",
     "standard_conforming_strings": "on",
-    # Compiling takes longer than any of our statements, and what `_INDEX_ONLY` forbids looks too expensive not to.
+    # Compiling takes longer than any statement here, and would be chosen for the costs that `_INDEX_ONLY` adds.
     "jit": "off",
     "enable_partition_pruning": "on",
     "enable_indexscan": "on",
@@ -39,7 +39,7 @@ _OURS = {
     "enable_sort": "on",
 }
 _INDEX_ONLY = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-#: First release that can limit a whole transaction.
+#: First server version with transaction_timeout.
 _TRANSACTION_TIMEOUT = 170_000
 
 
@@ -47,7 +47,7 @@ _TRANSACTION_TIMEOUT = 170_000
 def settings_for(
     server_version: int, isolation: Isolation, *, idle_timeout_ms: int, lock_timeout_ms: int, index_only: bool
 ) -> sql.SQL:
-    """Return the statements that begin a transaction of ours, to be sent in one message."""
+    """Return the statements that begin a transaction, for one message."""
     ours = _OURS | (_INDEX_ONLY if index_only else {})
     ours |= {"idle_in_transaction_session_timeout": str(idle_timeout_ms), "lock_timeout": str(lock_timeout_ms)}
     if server_version >= _TRANSACTION_TIMEOUT:

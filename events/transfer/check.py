@@ -1,4 +1,4 @@
-"""The places in an export, each checked against the hash before it: what was written, or the first that was not."""
+"""Check the ledger entries of an export against their hash chain before they are imported."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from chancy_metrics.events.errors import ImportRefused
 from chancy_metrics.events.ledger import PAGE, LedgerEntry
 from chancy_metrics.events.transfer.frames import Batch, Frame, Gone, entry_of
 
-#: Bytes of payloads, or one batch, that are held at once.
+#: Bytes of payloads in a chunk, or one batch.
 CHUNK_BYTES = 4 << 20
 
 
 def checked_entries(
     frames: Iterable[Frame], after: int, chain: bytes, gone: set[date], path: Path
 ) -> Iterator[list[LedgerEntry]]:
-    """Yield the places past position *after* in chunks of bounded size, each one checked against the hash before it.
+    """Yield the entries past position *after* in chunks of bounded size, each entry checked against the previous hash.
 
     Raises:
-        ImportRefused: At the first place that is not what was written, when all before it have been handed out.
+        ImportRefused: At the first entry that was changed or is missing, after all entries before it were yielded.
     """
     chunk: list[LedgerEntry] = []
     size = 0
@@ -57,7 +57,7 @@ def checked_entries(
 
 
 def _fault(entry: LedgerEntry, last: int, chain: bytes, gone: set[date]) -> str:
-    """What is wrong with a place that follows position *last* with hash *chain*, in words; "" if nothing is."""
+    """Return what is wrong with an entry that follows position *last* with hash *chain*; "" if nothing."""
     if last and entry.position != last + 1:
         return f"position {last + 1} is missing before it"
     if entry.row is None:
@@ -67,5 +67,5 @@ def _fault(entry: LedgerEntry, last: int, chain: bytes, gone: set[date]) -> str:
     if entry.position > 1 and not last:
         return "the hash before it is missing"
     if entry.events != entry.row.events:
-        return f"its place says {entry.events} events, its batch {entry.row.events}"
+        return f"its ledger row says {entry.events} events, its batch {entry.row.events}"
     return chain_fault(chain, entry.position, entry.row, entry.chain) or payload_fault(entry.row, entry.payload)

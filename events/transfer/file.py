@@ -1,6 +1,6 @@
-"""The file a log travels in: a first line, MessagePack frames with their lengths, and a digest of all of it.
+"""The export file: write it, read its frames, check its digest.
 
-What is read is checked against every bound of a log, so that nothing of a file is taken before all of it can be.
+A first line, MessagePack frames after their lengths, and a sha256 of all of it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MAX_FRAME = 64 << 20
 #: How a frame with a batch begins: an array of sixteen, and the word.
 _BATCH_START = b"\xdc\x00\x10\xa5batch"
 
-#: How frames follow each other; some come once.
+#: Order of the frames; some come once.
 _RANK = {Header: 0, GoneDay: 1, Baseline: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
 _SINGLE = (Header, Baseline, Trailer)
 _encoder = msgspec.msgpack.Encoder()
@@ -101,7 +101,7 @@ class Writer:
 
 
 def _bytes_header(size: int) -> bytes:
-    """What MessagePack writes before so many bytes."""
+    """Return the header that MessagePack writes before so many bytes."""
     code, width = (b"\xc4", 1) if size < 1 << 8 else (b"\xc5", 2) if size < 1 << 16 else (b"\xc6", 4)
     return code + size.to_bytes(width, "big")
 

@@ -1,4 +1,4 @@
-"""The frames of an export file, each checked against the bounds of the log when it is decoded."""
+"""The frames of an export file: their types, and decoding that checks every bound of a log."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class GoneDay(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Baseline(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="baseline"):
-    """What the days that left the log added: where its points begin (resolution -> seconds), and its counts."""
+    """The baseline of the days that left the log: its horizons (resolution -> seconds) and its counts."""
 
     horizons: Annotated[dict[str, _Seconds], msgspec.Meta(max_length=len(RESOLUTIONS))]
     counts: Annotated[dict[_Name, _Count], msgspec.Meta(max_length=10_000)]
@@ -115,7 +115,7 @@ class Producer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="gone"):
-    """A place in the order whose batch is not in the file."""
+    """A ledger entry whose batch is not in the file."""
 
     position: _Position
     day: date
@@ -126,7 +126,7 @@ class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="batch"):
-    """A place in the order with its batch: every column of the log's row, and of the ledger's."""
+    """A ledger entry with its batch: every column of its rows in log and ledger."""
 
     position: _Position
     day: date
@@ -166,7 +166,7 @@ _decoder = msgspec.msgpack.Decoder(Frame)
 
 
 def entry_of(frame: Gone | Batch) -> LedgerEntry:
-    """The place in the order that a frame holds."""
+    """Return the ledger entry that a frame holds."""
     if isinstance(frame, Gone):
         return LedgerEntry(
             frame.position, BatchId(frame.day, frame.producer, frame.sequence), frame.events, frame.chain
@@ -176,10 +176,10 @@ def entry_of(frame: Gone | Batch) -> LedgerEntry:
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Decode one frame and check that a log can hold what it says.
+    """Decode one frame and check that a log can hold its values.
 
     Raises:
-        DamagedExport: It is none, or it says what no log can hold.
+        DamagedExport: The bytes are no frame, or its values are out of bounds.
     """
     try:
         frame = _decoder.decode(data)
@@ -191,7 +191,7 @@ def decode_frame(data: bytes) -> Frame:
 
 
 def _fault(frame: Frame) -> str:
-    """What of a frame no log can hold, past the bounds of its fields, in words; "" if nothing is."""
+    """Return what no log can hold, beyond the bounds of single fields; "" if nothing."""
     if isinstance(frame, Header) and len(frame.chain) != (32 if frame.position else 0):
         return f"has a hash of {len(frame.chain)} bytes at position {frame.position}"
     if isinstance(frame, Header | GoneDay | Gone | Batch) and frame.day and not FIRST_DAY <= frame.day <= LAST_DAY:

@@ -1,7 +1,6 @@
-"""The mark that an import has begun and not ended, and what an import brings besides the places.
+"""The guard of an import: a trigger that keeps everything else from writing to the ledger until the import ends.
 
-The mark is a trigger on the ledger, so it outlives the process that made it: until it is taken away nothing else gets a
-place in the order. Appends go on and wait in pending.
+A trigger outlives the process that created it. Appends go on; their batches wait in pending.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ async def is_importing(cursor: Cursor, tables: Tables) -> bool:
 
 
 async def begin_importing(cursor: Cursor, tables: Tables) -> None:
-    """Refuse places to whoever does not call `allow_positions`, from the commit of this transaction on."""
+    """Refuse inserts into the ledger without `allow_positions`, from the commit of this transaction on."""
     await cursor.execute(
         sql.SQL(
             """
@@ -48,7 +47,7 @@ async def begin_importing(cursor: Cursor, tables: Tables) -> None:
 
 
 async def allow_positions(cursor: Cursor) -> None:
-    """Give places in this transaction nevertheless."""
+    """Allow this transaction to insert into the ledger during an import."""
     await cursor.execute("SELECT set_config(%(setting)s, 'on', true)", {"setting": _SETTING})
 
 
@@ -61,10 +60,10 @@ async def end_importing(cursor: Cursor, tables: Tables) -> None:
 
 
 async def delete_ledger(cursor: Cursor, tables: Tables) -> tuple[int, int, int]:
-    """Delete all that has a place, and leave the order as it is before the first; what waits in pending stays.
+    """Delete every batch that has a position, and the ledger; batches in pending stay.
 
     Returns:
-        Positions, batches and events that were there.
+        Numbers of positions, batches and events deleted.
     """
     await cursor.execute("SELECT set_config('chancy_metrics.abandoning', 'on', true)")
     await cursor.execute(

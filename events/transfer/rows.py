@@ -19,7 +19,7 @@ from chancy_metrics.events.transfer.frames import GoneDay, Producer
 async def write_entries(
     cursor: Cursor, tables: Tables, entries: Sequence[LedgerEntry], *, after: int, chain: bytes
 ) -> None:
-    """Put *places* and their batches behind position *after*, and the head at the last of them.
+    """Write *entries* and their batches after position *after*, and move the head to the last of them.
 
     Raises:
         MetricsLogError: The head is not at *after* with hash *chain*; nothing may be committed then.
@@ -39,8 +39,8 @@ async def write_entries(
     )
     if cursor.rowcount != 1:
         raise MetricsLogError(
-            f"the order of this database does not end at position {after} any more: another import runs, or batches "
-            "got places of their own"
+            f"the ledger of this database does not end at position {after} any more: another import runs, or other "
+            "batches got positions"
         )
     async with cursor.copy(
         sql.SQL(
@@ -73,7 +73,7 @@ async def write_entries(
 
 
 async def write_gone_days(cursor: Cursor, tables: Tables, gone: Sequence[GoneDay]) -> None:
-    """Say of these days that they left the log; one that is closed here is on its way out with that."""
+    """Record these days as gone from the log; a day that is closed here becomes absorbed."""
     await cursor.executemany(
         sql.SQL(
             """

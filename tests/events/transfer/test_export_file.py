@@ -81,7 +81,7 @@ def without(position: int) -> Callable[[Frame], Frame | None]:
         (at(4, worker="somebody"), 4, "its hash does not cover its row"),
         (at(4, appended_us=0), 4, "its hash does not cover its row"),
         (at(4, chain=b"\1" * 32), 4, "its hash does not cover its row"),
-        (at(4, ledger_events=1), 4, "its place says 1 events"),
+        (at(4, ledger_events=1), 4, "its ledger row says 1 events"),
         (rehashed(4), 5, "its hash does not cover its row"),
         (without(4), 5, "position 4 is missing before it"),
         (without(1), 2, "the hash before it is missing"),
