@@ -1,4 +1,4 @@
-"""The plugin. Every member delegates; what it promises is said here."""
+"""The plugin's class, `Metrics`: its settings, Chancy's hooks and the public calls. Every member delegates."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Metrics(Plugin):
             os.register_at_fork(after_in_child=lambda: _forget_parent(itself))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, also in another process, is a plugin with the same settings and nothing recorded.
+        # Copied or pickled, it is a plugin with the same settings and nothing recorded.
         options = self._options._asdict()
         options["max_points_per_resolution"] = options.pop("max_points")
         options |= {"rules": self._options.rules.rules, "rules_version": self._options.rules.user}
@@ -177,11 +177,11 @@ class Metrics(Plugin):
         return MIGRATION_KEY
 
     def get_tables(self) -> list[str]:
-        """Names of our tables, without Chancy's prefix."""
+        """Return the names of our tables, without Chancy's prefix."""
         return list(TABLES)
 
     def api_plugin(self) -> str:
-        """Name what serves the page; whoever asks is about to, so the copy it shows is loaded from now on."""
+        """Return the class that serves the page. Chancy asks when it is about to serve, so load the replica already."""
         self._is_served = True
         for session in self._router.sessions.values():
             if session.runs:
@@ -189,7 +189,7 @@ class Metrics(Plugin):
         return "chancy_metrics.plugin.http.dashboard.MetricsApiPlugin"
 
     def migrator(self, chancy: Chancy) -> Migrator | None:
-        """The migrator of our schema.
+        """Return the migrator of our schema.
 
         Raises:
             PrefixTooLong: PostgreSQL would cut our tables' names.
@@ -219,7 +219,7 @@ class Metrics(Plugin):
             await self._session(worker).open()
 
     async def on_worker_stopped(self, *, worker: Worker) -> None:
-        """Append what *worker* has buffered, say that its producers end, and fold if it is its turn."""
+        """Append what *worker* has buffered, end its producers, and fold if it is scheduled to."""
         session = self._router.remove(worker)
         if session is not None:
             await session.close()
@@ -426,7 +426,7 @@ class Metrics(Plugin):
     ) -> dict[str, Metric] | Window:
         """Return the metrics under a prefix, of all workers together or of one.
 
-        Without `worker_id` the answer comes from this process's copy of the shared cache, without a query; with
+        Without `worker_id` the answer comes from this process's replica of the shared cache, without a query; with
         it, from the database. Any of the window's keywords asks for 0.26's shape, by 0.26's rules.
 
         Args:
@@ -479,7 +479,7 @@ class Metrics(Plugin):
         return check_window(self._options, resolution, start=start, end=end, range_seconds=range_seconds, limit=limit)
 
     def retention(self, resolution: Resolution) -> int:
-        """Seconds *resolution* is kept."""
+        """Return how many seconds *resolution* is kept."""
         from chancy_metrics.projections.buckets import retention_s
 
         return retention_s(resolution, self._options.max_points, self._options.maximum_metric_age)
@@ -503,7 +503,7 @@ class Metrics(Plugin):
         self._record = record
 
     def _poll_interval(self) -> float:
-        """Return the seconds between looks at the ring: few where no worker's hub announces folds."""
+        """Return the seconds between looks at the ring: at most one where no worker's hub announces folds."""
         return self._options.sync_interval if self._router.sessions else min(1.0, self._options.sync_interval)
 
     def _name(self) -> str:
@@ -526,7 +526,7 @@ def _make(kind: type[Metrics], options: dict[str, Any]) -> Metrics:
 
 
 def _forget_parent(reference: weakref.ref[Metrics]) -> None:
-    """In a forked child: leave what is the parent's to it. Nothing here may import, log or lock: see `Router`."""
+    """Start anew in a forked child. Nothing here may import, log or lock: see `Router.forget_parent`."""
     plugin = reference()
     if plugin is not None:
         keep_in_child(dict(vars(plugin)))

@@ -17,7 +17,7 @@ from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Duration, Moment
 from chancy_metrics.plugin.health.completeness import Completeness, completeness
 from chancy_metrics.plugin.health.verify import Verified, verify
-from chancy_metrics.plugin.recording.session_row import spell
+from chancy_metrics.plugin.recording.session_row import listed
 
 _since = click.option(
     "--since", type=Moment(), help="Start of the range, inclusive: 2026-03-10T12:00Z, or 2h or 7d for that long ago."
@@ -75,9 +75,9 @@ def counted(found: Completeness) -> dict[str, str]:
         "holes": f"{found.holes:,}",
         "set aside": in_numbers(found.set_aside, "entry"),
         "unclean ends": in_numbers(found.ended_uncleanly, "worker"),
-        "lost": spell(found.lost),
+        "lost": listed(found.lost),
         "uncertain": uncertain(found),
-        "in memory": spell(found.in_memory),
+        "in memory": listed(found.in_memory),
         **({"unreadable": "; ".join(found.unreadable)} if found.unreadable else {}),
     }
 
@@ -85,7 +85,7 @@ def counted(found: Completeness) -> dict[str, str]:
 def uncertain(found: Completeness) -> str:
     """Say what may be missing from sessions that stopped reporting."""
     up_to = f"up to {found.uncertain_s:g} s of custom observations"
-    return up_to + (f", and {spell(found.uncertain)} last seen in memory" if found.uncertain else "")
+    return up_to + (f", and {listed(found.uncertain)} last seen in memory" if found.uncertain else "")
 
 
 def _check_order(since: datetime | None, until: datetime | None) -> None:

@@ -8,7 +8,7 @@ from chancy_metrics.events.humanize import counted, is_or_are, moment
 from chancy_metrics.events.pending import set_aside_sentence
 from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.rebuilds.rollout import standstill_after_s
-from chancy_metrics.plugin.recording.session_row import spell
+from chancy_metrics.plugin.recording.session_row import listed
 from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM
 
 #: Events may wait this many sync intervals, and at least so many seconds.
@@ -81,8 +81,8 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
         reasons.append(f"{status.due_day}: {status.due_day.reason}")
     if status.completeness.in_memory:
         reasons.append(
-            f"{spell(status.completeness.in_memory)} can't be appended now and are held in memory, where they are lost "
-            "if the process is killed: the workers' log says why"
+            f"{listed(status.completeness.in_memory)} can't be appended now and are held in memory, where they are "
+            "lost if the process is killed: the workers' log says why"
         )
     if missing_days:
         days = ", ".join(str(day) for day in missing_days)

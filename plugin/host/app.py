@@ -1,4 +1,4 @@
-"""What else of the plugin works for an app needs: its options, found without importing the plugin's class."""
+"""Finds an app's plugin and its options without importing the plugin's class."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from chancy import Chancy
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin.host.options import Options
 
-#: What Chancy and its dashboard know the plugin by: the built-in's name, which this one takes the place of.
+#: The plugin's identifier in Chancy and its dashboard: the built-in plugin's, which this one replaces.
 IDENTIFIER = "chancy.metrics"
 
 
 class Recording(Protocol):
-    """The part of `Metrics` that is asked for here."""
+    """The part of `Metrics` that is used here."""
 
     @property
     def options(self) -> Options: ...
@@ -50,7 +50,7 @@ def worker_of(chancy: Chancy) -> str:
 
 
 def who() -> str:
-    """Who works here, for the records: user and host."""
+    """Return "user@host" of this process, for records of who did something."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # no name for this uid, as in many containers

@@ -1,4 +1,4 @@
-"""Connections that wait for no lock for ever: what is locked or missing is said in a sentence."""
+"""Opens connections that wait for locks for seconds at most, and names the locked table and who holds it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chancy_metrics.plugin.host.connection import own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
 LOCK_LIMIT_MS = 3_000
-#: The same of a rebuild, which waits for the folds of the live version, too.
+#: The same for a rebuild, which also waits for the folds of the live version.
 REBUILD_LOCK_LIMIT_MS = 30_000
 _QUERY_CHARS = 80
 
@@ -32,7 +32,7 @@ async def bounded_connection(
         lock_limit_ms: `LOCK_LIMIT_MS` by default.
 
     Raises:
-        TableLocked: One would have; the message says which table, and who holds it.
+        TableLocked: A statement waited too long; the message names the table and who holds the lock.
         SchemaMissing: The tables are missing or older than this code.
     """
     limit_ms = LOCK_LIMIT_MS if lock_limit_ms is None else lock_limit_ms
@@ -44,13 +44,13 @@ async def bounded_connection(
 
 @asynccontextmanager
 async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
-    """Say which table is locked, and who holds it, where a statement in the block has waited for that in vain.
+    """Name the locked table and who holds the lock, if a statement in the block has waited for it in vain.
 
     Args:
         waited: What follows on "could not be read": how long, or by what.
 
     Raises:
-        TableLocked: In the stead of what psycopg raised.
+        TableLocked: Instead of psycopg's error.
     """
     try:
         yield

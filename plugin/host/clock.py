@@ -1,4 +1,4 @@
-"""This host's clock as every kind of fact takes it: a test that stops `datetime.now` stops it for all of them."""
+"""This host's clock, for every kind of fact: a test that stops `datetime.now` stops all of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def now_us() -> int:
 
 
 def same_clock(time_ns: Callable[[], int]) -> Callable[[], int]:
-    """Return *time_ns*, or the clock of `now_us` where it is freezegun's, which tells the real time to threads."""
+    """Return *time_ns*, or the clock of `now_us` if freezegun has replaced it, which gives threads the real time."""
     return _now_ns if getattr(time_ns, "__module__", "").startswith("freezegun") else time_ns
 
 
-def look(clock: Callable[[], int], limit: int) -> Iterator[int]:
-    """Tell the time *limit* times: each look is one atomic call that counts as well, which += 1 would not be."""
+def read_times(clock: Callable[[], int], limit: int) -> Iterator[int]:
+    """Yield the time *limit* times: `next()` reads and counts in one atomic call, which += 1 would not be."""
     return starmap(clock, repeat((), limit))
 
 

@@ -1,4 +1,4 @@
-"""Connections of our own, never the pool's for long work, whose one or two connections jobs need; and their errors."""
+"""Opens connections: own ones for long work, since jobs need the pool's; the database's clock; pipelined statements."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ async def any_connection(chancy: Chancy) -> AsyncIterator[Connection]:
 class DatabaseClock:
     """The database's clock as last seen, carried on by this host's monotonic one, so it is never ahead of it.
 
-    It decides in which day's partition a batch lies, so that a wrong host clock opens none a year ahead, and tells that
-    the host's is behind.
+    It decides the day whose partition a batch goes to, so that a wrong host clock creates none a year ahead, and shows
+    whether the host's clock is behind.
     """
 
     #: Kept in a class, where freezegun does not look: the database's clock goes on.

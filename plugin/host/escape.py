@@ -1,4 +1,4 @@
-"""Text that others wrote, as a terminal may show it: nothing in it moves the cursor, turns the line or hides."""
+"""Escapes foreign text for a terminal, so that nothing in it moves the cursor, breaks the line or is invisible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-#: Kinds of characters that a terminal acts on, or that nobody can see.
+#: Unicode categories of characters that a terminal acts on, or that are invisible.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 #: Letters and marks, by their category, that are drawn as nothing: fillers, joiners and selectors of variants.
 _DRAWN_AS_NOTHING = re.compile(
@@ -17,7 +17,7 @@ _DRAWN_AS_NOTHING = re.compile(
 
 
 def safe(text: str) -> str:
-    """Return *text* with every character that is not to be seen spelled as `\\u001b`, as JSON does."""
+    """Return *text* with every hidden character written as `\\u001b`, as JSON does."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_spelled(letter) if _is_hidden(letter) else letter for letter in text)
@@ -27,7 +27,7 @@ def json_line(value: Any, encoding: str = "utf-8") -> str:
     """Encode *value* as one line of JSON, which stays the same value when read back, and is safe to show.
 
     Args:
-        encoding: Of the place where it goes; what that lacks is escaped.
+        encoding: The output's; characters it lacks are escaped.
     """
     line = safe(msgspec.json.encode(value, enc_hook=repr).decode())
     try:

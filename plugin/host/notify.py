@@ -1,4 +1,4 @@
-"""Folds and swaps announced to every worker's hub, in the transaction that makes them.
+"""Announces folds and promotions to every worker's hub by NOTIFY, in the transaction that makes them.
 
 A NOTIFY reaches every session of the database, also those of another schema with tables of the same names: each one
 carries the oid of its head table, which no two installations of one database share, copies of each other included.
@@ -18,15 +18,15 @@ from chancy_metrics.events.storable_text import storable_worker
 if TYPE_CHECKING:  # numpy comes with this: a process that never folds starts without it
     from chancy_metrics.projections.versions.step import Announce
 
-#: The event that tells every worker's hub of a fold.
+#: The event that announces a fold to every worker's hub.
 FOLDED = "metrics.folded"
 
 
 def announce_by(chancy: Chancy, folded_by: str, projector_id: str = "") -> Announce:
-    """Return what announces a fold by *folded_by*.
+    """Return a function that announces a fold by *folded_by*.
 
     Args:
-        projector_id: Tells the projectors apart: two live processes may have one worker id. "" for a promotion, which
+        projector_id: Of the projector: two live processes may have one worker id. "" for a promotion, which
             is no fold.
     """
 
@@ -52,7 +52,7 @@ def announce_by(chancy: Chancy, folded_by: str, projector_id: str = "") -> Annou
 
 
 async def read_installation(cursor: Cursor, tables: Tables) -> int | None:
-    """What tells this installation's announcements from others'; None where there are no tables."""
+    """Return the oid that marks this installation's announcements; None where there are no tables."""
     await cursor.execute("SELECT to_regclass(%(head)s)::oid::bigint", {"head": tables.head.as_string(cursor)})
     row = await cursor.fetchone()
     return row[0] if row else None

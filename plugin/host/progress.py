@@ -1,4 +1,4 @@
-"""How far a long piece of work is, as its callers are told."""
+"""The progress of rebuilds and of walks through the ledger, as it is reported to callers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class LedgerProgress(msgspec.Struct, frozen=True):
-    """How far a walk through the order is: at *position* of *until*, past so many events since it began."""
+    """The progress of a walk through the ledger: *events* read since it began, now at *position* of *until*."""
 
     position: int
     until: int
@@ -25,8 +25,8 @@ class RebuildProgress(msgspec.Struct, frozen=True):
     Attributes:
         position: Of the ledger; *target* is where the live version stands.
         events: Folded so far, of *total_events* up to the target.
-        waits: Whether it has given way to the live version.
-        note: Who fills the version, while this run waits for that one to end; "" otherwise.
+        waits: Whether it pauses so that the live version is folded first.
+        note: Which other run backfills the version, while this one waits for it; "" otherwise.
     """
 
     phase: Phase

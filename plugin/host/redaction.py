@@ -1,4 +1,4 @@
-"""What an error of a connection says, without the password: libpq spells out the part of a DSN it can't read."""
+"""Removes passwords from connection errors and logs: libpq quotes the part of a DSN that it can't parse."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _QUOTED = re.compile(
 
 
 def without_password(text: str, dsn: str = "") -> str:
-    """Return *text* with every part of the password in *dsn* hidden, also where that can't be taken apart rightly.
+    """Return *text* with every part of the password in *dsn* hidden, even if *dsn* can't be parsed.
 
-    Without a DSN what looks like one is hidden, and what libpq quotes of one.
+    Without a DSN, hide what looks like a password of one, and what libpq quotes.
     """
     text = _URI.sub(rf"\1{HIDDEN}@", text)
     text = _QUOTED.sub(rf'\1"{HIDDEN}"', text)
@@ -40,7 +40,7 @@ def without_password(text: str, dsn: str = "") -> str:
 
 
 class WithoutPasswords(logging.Filter):
-    """Hides what a logger says of passwords, whichever handler writes it."""
+    """Removes passwords from a logger's records, before any handler writes them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.getMessage()

@@ -1,4 +1,4 @@
-"""Log lines that a storm of the same failure can't turn into a flood."""
+"""Rate-limited warnings: each kind once a minute, with a count of those left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERVAL_S = 60
 
 
 class RateLimited:
-    """Writes each kind of warning at most once a minute, or *every_s*, and says how many it held back."""
+    """Writes each kind of warning at most once a minute, or *every_s*, and says how many it left out."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log

@@ -55,7 +55,7 @@ def without_before(rows: Rows, start_s: int) -> Rows:
 MetricValue = float | dict[str, float | int]
 
 
-COLUMN_OF = {kind: {name: place for place, name in enumerate(("bucket", *names))} for kind, names in KEPT.items()}
+COLUMN_OF = {kind: {name: index for index, name in enumerate(("bucket", *names))} for kind, names in KEPT.items()}
 
 
 def values_of(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | int]]:

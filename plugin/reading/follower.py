@@ -110,17 +110,17 @@ class Reader:
 
     async def _load_or_follow(self) -> None:
         tables = tables_for(self._chancy.prefix)
-        news = None
+        changes = None
         async with any_connection(self._chancy) as connection:
             with needs_schema(tables), self._patience.waiting(connection):
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
                     if self._replica is not None:
-                        news = await self._read_changes(cursor, tables, self._replica)
-                    if news is None:
+                        changes = await self._read_changes(cursor, tables, self._replica)
+                    if changes is None:
                         self._replica = await load_replica(cursor, tables)
-        if news is not None and self._replica is not None:
+        if changes is not None and self._replica is not None:
             # In a thread, as the load: where 20,000 series change or expire at once, it takes half a second.
-            self._replica.become(await to_thread.run_sync(self._replica.after, news))
+            self._replica.become(await to_thread.run_sync(self._replica.after, changes))
 
     async def _read_changes(self, cursor: Cursor, tables: Tables, replica: Replica) -> RingChanges | None:
         """Return what brings *replica* up to date; None if it must be loaded anew. Warns of a damaged ring."""

@@ -28,7 +28,7 @@ class RingPosition(NamedTuple):
 class RingChanges(NamedTuple):
     """The changes of the folds past a replica's position, up to *position*."""
 
-    changes: list[dict[str, ChangedPoints]]
+    points: list[dict[str, ChangedPoints]]
     names: Mapping[int, Series]
     horizons: Mapping[str, int]
     position: RingPosition
@@ -75,15 +75,15 @@ class Replica:
         if self.columns.keys() != self.series.keys():
             self.series = Names({number: names[number] for number in self.columns})
 
-    def after(self, news: RingChanges) -> Replica:
-        """Return a replica with the *news* applied; this one stays unchanged while it is read."""
+    def after(self, changes: RingChanges) -> Replica:
+        """Return a replica with the *changes* applied; this one stays unchanged while it is read."""
         later = Replica(self.position, self.horizons)
         later.series, later.columns = self.series, dict(self.columns)
-        for points in news.changes:
-            later.put(points, news.names)
-        later.keep(news.names, news.horizons)
+        for points in changes.points:
+            later.put(points, changes.names)
+        later.keep(changes.names, changes.horizons)
         later.series.under(None)  # sorts the keys now, so that no reader has to
-        later.position = news.position
+        later.position = changes.position
         return later
 
     def become(self, later: Replica) -> None:

@@ -1,4 +1,4 @@
-"""A thread that appends what synchronous code records: a recorder in an event loop of its own."""
+"""The thread behind `sync_recording()`: it runs an event loop in which a recorder appends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import anyio._backends._asyncio  # noqa: F401
 from chancy import Chancy
 
 from chancy_metrics.plugin.recording.recorder import Recorder
-from chancy_metrics.plugin.recording.session_row import spell
+from chancy_metrics.plugin.recording.session_row import listed
 from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 
 _Opened = TypeVar("_Opened")
@@ -40,7 +40,7 @@ class AppendThread:
     """Appends for one recorder from `start` to `stop`, or to the interpreter's exit.
 
     A daemon thread: it keeps no program from ending. `stop` is called at exit, where it was not before. The recorder
-    has a line of its own.
+    has a connection of its own.
     """
 
     def __init__(self, chancy: Chancy, recorder: Recorder, interval_s: float) -> None:
@@ -73,7 +73,7 @@ class AppendThread:
         if self._thread.is_alive():
             self._chancy.log.error(
                 f"the thread that appends the metrics of {self._recorder.worker_id!r} did not end within "
-                f"{STOP_S + _GIVEN_UP_S:.0f} s; lost, unless it still gets through: {spell(self._recorder.held())}"
+                f"{STOP_S + _GIVEN_UP_S:.0f} s; lost, unless it still gets through: {listed(self._recorder.held())}"
             )
 
     async def flush(self) -> None:
@@ -87,7 +87,7 @@ class AppendThread:
         except Exception as error:  # a thread's end must not go unnoticed
             self._chancy.log.error(
                 f"the thread that appends the metrics of {self._recorder.worker_id!r} has ended, and nothing is "
-                f"appended any more: {type(error).__name__}: {error}; lost: {spell(self._recorder.held())}"
+                f"appended any more: {type(error).__name__}: {error}; lost: {listed(self._recorder.held())}"
             )
         finally:
             self._loop.close()
@@ -98,8 +98,8 @@ class AppendThread:
         until = time.monotonic() + STOP_S
         await cancel_all([appending])
         await end(self._chancy, self._recorder, None, self._chancy.log, within_s=until - time.monotonic())
-        if self._recorder.line is not None:
-            await self._recorder.line.close()
+        if self._recorder.kept_connection is not None:
+            await self._recorder.kept_connection.close()
 
     async def _append_for_ever(self) -> None:
         await self._recorder.open(self._chancy)

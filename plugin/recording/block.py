@@ -15,7 +15,7 @@ from chancy import Chancy
 from chancy_metrics.plugin.host.connection import DatabaseClock
 from chancy_metrics.plugin.recording.append_thread import AppendThread
 from chancy_metrics.plugin.recording.buffer import Buffer
-from chancy_metrics.plugin.recording.recorder import OwnLine, Recorder
+from chancy_metrics.plugin.recording.recorder import KeptConnection, Recorder
 from chancy_metrics.plugin.recording.session_row import SessionRow
 from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 
@@ -65,9 +65,11 @@ def make_block(
     """
     name = worker_id or socket.gethostname()
     # A thread has another event loop than the pool's, and after a fork the pool may be the parent's.
-    line = OwnLine() if threaded or forked else None
-    presence = SessionRow(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
-    recorder = Recorder(name, buffer, DatabaseClock() if threaded else clock, chancy.log, presence=presence, line=line)
+    kept = KeptConnection() if threaded or forked else None
+    session_row = SessionRow(name, lambda: recorder.producers, chancy.log, append_interval_s=interval_s)
+    recorder = Recorder(
+        name, buffer, DatabaseClock() if threaded else clock, chancy.log, session_row=session_row, kept_connection=kept
+    )
     thread = AppendThread(chancy, recorder, interval_s) if threaded else None
     return Block(chancy, recorder, thread, interval_s, os.getpid())
 
@@ -81,7 +83,7 @@ async def appending(block: Block, close: Callable[[Block], None]) -> AsyncIterat
     chancy, recorder = block.chancy, block.recorder
     loops = []
     try:
-        if recorder.line is None:
+        if recorder.kept_connection is None:
             await chancy.pool.open()
         await recorder.open(chancy)
         loops = [asyncio.create_task(_append_for_ever(block), name="metrics_append")]
@@ -92,8 +94,8 @@ async def appending(block: Block, close: Callable[[Block], None]) -> AsyncIterat
             close(block)
             await cancel_all(loops)
             await end(chancy, recorder, None, chancy.log, within_s=until - time.monotonic())
-            if recorder.line is not None:
-                await recorder.line.close()
+            if recorder.kept_connection is not None:
+                await recorder.kept_connection.close()
 
 
 async def _append_for_ever(block: Block) -> None:

@@ -1,4 +1,4 @@
-"""What was recorded and is not appended yet: thread-safe, columnar, bounded."""
+"""The buffer of observations that are not appended yet: thread-safe, columnar, bounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chancy_metrics.events.batch import EncodedBatch, ObservationRun
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
-from chancy_metrics.plugin.host.clock import look, same_clock
+from chancy_metrics.plugin.host.clock import read_times, same_clock
 from chancy_metrics.projections.rules.reserved import check_own_series
 
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
@@ -21,8 +21,8 @@ CHUNK_POINTS = 10_000
 #: Kept meta of the job updates in a buffer at the most, and where it closes a batch.
 META_BYTES = 64 << 20
 _CHUNK_META_BYTES = 8 << 20
-#: Series with a track; what comes past them is validated each time, and takes the lock.
-_TRACKS = 10_000
+#: Series with an open run; observations of further ones are validated each time, and take the lock.
+_MAX_OPEN_RUNS = 10_000
 #: Integers a float64 holds exactly.
 _EXACT = 2**53
 
@@ -36,7 +36,7 @@ IN_FORKED_CHILD = (
 Extend = Callable[[tuple[int, float]], None]
 
 
-class _Track(NamedTuple):
+class _OpenRun(NamedTuple):
     """The observations of one series since the last chunk was closed, flat: time in ns, value, time, value, ..."""
 
     series: Series
@@ -62,25 +62,25 @@ class _Chunk:
 class Buffer:
     """Holds observations, and job updates the log could not take, until they are appended.
 
-    `record` may be called from any thread, and takes no lock: a track stays for ever, threads only extend it,
-    one atomic call for time and value, and only `_close_tracks` takes from its other end.
+    `record` may be called from any thread, and takes no lock: an open run stays for ever, threads only extend it,
+    one atomic call for time and value, and only `_close_runs` takes from its other end.
 
     Args:
         reject: Does what is to be done about an observation that breaks a rule; raises the error by default.
 
     Attributes:
-        counts: What is to be said in the next batch's header: "rejected:value", "dropped", "buffered", ...
+        counts: Counts for the next batch's header: "rejected:value", "dropped", "buffered", ...
     """
 
     def __init__(self, max_points: int, reject: Callable[[InvalidObservation], None] | None = None) -> None:
         self._max_points = max_points
         self._reject = reject
         self._chunk_points = max(1, min(CHUNK_POINTS, max_points // 10))
-        self._tracks: list[_Track] = []
+        self._open_runs: list[_OpenRun] = []
         # By key alone, the first kind and unit it had: no tuple is made and hashed.
         self._firsts: dict[str, tuple[Kind, str | None, Extend]] = {}
         self._others: dict[tuple[object, Kind, object], Extend] = {}
-        self._look_anew(self._chunk_points)
+        self._restart_clock(self._chunk_points)
         self._chunks: deque[_Chunk] = deque()
         self._held = 0
         self._meta_bytes = 0
@@ -89,10 +89,10 @@ class Buffer:
         self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return self._held + sum(len(track.pairs) for track in tuple(self._tracks)) // 2
+        return self._held + sum(len(run.pairs) for run in tuple(self._open_runs)) // 2
 
     def held(self) -> Counter[str]:
-        """Count what is in here: "observations", "job_updates", and "dropped" ones nobody was told of yet."""
+        """Count what is in here: "observations", "job_updates", and "dropped" ones that no batch has reported yet."""
         with self._lock:
             updates = sum(len(chunk.jobs) for chunk in self._chunks)
             return +Counter(observations=len(self) - updates, job_updates=updates, dropped=self.counts["dropped"])
@@ -123,7 +123,7 @@ class Buffer:
         self._record_checked(kind, key, value, unit)
 
     def disown(self) -> None:
-        """Refuse everything from now on: a forked child has its parent's buffer, and nobody who appends it.
+        """Refuse everything from now on: a forked child has its parent's buffer, and nothing that appends it.
 
         Takes no lock: a thread of the parent may have held it at the fork, for ever here.
         """
@@ -168,7 +168,7 @@ class Buffer:
 
         Raises what `encode` raises; the batch is dropped then, and counted.
         """
-        self._close_tracks()
+        self._close_runs()
         with self._lock:
             if not self._chunks and not self.counts:
                 return None
@@ -203,7 +203,7 @@ class Buffer:
             self._refuse(error)
             return
         if time_ns is not self._time_ns:
-            self._close_tracks()
+            self._close_runs()
         at_ns = next(self._times, None)
         point = (self._clock() if at_ns is None else at_ns), number
         if extend is None:
@@ -212,15 +212,15 @@ class Buffer:
         else:
             extend(point)
         if at_ns is None:  # this one has filled the chunk
-            self._close_tracks()
+            self._close_runs()
 
     def _record_new(self, series: Series, unit: str | None, point: tuple[int, float]) -> None:
         known = series.key, series.kind, unit
         with self._lock:
-            if len(self._tracks) < _TRACKS and known not in self._others:
-                track = _Track(series, [*point])
-                self._tracks.append(track)
-                extend = self._others[known] = track.pairs.extend
+            if len(self._open_runs) < _MAX_OPEN_RUNS and known not in self._others:
+                run = _OpenRun(series, [*point])
+                self._open_runs.append(run)
+                extend = self._others[known] = run.pairs.extend
                 self._firsts.setdefault(series.key, (series.kind, unit, extend))
                 return
             self._add_point(series, point)
@@ -231,11 +231,11 @@ class Buffer:
             raise error
         self._reject(error)
 
-    def _close_tracks(self) -> None:
+    def _close_runs(self) -> None:
         """Move what is in the tracks into the open chunk."""
         with self._lock:
             taken = 0
-            for series, pairs in self._tracks:
+            for series, pairs in self._open_runs:
                 if pairs:
                     run = self._open_chunk().run(series) if not taken else self._chunks[-1].run(series)
                     full = len(pairs)
@@ -246,12 +246,12 @@ class Buffer:
             if taken:
                 self._added(taken)
             room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
-            self._look_anew(room if room > 0 else self._chunk_points)
+            self._restart_clock(room if room > 0 else self._chunk_points)
 
-    def _look_anew(self, room: int) -> None:
-        """Tell the time for so many observations, by the clock there is: freezegun may have come or gone."""
+    def _restart_clock(self, room: int) -> None:
+        """Read the time for *room* more observations, by the clock of now: freezegun may have started or stopped."""
         self._time_ns, self._clock = time_ns, same_clock(time_ns)
-        self._times = look(self._clock, room - 1)
+        self._times = read_times(self._clock, room - 1)
 
     def _open_chunk(self) -> _Chunk:
         last = self._chunks[-1] if self._chunks else None

@@ -1,4 +1,4 @@
-"""Observations an application records in a transaction of its own, as the one batch of a producer of its own."""
+"""Records observations in the application's own transaction, as the only batch of a new producer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def record(
     lock_wait_ms: int,
     is_behind: bool = False,
 ) -> None:
-    """Write *observations* with the caller's transaction; raises what breaks, nothing is written then.
+    """Write *observations* in the caller's transaction; on an error nothing is written.
 
     Args:
         is_behind: The clock that they have their time from is behind: they count as skewed.

@@ -1,4 +1,4 @@
-"""What of a job goes into the log: its names and times, how it failed, and the meta the user asked for."""
+"""Takes the facts of job updates that go into the log: names, times, the error, and the meta the user asked for."""
 
 from __future__ import annotations
 

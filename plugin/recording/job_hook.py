@@ -25,7 +25,7 @@ from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.attempt import Attempt, JobBag, without
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_facts import job_facts
-from chancy_metrics.plugin.recording.session_row import Held, spell
+from chancy_metrics.plugin.recording.session_row import Held, listed
 
 #: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
 RETRY_WAIT_MS = 8
@@ -264,7 +264,7 @@ class JobHook:
         except psycopg.Error as failure:
             # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
             raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
-        others = spell(self._others() + self.held())
+        others = listed(self._others() + self.held())
         self._warnings.warn(
             "record",
             f"neither the log nor the spill table took {how_many:,} job updates of worker {self.worker_id!r}: they "

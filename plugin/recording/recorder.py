@@ -23,17 +23,17 @@ from chancy_metrics.events.silent_server import Patience, ServerSilent
 from chancy_metrics.plugin.host.connection import DatabaseClock, any_connection, connect, own_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.buffer import Buffer
-from chancy_metrics.plugin.recording.session_row import Held, SessionRow, spell
+from chancy_metrics.plugin.recording.session_row import Held, SessionRow, listed
 
 #: Seconds to wait for the server's answer to an append; then its connection is given up.
 ANSWER_S = 20
 #: Milliseconds an append may hold that connection waiting for a lock: a locked log must not starve jobs.
 LOCK_WAIT_MS = 100
-#: Seconds of silence after which a producer shows that it lives, where its session's row can't.
+#: Seconds without a batch after which a producer appends an empty one, where its session's row can't be written.
 ALIVE_S = 120
 
 
-class OwnLine:
+class KeptConnection:
     """One connection of our own, made when it is first needed and kept between appends.
 
     For recorders that can't use the app's pool: its connections belong to another event loop, or to the process that
@@ -46,7 +46,7 @@ class OwnLine:
 
     @asynccontextmanager
     async def __call__(self, chancy: Chancy) -> AsyncIterator[Connection]:
-        async with self._lock:  # a batch and a sign of life may come at the same time
+        async with self._lock:  # a batch and the session's row may be written at the same time
             if self._connection is None or self._connection.closed:
                 self._connection = await connect(chancy)
             try:
@@ -75,8 +75,8 @@ class Recorder:
     Attributes:
         worker_id: Under which its events are stored.
         producer: Id of the producer, new for each recorder; *producers* are all it ever was.
-        presence: The row of the session it belongs to, which it keeps up; None for a recorder that is gone at once.
-        line: Its connection, where it can't use the app's pool.
+        session_row: The row of its session, which it writes; None for a recorder that lives for one flush.
+        kept_connection: Its connection, where it can't use the app's pool.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class Recorder:
         clock: DatabaseClock,
         log: Logger,
         *,
-        presence: SessionRow | None = None,
-        line: OwnLine | None = None,
+        session_row: SessionRow | None = None,
+        kept_connection: KeptConnection | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.buffer = buffer
         self.producer: UUID = uuid4()
         self.producers = [self.producer]
-        self.presence = presence
-        self.line = line
+        self.session_row = session_row
+        self.kept_connection = kept_connection
         self._sequence = 1
         self._in_flight: _InFlight | None = None
         self._closed = False
@@ -112,7 +112,7 @@ class Recorder:
         await self.append(chancy)
 
     async def append(self, chancy: Chancy) -> bool:
-        """Append all that is buffered, and keep the session's row up; what can't be appended stays. Never raises.
+        """Append all that is buffered, and write the session's row; what can't be appended stays. Never raises.
 
         Returns:
             Whether everything is in the log.
@@ -125,10 +125,10 @@ class Recorder:
             held = self.held()
             self._warnings.warn(
                 "append" if held else "append nothing",
-                f"metrics of worker {self.worker_id!r} could not be appended; {spell(held)} in memory, tried again: "
+                f"metrics of worker {self.worker_id!r} could not be appended; {listed(held)} in memory, tried again: "
                 f"{type(error).__name__}: {error}",
             )
-        await self._tell(chancy, failure)
+        await self._write_session_row(chancy, failure)
         return failure is None
 
     async def flush(self, chancy: Chancy) -> None:
@@ -141,13 +141,13 @@ class Recorder:
         async with self._lock:
             if self._in_flight is None:
                 self._in_flight = self._next()
-            unseen = self.presence is not None and self.presence.refused
+            unseen = self.session_row is not None and self.session_row.refused
             if self._in_flight is None and unseen and time.monotonic() - self._sent_at > ALIVE_S:
                 self._in_flight = self._cut_as(encode(), closes=False)
             if self._in_flight is not None:
                 tables = tables_for(chancy.prefix)
                 try:
-                    async with (self.line or any_connection)(chancy) as connection:
+                    async with (self.kept_connection or any_connection)(chancy) as connection:
                         await self._drain(connection, tables)
                 except ServerSilent as error:  # the pool's other connections may be as dead
                     self._warnings.warn("silent", f"metrics of worker {self.worker_id!r}: {error}")
@@ -177,21 +177,21 @@ class Recorder:
         self.producer, self._sequence, self._in_flight, self._closed = uuid4(), 1, None, False
         self.producers.append(self.producer)
 
-    async def _tell(self, chancy: Chancy, failure: Exception | None) -> None:
-        """Keep the session's row up, if that is due and the database answers."""
-        if self.presence is None or (isinstance(failure, psycopg.OperationalError) and failure.sqlstate is None):
+    async def _write_session_row(self, chancy: Chancy, failure: Exception | None) -> None:
+        """Write the session's row, if that is due and the database answers."""
+        if self.session_row is None or (isinstance(failure, psycopg.OperationalError) and failure.sqlstate is None):
             return
         held = self.held() if failure else Held()
-        if not self.presence.is_due(held):
+        if not self.session_row.is_due(held):
             return
         try:
-            # A line is one connection: a flush from elsewhere must not use it at the same time.
-            async with self._lock, (self.line or any_connection)(chancy) as connection:
+            # A kept connection is one: a flush from elsewhere must not use it at the same time.
+            async with self._lock, (self.kept_connection or any_connection)(chancy) as connection:
                 with self._patience.waiting(connection):
-                    await self.presence.tell(connection, tables_for(chancy.prefix), held)
+                    await self.session_row.write(connection, tables_for(chancy.prefix), held)
         except Exception as error:  # see append()
             self._warnings.warn(
-                "presence",
+                "session_row",
                 f"worker {self.worker_id!r} could not say that it lives, tried again: {type(error).__name__}: {error}",
             )
 

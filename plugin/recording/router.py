@@ -27,7 +27,7 @@ from chancy_metrics.plugin.recording.append_thread import SyncBlock
 from chancy_metrics.plugin.recording.block import Block, appending, make_block
 from chancy_metrics.plugin.recording.buffer import IN_FORKED_CHILD, Buffer
 from chancy_metrics.plugin.recording.recorder import Recorder
-from chancy_metrics.plugin.recording.session_row import spell
+from chancy_metrics.plugin.recording.session_row import listed
 
 #: Records one observation: kind, key, value, unit.
 Record = Callable[[Kind, object, object, object], None]
@@ -270,7 +270,7 @@ def _log_unclaimed(reference: weakref.ref[Router[Session]]) -> None:
     router = reference()
     if router is not None and (held := router._unclaimed.held()):
         log = logging.getLogger("chancy")
-        log.error("metrics: lost at the end of this process, in which nobody appended them: %s", spell(held))
+        log.error("metrics: lost at the end of this process, in which nobody appended them: %s", listed(held))
 
 
 def _is_child() -> bool:

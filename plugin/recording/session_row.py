@@ -1,4 +1,4 @@
-"""A recording session's row in the database: that it lives, what it holds in memory, how it ended."""
+"""Writes a recording session's row: when it was last seen, what it holds in memory, how it ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable_text import storable, storable_worker
 
-#: Seconds between two signs of life.
+#: Seconds between two writes of the row, which show that the session lives.
 BEAT_S = 60
-#: The same while something can't be appended, so that a kill is known to have cost it; and after a sign that failed.
+#: The same while something can't be appended, so that the row says what a kill costs; and after a failed write.
 TROUBLED_BEAT_S = 5
 #: How much of an error is kept.
 _ERROR_LENGTH = 300
-#: Milliseconds a sign of life waits for a lock.
+#: Milliseconds a write waits for a lock.
 _LOCK_WAIT_MS = 100
 
 #: What is in memory and not known to be in the log: "observations", "job_updates", "dropped" -> how many.
@@ -34,22 +34,22 @@ _WORDS = {
 }
 
 
-def spell(held: dict[str, int]) -> str:
+def listed(held: dict[str, int]) -> str:
     """Return "400 observations, 20 job updates"; "nothing" of nothing."""
     parts = [f"{held[kind]:,} {words[held[kind] != 1]}" for kind, words in _WORDS.items() if held.get(kind)]
     return ", ".join(parts) or "nothing"
 
 
 class SessionRow:
-    """One recording session, as its row tells it.
+    """The row of one recording session.
 
-    A worker id is no process: a session is one worker's, or one block's, from its start to its end, and names its
-    producers. One that has fallen silent without an end, or ended with something held, ended uncleanly.
+    A session is one worker's, or one block's, from its start to its end, and lists its producers; a worker id does not
+    identify a process. A session ended uncleanly if it was not seen again without an end, or ended with something held.
 
     Attributes:
         id: The row's key.
-        fold_error: Why this session can't fold, though it is its turn; "" where it can, or need not.
-        refused: Whether this role may not write the row; the session is judged by its last batches then.
+        fold_error: Why this session can't fold, though it is scheduled to; "" if it can, or need not.
+        refused: Whether this role may not write the row; then the session is judged by its last batches.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class SessionRow:
         self._append_interval_s = append_interval_s
         self._log = log
         self._next_at = -math.inf
-        self._told: Held = Counter()
-        self._told_error = ""
+        self._written: Held = Counter()
+        self._written_error = ""
 
     def is_due(self, held: Held) -> bool:
-        """Whether the row is old, or says something else of what is held."""
+        """Whether the row is old, or differs from what is held now."""
         if self.refused:
             return time.monotonic() >= self._next_at
-        if self.fold_error != self._told_error:
+        if self.fold_error != self._written_error:
             return True
-        return bool(held) != bool(self._told) or time.monotonic() >= self._next_at
+        return bool(held) != bool(self._written) or time.monotonic() >= self._next_at
 
-    async def tell(self, connection: Connection, tables: Tables, held: Held, *, ends: bool = False) -> bool:
+    async def write(self, connection: Connection, tables: Tables, held: Held, *, ends: bool = False) -> bool:
         """Write the row: alive now and holding *held*, or ended with *held* lost.
 
-        Also where the row is gone, as after a restore; and a session that was taken for dead is alive again.
+        Insert it again if it is gone, as after a restore; a session that was taken for dead is alive again.
 
         Returns:
             False if this role may not.
@@ -122,7 +122,7 @@ class SessionRow:
                 )
             self.refused, self._next_at = True, time.monotonic() + BEAT_S
             return False
-        self.refused, self._told, self._told_error = False, held, fold_error
+        self.refused, self._written, self._written_error = False, held, fold_error
         if not held:
             self._next_at = time.monotonic() + BEAT_S
         return True

@@ -1,4 +1,4 @@
-"""The end of a recording session within a deadline: what is left is written, or said to be lost."""
+"""Ends a recording session within a deadline: writes what is left, and logs what is lost."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.recording.job_hook import JobHook
 from chancy_metrics.plugin.recording.recorder import Recorder
-from chancy_metrics.plugin.recording.session_row import Held, spell
+from chancy_metrics.plugin.recording.session_row import Held, listed
 
 #: Seconds that all of our work at a worker's stop, or at a block's end, may take together.
 STOP_S = 10.0
-#: How many of them are kept for telling the database how the session ended.
+#: How many of them are reserved for writing how the session ended.
 _TELL_S = 2.0
 #: Seconds of them the loops may take to end; those that still wait for the database after that are left alone.
 LOOPS_S = 1.5
@@ -62,7 +62,7 @@ async def end(chancy: Chancy, recorder: Recorder, hook: JobHook | None, log: Log
     untold = await _tell(chancy, recorder, lost)
     if lost:
         log.error(
-            f"the last metrics of worker {recorder.worker_id!r} are lost: {spell(lost)}. They could not be written: "
+            f"the last metrics of worker {recorder.worker_id!r} are lost: {listed(lost)}. They could not be written: "
             + (why or "they were recorded after the last batch was made")
             + (f"; `status` shows it only later, because this could not be told either: {untold}" if untold else "")
         )
@@ -91,13 +91,13 @@ async def _write(
 
 async def _tell(chancy: Chancy, recorder: Recorder, lost: Held) -> str:
     """Write the end into the session's row; return why that failed, or ""."""
-    presence = recorder.presence
-    if presence is None or presence.refused:
+    session_row = recorder.session_row
+    if session_row is None or session_row.refused:
         return ""
     with anyio.move_on_after(_TELL_S, shield=True):
         try:
             async with own_connection(chancy) as connection:
-                told = await presence.tell(connection, tables_for(chancy.prefix), lost, ends=True)
+                told = await session_row.write(connection, tables_for(chancy.prefix), lost, ends=True)
         except Exception as error:  # a worker must stop whatever the database does
             return _line(error)
         return "" if told else "this role may not"

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_hook import JobHook
 from chancy_metrics.plugin.recording.recorder import Recorder
-from chancy_metrics.plugin.recording.session_row import SessionRow, spell
+from chancy_metrics.plugin.recording.session_row import SessionRow, listed
 from chancy_metrics.plugin.recording.shutdown import STOP_S, cancel_all, end
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ class Session:
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
-        self.presence = SessionRow(
+        self.session_row = SessionRow(
             worker.worker_id,
             lambda: [*self.recorder.producers, *self.hook.producers],
             chancy.log,
             append_interval_s=options.append_interval,
         )
-        self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log, presence=self.presence)
+        self.recorder = Recorder(worker.worker_id, buffer, clock, chancy.log, session_row=self.session_row)
         self.hook = JobHook(
             worker.worker_id,
             buffer,
@@ -92,7 +92,7 @@ class Session:
             others=self.recorder.held,
         )
         self._at_exit = weakref.finalize(self, _say_lost, os.getpid(), self.recorder, self.hook, chancy.log)
-        self.schedule = FoldSchedule(str(self.presence.id), options.sync_interval, worker.is_leader)
+        self.schedule = FoldSchedule(str(self.session_row.id), options.sync_interval, worker.is_leader)
         self._handlers = {f"metrics.{kind}": self._handle_metric for kind in KINDS} | {FOLDED: self._handle_fold}
         for event, handler in self._handlers.items():
             worker.hub.on(event, handler)
@@ -145,7 +145,7 @@ class Session:
         from chancy_metrics.plugin.folding.projector import Projector
 
         return Projector(
-            self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.presence.id)
+            self.chancy, self.worker.worker_id, rules=self._options.rules, projector_id=str(self.session_row.id)
         )
 
     async def close(self) -> None:
@@ -231,7 +231,7 @@ class Session:
                 self.buffer.measure(series, size)
 
     def _tell_fold_error(self, error: str) -> None:
-        self.presence.fold_error = error
+        self.session_row.fold_error = error
 
     def _handle_metric(self, event: Event) -> None:
         """Record what the hub brings; never raises into who emitted it, except in a forked child."""
@@ -260,6 +260,6 @@ def _say_lost(pid: int, recorder: Recorder, hook: JobHook, log: Logger) -> None:
     lost = recorder.held() + hook.held()
     if lost and os.getpid() == pid:
         log.error(
-            f"the last metrics of worker {recorder.worker_id!r} are lost: {spell(lost)}. The process ends, and Chancy "
+            f"the last metrics of worker {recorder.worker_id!r} are lost: {listed(lost)}. The process ends, and Chancy "
             "did not stop the worker: its own last flush failed, or nobody called `stop()`"
         )

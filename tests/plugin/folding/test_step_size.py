@@ -64,19 +64,19 @@ async def test_status_says_why_nobody_folds(dsn: str, tables: Tables, connection
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
     await cancels_more_than(connection, tables, 0, "query_canceled")
     async with an_app(dsn) as (chancy, _):
-        presence = SessionRow("worker-1", list, chancy.log, append_interval_s=1)
+        session_row = SessionRow("worker-1", list, chancy.log, append_interval_s=1)
         with pytest.raises(Exception, match="too much"):
             await Projector(chancy, "p").run_once()
-        presence.fold_error = "QueryCanceled: too much"
-        due = presence.is_due({})
-        await presence.tell(connection, tables, {})
+        session_row.fold_error = "QueryCanceled: too much"
+        due = session_row.is_due({})
+        await session_row.write(connection, tables, {})
         await connection.execute("SET session_replication_role = replica")
         await fetch(connection, "UPDATE {log} SET appended_at = appended_at - interval '5 minutes'", tables)
 
         failing = await read_status(chancy)
-        presence.fold_error = ""
-        due_again = presence.is_due({})
-        await presence.tell(connection, tables, {})
+        session_row.fold_error = ""
+        due_again = session_row.is_due({})
+        await session_row.write(connection, tables, {})
         well = await read_status(chancy)
 
     assert due and due_again

@@ -30,7 +30,11 @@ async def silence(connection: Connection, tables: Tables, session: Session) -> N
             connection,
             f"UPDATE {{{table}}} SET seen_at = seen_at - interval '181 s' WHERE {condition}",
             tables,
-            **({"id": session.presence.id} if table == "sessions" else {"producers": session.presence._producers()}),
+            **(
+                {"id": session.session_row.id}
+                if table == "sessions"
+                else {"producers": session.session_row._producers()}
+            ),
         )
 
 
@@ -48,12 +52,12 @@ async def test_of_two_sessions_of_one_worker_id_the_killed_one_is_shown_although
         await silence(connection, tables, session)
 
         shown = await completeness(elsewhere)
-        session.presence._next_at = 0.0
+        session.session_row._next_at = 0.0
         await session.recorder.append(chancy)  # it was not killed, its database was away for some minutes
         again = await completeness(elsewhere)
 
-        await fetch(connection, "DELETE FROM {sessions} WHERE session = %(id)s", tables, id=session.presence.id)
-        session.presence._next_at = 0.0
+        await fetch(connection, "DELETE FROM {sessions} WHERE session = %(id)s", tables, id=session.session_row.id)
+        session.session_row._next_at = 0.0
         await session.recorder.append(chancy)
         rows = await fetch(connection, "SELECT worker, ended_at IS NULL FROM {sessions} ORDER BY started_at", tables)
         await metrics.on_worker_stopped(worker=killed)
@@ -121,7 +125,7 @@ async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_l
     async with an_app(as_role) as (chancy, metrics), metrics.recording(chancy, worker_id="web-1"):
         [block] = metrics._router._blocks
         for _ in range(3):
-            block.recorder.presence._next_at = 0.0  # type: ignore[union-attr]
+            block.recorder.session_row._next_at = 0.0  # type: ignore[union-attr]
             assert await block.recorder.append(chancy)
     await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
 
@@ -145,5 +149,5 @@ async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection
 
 
 def test_what_is_held_is_spelled_in_words() -> None:
-    assert session_row.spell({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
-    assert session_row.spell({}) == "nothing"
+    assert session_row.listed({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
+    assert session_row.listed({}) == "nothing"
