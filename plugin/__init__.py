@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.reading.history import Metric
     from chancy_metrics.plugin.reading.window import MetricPoint, Window, WindowMetric
     from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions
-    from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
+    from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
+    from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
     from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
     from chancy_metrics.plugin.transfer.export_log import export_log
     from chancy_metrics.plugin.transfer.export_writer import Exported
@@ -149,7 +150,8 @@ _DEFINED_IN = {
     "plugin.reading.history": "Metric",
     "plugin.reading.window": "MetricPoint Window WindowMetric",
     "plugin.rebuilds.listing": "VersionInfo list_versions",
-    "plugin.rebuilds.rebuild": "Rebuilt abort rebuild swap undo",
+    "plugin.rebuilds.rebuild": "Rebuilt rebuild",
+    "plugin.rebuilds.swap": "abort swap undo",
     "plugin.transfer.abandon_import": "Abandoned abandon_import",
     "plugin.transfer.export_log": "export_log",
     "plugin.transfer.export_writer": "Exported",

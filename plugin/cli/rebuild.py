@@ -13,7 +13,8 @@ from chancy_metrics.plugin.cli.progress import show_rebuild
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.host.options import DAY_S
 from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, read_left_out
-from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, abort, rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
+from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
 
 #: Differences printed as text.
 _SHOWN = 20

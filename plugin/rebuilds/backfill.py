@@ -42,7 +42,7 @@ class Backfill:
     """One run that backfills a version, on the caller's connection; any run can resume what another one began.
 
     Attributes:
-        version: Number of the version; 0 before `begin`.
+        version: Number of the version; 0 before `begin`, unless one was given.
         events: How many this run has folded.
     """
 
@@ -53,18 +53,19 @@ class Backfill:
         connection: Connection,
         folded_by: str,
         *,
+        version: int = 0,
         throttle_s: float | None = None,
         on_progress: Callable[[RebuildProgress], None] | None = None,
     ) -> None:
         self.tables = tables_for(chancy.prefix)
         self.rules = options.rules
-        self.version = 0
+        self.version = version
         self.events = 0
         self.started = time.monotonic()
         self._chancy = chancy
         self._connection = connection
         self._options = options
-        self._folded_by = folded_by
+        self.run_name = folded_by
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._on_progress = on_progress
         self._total_events = 0
@@ -143,9 +144,9 @@ class Backfill:
             self.version,
             self.rules,
             cause=cause,
-            folded_by=self._folded_by,
+            folded_by=self.run_name,
             keep_s=keep_s,
-            announce=announce_by(self._chancy, self._folded_by),
+            announce=announce_by(self._chancy, self.run_name),
         )
         async with short_transaction(self._connection) as cursor:
             more = await left_out(cursor, self.tables, self.version)
@@ -195,7 +196,7 @@ class Backfill:
                     self.tables,
                     self.rules,
                     kept,
-                    by=self._folded_by,
+                    by=self.run_name,
                     auto_promote=auto_promote,
                     again=again,
                 )
@@ -220,7 +221,7 @@ class Backfill:
         step = await self._read(reading, target) if read_ahead is None else read_ahead
         if isinstance(step, Advanced):
             return step, None
-        writing = write_step(self._connection, self.tables, step, folded_by=self._folded_by)
+        writing = write_step(self._connection, self.tables, step, folded_by=self.run_name)
         if self._steps.is_tried_alone:
             return await writing, None
         done, following = await _both(writing, self._read(reading, target, after=step.position))
@@ -243,14 +244,12 @@ class Backfill:
             return await self._narrow(target)
         if await self._steps.try_again(error):
             return None
-        return await leave_out_next(
-            self._connection, self.tables, error, folded_by=self._folded_by, version=self.version
-        )
+        return await leave_out_next(self._connection, self.tables, error, folded_by=self.run_name, version=self.version)
 
     @asynccontextmanager
     async def _open_reader(self) -> AsyncIterator[Connection]:
         """Open a second connection, with the lock limit of the first one."""
-        async with own_connection(self._chancy, self._folded_by) as connection:
+        async with own_connection(self._chancy, self.run_name) as connection:
             limit_locks(connection, lock_limit_ms(self._connection))
             yield connection
 
@@ -269,7 +268,7 @@ class Backfill:
         return await isolate(
             self._connection,
             self.tables,
-            folded_by=self._folded_by,
+            folded_by=self.run_name,
             rules=self.rules,
             version=self.version,
             until=until,

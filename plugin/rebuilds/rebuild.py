@@ -1,13 +1,11 @@
-"""Rebuild the rollups into a new version while the live one serves reads; `swap`, `undo` and `abort` of versions."""
+"""Rebuild the rollups into a new version while the live one serves reads; compare both, and promote the new one."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import msgspec
 from chancy import Chancy
@@ -17,26 +15,25 @@ from chancy_metrics.events.error_kinds import in_words
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.folding.projector import Projector
-from chancy_metrics.plugin.host.app import options_of, who
-from chancy_metrics.plugin.host.bounded_connection import REBUILD_LOCK_LIMIT_MS, bounded_connection
+from chancy_metrics.plugin.host.app import options_of
+from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
+from chancy_metrics.plugin.rebuilds.connection import connect_bounded, run_name
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.verify.outcomes import keep_rebuilt
 from chancy_metrics.projections.verify.records import RebuildCompared
 from chancy_metrics.projections.versions.compare import compare
-from chancy_metrics.projections.versions.create import drop_version, finish_version
+from chancy_metrics.projections.versions.create import finish_version
 from chancy_metrics.projections.versions.outcome import Outcome
-from chancy_metrics.projections.versions.promote import Cause, catch_up, promotion_blocker
+from chancy_metrics.projections.versions.promote import catch_up, promotion_blocker
 from chancy_metrics.projections.versions.version import (
-    UNFINISHED,
     Version,
     live_version,
     lock_version,
     read_head,
     read_version,
-    read_versions,
 )
 
 #: Seconds to wait for another rebuild, which may have been killed a moment ago.
@@ -101,10 +98,12 @@ async def rebuild(
         TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
     """
     options = options_of(chancy)
-    folded_by = _folded_by("rebuild", by)
+    folded_by = run_name("rebuild", by)
     behind = ""
     async with AsyncExitStack() as stack:
-        working, holding, comparing = [await stack.enter_async_context(_connect(chancy, folded_by)) for _ in range(3)]
+        working, holding, comparing = [
+            await stack.enter_async_context(connect_bounded(chancy, folded_by)) for _ in range(3)
+        ]
         backfill = Backfill(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
         await _check_promotable(backfill, working)
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
@@ -132,67 +131,6 @@ async def rebuild(
             seconds=time.monotonic() - backfill.started,
             behind=behind,
         )
-
-
-async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DAY_S, by: str | None = None) -> int:
-    """Promote a version that is ready or on standby; return its number.
-
-    Args:
-        version: Its number; the newest that is ready by default.
-        keep_s: Seconds the replaced version is kept for `undo`.
-        by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
-
-    Raises:
-        VersionRefused: No version is ready, or this one may not become live; the message says why.
-        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
-    """
-    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
-        ready = [one.version for one in await read_versions(cursor, tables_for(chancy.prefix)) if one.status == "ready"]
-    if version is None and not ready:
-        raise VersionRefused("no version is ready: make one with `chancy-metrics rebuild --no-swap`")
-    return await _promote(chancy, ready[-1] if version is None else version, cause="asked", keep_s=keep_s, by=by)
-
-
-async def undo(chancy: Chancy, *, keep_s: float = DAY_S, by: str | None = None) -> int:
-    """Let the version that was live before catch up, and promote it again; return its number.
-
-    The rules of the version it replaces are blocked: only an explicit `swap` or `rebuild` promotes them again.
-
-    Args:
-        keep_s: Seconds the replaced version is kept for another `undo`.
-        by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
-
-    Raises:
-        VersionRefused: No earlier version is kept, or it has other rules than this code.
-        TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
-    """
-    tables = tables_for(chancy.prefix)
-    async with bounded_connection(chancy) as connection, short_transaction(connection) as cursor:
-        live = await live_version(cursor, tables)
-        before = None if live.replaced is None else await read_version(cursor, tables, live.replaced)
-    if before is None or before.status != "standby":
-        raise VersionRefused(
-            f"there is nothing to go back to: no version from before {live.version} is kept; "
-            "`chancy-metrics rebuild` makes the numbers again by the rules of this app"
-        )
-    return await _promote(chancy, before.version, cause="undo", keep_s=keep_s, by=by)
-
-
-async def abort(chancy: Chancy) -> int | None:
-    """Drop the unfinished version of this code's rules; return its number, None if there is none.
-
-    Raises:
-        MetricsLogError: There is no metrics log, or a table is locked.
-    """
-    tables = tables_for(chancy.prefix)
-    pair = options_of(chancy).rules.pair
-    async with bounded_connection(chancy) as connection:
-        async with short_transaction(connection) as cursor:
-            versions = await read_versions(cursor, tables)
-        for one in versions:
-            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, tables, one.version):
-                return one.version
-    return None
 
 
 async def _check_promotable(backfill: Backfill, connection: Connection) -> None:
@@ -273,33 +211,3 @@ async def _lock_live(cursor: Cursor, tables: Tables, version: int) -> Version | 
     """
     locked = await lock_version(cursor, tables, version, wait=True)
     return locked if locked is not None and version == (await read_head(cursor, tables)).live else None
-
-
-async def _promote(chancy: Chancy, version: int, *, cause: Cause, keep_s: float, by: str | None) -> int:
-    folded_by = _folded_by("swap" if cause == "asked" else cause, by)
-    options = options_of(chancy)
-    async with _connect(chancy, folded_by) as working, _connect(chancy, folded_by) as holding:
-        async with short_transaction(working) as cursor:
-            versions = {one.version: one for one in await read_versions(cursor, tables_for(chancy.prefix))}
-        if version not in versions or versions[version].status in ("live", "dropped"):
-            status = versions[version].status if version in versions else "not there"
-            raise VersionRefused(
-                f"version {version} can't become the live one: it is {status}; `chancy-metrics versions` lists those "
-                f"that are ready or on standby, and `chancy-metrics rebuild` makes one"
-            )
-        backfill = Backfill(chancy, options, working, folded_by)
-        backfill.version = version
-        # Before the locks are taken, so that little is left to fold under them.
-        until = (await backfill.read_live()).position
-        await catch_up(working, backfill.tables, version, options.rules, until=until, folded_by=folded_by)
-        await backfill.promote(holding, cause=cause, keep_s=keep_s)
-    return version
-
-
-def _connect(chancy: Chancy, folded_by: str) -> AbstractAsyncContextManager[Connection]:
-    return bounded_connection(chancy, folded_by, lock_limit_ms=REBUILD_LOCK_LIMIT_MS)
-
-
-def _folded_by(what: str, by: str | None) -> str:
-    name = f"{what} {uuid4().hex[:8]} by {by or f'{who()} ({os.getpid()})'}"
-    return name.encode("ascii", "replace").decode()  # PostgreSQL takes nothing else in an application_name

@@ -175,11 +175,9 @@ class Rollout:
             own_connection(self._chancy, self._folded_by) as working,
             own_connection(self._chancy, self._folded_by) as holding,
         ):
-            backfill = Backfill(self._chancy, self._options, working, self._folded_by)
+            backfill = Backfill(self._chancy, self._options, working, self._folded_by, version=plan.version or 0)
             if plan.version is None:
                 await backfill.begin(auto_promote=True, again=False)
-            else:
-                backfill.version = plan.version
             await backfill.run()
             try:
                 await backfill.promote(holding, cause=plan.cause)

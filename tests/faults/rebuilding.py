@@ -18,7 +18,8 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds import backfill
-from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild, swap
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
+from chancy_metrics.plugin.rebuilds.swap import swap
 from chancy_metrics.projections.versions import create, promote
 from tests.faults.stopping import spawner
 

@@ -20,7 +20,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN

@@ -10,7 +10,8 @@ from chancy import Chancy
 
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from tests import rules
 from tests.factories import an_app, eventually

@@ -14,7 +14,8 @@ from anyio import to_thread
 from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.health.verify import verify
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.rebuilds.swap import undo
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.advance import advance

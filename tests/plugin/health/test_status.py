@@ -17,8 +17,9 @@ from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, standstill_after_s
+from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.create import make_version

@@ -21,8 +21,10 @@ from chancy_metrics.plugin.health.dead_letters import discard, discard_rule
 from chancy_metrics.plugin.host import bounded_connection
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds import backfill
+from chancy_metrics.plugin.rebuilds import connection as connection_module
 from chancy_metrics.plugin.rebuilds import rebuild as module
-from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
+from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -309,7 +311,7 @@ async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
 async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_holds_it(
     dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REBUILD_LOCK_LIMIT_MS", 50)
+    monkeypatch.setattr(connection_module, "REBUILD_LOCK_LIMIT_MS", 50)
     monkeypatch.setattr(bounded_connection, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])

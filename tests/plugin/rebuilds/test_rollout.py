@@ -15,8 +15,9 @@ from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import list_versions
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, swap, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.rebuilds.rollout import Rollout, RolloutPlan
+from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored

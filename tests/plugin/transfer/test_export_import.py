@@ -35,7 +35,8 @@ from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.dead_letters import discard
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.progress import LedgerProgress
-from chancy_metrics.plugin.rebuilds.rebuild import rebuild, undo
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.plugin.rebuilds.swap import undo
 from chancy_metrics.plugin.transfer import export_writer
 from chancy_metrics.plugin.transfer.export_log import export_log
 from chancy_metrics.plugin.transfer.export_writer import Exported
