@@ -30,7 +30,7 @@ from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.plugin.transfer.import_locks import lock_head, lock_versions, retry_locked
-from chancy_metrics.projections.versions.baseline_io import Names, begin_with, write_points
+from chancy_metrics.projections.versions.baseline_io import Names, copy_to_versions, write_points
 from chancy_metrics.projections.versions.version import Version
 
 
@@ -216,7 +216,7 @@ class ImportRun:
                         baseline = frame
                     frame = await self._next_frame()
                 if baseline is not None:
-                    await begin_with(cursor, self._tables, baseline, versions)
+                    await copy_to_versions(cursor, self._tables, baseline, versions)
             except (errors.IntegrityError, errors.DataError, OverflowError) as error:
                 raise ImportRefused(f"the baseline in {self._path} can't be taken, and nothing was: {error}") from error
             return frame

@@ -1,4 +1,4 @@
-"""Columns as PostgreSQL's binary arrays, made at once: value by value they would take longer than the statement."""
+"""Encode numpy columns as binary PostgreSQL arrays, all values at once: one by one takes longer than the statement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NULL = struct.pack("!i", -1)
 
 
 class Array:
-    """A parameter for `%(name)s::integer[]` and its like: the type is what the statement says."""
+    """A parameter for `%(name)s::integer[]` and the like; the statement has to name the type."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -31,27 +31,27 @@ class _ArrayDumper(Dumper):
 
 
 def take_arrays(cursor: Cursor) -> None:
-    """Let *cursor* take `Array` as a parameter."""
+    """Register `Array` as a parameter type of *cursor*."""
     cursor.adapters.register_dumper(Array, _ArrayDumper)
 
 
 def integers(column: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> Array:
-    """`integer[]`; NULL where not *known*."""
+    """Return an `integer[]`; NULL where not *known*."""
     return _fixed(column, ">i4", _INT4, known)
 
 
 def bigints(column: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> Array:
-    """`bigint[]`; NULL where not *known*."""
+    """Return a `bigint[]`; NULL where not *known*."""
     return _fixed(column, ">i8", _INT8, known)
 
 
 def doubles(column: NDArray[np.float64], known: NDArray[np.bool_] | None = None) -> Array:
-    """`double precision[]`; NULL where not *known*."""
+    """Return a `double precision[]`; NULL where not *known*."""
     return _fixed(column, ">f8", _FLOAT8, known)
 
 
 def blobs(values: Sequence[bytes]) -> Array:
-    """`bytea[]`; NULL for b""."""
+    """Return a `bytea[]`; NULL for b""."""
     body = b"".join([struct.pack("!i", len(value)) + value if value else _NULL for value in values])
     return Array(_header(_BYTEA, len(values), nulls=True) + body)
 

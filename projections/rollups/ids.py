@@ -1,4 +1,4 @@
-"""Small numbers that stand for series and for worker ids in the rollups; given once, never changed."""
+"""Assign the integer ids that stand for series and worker names in the rollups; an id never changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Name = TypeVar("_Name", Series, str)
 
 
 class Numbered(NamedTuple):
-    """A fold's cells in the database's numbers, in the order of those."""
+    """A fold's cells with the database's ids, sorted by them; and those ids."""
 
     levels: dict[str, Cells]
     series: list[int]
@@ -29,7 +29,7 @@ class Numbered(NamedTuple):
 
 
 async def number(connection: Connection, tables: Tables, folded: Fold) -> Numbered:
-    """Put the database's numbers into a fold's cells, giving new names theirs in transactions of their own."""
+    """Replace a fold's numbers by the database's ids, and insert new names in transactions of their own."""
     if not folded.levels:
         return Numbered({}, [], [])
     by_series = await number_series(connection, tables, folded.series)
@@ -100,7 +100,7 @@ async def _find_or_insert(
 
 
 async def still_numbered(cursor: Cursor, tables: Tables, series: Sequence[int], workers: Sequence[int]) -> bool:
-    """Whether these numbers still stand for something; clean-up deletes unused ones under the version's lock."""
+    """Whether all these ids still exist: the clean-up deletes unused ones, but not under the lock of the caller."""
     await cursor.execute(
         sql.SQL(
             """
@@ -114,10 +114,10 @@ async def still_numbered(cursor: Cursor, tables: Tables, series: Sequence[int], 
 
 
 async def _catch_up(connection: Connection, table: sql.Identifier) -> None:
-    """Take a table's sequence past the numbers that are in it.
+    """Raise a table's sequence past the ids in the table.
 
-    A restore of data alone, or a switch-over by logical replication, leaves it behind, and each try would then use up
-    as many taken numbers as there are new names.
+    It is behind after a restore of data alone or a switch-over by logical replication, and each insert would then only
+    try as many taken ids as there are new names.
     """
     async with short_transaction(connection) as cursor:
         await cursor.execute(

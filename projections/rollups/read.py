@@ -1,4 +1,4 @@
-"""Rollup rows back into cells: what a version has stored, in the form that a fold has."""
+"""Read the rollup rows of a version back into cells, as a Fold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.soundness import sound
 
 #: Rows read at once.
-_PIECE = 20_000
+_CHUNK_ROWS = 20_000
 _ONLY = sql.SQL("AND worker = %(worker)s AND series = %(series)s")
 #: Whether a sum is a number of millionths that 64 bits hold.
 _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
@@ -35,12 +35,12 @@ async def read_cells(
     until: Mapping[str, int] | None = None,
     only: tuple[int, int] | None = None,
 ) -> Fold:
-    """Return what *version* has stored, in the caller's snapshot, without rows that no fold has written.
+    """Return the stored points of *version* in the caller's snapshot, without rows that are not `sound`.
 
     Args:
-        since: Resolution -> start of the first bucket, seconds; a resolution that is not in it is not read.
-        until: The same of the first bucket past the end; all there is by default.
-        only: Ids of a worker (0: all together) and of a series, whose points alone are read.
+        since: Resolution -> start of the first bucket, seconds; other resolutions are not read.
+        until: Resolution -> start of the first bucket past the end; no end by default.
+        only: Id of a worker (0: all together) and id of a series, to read only their points.
     """
     series: dict[int, int] = {}
     workers: dict[int, int] = {}
@@ -77,7 +77,7 @@ async def read_cells(
                 },
                 binary=True,
             )
-            while rows := await rollup.fetchmany(_PIECE):
+            while rows := await rollup.fetchmany(_CHUNK_ROWS):
                 parts.append(await to_thread.run_sync(_cells, rows, series, workers))
         if parts:
             levels[resolution] = await to_thread.run_sync(lambda parts: merge(concatenate(parts)), parts)
@@ -89,9 +89,9 @@ async def read_cells(
 
 
 def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, int]) -> Cells:
-    """Make cells of rows, unmerged; numbers of the database become those of a fold."""
+    """Return rows as unmerged cells, with the numbers of a fold instead of the database's ids."""
     columns = zip(*rows, strict=True)
-    worker, number, bucket, count, last_us, micro, rest, least, most, last, position, index, sketch = columns
+    worker, number, bucket, count, last_us, micro, rest, minimum, maximum, last, position, index, sketch = columns
     decoded = [(row, *decode_or_empty(data)) for row, data in enumerate(sketch) if data]
     return Cells(
         worker=np.array([workers.setdefault(one, len(workers) + 1) if one else 0 for one in worker], np.int64),
@@ -101,8 +101,8 @@ def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, 
         last_us=np.array(last_us, np.int64),
         micro=np.array(micro, np.int64),
         rest={row: canonical(Decimal(value)) for row, value in enumerate(rest) if value},
-        minimum=np.array(least, np.float64),
-        maximum=np.array(most, np.float64),
+        minimum=np.array(minimum, np.float64),
+        maximum=np.array(maximum, np.float64),
         last=np.array([np.nan if one is None else one for one in last], np.float64),
         last_position=np.array([one or 0 for one in position], np.int64),
         last_index=np.array([one or 0 for one in index], np.int64),
@@ -112,13 +112,13 @@ def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, 
                 np.array([len(codes) for _, codes, _ in decoded], np.int64),
             ),
             np.array([code for _, codes, _ in decoded for code in codes], np.int32),
-            np.array([many for _, _, counts in decoded for many in counts], np.int64),
+            np.array([one for _, _, counts in decoded for one in counts], np.int64),
         ),
     )
 
 
 def decode_or_empty(sketch: bytes) -> tuple[list[int], list[int]]:
-    """Return a stored sketch's codes and counts; of one that is broken none, so that it differs from any other."""
+    """Return a stored sketch's codes and counts; none if it is damaged, so that it differs from any sound one."""
     try:
         return decode(sketch)
     except Damaged:
@@ -130,10 +130,10 @@ async def _names(cursor: Cursor, table: sql.Identifier, columns: Sequence[str], 
         sql.SQL(
             """
             SELECT {columns}
-            FROM unnest(%(numbers)s::integer[]) WITH ORDINALITY AS wanted (id, place)
+            FROM unnest(%(numbers)s::integer[]) WITH ORDINALITY AS wanted (id, number)
             JOIN {table} t
                 ON t.id = wanted.id
-            ORDER BY wanted.place
+            ORDER BY wanted.number
             """
         ).format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)), table=table),
         {"numbers": numbers},

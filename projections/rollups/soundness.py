@@ -1,4 +1,4 @@
-"""Rows of the aggregates that no fold has written, and bookkeeping that contradicts itself."""
+"""Find rollup rows that no fold can have written, and rows of versions, producers and days that contradict others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chancy_metrics.events.row_bounds import END_US, FAR_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 
-#: Rows one check spells out.
+#: Rows that one check names.
 _SHOWN = 20
 _OF_A_NAME: LiteralString = """
     (series IN (SELECT id FROM {series}) AND (worker = 0 OR worker IN (SELECT id FROM {workers})))
@@ -30,7 +30,7 @@ _IN_BOUNDS: LiteralString = f"""
 
 
 def sound(tables: Tables, resolution: str) -> sql.Composed:
-    """The condition on a rollup's row without which no fold can have written it: readers leave out what breaks it."""
+    """Return the SQL condition that each row written by a fold meets; readers leave out rows that don't."""
     return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND {of_a_name})").format(
         width=RESOLUTIONS[resolution],
         in_bounds=sql.SQL(_IN_BOUNDS),
@@ -39,9 +39,9 @@ def sound(tables: Tables, resolution: str) -> sql.Composed:
 
 
 def odd_points(tables: Tables, resolution: str) -> sql.Composed:
-    """The query for the first rows that are not `sound`, and how many there are.
+    """Return the query for the first rows that are not `sound`, and their number.
 
-    Names are joined and not looked up as in `sound`: beneath IS NOT TRUE each row would pass through all of them.
+    It joins the names, where `sound` looks them up: under IS NOT TRUE that would compare each row with all names.
     """
     return sql.SQL(
         """
@@ -68,7 +68,7 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
 
 
 async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Name the rollups' rows that no fold has written, wherever their bucket is. Reads each rollup once."""
+    """Report rollup rows that are not `sound`, of whatever bucket. Reads each rollup once."""
     for resolution in RESOLUTIONS:
         await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
         odd = await cursor.fetchall()
@@ -78,37 +78,37 @@ async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
             fault = (
                 "no fold writes such a row: its numbers are out of bounds, or contradict each other"
                 if has_names
-                else "it is of a series or a worker that has no name"
+                else "its series or worker has no name"
             )
-            found.add("rollups", where, f"{fault}; readers leave it out, and a rebuild makes it again")
+            found.add("rollups", where, f"{fault}; readers leave it out, and a rebuild makes it anew")
         if odd:
             found.add_uncounted(Counter({Spot("rollups"): odd[0][-1] - len(odd)}))
 
 
-#: What contradicts itself -> a query for (where, what), which counts nothing: such rows are few.
+#: Check -> query for (where, what) of rows that contradict others; such rows are few.
 _BOOKS: dict[LiteralString, LiteralString] = {
     "head": """
-        SELECT 'version ' || v.version, 'it is called ' || v.status || ', and the live one is version ' || h.live
+        SELECT 'version ' || v.version, 'its status is ' || v.status || ', and the live one is version ' || h.live
         FROM {versions} v
         CROSS JOIN {head} h
         WHERE (v.status = 'live') <> (v.version = h.live)
         UNION ALL
-        SELECT 'version ' || v.version, 'it stands at position ' || v.position || ', the order ends at ' || h.position
+        SELECT 'version ' || v.version, 'it is at position ' || v.position || ', and the ledger ends at ' || h.position
         FROM {versions} v
         CROSS JOIN {head} h
         WHERE v.version NOT IN (0, h.live)
             AND (v.position > h.position OR v.position < 0)
         UNION ALL
-        SELECT 'version 0', 'it is not there: what has left the log is in no rebuild'
+        SELECT 'version 0', 'it is missing: no rebuild has the points of pruned days'
         WHERE NOT EXISTS (SELECT FROM {versions} WHERE version = 0)
         UNION ALL
-        SELECT 'version ' || version, 'one of its times is none that a clock gave'
+        SELECT 'version ' || version, 'one of its times is infinite'
         FROM {versions}
         WHERE NOT (isfinite(created_at) AND coalesce(isfinite(folded_at), true) AND coalesce(isfinite(live_since), true)
             AND coalesce(isfinite(kept_until), true) AND coalesce(isfinite(folding_since), true))
         UNION ALL
         SELECT 'position ' || d.position,
-            'version ' || d.version || ' leaves it out, and the order ends at ' || h.position
+            'version ' || d.version || ' leaves it out, and the ledger ends at ' || h.position
         FROM {dead} d
         CROSS JOIN {head} h
         WHERE d.position > h.position
@@ -136,7 +136,7 @@ _BOOKS: dict[LiteralString, LiteralString] = {
     """,
     "log": """
         SELECT 'day ' || day,
-            'it is called ' || state || ', with a last position of ' || coalesce(last_position::text, 'none')
+            'its state is ' || state || ', with a last position of ' || coalesce(last_position::text, 'none')
         FROM {days}
         WHERE NOT day BETWEEN '1970-01-01' AND '2199-12-31'
             OR NOT isfinite(changed_at)
@@ -144,14 +144,14 @@ _BOOKS: dict[LiteralString, LiteralString] = {
             OR last_position > (SELECT position FROM {head})
             OR last_us > %(end_us)s
         UNION ALL
-        SELECT 'day ' || d.day, 'it is said to end at position ' || d.last_position || ', and ends at ' || o.last
+        SELECT 'day ' || d.day, 'its last position is said to be ' || d.last_position || ', and is ' || o.last
         FROM {days} d
         JOIN (SELECT day, max(position) AS last FROM {ledger} GROUP BY day) o
             ON o.day = d.day
         WHERE d.state IN ('absorbed', 'gone')
             AND d.last_position <> o.last
         UNION ALL
-        SELECT 'day ' || d.day, 'it is said to have left the log, and its partition is part of it'
+        SELECT 'day ' || d.day, 'its state is gone, and its partition is still attached to the log'
         FROM {days} d
         JOIN pg_class c
             ON c.relname = %(stem)s || to_char(d.day, 'YYYYMMDD')
@@ -164,10 +164,10 @@ _BOOKS: dict[LiteralString, LiteralString] = {
 
 
 async def check_books(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Name what versions, dead letters, producers and days say that can't be."""
+    """Report rows of versions, dead letters, producers and days that contradict others."""
     for check, query in _BOOKS.items():
         await cursor.execute(
-            sql.SQL("SELECT place, what FROM ({query}) AS odd (place, what) LIMIT %(shown)s").format(
+            sql.SQL("SELECT subject, what FROM ({query}) AS odd (subject, what) LIMIT %(shown)s").format(
                 query=sql.SQL(query).format(
                     versions=tables.versions,
                     head=tables.head,

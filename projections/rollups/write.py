@@ -1,4 +1,4 @@
-"""Cells into the rollups, and the changed merged points back out of what the database made of them."""
+"""Add cells to the rollups of a version, and return the merged points that changed, for the delta ring."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
 #: Rows of one statement.
 _CHUNK_ROWS = 20_000
 
-#: A sum as a finite float64: beyond the largest one, the largest one, since JSON has no infinity.
+#: A sum as a finite float64; a greater one becomes the largest, since JSON has no infinity.
 FINITE_SUM = sql.SQL(
     "CASE WHEN abs(r.sum) <= 1.7976931348623157e308 THEN r.sum::float8"
     " ELSE sign(r.sum)::float8 * 1.7976931348623157e308 END"
 )
 
-# What a row becomes: n holds what is added, the quantiles and the sketch are already those of both together.
+# n is added to the stored row r; its quantiles and sketch are those of both together already.
 _SUM_UP = """
 SET count = r.count + n.count,
     last_us = greatest(r.last_us, n.last_us),
@@ -55,13 +55,13 @@ SET count = r.count + n.count,
 """
 _NEWER = sql.SQL("(n.last_us, n.last_position, n.last_index) > (r.last_us, r.last_position, r.last_index)")
 
-# By ctid, since nobody else changes rows of a version whose lock is held: LIMIT keeps the look-up one for each row
-# whatever the statistics say, and no row is locked first, as ON CONFLICT DO UPDATE does, at half as much WAL again.
+# Rows are updated by ctid: only the holder of the version's lock changes them. ON CONFLICT DO UPDATE would lock each
+# row first and write half as much WAL again. LIMIT makes the join a look-up per row, whatever the statistics say.
 _ADD = """
 WITH added AS MATERIALIZED (
     SELECT a.worker, a.series, a.bucket, a.count, a.last_us,
         trim_scale(a.micro * 0.000001 + coalesce(a.rest, 0)) AS sum, a.min, a.max,
-        a.last, a.last_position, a.last_index, a.p50, a.p95, a.p99, a.sketch, there.place
+        a.last, a.last_position, a.last_index, a.p50, a.p95, a.p99, a.sketch, there.old
     FROM unnest(
         %(worker)s::integer[], %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
         %(micro)s::bigint[], %(rest)s::numeric[], %(min)s::float8[], %(max)s::float8[],
@@ -72,7 +72,7 @@ WITH added AS MATERIALIZED (
         last, last_position, last_index, p50, p95, p99, sketch
     )
     LEFT JOIN LATERAL (
-        SELECT f.ctid AS place
+        SELECT f.ctid AS old
         FROM {rollup} f
         WHERE f.version = %(version)s
             AND f.worker = a.worker
@@ -84,7 +84,7 @@ WITH added AS MATERIALIZED (
     UPDATE {rollup} r
     {sum_up}
     FROM added n
-    WHERE r.ctid = n.place
+    WHERE r.ctid = n.old
     {returning}
 ), inserted AS (
     INSERT INTO {rollup} AS r (
@@ -94,7 +94,7 @@ WITH added AS MATERIALIZED (
     SELECT %(version)s, n.worker, n.series, n.bucket, n.count, n.last_us, n.sum, n.min, n.max,
         n.last, n.last_position, n.last_index, n.p50, n.p95, n.p99, n.sketch
     FROM added n
-    WHERE n.place IS NULL
+    WHERE n.old IS NULL
     {returning}
 )
 {answer}
@@ -103,12 +103,10 @@ _CHANGED = "RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.ma
 
 
 async def store(cursor: Cursor, tables: Tables, version: int, levels: Mapping[str, Cells]) -> dict[str, ChangedPoints]:
-    """Add merged cells, whose numbers are those of the database, to the rollups of *version*.
-
-    The caller holds the version's lock; rows are written in one order everywhere.
+    """Add merged cells, which have the database's ids, to the rollups of *version*, whose lock the caller holds.
 
     Returns:
-        The merged points that changed, with their new values.
+        Resolution -> the merged points that changed, with their new values.
     """
     take_arrays(cursor)
     changed = {}
@@ -140,7 +138,7 @@ async def store(cursor: Cursor, tables: Tables, version: int, levels: Mapping[st
 
 
 def _chunks(cells: Cells) -> Iterator[Cells]:
-    """Cut *cells* into chunks that take a moment each: the server ends a transaction that is idle for seconds."""
+    """Yield *cells* in chunks: encoding all at once would leave the transaction idle until the server ends it."""
     if cells.rows <= _CHUNK_ROWS:
         yield cells
         return
@@ -150,13 +148,13 @@ def _chunks(cells: Cells) -> Iterator[Cells]:
 
 
 def changed_points(rows: list[TupleRow]) -> ChangedPoints:
-    """Make columns of rows of (series, bucket, *COLUMNS)."""
+    """Return rows of (series, bucket, *COLUMNS) as columns."""
     table = np.array(rows, np.float64).reshape(-1, 2 + len(COLUMNS))
     return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
 
 
 async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
-    """Merge the sketches that lie in the rollup into those of *cells*: they are what the rows shall hold."""
+    """Return *cells* with the stored sketches, minima and maxima merged into theirs."""
     owners = np.unique(cells.sketches.owner)
     if not len(owners):
         return cells
@@ -193,10 +191,10 @@ async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, re
 
 
 def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
-    rows, least, most, sketches = zip(*stored, strict=True)
+    rows, minima, maxima, sketches = zip(*stored, strict=True)
     row = np.array(rows, np.int64)
     minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
-    minimum[row], maximum[row] = np.minimum(minimum[row], least), np.maximum(maximum[row], most)
+    minimum[row], maximum[row] = np.minimum(minimum[row], minima), np.maximum(maximum[row], maxima)
     owner, codes, counts = _decode_sound(sketches)
     runs = merge_runs(
         np.concatenate((cells.sketches.owner, row[owner])),
@@ -207,7 +205,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
 
 
 def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
-    """Decode stored sketches; one that is broken counts as empty, lest no fold passes it: `verify` finds its point."""
+    """Decode stored sketches; a damaged one counts as empty, so that folds go on. `verify` finds its point."""
     sound = list(sketches)
     try:
         return decode_many(sound)

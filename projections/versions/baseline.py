@@ -1,4 +1,4 @@
-"""The baseline, version 0: what the days that left the log added, so that a rebuild from what is left is exact."""
+"""Absorb days into the baseline (version 0) before they are pruned, so that a rebuild without them is exact."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BUSY = "another process works on the baseline; the next call tries again"
 
 
 class _Span(NamedTuple):
-    """The first and the last position of a day, 0 and 0 where it has none, and how many batches have none yet."""
+    """A day's first and last position, both 0 if it has none, and the number of its batches that are pending."""
 
     first: int
     last: int
@@ -51,10 +51,10 @@ class _Span(NamedTuple):
 async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day: date) -> str | None:
     """Add a closed day to the baseline; return None, or why that is not possible now, as a sentence.
 
-    Once, and all of it in one transaction, which moves the day to state "absorbed". It keeps what any version
-    keeps. A batch that can't be read becomes a dead letter of the live version: until somebody discards that,
-    the day stays; so it does while one of the user's rules has failed on a batch of it. What is given up, the baseline
-    leaves out, and says so. Memory grows with the day's points, not with its events.
+    One transaction adds all of it and sets the day to "absorbed", so that happens once. The baseline keeps the buckets
+    that any version keeps. A batch that can't be read becomes a dead letter of the live version, and the day stays in
+    the log until somebody discards that; so it does if a user's rule failed on one of its batches. Discarded dead
+    letters are copied to the baseline. Memory grows with the day's points, not with its events.
     """
     async with short_transaction(connection) as cursor:
         live = await live_version(cursor, tables)
@@ -84,7 +84,7 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
             (await live_version(cursor, tables)).version != live.version
             or any(keeps[resolution] < kept[resolution] for resolution in RESOLUTIONS)
             or not await still_numbered(cursor, tables, numbered.series, numbered.workers)
-            or not await _mark(cursor, tables, day, span.last)
+            or not await _mark_absorbed(cursor, tables, day, span.last)
         ):
             return _BUSY
         await store(cursor, tables, BASELINE, kept_of(numbered.levels, keeps))
@@ -99,14 +99,14 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
     span = await _span(cursor, tables, day)
     if span.pending:
         return (
-            f"{counted(span.pending, 'batch')} of {day} {'has' if span.pending == 1 else 'have'} no place in the order "
-            "yet: a worker's next fold gives one, or `chancy-metrics fold`"
+            f"{counted(span.pending, 'batch')} of {day} {'has' if span.pending == 1 else 'have'} no position in the "
+            "ledger yet: a worker's next fold assigns it, or `chancy-metrics fold`"
         )
     for version in await read_versions(cursor, tables):
         if version.status != "dropped" and version.position < span.last:
             return (
-                f"version {version.version} ({version.status}) stands at position {version.position}, and {day} ends "
-                f"at {span.last}: " + _way_past(version)
+                f"version {version.version} ({version.status}) is at position {version.position}, and {day} ends "
+                f"at {span.last}: " + _what_to_do(version)
             )
     live = await live_version(cursor, tables)
     undecided = await left_out(cursor, tables, live.version, day=day, undiscarded=True)
@@ -124,7 +124,7 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
             f"`chancy-metrics discard --rule {rule.rule} --why ...`"
         )
     if reason := live.refuses(rules):
-        return f"the baseline is made by the live version's rules, which this code does not have: {reason}"
+        return f"the baseline has the live version's rules, which this code does not have: {reason}"
     return None
 
 
@@ -155,17 +155,17 @@ async def raise_baseline_horizons(cursor: Cursor, tables: Tables) -> dict[str, i
 
 
 async def _kept(cursor: Cursor, tables: Tables) -> dict[str, int]:
-    """Start of the oldest bucket that any version keeps."""
+    """Return resolution -> start of the oldest bucket that any version keeps, seconds."""
     versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
 
 
-def _way_past(version: Version) -> str:
+def _what_to_do(version: Version) -> str:
     if version.status == "live":
-        return "its next folds take it there, or `chancy-metrics fold`"
+        return "wait for its next folds, or run `chancy-metrics fold`"
     if version.status == "standby":
-        return "it rests for an `undo`, and goes when its time is over"
-    return "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
+        return "it is on standby for an `undo`, and is dropped when its time is over"
+    return "finish it with `chancy-metrics rebuild`, or drop it with `chancy-metrics rebuild --abort`"
 
 
 async def _span(cursor: Cursor, tables: Tables, day: date) -> _Span:
@@ -186,7 +186,7 @@ async def _span(cursor: Cursor, tables: Tables, day: date) -> _Span:
 
 
 async def _lost(cursor: Cursor, tables: Tables, day: date, live: Version) -> list[int]:
-    """Return the positions of *day* whose rows somebody removed by force, without those that are dead letters."""
+    """Return the positions of *day* whose rows are missing from the log, without those that are dead letters."""
     await cursor.execute(
         sql.SQL(
             """
@@ -213,8 +213,8 @@ async def _lost(cursor: Cursor, tables: Tables, day: date, live: Version) -> lis
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def _mark(cursor: Cursor, tables: Tables, day: date, last: int) -> bool:
-    """Say that *day* is in the baseline, and which event in it is the latest; False if it is not closed any more."""
+async def _mark_absorbed(cursor: Cursor, tables: Tables, day: date, last: int) -> bool:
+    """Set a closed day to "absorbed", with its last position and latest event; return False if it is not closed."""
     await cursor.execute(
         sql.SQL(
             """

@@ -1,4 +1,4 @@
-"""The baseline, by names and not by numbers, out of one database and into another one's."""
+"""Read the baseline for an export, and write it on import: names instead of one database's numbers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _COLUMNS = sql.SQL(
 
 
 async def read_baseline(cursor: Cursor, tables: Tables) -> Baseline:
-    """Return what the baseline counted, and from where on it is complete.
+    """Return the counts and the horizons of the baseline.
 
     Raises:
-        Damaged: What it counted can't be read.
-        SchemaMissing: It is not there.
+        Damaged: Its counts can't be read.
+        SchemaMissing: Version 0 is missing.
     """
     await cursor.execute(
         sql.SQL(
@@ -78,7 +78,7 @@ async def read_points(cursor: Cursor, tables: Tables) -> AsyncIterator[Points]:
 
 
 class Names:
-    """The database's numbers of names, asked for on a connection of their own: they are given at once."""
+    """Cached numbers of series and workers; new ones are inserted and committed on a connection of their own."""
 
     def __init__(self, connection: Connection, tables: Tables) -> None:
         self._connection = connection
@@ -97,10 +97,10 @@ class Names:
 
 
 def check_points(points: Points) -> None:
-    """Check that the baseline can hold each of these rows.
+    """Check that the baseline can hold each of these points.
 
     Raises:
-        Damaged: At the first one that it can't.
+        Damaged: It can't hold one of them; the message names the first.
     """
     for one in points.points:
         try:
@@ -110,7 +110,7 @@ def check_points(points: Points) -> None:
             fault = str(error)
         if fault:
             where = f"the baseline's {points.resolution} point of {one.key[:100]!r} at {one.bucket}"
-            raise Damaged(f"is none that a rollup can hold: {fault}", where=where, kind="point")
+            raise Damaged(f"can't be in a rollup: {fault}", where=where, kind="point")
 
 
 def _fault(point: Point, width: int) -> str | None:
@@ -123,7 +123,7 @@ def _fault(point: Point, width: int) -> str | None:
     if (point.kind == "gauge") != (point.last is not None):
         return "only a gauge has a last value"
     if len({point.last is None, point.last_position is None, point.last_index is None}) > 1:
-        return "its last value has no place in the order, or a place has no value"
+        return "its last value has no position, or a position has no value"
     if point.sketch is not None:
         if point.kind != "histogram" or point.worker is not None:
             return "only a histogram of all workers has a sketch"
@@ -132,7 +132,7 @@ def _fault(point: Point, width: int) -> str | None:
 
 
 async def write_points(cursor: Cursor, tables: Tables, points: Points, names: Names) -> None:
-    """Put rows into the baseline, which is empty and whose lock the caller holds."""
+    """Copy points into the baseline, which has none of them and whose lock the caller holds."""
     series, workers = await names.of(points.points)
     async with cursor.copy(
         sql.SQL("COPY {rollup} (version, {columns}) FROM STDIN").format(
@@ -145,8 +145,8 @@ async def write_points(cursor: Cursor, tables: Tables, points: Points, names: Na
             await copy.write_row((BASELINE, worker, number, *_values(one)))
 
 
-async def begin_with(cursor: Cursor, tables: Tables, baseline: Baseline, versions: Sequence[Version]) -> None:
-    """Let *versions*, which have folded nothing, begin with the baseline; the caller holds the locks of all of them."""
+async def copy_to_versions(cursor: Cursor, tables: Tables, baseline: Baseline, versions: Sequence[Version]) -> None:
+    """Copy the imported baseline into *versions*, which have folded nothing; the caller holds the locks of all."""
     numbers = [one.version for one in versions]
     await cursor.execute(
         sql.SQL(
@@ -179,7 +179,7 @@ async def begin_with(cursor: Cursor, tables: Tables, baseline: Baseline, version
 
 
 async def empty_versions(cursor: Cursor, tables: Tables) -> None:
-    """Take everything out of every version, the baseline too; the caller holds the locks of all of them."""
+    """Delete the points, dead letters and counts of all versions, with the baseline; the caller holds their locks."""
     for resolution in RESOLUTIONS:
         await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))
     await cursor.execute(sql.SQL("DELETE FROM {dead}").format(dead=tables.dead_letters))
@@ -201,7 +201,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
 
 
 def _values(point: Point) -> tuple[object, ...]:
-    """The values of a row of the baseline past its names."""
+    """Return the columns of a rollup row past its worker and series."""
     return (
         *(point.bucket, point.count, point.last_us, point.sum, point.min, point.max),
         *(point.last, point.last_position, point.last_index, point.p50, point.p95, point.p99, point.sketch),

@@ -1,4 +1,4 @@
-"""What versions let go: points below their horizons, versions nobody turns back to, names without a point."""
+"""Delete expired points, dropped versions, and the names of series and workers without points."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions.baseline import raise_baseline_horizons
 from chancy_metrics.projections.versions.version import BASELINE, lock_version, raise_horizons, read_versions
 
-#: Rows one statement deletes, and statements of one kind a call makes: chunks that nobody waits for.
+#: Most rows that one statement deletes, so that its locks are short.
 CHUNK = 10_000
-PIECES = 20
-#: Names looked at in one transaction.
+#: Most such statements of one call.
+CHUNKS = 20
+#: Names checked in one transaction.
 NAMES = 2_000
-#: Seconds without progress after which an unfinished version is given up.
+#: Seconds without progress after which an unfinished version is dropped.
 PROGRESS_S = 86_400
 
 
 async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]) -> int:
-    """Raise every version's horizons to *kept* and delete what lies below; return how many rows went.
+    """Raise every version's horizons to *kept* and delete the points below them; return the number of rows deleted.
 
-    A version that somebody holds is left for the next call, which comes soon.
+    A version whose lock is held is left for the next call.
     """
     async with short_transaction(connection) as cursor:
         versions = [version.version for version in await read_versions(cursor, tables) if version.status != "dropped"]
     removed = 0
-    # The baseline last: it keeps what any of the others keeps.
+    # The baseline last: its horizons depend on those of the others.
     for version in [*versions, BASELINE]:
         async with short_transaction(connection) as cursor:
             if await lock_version(cursor, tables, version) is None:
@@ -42,17 +43,17 @@ async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]
                 connection,
                 tables,
                 resolution,
-                # A horizon that is ahead hides what is kept; it is still there when that is mended.
+                # Points that a horizon ahead hides are kept, until that is repaired.
                 sql.SQL("version = {} AND bucket / 60 < {}").format(version, min(horizon, kept[resolution]) // 60),
             )
     return removed
 
 
 async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) -> int:
-    """Drop versions whose rest is over and unfinished ones that got nowhere for a day; delete the rows of dropped ones.
+    """Drop versions that were kept long enough or made no progress for a day; delete the rows of dropped ones.
 
     Returns:
-        How many rows went; a version goes with the last of its own.
+        The number of rows deleted. A version is deleted after its last row.
     """
     async with short_transaction(connection) as cursor:
         await _drop_old(cursor, tables, now_us)
@@ -68,26 +69,26 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
 
 
 class UnusedNames:
-    """Deletes series and workers that no version has a point of; remembers how far it has looked."""
+    """Deletes series and workers without a point in any version; remembers how far it has checked."""
 
     def __init__(self) -> None:
-        self._series_seen = 0
-        self._workers_seen = 0
+        self._last_series = 0
+        self._last_worker = 0
 
     async def delete(self, connection: Connection, tables: Tables) -> int:
-        """Look through the next names, or all of them where there are few; return how many went."""
+        """Check the next names, or all if there are few; return the number deleted."""
         removed = 0
-        for _ in range(PIECES):
+        for _ in range(CHUNKS):
             removed += await self._delete_chunk(connection, tables)
-            if not self._series_seen and not self._workers_seen:
+            if not self._last_series and not self._last_worker:
                 break
         return removed
 
     async def _delete_chunk(self, connection: Connection, tables: Tables) -> int:
-        """Look through one chunk of each.
+        """Check one chunk of series and one of workers.
 
-        Under the locks of all versions, which folds take too, so that none stores a point of a name meanwhile. If
-        somebody holds one of them it is left for the next call.
+        Holds the locks of all versions, which folds take too, so that none writes a point of a name meanwhile. If one
+        is taken, that is left for the next call.
         """
         async with short_transaction(connection, index_only=True) as cursor:
             await cursor.execute(
@@ -99,18 +100,18 @@ class UnusedNames:
             if not locked or len(locked) < locked[0][1]:
                 return 0
             versions = [row[0] for row in locked]
-            series, self._series_seen = await _delete_names(
-                cursor, tables, tables.series, "series", versions, self._series_seen
+            series, self._last_series = await _delete_names(
+                cursor, tables, tables.series, "series", versions, self._last_series
             )
-            workers, self._workers_seen = await _delete_names(
-                cursor, tables, tables.workers, "worker", versions, self._workers_seen
+            workers, self._last_worker = await _delete_names(
+                cursor, tables, tables.workers, "worker", versions, self._last_worker
             )
             return series + workers
 
 
 async def _delete_rows(connection: Connection, tables: Tables, resolution: str, where: sql.Composed) -> int:
     removed = 0
-    for _ in range(PIECES):
+    for _ in range(CHUNKS):
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL(
@@ -157,7 +158,7 @@ async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
 
 
 async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
-    """Delete dropped versions without rows; not the newest one, so that no number is given twice."""
+    """Delete dropped versions without rows; not the newest one, so that no number is used twice."""
     empty = sql.SQL(" AND ").join(
         sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(tables.rollup(resolution))
         for resolution in RESOLUTIONS
@@ -182,7 +183,7 @@ async def _delete_names(
     versions: list[int],
     after: int,
 ) -> tuple[int, int]:
-    """Delete names past id *after* that no rollup has; return how many went and where to go on."""
+    """Delete names past id *after* that no rollup has; return the number deleted and the id to go on after."""
     used = sql.SQL(" OR ").join(
         sql.SQL("EXISTS (SELECT 1 FROM {rollup} r WHERE r.version = ANY(%(versions)s) AND {match})").format(
             rollup=tables.rollup(resolution),

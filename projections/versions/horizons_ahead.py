@@ -1,4 +1,4 @@
-"""Horizons that a clock ahead has raised too far: found by the settings, and what they hide folded again."""
+"""Find horizons that a clock ahead of time raised too far, fold again the points they hide, and lower them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from chancy_metrics.projections.versions.replay import PAGE, read_alive
 from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_version, read_versions
 
 _US = 1_000_000
-#: Times to begin again, since folds go on meanwhile.
+#: Attempts, since folds go on meanwhile.
 _TRIES = 20
 
 
 def ahead_of(horizons: Mapping[str, int], kept: Mapping[str, int], now_s: int) -> dict[str, int]:
-    """Return the resolutions whose horizon hides what is to be kept -> the horizon that the settings give.
+    """Return resolution -> the horizon by the settings, for horizons that hide points which are to be kept.
 
-    One past the present is no clock's that was right; and if each of them is past what the settings keep now, a clock
-    ahead raised all of them. One alone may be older than its setting, and then it hides nothing that is there.
+    No right clock sets a horizon past the present. If all horizons are past those of the settings, a clock ahead raised
+    all of them. A single one may date from another setting, whose points are gone, and is left.
 
     Args:
-        kept: What the settings keep now: resolution -> start of the oldest bucket, seconds.
+        kept: The horizons by the settings: resolution -> start of the oldest bucket, seconds.
     """
     past = {name: kept[name] for name, width in RESOLUTIONS.items() if horizons[name] > kept[name] + width}
     if len(past) < len(RESOLUTIONS) and not any(horizons[name] > now_s + width for name, width in RESOLUTIONS.items()):
@@ -45,7 +45,7 @@ def ahead_of(horizons: Mapping[str, int], kept: Mapping[str, int], now_s: int) -
 
 
 def sentence(version: int, horizons: Mapping[str, int], ahead: Mapping[str, int]) -> str:
-    """Say what is hidden, of a version that has horizons *ahead*."""
+    """Return a sentence that says what the horizons *ahead* of a version hide."""
     parts = [f"{name} before {_at(horizons[name])}, though it is kept from {_at(ahead[name])} on" for name in ahead]
     return (
         f"version {version} hides {', '.join(parts)}: a clock was ahead, or somebody changed its row; the next "
@@ -68,15 +68,15 @@ async def mend(
     *,
     now_s: int,
 ) -> list[str]:
-    """Fold again what versions with *rules* hide by horizons that are ahead, and put those back; a sentence for each.
+    """Repair horizons that are ahead: fold the points they hide again, and lower them; return a sentence per version.
 
-    What has left the log is there as far as the baseline is complete. Memory grows with the points that were hidden.
+    Points of pruned days come from the baseline, as far as it is complete. Memory grows with the hidden points.
 
     Args:
-        connection: An autocommit one outside a transaction.
+        connection: An autocommit connection outside a transaction.
 
     Raises:
-        MetricsLogError: Folds or days that leave the log got in between too often; nothing was changed.
+        MetricsLogError: Folds or pruned days interfered in each attempt; nothing was changed.
     """
     async with short_transaction(connection) as cursor:
         versions = [
@@ -84,13 +84,13 @@ async def mend(
             for version in await read_versions(cursor, tables)
             if version.status in ("live", "backfilling", "ready", "standby") and not version.refuses(rules)
         ]
-    told = []
+    repaired = []
     for version in versions:
         ahead = ahead_of(version.horizons, kept, now_s)
         if ahead:
             points = await _mend(connection, tables, rules, version.version, ahead)
-            told.append(f"{points:,} points of version {version.version} that a horizon ahead hid are folded again")
-    return told
+            repaired.append(f"{points:,} points of version {version.version} that a horizon ahead hid are folded again")
+    return repaired
 
 
 class _Base(NamedTuple):
@@ -149,8 +149,8 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                     await _add(cursor, tables, total, base, rules, chunk)
                 after = rows[-1].position if rows else after
     raise MetricsLogError(
-        f"what the horizons of version {version} hide could not be folded again: folds, or days that leave the log, "
-        "got in between each time; try again"
+        f"what the horizons of version {version} hide could not be folded again: in each attempt another fold, or "
+        "a day that was pruned, interfered; try again"
     )
 
 
@@ -159,7 +159,7 @@ async def _read_base(cursor: Cursor, tables: Tables, version: int, ahead: Mappin
     if mine is None:
         raise MetricsLogError(f"version {version} is not there any more")
     gone = await gone_days(cursor, tables)
-    # Below its horizon the baseline is incomplete, and what is in it has left the log.
+    # Below its horizon the baseline is incomplete, and its days are no longer in the log.
     whole = baseline.horizons if baseline is not None and gone else dict.fromkeys(RESOLUTIONS, 0)
     first = {
         name: max(ahead[name], min(whole[name], horizon)) if name in ahead else horizon

@@ -1,4 +1,4 @@
-"""What a version leaves out: batches it could not fold (dead letters), and user rules that failed on a batch."""
+"""Write and read the dead letters: batches that a version leaves out, and user rules that failed on a batch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.storable_text import storable
 from chancy_metrics.projections.span import Span
 
-#: Positions that are named, with their errors.
+#: Batches that are named, each with its error.
 _NAMED = 5
 _ERROR_CHARS = 1_000
 _SHOWN_CHARS = 200
 
 
 class LeftOutBatch(msgspec.Struct, frozen=True):
-    """A batch of which nothing is in a version."""
+    """A batch that a version leaves out as a whole."""
 
     position: int
     error: str
 
 
 class FailingRule(msgspec.Struct, frozen=True):
-    """A user's rule whose metrics are missing of some batches; built-in metrics of these are there.
+    """A user's rule that failed on some batches, whose built-in metrics are in the version.
 
     Attributes:
-        batches: Of how many; *discarded* of them are given up.
-        error: The one at the first of them, *position*.
+        batches: Number of batches; *discarded* of them are given up.
+        position: Position of the first of them, and *error* what was raised there.
     """
 
     rule: str
@@ -44,15 +44,15 @@ class FailingRule(msgspec.Struct, frozen=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """What a version leaves out of a span of time; false where that is nothing.
+    """What a version leaves out of a span of time; false if nothing.
 
     Attributes:
-        batches: Batches of which nothing is in the version, given up or not.
+        batches: Number of batches left out as a whole, given up or not.
         discarded: How many of those are given up.
-        events: How many events those hold, as far as the ledger tells.
+        events: Events in those, as far as the ledger tells.
         undated: How many of those have unknown times, and so count in every span.
         first: The first few of those.
-        rules: User rules that failed, those with the most batches first.
+        rules: User rules that failed, by number of batches, descending.
     """
 
     version: int
@@ -68,7 +68,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """All of it in words, such as "version 3 leaves out 2 batches of 40 events (position 7: …)"; "" for nothing."""
+        """The same in words, as in "version 3 leaves out 2 batches of 40 events (position 7: …)"; "" for nothing."""
         return f"version {self.version} leaves out {self._list()}" if self else ""
 
     def _list(self) -> str:
@@ -86,7 +86,7 @@ class LeftOut(msgspec.Struct, frozen=True):
         return " and ".join(parts)
 
     def beyond(self, other: LeftOut) -> LeftOut:
-        """Return what of this is more than *other* leaves out, by the number of batches: all of them, and each rule."""
+        """Return what this leaves out more of than *other*, by number of batches: as a whole, and for each rule."""
         batches = {rule.rule: rule.batches for rule in other.rules}
         rules = [rule for rule in self.rules if rule.batches > batches.get(rule.rule, 0)]
         if self.batches > other.batches:
@@ -95,7 +95,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 async def left_out_at(cursor: Cursor, tables: Tables, version: int, positions: Sequence[int]) -> list[LeftOutBatch]:
-    """Return those of *positions* of whose batches nothing is in *version*, ascending."""
+    """Return the batches at *positions* that *version* leaves out as a whole, ascending."""
     await cursor.execute(
         sql.SQL(
             """
@@ -113,7 +113,12 @@ async def left_out_at(cursor: Cursor, tables: Tables, version: int, positions: S
 
 
 def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, str], str]) -> LeftOut:
-    """Return what a step leaves out: position -> error of batches, and position and name of a rule -> error."""
+    """Return what one step leaves out.
+
+    Args:
+        dead: Position of a batch -> error.
+        failed: Position of a batch and name of a rule -> error.
+    """
     first = [LeftOutBatch(position, dead[position]) for position in sorted(dead)[:_NAMED]]
     by_rule: dict[str, list[int]] = {}
     for position, rule in sorted(failed):
@@ -123,7 +128,7 @@ def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, 
 
 
 def withheld(more: LeftOut, rules: str, live: int) -> str:
-    """Say why a version of *rules* does not take over by itself, and what to do."""
+    """Return a sentence that says why a version of *rules* is not promoted by itself, and what to do."""
     rule = "mend the rule and raise rules_version" if more.rules else "find out why"
     return (
         f"{more.sentence}, which version {live} does not leave out: it does not take over by itself (rules {rules}); "
@@ -140,15 +145,15 @@ async def left_out(
     day: date | None = None,
     undiscarded: bool = False,
 ) -> LeftOut:
-    """Return what *version* leaves out of the events in *span*, of all time by default. One statement.
+    """Return what *version* leaves out of the events in *span*, by default of all time. One statement.
 
-    A batch counts where its first and last event, as the log has them, allow for one in the span; a batch whose row is
-    lost counts up to a day after the day it was appended under. A rule that failed counts with every batch of the span
-    on which it did: which series it would have fed, nobody knows.
+    A batch counts if its first and last event, by the log, leave room for one in the span; a batch whose row is lost
+    counts up to a day after the day it was appended. A rule that failed counts with each such batch, since the series
+    that it would have fed are unknown.
 
     Args:
         day: Only batches of this day of the log.
-        undiscarded: Only what is not given up.
+        undiscarded: Only batches that are not given up.
     """
     await cursor.execute(
         sql.SQL(
@@ -196,11 +201,11 @@ async def write_left_out(
     dead: Mapping[int, str],
     failed: Mapping[tuple[int, str], str],
 ) -> None:
-    """Note what *version* leaves out, with the times of its events as the log has them.
+    """Write dead letters of *version*, with the times of their events from the log.
 
     Args:
-        dead: Position -> why nothing of its batch is in the version.
-        failed: Position and name of a rule -> why nothing of that rule is.
+        dead: Position of a batch that is left out as a whole -> error.
+        failed: Position of a batch and name of a rule that failed on it -> error.
     """
     errors = {(position, ""): error for position, error in dead.items()} | dict(failed)
     if not errors:
@@ -235,7 +240,7 @@ async def write_left_out(
 
 
 async def copy_left_out(cursor: Cursor, tables: Tables, source: int, target: int, *, day: date | None = None) -> None:
-    """Let *target* leave out what *source* does, of one day of the log or all together: it is made from its rows."""
+    """Copy the dead letters of version *source*, of one day or all, to *target*, which is made from its rows."""
     await cursor.execute(
         sql.SQL(
             """
@@ -258,7 +263,7 @@ async def copy_left_out(cursor: Cursor, tables: Tables, source: int, target: int
 
 
 async def forget_left_out(cursor: Cursor, tables: Tables, *, chunk: int) -> int:
-    """Delete up to *chunk* notes on batches that the ledger has forgotten: nothing of their time is kept any more."""
+    """Delete up to *chunk* dead letters before the ledger's first position, whose points have expired too."""
     await cursor.execute(
         sql.SQL(
             """

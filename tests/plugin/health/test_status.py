@@ -244,8 +244,8 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
     hangs = await status(dsn, log_retention=86_400)
 
     blocker = (
-        f"version 2 (copying) stands at position 0, and {day} ends at 1: "
-        "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"
+        f"version 2 (copying) is at position 0, and {day} ends at 1: "
+        "finish it with `chancy-metrics rebuild`, or drop it with `chancy-metrics rebuild --abort`"
     )
     assert due.due_day is not None and hangs.due_day is not None
     assert (due.due_day.state, due.due_day.blocker, due.unhealthy) == ("closed", blocker, [])

@@ -171,7 +171,7 @@ async def test_a_batch_that_waits_for_its_place_keeps_its_day_from_the_archive(
 
     [kept] = await let_go(connection, tables, tmp_path)
 
-    assert "no place in the order yet" in kept.blocker
+    assert "no position in the ledger yet" in kept.blocker
     assert os.listdir(tmp_path) == []
 
 

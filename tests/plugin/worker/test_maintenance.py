@@ -82,7 +82,7 @@ async def test_a_call_deletes_bounded_chunks(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "CHUNK", 10)
-    monkeypatch.setattr(expiry, "PIECES", 3)
+    monkeypatch.setattr(expiry, "CHUNKS", 3)
     await fetch(
         connection,
         "INSERT INTO {r1day} (version, worker, series, bucket, count, last_us, sum, min, max)"
@@ -132,7 +132,7 @@ async def test_names_are_looked_through_some_stretches_a_call_and_then_from_the_
     chunks: int, expected: list[int | None], connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "NAMES", 4)
-    monkeypatch.setattr(expiry, "PIECES", chunks)
+    monkeypatch.setattr(expiry, "CHUNKS", chunks)
     for worker in range(6):
         await LogWriter(connection, tables, f"used {worker}").append(runs=[a_run("app:n")])
     await order_and_fold(connection, tables)
@@ -239,7 +239,7 @@ async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_gi
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "CHUNK", 3)
-    monkeypatch.setattr(expiry, "PIECES", 2)
+    monkeypatch.setattr(expiry, "CHUNKS", 2)
     for minute in range(4):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
     await order_and_fold(connection, tables)

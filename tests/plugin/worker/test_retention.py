@@ -118,7 +118,7 @@ async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_
         [after] = await let_go(connection, tables)
 
         assert (during.state, during.blocker) == ("attached", HELD)
-        assert unfolded.state == "closed" and "no place in the order yet" in unfolded.blocker
+        assert unfolded.state == "closed" and "no position in the ledger yet" in unfolded.blocker
         assert (after.state, after.blocker) == ("gone", None)
         points = await replay(connection, tables)
         assert "app:old" in {point.series.key for point in points}
@@ -357,7 +357,7 @@ async def test_job_updates_for_a_closed_day_are_saved_with_their_jobs_and_come_u
 async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looked_up(
     committed: bool, dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    """Also where it is in the log and has no place in the order yet."""
+    """Also where it is in the log and has no position in the ledger yet."""
     await make_days(connection, tables, today=OLD, ahead=0)
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as host:
         hook = metrics._session(worker).hook
@@ -400,7 +400,7 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
     would, gone = run(dsn, "prune", "--dry-run"), run(dsn, "prune")
 
     assert texts([nothing]) == [(0, "no day of the log is due for pruning\n")]
-    why = f"1 batch of {OLD} has no place in the order yet: a worker's next fold gives one, or "
+    why = f"1 batch of {OLD} has no position in the ledger yet: a worker's next fold assigns it, or "
     why += "`chancy-metrics fold`"
     assert dry.returncode == refused.returncode == as_json.returncode == 3
     assert f"kept (attached): {why}" in dry.stdout

@@ -281,7 +281,8 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tab
     blocker = await reason(connection, tables)
 
     assert blocker == (
-        "1 batch of 2026-03-10 has no place in the order yet: a worker's next fold gives one, or `chancy-metrics fold`"
+        "1 batch of 2026-03-10 has no position in the ledger yet: a worker's next fold assigns it, "
+        "or `chancy-metrics fold`"
     )
     await order_and_fold(connection, tables)
     assert await reason(connection, tables) is None
@@ -290,9 +291,9 @@ async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tab
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        ("live", "its next folds take it there, or `chancy-metrics fold`"),
-        ("backfilling", "finish it with `chancy-metrics rebuild`, or give it up with `chancy-metrics rebuild --abort`"),
-        ("standby", "it rests for an `undo`, and goes when its time is over"),
+        ("live", "wait for its next folds, or run `chancy-metrics fold`"),
+        ("backfilling", "finish it with `chancy-metrics rebuild`, or drop it with `chancy-metrics rebuild --abort`"),
+        ("standby", "it is on standby for an `undo`, and is dropped when its time is over"),
     ],
 )
 async def test_a_version_that_is_not_past_a_day_keeps_it(
@@ -315,7 +316,7 @@ async def test_a_version_that_is_not_past_a_day_keeps_it(
 
     blocker = await reason(connection, tables)
 
-    assert blocker == f"version {number} ({status}) stands at position 0, and 2026-03-10 ends at 1: {advice}"
+    assert blocker == f"version {number} ({status}) is at position 0, and 2026-03-10 ends at 1: {advice}"
     await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
     await order_and_fold(connection, tables)
     assert await reason(connection, tables) is None
@@ -328,7 +329,7 @@ async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Con
     await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", tables)
 
     assert await reason(connection, tables) == (
-        "the baseline is made by the live version's rules, which this code does not have: "
+        "the baseline has the live version's rules, which this code does not have: "
         "version 1 has rules 2.7, this code has 2.0"
     )
 
@@ -419,7 +420,7 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
 
     [done] = await let_go(connection, tables, 9)
 
-    assert done.blocker.startswith("version 2 (copying) stands at position 0")
+    assert done.blocker.startswith("version 2 (copying) is at position 0")
     assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", tables) == [(0,)]
 
 
