@@ -1,1 +1,1 @@
-"""What happened: facts, their encoding, the append-only log and its order."""
+"""Events: facts, their encoding, the append-only log, and the ledger that orders it."""

@@ -80,8 +80,8 @@ def set_aside_sentence(rows: int) -> str:
     """Return a sentence for `status`: so many rows of pending were set aside."""
     what = "entry that waited for a position was" if rows == 1 else "entries that waited for a position were"
     return (
-        f"{rows:,} {what} set aside, since no batch is in the log under that id: somebody wrote what is no batch, or "
-        "removed it by force; `chancy-metrics audit check` names the first ones"
+        f"{rows:,} {what} set aside, since no batch is in the log under that id: the entry was forged, or its batch "
+        "was deleted by force; `chancy-metrics audit check` names the first ones"
     )
 
 

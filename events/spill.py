@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -63,7 +62,7 @@ async def take_spilled_unless_locked(connection: Connection, tables: Tables) -> 
     limit = _TAKE_BATCHES
     try:
         async with short_transaction(connection, lock_timeout_ms=TAKE_LOCK_MS) as cursor:
-            if not await is_any_spilled(cursor, tables):
+            if not await _is_any_spilled(cursor, tables):
                 return Taken()
             await cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
             row = await cursor.fetchone()
@@ -125,13 +124,12 @@ def _unless_lost(connection: Connection, error: Error) -> Error:
     return error
 
 
-async def is_any_spilled(cursor: Cursor, tables: Tables, day: date | None = None) -> bool:
-    """Whether a batch (of *day*) is spilled."""
+async def _is_any_spilled(cursor: Cursor, tables: Tables) -> bool:
+    """Whether a batch is spilled."""
     await cursor.execute(
-        sql.SQL(
-            "SELECT EXISTS (SELECT FROM {spill} WHERE {in_bounds} AND (%(day)s::date IS NULL OR day = %(day)s))"
-        ).format(spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)),
-        {"day": day},
+        sql.SQL("SELECT EXISTS (SELECT FROM {spill} WHERE {in_bounds})").format(
+            spill=tables.spill, in_bounds=sql.SQL(ID_IN_BOUNDS)
+        )
     )
     row = await cursor.fetchone()
     return bool(row and row[0])

@@ -1,1 +1,1 @@
-"""The schema, one file a step, found and run by Chancy's migrator."""
+"""Schema migrations, one module a version, run by Chancy's migrator."""

@@ -1,4 +1,4 @@
-"""Create the log, its order, the versions with their rollups, and the shared cache."""
+"""Create the log, the ledger, the versions with their rollups, and the delta ring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UP = """
 CREATE FUNCTION {refuse_change}() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     RAISE EXCEPTION '% of % refused: %', TG_OP, TG_TABLE_NAME,
-            coalesce(TG_ARGV[0], 'the metrics log and its order are append-only')
+            coalesce(TG_ARGV[0], 'the metrics log and its ledger are append-only')
         USING ERRCODE = coalesce(TG_ARGV[1], 'object_not_in_prerequisite_state'),
               HINT = CASE WHEN TG_ARGV[0] IS NULL THEN
                   'Correct a number by appending another event; days past log_retention leave by '
@@ -33,7 +33,7 @@ CREATE FUNCTION {refuse_append}() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     RAISE EXCEPTION 'day % of the metrics log is closed', NEW.day
         USING ERRCODE = 'CM001',
-              HINT = 'It is on its way out of the log; append under a later day.';
+              HINT = 'It is about to be pruned; append under a later day.';
 END
 $fn$;
 
@@ -54,12 +54,12 @@ CREATE TABLE {log} (
     CONSTRAINT id_in_bounds CHECK ({id_in_bounds}),
     CONSTRAINT batch_in_bounds CHECK ({batch_in_bounds})
 ) PARTITION BY RANGE (day);
--- Compressing packed columns costs the append two to four times and gains nothing.
+-- Compression makes an append two to four times slower, and packed columns do not shrink.
 ALTER TABLE {log} ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 CREATE TRIGGER refuse_change BEFORE UPDATE ON {log}
     FOR EACH ROW EXECUTE FUNCTION {refuse_change}();
--- An import that is given up takes its batches with it, and says so with this setting.
+-- Abandoning an import deletes its batches; it sets this.
 CREATE TRIGGER refuse_delete BEFORE DELETE ON {log}
     FOR EACH ROW WHEN (current_setting('chancy_metrics.abandoning', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION {refuse_change}();
@@ -74,7 +74,7 @@ CREATE TABLE {pending} (
     CONSTRAINT id_in_bounds CHECK ({id_in_bounds})
 ) WITH ({short_lived});
 
--- Rows of pending that are about no batch. The day is text: it may be one that no reader can hold.
+-- Rows of pending without a batch. The day is text: a reader may be unable to hold it as a date.
 CREATE TABLE {set_aside} (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     day text NOT NULL,
@@ -84,7 +84,7 @@ CREATE TABLE {set_aside} (
     found_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Batches that the log could not take. It has no partition, and nobody who locks the log has a reason to lock it.
+-- Batches that the log could not take. Not partitioned, so what locks the log does not lock it.
 CREATE TABLE {spill} (
     day date NOT NULL,
     producer uuid NOT NULL,
@@ -114,10 +114,10 @@ CREATE TABLE {ledger} (
     chain bytea NOT NULL,
     UNIQUE (producer, sequence)
 );
--- Clean-up deletes from its beginning; nobody has a reason for anything else.
+-- Clean-up deletes the oldest rows; everything else is refused.
 CREATE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON {ledger}
     FOR EACH STATEMENT EXECUTE FUNCTION {refuse_change}();
--- Only retention asks for a day; positions are nearly in the order of days, so a few bytes find one.
+-- For retention. Positions are nearly sorted by day, so a small BRIN index is enough.
 CREATE INDEX {ledger_days} ON {ledger} USING brin (day) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE {producers} (
@@ -142,7 +142,7 @@ CREATE TABLE {sessions} (
     written_by name NOT NULL DEFAULT current_user,
     CONSTRAINT session_in_bounds CHECK ({session_in_bounds})
 ) WITH (fillfactor = 50, {short_lived});
--- Lest another role than the one that began a session says that it lives, or how it ended.
+-- Only the role that began a session may say that it is alive, or how it ended.
 CREATE TRIGGER refuse_change BEFORE UPDATE ON {sessions}
     FOR EACH ROW WHEN (OLD.written_by <> current_user AND current_setting('is_superuser') <> 'on')
     EXECUTE FUNCTION {refuse_change}('only the role that began a session says how it is', 'insufficient_privilege');
@@ -166,7 +166,7 @@ CREATE TABLE {summaries} (
     filter bytea,
     digest bytea -- sha256 of all of it: a search leaves out nothing by a row that was damaged
 );
--- Not compressed, so that a few bytes can be read without the rest: half of its bits are set, at random.
+-- Not compressed, so that single bytes can be read; random bits do not shrink anyway.
 ALTER TABLE {summaries} ALTER COLUMN filter SET STORAGE EXTERNAL;
 
 CREATE TABLE {versions} (
@@ -282,7 +282,7 @@ DECLARE
 BEGIN
     _day := coalesce(_day, (clock_timestamp() AT TIME ZONE 'UTC')::date);
 
-    -- The same bytes may come as often as they like. Before others come under an id, what became of it is looked up.
+    -- The same bytes may be appended repeatedly. Before other bytes are written under an id, the id is looked up.
     -- The earlier transaction has ended, and a batch moves from spill to pending to ledger, so one snapshot finds it.
     IF _earlier IS NOT NULL THEN
         BEGIN
@@ -319,7 +319,7 @@ BEGIN
                 END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR query_canceled THEN
-            -- Once it is found, only its bytes could not be read.
+            -- If the id was found, only its bytes could not be read.
             state := CASE WHEN _is_there THEN 'known' ELSE 'refused' END;
             error_code := SQLSTATE;
             error_text := SQLERRM || '; what became of an earlier attempt can''t be looked up';
@@ -337,7 +337,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             INSERT INTO {pending} (day, producer, sequence) VALUES (_day, _producer, _sequence);
-            IF NOT FOUND THEN -- nobody would give it a position
+            IF NOT FOUND THEN -- it would never get a position
                 RAISE EXCEPTION 'a rule or a trigger keeps batches out of the pending table';
             END IF;
             state := 'appended';

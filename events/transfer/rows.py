@@ -1,4 +1,4 @@
-"""A range of the order together with its batches, every column and byte of them: out of the database and into it."""
+"""Write what an export holds into the database: ledger entries with their batches, gone days, producers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
 
 REFERENCE = ROOT / "docs" / "reference.md"
-APPEND_ONLY = "refused: the metrics log and its order are append-only"
+APPEND_ONLY = "refused: the metrics log and its ledger are append-only"
 
 
 @pytest.fixture

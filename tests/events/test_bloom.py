@@ -60,11 +60,11 @@ async def test_the_places_are_those_that_postgresql_counts(connection: Connectio
     for one in asked:
         cursor = await connection.execute(
             "SELECT bool_and(get_bit(substring(%(bits)s::bytea FROM (stride %% octet_length(%(bits)s))::integer + 1"
-            " FOR 1), bit) = 1) FROM unnest(%(strides)s::bigint[], %(places)s::integer[]) AS p (stride, bit)",
+            " FOR 1), bit) = 1) FROM unnest(%(strides)s::bigint[], %(bits_of)s::integer[]) AS p (stride, bit)",
             {
                 "bits": bits,
-                "strides": [place.stride for place in bit_positions(one)],
-                "places": [place.bit for place in bit_positions(one)],
+                "strides": [at.stride for at in bit_positions(one)],
+                "bits_of": [at.bit for at in bit_positions(one)],
             },
         )
         assert await cursor.fetchone() == (may_hold(bits, one),)

@@ -196,8 +196,8 @@ async def test_the_documented_format_is_enough_to_check_the_chain(
 
 
 def a_chain(count: int) -> list[LedgerEntry]:
-    """So many places of one producer, one after the other."""
-    places, chain = [], b""
+    """Return so many entries of one producer, one after the other."""
+    entries, chain = [], b""
     producer = UUID(int=1)
     for number in range(1, count + 1):
         batch = encode((), [a_run("app:n", [float(number)])])
@@ -205,16 +205,16 @@ def a_chain(count: int) -> list[LedgerEntry]:
             date(2026, 3, 10), producer, number, "w", batch.first_us, batch.last_us, NOON_US, 1, False, 1, batch.sha256
         )
         chain = link(chain, number, row)
-        places.append(LedgerEntry(number, BatchId(*row[:3]), 1, chain, row, batch.payload))
-    return places
+        entries.append(LedgerEntry(number, BatchId(*row[:3]), 1, chain, row, batch.payload))
+    return entries
 
 
-def file_of(path: Path, places: Sequence[LedgerEntry]) -> Path:
+def file_of(path: Path, entries: Sequence[LedgerEntry]) -> Path:
     with path.open("wb") as file:
         writer = Writer(file)
-        writer.put(Header(None, places[-1].position, places[-1].chain))
-        for place in places:
-            writer.put_entry(place)
+        writer.put(Header(None, entries[-1].position, entries[-1].chain))
+        for entry in entries:
+            writer.put_entry(entry)
         writer.finish(NOON_US)
     return path
 
@@ -243,15 +243,15 @@ def test_whatever_byte_is_changed_or_wherever_it_is_cut_the_file_is_refused(
 def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
     tmp_path_factory: pytest.TempPathFactory, position: int, field: str, size: int
 ) -> None:
-    places = a_chain(6)
-    row = places[position - 1].row
+    entries = a_chain(6)
+    row = entries[position - 1].row
     assert row is not None
     old = getattr(row, field)
     step = -1 if field == "first_us" else 1  # still before the last one: this is about the chain
     new = {int: lambda: old + step, str: lambda: old + "x", bytes: lambda: sha256(old).digest(), bool: lambda: not old}
     forged = row._replace(**{field: new.get(type(old), lambda: old + timedelta(days=1))()})
-    places[position - 1] = places[position - 1]._replace(row=forged, batch_id=BatchId(*forged[:3]))
-    path = file_of(tmp_path_factory.mktemp("export") / "log", places)
+    entries[position - 1] = entries[position - 1]._replace(row=forged, batch_id=BatchId(*forged[:3]))
+    path = file_of(tmp_path_factory.mktemp("export") / "log", entries)
     come = []
 
     with pytest.MonkeyPatch.context() as patch:
