@@ -129,7 +129,7 @@ class Everything:
                 [pruned] = await prune_days(connection, self.tables, BUILT_IN, now_us=now, log_retention_s=KEPT_S)
                 self.done["prune"] += pruned.state == "gone"
                 self.blockers[f"{pruned.state}: {pruned.blocker}"] += 1
-                if "(standby)" in pruned.blocker:
+                if pruned.blocker and "(standby)" in pruned.blocker:
                     newest = await self._newest_that_rests()
                     await advance(connection, self.tables, folded_by="pruner", version=newest)
                     for version in range(1, newest or 1):
