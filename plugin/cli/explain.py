@@ -142,6 +142,6 @@ def _events(title: str, events: Iterable[Event]) -> list[str]:
             if event.kind == "job"
             else f"{event.value!r}"
         )
-        place = f"{event.position}:{event.index}"
-        lines.append(f"  {event.at:%Y-%m-%d %H:%M:%S.%f}  {place:>10}  {event.worker}  {what}")
+        position = f"{event.position}:{event.index}"
+        lines.append(f"  {event.at:%Y-%m-%d %H:%M:%S.%f}  {position:>10}  {event.worker}  {what}")
     return ["", title, *lines] if lines else []

@@ -81,7 +81,7 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
     found: list[msgspec.Raw] = []
     bytes_left = MAX_BYTES
     gaps: list[str] = []
-    place, more = selection.start_cursor, False
+    cursor, more = selection.start_cursor, False
     ends = time.monotonic() + SEARCH_S
     async with aclosing(pages(chancy, selection)) as searched:
         async for whole in searched:
@@ -93,11 +93,11 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
             gaps += map(str, page.gaps)
             found += map(msgspec.Raw, fitting)
             bytes_left -= sum(map(len, fitting))
-            place = page.cursor
+            cursor = page.cursor
             is_cut = len(fitting) < len(whole.events)
             if more := len(found) == limit or is_cut or time.monotonic() > ends:
                 break
-    return EventsPage(found, str(place), more, gaps)
+    return EventsPage(found, str(cursor), more, gaps)
 
 
 def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[bytes]:

@@ -66,7 +66,7 @@ export class Explanation {
       this.#values(found),
       found.marks.length ? this.#section("Marks nearby", el("ul", {}, found.marks.map((mark) => el("li", {}, `${moment(Date.parse(mark.at))} `, name(mark.text))))) : null,
       ...GROUPS.map(([field, title]) => this.#group(title, found[field], found.events)),
-      this.#events(found.failed, "Failed or retrying, latest first"),
+      this.#events(found.failed, "Failed or retrying, last recorded first"),
       this.#events(found.largest, found.largest.some((event) => event.kind === "job") ? "Slowest" : "Largest"),
       this.#events(found.first, "First"),
       found.events ? this.#allButton(found, since, until) : null,
