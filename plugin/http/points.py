@@ -15,7 +15,7 @@ from chancy_metrics.plugin.host import clock
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.http.limits import work
 from chancy_metrics.plugin.http.parameters import WrongParameter
-from chancy_metrics.plugin.http.series import points_of, points_of_worker
+from chancy_metrics.plugin.http.series import find_points, find_worker_points
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading.columns import KEPT, Rows
 from chancy_metrics.plugin.reading.columns import since as cut
@@ -86,7 +86,7 @@ def kept_resolutions(chancy: Chancy) -> list[KeptResolution]:
     return [KeptResolution(name, RESOLUTIONS[name], plugin.retention(name)) for name in NAMES]
 
 
-async def read_points(
+async def points_in_window(
     chancy: Chancy,
     key: str,
     resolution: Resolution,
@@ -112,9 +112,9 @@ async def read_points(
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
-    (_, kind, unit), tracks = await points_of(chancy, key)
+    (_, kind, unit), tracks = await find_points(chancy, key)
     if worker_id is not None:
-        tracks = await points_of_worker(chancy, key, worker_id)
+        tracks = await find_worker_points(chancy, key, worker_id)
     width = RESOLUTIONS[resolution]
     buckets = await work(chancy, _buckets, kind, tracks.get(resolution), range(first, last, width), now)
     return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)

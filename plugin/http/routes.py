@@ -30,7 +30,7 @@ from chancy_metrics.plugin.http.events import read_events
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
-from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, read_points
+from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, points_in_window
 from chancy_metrics.plugin.http.response import BoundedResponse
 from chancy_metrics.plugin.http.series import SeriesPage, WorkersPage, list_series, list_workers
 from chancy_metrics.projections.search.event import Event
@@ -86,7 +86,7 @@ async def points(chancy: Chancy, given: Parameters) -> Points:
     given.finish()
     if range_s is not None and (since or until):
         raise WrongParameter("range", str(range_s), "a value only where neither since nor until has one")
-    return await read_points(chancy, key, resolution, since, until, worker, range_s=range_s)
+    return await points_in_window(chancy, key, resolution, since, until, worker, range_s=range_s)
 
 
 async def resolutions(chancy: Chancy, given: Parameters) -> dict[str, list[KeptResolution]]:

@@ -142,7 +142,7 @@ async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> Work
     return WorkersPage(workers[:limit], workers[limit - 1] if len(workers) > limit else None)
 
 
-async def points_of(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
+async def find_points(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
     """Return the series that *key* shows, and its points of all workers together.
 
     Raises:
@@ -161,7 +161,7 @@ async def points_of(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
     return names[number], found
 
 
-async def points_of_worker(chancy: Chancy, key: str, worker_id: str) -> SeriesColumns:
+async def find_worker_points(chancy: Chancy, key: str, worker_id: str) -> SeriesColumns:
     """Return one worker's points of the series that *key* shows; {} if it has none. They have no percentiles."""
     names, columns = await _points_in_rollups(chancy, key, worker_id)
     number = names.number_of(key)
