@@ -1,1 +1,1 @@
-"""What the plugin shares with its host: the app, its options, connections and clocks."""
+"""The plugin and its host: the app's options, connections, clocks, notifications, warnings."""

@@ -1,4 +1,4 @@
-"""The constructor's arguments, checked."""
+"""The plugin's settings: checks the arguments of `Metrics(...)` and fills in the defaults."""
 
 from __future__ import annotations
 

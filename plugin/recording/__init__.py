@@ -1,1 +1,1 @@
-"""From a job update or a direct call to a batch in the log."""
+"""Recording: from a job update or a direct call to a batch in the log."""

@@ -12,7 +12,7 @@ from chancy_metrics.events.batch import BatchId, EncodedBatch
 
 
 class JobBag:
-    """Jobs by identity, each as often as it was put in; quickest if they are taken out in the order they came."""
+    """Jobs by identity, each as often as it was added; fastest if they are taken in the order they were added."""
 
     def __init__(self, jobs: Iterable[QueuedJob] = ()) -> None:
         self._jobs = deque(jobs)

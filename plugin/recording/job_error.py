@@ -1,4 +1,4 @@
-"""The exception that ended an attempt of a job, read from the text its executor kept of it.
+"""Reads the exception that ended an attempt of a job from the text that its executor kept.
 
 Chancy keeps no exception, only a formatted traceback, and each kind of executor makes another one: a thread and a
 coroutine leave a chain of stacks whose last one is the job's; a child process sends its stack as the quoted cause of
@@ -67,7 +67,7 @@ def _error_line(text: str) -> str:
 
 
 def _behind_quotes(text: str, remote: re.Match[str]) -> str:
-    """What follows the child's text, which ends with the very same unless pickling changed it."""
+    """Return what follows the child's text, which ends with the same unless pickling changed it."""
     last = text
     for end in re.finditer(f"\n{remote[1]}\n\n{_CAUSE}\n\n", text):
         last = text[end.end() :]
@@ -77,7 +77,7 @@ def _behind_quotes(text: str, remote: re.Match[str]) -> str:
 
 
 def _likeliest(parts: list[str]) -> list[str]:
-    """The parts of a chain, that of the job's error first."""
+    """Return the parts of a chain, that of the job's error first."""
     if len(parts) == 1:
         return parts
     ours = [number for number, part in enumerate(parts) if _IN_EXECUTOR.match(part)]

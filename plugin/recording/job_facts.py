@@ -63,7 +63,7 @@ def job_facts(
 
 
 def _instead(times: list[datetime | None], others: Iterable[datetime]) -> list[datetime]:
-    """Put the other in the place of each time that is not known."""
+    """Replace each time that is not known by the other."""
     if all(times):
         return times  # type: ignore[return-value] # none of them is None
     return [known or other for known, other in zip(times, others, strict=False)]
@@ -74,7 +74,7 @@ def _unknown(times: list[datetime | None]) -> list[int]:
 
 
 def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...], limit: int) -> tuple[dict[int, bytes], int]:
-    """Return the kept meta of each job that has any, by its number, and of how many jobs some is left out."""
+    """Return the kept meta of each job that has any, by its index, and how many jobs had some left out."""
     meta: dict[int, bytes] = {}
     cut = 0
     room = _MOST_OF_BATCH

@@ -1,6 +1,6 @@
-"""Decides which buffer direct calls go to: a worker's, a block's of `recording()`, or one that nobody appends yet.
+"""Decides which buffer direct calls go to: a worker's, a block's of `recording()`, or the one not claimed yet.
 
-Also opens and closes these blocks, and refuses direct calls in children, where nobody would append them.
+Also opens and closes these blocks, and refuses direct calls in child processes, where nothing would append them.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Router(Generic[Session]):
             atexit.register(_log_unclaimed, weakref.ref(self))
             self.warn(
                 None,
-                "nobody",
+                "unclaimed",
                 "metrics: nobody appends what is recorded in this process: run a worker, or record inside `with "
                 "metrics.sync_recording(chancy)` or `async with metrics.recording(chancy)`; until then it is only kept "
                 "in memory",

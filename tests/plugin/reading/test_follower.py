@@ -1,4 +1,4 @@
-"""The copy of the shared cache: loaded once, followed fold by fold, always what the rollups say."""
+"""The replica of the shared cache: loaded once, followed fold by fold, always what the rollups say."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_only_the_first_read_asks_the_database(dsn: str) -> None:
         assert worker.chancy.pool.get_stats()["requests_num"] == asked
 
 
-async def test_a_copy_follows_each_fold_without_loading_again(dsn: str, tables: Tables, connection: Connection) -> None:
+async def test_a_replica_follows_each_fold_without_a_new_load(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         first = await reader.replica()
         for fold in range(1, 4):
@@ -149,7 +149,7 @@ async def test_a_process_that_hears_of_no_fold_looks_by_itself(
         "UPDATE {cache} SET token = gen_random_uuid()",  # a restore or a failover that lost a fold
     ],
 )
-async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
+async def test_a_ring_that_does_not_go_on_from_the_replica_is_loaded_again(
     dsn: str, tables: Tables, connection: Connection, lose: str
 ) -> None:
     async with reading(dsn) as reader:
@@ -166,7 +166,7 @@ async def test_a_ring_that_does_not_go_on_from_the_copy_is_loaded_again(
         assert total(await reader.replica()) == 5
 
 
-async def test_a_copy_of_another_version_is_loaded_again(dsn: str, tables: Tables, connection: Connection) -> None:
+async def test_a_replica_of_another_version_is_loaded_again(dsn: str, tables: Tables, connection: Connection) -> None:
     async with reading(dsn) as reader:
         await record(connection, tables, 1.0)
         await reader.replica()
@@ -186,7 +186,7 @@ async def test_a_copy_of_another_version_is_loaded_again(dsn: str, tables: Table
 
 
 @pytest.mark.parametrize(("folds_before", "ring"), [(0, ""), (1, "DELETE FROM {cache}")])
-async def test_a_copy_that_was_loaded_beside_an_empty_ring_is_up_to_date(
+async def test_a_replica_that_was_loaded_beside_an_empty_ring_is_up_to_date(
     dsn: str, tables: Tables, connection: Connection, folds_before: int, ring: str
 ) -> None:
     async with reading(dsn) as reader:
@@ -261,7 +261,7 @@ _steps = st.one_of(
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_steps, min_size=3, max_size=14))
-async def test_after_any_steps_a_copy_holds_what_a_fresh_one_holds(
+async def test_after_any_steps_a_replica_holds_what_a_fresh_one_holds(
     dsn: str, tables: Tables, steps: Sequence[tuple[Any, ...]]
 ) -> None:
     # Horizons only rise, so every example begins later than the last one has ended.
