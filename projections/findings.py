@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 Check = Literal[
@@ -24,6 +25,14 @@ Check = Literal[
 ]
 #: Spots that are told apart; findings at further ones are counted under their check and scale alone.
 _PLACES = 2_000
+
+
+def bucket_in_words(start_s: int) -> str:
+    """Return "2026-03-10 12:00:00 UTC" for the start of a bucket; the number itself if no datetime can express it."""
+    try:
+        return f"{datetime.fromtimestamp(start_s, UTC):%Y-%m-%d %H:%M:%S UTC}"
+    except (OverflowError, ValueError, OSError):  # a damaged row
+        return str(start_s)
 
 
 class Spot(NamedTuple):

@@ -68,7 +68,7 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
         reasons.append(
             f"verify found {counted(last.different, 'difference')} and {counted(last.found, 'other fault')}, the first "
             f"at {moment(last.found_since)}, and no later run there has cleared them: "
-            f"{'; '.join(last.sentences)}" + (f"; and {hidden:,} more spots" if hidden else "")
+            f"{'; '.join(last.sentences)}" + (f"; and {counted(hidden, 'more spot')}" if hidden else "")
         )
     if (check := status.checked) is not None and check.found > check.given_up:
         hidden = check.found - check.given_up - len(check.sentences)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from chancy_metrics.events.facts import Series
-from chancy_metrics.projections.findings import Spot
+from chancy_metrics.projections.findings import Spot, bucket_in_words
 from chancy_metrics.projections.fold.cells import Cells, kept_of
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.sketch import encode_many, starts_of
@@ -23,7 +23,7 @@ class Point(NamedTuple):
         bucket: Start of the bucket, seconds since 1970.
         last: Latest value of a gauge, else None.
         sketch: Encoded quantile sketch of a merged histogram, else b"".
-        place: Position and index that gauge value has in the order, which decide between equal times.
+        place: Position and index of that gauge value in the ledger, which decide between equal times.
     """
 
     resolution: str
@@ -52,8 +52,9 @@ class Difference(NamedTuple):
 
     @property
     def at(self) -> str:
-        """The place in words."""
-        return f"{self.series.key} {self.resolution} {self.bucket} worker {self.worker or 'all'}"
+        """The point in words."""
+        where = f"{self.series.key} {self.resolution} {bucket_in_words(self.bucket)}"
+        return f"{where} worker {self.worker or 'all'}"
 
     @property
     def change(self) -> str:
@@ -61,7 +62,7 @@ class Difference(NamedTuple):
         if self.old is None or self.new is None:
             return f"only in the {'new' if self.old is None else 'old'}"
         return ", ".join(
-            f"{name} {old!r} -> {new!r}"
+            "another sketch" if isinstance(old, bytes) or isinstance(new, bytes) else f"{name} {old} -> {new}"
             for name, old, new in zip(Point._fields, self.old, self.new, strict=True)
             if old != new
         )

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.findings import Findings, bucket_in_words
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.arrays import bigints, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, unpack_points
@@ -169,7 +169,7 @@ async def _compare(
     for key, number, bucket, is_missing in await cursor.fetchall():
         found.add(
             "cache",
-            f"{key or f'series {number}'} {resolution} {bucket}",
+            f"{key or f'series {number}'} {resolution} {bucket_in_words(bucket)}",
             "the rollup has no such point" if is_missing else "its value differs from the rollup",
         )
 
@@ -186,7 +186,7 @@ def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> 
         wrong |= ~(there == quantile_many(starts, codes, counts, quantile, least, most))
     for row in np.flatnonzero(wrong).tolist():
         key, bucket = rows[row][:2]
-        where = f"{key} {resolution} {bucket}"
+        where = f"{key} {resolution} {bucket_in_words(bucket)}"
         found.add(
             "quantiles",
             where,

@@ -229,7 +229,7 @@ async def test_a_filter_that_nobody_made_hides_nothing(dsn: str, connection: Con
     done = run(dsn, "events", "--key", "app:n", "--json")
 
     assert done.returncode == 0
-    assert done.stderr.startswith("the summary of positions 1 to 1 is damaged: these were read without it")
+    assert done.stderr.startswith("the summary of positions 1 to 1 is damaged: the batches were read without it")
     assert len(done.stdout.splitlines()) == 1
 
 

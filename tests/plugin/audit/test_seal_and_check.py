@@ -30,7 +30,7 @@ from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
-from chancy_metrics.projections.verify import ledger
+from chancy_metrics.projections.verify import entries
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
 from tests.plugin.cli.test_cli import run
 from tests.processes import ROOT
@@ -351,14 +351,14 @@ async def test_a_beginning_that_is_cleaned_up_during_a_check_is_no_finding(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = await pruned_history(connection, tables)
-    read = ledger.read_whole_rows
+    read = entries.read_whole_rows
 
     async def clean_first(*arguments: Any) -> Any:
         await fetch(connection, "DELETE FROM {ledger} WHERE position < 5", tables)
         await fetch(connection, "DELETE FROM {days} WHERE day = %(old)s", tables, old=old)
         return await read(*arguments)
 
-    monkeypatch.setattr(ledger, "read_whole_rows", clean_first)
+    monkeypatch.setattr(entries, "read_whole_rows", clean_first)
     found = await checked(dsn)
 
     assert (found.found, found.batches) == (0, 4)

@@ -220,7 +220,7 @@ async def test_a_difference_says_where_and_what(dsn: str, connection: Connection
     found = await verified(dsn)
 
     assert [str(one) for one in found.differences] == [
-        f"app:n 1min {NOON_US // 10**6} worker all: observations 17 -> 2"
+        "app:n 1min 2026-03-10 12:00:00 UTC worker all: observations 17 -> 2"
     ]
     assert (found.different, found.found) == (1, len(found.findings))
 
@@ -575,7 +575,7 @@ async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothin
     assert reason.startswith(
         f"verify found {counted(bad.different, 'difference')} and {counted(bad.found, 'other fault')}, the first at "
     )
-    assert f"1min {noon} worker w1" in reason
+    assert "1min 2026-03-10 12:00:00 UTC worker w1" in reason
     assert healthy.unhealthy == []
     told = "\n".join(verified_lines(elsewhere))
     assert "they agree" in told and f"{bad.drift} findings of earlier runs are open" in told

@@ -114,7 +114,7 @@ TAMPERINGS = {
             "status": ["UNHEALTHY: 1 producer with a negative number of holes, which is damage", "holes           0"],
             "completeness": ["holes           0", "1 producer with a negative number of holes"],
             "status after": ["UNHEALTHY: the last audit check, at ", "chain, position 3: ", "positions 1 to 4, "],
-            "events": ["the summary of positions 1 to 4 is damaged: these were read without it", "4:1", "exit 0"],
+            "events": ["the summary of positions 1 to 4 is damaged: the batches were read without it", "4:1", "exit 0"],
             "verify": ["chain, position 3", "head, version 2: it is at position 999", "exit 3"],
         },
     ),

@@ -56,7 +56,7 @@ async def test_a_difference_in_one_worker_s_row_is_found_and_names_the_worker(
 
     assert found.different == 1
     assert [str(one) for one in found.differences] == [
-        f"app:n 1hour {NOON_US // 1_000_000} worker {worker}: sum Decimal('4') -> Decimal('5')"
+        f"app:n 1hour 2026-03-10 12:00:00 UTC worker {worker}: sum 4 -> 5"
     ]
     assert [one.worker for one in found.differences] == [worker]
 
