@@ -8,19 +8,19 @@ from chancy_metrics.events.schema import RESOLUTIONS
 
 
 def bucket_of(at_us: int, width_s: int) -> int:
-    """Start of the bucket that holds *at_us*, in seconds since 1970."""
+    """Return the start of the bucket that holds *at_us*, seconds since 1970."""
     return at_us // (width_s * 1_000_000) * width_s
 
 
 def retention_s(resolution: str, max_points: Mapping[str, int], maximum_metric_age_s: int) -> int:
-    """How far back *resolution* is kept, in seconds: a number of buckets or an age, whichever is shorter."""
+    """Return how far back *resolution* is kept, seconds: a number of buckets or an age, whichever is shorter."""
     return min(max_points[resolution] * RESOLUTIONS[resolution], maximum_metric_age_s)
 
 
 def horizons(now_us: int, max_points: Mapping[str, int], maximum_metric_age_s: int) -> dict[str, int]:
-    """Start of the oldest bucket kept at each resolution, in seconds.
+    """Return resolution -> start of the oldest bucket kept, seconds since 1970.
 
-    The current bucket counts as kept, and a bucket that is kept in part is kept.
+    The current bucket counts, and a bucket that is kept in part is kept whole.
     """
     oldest = {}
     for resolution, width in RESOLUTIONS.items():

@@ -1,4 +1,4 @@
-"""Folds added up, in numbers of their own."""
+"""Add up many folds into one, in memory that grows with the points and not with the events."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenat
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
-#: Rows that wait until they are merged: merging each chunk at once would sort all points again every time.
+#: Least rows that are merged at once: merging after each fold would sort all points again every time.
 _WAITING_ROWS = 50_000
 
 
 class Accumulator:
-    """Folds added up, in numbers of its own.
+    """Adds up folds, and numbers their workers and series anew.
 
     Args:
         since: Resolution -> start of the first bucket that is kept, seconds; all by default.
-        until: The same of the first bucket past the end.
+        until: Resolution -> start of the first bucket past the end; no end by default.
     """
 
     def __init__(self, since: Mapping[str, int] | None = None, until: Mapping[str, int] | None = None) -> None:
@@ -57,7 +57,7 @@ class Accumulator:
         self.add(fold(batches, rules))
 
     def fold(self) -> Fold:
-        """All of it as one fold."""
+        """Return the sum as one fold."""
         for parts in self._parts.values():
             parts[:] = [merge(concatenate(parts))]
         levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
@@ -68,7 +68,7 @@ class Accumulator:
 def within(
     levels: Mapping[str, Cells], since: Mapping[str, int] | None, until: Mapping[str, int] | None
 ) -> dict[str, Cells]:
-    """Return the cells from each resolution's first bucket to before its end; all where a bound is None."""
+    """Return the cells of buckets from *since* to before *until*, by resolution; None is no bound."""
     kept = dict(levels) if since is None else kept_of(levels, since)
     if until is None:
         return kept

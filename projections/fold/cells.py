@@ -1,4 +1,4 @@
-"""Points of one resolution as columns, and their merge: a commutative monoid, exactly."""
+"""Cells: points of one resolution as numpy columns, and how they are merged, coarsened and selected, exactly."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Cells(NamedTuple):
         bucket: Start of the bucket, seconds since 1970.
         observations: How many observations.
         last_us: Time of the latest event, microseconds since 1970.
-        micro: Sum in millionths, as far as `rest` does not hold it.
-        rest: Row -> what the sum has beside `micro`, exact.
+        micro: Sum in millionths, without `rest`.
+        rest: Row -> the rest of its sum, which is no whole number of millionths or too large; exact.
         last: Latest value of a gauge; NaN in other rows, whose `last_position` and `last_index` are 0.
         sketches: Of the merged histogram rows.
     """
@@ -127,12 +127,12 @@ def select(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
 
 
 def kept_of(levels: Mapping[str, Cells], horizons: Mapping[str, int]) -> dict[str, Cells]:
-    """Return the cells that do not lie below the horizons."""
+    """Return the cells of buckets that start at or after the horizons, by resolution."""
     return {resolution: select(cells, cells.bucket >= horizons[resolution]) for resolution, cells in levels.items()}
 
 
 def group_rows(*columns: Ints) -> tuple[Ints, Ints]:
-    """Return the stable order that sorts rows by *columns*, the first one foremost, and where in it groups start."""
+    """Return the stable order that sorts rows by *columns*, by the first one first, and where its groups start."""
     rows = len(columns[0])
     bits = rows.bit_length()
     lows = [int(column.min()) for column in columns]
@@ -145,7 +145,7 @@ def group_rows(*columns: Ints) -> tuple[Ints, Ints]:
         keys *= span
         keys += column
         keys -= low
-    # The row rides in the key's low bits: a plain sort is several times faster than an argsort.
+    # The low bits of the key hold the row: a plain sort is several times faster than an argsort.
     keys <<= bits
     keys |= np.arange(rows)
     keys.sort()
@@ -163,7 +163,7 @@ def starts_of_runs(*columns: Ints) -> Ints:
 
 
 def sizes_of(starts: Ints, rows: int) -> Ints:
-    """How many rows each group has."""
+    """Return the number of rows of each group."""
     sizes = np.empty_like(starts)
     np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
     sizes[-1:] = rows - starts[-1:]
@@ -171,7 +171,7 @@ def sizes_of(starts: Ints, rows: int) -> Ints:
 
 
 def add_up(micro: Ints, starts: Ints) -> tuple[Ints, dict[int, Decimal]]:
-    """Add up millionths per group; all of them exactly as decimals where 64 bits might not hold one of them."""
+    """Add up millionths per group; if a sum might overflow 64 bits, all of them as decimals."""
     if max(int(micro.max(initial=0)), -int(micro.min(initial=0))) * len(micro) < 2**63:
         return np.add.reduceat(micro, starts), {}
     totals = np.add.reduceat(micro.astype(object), starts)
@@ -209,7 +209,7 @@ def _reduce(cells: Cells, order: Ints | slice, starts: Ints) -> Cells:
 
 
 def _latest(cells: Cells, group: Ints, size: int) -> tuple[Floats, Ints, Ints]:
-    """The latest gauge of each group is the greatest (time, position, index)."""
+    """Return value, position and index of each group's latest gauge, by (time, position, index)."""
     last, position, index = np.full(size, np.nan), np.zeros(size, np.int64), np.zeros(size, np.int64)
     gauges = np.flatnonzero(~np.isnan(cells.last))
     if len(gauges):

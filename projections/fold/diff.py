@@ -68,7 +68,7 @@ def diff_folds(old: Fold, new: Fold, *, limit: int) -> Comparison:
 
 
 def _common(old: Sequence[_T], new: Sequence[_T]) -> tuple[list[_T], Ints, Ints]:
-    """Return the things of both, and in it the number of each thing of *old* and of *new*."""
+    """Return the union of both lists, and the index in it of each item of *old* and of *new*."""
     numbers: dict[_T, int] = {}
     old_numbers, new_numbers = (
         np.array([numbers.setdefault(one, len(numbers)) for one in side], np.int64) for side in (old, new)

@@ -1,4 +1,4 @@
-"""Exact sums of float64, kept as decimals: the same in every order, every grouping and on every CPU."""
+"""Add up float64 exactly, into decimals: the same in every order and grouping, and on every CPU."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], size: int
     peak = _peak(values)
     if not math.isfinite(peak):
         raise ValueError(f"can't sum {values.size} values: inf or nan among them; leave those out")
-    breakdown = int(np.bincount(groups, minlength=size).max())
-    # 2**bits * breakdown <= 2**53, up to where float64 adds whole numbers exactly.
-    bits = 53 - (breakdown - 1).bit_length()
+    largest = int(np.bincount(groups, minlength=size).max())
+    # 2**bits * largest <= 2**53, up to where float64 adds whole numbers exactly.
+    bits = 53 - (largest - 1).bit_length()
     if peak < 2.0**bits and bool((np.trunc(values) == values).all()):
         return list(map(Decimal, _add_up(groups, values, size).tolist()))
 
@@ -86,7 +86,7 @@ def canonical(a: Decimal) -> Decimal:
 
 
 def to_float(total: Decimal) -> float:
-    """Return the nearest finite float64: the largest one for all beyond it, since JSON has no infinity."""
+    """Return the nearest finite float64; beyond the largest one that, since JSON has no infinity."""
     return max(-sys.float_info.max, min(sys.float_info.max, float(total)))
 
 

@@ -1,4 +1,4 @@
-"""Batches' columns to cells at four resolutions: pure, vectorised, without I/O and without a clock."""
+"""Fold batches into cells at four resolutions: pure and vectorised, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ _N = TypeVar("_N", np.int64, np.float64)
 
 
 class Fold(NamedTuple):
-    """What a range of the ledger adds.
+    """The points that batches add to a version, and what could not be folded.
 
     Attributes:
-        workers: Names; cells number them from 1.
-        series: Those of the cells, which number them from 0.
+        workers: Worker ids; cells number them from 1.
+        series: Series; cells number them from 0.
         levels: Resolution -> merged cells; empty without events.
-        counts: What producers left out and what the fold noticed (reason -> how many).
-        dead: Position -> why its batch is not in here.
-        failed: Position and name of a user's rule -> the error for which nothing of that rule is in here.
-        days: Start of a UTC day, seconds since 1970 -> how many of the recorded events are in it.
+        counts: Reason -> number of events that producers left out or the fold found skewed.
+        dead: Position of a batch that can't be decoded -> error.
+        failed: Position of a batch and name of a user's rule that failed on it -> error.
+        days: Start of a UTC day, seconds since 1970 -> number of recorded events in it.
     """
 
     events: int
@@ -80,7 +80,7 @@ class Fold(NamedTuple):
 
 
 class _Numbers(dict[_T, int]):
-    """Numbers things from 0 in the order they are first seen."""
+    """Numbers keys from 0, in the order in which they are first seen."""
 
     def __missing__(self, key: _T) -> int:
         number = self[key] = len(self)
@@ -93,11 +93,11 @@ class _Numbers(dict[_T, int]):
 def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series | None = None) -> Fold:
     """Fold *batches*, in any order, under *rules*.
 
-    Args:
-        only: The one series that is needed: what was recorded of others may be left out.
+    A batch that can't be decoded adds nothing and is in `dead`; a rule that fails on a batch adds nothing of it and is
+    in `failed`.
 
-    One that can't be decoded is named in `dead` and adds nothing; a rule that fails on one adds nothing there and is
-    named in `failed`.
+    Args:
+        only: The only series that is needed: observations of others may be left out.
     """
     _keep_freed_memory()
     workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
@@ -146,7 +146,7 @@ def _keep_freed_memory() -> None:
 
 
 def _of_one(columns: ObservationColumns, only: Series | None) -> ObservationColumns | None:
-    """Return the observations of one series, or of all where it is a gauge, whose values have places in the batch."""
+    """Return the observations of one series; all of them for a gauge, whose values have an index in the batch."""
     if only is None or only.kind == "gauge":
         return columns
     wanted = np.array([one == only for one in columns.series])
@@ -169,7 +169,7 @@ def _days(decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -
 
 
 def _levels(cells: Cells) -> dict[str, Cells]:
-    """Merge the minutes, of all workers together and of each, and derive each coarser level from the finer."""
+    """Merge the minutes, of all workers together and of each, and derive each coarser resolution from the finer."""
     together = merge(as_all_workers(cells))
     if cells.worker.min() == cells.worker.max():
         own = together._replace(worker=np.full(together.rows, cells.worker[0]), sketches=no_sketches())
@@ -188,7 +188,7 @@ def _job_cells(
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
     kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
     own = OwnTimes.of([columns for _, columns in jobs])
-    worker, appended_us = _who_and_when(jobs, workers)
+    worker, appended_us = _worker_and_append_time(jobs, workers)
     may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
     known, took_us, skewed = job_times(own, may_wait, appended_us)
     counts["skewed"] += int(np.count_nonzero(skewed))
@@ -200,12 +200,12 @@ def _job_cells(
     observations, at_us = sizes_of(starts, len(order)), at_us[order]
     last_us = np.maximum.reduceat(at_us, starts)
     # The two times of each update, one below the other, without those it does not have.
-    places = np.flatnonzero(known.take(order, axis=1))
-    micro = shown_us(took_us.take(order, axis=1).ravel()[places])
-    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(observations, 2))[places]
+    timed_rows = np.flatnonzero(known.take(order, axis=1))
+    micro = shown_us(took_us.take(order, axis=1).ravel()[timed_rows])
+    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(observations, 2))[timed_rows]
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)
-    timed_observations = sizes_of(starts, len(places))
+    timed_observations = sizes_of(starts, len(timed_rows))
 
     def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
         return np.concatenate((counted, counted, of_times))
@@ -219,7 +219,7 @@ def _job_cells(
         series=fed[kind[head], measure],
         bucket=minute[head] * 60,
         observations=below(observations, timed_observations),
-        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[places], starts)),
+        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[timed_rows], starts)),
         sums=(below(observations * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
         minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
         maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
@@ -237,7 +237,7 @@ def _observation_cells(
     number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
     # A -0.0 would make minimum and maximum depend on the order.
     values = np.concatenate([columns.values for _, columns in observations]) + 0.0
-    worker, appended_us = _who_and_when(observations, workers)
+    worker, appended_us = _worker_and_append_time(observations, workers)
     at_us = np.concatenate([columns.at_us for _, columns in observations])
     counts["skewed"] += int(np.count_nonzero(at_us > appended_us + SKEW_US))
     at_us = believed_us(at_us, appended_us)
@@ -273,10 +273,10 @@ def _observation_cells(
     return cells._replace(last=last, last_position=position, last_index=index)
 
 
-def _who_and_when(
+def _worker_and_append_time(
     decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
 ) -> tuple[Ints, Ints]:
-    """Return each row's worker and when it was appended."""
+    """Return the number of each row's worker and when the row was appended, microseconds since 1970."""
     sizes = [len(columns.at_us) for _, columns in decoded]
     worker = np.repeat(workers.of(batch.worker for batch, _ in decoded) + 1, sizes)
     return worker, np.repeat([batch.appended_us for batch, _ in decoded], sizes)

@@ -1,4 +1,4 @@
-"""One point of a projection, spelled out, and where two projections differ."""
+"""Points as Python objects, made of cells, and the differences of two projections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chancy_metrics.projections.fold.sketch import encode_many, starts_of
 
 
 class Point(NamedTuple):
-    """One point of a projection, spelled out.
+    """One point of a projection.
 
     Attributes:
         worker: Worker id; None in the points that hold all workers.
@@ -23,7 +23,7 @@ class Point(NamedTuple):
         bucket: Start of the bucket, seconds since 1970.
         last: Latest value of a gauge, else None.
         sketch: Encoded quantile sketch of a merged histogram, else b"".
-        place: Position and index of that gauge value in the ledger, which decide between equal times.
+        last_at: Ledger position and index of that gauge value, which decide between equal times.
     """
 
     resolution: str
@@ -37,7 +37,7 @@ class Point(NamedTuple):
     last_us: int
     last: float | None
     sketch: bytes
-    place: tuple[int, int] | None = None
+    last_at: tuple[int, int] | None = None
 
 
 class Difference(NamedTuple):
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
 
     @property
     def change(self) -> str:
-        """What differs in words."""
+        """The values that differ, in words."""
         if self.old is None or self.new is None:
             return f"only in the {'new' if self.old is None else 'old'}"
         return ", ".join(
@@ -88,17 +88,15 @@ class Comparison(NamedTuple):
 
 
 def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
-    """Return where two projections differ, exactly, sorted by place; [] if they are the same."""
+    """Return the points that differ, by resolution, worker, series and bucket; [] if the projections are the same."""
     olds = {point[:4]: point for point in old}
     news = {point[:4]: point for point in new}
-    places = sorted(olds.keys() | news.keys(), key=lambda place: (place[0], place[1] or "", *place[2:]))
-    return [
-        Difference(*place, olds.get(place), news.get(place)) for place in places if olds.get(place) != news.get(place)
-    ]
+    keys = sorted(olds.keys() | news.keys(), key=lambda key: (key[0], key[1] or "", *key[2:]))
+    return [Difference(*key, olds.get(key), news.get(key)) for key in keys if olds.get(key) != news.get(key)]
 
 
 def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
-    """Spell out a fold's points, without those below the horizons."""
+    """Return a fold's points, without those below the horizons."""
     return [
         point
         for resolution, cells in kept_of(folded.levels, horizons).items()

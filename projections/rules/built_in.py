@@ -1,6 +1,7 @@
-"""Which series a job update feeds: the same keys, types and units as Chancy's built-in plugin, and wait times.
+"""The series that a job update feeds: keys, types and units of Chancy's built-in plugin, and wait times.
 
-Whatever changes here makes other metrics of the same facts: raise `rules.BUILT_IN_RULES` with it.
+A change here makes other metrics of the same facts: raise `rule_set.BUILT_IN_RULES` with it. This module and rule_set
+import no numpy, since each process that records loads them; job_times and derive do.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
 
 
 def has_wait_time(state: str) -> bool:
-    """Whether an update tells how long its job waited: RetryPlugin overwrites the time it was due on a retry."""
+    """Whether updates to *state* have a wait time: on a retry RetryPlugin overwrites the time the job was due."""
     return state != "retrying"
 
 

@@ -1,4 +1,4 @@
-"""Which events of a batch feed one series, and with which values: what the fold adds up, told apart again."""
+"""Find the events of a batch that feed one series, and their values: what the fold adds up, event by event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chancy_metrics.projections.rules.derive import made_of
 from chancy_metrics.projections.rules.job_times import has_times, shown_us, times_of
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
-#: Of a job update's series those that count it, those of its run time, and those of its wait time.
+#: Of the series of `job_series`: those that count updates, those of the run time, and those of the wait time.
 _COLUMNS = slice(4), slice(4, 6), slice(6, 8)
 _Mask = NDArray[np.bool_]
 
@@ -35,9 +35,9 @@ class Fed(NamedTuple):
 
 
 def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()) -> Fed:
-    """Return what *batch*, which was appended then, feeds *series* with, by event.
+    """Return the observations of *series* that *batch* makes, by event.
 
-    Rules that fail on it, or are named in *without*, feed nothing.
+    Rules that fail on it, or are named in *without*, make none.
     """
     parts = [Fed(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     jobs = batch.jobs
@@ -62,7 +62,7 @@ def _updates(jobs: JobColumns, series: Series, appended_us: int) -> Iterator[Fed
 
 
 def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tuple[_Mask, _Mask, _Mask]:
-    """Which updates feed a built-in series that *matches*: as one more, with their run time, with their wait time."""
+    """Return masks of the updates that feed a built-in series that *matches*: counted, by run time, by wait time."""
     fed = np.array([[matches(series) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)
     if not fed.any():
         nothing = np.zeros(len(jobs.at_us), np.bool_)

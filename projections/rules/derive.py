@@ -1,4 +1,4 @@
-"""What the user's rules make of a batch, as if its producer had recorded it there."""
+"""Apply the user's rules to the job updates of a batch; their observations are added as if they were recorded."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from chancy_metrics.projections.rules.rule_set import Derived, RuleSet, name_of
 
 
 class Made(NamedTuple):
-    """Observations that a rule made, and of which job update each."""
+    """Observations that a rule made, and the row of the job update that each was made of."""
 
     rows: NDArray[np.int64]
     columns: ObservationColumns
 
 
 class Derivation(NamedTuple):
-    """What rules came to on one batch.
+    """The result of rules on one batch.
 
     Attributes:
-        made: What they made, rule after rule; nothing of those that failed.
-        failed: Name of each rule that raised, or made something that is no observation -> the error.
+        made: Observations, rule after rule; none of those that failed.
+        failed: Name of a rule that raised, or made something that is no observation -> error.
     """
 
     made: list[Made]
@@ -37,12 +37,12 @@ class Derivation(NamedTuple):
 def derive(
     batch: DecodedBatch, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()
 ) -> tuple[DecodedBatch, dict[str, str]]:
-    """Return *batch* with what *rules* make of its job updates behind its own observations, rule after rule.
+    """Return *batch* with the observations that *rules* make of its job updates appended to its own.
 
     Rules see times that are never after *appended_us*, as the built-in ones do.
 
     Returns:
-        The batch, and the rules that failed on it (name -> error), of which nothing is in it.
+        The batch, and the rules that failed on it (name -> error), of which it has no observations.
     """
     if batch.jobs is None or not rules.rules:
         return batch, {}
@@ -53,7 +53,7 @@ def derive(
 
 
 def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int, without: Set[str] = frozenset()) -> Derivation:
-    """Ask *rules* about job updates, but for those named in *without*."""
+    """Call each of *rules*, but for those named in *without*, with job updates."""
     found = Derivation([], {})
     jobs = believed(jobs, appended_us)
     for rule in rules.rules:
@@ -63,9 +63,9 @@ def made_of(jobs: JobColumns, rules: RuleSet, appended_us: int, without: Set[str
         try:
             made = [_observations(derived, jobs) for derived in _made(rule(jobs))]
             found.made.extend(one for one in made if len(one.rows))
-        except (MemoryError, KeyboardInterrupt):  # says nothing of the batch: the next fold may have room
+        except (MemoryError, KeyboardInterrupt):  # not the fault of the batch: the next attempt may succeed
             raise
-        except BaseException as error:  # whatever the user's code raises, sys.exit() too, costs its own metrics alone
+        except BaseException as error:  # whatever the user's code raises, SystemExit too, only its metrics are missing
             found.failed[name] = in_words(error)
     return found
 

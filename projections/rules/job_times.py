@@ -1,4 +1,4 @@
-"""How long job updates ran, and how long they had waited."""
+"""Work out how long job updates ran and how long they had waited, and whether their times are skewed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OwnTimes(NamedTuple):
 
     @classmethod
     def of(cls, batches: Sequence[JobColumns]) -> OwnTimes:
-        """Those of batches, at least one, one below the other."""
+        """Return the times of at least one batch, concatenated."""
         return cls(*(np.concatenate([getattr(jobs, name) for jobs in batches]) for name in cls._fields))
 
 
@@ -52,12 +52,12 @@ class JobTimes(NamedTuple):
 
 
 def believed_us(own_us: _Ints, appended_us: _Ints | int) -> _Ints:
-    """Cut times to when the database took them: nothing happens after it was appended."""
+    """Limit times to the append: nothing happened after it."""
     return np.minimum(own_us, appended_us)
 
 
 def believed(jobs: JobColumns, appended_us: int) -> JobColumns:
-    """Cut when updates happened, started and completed; when they are due may lie ahead."""
+    """Limit when updates happened, started and completed to the append; they may be due later."""
     return jobs._replace(
         at_us=believed_us(jobs.at_us, appended_us),
         started_us=believed_us(jobs.started_us, appended_us),
@@ -88,17 +88,17 @@ def job_times(own: OwnTimes, may_wait: _Bools, appended_us: _Ints | int) -> JobT
 
 
 def times_of(jobs: JobColumns, appended_us: int) -> JobTimes:
-    """The durations of one batch's updates."""
+    """Return the durations of one batch's updates."""
     return job_times(OwnTimes.of([jobs]), _may_wait(jobs), appended_us)
 
 
 def has_times(jobs: JobColumns) -> _Bools:
-    """Which durations one batch's updates have: `JobTimes.known`."""
+    """Return which durations one batch's updates have: `JobTimes.known`."""
     return _known(OwnTimes.of([jobs]), _may_wait(jobs))
 
 
 def shown_us(took_us: _Ints) -> _Ints:
-    """What of a duration is counted: never less than none."""
+    """Limit durations to 0 and `MAX_DURATION_US`."""
     return np.clip(took_us, 0, MAX_DURATION_US)
 
 

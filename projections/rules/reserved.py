@@ -1,4 +1,4 @@
-"""Series that are made of job updates, or measured by this plugin: nobody else's observations may be added to them."""
+"""Reserved series, made of job updates or measured by this plugin: observations of others are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def table_sizes(table: str) -> tuple[Series, ...]:
 
 
 def check_own_series(key: object, kind: Kind, unit: object) -> Series:
-    """Return the series of an observation that somebody else than this plugin makes.
+    """Return the series of an observation that an application or a rule makes.
 
     Raises:
         InvalidObservation: Key or unit break their rule, or the series is one of this plugin's.
@@ -31,7 +31,7 @@ def check_own_series(key: object, kind: Kind, unit: object) -> Series:
 
 
 def refuse_reserved(series: Series) -> None:
-    """Let pass what may be recorded: also another key, or the same one with another kind or unit.
+    """Refuse a reserved series; the same key with another kind or unit is allowed.
 
     Raises:
         InvalidObservation: The series is one of this plugin's.

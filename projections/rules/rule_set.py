@@ -1,4 +1,4 @@
-"""Sets of rules: which metrics facts make. A version of the projection has one set for its whole life."""
+"""Rule sets, which say what metrics facts make: numbers, names and order. Each version has one for its whole life."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Derived(NamedTuple):
         return cls(_series("histogram", key, unit), rows, values)
 
 
-#: A pure function: the same of the same job updates, for ever, in any process, and nothing else.
+#: A pure function: of the same job updates it makes the same observations, in any process, at any time.
 Rule: TypeAlias = Callable[[JobColumns], Iterable[Derived]]
 
 
 class RuleSet(NamedTuple):
-    """What a fact means: the rules in this code, and the user's after them.
+    """The built-in rules, and the user's after them.
 
     Attributes:
-        built_in: Number of the rules in this code.
-        user: Number the user gave theirs; 0 for none.
-        rules: The user's, in their order.
+        built_in: Number of the built-in rules.
+        user: Number that the user gave theirs; 0 for none.
+        rules: The user's rules, in their order.
     """
 
     built_in: int = BUILT_IN_RULES
@@ -74,17 +74,17 @@ BUILT_IN = RuleSet()
 
 
 def name_of(rule: Any) -> str:
-    """The name a rule goes by in versions and messages: up to 200 characters."""
+    """Return the name of a rule in versions and messages: up to 200 characters."""
     return str(getattr(rule, "__name__", type(rule).__name__))[:_NAME_CHARS]
 
 
 def label(pair: Sequence[int]) -> str:
-    """A pair of numbers as people read it: "1.3" is the third set of the user's rules upon ours of number 1."""
+    """Return a pair of numbers as text: "1.3" are built-in rules 1 with the user's rules 3."""
     return f"{pair[0]}.{pair[1]}"
 
 
 def is_above(pair: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether *pair* is another one, and neither of its numbers is lower."""
+    """Whether *pair* is not *other*, and neither of its numbers is lower."""
     return tuple(pair) != tuple(other) and pair[0] >= other[0] and pair[1] >= other[1]
 
 
