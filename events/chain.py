@@ -12,7 +12,7 @@ from psycopg import sql
 
 from chancy_metrics.events.batch import LogRow
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import Damaged, MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import NO_HEAD, Damaged, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
 
 _encoder = msgspec.msgpack.Encoder()
@@ -116,7 +116,7 @@ async def read_seal(cursor: Cursor, tables: Tables) -> Seal:
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        raise SchemaMissing(NO_HEAD)
     position, chain, at, in_ledger, last = row
     if (last or 0) != position or (position and in_ledger != chain):
         raise MetricsLogError(

@@ -5,6 +5,10 @@ from __future__ import annotations
 #: Longest description of damaged bytes, characters.
 _MAX_FAULT_CHARS = 500
 
+#: Messages of `SchemaMissing` where a row that the migration writes is missing.
+NO_HEAD = "the metrics log has no head: run `chancy misc migrate`"
+NO_LIVE_VERSION = "the metrics log has no live version: run `chancy misc migrate`"
+
 
 class MetricsLogError(Exception):
     """Root of everything this package raises on purpose."""

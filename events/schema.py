@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from functools import lru_cache
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -37,6 +37,11 @@ TABLES = (
 
 #: Widths of the rollups in seconds, finest first.
 RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
+
+#: Columns of a rollup but for its version.
+ROLLUP_COLUMNS: LiteralString = (
+    "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
+)
 
 #: Length of the longest name without its prefix.
 _LONGEST_SUFFIX = len("metrics_dead_letters_pkey")

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.errors import NO_HEAD, SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
 from chancy_metrics.events.partitions import days_in_log
@@ -205,7 +205,7 @@ async def _begin(connection: Connection, tables: Tables) -> tuple[datetime, int,
         )
         row = await cursor.fetchone()
         if row is None:
-            raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+            raise SchemaMissing(NO_HEAD)
         return row[0].astimezone(UTC), row[1], row[2], row[3], await is_importing(cursor, tables)
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import Damaged, SchemaMissing
+from chancy_metrics.events.errors import NO_LIVE_VERSION, Damaged, SchemaMissing
 from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.row_bounds import ID_IN_BOUNDS, LAST_DAY
@@ -99,7 +99,7 @@ async def read_facts(
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+        raise SchemaMissing(NO_LIVE_VERSION)
     version, position, text, holes, below_zero, set_aside, last_gone = row
     unreadable: list[str] = []
     counts = _counts(text, f"what version {version} counted", unreadable, "`chancy-metrics rebuild` counts again")

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.error_kinds import in_words, is_transient
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing, StuckAt
+from chancy_metrics.events.errors import NO_HEAD, MetricsLogError, SchemaMissing, StuckAt
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.host.app import options_of
@@ -224,7 +224,7 @@ async def _find(cursor: Cursor, tables: Tables, position: int) -> _LedgerState:
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        raise SchemaMissing(NO_HEAD)
     return _LedgerState(*row)
 
 

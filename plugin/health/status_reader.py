@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.errors import NO_LIVE_VERSION, SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.hot_standby import NOW, REPLAYED_AT
 from chancy_metrics.events.infinite_times import read_infinite_times
@@ -165,7 +165,7 @@ async def _head(cursor: Cursor, tables: Tables) -> DictRow:
         )
         row = await own.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no live version: run `chancy misc migrate`")
+        raise SchemaMissing(NO_LIVE_VERSION)
     return row
 
 

@@ -10,7 +10,7 @@ import anyio
 from psycopg import errors, sql
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import MetricsLogError, SchemaMissing
+from chancy_metrics.events.errors import NO_HEAD, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
@@ -34,7 +34,7 @@ async def lock_head(cursor: Cursor, tables: Tables) -> LedgerEnd:
     await cursor.execute(sql.SQL("SELECT position, chain FROM {head} FOR UPDATE").format(head=tables.head))
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        raise SchemaMissing(NO_HEAD)
     return LedgerEnd(row[0], bytes(row[1]), await is_importing(cursor, tables))
 
 

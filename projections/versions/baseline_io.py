@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, Tables
 from chancy_metrics.events.transfer.frames import Baseline, Point, Points
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
@@ -23,9 +23,7 @@ from chancy_metrics.projections.versions.version import BASELINE, NO_BASELINE, V
 #: Rows in one frame.
 _ROWS = 1_000
 
-_COLUMNS = sql.SQL(
-    "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
-)
+_COLUMNS = sql.SQL(ROLLUP_COLUMNS)
 
 
 async def read_baseline(cursor: Cursor, tables: Tables) -> Baseline:

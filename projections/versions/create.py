@@ -9,7 +9,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
@@ -195,9 +195,7 @@ async def _set_progress(cursor: Cursor, tables: Tables, version: int, status: st
 
 
 async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: str) -> int:
-    columns = sql.SQL(
-        "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
-    )
+    columns = sql.SQL(ROLLUP_COLUMNS)
     await cursor.execute(
         sql.SQL(
             """

@@ -9,14 +9,13 @@ from uuid import UUID
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.errors import NO_LIVE_VERSION, SchemaMissing
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.row_bounds import ID_IN_BOUNDS
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.span import Span
-from chancy_metrics.projections.versions.version import NO_LIVE_VERSION
 
 #: Most waiting batches that are read one by one.
 _BACKLOG = 2_000

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import SchemaMissing
+from chancy_metrics.events.errors import NO_HEAD, NO_LIVE_VERSION, SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 
@@ -23,7 +23,6 @@ NO_BASELINE = (
 )
 
 #: The error where no version is live.
-NO_LIVE_VERSION = "the metrics log has no live version: run `chancy misc migrate`"
 
 #: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
@@ -177,7 +176,7 @@ def _version(row: TupleRow) -> Version:
 
 def _head(row: TupleRow | None) -> Head:
     if row is None:
-        raise SchemaMissing("the metrics log has no head: run `chancy misc migrate`")
+        raise SchemaMissing(NO_HEAD)
     return Head(*row)
 
 
