@@ -179,11 +179,11 @@ def test_what_is_no_moment_in_bounds_is_refused_with_a_sentence_by_the_cli_and_o
 
 
 @pytest.mark.parametrize("text", NO_MOMENT)
-def test_what_is_no_day_or_length_of_time_is_refused_with_a_sentence(text: str) -> None:
+def test_a_wrong_day_or_duration_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(click.BadParameter, match="1970 to 2199"):
         Day().convert(text, None, None)
     if not text[:4].isdigit() or text == "99999d" or len(text) > 100:
-        with pytest.raises(click.BadParameter, match=r"no length of time|too long: at most 24855d"):
+        with pytest.raises(click.BadParameter, match=r"is not a duration|too long: at most 24855d"):
             Duration().convert(text, None, None)
 
 
