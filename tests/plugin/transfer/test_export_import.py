@@ -500,7 +500,7 @@ async def test_the_commands_take_a_log_from_one_database_to_another(
     assert (twice.returncode, "is there already" in twice.stderr) == (1, True)
     assert back.returncode == 0, back.stderr
     assert json.loads(back.stdout)["batches"] == 7
-    assert fold.stdout.startswith("ordered 0 batches, folded ")
+    assert fold.stdout.startswith("sequenced 0 batches, folded ")
     assert (other.returncode, "0 batches" in other.stdout) == (0, True), other.stderr
 
 
