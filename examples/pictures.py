@@ -36,7 +36,7 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import tables_for
-from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin import mark
 from examples.demo import jobs
 from examples.demo.app import chancy
 from examples.demo.processes import Processes

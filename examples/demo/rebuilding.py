@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
+from chancy_metrics.plugin import Rebuilt
 
 from .browser import Browser
 from .processes import Processes, ProcessFailed

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.plugin.audit.marks import mark
+from chancy_metrics.plugin import mark
 
 from . import jobs, proof
 from .app import chancy
