@@ -75,7 +75,7 @@ TAMPERINGS = {
                 "series 987654 1hour",
                 "worker number 987654",
                 OUT_OF_BOUNDS,
-                "a series or a worker that has no name",
+                "its series or worker has no name",
                 "exit 3",
             ],
             "rebuild": ["version 2 is live", "exit 0"],
@@ -162,8 +162,8 @@ TAMPERINGS = {
     "no version 0": Tampering(
         ["DELETE FROM {versions} WHERE version = 0"],
         {
-            "check": ["WRONG at version 0 (head): it is not there", "exit 3"],
-            "verify": ["version 0: it is not there", "exit 3"],
+            "check": ["WRONG at version 0 (head): it is missing", "exit 3"],
+            "verify": ["version 0: it is missing", "exit 3"],
             "rebuild": ["version 0, which holds the points of pruned days, is missing", "exit 1"],
         },
     ),
