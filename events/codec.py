@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from chancy_metrics.events.batch import DecodedBatch, EncodedBatch, JobColumns, ObservationColumns, ObservationRun
+from chancy_metrics.events.batch import (
+    DecodedBatch,
+    EncodedBatch,
+    JobColumns,
+    LogBatch,
+    ObservationColumns,
+    ObservationRun,
+)
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import (
@@ -165,6 +172,11 @@ def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBat
     if found != events:
         raise DamagedBatch(f"holds {found} events, its row says {events}")
     return DecodedBatch(raw.counts, jobs, observations)
+
+
+def decode_batch(batch: LogBatch) -> DecodedBatch:
+    """Decode a batch that was read from the log; raises like `decode`."""
+    return decode(batch.codec, batch.payload, batch.sha256, batch.events)
 
 
 def _pack_jobs(facts: JobFacts) -> _Jobs:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from chancy_metrics.events.batch import DecodedBatch, LogBatch
-from chancy_metrics.events.codec import decode
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.fold.cells import Floats, Ints
@@ -52,11 +51,11 @@ class EventBreakdown:
         """The events with the largest values, or for a counter of job updates the longest runs; the largest first."""
         return [event for *_, event in sorted(self._largest, reverse=True)]
 
-    def add(self, batches: Sequence[LogBatch]) -> None:
-        """Add *batches*, in ascending order; an unreadable one adds nothing."""
+    def add(self, batches: Sequence[LogBatch], decode: Callable[[LogBatch], DecodedBatch]) -> None:
+        """Add *batches*, in ascending order; one that *decode* refuses adds nothing."""
         for batch in batches:
             try:
-                decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+                decoded = decode(batch)
                 found = fed(decoded, self._series, self._rules, batch.appended_us, batch.without)
             except (DamagedBatch, UnknownCodec):
                 continue

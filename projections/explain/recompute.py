@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
 from psycopg import sql
 
-from chancy_metrics.events.batch import LogBatch
+from chancy_metrics.events.batch import DecodedBatch, LogBatch
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.facts import EPOCH, Series
 from chancy_metrics.events.ledger import chunks, naming_batches, read_ledger
@@ -229,11 +230,12 @@ class _Attempt:
     async def _add_batches(self, batches: Sequence[LogBatch]) -> None:
         mine = [batch for batch in batches if self._key.worker in (None, batch.worker)]
         for some in portions(mine):
-            await in_thread(self._breakdown.add, some)
-            await in_thread(self._add, some)
+            decode = _decode_once()
+            await in_thread(self._breakdown.add, some, decode)
+            await in_thread(self._add, some, decode)
 
-    def _add(self, batches: Sequence[LogBatch]) -> None:
-        folded = fold(batches, self._rules, only=self._key.series)
+    def _add(self, batches: Sequence[LogBatch], decode: Callable[[LogBatch], DecodedBatch]) -> None:
+        folded = fold(batches, self._rules, only=self._key.series, decode=decode)
         self._lost |= folded.dead
         self._total.add(self._only(folded))
 
@@ -277,3 +279,15 @@ class _Attempt:
     def _point(self, folded: Fold) -> Point | None:
         points = points_of(folded, self._since)
         return points[0]._replace(worker=self._key.worker) if points else None
+
+
+def _decode_once() -> Callable[[LogBatch], DecodedBatch]:
+    """Return a decoder that keeps what it has decoded: the events behind a point are counted, then folded."""
+    known: dict[int, DecodedBatch] = {}
+
+    def decode(batch: LogBatch) -> DecodedBatch:
+        if batch.position not in known:
+            known[batch.position] = decode_batch(batch)
+        return known[batch.position]
+
+    return decode

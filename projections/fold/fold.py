@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import cache
 from itertools import chain, compress
@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.batch import JobColumns, LogBatch, ObservationColumns
-from chancy_metrics.events.codec import decode
+from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, ObservationColumns
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import SKEW_US, Series
 from chancy_metrics.events.schema import RESOLUTIONS
@@ -90,7 +90,13 @@ class _Numbers(dict[_T, int]):
         return np.array(list(map(self.__getitem__, keys)), np.int64)
 
 
-def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series | None = None) -> Fold:
+def fold(
+    batches: Sequence[LogBatch],
+    rules: RuleSet = BUILT_IN,
+    *,
+    only: Series | None = None,
+    decode: Callable[[LogBatch], DecodedBatch] = decode_batch,
+) -> Fold:
     """Fold *batches*, in any order, under *rules*.
 
     A batch that can't be decoded adds nothing and is in `dead`; a rule that fails on a batch adds nothing of it and is
@@ -98,6 +104,7 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series
 
     Args:
         only: The only series that is needed: observations of others may be left out.
+        decode: Decodes a batch, or returns it as it was decoded before; raises like `decode_batch`.
     """
     _keep_freed_memory()
     workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
@@ -108,7 +115,7 @@ def fold(batches: Sequence[LogBatch], rules: RuleSet = BUILT_IN, *, only: Series
     # By position, so that of two gauges in one instant the later row is the latest.
     for batch in sorted(batches, key=attrgetter("position")):
         try:
-            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+            decoded = decode(batch)
         except (DamagedBatch, UnknownCodec) as error:
             dead[batch.position] = str(error)
             continue

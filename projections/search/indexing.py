@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from chancy_metrics.events.batch import DecodedBatch, LogBatch
 from chancy_metrics.events.bloom import make_filter
-from chancy_metrics.events.codec import decode
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, read_ledger
@@ -76,7 +76,7 @@ def describe(rows: Sequence[LedgerRow], batches: Sequence[LogBatch], complete: b
     last_us: list[int] = []
     for batch in batches:
         try:
-            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+            decoded = decode_batch(batch)
         except (DamagedBatch, UnknownCodec):
             complete = False
             break

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from chancy_metrics.events.batch import DecodedBatch, LogBatch
-from chancy_metrics.events.codec import decode
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import DamagedBatch, MetricsLogError, OutOfMemory, UnknownCodec
 from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
@@ -249,7 +249,7 @@ def _search_batches(query: EventQuery, batches: Sequence[LogBatch]) -> tuple[lis
     found, damaged = [], {}
     for batch in batches:
         try:
-            decoded = decode(batch.codec, batch.payload, batch.sha256, batch.events)
+            decoded = decode_batch(batch)
         except (DamagedBatch, UnknownCodec) as error:
             damaged[batch.position] = str(error)
             continue

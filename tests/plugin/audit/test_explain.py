@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chancy_metrics.events.batch import DecodedBatch, LogBatch
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.database import Connection, database_now_us
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, KINDS, Combo, Kind
@@ -89,6 +91,28 @@ async def test_a_workers_point_has_the_quantiles_that_the_rollups_do_not_keep(
     assert found.stored.p95 == pytest.approx(95, rel=0.0055)
     assert [event.value for event in found.largest[:2]] == [100.0, 99.0]
     assert (nobody.stored, nobody.recomputed, nobody.equal, nobody.source) == (None, None, None, "nothing")
+
+
+async def test_a_batch_is_decoded_once_for_its_breakdown_and_its_fold(
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_us = now_us() - 60_000_000
+    writer = LogWriter(connection, tables)
+    for _ in range(3):
+        await writer.append(runs=[a_run("app:n", [1.0], at_us=at_us)])
+    await order_and_fold(connection, tables)
+    decoded: list[int] = []
+
+    def decode(batch: LogBatch) -> DecodedBatch:
+        decoded.append(batch.position)
+        return decode_batch(batch)
+
+    monkeypatch.setattr(module, "decode_batch", decode)
+    async with an_app(dsn) as (chancy, _):
+        found = await explain(chancy, "app:n", moment(at_us))
+
+    assert (found.equal, found.events) == (True, 3)
+    assert sorted(decoded) == [1, 2, 3]
 
 
 async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
