@@ -22,10 +22,10 @@ from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.host.throttled_log import RateLimited
-from chancy_metrics.plugin.recording.attempt import Attempt, JobBag, without
 from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.plugin.recording.session_row import Held, listed
+from chancy_metrics.plugin.recording.unconfirmed import JobBag, UnconfirmedBatch, without
 
 #: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
 RETRY_WAIT_MS = 8
@@ -36,7 +36,7 @@ _OPEN_WAIT_S = 10
 
 
 class _Writing(NamedTuple):
-    """An attempt that is being written in a transaction.
+    """An unconfirmed batch that is being written in a transaction.
 
     Attributes:
         earlier: The sha256 of the bytes that it replaces under its id; None if it replaces none.
@@ -45,7 +45,7 @@ class _Writing(NamedTuple):
 
     cursor: Cursor
     tables: Tables
-    attempt: Attempt
+    unconfirmed: UnconfirmedBatch
     earlier: bytes | None = None
     closes: bool = False
 
@@ -80,8 +80,8 @@ class JobHook:
         self.producer: UUID = uuid4()
         self.producers = [self.producer]
         self._sequence = 1
-        self._attempts: list[Attempt] = []  # by sequence
-        self._written = False  # whether the transaction under way holds every attempt
+        self._unconfirmed: list[UnconfirmedBatch] = []  # by sequence
+        self._written = False  # whether the transaction under way holds every unconfirmed batch
         self._recorded = JobBag()  # in the log for certain, their on_job_updated still to come
         self._closed = False
         self._others = others or buffer.held
@@ -96,14 +96,14 @@ class JobHook:
 
     async def open(self, chancy: Chancy) -> None:
         """Append the empty batch that shows that this producer exists. Never raises."""
-        attempt = self._cut([])
-        self._keep(attempt)
+        unconfirmed = self._cut([])
+        self._keep(unconfirmed)
         try:
             async with (
                 chancy.pool.connection(timeout=_OPEN_WAIT_S) as connection,
                 short_transaction(connection) as cursor,
             ):
-                await self._append(_Writing(cursor, tables_for(chancy.prefix), attempt))
+                await self._append(_Writing(cursor, tables_for(chancy.prefix), unconfirmed))
         except Exception as error:  # a worker must start whatever the log does
             self._warnings.warn("open", f"the metrics log did not take a first batch: {type(error).__name__}: {error}")
             return
@@ -133,13 +133,13 @@ class JobHook:
 
     def take_saved(self, job: QueuedJob) -> None:
         """Note that the host has saved *job*; buffer it if it was not recorded with it. Never raises."""
-        if self._written and any(job in attempt.jobs for attempt in self._attempts):
+        if self._written and any(job in unconfirmed.jobs for unconfirmed in self._unconfirmed):
             self._confirm()
         if self._recorded.take(job):
             return
-        for attempt in self._attempts:
-            if attempt.jobs.take(job):
-                attempt.saved.add(job)
+        for unconfirmed in self._unconfirmed:
+            if unconfirmed.jobs.take(job):
+                unconfirmed.saved.add(job)
                 return
         try:
             facts = self._facts([job])
@@ -151,29 +151,29 @@ class JobHook:
 
     def held(self) -> Held:
         """Count the job updates that the host has saved and that are in the log only if an unanswered COMMIT was."""
-        return +Held(job_updates=sum(len(attempt.saved) for attempt in self._attempts))
+        return +Held(job_updates=sum(len(unconfirmed.saved) for unconfirmed in self._unconfirmed))
 
     async def close(self, chancy: Chancy) -> None:
-        """Settle what is unconfirmed and append that the producer ends here.
+        """Settle the unconfirmed batches and append that the producer ends here.
 
         Raises:
             psycopg.Error: What prevented it; another call tries again.
         """
-        if self._closed or (self._sequence == 1 and not self._attempts):  # it has ended, or never began
+        if self._closed or (self._sequence == 1 and not self._unconfirmed):  # it has ended, or never began
             return
         async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
             tables = tables_for(chancy.prefix)
-            for attempt in tuple(self._attempts):
-                await self._write_again(cursor, tables, attempt, [])
+            for unconfirmed in tuple(self._unconfirmed):
+                await self._write_again(cursor, tables, unconfirmed, [])
             await self._append(_Writing(cursor, tables, self._cut([]), closes=True))
-        self._attempts, self._closed = [], True
+        self._unconfirmed, self._closed = [], True
 
     async def _write(self, cursor: Cursor, tables: Tables, jobs: list[QueuedJob]) -> None:
         new = without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
             self._recorded = JobBag(without(jobs, JobBag(new)))
-        if not self._attempts:
+        if not self._unconfirmed:
             async with one_trip(cursor.connection):
                 # The server is busy with this while the batch is made.
                 await cursor.execute("SAVEPOINT metrics_log")
@@ -184,11 +184,11 @@ class JobHook:
                 self._keep(await self._receive(writing))
             return
         await cursor.execute("SAVEPOINT metrics_log")
-        for attempt in tuple(self._attempts):
-            rest = without(new, attempt.jobs)
+        for unconfirmed in tuple(self._unconfirmed):
+            rest = without(new, unconfirmed.jobs)
             back = without(new, JobBag(rest))
             try:
-                await self._write_again(cursor, tables, attempt, back)
+                await self._write_again(cursor, tables, unconfirmed, back)
             except psycopg.Error:
                 if back or cursor.connection.info.transaction_status != TransactionStatus.INTRANS:
                     raise
@@ -197,18 +197,20 @@ class JobHook:
         if new:
             self._keep(await self._append(_Writing(cursor, tables, self._cut(new))))
 
-    async def _write_again(self, cursor: Cursor, tables: Tables, attempt: Attempt, back: list[QueuedJob]) -> None:
-        """Write *attempt* under its id once more, of whose jobs *back* are saved now."""
-        is_recut = len(back) < len(attempt.jobs)
-        again = self._cut(back, attempt) if is_recut else attempt
-        earlier = attempt.batch.sha256 if is_recut else None
+    async def _write_again(
+        self, cursor: Cursor, tables: Tables, unconfirmed: UnconfirmedBatch, back: list[QueuedJob]
+    ) -> None:
+        """Write *unconfirmed* once more under its id, with *back*: those of its jobs that are saved now."""
+        is_recut = len(back) < len(unconfirmed.jobs)
+        again = self._cut(back, unconfirmed) if is_recut else unconfirmed
+        earlier = unconfirmed.batch.sha256 if is_recut else None
         written = await self._append(_Writing(cursor, tables, again, earlier=earlier))
         if written is None:
-            self._settle(attempt)
+            self._settle(unconfirmed)
         else:
-            self._attempts[self._attempts.index(attempt)] = written
+            self._unconfirmed[self._unconfirmed.index(unconfirmed)] = written
 
-    async def _append(self, writing: _Writing) -> Attempt | None:
+    async def _append(self, writing: _Writing) -> UnconfirmedBatch | None:
         await self._send(writing)
         return await self._receive(writing)
 
@@ -216,30 +218,30 @@ class JobHook:
         await send(
             writing.cursor,
             writing.tables,
-            writing.attempt.batch_id,
-            writing.attempt.batch,
+            writing.unconfirmed.batch_id,
+            writing.unconfirmed.batch,
             worker=self.worker_id,
             closes=writing.closes,
             lock_wait_ms=self._lock_wait_ms,
             earlier=writing.earlier,
         )
 
-    async def _receive(self, writing: _Writing) -> Attempt | None:
-        """Return the attempt as this transaction has written it; None if an earlier one had."""
-        attempt = writing.attempt
+    async def _receive(self, writing: _Writing) -> UnconfirmedBatch | None:
+        """Return the batch as this transaction has written it; None if an earlier one had."""
+        unconfirmed = writing.unconfirmed
         appended = await self._appended(writing.cursor)
         if appended.state != "taken":
-            return attempt if appended.is_written else None
+            return unconfirmed if appended.is_written else None
         self._warnings.warn(
             "conflict",
-            f"{attempt.batch_id} of job updates is recorded already, but this process never wrote it: "
+            f"{unconfirmed.batch_id} of job updates is recorded already, but this process never wrote it: "
             "two processes must not share a producer, and this one takes a new id",
         )
         self.producer, self._sequence = uuid4(), 1
         self.producers.append(self.producer)
-        moved = attempt._replace(batch_id=self._next_id())
+        moved = unconfirmed._replace(batch_id=self._next_id())
         self._sequence += 1
-        return await self._append(writing._replace(attempt=moved, earlier=None))
+        return await self._append(writing._replace(unconfirmed=moved, earlier=None))
 
     async def _appended(self, cursor: Cursor) -> Appended:
         try:
@@ -273,32 +275,32 @@ class JobHook:
             every_s=MEMORY_WARNING_S,
         )
 
-    def _cut(self, jobs: list[QueuedJob], earlier: Attempt | None = None) -> Attempt:
+    def _cut(self, jobs: list[QueuedJob], earlier: UnconfirmedBatch | None = None) -> UnconfirmedBatch:
         """Make a batch of *jobs*: a new one, or what is left of an *earlier* one under its id."""
         batch_id, saved = (earlier.batch_id, earlier.saved) if earlier else (self._next_id(), JobBag())
         rows = saved.jobs() + jobs
-        return Attempt(batch_id, encode(self._facts(rows) if rows else ()), JobBag(jobs), saved)
+        return UnconfirmedBatch(batch_id, encode(self._facts(rows) if rows else ()), JobBag(jobs), saved)
 
     def _next_id(self) -> BatchId:
         return BatchId(self._clock.today(), self.producer, self._sequence)
 
-    def _keep(self, attempt: Attempt | None) -> None:
-        """Remember a new attempt, which uses its id up."""
-        if attempt is not None:
-            self._attempts.append(attempt)
-            self._sequence = attempt.batch_id.sequence + 1
+    def _keep(self, unconfirmed: UnconfirmedBatch | None) -> None:
+        """Remember a new unconfirmed batch, which uses its id up."""
+        if unconfirmed is not None:
+            self._unconfirmed.append(unconfirmed)
+            self._sequence = unconfirmed.batch_id.sequence + 1
 
     def _confirm(self) -> None:
-        """The transaction that holds every attempt has committed."""
-        for attempt in tuple(self._attempts):
-            self._settle(attempt)
+        """The transaction that holds every unconfirmed batch has committed."""
+        for unconfirmed in tuple(self._unconfirmed):
+            self._settle(unconfirmed)
         self._written = False
 
-    def _settle(self, attempt: Attempt) -> None:
-        """The batch of *attempt* is in the log, with its jobs and those that were saved since."""
-        self._recorded = JobBag(self._recorded.jobs() + attempt.jobs.jobs()) if self._recorded else attempt.jobs
-        self._attempts.remove(attempt)
-        if attempt.saved:
+    def _settle(self, unconfirmed: UnconfirmedBatch) -> None:
+        """*unconfirmed* is in the log, with its jobs and those that were saved since."""
+        self._recorded = JobBag(self._recorded.jobs() + unconfirmed.jobs.jobs()) if self._recorded else unconfirmed.jobs
+        self._unconfirmed.remove(unconfirmed)
+        if unconfirmed.saved:
             self._log.info(
-                f"{len(attempt.saved):,} job updates of worker {self.worker_id!r} that waited in memory are written"
+                f"{len(unconfirmed.saved):,} job updates of worker {self.worker_id!r} that waited in memory are written"
             )

@@ -252,7 +252,7 @@ class HostMachine(RuleBasedStateMachine):
     def _comes_back_in_part(self) -> bool:
         """Whether the host saves some jobs of an unconfirmed batch now, and not the others."""
         coming = {id(update.job) for update in (*self.pending, *self.outgoing) if update.job.id not in self.refused}
-        known = [[id(job) in coming for job in attempt.jobs.jobs()] for attempt in self.hook._attempts]
+        known = [[id(job) in coming for job in unconfirmed.jobs.jobs()] for unconfirmed in self.hook._unconfirmed]
         return any(any(ones) and not all(ones) for ones in known)
 
     async def _flush(self, outcome: Outcome, told: int) -> None:

@@ -1,4 +1,4 @@
-"""A batch of job updates whose transaction's outcome is not known yet, and jobs compared by identity."""
+"""A batch of job updates whose COMMIT is not confirmed yet, and jobs compared by identity."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JobBag:
         return list(self._jobs)
 
 
-class Attempt(NamedTuple):
+class UnconfirmedBatch(NamedTuple):
     """A batch that was written in a transaction whose outcome is not known yet.
 
     Attributes:
