@@ -29,10 +29,10 @@ from chancy_metrics.projections.search.match import may_match
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.search.ranges import last_pruned_position, read_ranges
 from chancy_metrics.projections.span import Span
-from chancy_metrics.projections.versions.base import Base, read_base, retry_while_changed
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
+from chancy_metrics.projections.versions.replay_base import ReplayBase, read_replay_base, retry_while_changed
 from chancy_metrics.projections.versions.version import BASELINE, Version
 
 _US = 1_000_000
@@ -152,7 +152,7 @@ class _Attempt:
         self._is_index_broken = False
 
     async def run(self) -> Recomputed:
-        """Raises `BaseChanged` if what the replay stood on changed meanwhile."""
+        """Raises `ReplayBaseChanged` if the base of the replay changed meanwhile."""
         async with short_transaction(self._connection) as cursor:
             base = await self._base(cursor)
         version, gone = base
@@ -188,8 +188,8 @@ class _Attempt:
             self._is_index_broken,
         )
 
-    async def _base(self, cursor: Cursor) -> Base:
-        return await read_base(cursor, self._tables, self._rules, "explain")
+    async def _base(self, cursor: Cursor) -> ReplayBase:
+        return await read_replay_base(cursor, self._tables, self._rules, "explain")
 
     async def _replay(self, version: Version, gone: set[date]) -> None:
         """Add the batches that may have events in the bucket; the skip index excludes ranges without any."""

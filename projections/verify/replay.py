@@ -30,9 +30,14 @@ from chancy_metrics.projections.verify.entries import check_entries
 from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.rollups import check_resolutions, check_workers
 from chancy_metrics.projections.verify.skip_index import check_summaries
-from chancy_metrics.projections.versions.base import Base, BaseChanged, read_base, retry_while_changed
 from chancy_metrics.projections.versions.counts import count_faults, decode_counts, read_counts
 from chancy_metrics.projections.versions.replay import PAGE, add_rows, log_snapshot
+from chancy_metrics.projections.versions.replay_base import (
+    ReplayBase,
+    ReplayBaseChanged,
+    read_replay_base,
+    retry_while_changed,
+)
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
 #: Positions left for after the snapshot, so that the replay does not chase concurrent folds for ever.
@@ -133,7 +138,7 @@ class _Attempt:
         self._found = Findings(limit)
 
     async def run(self) -> RangeCheck:
-        """Raises `BaseChanged` where the result would mean nothing."""
+        """Raises `ReplayBaseChanged` where the result would mean nothing."""
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await days_in_log(cursor, self._tables)
@@ -171,8 +176,8 @@ class _Attempt:
         )
         return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, covered)
 
-    async def _read_base(self, cursor: Cursor) -> Base:
-        return await read_base(cursor, self._tables, self._rules, "verify")
+    async def _read_base(self, cursor: Cursor) -> ReplayBase:
+        return await read_replay_base(cursor, self._tables, self._rules, "verify")
 
     def _scope(self, version: Version) -> dict[str, int]:
         """Return where comparing begins: at the horizons, or earlier where the settings keep older buckets."""
@@ -181,7 +186,7 @@ class _Attempt:
     async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
-    async def _replay_ledger(self, total: Accumulator, base: Base, after: int) -> int:
+    async def _replay_ledger(self, total: Accumulator, base: ReplayBase, after: int) -> int:
         """Replay past *after* until the live version's position is near; return how far that was."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -192,8 +197,8 @@ class _Attempt:
             await self._replay(total, base, page)
             after = page[-1].position
 
-    async def _replay_rest(self, total: Accumulator, now: Base, after: int) -> None:
-        """Replay past *after* up to the position of the snapshot *now*; raise `BaseChanged` if a day left."""
+    async def _replay_rest(self, total: Accumulator, now: ReplayBase, after: int) -> None:
+        """Replay past *after* up to the position of the snapshot *now*; raise `ReplayBaseChanged` if a day left."""
         while True:
             async with short_transaction(self._connection) as cursor:
                 page = await self._page(cursor, after, now.version.position)
@@ -203,9 +208,9 @@ class _Attempt:
             after = page[-1].position
         async with short_transaction(self._connection) as cursor:
             if await gone_days(cursor, self._tables) != now.gone:
-                raise BaseChanged
+                raise ReplayBaseChanged
 
-    async def _replay_day(self, total: Accumulator, base: Base, day: date) -> None:
+    async def _replay_day(self, total: Accumulator, base: ReplayBase, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(
                 cursor,
@@ -219,7 +224,7 @@ class _Attempt:
         if found:
             await self._check_day(day)
 
-    async def _replay(self, total: Accumulator, base: Base, found: Sequence[LedgerRow]) -> None:
+    async def _replay(self, total: Accumulator, base: ReplayBase, found: Sequence[LedgerRow]) -> None:
         for rows in chunks(found):
             async with short_transaction(self._connection) as cursor:
                 await check_entries(cursor, self._tables, base.version.version, rows, self._found)
@@ -233,7 +238,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             await check_day(cursor, self._tables, day, self._found)
 
-    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: Base) -> None:
+    def _check_counts(self, counts: Mapping[int, str], total: Accumulator, base: ReplayBase) -> None:
         """Compare the counts of the live version with the replay's, unless findings say that this lacks batches."""
         if any(spot.check in ("log", "payload") for spot in self._found.spots):
             return

@@ -1,4 +1,4 @@
-"""Read what a replay of the log stands on, and begin the replay again where that changes meanwhile."""
+"""Read the base of a replay (the live version, and the days that only the baseline has); retry while it changes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ T = TypeVar("T")
 _TRIES = 5
 
 
-class Base(NamedTuple):
+class ReplayBase(NamedTuple):
     """The live version, and the days whose batches are in the baseline instead of the log."""
 
     version: Version
     gone: set[date]
 
-    def check(self, now: Base) -> None:
-        """Raise `BaseChanged` if *now* is another version or has other days; its position may have advanced."""
+    def check(self, now: ReplayBase) -> None:
+        """Raise `ReplayBaseChanged` if *now* is another version or has other days; its position may have advanced."""
         if (now.version.version, now.gone) != (self.version.version, self.gone):
-            raise BaseChanged
+            raise ReplayBaseChanged
 
 
-class BaseChanged(Exception):
+class ReplayBaseChanged(Exception):
     """A day went into the baseline, or another version became the live one."""
 
 
-async def read_base(cursor: Cursor, tables: Tables, rules: RuleSet, purpose: str) -> Base:
+async def read_replay_base(cursor: Cursor, tables: Tables, rules: RuleSet, purpose: str) -> ReplayBase:
     """Read the base under which *rules* can replay the log.
 
     Args:
@@ -47,11 +47,11 @@ async def read_base(cursor: Cursor, tables: Tables, rules: RuleSet, purpose: str
     version = await live_version(cursor, tables)
     if reason := version.refuses(rules):
         raise VersionRefused(f"can't {purpose}: {reason}")
-    return Base(version, await gone_days(cursor, tables))
+    return ReplayBase(version, await gone_days(cursor, tables))
 
 
 async def retry_while_changed(attempt: Callable[[], Awaitable[T]], during: str) -> T:
-    """Return what *attempt* returns, called again each time it raises `BaseChanged`.
+    """Return what *attempt* returns, called again each time it raises `ReplayBaseChanged`.
 
     Raises:
         MetricsLogError: The base changed during every attempt.
@@ -59,6 +59,6 @@ async def retry_while_changed(attempt: Callable[[], Awaitable[T]], during: str) 
     for _ in range(_TRIES):
         try:
             return await attempt()
-        except BaseChanged:
+        except ReplayBaseChanged:
             continue
     raise MetricsLogError(f"the live version or its baseline changed {_TRIES} times while {during}: try again")
