@@ -1,4 +1,4 @@
-"""Which errors come again with the same data, which may pass, and which say that a step was too large."""
+"""Classify errors: the same data fails again, the error may pass, or the step was too large."""
 
 from __future__ import annotations
 

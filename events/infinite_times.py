@@ -1,4 +1,4 @@
-"""Read dates and times that Python can't hold, such as infinity, as the first or the last one that it can."""
+"""Read dates and times that Python can't hold, such as infinity, as the first or last one that it can."""
 
 from __future__ import annotations
 

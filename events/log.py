@@ -1,4 +1,4 @@
-"""The append-only log: append a batch in the caller's transaction, and read batches by their ids."""
+"""The append-only log: append a batch in the caller's transaction, with limited lock waits; read batches by id."""
 
 from __future__ import annotations
 

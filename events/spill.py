@@ -1,4 +1,4 @@
-"""The spill table: batches that the log could not take when they were appended, and moving them into the log."""
+"""The spill table: batches that the log did not take (locked, broken, day closed), and moving them into the log."""
 
 from __future__ import annotations
 

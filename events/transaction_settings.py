@@ -1,4 +1,4 @@
-"""Settings of every transaction, whatever a role, a database or a DSN has set: time-outs, formats, planner.
+"""Settings of each of our own transactions, whatever a role or DSN has set: time-outs, formats, planner.
 
 They are local to the transaction: a pooler gives each transaction another session, and settings of the session would
 reach its next user. Not set are `synchronous_commit` and `work_mem`, which the user pays

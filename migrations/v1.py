@@ -1,4 +1,4 @@
-"""Create the log, the ledger, the versions with their rollups, and the delta ring."""
+"""Create the tables, the triggers that guard them, and the function that appends to the log or the spill table."""
 
 from __future__ import annotations
 

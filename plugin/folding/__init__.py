@@ -1,1 +1,1 @@
-"""Sequence and fold on one process: which process folds, when, and how much in a step."""
+"""Sequence and fold: which process folds, when, and how much in a step."""

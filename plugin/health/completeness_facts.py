@@ -1,4 +1,4 @@
-"""Read what completeness is computed from: counts, producers, sessions and what the live version leaves out."""
+"""Read what completeness is computed from: counts, producers, silent sessions, what the live version leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds an app's plugin and its options without importing the plugin's class."""
+"""Find an app's plugin and its options without importing the plugin's class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens connections that wait for locks for seconds at most, and names the locked table and who holds it."""
+"""Open connections that wait for locks for seconds at most, and name the locked table and who holds it."""
 
 from __future__ import annotations
 

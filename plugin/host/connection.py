@@ -1,4 +1,4 @@
-"""Opens connections: own ones for long work, since jobs need the pool's; the database's clock; pipelined statements."""
+"""Open connections of our own for long work, since jobs need the pool's; the database's clock; pipelined statements."""
 
 from __future__ import annotations
 

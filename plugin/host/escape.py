@@ -1,4 +1,4 @@
-"""Escapes foreign text for a terminal, so that nothing in it moves the cursor, breaks the line or is invisible."""
+"""Escape foreign text for a terminal, so that nothing in it moves the cursor, breaks the line or is invisible."""
 
 from __future__ import annotations
 

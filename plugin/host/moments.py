@@ -1,4 +1,4 @@
-"""Datetimes from and to microseconds, and in UTC; the check of those that users and requests give."""
+"""Convert datetimes to UTC, to microseconds and back; check those that users and requests give."""
 
 from __future__ import annotations
 

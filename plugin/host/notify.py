@@ -1,4 +1,4 @@
-"""Announces folds and promotions to every worker's hub by NOTIFY, in the transaction that makes them.
+"""Announce folds and promotions to every worker's hub by NOTIFY, in the transaction that makes them.
 
 A NOTIFY reaches every session of the database, also those of another schema with tables of the same names: each one
 carries the oid of its head table, which no two installations of one database share, copies of each other included.

@@ -1,4 +1,4 @@
-"""The plugin's settings: checks the arguments of `Metrics(...)` and fills in the defaults."""
+"""The plugin's settings: check the arguments of `Metrics(...)`, and fill in the defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes passwords from connection errors and logs: libpq quotes the part of a DSN that it can't parse."""
+"""Remove passwords from connection errors and logs: libpq quotes the part of a DSN that it can't parse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answer GET points: every bucket of one series in a window, so that zero and missing can be told apart."""
+"""Answer GET points: every bucket of one series in a window; one without observations is missing, not zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads rollup rows as numpy columns by binary COPY, whose fixed-width rows are an array already."""
+"""Read rollup rows as numpy columns by binary COPY, whose fixed-width rows are an array already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points of one series as an immutable float64 array per resolution, oldest first: making, merging, cutting it."""
+"""Make, merge and cut the points of one series: an immutable float64 array per resolution, oldest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps this process's replica: loaded in one snapshot, then brought up to date after each fold, while it is read."""
+"""Keep this process's replica: loaded in one snapshot, then brought up to date after each fold, while it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a replica from the rollups, what brings it up to date from the delta ring, and the points of one worker."""
+"""Read a replica from the rollups, its updates from the delta ring, and the points of one worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers `get_metrics` and `list_metrics`: from the replica, or from the database for one worker."""
+"""Answer `get_metrics` and `list_metrics`: from the replica, or from the database for one worker."""
 
 from __future__ import annotations
 

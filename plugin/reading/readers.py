@@ -1,4 +1,4 @@
-"""Finds the `Reader` that keeps an app's replica in this process: one an app, made when it is first asked for."""
+"""Find the `Reader` that keeps an app's replica in this process; make it when it is first asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds keys of a replica by their start, by words in them, and by likeness to a key that does not exist."""
+"""Find keys of a replica by their start, by words in them, and by likeness to a key that does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps keys to series: the key that each series is shown under, and the keys below a prefix."""
+"""Map keys to series: the key that each series is shown under, and the keys below a prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer in 0.26's shape, a range of time of each series, oldest first; the rules such a range must keep."""
+"""The answer in 0.26's shape, a range of time of each series, oldest first; check the range that is asked for."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Recording: from a job update or a direct call to a batch in the log."""
+"""Record: from a job update or a direct call to a batch in the log."""

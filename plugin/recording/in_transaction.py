@@ -1,4 +1,4 @@
-"""Records observations in the application's own transaction, as the only batch of a new producer."""
+"""Record observations in the application's own transaction, as the only batch of a new producer."""
 
 from __future__ import annotations
 

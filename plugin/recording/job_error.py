@@ -1,4 +1,4 @@
-"""Reads the exception that ended an attempt of a job from the text that its executor kept.
+"""Read the exception that ended an attempt of a job from the text that its executor kept.
 
 Chancy keeps no exception, only a formatted traceback, and each kind of executor makes another one: a thread and a
 coroutine leave a chain of stacks whose last one is the job's; a child process sends its stack as the quoted cause of

@@ -1,4 +1,4 @@
-"""Takes the facts of job updates that go into the log: names, times, the error, and the meta the user asked for."""
+"""Take those facts of job updates that the log keeps: names, times, the error, and the meta the user asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes job updates into the log in the transaction that saves the jobs, and again while its outcome is unknown."""
+"""Write job updates into the log in the transaction that saves the jobs; after a lost COMMIT write them again."""
 
 from __future__ import annotations
 

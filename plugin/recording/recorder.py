@@ -1,4 +1,4 @@
-"""Appends a buffer under one producer: each batch exactly once, whatever becomes of a COMMIT's answer."""
+"""Append a buffer under one producer: each batch exactly once, even if the answer to a COMMIT is lost."""
 
 from __future__ import annotations
 

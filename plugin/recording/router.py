@@ -1,6 +1,6 @@
-"""Decides which buffer direct calls go to: a worker's, a block's of `recording()`, or the one not claimed yet.
+"""Decide which buffer direct calls go to: a worker's, a block's, the unclaimed one; refuse them in a forked child.
 
-Also opens and closes these blocks, and refuses direct calls in child processes, where nothing would append them.
+Open and close the blocks of `recording()`. In a child process nothing would append what is recorded.
 """
 
 from __future__ import annotations

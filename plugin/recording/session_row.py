@@ -1,4 +1,4 @@
-"""Writes a recording session's row: when it was last seen, what it holds in memory, how it ended."""
+"""Write a recording session's row: when it was last seen, what it holds in memory, how it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a recording session within a deadline: writes what is left, and logs what is lost."""
+"""End a recording session within a deadline: write what is left, and log what is lost."""
 
 from __future__ import annotations
 

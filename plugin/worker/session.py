@@ -1,4 +1,4 @@
-"""Run the plugin's loops in one worker: append, fold, roll out rules, maintain the tables; close them at its stop."""
+"""Run the plugin's loops in one worker: append, fold, roll out, maintain; hear of folds; close all at its stop."""
 
 from __future__ import annotations
 

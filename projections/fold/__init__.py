@@ -1,1 +1,1 @@
-"""Events to points: pure, commutative, exact."""
+"""Fold events into points: pure, commutative, exact."""

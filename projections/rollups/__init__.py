@@ -1,1 +1,1 @@
-"""Points in the database: rows, the numbers of names, and the shared cache."""
+"""Points in the database: rollup rows, the ids of their names, and the delta ring."""

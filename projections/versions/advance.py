@@ -1,4 +1,4 @@
-"""Fold the next range of the ledger into a version, exactly once, whoever else does the same at the same time."""
+"""Advance a version by one step, exactly once beside other projectors; leave out a batch that makes steps fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Create a version and copy the baseline into it; set the status of one: ready, withheld or dropped."""
+"""Create a version from the baseline, or claim one whose backfill stopped; set it ready, withheld or dropped."""
 
 from __future__ import annotations
 

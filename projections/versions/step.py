@@ -1,4 +1,4 @@
-"""Read and fold a range of the ledger without locks, then write it under the version's lock: one step of it."""
+"""One step of a version: read and fold a range of the ledger without locks, then write it under the version's lock."""
 
 from __future__ import annotations
 
