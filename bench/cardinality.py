@@ -42,7 +42,7 @@ _MB = 1e6
 #: Of the simulated minutes: new keys in each, and so many workers that are new every ten.
 _NEW_KEYS, _WORKERS, _DEPLOY_MINUTES = 1_000, 4, 10
 #: Clean-ups after everything expired, a minute apart as the leader's, before that counts as never.
-_MOST_CLEANINGS = 2_000
+_MAX_CLEANINGS = 2_000
 _LEVELS = [f"chancy_metrics_{resolution}" for resolution in RESOLUTIONS]
 _SIZE = "SELECT sum(pg_total_relation_size(relid))::bigint FROM unnest(%(tables)s::text[]::regclass[]) AS t (relid)"
 Note = Callable[[str, float, str], None]
@@ -204,7 +204,7 @@ async def _clean_up(connection: Connection, maintenance: Maintenance, now_us: in
     """Clean up until nothing is left."""
     times: list[float] = []
     left = "SELECT (SELECT count(*) FROM chancy_metrics_series) + (SELECT count(*) FROM chancy_metrics_workers)"
-    while await ask(connection, left) and len(times) < _MOST_CLEANINGS:
+    while await ask(connection, left) and len(times) < _MAX_CLEANINGS:
         started = time.perf_counter()
         await maintenance.clean(connection, _TABLES, now_us=now_us)
         times.append(time.perf_counter() - started)

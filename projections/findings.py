@@ -24,7 +24,7 @@ Check = Literal[
     "counts",
 ]
 #: Spots that are told apart; findings at further ones are counted under their check and scale alone.
-_PLACES = 2_000
+_MAX_SPOTS = 2_000
 
 
 def bucket_in_words(start_s: int) -> str:
@@ -113,7 +113,7 @@ class Findings:
         return self._limit - len(self.kept)
 
     def _count(self, spot: Spot, count: int) -> Spot:
-        if spot not in self.spots and len(self.spots) >= _PLACES:
+        if spot not in self.spots and len(self.spots) >= _MAX_SPOTS:
             spot = spot._replace(at=None)
         self.count += count
         self.spots[spot] += count

@@ -25,7 +25,7 @@ from chancy_metrics.projections.versions.left_out import LeftOutBatch, left_out_
 from chancy_metrics.projections.versions.version import live_version
 
 #: Waiting batches are counted up to this number.
-_MOST_WAITING = 10_000
+_MAX_WAITING = 10_000
 
 
 class JobLife(msgspec.Struct, frozen=True):
@@ -161,7 +161,7 @@ async def _waiting(cursor: Cursor, tables: Tables) -> int:
         sql.SQL(
             "SELECT count(*) FROM (SELECT 1 FROM {pending} UNION ALL SELECT 1 FROM {spill} LIMIT %(limit)s) AS p"
         ).format(pending=tables.pending, spill=tables.spill),
-        {"limit": _MOST_WAITING},
+        {"limit": _MAX_WAITING},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0

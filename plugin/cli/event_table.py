@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.cli.output import Door
 
 #: Columns of the narrowest table; a narrower terminal breaks its lines.
-_LEAST_WIDTH = 60
+_MIN_WIDTH = 60
 
 
 class Column(NamedTuple):
@@ -65,7 +65,7 @@ class LinePrinter:
         from rich.table import Table
         from rich.text import Text
 
-        width = max(console.width, _LEAST_WIDTH)
+        width = max(console.width, _MIN_WIDTH)
         table = Table(box=None, pad_edge=False, header_style="", show_header=not self._has_head, padding=(0, 2, 0, 0))
         taken = sum((column.width or 0) + 2 for column in self._columns) - 2
         for column in self._columns:

@@ -136,9 +136,9 @@ def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:
     return RuleSet(user=version, rules=rules)
 
 
-def _seconds(name: str, value: float, most_s: int = _MAX_S, why: str = "a hundred years") -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most_s:
-        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, at most {most_s:,} ({why})")
+def _seconds(name: str, value: float, max_s: int = _MAX_S, why: str = "a hundred years") -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= max_s:
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, at most {max_s:,} ({why})")
 
 
 def _whole(name: str, value: int) -> None:

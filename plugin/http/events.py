@@ -69,7 +69,7 @@ async def read_events(chancy: Chancy, given: Parameters) -> EventsPage:
         job_id=given.identifier("job_id"),
         error=given.text("error"),
     )
-    limit = given.whole("limit", least=1, most=MAX_EVENTS, default=100)
+    limit = given.whole("limit", minimum=1, maximum=MAX_EVENTS, default=100)
     given.finish()
     if asked is not None:
         selection = msgspec.structs.replace(selection, after=await _cursor(chancy, asked))

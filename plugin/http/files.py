@@ -49,7 +49,7 @@ _HEADERS = {
 }
 #: Browsers ask for small files each time, mostly answered with 304, and for plotly's script once a day.
 _CACHED = {PLOTLY: "public, max-age=86400"}
-_LEAST_BYTES = 1_000
+_MIN_BYTES = 1_000
 _WEIGHT = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)", re.ASCII)
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 NO_PLOTLY = (
@@ -73,7 +73,7 @@ async def send_file(request: Request, name: str) -> Response:
         missing = NO_PLOTLY if name == PLOTLY else "Not Found"
         return Response(missing, 404, _HEADERS | {"Cache-Control": "no-store"}, "text/plain; charset=utf-8")
     file = await anyio.to_thread.run_sync(read_file, path, path.stat().st_mtime_ns)
-    zipped = len(file.body) >= _LEAST_BYTES and takes_gzip(_field(request, "accept-encoding"))
+    zipped = len(file.body) >= _MIN_BYTES and takes_gzip(_field(request, "accept-encoding"))
     tag = f"{file.tag}-gzip" if zipped else file.tag
     headers = _HEADERS | {
         "ETag": f'"{tag}"',

@@ -14,9 +14,9 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.off_loop import Pace, paced
 
 #: Connections per process for answers; requests that may wait for one; seconds each may wait.
-MOST_CONNECTIONS, MOST_WAITING, WAIT_S = 4, 200, 6.0
+MAX_CONNECTIONS, MAX_WAITING, WAIT_S = 4, 200, 6.0
 #: Requests that may decode batches of the log at once, each in a thread.
-MOST_DECODING = 2
+MAX_DECODING = 2
 #: Seconds after which a refused client may try again.
 RETRY_S = 2
 
@@ -29,8 +29,8 @@ class Busy(MetricsLogError):
 
 class _Room:
     def __init__(self) -> None:
-        self.free = asyncio.Semaphore(MOST_CONNECTIONS)
-        self.decoding = asyncio.Semaphore(MOST_DECODING)
+        self.free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self.decoding = asyncio.Semaphore(MAX_DECODING)
         self.waiting = 0
         self.pace = Pace()
 
@@ -65,7 +65,7 @@ async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
         Busy: No connection was free in time.
     """
     mine = _room(chancy)
-    if mine.waiting >= MOST_WAITING:
+    if mine.waiting >= MAX_WAITING:
         raise Busy(f"{mine.waiting:,} requests of this process wait for the database already: try again in a moment")
     mine.waiting += 1
     taken: list[asyncio.Semaphore] = []
@@ -80,7 +80,7 @@ async def room(chancy: Chancy, *, decodes: bool = False) -> AsyncIterator[None]:
         if not isinstance(error, TimeoutError):
             raise
         raise Busy(
-            f"this process answers {MOST_CONNECTIONS} requests from the database at once, and none ended within "
+            f"this process answers {MAX_CONNECTIONS} requests from the database at once, and none ended within "
             f"{WAIT_S:g} s: try again in a moment"
         ) from None
     finally:

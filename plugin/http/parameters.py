@@ -50,11 +50,11 @@ class Parameters:
             if sum(name == other for other, _ in given) > 1:
                 raise WrongParameter(name, value, "one value, but was given several times")
 
-    def text(self, name: str, *, most_bytes: int = MAX_KEY_BYTES) -> str | None:
+    def text(self, name: str, *, max_bytes: int = MAX_KEY_BYTES) -> str | None:
         """Return a text; None if it is missing or empty."""
         value = self._take(name)
-        if value is not None and len(value.encode()) > most_bytes:
-            raise WrongParameter(name, value, f"at most {most_bytes:,} bytes")
+        if value is not None and len(value.encode()) > max_bytes:
+            raise WrongParameter(name, value, f"at most {max_bytes:,} bytes")
         return value
 
     def key(self, name: str = "key") -> str:
@@ -87,18 +87,18 @@ class Parameters:
         return tuple(choice for choice in choices if choice in named)
 
     @overload
-    def whole(self, name: str, *, least: int, most: int, default: int) -> int: ...
+    def whole(self, name: str, *, minimum: int, maximum: int, default: int) -> int: ...
 
     @overload
-    def whole(self, name: str, *, least: int, most: int) -> int | None: ...
+    def whole(self, name: str, *, minimum: int, maximum: int) -> int | None: ...
 
-    def whole(self, name: str, *, least: int, most: int, default: int | None = None) -> int | None:
+    def whole(self, name: str, *, minimum: int, maximum: int, default: int | None = None) -> int | None:
         value = self._take(name)
         if value is None:
             return default
-        number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else least - 1
-        if not least <= number <= most:
-            raise WrongParameter(name, value, f"a whole number from {least:,} to {most:,}")
+        number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else minimum - 1
+        if not minimum <= number <= maximum:
+            raise WrongParameter(name, value, f"a whole number from {minimum:,} to {maximum:,}")
         return number
 
     def moment(self, name: str) -> datetime | None:

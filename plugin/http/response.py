@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 #: Seconds a client may take to receive an answer, plus one for each BYTES_PER_S: 13 for the largest, plotly's script
 #: uncompressed, so that the server stops within 15.
-LEAST_S, BYTES_PER_S = 5.0, 600_000
+MIN_S, BYTES_PER_S = 5.0, 600_000
 _CHUNK_BYTES = 65_536
 
 
@@ -28,7 +28,7 @@ class BoundedResponse(Response):
             # Each chunk waits until the kernel has the one before, and so does the end.
             transport.set_write_buffer_limits(high=0)
         try:
-            async with asyncio.timeout(LEAST_S + len(body) / BYTES_PER_S):
+            async with asyncio.timeout(MIN_S + len(body) / BYTES_PER_S):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 for first in range(0, len(body), _CHUNK_BYTES):
                     chunk = body[first : first + _CHUNK_BYTES]

@@ -65,7 +65,7 @@ class MarksPage(msgspec.Struct, frozen=True):
 
 async def series(chancy: Chancy, given: Parameters) -> SeriesPage:
     prefix, after = given.text("prefix"), given.text("after")
-    limit = given.whole("limit", least=1, most=MAX_SERIES, default=100)
+    limit = given.whole("limit", minimum=1, maximum=MAX_SERIES, default=100)
     search = given.text("search")
     given.finish()
     return await list_series(chancy, prefix, search, after=after, limit=limit)
@@ -73,7 +73,7 @@ async def series(chancy: Chancy, given: Parameters) -> SeriesPage:
 
 async def workers(chancy: Chancy, given: Parameters) -> WorkersPage:
     after = given.text("after")
-    limit = given.whole("limit", least=1, most=MAX_WORKERS, default=100)
+    limit = given.whole("limit", minimum=1, maximum=MAX_WORKERS, default=100)
     given.finish()
     return await list_workers(chancy, after=after, limit=limit)
 
@@ -82,7 +82,7 @@ async def points(chancy: Chancy, given: Parameters) -> Points:
     key, worker = given.key(), given.text("worker_id")
     resolution = given.choice("resolution", NAMES, "5min")
     since, until = given.span()
-    range_s = given.whole("range", least=60, most=MAX_RANGE_S)
+    range_s = given.whole("range", minimum=60, maximum=MAX_RANGE_S)
     given.finish()
     if range_s is not None and (since or until):
         raise WrongParameter("range", str(range_s), "a value only where neither since nor until has one")
@@ -106,7 +106,7 @@ async def job(chancy: Chancy, given: Parameters) -> JobLife:
 async def explanation(chancy: Chancy, given: Parameters) -> Explained:
     key, at, worker = given.key(), given.moment("at"), given.text("worker_id")
     resolution = given.choice("resolution", NAMES, "1min")
-    limit = given.whole("limit", least=1, most=MAX_LISTED, default=20)
+    limit = given.whole("limit", minimum=1, maximum=MAX_LISTED, default=20)
     given.finish()
     if at is None:
         raise WrongParameter("at", "", "a moment in the bucket to explain, and must be given")
@@ -130,8 +130,8 @@ def _without_large_meta(events: list[Event]) -> list[Event]:
 
 async def marks(chancy: Chancy, given: Parameters) -> MarksPage:
     since, until = given.span()
-    after = given.text("after", most_bytes=_MARK_CURSOR_BYTES)
-    limit = given.whole("limit", least=1, most=MAX_MARKS, default=100)
+    after = given.text("after", max_bytes=_MARK_CURSOR_BYTES)
+    limit = given.whole("limit", minimum=1, maximum=MAX_MARKS, default=100)
     given.finish()
     behind = None if after is None else _mark_at(after)
     async with room(chancy), bounded_connection(chancy) as connection, short_transaction(connection) as cursor:

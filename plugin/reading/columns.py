@@ -65,8 +65,8 @@ def values_of(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | in
         return values  # type: ignore[no-any-return] # numpy does not say what tolist() holds
     column = COLUMN_OF[kind]
     summaries: list[dict[str, float | int]] = [
-        {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
-        for count, total, least, most in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
+        {"count": int(count), "sum": total, "avg": total / count, "min": low, "max": high}
+        for count, total, low, high in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
     ]
     quantiles = ("p50", "p95", "p99")
     if not np.isnan(rows[:, column["p50"]]).any():  # a worker's own points have none

@@ -71,8 +71,8 @@ class WindowMetric:
             return _total([point.value for point in self.data if isinstance(point.value, float)])
         values = [point.value for point in self.data if isinstance(point.value, dict)]
         count, total = sum(value["count"] for value in values), _total([value["sum"] for value in values])
-        least, most = min(value["min"] for value in values), max(value["max"] for value in values)
-        return {"count": int(count), "sum": total, "avg": total / count, "min": least, "max": most}
+        low, high = min(value["min"] for value in values), max(value["max"] for value in values)
+        return {"count": int(count), "sum": total, "avg": total / count, "min": low, "max": high}
 
 
 class Window(TypedDict):

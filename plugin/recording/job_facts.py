@@ -13,8 +13,8 @@ from chancy_metrics.events.kept_meta import encode_meta, encode_meta_within
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.recording.job_error import job_error
 
-#: Bytes of kept meta one batch may have.
-_MOST_OF_BATCH = 16 << 20
+#: Most bytes of kept meta of one batch.
+_MAX_BATCH_META = 16 << 20
 
 
 def job_facts(
@@ -77,7 +77,7 @@ def _meta(jobs: Sequence[QueuedJob], keep: tuple[str, ...], limit: int) -> tuple
     """Return the kept meta of each job that has any, by its index, and how many jobs had some left out."""
     meta: dict[int, bytes] = {}
     cut = 0
-    room = _MOST_OF_BATCH
+    room = _MAX_BATCH_META
     for number, job in enumerate(jobs):
         kept = {key: job.meta[key] for key in keep if key in job.meta}
         if not kept:

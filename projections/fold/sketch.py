@@ -27,14 +27,14 @@ _CODE_BITS = 19
 _CODE_ZERO = 1 << (_CODE_BITS - 1)
 #: No float64 has a code whose magnitude is above this one.
 MAX_CODE = _CODE_ZERO - 1
-_LEAST_NORMAL = 2.0**-1022
+_MIN_NORMAL = 2.0**-1022
 _EXPONENT_BIAS = 1023
 # Temporaries of this many values stay in the cache and below the size that malloc gives back to the kernel.
 _BLOCK = 8192
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]])
 _KIND = "sketch"
-_MOST_COUNT = 2**53
+_MAX_COUNT = 2**53
 _OUT_OF_BOUNDS = f"its codes do not ascend within {MAX_CODE}, or a count is not from 1 to 2**53"
 
 
@@ -82,7 +82,7 @@ def codes(values: NDArray[np.float64]) -> NDArray[np.int32]:
     result = np.empty(len(values), dtype=np.int32)
     for start in range(0, len(values), _BLOCK):
         block = values[start : start + _BLOCK]
-        fill = _normal_codes if block.min() >= _LEAST_NORMAL else _any_codes
+        fill = _normal_codes if block.min() >= _MIN_NORMAL else _any_codes
         result[start : start + _BLOCK] = fill(block)
     return result
 
@@ -90,7 +90,7 @@ def codes(values: NDArray[np.float64]) -> NDArray[np.int32]:
 def _any_codes(values: NDArray[np.float64]) -> NDArray[np.int32]:
     magnitudes = np.abs(values)
     result = _normal_codes(magnitudes)
-    tiny = np.flatnonzero(magnitudes < _LEAST_NORMAL)
+    tiny = np.flatnonzero(magnitudes < _MIN_NORMAL)
     result[tiny] = _normal_codes(magnitudes[tiny] * 2.0**64) - 64 * STEPS
     result[values == 0] = 0
     return np.negative(result, out=result, where=values < 0)
@@ -125,7 +125,7 @@ def decode(data: bytes) -> tuple[list[int], list[int]]:
     if codes and not (
         min(flat[2::2], default=1) > 0
         and -MAX_CODE <= codes[0] <= codes[-1] <= MAX_CODE
-        and 1 <= min(counts) <= max(counts) < _MOST_COUNT
+        and 1 <= min(counts) <= max(counts) < _MAX_COUNT
     ):
         raise Damaged(f"is no {_KIND}: {_OUT_OF_BOUNDS}", kind=_KIND)
     return codes, counts
@@ -162,7 +162,7 @@ def _check_runs(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         raise _damaged(int(np.argmax(lengths % 2)), "a code has no count")
     starts = np.cumsum(lengths) - lengths
     steps, counts = flat[::2].copy(), flat[1::2]
-    wrong = (np.abs(steps) > 2 * MAX_CODE) | (counts < 1) | (counts >= _MOST_COUNT)
+    wrong = (np.abs(steps) > 2 * MAX_CODE) | (counts < 1) | (counts >= _MAX_COUNT)
     steps[starts[lengths > 0] // 2] = 1  # the first code may be any
     wrong |= steps < 1
     if wrong.any():

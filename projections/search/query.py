@@ -12,7 +12,7 @@ from chancy_metrics.events.facts import bounded_worker, microseconds
 from chancy_metrics.events.skip_index import Wanted
 from chancy_metrics.projections.search.event import EventKind
 
-_LEAST_US, _MOST_US = -(2**63), 2**63 - 1
+_MIN_US, _MAX_US = -(2**63), 2**63 - 1
 
 
 class EventCursor(msgspec.Struct, frozen=True):
@@ -61,11 +61,11 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def since_us(self) -> int:
-        return _LEAST_US if self.since is None else microseconds(self.since)
+        return _MIN_US if self.since is None else microseconds(self.since)
 
     @property
     def until_us(self) -> int:
-        return _MOST_US if self.until is None else microseconds(self.until)
+        return _MAX_US if self.until is None else microseconds(self.until)
 
     @property
     def start(self) -> int:

@@ -175,7 +175,7 @@ async def _compare(
 
 
 def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> None:
-    least, most = (np.array([row[column] for row in rows], np.float64) for column in (2, 3))
+    minimum, maximum = (np.array([row[column] for row in rows], np.float64) for column in (2, 3))
     sketches = [decode_or_empty(row[7]) for row in rows]
     starts = np.cumsum([0, *(len(codes) for codes, _ in sketches)])
     codes: NDArray[np.int64] = np.array([code for codes, _ in sketches for code in codes], np.int64)
@@ -183,7 +183,7 @@ def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> 
     wrong = starts[1:] == starts[:-1]
     for column, quantile in enumerate(QUANTILES.values(), start=4):
         there = np.array([np.nan if row[column] is None else row[column] for row in rows], np.float64)
-        wrong |= ~(there == quantile_many(starts, codes, counts, quantile, least, most))
+        wrong |= ~(there == quantile_many(starts, codes, counts, quantile, minimum, maximum))
     for row in np.flatnonzero(wrong).tolist():
         key, bucket = rows[row][:2]
         where = f"{key} {resolution} {bucket_in_words(bucket)}"

@@ -136,8 +136,8 @@ async def _read_differences(
 
 
 def _point(resolution: str, worker: str | None, series: Series, bucket: int, side: TupleRow) -> Point | None:
-    version, count, total, least, most, last_us, last, sketch = side
+    version, count, total, minimum, maximum, last_us, last, sketch = side
     if version is None:
         return None
-    shown = count, canonical(total), least, most, last_us, last, sketch or b""
+    shown = count, canonical(total), minimum, maximum, last_us, last, sketch or b""
     return Point(resolution, worker, series, bucket, *shown)

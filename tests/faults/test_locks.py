@@ -26,7 +26,7 @@ from tests.factories import LogWriter, a_run, append_as, connections, eventually
 
 FAR = date(2031, 5, 1)
 #: How long an append may wait for a partition in the making.
-MOST_WAIT_S = 0.1
+MAX_WAIT_S = 0.1
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def test_no_append_waits_while_days_are_made_beside_a_dump_and_an_open_wri
                 made += await make_days(maker, tables, today=FAR, ahead=20)
 
     assert len(made) == 21
-    assert max(waits) < MOST_WAIT_S
+    assert max(waits) < MAX_WAIT_S
 
 
 async def test_a_dump_stops_neither_ordering_nor_folding_nor_cleaning(dsn: str, tables: Tables) -> None:

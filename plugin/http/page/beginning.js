@@ -8,7 +8,7 @@ import { DAY, rangeSince } from "./times.js";
 const AGAIN_MS = 1_000;
 /** Series that are shown first, if they exist and the address names none. */
 const FIRST = ["global:status:succeeded", "global:status:failed"];
-const MOST = 4;
+const MAX_SERIES = 4;
 
 /** The series to start with: the states of jobs, the times of queues, or else any; [] if there is none. */
 export async function firstKeys() {
@@ -17,7 +17,7 @@ export async function firstKeys() {
   const times = queues.series.filter((one) => one.type === "histogram").map((one) => one.key);
   const keys = [...FIRST.filter((key) => known.includes(key)), ...times.slice(0, 2)];
   if (keys.length) return keys;
-  const { series } = await ask("series", { limit: MOST });
+  const { series } = await ask("series", { limit: MAX_SERIES });
   return series.map((one) => one.key);
 }
 

@@ -5,9 +5,9 @@ import { byId, el, name } from "./dom.js";
 import { Chart } from "./chart.js";
 import { clockWithSeconds, length, moment, parseMoment, RANGES, span } from "./times.js";
 
-export const MOST_CHARTS = 12;
+export const MAX_CHARTS = 12;
 const REFRESH_MS = 5_000;
-const MOST_MARKS = 30;
+const MAX_MARKS = 30;
 
 export class Charts {
   /** *change*(changes, push) changes the view, *explain*(chart, index) explains a bucket. */
@@ -46,7 +46,7 @@ export class Charts {
 
   /** Make the charts those of the view, in its order, and load them. */
   async show() {
-    const keys = this.view.keys.slice(0, MOST_CHARTS);
+    const keys = this.view.keys.slice(0, MAX_CHARTS);
     for (const [key, chart] of this.shown) {
       if (!keys.includes(key)) {
         chart.remove();
@@ -154,7 +154,7 @@ export class Charts {
     const loaded = [...this.shown.values()].filter((chart) => chart.points);
     if (!loaded.length) return;
     const { since, until } = loaded[0].points;
-    const { marks } = await ask("marks", { since, until, limit: MOST_MARKS }, signal);
+    const { marks } = await ask("marks", { since, until, limit: MAX_MARKS }, signal);
     for (const chart of loaded) chart.showMarks(marks);
     byId("marks").hidden = !marks.length;
     byId("marks-list").replaceChildren(

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { announce, byId, debounced, el, name, visible } from "./dom.js";
-import { MOST_CHARTS } from "./charts.js";
+import { MAX_CHARTS } from "./charts.js";
 import { whole } from "./numbers.js";
 
 const LISTED = 50;
@@ -48,7 +48,7 @@ export class Picker {
   /** Show the chosen keys as a list from which each can be removed. */
   showChosen(keys) {
     this.keys = keys;
-    const over = keys.length > MOST_CHARTS ? [el("li", { class: "problem", text: `Only the first ${MOST_CHARTS} series are drawn.` })] : [];
+    const over = keys.length > MAX_CHARTS ? [el("li", { class: "problem", text: `Only the first ${MAX_CHARTS} series are drawn.` })] : [];
     byId("chosen").replaceChildren(
       ...keys.map((key) => el("li", {}, name(key), el("button", {
         type: "button", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => this.#toggle(key),
@@ -62,8 +62,8 @@ export class Picker {
     const { keys } = this;
     this.options = page.series.map((one) => ({ ...one, keys: [one.key] }));
     const free = page.series.map((one) => one.key).filter((key) => !keys.includes(key));
-    const most = Math.min(free.length, MOST_CHARTS - keys.length);
-    if (most > 1) this.options.unshift({ all: `Add ${most === page.matching ? "all" : "the first"} ${most}`, keys: free.slice(0, most) });
+    const free_count = Math.min(free.length, MAX_CHARTS - keys.length);
+    if (free_count > 1) this.options.unshift({ all: `Add ${free_count === page.matching ? "all" : "the first"} ${free_count}`, keys: free.slice(0, free_count) });
     const rest = page.matching - page.series.length;
     this.list.replaceChildren(
       ...this.options.map((option, index) => el(
@@ -132,7 +132,7 @@ export class Picker {
   #toggle(key) {
     const { keys } = this;
     const has = keys.includes(key);
-    if (!has && keys.length >= MOST_CHARTS) return announce(`At most ${MOST_CHARTS} series are shown at once`);
+    if (!has && keys.length >= MAX_CHARTS) return announce(`At most ${MAX_CHARTS} series are shown at once`);
     announce(`${visible(key)} ${has ? "removed" : "added"}`);
     return this.change({ keys: has ? keys.filter((one) => one !== key) : [...keys, key] }, true);
   }

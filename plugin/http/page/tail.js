@@ -10,9 +10,9 @@ const POLL_MS = 1_500;
 const PAGE = 200;
 /** Full pages in a row after which a live view skips to the end. */
 const FULL_PAGES = 5;
-const MOST_ROWS = 300;
-/** Batches before the end at which a live view starts; it goes back to MOST_BACK while it has fewer than FEW rows. */
-const BACK = 20, MOST_BACK = 20_000, FEW = 20;
+const MAX_ROWS = 300;
+/** Batches before the end at which a live view starts; it goes back to MAX_BACK while it has fewer than FEW rows. */
+const BACK = 20, MAX_BACK = 20_000, FEW = 20;
 
 const NARROW = matchMedia("(max-width: 640px)");
 
@@ -98,7 +98,7 @@ export class Tail {
     this.asked?.abort();
     this.asked = new AbortController();
     const live = this.view.since === null;
-    this.back = live ? BACK : MOST_BACK;
+    this.back = live ? BACK : MAX_BACK;
     this.next = live ? `-${BACK}` : "";
     this.total = this.full = 0;
     this.gaps.replaceChildren();
@@ -112,9 +112,9 @@ export class Tail {
 
   /** Start again further back if a filter has found little so far; return whether it did. */
   #looksFurtherBack() {
-    const enough = this.total >= FEW || this.back >= MOST_BACK || this.paused;
+    const enough = this.total >= FEW || this.back >= MAX_BACK || this.paused;
     if (enough) {
-      this.back = MOST_BACK;
+      this.back = MAX_BACK;
       return false;
     }
     this.back *= 10;
@@ -137,7 +137,7 @@ export class Tail {
     this.total += rows.length;
     if (live) {
       this.body.prepend(...rows.reverse());
-      while (this.body.rows.length > MOST_ROWS) this.body.lastElementChild.remove();
+      while (this.body.rows.length > MAX_ROWS) this.body.lastElementChild.remove();
     } else {
       this.body.append(...rows);
     }

@@ -84,9 +84,9 @@ const STEPS = [1, 2, 5, 10, 15, 30].map((n) => n * MINUTE)
   .concat([1, 2, 3, 6, 12].map((n) => n * HOUR))
   .concat([1, 2, 5, 7, 14, 30, 60].map((n) => n * DAY));
 
-/** Where the time axis is labelled, at most *most* times: [ms, text]. */
-export function timeTicks(from_ms, to_ms, most) {
-  const step = STEPS.find((one) => (to_ms - from_ms) / one <= most) ?? STEPS.at(-1);
+/** Where the time axis is labelled, at most *max* times: [ms, text]. */
+export function timeTicks(from_ms, to_ms, max) {
+  const step = STEPS.find((one) => (to_ms - from_ms) / one <= max) ?? STEPS.at(-1);
   const ticks = [];
   for (let at = Math.ceil(from_ms / step) * step; at <= to_ms; at += step) {
     ticks.push([at, at % DAY === 0 ? date(at) : clock(at)]);

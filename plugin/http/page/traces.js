@@ -2,7 +2,7 @@
 
 import { color } from "./theme.js";
 
-const MOST_MARKED = 90;
+const MAX_MARKED = 90;
 const STATES = [["succeeded", "good"], ["completed", "good"], ["failed", "bad"], ["retrying", "warn"]];
 
 /** The lines of a series: what the readout, the table and the chart show of it. */
@@ -134,7 +134,7 @@ function band(line, starts, width) {
 function edge(line, starts, width, partial) {
   const runs = runsOf(line.values);
   const alone = new Set(runs.filter((run) => run.length === 1).map(([index]) => index));
-  const marked = (index) => starts.length <= MOST_MARKED || alone.has(index);
+  const marked = (index) => starts.length <= MAX_MARKED || alone.has(index);
   const x = starts.map((at) => at + width / 2);
   const stroke = { color: color(line.hue), width: line.style === "band" ? 1 : 1.8 };
   const solid = {

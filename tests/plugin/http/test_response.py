@@ -53,7 +53,7 @@ async def asking(port: int, text: str) -> socket.socket:
 async def test_slow_clients_take_no_room_and_end_no_later_than_their_limit(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response, "LEAST_S", 0.2)
+    monkeypatch.setattr(response, "MIN_S", 0.2)
     monkeypatch.setattr(response, "BYTES_PER_S", 1e9)
     path = "/api/v1/metrics-log/status"
     slow = [
@@ -63,12 +63,12 @@ async def test_slow_clients_take_no_room_and_end_no_later_than_their_limit(
         "GET /metrics-log/plotly.min.js HTTP/1.1\r\nHost: here\r\n\r\n",
     ]
     async with serving(dsn) as (server, port):
-        clients = [await asking(port, text) for text in slow for _ in range(limits.MOST_CONNECTIONS + 1)]
+        clients = [await asking(port, text) for text in slow for _ in range(limits.MAX_CONNECTIONS + 1)]
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as quick:
                 answer = await quick.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
             assert answer.status_code == 200
-            mine = {client.getsockname() for client in clients[-limits.MOST_CONNECTIONS - 1 :]}
+            mine = {client.getsockname() for client in clients[-limits.MAX_CONNECTIONS - 1 :]}
 
             async def are_given_up() -> bool:
                 return not mine & {connection.client for connection in server.server_state.connections}

@@ -644,10 +644,10 @@ async def test_so_many_requests_take_a_few_connections_and_one_that_waits_too_lo
             most = max(most, now)
         assert {answer.status_code for answer in asked.result()} == {200}
         # Besides those: the log's writer, one that the pool has, and one that is closing.
-        assert 1 < most <= limits.MOST_CONNECTIONS + 4
+        assert 1 < most <= limits.MAX_CONNECTIONS + 4
 
         monkeypatch.setattr(limits, "WAIT_S", 0.01)
-        monkeypatch.setattr(limits, "MOST_CONNECTIONS", 0)
+        monkeypatch.setattr(limits, "MAX_CONNECTIONS", 0)
         monkeypatch.setattr(limits, "_rooms", WeakKeyDictionary())
         for path in paths:
             answer = await client.get(f"{ROOT}/{path}{ASKED[path]}")
