@@ -69,7 +69,8 @@ async def abort(chancy: Chancy) -> int | None:
     """
     tables = tables_for(chancy.prefix)
     pair = options_of(chancy).rules.pair
-    async with bounded_connection(chancy) as connection:
+    # A frozen rebuild holds the version's lock until the server ends its transaction, after 5 s.
+    async with connect_bounded(chancy, run_name("abort", None)) as connection:
         async with short_transaction(connection) as cursor:
             versions = await read_versions(cursor, tables)
         for one in versions:
