@@ -96,7 +96,7 @@ async def test_beside_appends_folds_and_a_prune_nothing_false_is_found(
 
     assert [(one.differences, one.findings) for one in found] == [([], [])] * len(found)
     assert found[-2].notes == found[-1].notes
-    assert found[-1].notes[0].startswith("days before 2026-03-13 have left the log: the baseline")
+    assert found[-1].notes[0].startswith("days before 2026-03-13 have left the log: their part is taken from the")
     states = await fetch(connection, "SELECT state FROM {days} WHERE day < '2026-03-13'", tables)
     assert [row[0] for row in states] == ["gone"] * (DAYS - 1)
 
