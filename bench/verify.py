@@ -37,7 +37,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     total = Accumulator()
     total.add(fold(in_memory))
     folded = total.fold()
-    compared = middle(await by_turns(size.of(5, 1), {"diff_folds": _contrasted(folded)}))
+    compared = middle(await by_turns(size.of(5, 1), {"diff_folds": _compared(folded)}))
     work = f"verify, {count:,} job updates, {points[0]:,} stored points"
     stored = sum(cells.rows for cells in folded.levels.values())
     return [
@@ -82,7 +82,7 @@ def _folded(batches: Sequence[LogBatch]) -> Turn:
     return turn
 
 
-def _contrasted(folded: Fold) -> Turn:
+def _compared(folded: Fold) -> Turn:
     async def turn() -> float:
         started = time.perf_counter()
         check("differences", diff_folds(folded, folded, limit=1).different, 0)

@@ -64,7 +64,7 @@ async def find_batches(
     Args:
         since_us: Begin of the range, inclusive, microseconds since 1970; None for no limit.
         until_us: End of the range, exclusive; None for no limit.
-        until: Last position that is looked at, inclusive.
+        until: Last position to read, inclusive.
     """
     await cursor.execute(
         sql.SQL(

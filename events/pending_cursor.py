@@ -52,7 +52,7 @@ class PendingCursor:
             self._forget()  # another database, or the same one restored: nothing is known of it
         return self.settled
 
-    def looked(self, last_id: int) -> None:
+    def note_seen(self, last_id: int) -> None:
         """Note that ids up to *last_id* were seen."""
         self.after = max(self.after, last_id)
 
@@ -66,7 +66,7 @@ class PendingCursor:
         if self._waiting is None and self._before and self._before.last_id > self.settled:
             self._waiting = self._before.last_id, now.next
         self._before = now
-        self.looked(self.settled)
+        self.note_seen(self.settled)
 
 
 async def read_id_snapshot(cursor: Cursor, tables: Tables) -> IdSnapshot:

@@ -82,7 +82,7 @@ class Metrics(Plugin):
             error_messages: The first line of an error goes into the log, not only its type; it may say too much.
             rules: Pure functions that make more metrics of job updates, also of those in the log already.
             rules_version: Number of these rules, raised whenever they change.
-            auto_rebuild: Fill and take a version with this code's rules as soon as they are newer than the live one's.
+            auto_rebuild: Backfill and promote a version with this code's rules once they are newer than the live ones.
 
         Raises:
             ValueError: A value is wrong; the message names it and the rule.
@@ -503,7 +503,7 @@ class Metrics(Plugin):
         self._record = record
 
     def _poll_interval(self) -> float:
-        """Return the seconds between looks at the ring: at most one where no worker's hub announces folds."""
+        """Return the seconds between checks of the delta ring: at most one where no worker's hub announces folds."""
         return self._options.sync_interval if self._router.sessions else min(1.0, self._options.sync_interval)
 
     def _name(self) -> str:

@@ -138,8 +138,8 @@ async def take_back(
             "a new one gets its position with the next fold"
         )
     at_us = made[-1]
-    turn = recorded[at_us].taken_back if at_us in recorded else 0
-    state = await _append(chancy, text, at_us, -1.0, by, uuid5(_TAKING_BACK, f"{turn} {at_us} {text}"))
+    earlier = recorded[at_us].taken_back if at_us in recorded else 0
+    state = await _append(chancy, text, at_us, -1.0, by, uuid5(_TAKING_BACK, f"{earlier} {at_us} {text}"))
     if state == "taken":  # another producer has this id
         state = await _append(chancy, text, at_us, -1.0, by, uuid4())
     return TakenBack(from_us(at_us), text, again=state == "known")

@@ -140,7 +140,7 @@ class Projector:
             self._warn_of(sequenced)
             after, taken = sequenced.last_id, sequenced.batches + sequenced.set_aside
             batches += sequenced.batches
-        self._pending.looked(after)
+        self._pending.note_seen(after)
         if sweep and sequenced.position is not None:
             self._pending.swept(snapshot)
         return batches, math.inf if sequenced.position is None else sequenced.position

@@ -20,7 +20,7 @@ def safe(text: str) -> str:
     """Return *text* with every hidden character written as `\\u001b`, as JSON does."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spelled(letter) if _is_hidden(letter) else letter for letter in text)
+    return "".join(_escaped(letter) if _is_hidden(letter) else letter for letter in text)
 
 
 def json_line(value: Any, encoding: str = "utf-8") -> str:
@@ -33,7 +33,7 @@ def json_line(value: Any, encoding: str = "utf-8") -> str:
     try:
         line.encode(encoding)
     except UnicodeError:
-        return "".join(letter if letter.isascii() else _spelled(letter) for letter in line)
+        return "".join(letter if letter.isascii() else _escaped(letter) for letter in line)
     return line
 
 
@@ -41,7 +41,7 @@ def _is_hidden(letter: str) -> bool:
     return unicodedata.category(letter) in _HIDDEN or _DRAWN_AS_NOTHING.match(letter) is not None
 
 
-def _spelled(letter: str) -> str:
+def _escaped(letter: str) -> str:
     code = ord(letter)
     if code > 0xFFFF:  # the two halves that JSON wants
         return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code - 0x10000 & 0x3FF):04x}"

@@ -18,7 +18,7 @@ _OPTION = re.compile(r"(?:ssl)?password\s*=\s*(.*?)\s*(?=\s[a-z_]+\s*=|&|$)", re
 _GIVEN = re.compile(r"((?:ssl)?password\s?=\s?)(?:'(?:[^'\\]|\\.)*'|[^\s'\"&,;)]+)")
 #: What may stand in a password that is not encoded, and so takes it apart.
 _SEPARATORS = re.compile(r"[^\w.~-]+")
-#: Texts of libpq whose quoted part is a piece of the DSN, whichever.
+#: Texts of libpq that quote a part of the DSN.
 _QUOTED = re.compile(
     r"((?:percent-encoded (?:token|value)|spaces found in|missing \"=\" after|connection option|URI query parameter"
     r"|in URI(?: \(expected [^)]*\))?:?|in URI:)[^\"]*)\".*\"",

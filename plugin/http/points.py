@@ -112,16 +112,16 @@ async def points_in_window(
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
-    (_, kind, unit), tracks = await find_points(chancy, key)
+    (_, kind, unit), columns = await find_points(chancy, key)
     if worker_id is not None:
-        tracks = await find_worker_points(chancy, key, worker_id)
+        columns = await find_worker_points(chancy, key, worker_id)
     width = RESOLUTIONS[resolution]
-    buckets = await work(chancy, _buckets, kind, tracks.get(resolution), range(first, last, width), now)
+    buckets = await work(chancy, _buckets, kind, columns.get(resolution), range(first, last, width), now)
     return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)
 
 
-def _buckets(kind: Kind, track: Rows | None, starts: range, now: datetime) -> list[Bucket]:
-    rows = [] if track is None else cut(track, starts.start, starts.stop).tolist()
+def _buckets(kind: Kind, kept: Rows | None, starts: range, now: datetime) -> list[Bucket]:
+    rows = [] if kept is None else cut(kept, starts.start, starts.stop).tolist()
     values = {row[0]: _values(kind, row[1:]) for row in rows}
     return [_bucket(_at(start), starts.step, values.get(start), now) for start in starts]
 

@@ -24,7 +24,7 @@ from chancy_metrics.plugin.reading.replica import Replica, RingChanges
 
 #: Seconds without a read after which following ends.
 IDLE_S = 300
-#: Seconds to wait for the server at one look, or load; then its connection is given up.
+#: Seconds to wait for the server in one check of the ring, or one load; then its connection is given up.
 ANSWER_S = 60
 
 
@@ -89,7 +89,7 @@ class Reader:
         return self._task is not None and not self._task.done()
 
     def wake(self) -> None:
-        """Look at the ring now: a fold was announced."""
+        """Check the ring now: a fold was announced."""
         self._wakeup.set()
 
     @property

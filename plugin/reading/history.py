@@ -19,7 +19,7 @@ MetricPair = tuple[datetime, MetricValue]
 
 
 class Metric:
-    """A metric's points at every resolution, newest first; made from the cache's columns when they are looked at.
+    """A metric's points at every resolution, newest first; made from the columns when they are read.
 
     Attributes:
         metric_type: "counter", "gauge" or "histogram".
@@ -29,7 +29,7 @@ class Metric:
     def __init__(self, metric_type: Kind, unit: str, columns: Mapping[str, Rows], oldest_s: Mapping[str, int]) -> None:
         self.metric_type = metric_type
         self.unit = unit
-        self._tracks = columns
+        self._columns = columns
         self._oldest_s = oldest_s
 
     @property
@@ -55,13 +55,15 @@ class Metric:
         return {resolution: self._pairs(resolution) for resolution in RESOLUTIONS}
 
     def _pairs(self, resolution: str) -> list[MetricPair]:
-        if resolution not in self._tracks:
+        if resolution not in self._columns:
             return []
-        rows = since(self._tracks[resolution], self._oldest_s[resolution])[::-1]
+        rows = since(self._columns[resolution], self._oldest_s[resolution])[::-1]
         return list(zip(map(from_s, rows[:, 0].tolist()), values_of(self.metric_type, rows), strict=True))
 
     def __repr__(self) -> str:
-        points = {resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._tracks.items()}
+        points = {
+            resolution: len(since(rows, self._oldest_s[resolution])) for resolution, rows in self._columns.items()
+        }
         return f"Metric({self.metric_type!r}, unit={self.unit!r}, points={points})"
 
 

@@ -18,7 +18,7 @@ class Readers:
     """The readers of one plugin, by app.
 
     Args:
-        poll_interval: Returns the seconds between looks at the ring where no fold is announced.
+        poll_interval: Returns the seconds between checks of the delta ring where no fold is announced.
     """
 
     def __init__(self, poll_interval: Callable[[], float]) -> None:

@@ -28,7 +28,7 @@ class SeriesIndex:
     """Series sorted by key; immutable, so that it is made once for many requests."""
 
     def __init__(self, series: Iterable[Listed]) -> None:
-        # Plain tuples of strings: the garbage collector stops tracking them after one look, and never NamedTuples.
+        # Plain tuples of strings: the garbage collector stops tracking them, but never NamedTuples.
         self._series = {key: (kind, unit) for key, kind, unit in series}
         self._keys = sorted(self._series)
         self._folded = [key.casefold() for key in self._keys]
@@ -40,7 +40,7 @@ class SeriesIndex:
     def find(self, begin: str = "", words: Sequence[str] = ()) -> Sequence[str]:
         """Return the keys that begin with *begin* and have each of *words* in them, in any case; in order.
 
-        Without words it takes a slice; with them it looks at every key that begins so.
+        Without words it takes a slice; with them it checks every key with that prefix.
         """
         first = bisect_left(self._keys, begin)
         last = bisect_right(self._keys, begin, lo=first, key=lambda key: key[: len(begin)])

@@ -81,7 +81,7 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
         sql.SQL(
             """
             SELECT v.version, v.status, ARRAY[v.rules, v.user_rules], v.position,
-                greatest(0, live.position - v.position), v.folded_by, {filled}, v.folded_at, v.kept_until
+                greatest(0, live.position - v.position), v.folded_by, {is_backfilled}, v.folded_at, v.kept_until
             FROM {versions} v
             CROSS JOIN {head} h
             JOIN {versions} live
@@ -89,7 +89,7 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
             WHERE v.status = ANY(%(unfinished)s)
             ORDER BY v.version
             """
-        ).format(versions=tables.versions, head=tables.head, filled=IS_BACKFILLED),
+        ).format(versions=tables.versions, head=tables.head, is_backfilled=IS_BACKFILLED),
         {"unfinished": list(UNFINISHED)},
     )
     return [

@@ -49,7 +49,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
         swapped: Whether the new version is live now; otherwise it is ready for `swap`.
         position: Ledger position at which both versions were compared.
         points: Number of points of the new version in the time that both keep.
-        different: Number of points that differ, or that only one version has; *differences* spells out the first ones.
+        different: Number of points that differ, or that only one version has; *differences* lists the first ones.
         left_out: Number of batches the new version leaves out; *leaves_out* says which, why, and which rules failed;
             *left_out_before* says the same of the replaced version. "" if nothing is left out.
         events: Number of events this run folded, in *seconds*.

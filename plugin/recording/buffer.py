@@ -232,7 +232,7 @@ class Buffer:
         self._reject(error)
 
     def _close_runs(self) -> None:
-        """Move what is in the tracks into the open chunk."""
+        """Move the points of the open runs into the open chunk."""
         with self._lock:
             taken = 0
             for series, pairs in self._open_runs:

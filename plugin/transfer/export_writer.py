@@ -105,8 +105,8 @@ class ExportWriter:
             if not archives:
                 await self._check_day(cursor, day)
             first, last, others = await self._range(cursor, day)
-            ending = await read_entries(cursor, self._tables, after=last - 1, until=last)
-        seal = Seal(last, ending[0].chain if ending else b"", now.at)
+            ends = await read_entries(cursor, self._tables, after=last - 1, until=last)
+        seal = Seal(last, ends[0].chain if ends else b"", now.at)
         self._log = self._tables.partition(day) if archives else self._tables.log
         await self._put([Header(day, last, seal.chain), *others])
         await self._put_entries(first - 2, last, {one.day for one in others})

@@ -179,11 +179,11 @@ def encode_many(
 ) -> list[bytes]:
     """Return encode() of each sketch; sketch k is the run from starts[k] to before starts[k + 1]."""
     flat = np.empty(2 * len(codes), dtype=np.int64)
-    steps, tallies = flat[::2], flat[1::2]
+    steps, numbers = flat[::2], flat[1::2]
     np.subtract(codes[1:], codes[:-1], out=steps[1:])
     heads = starts[:-1][starts[:-1] < starts[1:]]
     steps[heads] = codes[heads]
-    tallies[:] = counts
+    numbers[:] = counts
     items = flat.tolist()
     ends = (2 * starts).tolist()
     pack = _encoder.encode

@@ -54,19 +54,19 @@ def test_nothing_committed_is_ever_below_what_is_settled(steps: list[tuple[str, 
         elif step == "commit":
             table.commit(number)
         elif step == "look":
-            hint.looked(table.take(hint.after, number))
+            hint.note_seen(table.take(hint.after, number))
         elif step == "ask":
             asked = table.moment()
         elif asked:
             # Others begin and commit between the question and the sweep.
-            hint.looked(table.take(hint.sweep(asked), 1_000))
+            hint.note_seen(table.take(hint.sweep(asked), 1_000))
             hint.swept(asked)
 
         assert all(waiting > hint.settled for waiting in table.waiting)
 
     for _ in range(4):
         moment = table.moment()
-        hint.looked(table.take(hint.sweep(moment), 1_000))
+        hint.note_seen(table.take(hint.sweep(moment), 1_000))
         hint.swept(moment)
     assert not table.waiting
     assert table.open or hint.settled == table.last_id

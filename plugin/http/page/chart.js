@@ -15,7 +15,7 @@ export class Chart {
   constructor(key, actions) {
     this.key = key;
     this.points = null;
-    this.place = null;
+    this.index = null;
     const id = `chart-${++numbers}`;
     this.canvas = el("div", { class: "canvas" });
     this.marks = el("div", { class: "marks" });
@@ -103,7 +103,7 @@ export class Chart {
     this.at = at;
     const index = at === null ? -1 : this.indexOf(at);
     this.cursor.hidden = index < 0;
-    this.place = index < 0 ? null : index;
+    this.index = index < 0 ? null : index;
     if (!this.points) return;
     if (index >= 0) {
       const middle = this.starts[index] + this.points.width_s * 500;

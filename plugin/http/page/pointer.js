@@ -50,28 +50,28 @@ function select(chart, from, to) {
 function press(chart, actions, event) {
   if (!chart.points?.buckets.length || event.ctrlKey || event.metaKey || event.altKey) return false;
   if (event.key === "Escape") {
-    if (chart.place === null) return false;
+    if (chart.index === null) return false;
     actions.cursor(null);
     return true;
   }
   const last = chart.starts.length - 1;
-  const place = chart.place ?? last + 1;
+  const index = chart.index ?? last + 1;
   const step = event.shiftKey ? 10 : 1;
   const goes = {
-    ArrowLeft: place - step, ArrowDown: place - step, ArrowRight: place + step, ArrowUp: place + step,
-    PageDown: place - 10, PageUp: place + 10, Home: 0, End: last,
+    ArrowLeft: index - step, ArrowDown: index - step, ArrowRight: index + step, ArrowUp: index + step,
+    PageDown: index - 10, PageUp: index + 10, Home: 0, End: last,
   };
   if (event.key in goes) {
     actions.cursor(chart.starts[Math.min(Math.max(goes[event.key], 0), last)]);
     return true;
   }
   if (event.key === "Enter" || event.key === " ") {
-    if (chart.place !== null) actions.explain(chart, chart.place);
+    if (chart.index !== null) actions.explain(chart, chart.index);
     return true;
   }
   if (event.key === "+" || event.key === "-") {
     const [since, until] = [chart.starts[0], Date.parse(chart.points.until)];
-    const middle = chart.starts[chart.place ?? Math.floor(last / 2)];
+    const middle = chart.starts[chart.index ?? Math.floor(last / 2)];
     const half = ((until - since) / 2) * (event.key === "+" ? 0.5 : 2);
     actions.zoom(middle - half, middle + half);
     return true;

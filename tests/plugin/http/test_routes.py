@@ -757,11 +757,11 @@ async def test_no_script_of_the_page_makes_markup_of_data_or_reaches_another_hos
 
 async def test_no_other_file_is_sent(dsn: str) -> None:
     names = (
-        "web.py",
+        "routes.py",
         "__init__.py",
-        "..%2Fweb.py",
+        "..%2Froutes.py",
         "%2e%2e",
-        "..%5Cweb.py",
+        "..%5Croutes.py",
         "page.js%00",
         "PAGE.JS",
         "x.js",
