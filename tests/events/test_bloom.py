@@ -52,7 +52,7 @@ def test_one_text_is_another_token_in_another_field() -> None:
     assert len(token("key", "\ud800")) == 16
 
 
-async def test_the_places_are_those_that_postgresql_counts(connection: Connection) -> None:
+async def test_the_bit_positions_are_those_that_postgresql_counts(connection: Connection) -> None:
     chance = random.Random(2)
     bits = make_filter([chance.randbytes(16) for _ in range(300)])
     asked = [chance.randbytes(16) for _ in range(200)]

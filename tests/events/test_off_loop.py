@@ -31,7 +31,7 @@ async def test_without_a_pace_threads_work_beside_each_other() -> None:
     assert {*await asyncio.gather(in_thread(both.wait), in_thread(both.wait))} == {0, 1}
 
 
-async def test_at_a_pace_one_piece_follows_the_other_behind_a_rest_as_long_as_it(
+async def test_at_a_pace_one_chunk_follows_the_other_after_a_pause_as_long_as_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(off_loop, "MAX_REST_S", 0.03)
@@ -44,7 +44,7 @@ async def test_at_a_pace_one_piece_follows_the_other_behind_a_rest_as_long_as_it
     assert third_began - second_ended > 0.025
 
 
-async def test_an_error_of_a_piece_lets_the_next_one_in() -> None:
+async def test_an_error_of_a_chunk_lets_the_next_one_in() -> None:
     pace = Pace()
     with pytest.raises(ZeroDivisionError):
         await pace.call(divmod, 1, 0)
@@ -52,7 +52,7 @@ async def test_an_error_of_a_piece_lets_the_next_one_in() -> None:
     assert await pace.call(divmod, 7, 2) == (3, 1)
 
 
-def test_batches_are_cut_into_pieces_only_where_there_is_a_pace() -> None:
+def test_batches_are_cut_into_chunks_only_where_there_is_a_pace() -> None:
     batches = [Sized(events) for events in (9_000, 9_000, 2_000, 1, 50_000, 3, 4)]
     assert [*portions(batches)] == [batches]
 

@@ -62,7 +62,7 @@ async def write(connection: Connection, tables: Tables, sizes: Sequence[int], **
     await order(connection, tables)
 
 
-async def test_a_stretch_ends_when_it_is_full_and_the_last_one_waits_until_it_is(
+async def test_a_range_ends_when_it_is_full_and_the_last_one_waits_until_it_is(
     connection: Connection, tables: Tables
 ) -> None:
     await write(connection, tables, [4, 4, 4, 12, 1, 0, 1, 1, 9])
@@ -87,7 +87,7 @@ async def test_a_call_is_bounded_and_the_next_one_goes_on(connection: Connection
     assert [row[:2] for row in await fetch(connection, SPANS, tables)] == [(n, n) for n in range(1, 6)]
 
 
-async def test_two_at_once_write_each_stretch_once(dsn: str, connection: Connection, tables: Tables) -> None:
+async def test_two_at_once_write_each_range_once(dsn: str, connection: Connection, tables: Tables) -> None:
     await write(connection, tables, [5] * 40)
 
     async with connections(dsn, 3) as several, anyio.create_task_group() as tasks:
@@ -99,7 +99,7 @@ async def test_two_at_once_write_each_stretch_once(dsn: str, connection: Connect
     assert await fetch(connection, SPANS, tables) == [(n, n + 1, 10) for n in range(1, 41, 2)]
 
 
-async def test_what_can_not_be_read_or_is_lost_makes_its_stretch_one_that_is_always_read(
+async def test_what_can_not_be_read_or_is_lost_makes_its_range_one_that_is_always_read(
     connection: Connection, tables: Tables
 ) -> None:
     await write(connection, tables, [10, 10, 10])
@@ -194,7 +194,7 @@ async def test_days_that_left_before_they_were_summarised_are_passed_over(
     assert await fetch(connection, SPANS, tables) == [(3, 3, 10)]
 
 
-async def test_the_worker_whose_turn_it_is_summarises(
+async def test_the_worker_that_folds_writes_the_skip_index(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.plugin.worker.session.MAINTENANCE_S", 0.05)

@@ -183,7 +183,7 @@ async def test_it_does_not_wait_for_a_live_version_that_nobody_folds(
     assert (running.done.swapped, running.done.position) == (True, BATCHES)  # what has no position yet waits on
 
 
-async def test_it_stops_waiting_where_the_folder_falls_silent(
+async def test_it_stops_waiting_where_the_projector_falls_silent(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_ledger(connection, tables)

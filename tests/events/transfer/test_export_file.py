@@ -240,7 +240,7 @@ def test_whatever_byte_is_changed_or_wherever_it_is_cut_the_file_is_refused(
     field=st.sampled_from(["sequence", "worker", "first_us", "appended_us", "closes", "codec", "sha256", "day"]),
     size=st.integers(1, 4),
 )
-def test_whatever_column_is_forged_the_places_before_it_are_the_last_that_come(
+def test_whatever_column_is_forged_the_entries_before_it_are_the_last_that_come(
     tmp_path_factory: pytest.TempPathFactory, position: int, field: str, size: int
 ) -> None:
     entries = a_chain(6)

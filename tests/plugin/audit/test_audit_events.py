@@ -560,7 +560,7 @@ async def test_a_broken_cursor_is_one_sentence(dsn: str, content: str, tmp_path:
     assert "can't be used" in done.stderr and done.stderr.count("\n") == 1
 
 
-async def test_a_place_past_the_end_is_of_another_log(dsn: str) -> None:
+async def test_a_position_past_the_end_is_of_another_log(dsn: str) -> None:
     done = run(dsn, "events", "--after", "5")
 
     assert done.returncode == 1

@@ -269,7 +269,7 @@ async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connectio
     assert shown.kind == "gauge"
 
 
-async def test_of_a_pruned_day_the_opening_vouches(dsn: str, connection: Connection, tables: Tables) -> None:
+async def test_of_a_pruned_day_the_baseline_vouches(dsn: str, connection: Connection, tables: Tables) -> None:
     await old_days(connection, tables, 3)
     writer = LogWriter(connection, tables)
     base_us = (now_us() // DAY_US - 3) * DAY_US

@@ -184,7 +184,7 @@ async def test_two_rows_that_changed_contents_are_found_both(dsn: str, connectio
     assert [(one.check, one.where) for one in found.findings] == [("chain", "position 3"), ("chain", "position 4")]
 
 
-async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Connection, tables: Tables) -> None:
+async def test_a_row_without_a_position_is_found_by_its_id(dsn: str, connection: Connection, tables: Tables) -> None:
     await some_batches(connection, tables)
 
     await damage(
@@ -200,7 +200,7 @@ async def test_a_row_without_a_place_is_found_by_its_id(dsn: str, connection: Co
     assert found.findings[0].text == "it is not in the ledger"
 
 
-async def test_a_batch_that_waits_for_its_place_is_nothing_wrong(
+async def test_a_batch_that_waits_for_its_position_is_nothing_wrong(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await some_batches(connection, tables)
@@ -280,7 +280,7 @@ async def test_a_rewritten_ledger_row_is_found_and_a_rewritten_history_by_a_seal
     assert "rewritten after position 4, where a seal holds" in found.findings[0].text
 
 
-async def test_one_ledger_row_with_a_fresh_hash_breaks_the_next_place(
+async def test_one_ledger_row_with_a_fresh_hash_breaks_the_next_position(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await some_batches(connection, tables)

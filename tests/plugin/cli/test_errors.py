@@ -462,7 +462,7 @@ def test_an_error_is_found_by_the_last_parts_of_its_type() -> None:
 
 
 @pytest.mark.parametrize("letter", ["\x1b", "\x7f", "\x9b", "\u200b", "\u202e", "\u2028", "\ufe0f", "\u3164", "\ud800"])
-def test_what_can_not_be_seen_is_spelled(letter: str) -> None:
+def test_what_can_not_be_seen_is_escaped(letter: str) -> None:
     assert safe(f"a{letter}b") == f"a\\u{ord(letter):04x}b"
 
 

@@ -263,7 +263,7 @@ async def test_who_becomes_the_leader_is_awake_at_once() -> None:
             leader.set()
 
 
-async def test_a_silent_folder_is_replaced_and_takes_its_turn_back(
+async def test_a_silent_projector_is_replaced_and_takes_its_turn_back(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])

@@ -225,7 +225,7 @@ async def test_a_difference_says_where_and_what(dsn: str, connection: Connection
     assert (found.different, found.found) == (1, len(found.findings))
 
 
-async def test_many_differences_are_counted_and_the_first_spelled_out(
+async def test_many_differences_are_counted_and_the_first_listed(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)
@@ -334,7 +334,7 @@ async def test_damage_of_the_log_or_its_order_is_found_by_name(
     assert (found.different > 0, checks(found)) == (is_different, expected)
 
 
-async def test_a_row_that_never_got_a_place_is_found_and_one_that_waits_is_not(
+async def test_a_row_that_never_got_a_position_is_found_and_one_that_waits_is_not(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)
@@ -440,7 +440,7 @@ async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after
     assert found.position == 7
 
 
-async def test_a_budget_draws_one_stretch_at_least_and_goes_on_until_all_have_been_covered(
+async def test_a_budget_draws_one_range_at_least_and_goes_on_until_all_have_been_covered(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)
@@ -546,7 +546,7 @@ async def status_of(dsn: str) -> Status:
         return await read_status(chancy)
 
 
-async def test_what_was_found_stays_open_until_a_run_over_its_place_finds_nothing(
+async def test_what_was_found_stays_open_until_a_run_over_its_spot_finds_nothing(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)

@@ -288,7 +288,7 @@ def test_an_answer_does_not_change_when_later_points_arrive() -> None:
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 20), st.integers(0, 9), min_size=1), min_size=1))
-def test_a_track_holds_the_last_row_put_in_for_each_bucket(puts: list[dict[int, int]]) -> None:
+def test_columns_hold_the_last_row_put_in_for_each_bucket(puts: list[dict[int, int]]) -> None:
     track: Rows | None = None
     expected: dict[int, int] = {}
     for points in puts:
@@ -304,6 +304,6 @@ def test_a_track_holds_the_last_row_put_in_for_each_bucket(puts: list[dict[int, 
     assert without_before(track, 300)[:, 0].tolist() == [60 * bucket for bucket in sorted(expected) if bucket >= 5]
 
 
-def test_a_track_keeps_what_its_kind_is_read_for() -> None:
+def test_columns_keep_what_their_kind_is_read_for() -> None:
     assert {kind: 1 + len(names) for kind, names in KEPT.items()} == {"counter": 3, "gauge": 3, "histogram": 9}
     assert a_track(HISTOGRAM, a_summary()).shape == (1, 9)

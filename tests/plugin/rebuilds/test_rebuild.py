@@ -52,7 +52,7 @@ async def some_history(connection: Connection, tables: Tables) -> LogWriter:
     return writer
 
 
-async def test_a_rebuild_takes_the_place_of_the_live_version_and_differs_in_nothing(
+async def test_a_rebuild_replaces_the_live_version_and_differs_in_nothing(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await some_history(connection, tables)
@@ -211,7 +211,7 @@ async def test_a_rebuild_compares_with_the_version_that_is_live_once_it_holds_it
     assert (done.version, done.replaced, done.different) == (3, 2, 0)
 
 
-async def test_a_stretch_that_was_not_written_is_read_again_with_those_that_follow(
+async def test_a_range_that_was_not_written_is_read_again_with_those_that_follow(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(6):

@@ -173,7 +173,7 @@ async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
         assert await counted(connection, tables, "made:by:second") == 3
 
 
-async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_filling_one(
+async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_backfilling_one(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with code(dsn, rules.first, version=5) as gone, code(dsn, rules.second, version=1) as left:

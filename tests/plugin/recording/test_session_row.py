@@ -148,6 +148,6 @@ async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection
     assert await fetch(connection, "SELECT count(*) FROM {sessions}", tables) == [(0,)]
 
 
-def test_what_is_held_is_spelled_in_words() -> None:
+def test_what_is_held_is_said_in_words() -> None:
     assert session_row.listed({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
     assert session_row.listed({}) == "nothing"

@@ -126,7 +126,7 @@ async def test_a_prune_that_ended_in_between_accepts_the_archive_it_finds(
     assert len(os.listdir(tmp_path)) == 3
 
 
-async def test_a_day_that_is_in_the_opening_and_half_detached_is_archived_too(
+async def test_a_day_that_is_in_the_baseline_and_half_detached_is_archived_too(
     dsn: str, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chancy_metrics.events.partitions.DETACH_S", DDL_LOCK_MS / 1_000)
@@ -163,7 +163,7 @@ async def test_a_day_with_a_batch_that_was_given_up_is_archived_as_it_is(
     assert check_whole(archive_of(tmp_path, OLD[0])).batches == 3
 
 
-async def test_a_batch_that_waits_for_its_place_keeps_its_day_from_the_archive(
+async def test_a_batch_that_waits_for_its_position_keeps_its_day_from_the_archive(
     connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     await old_days(connection, tables, OLD[:1])

@@ -145,7 +145,7 @@ async def assert_same_log(tables: Tables, source: Connection, target: Connection
         assert await fetch(source, query, tables) == await fetch(target, query, tables)
 
 
-async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_numbers(
+async def test_batches_positions_chain_and_producers_are_the_same_and_so_are_the_numbers(
     dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     await some_log(connection, tables)
@@ -169,7 +169,7 @@ async def test_batches_places_chain_and_producers_are_the_same_and_so_are_the_nu
         assert (await verify(chancy)).drift == 0
 
 
-async def test_a_log_whose_early_days_left_takes_the_opening_with_it(
+async def test_a_log_whose_early_days_left_takes_the_baseline_with_it(
     dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     await make_history(connection, tables, batches=12)
@@ -206,7 +206,7 @@ async def test_an_import_of_an_import_is_the_same_file(
     assert second.content == first.content
 
 
-async def test_who_reads_the_cache_meanwhile_sees_the_opening_too(
+async def test_who_reads_the_cache_meanwhile_sees_the_baseline_too(
     dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:
     await make_history(connection, tables, batches=4)
@@ -341,7 +341,7 @@ async def test_an_import_that_is_there_already_is_done_at_once(
     await assert_same_log(tables, connection, target[1])
 
 
-async def test_what_is_appended_meanwhile_waits_and_gets_its_place_behind(
+async def test_what_is_appended_meanwhile_waits_and_gets_its_position_behind(
     dsn: str,
     connection: Connection,
     tables: Tables,

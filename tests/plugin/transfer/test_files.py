@@ -131,7 +131,7 @@ def test_a_file_far_too_large_for_a_cursor_is_not_read(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=40))
-def test_a_cursor_file_holds_a_place_or_says_that_it_holds_none(
+def test_a_cursor_file_holds_a_cursor_or_says_that_it_holds_none(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "some-cursor"

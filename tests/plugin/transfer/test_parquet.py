@@ -109,7 +109,7 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     assert "holds the events of another query" in other.stderr and other.stderr.count("\n") == 1
 
 
-def test_who_is_killed_before_the_place_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
+def test_who_is_killed_before_the_cursor_is_kept_writes_the_same_files_again(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parquet, "replace_text", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
         with ParquetFolder(tmp_path, EventQuery()) as export:
@@ -181,7 +181,7 @@ async def test_an_export_in_small_parts_holds_each_event_once(
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"query": {}, "cursor": "x"}', "[1]"])
-def test_a_folder_whose_place_is_broken_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_folder_whose_cursor_is_broken_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "_cursor.json").write_text(content)
 
     with pytest.raises(MetricsLogError, match="does not say up to where"), ParquetFolder(tmp_path, EventQuery()):

@@ -235,7 +235,7 @@ async def test_versions_nobody_turns_to_any_more_are_dropped(
     assert await versions(connection, tables) == {0: "baseline", 1: "live", 2: status if stays else "dropped"}
 
 
-async def test_a_dropped_version_goes_in_bounded_pieces_and_its_number_is_not_given_again(
+async def test_a_dropped_version_is_deleted_in_bounded_chunks_and_its_number_is_not_given_again(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "CHUNK", 3)

@@ -105,7 +105,7 @@ async def test_a_day_that_never_had_a_partition_goes_too(connection: Connection,
     assert await let_go(connection, tables) == []
 
 
-async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_opening_in_the_end(
+async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_baseline_in_the_end(
     dsn: str, tables: Tables
 ) -> None:
     async with connections(dsn, 2) as (connection, writer):

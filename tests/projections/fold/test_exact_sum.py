@@ -71,7 +71,7 @@ def test_sums_of_two_parts_add_up_to_the_sum_of_the_whole(values: list[float], c
 
 
 @pytest.mark.parametrize("low, high", [(0, 0), (-3, 3), (-12, 300), (-323, 308)])
-def test_a_crowd_of_values_sums_exactly_however_far_apart_they_are(low: int, high: int) -> None:
+def test_many_values_sum_exactly_however_far_apart_they_are(low: int, high: int) -> None:
     source = np.random.default_rng(7)
     values = source.standard_normal(3000) * 10.0 ** source.uniform(low, high, 3000)
     groups = source.integers(0, 5, 3000)

@@ -320,7 +320,7 @@ def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source],
 
 @settings(deadline=None)
 @given(SOURCES, st.lists(st.integers(0, 2), min_size=5, max_size=5), st.randoms(use_true_random=False))
-def test_merged_folds_of_pieces_in_any_order_equal_the_fold_of_all(sources, piece_of, random) -> None:  # type: ignore[no-untyped-def]
+def test_merged_folds_of_chunks_in_any_order_equal_the_fold_of_all(sources, piece_of, random) -> None:  # type: ignore[no-untyped-def]
     chunks = [
         [batch for batch, chunk in zip(sources, piece_of, strict=False) if chunk == number] for number in range(3)
     ]

@@ -205,7 +205,7 @@ def test_what_is_read_is_what_no_summary_denies_and_what_has_not_left(
             assert position in read
 
 
-async def test_behind_any_place_comes_exactly_the_rest(connection: Connection, tables: Tables) -> None:
+async def test_behind_any_cursor_comes_exactly_the_rest(connection: Connection, tables: Tables) -> None:
     history = [([a_row(), a_row()], [a_run("app", [1.0, 2.0])], 0), ([], [a_run("app")], 1), ([a_row()], [], 0)]
     await write(connection, tables, history)
     everything, _ = await chosen(connection, tables)

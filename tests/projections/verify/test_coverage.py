@@ -100,7 +100,7 @@ def test_a_fault_is_open_until_a_run_that_looks_there_finds_nothing() -> None:
     )
 
 
-def test_a_check_that_every_run_makes_is_settled_by_every_run_and_one_without_a_place_by_a_whole_one() -> None:
+def test_a_check_that_every_run_makes_is_settled_by_every_run_and_one_without_a_spot_by_a_whole_one() -> None:
     found = Counter({Spot("head"): 1, Spot("ledger", "position"): 2, Spot("log", "day", 9): 1})
     faults = settle([], Coverage(), found, {}, NOW)
 
@@ -113,7 +113,7 @@ def test_a_check_that_every_run_makes_is_settled_by_every_run_and_one_without_a_
     ]
 
 
-def test_of_very_many_places_the_rest_is_one_fault_and_nothing_is_forgotten() -> None:
+def test_of_very_many_spots_the_rest_is_one_fault_and_nothing_is_forgotten() -> None:
     found = Counter({Spot("quantiles", "1min", bucket * 60): 1 for bucket in range(5_000)})
 
     faults = settle([], Coverage(), found, {}, NOW)
@@ -131,7 +131,7 @@ def test_what_passed_below_the_horizon_is_no_fault_any_more() -> None:
     assert still_kept(faults, {"1min": 660}) == faults[1:]
 
 
-def test_findings_are_counted_by_place_also_those_that_are_not_spelled_out() -> None:
+def test_findings_are_counted_by_spot_also_those_that_are_not_listed() -> None:
     found, other = Findings(1), Findings(5)
     for number in range(3):
         found.add("quantiles", "here", "wrong", scale="1min", at=60)

@@ -101,7 +101,7 @@ async def test_beside_appends_folds_and_a_prune_nothing_false_is_found(
     assert [row[0] for row in states] == ["gone"] * (DAYS - 1)
 
 
-async def test_a_day_that_goes_into_the_opening_meanwhile_begins_the_replay_again(
+async def test_a_day_that_goes_into_the_baseline_meanwhile_begins_the_replay_again(
     dsn: str, connection: Connection, tables: Tables, old_days: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_day, went = module.check_day, []

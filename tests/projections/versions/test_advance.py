@@ -70,7 +70,7 @@ chunks = st.lists(
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=chunks)
-async def test_whatever_the_pieces_stored_equals_replay_equals_plain_python(
+async def test_whatever_the_chunks_stored_equals_replay_equals_plain_python(
     dsn: str, tables: Tables, chunks: list[tuple[list[tuple[str, str, str, int, list[float]]], str, str]]
 ) -> None:
     mine = uuid.uuid4().hex
@@ -216,7 +216,7 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tab
     ("state", "folded"), [("attached", 0b111111), ("closed", 0b111111), ("absorbed", 0b101010), ("gone", 0b101010)]
 )
 @pytest.mark.parametrize("step_events", [20, STEP_EVENTS])
-async def test_batches_of_days_in_the_opening_are_passed_over_wherever_they_lie_and_no_others(
+async def test_batches_of_days_in_the_baseline_are_passed_over_wherever_they_lie_and_no_others(
     connection: Connection, tables: Tables, state: str, folded: int, step_events: int
 ) -> None:
     today = datetime.now(UTC).date()

@@ -250,7 +250,7 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     ) == [("gone", 1, FIRST_US)]
 
 
-async def test_what_the_producers_left_out_is_counted_in_the_opening_too(
+async def test_what_the_producers_left_out_is_counted_in_the_baseline_too(
     connection: Connection, tables: Tables
 ) -> None:
     await make_days(connection, tables, today=FIRST, ahead=1)
@@ -274,7 +274,7 @@ async def reason(connection: Connection, tables: Tables, at_day: float = 9) -> s
     return done.blocker
 
 
-async def test_a_batch_without_a_place_keeps_its_day(connection: Connection, tables: Tables) -> None:
+async def test_a_batch_without_a_position_keeps_its_day(connection: Connection, tables: Tables) -> None:
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
 
@@ -383,7 +383,7 @@ async def test_a_batch_that_was_folded_and_is_damaged_since_keeps_its_day_too(
     assert await reason(connection, tables) == done.blocker
 
 
-async def test_the_opening_is_left_alone_while_somebody_makes_a_version(dsn: str, tables: Tables) -> None:
+async def test_the_baseline_is_left_alone_while_somebody_makes_a_version(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (connection, maker):
         await make_days(connection, tables, today=FIRST, ahead=0)
         await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
@@ -424,7 +424,7 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
     assert await fetch(connection, "SELECT count(*) FROM {r1day} WHERE version = 0", tables) == [(0,)]
 
 
-async def test_what_another_version_keeps_longer_is_in_the_opening_as_well(
+async def test_what_another_version_keeps_longer_is_in_the_baseline_as_well(
     connection: Connection, tables: Tables
 ) -> None:
     truth = Truth()
@@ -446,7 +446,7 @@ async def test_what_another_version_keeps_longer_is_in_the_opening_as_well(
     assert diff(truth.points(since), await opening_and_rest(connection, tables, since)) == []
 
 
-async def test_the_opening_begins_where_it_is_complete_and_no_later(connection: Connection, tables: Tables) -> None:
+async def test_the_baseline_begins_where_it_is_complete_and_no_later(connection: Connection, tables: Tables) -> None:
     """A later version that keeps minutes for longer finds those after the pruned day in the log."""
     await make_days(connection, tables, today=FIRST, ahead=0)
     last_us = FIRST_US + 13 * 3_600_000_000 + 59_000_000

@@ -89,7 +89,7 @@ async def test_points_are_counted_once_however_many_workers_one_statement_compar
         assert (await compared(connection, tables)).points == sum(rows)
 
 
-async def test_past_the_most_that_is_spelled_out_differences_are_only_counted(
+async def test_past_the_limit_differences_are_only_counted(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "_WORKERS", 1)

@@ -56,7 +56,7 @@ def test_rules_that_an_undo_has_left_bar_no_others() -> None:
 
 @pytest.mark.parametrize("cause", ["undo", "standstill"])
 @pytest.mark.parametrize("pair", [*ABOVE, LIVE, *NOT_ABOVE])
-def test_an_undo_and_the_end_of_a_standstill_take_any_rules_barred_ones_too(
+def test_an_undo_and_the_end_of_a_standstill_take_any_rules_blocked_ones_too(
     pair: tuple[int, int], cause: Cause
 ) -> None:
     assert said(pair, cause, blocked_rules=(f"{pair[0]}.{pair[1]}",)) is None

@@ -95,7 +95,7 @@ runs = st.builds(
     batches=st.lists(st.tuples(st.lists(runs, max_size=3), st.sampled_from(["w1", "w2"])), min_size=1, max_size=8),
     cuts=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([20, 40, 10_000])), max_size=8),
 )
-async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
+async def test_any_cut_of_the_ledger_into_chunks_equals_one_pass(
     dsn: str,
     tables: Tables,
     batches: list[tuple[list[tuple[str, str, int, list[float]]], str]],
@@ -124,7 +124,7 @@ async def test_any_cut_of_the_ledger_into_pieces_equals_one_pass(
     assert (found.different, found.differences) == (0, [])
 
 
-async def test_a_version_begins_with_the_opening_copied_in_any_chunks(
+async def test_a_version_begins_with_the_baseline_copied_in_any_chunks(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await LogWriter(connection, tables).append(
@@ -205,7 +205,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
     assert await fetch(connection, "SELECT key FROM {series}", tables) == [("app:n",)]
 
 
-async def test_a_new_version_goes_back_as_far_as_the_opening_allows(connection: Connection, tables: Tables) -> None:
+async def test_a_new_version_goes_back_as_far_as_the_baseline_allows(connection: Connection, tables: Tables) -> None:
     await fetch(connection, "UPDATE {versions} SET horizon_1min = 600, horizon_1day = 0 WHERE version = 0", tables)
 
     made = await make_version(
@@ -251,7 +251,7 @@ async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection,
     assert (await compared(connection, tables, 1, version)).different == 0
 
 
-async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
+async def test_a_promotion_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run()])
@@ -268,7 +268,7 @@ async def test_a_turn_empties_the_ring_and_leaves_a_row_that_no_follower_knows(
     assert token not in {row[0] for row in before}
 
 
-async def test_a_turn_brings_the_new_version_as_far_as_the_old_one(
+async def test_a_promotion_brings_the_new_version_as_far_as_the_old_one(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     version = await filled(connection, tables)
