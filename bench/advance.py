@@ -1,5 +1,4 @@
-"""Folding with the database, advance() from reading the ledger to the commit, against folding the same range in
-memory."""
+"""Measure a step of a version, advance() from reading the ledger to the commit, against folding its range in memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Appending batches of job updates, log and pending row in one statement, against a plain INSERT of the same columns
-into one plain table."""
+"""Measure appending batches of job updates, log and pending row in one statement, against a plain INSERT.
+
+The INSERT writes the same columns into one plain table.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""One job found in a log of ten million job updates, against decoding all of it; summaries made, events listed as JSON
-and written as Parquet, against decoding the same; how soon a sequenced event is seen by who follows; and a
-point of an hour explained."""
+"""Measure the audit on ten million job updates: find a job, summarise, list, write Parquet, follow, explain a point.
+
+The first four are measured against decoding the same batches; following, by how soon it sees a sequenced event.
+"""
 
 from __future__ import annotations
 

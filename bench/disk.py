@@ -1,5 +1,4 @@
-"""Bytes on disk a job update, with its id: log, pending and ledger with their indexes, appended and ordered, by size
-of batch."""
+"""Measure bytes on disk per job update, by batch size: log, pending, ledger and their indexes, with the batch's id."""
 
 from __future__ import annotations
 

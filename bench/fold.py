@@ -1,5 +1,7 @@
-"""Folding in memory on one core: decode, derive, four resolutions, sketches, exact sums; against decoding the same
-batches and sorting one column."""
+"""Measure the fold in memory on one core: decode, derive, four resolutions, sketches, exact sums.
+
+Against decoding the same batches and sorting one column.
+"""
 
 from __future__ import annotations
 

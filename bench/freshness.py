@@ -1,5 +1,7 @@
-"""From a counter's increment in one process to its sum as another process reads it, folded by a third, at
-sync_interval=1."""
+"""Measure the delay from a counter's increment in one process to its sum in another, with sync_interval=1.
+
+A third process folds.
+"""
 
 from __future__ import annotations
 

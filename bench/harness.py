@@ -1,4 +1,4 @@
-"""Runs contenders by turns, so that the machine's moods hit all of them, and says how each did against its target."""
+"""Run contenders in turns, so that noise of the machine hits all of them, and compare each with its target."""
 
 from __future__ import annotations
 

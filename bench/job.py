@@ -1,5 +1,7 @@
-"""One job update on the worker, the CPU time of both hooks (so without the wait for the INSERT), against the built-in
-plugin's on_job_updated."""
+"""Measure the CPU time of one job update on the worker: both hooks, without the wait for the INSERT.
+
+Against the built-in plugin's on_job_updated.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Memory of the copy that a reading process holds, of series that have all their buckets at each resolution, with
-quantiles, against the lists of tuples that the built-in plugin held up to 0.24, which has no quantiles."""
+"""Measure the memory of a reading process's replica, of series with all their buckets, quantiles included.
+
+Against the lists of tuples that the built-in plugin held up to 0.24, which has no quantiles.
+"""
 
 from __future__ import annotations
 

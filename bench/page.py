@@ -1,5 +1,7 @@
-"""How late timers of a process's event loop come while it serves the page, of 20,000 series, to 50 that ask in parallel
-all it can be asked, against the same process when nobody asks."""
+"""Measure how late timers of a process's event loop are while it serves the page of 20,000 series to 50 clients.
+
+The clients ask in parallel for everything that the page has; against the same process without clients.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of each phase of `bench.producers`, out of its samples and of what its processes said."""
+"""Compute the figures of each phase of `bench.producers` from its samples and its processes' reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plans of the statements that order and fold, with their real values, as PostgreSQL would make them now."""
+"""Show PostgreSQL's plans of the statements that sequence and fold, with their real values."""
 
 from __future__ import annotations
 

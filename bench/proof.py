@@ -1,4 +1,4 @@
-"""Checking a whole log, exporting it and importing it, against hashing the same payloads in memory."""
+"""Measure checking, exporting and importing a whole log, against hashing the same payloads in memory."""
 
 from __future__ import annotations
 

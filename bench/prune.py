@@ -1,5 +1,7 @@
-"""Letting a log day go, prune_days() from closing it to dropping its partition, against folding the same events in
-memory."""
+"""Measure pruning a day, prune_days() from closing it to dropping its partition.
+
+Against folding the same events in memory.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A whole rebuild, from making the version to the swap, against folding the same log in memory and decoding it; and
-how long events wait for the live version beside it."""
+"""Measure a whole rebuild, from creating the version to the swap, and how long events wait for the live version.
+
+Against folding the same log in memory, and against decoding it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""One custom observation, validated and awaited in a running session, against the same call of the built-in plugin
-and of prometheus_client with a label."""
+"""Measure one custom observation, validated and awaited in a running session.
+
+Against the same call of the built-in plugin, and of prometheus_client with a label.
+"""
 
 from __future__ import annotations
 

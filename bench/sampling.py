@@ -1,5 +1,7 @@
-"""What the tables, the projector's lag and the processes' CPU time are at a moment. CPU times are read from Linux's
-/proc, on the machine that the server runs on."""
+"""Sample sizes of tables, the projector's lag and CPU times of processes.
+
+CPU times are read from Linux's /proc, on the machine that the server runs on.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Import time and peak memory of a worker process that only records (40 observations, a flush of 20 jobs), against
-one with the built-in plugin."""
+"""Measure import time and peak memory of a worker process that only records, against one with the built-in plugin.
+
+It records 40 observations, and flushes 20 jobs.
+"""
 
 from __future__ import annotations
 

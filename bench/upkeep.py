@@ -1,6 +1,7 @@
-"""WAL that keeping the rollups costs: a point changed by advance(), fold after fold in the same buckets, against plain
-HOT updates of the same columns in a table of the same shape; read record by record with pg_waldump, without page
-images."""
+"""Measure the WAL of a point that advance() changes fold after fold, against plain HOT updates of the same columns.
+
+The other table has the same shape. pg_waldump reads the WAL record by record, without page images.
+"""
 
 from __future__ import annotations
 

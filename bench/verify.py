@@ -1,4 +1,4 @@
-"""Verifying a log, replay and every check, against folding the same batches in memory; and comparing points alone."""
+"""Measure verifying a log, with replay and every check, against folding it in memory; and comparing points alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process with a worker that leads and folds every second, and says what each round and its parts took."""
+"""Run a worker that leads and folds every second, and report how long each round and its parts took."""
 
 from __future__ import annotations
 
