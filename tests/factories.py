@@ -152,13 +152,13 @@ async def append_as(
 
 
 async def order(connection: Connection, tables: Tables) -> None:
-    """Give everything that is committed its place."""
+    """Give each committed batch its position."""
     while (done := await sequence(connection, tables)).batches or done.set_aside:
         pass
 
 
 async def order_and_fold(connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN) -> None:
-    """Give everything that is committed its place, and fold it."""
+    """Give each committed batch its position, and fold it."""
     await order(connection, tables)
     while not (done := await advance(connection, tables, folded_by="test", rules=rules)).caught_up:
         assert done.outcome is not Outcome.REFUSED, done.reason

@@ -166,4 +166,4 @@ def defines(module: str, name: str) -> bool:
 def test_no_folder_of_the_plugin_bears_a_public_name() -> None:
     names = {path.stem for path in Path(plugin.__file__).parent.iterdir()}
 
-    assert names & set(plugin.__all__) == set()  # to import such a folder would put it in the name's place
+    assert names & set(plugin.__all__) == set()  # to import such a folder would replace the name

@@ -84,7 +84,7 @@ async def connect(chancy: Chancy, name: str = "") -> Connection:
 
 
 async def _stay_open(connection: Connection) -> None:
-    """Lift the limit of idle sessions for good, unlike `events.settings`: not for a pooler, which would hand it on."""
+    """Lift the limit of idle sessions for the whole session: not for a pooler, which would hand it on."""
     if connection.info.server_version >= _IDLE_SESSION_TIMEOUT:
         await connection.execute(
             # A pooler tells its clients another pid than the server's.

@@ -614,8 +614,8 @@ async def test_the_keyboard_does_all_of_it(page: MetricsLog) -> None:
     page.wait(lambda: "since" in page.address())
 
 
-async def test_the_keyboard_keeps_its_place_when_what_it_is_on_goes(site: Site, page: MetricsLog) -> None:
-    def has_place() -> bool:
+async def test_the_keyboard_keeps_its_focus_when_what_it_is_on_goes(site: Site, page: MetricsLog) -> None:
+    def has_focus() -> bool:
         return bool(page.browser.execute_script("return document.activeElement !== document.body"))
 
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.now_us / 1e6 - 115 * 60))
@@ -623,23 +623,23 @@ async def test_the_keyboard_keeps_its_place_when_what_it_is_on_goes(site: Site, 
     for selector, charts in (("#chosen li button", 2), (".chart .remove", 1)):
         page.one(selector).send_keys(Keys.ENTER)
         page.drawn(charts)
-        page.wait(has_place)
+        page.wait(has_focus)
     page.one("#chosen li button").send_keys(Keys.ENTER)
     page.drawn(0)
-    page.wait(has_place)
+    page.wait(has_focus)
 
     page.show(FAILED, of=FAILED, at=at, width="1hour")
     page.wait(lambda: STORED in page.one("#panel").text)
     [every] = [button for button in page.all("#panel button") if button.text.startswith("List all")]
     every.send_keys(Keys.ENTER)
-    page.wait(lambda: not page.one("#panel").is_displayed() and has_place())
+    page.wait(lambda: not page.one("#panel").is_displayed() and has_focus())
     page.browser.back()
     page.wait(lambda: STORED in page.one("#panel").text)
     assert page.focused() == page.one("#panel-title")
     since, until = (datetime.fromtimestamp(site.now_us / 1e6, UTC) - timedelta(hours=hours) for hours in (2, 1))
     page.show(SUCCEEDED, since=since.isoformat(), until=until.isoformat())
     page.one("#now").send_keys(Keys.ENTER)
-    page.wait(lambda: not page.one("#now").is_enabled() and has_place())
+    page.wait(lambda: not page.one("#now").is_enabled() and has_focus())
 
 
 # -- a new installation -----------------------------------------------------------------------------------
@@ -729,9 +729,9 @@ async def test_the_events_of_a_window_come_in_the_order_of_the_log(page: Metrics
     page.choose("when", "6h")
 
     page.wait(lambda: "In the order of the ledger" in page.text and page.all("#events-view tbody tr"))
-    places = [row.text for row in page.all("#events-view tbody td:last-child")]
-    assert places == sorted(places, key=lambda place: [int(part) for part in place.split(":")])
-    assert len(places) >= 12
+    cursors = [row.text for row in page.all("#events-view tbody td:last-child")]
+    assert cursors == sorted(cursors, key=lambda cursor: [int(part) for part in cursor.split(":")])
+    assert len(cursors) >= 12
     assert {"since", "until"} <= set(page.address())
 
 

@@ -1,4 +1,4 @@
-"""Stored bytes that nobody of ours wrote are named with their place, and what lies beside them is read."""
+"""Damaged stored bytes are reported with their position, and what lies beside them is read."""
 
 from __future__ import annotations
 

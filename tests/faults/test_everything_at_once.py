@@ -35,7 +35,7 @@ from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch,
 #: What an append may wait for a lock: as long as a job's transaction lets it.
 LOCK_MS = 100
 #: Appends of each writer at the least, and at the most; how often each of the others does its work.
-LEAST, MOST = 60, 4_000
+MIN_DONE, MAX_APPENDS = 60, 4_000
 ROUNDS = {"rebuild": 4, "verify": 4, "undo or swap": 6}
 TODAY = datetime.now(UTC).date()
 #: Days that are past their time, and are written to for as long as they take anything.
@@ -66,8 +66,8 @@ class Everything:
         chance = random.Random(worker)
         async with connections(self.dsn, 1) as (connection,):
             writer = LogWriter(connection, self.tables, worker)
-            for number in range(MOST):
-                if number >= LEAST and not self.busy:
+            for number in range(MAX_APPENDS):
+                if number >= MIN_DONE and not self.busy:
                     return
                 at_us = now_us() - chance.randrange(40) * 3_600_000_000
                 batch = encode([a_row(at_us)], [a_run("app:n", [1.0], at_us=at_us), a_run("app:x", [0.1], at_us=at_us)])
@@ -78,7 +78,7 @@ class Everything:
                 self.appended[batch_id.day] += done.state == "appended"
                 self.appended[TODAY] += done.state == "spilled"
                 await anyio.sleep(0.001)
-        raise AssertionError(f"after {MOST} appends not yet done: {self.busy}; {self.done}; {self.blockers}")
+        raise AssertionError(f"after {MAX_APPENDS} appends not yet done: {self.busy}; {self.done}; {self.blockers}")
 
     async def fold(self) -> None:
         async with connections(self.dsn, 1) as (connection,):
@@ -104,7 +104,7 @@ class Everything:
             try:
                 found = await verify(chancy)
                 break
-            except MetricsLogError as error:  # the pointer turned again and again while it looked
+            except MetricsLogError as error:  # versions were promoted during each of its attempts
                 assert str(error).endswith("try again"), error
         assert (found.differences, found.findings) == ([], [])
         self.done["compared"] += found.points > 0
@@ -169,7 +169,7 @@ async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
     assert {kind: everything.done[kind] for kind in ROUNDS} == ROUNDS
     assert everything.done["prune"] == len(PAST) and everything.done["fold"] > 0
     assert all(everything.appended[day] for day in (TODAY, *PAST)), everything.appended
-    assert batches >= 2 * LEAST
+    assert batches >= 2 * MIN_DONE
     points = await stored(connection, tables)
     mine = [one for one in points if (one.series.key, one.resolution, one.worker) == ("app:n", "1day", None)]
     assert sum(one.sum for one in mine) == batches

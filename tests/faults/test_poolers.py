@@ -31,7 +31,7 @@ from tests.factories import an_app, connections, eventually, total
 from tests.faults.surfaces import everywhere
 
 BOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-#: What `CASES.md` gives a database that is back.
+#: Seconds within which everything works again once the database is back.
 BACK_WITHIN_S = 10
 
 

@@ -38,7 +38,7 @@ from tests.faults.surfaces import http
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 #: Versions of the history: the first is on standby, the second is live, the third is half backfilled.
-RESTS, LIVE, HALF = 1, 2, 3
+STANDBY, LIVE, HALF = 1, 2, 3
 
 
 async def some_batches(connection: Connection, tables: Tables, *, how_many: int = 3) -> None:
@@ -121,7 +121,7 @@ async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_byt
         assert await answers(copy_dsn) == before
         async with connections(dsn, 1) as (origin,), connections(copy_dsn, 1) as (copy,):
             assert await positions(copy, tables) == await positions(origin, tables)
-            for version in (BASELINE, RESTS, LIVE, HALF):
+            for version in (BASELINE, STANDBY, LIVE, HALF):
                 assert await rows_of(copy, tables, version, version) == await rows_of(origin, tables, version, version)
             for each in (origin, copy):
                 await order_and_fold(each, tables)
@@ -150,9 +150,9 @@ async def test_a_restored_log_keeps_its_guards_and_its_versions_can_be_gone_back
                 await LogWriter(copy, tables).append(runs=[a_run()], day=YESTERDAY)
             await some_batches(copy, tables)
             await order_and_fold(copy, tables)
-            assert await undo(chancy) == RESTS
-            await catch_up(copy, tables, BUILT_IN, RESTS, LIVE)
-            await assert_same_bytes(copy, tables, RESTS, LIVE)
+            assert await undo(chancy) == STANDBY
+            await catch_up(copy, tables, BUILT_IN, STANDBY, LIVE)
+            await assert_same_bytes(copy, tables, STANDBY, LIVE)
             assert (await verify(chancy)).drift == 0
 
 

@@ -38,7 +38,7 @@ class Throttled:
         self.done = await rebuild(self._chancy, throttle_s=self._throttle_s, on_progress=self._hear)
 
     async def waits(self, times: int = 3) -> list[RebuildProgress]:
-        """Let it look at the live version that often more, and wait each time; return what it told meanwhile."""
+        """Let it check the live version and wait that often; return what it reported meanwhile."""
         first = len(self.told)
         while sum(one.waits for one in self.told[first:]) < times:
             self._news = anyio.Event()
@@ -93,7 +93,7 @@ async def let_wait(connection: Connection, tables: Tables, waiting_s: float, *, 
 
 
 async def steps(connection: Connection, tables: Tables) -> tuple[int, int]:
-    """How many steps the version that is filled has taken, and where it stands."""
+    """Return how many steps the version that is backfilled has taken, and its position."""
     [row] = await fetch(connection, "SELECT folds, position FROM {versions} WHERE version = 2", tables)
     return row[0], row[1]
 

@@ -39,13 +39,13 @@ def main() -> int:
             if error is None:
                 continue
             frames = traceback.extract_tb(error.__traceback__)
-            place = f"{name}: {type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}"
-            if place not in found:
-                found[place] = str(error)[:300]
+            spot = f"{name}: {type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}"
+            if spot not in found:
+                found[spot] = str(error)[:300]
                 path = CORPUS / name / f"found-{sha256(data).hexdigest()[:12]}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-                print(f"{place}: {found[place]}\n  kept in {path}", flush=True)
+                print(f"{spot}: {found[spot]}\n  kept in {path}", flush=True)
     total = sum(tried.values())
     print(f"seed {asked.seed}: {total:,} inputs ({', '.join(f'{name} {n:,}' for name, n in tried.items())})")
     print(f"{len(found)} found; the slowest took {slowest[0]:.2f} s ({slowest[1]})")

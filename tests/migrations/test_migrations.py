@@ -12,7 +12,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, order_and_fold, total
 
-#: Everything of ours in the catalogue, spelled out: columns, constraints, indexes, triggers, functions, settings.
+#: Everything of ours in the catalogue: columns, constraints, indexes, triggers, functions, settings.
 CATALOGUE = """
     SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
         a.attstorage::text, pg_get_expr(d.adbin, d.adrelid)

@@ -68,7 +68,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def places(found: list[dict[str, Any]]) -> list[tuple[int, int]]:
+def cursors(found: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(one["position"], one["index"]) for one in found]
 
 
@@ -106,7 +106,7 @@ async def test_events_are_listed_in_their_order(dsn: str, connection: Connection
 
     found = lines(run(dsn, "events", "--json"))
 
-    assert places(found) == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]
+    assert cursors(found) == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]
     assert found[0] == {
         "position": 1,
         "index": 0,
@@ -131,7 +131,7 @@ async def test_events_are_listed_in_their_order(dsn: str, connection: Connection
     }
 
 
-#: What `events` is told, and the places of what it then shows of `a_log`.
+#: What `events` is told, and the cursors of what it then shows of `a_log`.
 CASES: list[tuple[list[str], list[tuple[int, int]]]] = [
     (["--since", "2026-03-10T12:00:01", "--until", "2026-03-10T12:00:09Z"], [(2, 1)]),
     (["--after", "1:2"], [(1, 3), (2, 0), (2, 1)]),
@@ -154,7 +154,7 @@ def invoke(*arguments: str) -> list[tuple[int, int]]:
     """Run `events` in this process, which is quicker."""
     done = CliRunner().invoke(main, ["--app", "tests.app.chancy", "audit", "events", "--json", *arguments])
     assert done.exit_code == 0 or json.loads(done.stdout)["exit_code"] == 1, done.output
-    return [] if done.exit_code else places([json.loads(line) for line in done.stdout.splitlines()])
+    return [] if done.exit_code else cursors([json.loads(line) for line in done.stdout.splitlines()])
 
 
 async def test_every_option_narrows_the_list(
@@ -316,7 +316,7 @@ async def test_damage_elsewhere_does_not_concern_who_asks_for_something_else(
     await a_log(connection, tables)
     await damage(connection, tables, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
 
-    assert places(lines(run(dsn, "events", "--json", "--worker", "w1"))) == [(1, index) for index in range(4)]
+    assert cursors(lines(run(dsn, "events", "--json", "--worker", "w1"))) == [(1, index) for index in range(4)]
     assert lines(run(dsn, "events", "--json", "--since", "2026-03-10T12:00:10")) == []
 
 
@@ -425,7 +425,7 @@ async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
 
 
 async def following(connection: Connection) -> bool:
-    """Whether somebody looks at the end of the order."""
+    """Whether somebody follows the end of the ledger."""
     cursor = await connection.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = 'metrics audit'")
     return await cursor.fetchone() is not None
 
@@ -503,7 +503,7 @@ async def test_a_list_is_cut_at_its_cursor_too(
     await a_log(connection, tables)
     arguments = ("events", "--json", "--limit", "4", "--cursor", str(tmp_path / "cursor"))
 
-    found = [places(lines(run(dsn, *arguments))) for _ in range(3)]
+    found = [cursors(lines(run(dsn, *arguments))) for _ in range(3)]
 
     assert found == [[(1, 0), (1, 1), (1, 2), (1, 3)], [(2, 0), (2, 1)], []]
     assert (tmp_path / "cursor").read_text() == "2\n"

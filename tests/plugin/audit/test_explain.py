@@ -354,9 +354,9 @@ async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_
 async def explain_stored(connection: Connection, tables: Tables) -> None:
     points = await stored(connection, tables)
     for point in points[:: max(1, len(points) // 6)]:
-        place = PointKey(point.series, point.resolution, point.bucket, point.worker)
-        made = await recompute(connection, tables, BUILT_IN, place, limit=3)
-        assert made.difference == "", place
+        key = PointKey(point.series, point.resolution, point.bucket, point.worker)
+        made = await recompute(connection, tables, BUILT_IN, key, limit=3)
+        assert made.difference == "", key
         assert made.stored == point
         assert made.breakdown.events + (made.baseline.observations if made.baseline else 0) == point.observations
         assert sum(made.breakdown.by["worker"].values()) == made.breakdown.events

@@ -1,4 +1,4 @@
-"""Whatever is done to the log by force, the check names the place; a seal kept elsewhere finds what hides itself."""
+"""Whatever is done to the log by force, the check names the position; a seal kept elsewhere finds what hides itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOUR = "WHERE (producer, sequence) = (SELECT producer, sequence FROM {ledger} WH
 
 
 async def some_batches(connection: Connection, tables: Tables, how_many: int = 8) -> None:
-    """So many batches, with a place each, by turns of two producers: an observation and a job update in each."""
+    """So many batches, each with a position, alternately of two producers: an observation and a job update in each."""
     writers = [LogWriter(connection, tables, worker) for worker in ("w1", "w2")]
     for number in range(how_many):
         await writers[number % 2].append(jobs=[a_row()], runs=[a_run("app:n", [float(number)])])
@@ -229,10 +229,10 @@ async def rewrite_chain(connection: Connection, tables: Tables, since: int) -> N
     """Hash everything anew from position *since* on, as somebody would who knows how."""
     rows = await fetch(connection, "SELECT position, day, producer, sequence, chain FROM {ledger} ORDER BY 1", tables)
     chain = b""
-    for position, *place, old in rows:
+    for position, *batch_id, old in rows:
         if position >= since:
             async with short_transaction(connection) as cursor:
-                [row] = (await read_log_rows(cursor, tables, [BatchId(*place)])).values()
+                [row] = (await read_log_rows(cursor, tables, [BatchId(*batch_id)])).values()
             chain = link(chain, position, row)
             await damage(
                 connection, tables, f"UPDATE {{ledger}} SET chain = '\\x{chain.hex()}' WHERE position = {position}"

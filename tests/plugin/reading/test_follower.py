@@ -33,7 +33,7 @@ DAY_US = 86_400_000_000
 
 
 def a_reader(chancy: Chancy, **options: Any) -> Reader:
-    """A reader that looks when it is told to."""
+    """A reader that checks the ring when it is told to."""
     return Reader(chancy, lambda: 3_600.0, chancy.log, **options)
 
 
@@ -322,10 +322,10 @@ async def test_what_has_expired_leaves_the_copy(dsn: str, tables: Tables, connec
 
         await reader.refresh()
 
-        (track,) = replica.columns.values()
-        assert np.array_equal(track["1min"][:, 0], NOON_US / 1e6 + 60 * np.arange(3, 5))
-        assert len(track["5min"]) == 1
-        assert track["1min"].base is None
+        (columns,) = replica.columns.values()
+        assert np.array_equal(columns["1min"][:, 0], NOON_US / 1e6 + 60 * np.arange(3, 5))
+        assert len(columns["5min"]) == 1
+        assert columns["1min"].base is None
 
 
 # -- beginnings and ends ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ GAUGE = Series("app:level", "gauge", "slots")
 HISTOGRAM = Series("app:took", "histogram", "seconds")
 
 
-def a_track(series: Series, *points: Mapping[str, float], first: datetime = MIDNIGHT, width_s: int = 60) -> Rows:
+def some_rows(series: Series, *points: Mapping[str, float], first: datetime = MIDNIGHT, width_s: int = 60) -> Rows:
     """Rows of a series, one bucket after the other; each was last sampled a second after its bucket began."""
     start = int(first.timestamp())
     values = np.full((len(points), len(COLUMNS)), np.nan)
@@ -46,11 +46,11 @@ def a_summary(count: int = 1, total: float = 1.0, least: float = 1.0, most: floa
 
 
 def ask(
-    *tracks: tuple[Series, Rows], start: datetime = MIDNIGHT, end: datetime = MIDNIGHT + timedelta(hours=1)
+    *columns: tuple[Series, Rows], start: datetime = MIDNIGHT, end: datetime = MIDNIGHT + timedelta(hours=1)
 ) -> dict[str, WindowMetric]:
     """The series of a window at the minute's resolution, half an hour past midnight."""
-    names = Names({number: series for number, (series, _) in enumerate(tracks)})
-    rows = {number: {"1min": track} for number, (_, track) in enumerate(tracks)}
+    names = Names({number: series for number, (series, _) in enumerate(columns)})
+    rows = {number: {"1min": rows} for number, (_, rows) in enumerate(columns)}
     with freeze_time(MIDNIGHT + timedelta(minutes=30)):
         return window(Metrics().options, names, rows, None, "1min", start, end)["series"]
 
@@ -167,10 +167,10 @@ def test_a_window_breaks_the_rules_in_the_built_ins_order(asked: dict[str, Any],
 
 
 def test_a_window_holds_its_first_bucket_and_not_its_end() -> None:
-    track = a_track(COUNTER, *[{"sum": float(n)} for n in range(5)])
+    rows = some_rows(COUNTER, *[{"sum": float(n)} for n in range(5)])
     minute = timedelta(minutes=1)
 
-    found = ask((COUNTER, track), start=MIDNIGHT + minute, end=MIDNIGHT + 3 * minute)["app:n"]
+    found = ask((COUNTER, rows), start=MIDNIGHT + minute, end=MIDNIGHT + 3 * minute)["app:n"]
 
     assert [(point.timestamp, point.value) for point in found.data] == [
         (MIDNIGHT + minute, 1.0),
@@ -183,17 +183,17 @@ def test_a_window_holds_its_first_bucket_and_not_its_end() -> None:
 
 def test_the_latest_sample_sums_up_a_gauge_and_not_the_latest_bucket() -> None:
     late = MIDNIGHT.timestamp() * 1e6 + 1e9
-    track = a_track(GAUGE, {"last": 4.0, "last_us": late}, {"last": 9.0})
+    rows = some_rows(GAUGE, {"last": 4.0, "last_us": late}, {"last": 9.0})
 
-    found = ask((GAUGE, track))["app:level"]
+    found = ask((GAUGE, rows))["app:level"]
 
     assert (found.aggregation, found.summary) == ("last", 4.0)
 
 
 def test_histograms_are_merged_and_their_averages_not_averaged() -> None:
-    track = a_track(HISTOGRAM, a_summary(1, 10.0, 10.0, 10.0), a_summary(9, 9.0, 0.5, 2.0))
+    rows = some_rows(HISTOGRAM, a_summary(1, 10.0, 10.0, 10.0), a_summary(9, 9.0, 0.5, 2.0))
 
-    found = ask((HISTOGRAM, track))["app:took"]
+    found = ask((HISTOGRAM, rows))["app:took"]
 
     assert found.summary == {"count": 10, "sum": 19.0, "avg": 1.9, "min": 0.5, "max": 10.0}
     assert found.data[0].value == {
@@ -209,8 +209,8 @@ def test_histograms_are_merged_and_their_averages_not_averaged() -> None:
 
 
 def test_totals_are_rounded_once_and_finite() -> None:
-    tenths = a_track(COUNTER, *[{"sum": 0.1}] * 10)
-    largest = a_track(HISTOGRAM, *[a_summary(1, LARGEST, LARGEST, LARGEST)] * 3)
+    tenths = some_rows(COUNTER, *[{"sum": 0.1}] * 10)
+    largest = some_rows(HISTOGRAM, *[a_summary(1, LARGEST, LARGEST, LARGEST)] * 3)
 
     found = ask((COUNTER, tenths), (HISTOGRAM, largest))
 
@@ -225,16 +225,16 @@ def test_totals_are_rounded_once_and_finite() -> None:
 
 
 def test_a_window_shows_nothing_older_than_what_is_kept() -> None:
-    track = a_track(COUNTER, *[{"sum": float(n)} for n in range(60)], first=MIDNIGHT - timedelta(hours=1))
+    rows = some_rows(COUNTER, *[{"sum": float(n)} for n in range(60)], first=MIDNIGHT - timedelta(hours=1))
 
-    found = ask((COUNTER, track), start=MIDNIGHT - timedelta(hours=1), end=MIDNIGHT)["app:n"]
+    found = ask((COUNTER, rows), start=MIDNIGHT - timedelta(hours=1), end=MIDNIGHT)["app:n"]
 
     assert [point.timestamp for point in found.data][:1] == [MIDNIGHT - timedelta(minutes=29)]
     assert len(found.data) == 29
 
 
 def test_a_known_series_without_a_point_in_the_window_is_there_and_empty() -> None:
-    found = ask((COUNTER, a_track(COUNTER, {"sum": 1.0})), start=MIDNIGHT + timedelta(minutes=5))
+    found = ask((COUNTER, some_rows(COUNTER, {"sum": 1.0})), start=MIDNIGHT + timedelta(minutes=5))
 
     assert found["app:n"].data == []
     assert (found["app:n"].summary, found["app:n"].sampled_at) == (None, None)
@@ -254,10 +254,10 @@ def test_more_than_a_hundred_series_are_refused_in_a_window_only() -> None:
 
 
 def test_a_history_is_newest_first_with_utc_datetimes_and_ends_where_retention_does() -> None:
-    track = a_track(COUNTER, *[{"sum": float(n)} for n in range(90)])
-    coarse = a_track(COUNTER, {"sum": 7.0}, width_s=86_400)
+    rows = some_rows(COUNTER, *[{"sum": float(n)} for n in range(90)])
+    coarse = some_rows(COUNTER, {"sum": 7.0}, width_s=86_400)
     with freeze_time(MIDNIGHT + timedelta(minutes=89, seconds=30)):
-        found = history(Metrics().options, Names({1: COUNTER}), {1: {"1min": track, "1day": coarse}}, None)
+        found = history(Metrics().options, Names({1: COUNTER}), {1: {"1min": rows, "1day": coarse}}, None)
     metric = found["app:n"]
 
     assert metric.values_1min[0] == (MIDNIGHT + timedelta(minutes=89), 89.0)
@@ -268,42 +268,42 @@ def test_a_history_is_newest_first_with_utc_datetimes_and_ends_where_retention_d
 
 
 def test_a_series_whose_points_have_all_expired_has_no_history() -> None:
-    tracks = {1: {"1min": a_track(COUNTER, {"sum": 1.0})}}
+    columns = {1: {"1min": some_rows(COUNTER, {"sum": 1.0})}}
     for after, keys in ((timedelta(minutes=59, seconds=59), ["app:n"]), (timedelta(hours=1), [])):
         with freeze_time(MIDNIGHT + after):
-            assert list(history(Metrics().options, Names({1: COUNTER}), tracks, None)) == keys
+            assert list(history(Metrics().options, Names({1: COUNTER}), columns, None)) == keys
 
 
 def test_an_answer_does_not_change_when_later_points_arrive() -> None:
-    tracks: dict[int, dict[str, Rows]] = {1: {"1min": a_track(COUNTER, {"sum": 1.0})}}
+    columns: dict[int, dict[str, Rows]] = {1: {"1min": some_rows(COUNTER, {"sum": 1.0})}}
     with freeze_time(MIDNIGHT):
-        before = history(Metrics().options, Names({1: COUNTER}), tracks, None)["app:n"]
+        before = history(Metrics().options, Names({1: COUNTER}), columns, None)["app:n"]
 
-    tracks[1]["1min"] = put(tracks[1]["1min"], a_track(COUNTER, {"sum": 5.0}))
+    columns[1]["1min"] = put(columns[1]["1min"], some_rows(COUNTER, {"sum": 5.0}))
 
     assert before.values_1min == [(MIDNIGHT, 1.0)]
 
 
-# -- tracks -----------------------------------------------------------------------------------------------------------
+# -- columns ----------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 20), st.integers(0, 9), min_size=1), min_size=1))
 def test_columns_hold_the_last_row_put_in_for_each_bucket(puts: list[dict[int, int]]) -> None:
-    track: Rows | None = None
+    kept: Rows | None = None
     expected: dict[int, int] = {}
     for points in puts:
-        before = None if track is None else track.copy()
+        before = None if kept is None else kept.copy()
         rows = np.array([(60 * bucket, 0, value) for bucket, value in points.items()], np.float64)
-        changed = put(track, rows)
-        assert track is None or np.array_equal(track, before)
-        track, expected = changed, expected | points
+        changed = put(kept, rows)
+        assert kept is None or np.array_equal(kept, before)
+        kept, expected = changed, expected | points
 
-    assert track is not None
-    assert [(row[0] / 60, row[2]) for row in track.tolist()] == sorted(expected.items())
-    assert since(track, 300, 600)[:, 0].tolist() == [60 * bucket for bucket in sorted(expected) if 5 <= bucket < 10]
-    assert without_before(track, 300)[:, 0].tolist() == [60 * bucket for bucket in sorted(expected) if bucket >= 5]
+    assert kept is not None
+    assert [(row[0] / 60, row[2]) for row in kept.tolist()] == sorted(expected.items())
+    assert since(kept, 300, 600)[:, 0].tolist() == [60 * bucket for bucket in sorted(expected) if 5 <= bucket < 10]
+    assert without_before(kept, 300)[:, 0].tolist() == [60 * bucket for bucket in sorted(expected) if bucket >= 5]
 
 
 def test_columns_keep_what_their_kind_is_read_for() -> None:
     assert {kind: 1 + len(names) for kind, names in KEPT.items()} == {"counter": 3, "gauge": 3, "histogram": 9}
-    assert a_track(HISTOGRAM, a_summary()).shape == (1, 9)
+    assert some_rows(HISTOGRAM, a_summary()).shape == (1, 9)

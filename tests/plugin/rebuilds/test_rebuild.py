@@ -1,4 +1,4 @@
-"""A rebuild fills a version beside the live one and takes its place, and undo takes it back."""
+"""A rebuild backfills a version beside the live one, which is promoted; undo reverts that."""
 
 from __future__ import annotations
 

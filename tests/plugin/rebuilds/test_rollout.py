@@ -167,7 +167,7 @@ async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
         assert await live(connection, tables) == (2, "2.1")
         assert await counted(connection, tables, "made:by:first") == 3
 
-        await new.look()  # deployed again: the version that rests is taken up again
+        await new.look()  # deployed again: the version on standby is promoted again
         assert await live(connection, tables) == (3, "2.2")
         await new.fold()
         assert await counted(connection, tables, "made:by:second") == 3

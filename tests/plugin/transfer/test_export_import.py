@@ -241,9 +241,9 @@ async def test_one_day_is_a_log_of_its_own(
     await folded(target[0])
 
     assert (out.positions, out.batches, out.seal.position) == (4, 2, 5)
-    places = "SELECT position, chain FROM {ledger} WHERE position BETWEEN 2 AND 5 ORDER BY 1"
-    assert await fetch(target[1], places.replace("WHERE position BETWEEN 2 AND 5 ", ""), tables) == await fetch(
-        connection, places, tables
+    entries = "SELECT position, chain FROM {ledger} WHERE position BETWEEN 2 AND 5 ORDER BY 1"
+    assert await fetch(target[1], entries.replace("WHERE position BETWEEN 2 AND 5 ", ""), tables) == await fetch(
+        connection, entries, tables
     )
     of_day = LOG.replace("ORDER", f"WHERE day = '{yesterday}' ORDER")
     assert await fetch(target[1], LOG, tables) == await fetch(connection, of_day, tables)
@@ -283,14 +283,14 @@ async def test_a_day_that_leaves_meanwhile_makes_the_export_begin_again(
 
     opened = export_writer.ExportWriter._put_entries
 
-    async def put_places(export: export_writer.ExportWriter, *arguments: object) -> None:
+    async def put_entries(export: export_writer.ExportWriter, *arguments: object) -> None:
         if began == 1:
             [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
             assert gone.state == "gone", gone.blocker
         await opened(export, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export_writer.ExportWriter, "write_log", write_log)
-    monkeypatch.setattr(export_writer.ExportWriter, "_put_entries", put_places)
+    monkeypatch.setattr(export_writer.ExportWriter, "_put_entries", put_entries)
 
     out = await exported(dsn, tmp_path / "log")
 
@@ -399,7 +399,7 @@ async def test_a_damaged_log_is_exported_as_it_is_and_says_what_is_lost(
 
 
 async def stopped_after(dsn: str, path: Path, chunks: int) -> None:
-    """ImportRun, two places at a time, and stop after so many chunks as if the process had ended."""
+    """Import two entries at a time, and stop after so many chunks as if the process had ended."""
     taken = 0
     take_chunk = ImportRun._append_chunk
 

@@ -58,27 +58,27 @@ PRODUCER = Producer(UUID(int=7), "worker", 3, False, 0, NOON_US)
 BASELINE = Baseline(dict.fromkeys(RESOLUTIONS, 0), {"expired": 1})
 
 
-def linked(places: Sequence[LedgerEntry], **changes: Any) -> list[LedgerEntry]:
-    """The places with columns of the second one changed, and the hashes that go with that."""
+def linked(entries: Sequence[LedgerEntry], **changes: Any) -> list[LedgerEntry]:
+    """Return the entries with changed columns of the second one, and matching hashes."""
     done: list[LedgerEntry] = []
-    for number, place in enumerate(places):
-        assert place.row is not None
-        row = place.row._replace(**changes) if number == 1 else place.row
-        chain = link(done[-1].chain if done else b"", place.position, row)
+    for number, entry in enumerate(entries):
+        assert entry.row is not None
+        row = entry.row._replace(**changes) if number == 1 else entry.row
+        chain = link(done[-1].chain if done else b"", entry.position, row)
         done.append(
-            place._replace(
+            entry._replace(
                 row=row,
                 chain=chain,
                 events=row.events,
-                batch_id=place.batch_id._replace(day=row.day, producer=row.producer, sequence=row.sequence),
+                batch_id=entry.batch_id._replace(day=row.day, producer=row.producer, sequence=row.sequence),
             )
         )
     return done
 
 
-def frames_of(*middle: Frame, places: Sequence[LedgerEntry] = ()) -> list[Frame | LedgerEntry]:
-    places = places or a_chain(3)
-    return [Header(None, places[-1].position, places[-1].chain), *middle, *places]
+def frames_of(*middle: Frame, entries: Sequence[LedgerEntry] = ()) -> list[Frame | LedgerEntry]:
+    entries = entries or a_chain(3)
+    return [Header(None, entries[-1].position, entries[-1].chain), *middle, *entries]
 
 
 def prologue(*, gone: Sequence[date] = (GONE,), baseline: Baseline = BASELINE, point: Any = None, producer: Any = None):
@@ -114,7 +114,7 @@ def claims() -> Iterator[tuple[str, list[Frame | LedgerEntry]]]:
         "a codec past 16 bits": {"codec": 2**15},
         "the batch before": {"sequence": 1},
     }.items():
-        yield name, frames_of(places=linked(a_chain(3), **changes))
+        yield name, frames_of(entries=linked(a_chain(3), **changes))
     for name, changes in {
         "NUL in a producer's worker": {"worker": "\x00"},
         "a producer seen in the year 300,000": {"seen_us": YEAR_300_000_US},
@@ -163,7 +163,7 @@ def claims() -> Iterator[tuple[str, list[Frame | LedgerEntry]]]:
     yield "a baseline twice", frames_of(*prologue()[:2], BASELINE)
     yield "two headers", frames_of(Header(None, 0, b""))
     yield "no header", frames_of()[1:]
-    yield "a producer behind the places", [*frames_of(), PRODUCER]
+    yield "a producer behind the entries", [*frames_of(), PRODUCER]
     yield "a hash of one byte", [Header(None, 3, b"x"), *a_chain(3)]
 
 

@@ -133,7 +133,7 @@ def expected(rows: list[Row]) -> dict[Key, tuple[Any, ...]]:
     return result
 
 
-def unique_places(rows: list[Row]) -> list[Row]:
+def with_unique_indexes(rows: list[Row]) -> list[Row]:
     """Make every odd series a gauge, in all of its rows, and give each an index of its own.
 
     One (time, position, index) is one observation, and no series is a gauge in some rows and not in others.
@@ -143,13 +143,13 @@ def unique_places(rows: list[Row]) -> list[Row]:
 
 
 @settings(deadline=None)
-@given(ROWS.map(unique_places))
+@given(ROWS.map(with_unique_indexes))
 def test_merged_rows_equal_plain_python(rows: list[Row]) -> None:
     assert rows_of(merge(cells_of(rows))) == expected(rows)
 
 
 @settings(deadline=None)
-@given(ROWS.map(unique_places), st.integers(0, 12), st.integers(0, 12), st.randoms(use_true_random=False))
+@given(ROWS.map(with_unique_indexes), st.integers(0, 12), st.integers(0, 12), st.randoms(use_true_random=False))
 def test_merge_is_associative_and_commutative(rows: list[Row], cut: int, second: int, source: random.Random) -> None:
     parts = [merge(cells_of(part)) for part in (rows[:cut], rows[cut : cut + second], rows[cut + second :])]
     source.shuffle(parts)
@@ -160,7 +160,7 @@ def test_merge_is_associative_and_commutative(rows: list[Row], cut: int, second:
 
 
 @settings(deadline=None)
-@given(ROWS.map(unique_places))
+@given(ROWS.map(with_unique_indexes))
 def test_merging_merged_cells_changes_nothing(rows: list[Row]) -> None:
     once = merge(cells_of(rows))
 
@@ -168,7 +168,7 @@ def test_merging_merged_cells_changes_nothing(rows: list[Row]) -> None:
 
 
 @settings(deadline=None)
-@given(ROWS.map(unique_places), st.sampled_from([60, 300, 3_600]))
+@given(ROWS.map(with_unique_indexes), st.sampled_from([60, 300, 3_600]))
 def test_coarsening_equals_merging_the_coarser_rows(rows: list[Row], width_s: int) -> None:
     coarser = [row._replace(key=(*row.key[:2], row.key[2] // width_s * width_s)) for row in rows]
 
@@ -176,7 +176,7 @@ def test_coarsening_equals_merging_the_coarser_rows(rows: list[Row], width_s: in
 
 
 @settings(deadline=None)
-@given(ROWS.map(unique_places), st.sets(KEYS))
+@given(ROWS.map(with_unique_indexes), st.sets(KEYS))
 def test_selecting_rows_keeps_all_that_is_theirs(rows: list[Row], chosen: set[Key]) -> None:
     cells = merge(cells_of(rows))
     keep = np.array([key in chosen for key in rows_of(cells)], bool)
@@ -193,7 +193,7 @@ def test_rows_are_grouped_in_a_stable_order_however_wide_their_columns_are(rows:
     order, starts = group_rows(*(np.array(column, np.int64) for column in zip(*rows, strict=True)))
 
     ordered = sorted(range(len(rows)), key=lambda row: rows[row])
-    heads = [place for place, row in enumerate(ordered) if place == 0 or rows[row] != rows[ordered[place - 1]]]
+    heads = [at for at, row in enumerate(ordered) if at == 0 or rows[row] != rows[ordered[at - 1]]]
     assert order.tolist() == ordered
     assert starts.tolist() == heads
     assert sizes_of(starts, len(rows)).tolist() == np.diff([*heads, len(rows)]).tolist()

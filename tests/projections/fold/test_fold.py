@@ -170,24 +170,24 @@ def oracle(batches: Sequence[Source]) -> Points:
             for at_us, value in zip(made.at_us, made.values, strict=True):
                 facts.append((at_us, index, made.series, Fraction(value)))
                 index += 1
-        for own_us, place, series, value in facts:
+        for own_us, at_index, series, value in facts:
             at = min(own_us, batch.appended_us)
             for resolution, width in RESOLUTIONS.items():
                 for worker in (batch.worker, None):
                     cell = (resolution, worker, series, at // (width * SECOND) * width)
-                    seen.setdefault(cell, []).append((at, batch.position, place, value))
+                    seen.setdefault(cell, []).append((at, batch.position, at_index, value))
     points: Points = {}
     for cell, values in seen.items():
         _, worker, series, _ = cell
         floats = [float(value) for *_, value in values]
-        at, position, place, value = max(values, key=lambda fact: fact[:3])
+        at, position, at_index, value = max(values, key=lambda fact: fact[:3])
         points[cell] = Point(
             count=len(values),
             sum=sum((value for *_, value in values), Fraction(0)),
             minimum=min(floats),
             maximum=max(floats),
             last_us=at,
-            latest=(float(value), position, place) if series.kind == "gauge" else None,
+            latest=(float(value), position, at_index) if series.kind == "gauge" else None,
             sketch=dict(sorted(Counter(code_of(value) for value in floats).items()))
             if worker is None and series.kind == "histogram"
             else {},
@@ -210,8 +210,8 @@ def level(resolution: str, cells: Cells, folded: Fold) -> Points:
     for row in range(cells.rows):
         span = slice(starts[row], starts[row + 1])
         last = float(cells.last[row])
-        place = (int(cells.last_position[row]), int(cells.last_index[row]))
-        assert last == last or place == (0, 0)
+        last_at = (int(cells.last_position[row]), int(cells.last_index[row]))
+        assert last == last or last_at == (0, 0)
         run_codes = cells.sketches.codes[span].tolist()
         assert run_codes == sorted(set(run_codes))
         cell = (resolution, names[cells.worker[row]], folded.series[cells.series[row]], int(cells.bucket[row]))
@@ -222,7 +222,7 @@ def level(resolution: str, cells: Cells, folded: Fold) -> Points:
             minimum=float(cells.minimum[row]),
             maximum=float(cells.maximum[row]),
             last_us=int(cells.last_us[row]),
-            latest=(last, *place) if last == last else None,
+            latest=(last, *last_at) if last == last else None,
             sketch=dict(zip(run_codes, cells.sketches.counts[span].tolist(), strict=True)),
         )
     return points

@@ -1,4 +1,4 @@
-"""An event of the log is spelled out as it was recorded."""
+"""An event is listed as it was recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A selection yields exactly the events that match, in order, with summaries and without."""
+"""A query yields exactly the events that match, in order, with the skip index and without."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ selections = st.builds(
 def fits(wanted: EventQuery, event: Event) -> bool:
     """The oracle: one event, in plain Python."""
     if wanted.after is not None:
-        place = (event.position, event.index)
+        cursor = (event.position, event.index)
         index = 10**9 if wanted.after.index is None else wanted.after.index
-        if place <= (wanted.after.position, index):
+        if cursor <= (wanted.after.position, index):
             return False
     keys = [event.key]
     if event.kind == "job":

@@ -118,7 +118,7 @@ TAMPERINGS = {
             "verify": ["chain, position 3", "head, version 2: it is at position 999", "exit 3"],
         },
     ),
-    "a version and a cache past the order": Tampering(
+    "a version and a cache past the ledger": Tampering(
         [
             "UPDATE {versions} SET position = 9223372036854775807, folds = 9223372036854775807 WHERE version = 1",
             "UPDATE {cache} SET position = 99999",

@@ -91,7 +91,7 @@ async def test_whatever_the_chunks_stored_equals_replay_equals_plain_python(
                 await advance(connection, tables, folded_by="test")
         await order_and_fold(connection, tables)
         live, again = await stored(connection, tables), await replay(connection, tables)
-        places = {
+        positions = {
             (row[0], row[1]): (row[2], row[3])
             for row in await fetch(
                 connection,
@@ -103,7 +103,7 @@ async def test_whatever_the_chunks_stored_equals_replay_equals_plain_python(
 
     assert diff(live, again) == []
     expected = plain(
-        [(*places[batch_id.producer, batch_id.sequence], worker, made) for batch_id, worker, made in batches]
+        [(*positions[batch_id.producer, batch_id.sequence], worker, made) for batch_id, worker, made in batches]
     )
     found = {
         point[:4]: (point.observations, Fraction(point.sum), point.minimum, point.maximum, point.last_us, point.last)
@@ -116,7 +116,7 @@ async def test_whatever_the_chunks_stored_equals_replay_equals_plain_python(
 def plain(batches: Sequence[tuple[int, int, str, Sequence[object]]]) -> dict[tuple[object, ...], tuple[object, ...]]:
     """The same points by dicts and fractions: (count, sum, min, max, last_us, last)."""
     seen: dict[tuple[object, ...], list[tuple[int, int, int, float]]] = {}
-    for place, appended_us, worker, made in batches:
+    for position, appended_us, worker, made in batches:
         index = 0
         for run in made:
             for at_us, value in zip(run.at_us, run.values, strict=True):  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def plain(batches: Sequence[tuple[int, int, str, Sequence[object]]]) -> dict[tup
                     for who in (None, worker):
                         bucket = at_us // (width * 1_000_000) * width
                         where = (resolution, who, run.series, bucket)  # type: ignore[attr-defined]
-                        seen.setdefault(where, []).append((at_us, place, index, value))
+                        seen.setdefault(where, []).append((at_us, position, index, value))
                 index += 1
     return {
         where: (
@@ -222,8 +222,8 @@ async def test_batches_of_days_in_the_baseline_are_passed_over_wherever_they_lie
     today = datetime.now(UTC).date()
     yesterday = today - timedelta(days=1)
     await make_days(connection, tables, today=yesterday, ahead=0)
-    for place, day in enumerate([yesterday, today] * 3):  # late ones of yesterday lie behind some of today
-        await LogWriter(connection, tables).append(runs=[a_run("app:n", [float(1 << place)])], day=day)
+    for number, day in enumerate([yesterday, today] * 3):  # late ones of yesterday lie behind some of today
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", [float(1 << number)])], day=day)
     await order(connection, tables)
     await fetch(connection, f"UPDATE {{days}} SET state = '{state}' WHERE day = %(day)s", tables, day=yesterday)
     if state == "gone":

@@ -91,8 +91,8 @@ class Truth:
         async with short_transaction(connection) as cursor:
             gone = await gone_days(cursor, tables)
             rows = await read_ledger(cursor, tables, after=0, limit=10_000)
-            places = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
-            self._batches |= {batch.position: batch for batch in await read_batches(cursor, tables, places)}
+            found = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+            self._batches |= {batch.position: batch for batch in await read_batches(cursor, tables, found)}
 
     def points(self, since: Mapping[str, int]) -> list[Point]:
         return points_of(fold(list(self._batches.values())), since)

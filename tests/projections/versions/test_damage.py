@@ -36,7 +36,7 @@ async def test_garbage_gets_a_dead_letter_and_what_lies_around_it_counts(
     await order_and_fold(connection, tables)
 
     letters = await dead_letters(connection, tables)
-    assert [place for place, _ in letters] == [2, 3, 4]
+    assert [position for position, _ in letters] == [2, 3, 4]
     assert "no batch of codec 1" in letters[0][1]
     assert "does not match its sha256" in letters[1][1]
     assert "holds 1 events, its row says 2" in letters[2][1]
@@ -86,5 +86,5 @@ async def test_a_codec_of_newer_code_waits_ten_minutes_and_is_then_left_out(
     assert (first.events, first.position) == (1, 1)
     assert (waiting.events, waiting.reason) == (0, "position 2 waits for a worker with newer code")
     assert last.position == 3
-    assert [place for place, _ in await dead_letters(connection, tables)] == [2]
+    assert [position for position, _ in await dead_letters(connection, tables)] == [2]
     assert await total(connection, tables, "app:n") == [2] * 4

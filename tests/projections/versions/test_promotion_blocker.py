@@ -1,4 +1,4 @@
-"""Which version may take the live one's place, by which cause: each sentence, and each case without one."""
+"""Which version may be promoted, by which cause: each sentence, and each case without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def version(number: int, pair: tuple[int, int], status: str) -> Version:
 
 
 def said(pair: tuple[int, int], cause: Cause, *, blocked_rules: tuple[str, ...] = ()) -> str:
-    """What keeps a version with the rules *pair* from taking the place of one with those of LIVE."""
+    """What keeps a version with the rules *pair* from being promoted over one with those of LIVE."""
     return promotion_blocker(
         version(8, pair, "ready"), version(7, LIVE, "live"), Head(10, 7, list(blocked_rules)), cause
     )

@@ -1,4 +1,4 @@
-"""Versions are made from the baseline, filled in any chunks, compared exactly, and become the live one at once."""
+"""Versions are made from the baseline, backfilled in any chunks, compared exactly, and become the live one at once."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def read(connection: Connection, tables: Tables, version: int | None = Non
     return found
 
 
-async def filled(connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN) -> int:
+async def backfilled(connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN) -> int:
     """A version that stands where the live one does."""
     version = await a_version(connection, tables, rule_set)
     target = (await read(connection, tables)).position
@@ -218,7 +218,7 @@ async def test_a_new_version_goes_back_as_far_as_the_baseline_allows(connection:
 async def test_a_comparison_names_what_is_missing_added_and_changed(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
     await order_and_fold(connection, tables)
-    version = await filled(connection, tables)
+    version = await backfilled(connection, tables)
     of = "series = (SELECT id FROM {series} WHERE key = 'app:n') AND worker"
     await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", tables)
     await fetch(connection, f"DELETE FROM {{r5min}} WHERE version = 2 AND {of} <> 0", tables)
@@ -237,7 +237,7 @@ async def test_a_comparison_names_what_is_missing_added_and_changed(connection: 
 async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run(kind="gauge")])
     await order_and_fold(connection, tables)
-    version = await filled(connection, tables)
+    version = await backfilled(connection, tables)
 
     for change in ("p95 = p95 + 1", "last_index = last_index + 1", "sketch = sketch || '\\x00'::bytea"):
         await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2 AND worker = 0", tables)
@@ -257,7 +257,7 @@ async def test_a_promotion_empties_the_ring_and_leaves_a_row_that_no_follower_kn
     await LogWriter(connection, tables).append(runs=[a_run()])
     await order_and_fold(connection, tables)
     before = await fetch(connection, "SELECT token FROM {cache}", tables)
-    version = await filled(connection, tables)
+    version = await backfilled(connection, tables)
 
     async with connections(dsn, 1) as (other,):
         old = await promote(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
@@ -271,7 +271,7 @@ async def test_a_promotion_empties_the_ring_and_leaves_a_row_that_no_follower_kn
 async def test_a_promotion_brings_the_new_version_as_far_as_the_old_one(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    version = await filled(connection, tables)
+    version = await backfilled(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run()])
     await order_and_fold(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run()])
@@ -287,7 +287,7 @@ async def test_a_promotion_brings_the_new_version_as_far_as_the_old_one(
 async def test_a_version_that_is_not_filled_does_not_become_live(
     dsn: str, connection: Connection, tables: Tables, status: str
 ) -> None:
-    version = await filled(connection, tables)
+    version = await backfilled(connection, tables)
     await fetch(connection, f"UPDATE {{versions}} SET status = '{status}' WHERE version = 2", tables)
 
     async with connections(dsn, 1) as (other,):
@@ -334,7 +334,7 @@ async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_vers
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     newer = RuleSet(user=1, rules=(rules.first,))
-    version = await filled(connection, tables, newer)
+    version = await backfilled(connection, tables, newer)
     async with connections(dsn, 1) as (other,):
         await promote(other, connection, tables, version, newer, cause="newer", folded_by="test", keep_s=60)
 
