@@ -21,7 +21,7 @@ from anyio.streams.text import TextReceiveStream
 from click.testing import CliRunner
 
 from chancy_metrics.events.batch import DecodedBatch
-from chancy_metrics.events.codec import decode
+from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.partitions import make_days
@@ -241,9 +241,9 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
 
     def counted(*arguments: Any) -> DecodedBatch:
         decoded.append(1)
-        return decode(*arguments)
+        return decode_batch(*arguments)
 
-    monkeypatch.setattr("chancy_metrics.projections.search.scan.decode", counted)
+    monkeypatch.setattr("chancy_metrics.projections.search.scan.decode_batch", counted)
     async with an_app(dsn) as (chancy, _):
         life = await job_life(chancy, JOB)
 
