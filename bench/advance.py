@@ -13,7 +13,7 @@ from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.step import STEP_EVENTS
 
-from .database import Databases, Producer, ask, connections, order
+from .database import Databases, Producer, ask, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, Turn, at_least, by_turns, check, middle
 
@@ -32,7 +32,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
         with pool.database() as dsn:
             async with connections(dsn, 1, prepared=False) as (connection,):
                 await Producer(connection).append(encoded)
-                check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
+                check("batches sequenced", await sequence_all(connection, tables_for("chancy_")), len(encoded))
                 steps_of_batches = [in_memory[start : start + steps] for start in range(0, len(in_memory), steps)]
                 cpu_s: list[float] = []
                 figures = middle(

@@ -34,7 +34,7 @@ from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.versions.advance import advance
 
-from .database import Databases, Producer, an_app, ask, connections, order
+from .database import Databases, Producer, an_app, ask, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, Target, Turn, by_turns, check, middle, percentile
 
@@ -64,7 +64,7 @@ async def _one_job(connection: Connection, chancy: Chancy, size: Size) -> list[R
     batches = size.of(10_000, 30)
     encoded = batches_of(job_rows(min(batches, _DISTINCT) * _BATCH, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
     ids = await _fill(connection, tables, encoded, batches)
-    check("batches ordered", await order(connection, tables), batches)
+    check("batches sequenced", await sequence_all(connection, tables), batches)
     await connection.execute("ANALYZE")
     without = await _found(chancy, ids[0])
     started = time.perf_counter()
@@ -138,7 +138,7 @@ async def _all_events(connection: Connection, chancy: Chancy, size: Size) -> lis
     count = size.of(300_000, 2_000)
     encoded = batches_of(job_rows(count, until_us=_now_us(), per_second=_PER_SECOND), _BATCH)
     await Producer(connection).append(encoded)
-    check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
+    check("batches sequenced", await sequence_all(connection, tables_for("chancy_")), len(encoded))
     in_memory = log_batches(encoded)
     turns = {"json": _as_json(chancy, count), "parquet": _as_parquet(chancy, count), "decode": _decoded(in_memory)}
     took = middle(await by_turns(size.of(3, 1), turns))
@@ -199,7 +199,7 @@ async def _followed(connection: Connection, chancy: Chancy, size: Size) -> list[
             following = asyncio.ensure_future(anext(found))
             await asyncio.sleep(0.3 + 0.01 * (number % 25))  # at every phase of its looks
             await producer.append([encode(job_rows(1, until_us=_now_us(), per_second=1, seed=number))])
-            check("batches ordered", await order(connection, tables), 1)
+            check("batches sequenced", await sequence_all(connection, tables), 1)
             sequenced_s = time.perf_counter()
             event = await following
             ages.append(time.perf_counter() - sequenced_s)
@@ -218,7 +218,7 @@ async def _explained(connection: Connection, chancy: Chancy, size: Size) -> list
     until_us = (int(hour.timestamp()) + 3_599) * 1_000_000
     encoded = batches_of(job_rows(count, until_us=until_us, per_second=max(1, count // 3_000)), _BATCH)
     await Producer(connection).append(encoded)
-    check("batches ordered", await order(connection, tables), len(encoded))
+    check("batches sequenced", await sequence_all(connection, tables), len(encoded))
     while not (await advance(connection, tables, folded_by="bench")).caught_up:
         pass
     while await summarise(connection, tables):

@@ -33,7 +33,7 @@ from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance
 
-from .database import Databases, Producer, an_app, ask, connections, databases, order
+from .database import Databases, Producer, an_app, ask, connections, databases, sequence_all
 from .harness import check
 
 _TABLES = tables_for("chancy_")
@@ -104,7 +104,7 @@ async def record(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
 async def project(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
     """A process that folds: everything new, then some of it again."""
     async with connections(dsn, 1, prepared=False) as (connection,):
-        await order(connection, _TABLES)
+        await sequence_all(connection, _TABLES)
         steps = await _fold(connection)
         check("events folded", await ask(connection, f"SELECT sum(count) FROM {_LEVELS[-1]} WHERE worker = 0"), series)
         most = _memory("VmHWM")
@@ -189,7 +189,7 @@ async def churn(pool: Databases, minutes: int, note: Note) -> None:
                 keys = range(minute * _NEW_KEYS, (minute + 1) * _NEW_KEYS)
                 for index, producer in enumerate(producers):
                     await producer.append([_batch(keys[index::_WORKERS], at_us)])
-                await order(connection, _TABLES)
+                await sequence_all(connection, _TABLES)
                 times.append(sum(await _fold(connection)))
                 await maintenance.clean(connection, _TABLES, now_us=at_us)
                 if (minute + 1) % max(1, minutes // 3) == 0:
@@ -231,7 +231,7 @@ def _batch(numbers: Sequence[int], at_us: int) -> EncodedBatch:
 
 async def _append(connection: Connection, numbers: Sequence[int]) -> None:
     await Producer(connection).append([_batch(numbers, time.time_ns() // 1_000)])
-    check("batches ordered", await order(connection, _TABLES), 1)
+    check("batches sequenced", await sequence_all(connection, _TABLES), 1)
 
 
 async def _fold(connection: Connection) -> list[float]:

@@ -130,7 +130,7 @@ class Producer:
                 await append(cursor, self.tables, batch_id, batch, worker=self._worker)
 
 
-async def order(connection: Connection, tables: Tables) -> int:
+async def sequence_all(connection: Connection, tables: Tables) -> int:
     """Give every committed batch its position; return how many got one."""
     total = 0
     while True:

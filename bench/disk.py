@@ -8,7 +8,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.projections.search.indexing import summarise
 
-from .database import Databases, Producer, ask, connections, order
+from .database import Databases, Producer, ask, connections, sequence_all
 from .facts import batches_of, job_rows
 from .harness import Row, Size, Target, check
 
@@ -34,11 +34,11 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 chunk = max(1, batches // 10)
                 for start in range(0, batches, chunk):
                     await producer.append(encoded[start : start + chunk])
-                    await order(connection, tables)
+                    await sequence_all(connection, tables)
                     await connection.execute("VACUUM chancy_metrics_pending, chancy_metrics_producers")
                 while await summarise(connection, tables):
                     pass
-                check("batches ordered", await ask(connection, "SELECT count(*) FROM chancy_metrics_ledger"), batches)
+                check("batches sequenced", await ask(connection, "SELECT count(*) FROM chancy_metrics_ledger"), batches)
                 check("events", await ask(connection, "SELECT sum(events) FROM chancy_metrics_log"), events)
                 grown = await _bytes(connection) - before
         target = None if limit is None else Target("ours", "<=", limit, f"<= {limit} B")

@@ -27,7 +27,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.versions.advance import advance
 
-from .database import Databases, Producer, an_app, connections, order
+from .database import Databases, Producer, an_app, connections, sequence_all
 from .delay import delays_for
 from .facts import job_rows
 from .harness import Row, Size, Target, check, percentile
@@ -77,7 +77,7 @@ async def _fill(connection: Connection, series: int) -> None:
     rows = job_rows(2_000, until_us=now_us, per_second=100)
     meta = json.dumps({"text": "x" * 3_000}).encode()
     await producer.append([encode([row._replace(meta=meta) for row in rows[:500]]), encode(rows[500:])])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     while not (await advance(connection, tables, folded_by="bench")).caught_up:
         pass
 

@@ -15,7 +15,7 @@ from chancy_metrics.plugin.audit.seal import check as check_log
 from chancy_metrics.plugin.transfer.export_log import export_log
 from chancy_metrics.plugin.transfer.import_log import import_log
 
-from .database import Databases, Producer, an_app, connections, order
+from .database import Databases, Producer, an_app, connections, sequence_all
 from .facts import batches_of, job_rows
 from .harness import Row, Size, Target, Turn, by_turns, check, middle
 
@@ -33,7 +33,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 for number in range(WORKERS):
                     producer = Producer(connection, worker=f"worker-{number}")
                     await producer.append(encoded[number::WORKERS])
-                check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
+                check("batches sequenced", await sequence_all(connection, tables_for("chancy_")), len(encoded))
             contenders = {
                 "check": _checked(dsn, count),
                 "export": _exported(dsn, Path(folder), count),

@@ -22,7 +22,7 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS
 
-from .database import Databases, Producer, ask, connections, order
+from .database import Databases, Producer, ask, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, Turn, by_turns, check, middle
 
@@ -74,7 +74,7 @@ def _pruned(connection: Connection, first: date, encoded: Sequence[EncodedBatch]
         turns += 1
         await make_days(connection, _TABLES, today=day, ahead=0)
         await Producer(connection).append(encoded)
-        check("batches ordered", await order(connection, _TABLES), len(encoded))
+        check("batches sequenced", await sequence_all(connection, _TABLES), len(encoded))
         while not (
             await advance(connection, _TABLES, folded_by="bench", rules=BUILT_IN, step_events=REBUILD_STEP_EVENTS)
         ).caught_up:

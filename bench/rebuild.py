@@ -26,7 +26,7 @@ from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.lag import live_lag
 
-from .database import Databases, Producer, an_app, ask, connections, order
+from .database import Databases, Producer, an_app, ask, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, at_least, check, percentile
 
@@ -44,7 +44,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     with pool.database() as dsn:
         async with connections(dsn, 1, prepared=False) as (connection,):
             await Producer(connection).append(encoded)
-            check("batches ordered", await order(connection, tables_for("chancy_")), len(encoded))
+            check("batches sequenced", await sequence_all(connection, tables_for("chancy_")), len(encoded))
             live = await _live(connection)
             check("events in the live version", await _counted(connection), events)
             turns = [

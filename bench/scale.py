@@ -42,7 +42,7 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.outcome import Advanced
 
-from .database import Databases, Producer, an_app, connections, databases, order
+from .database import Databases, Producer, an_app, connections, databases, sequence_all
 from .facts import batches_of, job_rows, moved
 
 _BATCH = 1_000
@@ -83,7 +83,7 @@ async def measure(pool: Databases, updates: int) -> list[Figure]:
             now_us = time.time_ns() // 1_000
             await expire(connection, _TABLES, horizons(now_us, DEFAULT_POINTS, 90 * DAY_S))
             ids = await _fill(connection, updates, now_us)
-            note("order", await _timed(order(connection, _TABLES)) / updates * 1e6, "s a million")
+            note("order", await _timed(sequence_all(connection, _TABLES)) / updates * 1e6, "s a million")
             took = 0.0
             while not (done := await _advance(connection))[1].caught_up:
                 took += done[0]
@@ -110,7 +110,7 @@ async def _flat(connection: Connection, chancy: Chancy, ids: Sequence[UUID], not
     appended, polled, folded = [], [], []
     for batch in one:
         appended.append(await _timed(producer.append([batch])))
-        await order(connection, _TABLES)
+        await sequence_all(connection, _TABLES)
         folded.append((await _advance(connection))[0])
         polled.append(await _timed(sequence(connection, _TABLES)))
     note("append a batch", _middle(appended))

@@ -27,7 +27,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.projections.versions.advance import advance
 from examples.embedded import wheel_binaries
 
-from .database import Databases, Producer, ask, connections, order
+from .database import Databases, Producer, ask, connections, sequence_all
 from .harness import Row, Size, Target, Turn, at_most, by_turns, check, middle
 
 _TABLES = tables_for("chancy_")
@@ -143,7 +143,7 @@ class _Folds:
     async def turn(self) -> float:
         """Append, order and fold; return the bytes written of the rollups."""
         await self._append(self._runs())
-        check("batches ordered", await order(self._connection, _TABLES), 1)
+        check("batches sequenced", await sequence_all(self._connection, _TABLES), 1)
         before = await _wal(self._connection)
         advanced = await advance(self._connection, _TABLES, folded_by="bench")
         after = await _wal(self._connection)
@@ -169,7 +169,7 @@ class _Folds:
         await self._producer.append([encode((), runs)])
 
     async def _fold_all(self) -> None:
-        await order(self._connection, _TABLES)
+        await sequence_all(self._connection, _TABLES)
         while not (await advance(self._connection, _TABLES, folded_by="bench")).caught_up:
             pass
 

@@ -15,7 +15,7 @@ from chancy_metrics.projections.fold.diff import diff_folds
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.versions.advance import advance
 
-from .database import Databases, Producer, an_app, connections, order
+from .database import Databases, Producer, an_app, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, Turn, by_turns, check, middle
 
@@ -52,7 +52,7 @@ async def _fill(connection: Connection, encoded: Sequence[EncodedBatch]) -> None
     tables = tables_for("chancy_")
     for number in range(WORKERS):
         await Producer(connection, worker=f"worker-{number}").append(encoded[number::WORKERS])
-    check("batches ordered", await order(connection, tables), len(encoded))
+    check("batches sequenced", await sequence_all(connection, tables), len(encoded))
     while not (done := await advance(connection, tables, folded_by="bench")).caught_up:
         check("reason not to fold", done.reason, None)
 

@@ -151,15 +151,15 @@ async def append_as(
     return batch_id
 
 
-async def order(connection: Connection, tables: Tables) -> None:
+async def sequence_all(connection: Connection, tables: Tables) -> None:
     """Give each committed batch its position."""
     while (done := await sequence(connection, tables)).batches or done.set_aside:
         pass
 
 
-async def order_and_fold(connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN) -> None:
+async def sequence_and_fold(connection: Connection, tables: Tables, rules: RuleSet = BUILT_IN) -> None:
     """Give each committed batch its position, and fold it."""
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     while not (done := await advance(connection, tables, folded_by="test", rules=rules)).caught_up:
         assert done.outcome is not Outcome.REFUSED, done.reason
 

@@ -18,7 +18,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import verify
 from tests.end_to_end.test_roles import grants, recorder, roles, today
-from tests.factories import LogWriter, a_run, an_app, fetch, now_us, order_and_fold, total
+from tests.factories import LogWriter, a_run, an_app, fetch, now_us, sequence_and_fold, total
 
 __all__ = ["grants", "recorder", "roles"]
 
@@ -136,7 +136,7 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
     at = now_us() - 1_000_000
     honest = LogWriter(connection, tables)
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     mine = {"producer": f"'{honest.producer}'"}
     # Entries for batches that do not exist: of nobody, of the honest producer's next and last, and one twice.
     for columns in (
@@ -155,15 +155,15 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
     async with short_transaction(connection) as cursor:
         appended = await append(cursor, tables, retried, batch, worker="worker", earlier=batch.sha256)
     assert appended.state == "appended"  # and not taken for known
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     # The next id of the honest producer, with other content: under another day, spilled, and closing.
     await taken(recorder, tables, honest, day="current_date + 1")
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     spilled = odd("spill", sequence=str(honest.sequence + 1), **mine, **content(encode((), [a_run("other")])))
     await insert(recorder, tables, spilled)
     await honest.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 
@@ -210,7 +210,7 @@ async def test_batches_a_recorder_can_write_are_left_out_alone_where_they_can_t_
         tables,
     )
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 
@@ -252,7 +252,7 @@ async def test_rows_that_were_there_before_the_bounds_are_set_aside(
     await insert(connection, tables, odd("pending", sequence="9223372036854775807"))
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
     before = await surfaces_before(dsn)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     reasons, waiting, findings = await surfaces(dsn)
 

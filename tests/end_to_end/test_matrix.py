@@ -24,7 +24,7 @@ from chancy_metrics.plugin.host import bounded_connection as reading_module
 from chancy_metrics.projections.search.indexing import describe
 from examples.embedded import Server
 from tests import processes
-from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, damage, fetch, now_us, sequence_all, sequence_and_fold
 from tests.plugin.http.test_routes import ROOT, asking
 from tests.reading import invoke
 from tests.standby import Standby
@@ -84,7 +84,7 @@ async def undecodable(connection: Connection, tables: Tables) -> None:
     await damage(
         connection, tables, f"UPDATE {{log}} SET payload = payload || '\\x00' WHERE producer = '{writer.producer}'"
     )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def a_hole(connection: Connection, tables: Tables) -> None:
@@ -92,12 +92,12 @@ async def a_hole(connection: Connection, tables: Tables) -> None:
     await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
     writer.next_id()
     await writer.append(runs=[a_run(KEY, at_us=MINUTE_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def what_waits(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run(KEY, at_us=MINUTE_US)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run(KEY, at_us=MINUTE_US)])
     await LogWriter(connection, tables).spill(runs=[a_run(KEY, at_us=MINUTE_US)])
 
@@ -268,7 +268,7 @@ async def history(server: Server, template: str) -> AsyncIterator[str]:
         for at_us in (MINUTE_US - 10**10, MINUTE_US):
             for writer in writers:
                 await writer.append(jobs=[a_row(at_us)], runs=[a_run(KEY, [1.0], at_us=at_us)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         async with short_transaction(connection) as cursor:
             rows = await read_ledger(cursor, tables, after=0, limit=10)
             batches = await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows])

@@ -14,7 +14,7 @@ import pytest
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from examples.parquet_fold import fold
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_and_fold
 from tests.plugin.audit.test_audit_events import run
 
 #: (resolution, worker or None, key, kind, unit, bucket) -> (count, last_us, sum, min, max, last)
@@ -68,7 +68,7 @@ async def test_job_updates_come_to_the_same_numbers_to_the_last_bit(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     await some_jobs(connection, tables, random.Random(1))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     rollups = folded(tmp_path / "log")
@@ -94,7 +94,7 @@ async def test_observations_do_too_but_for_the_rounding_of_their_sums(
                     a_run("app:took", [0.1 * value for value in values], kind="histogram", unit="number", at_us=at_us),
                 ]
             )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     rollups, expected = folded(tmp_path / "log"), await stored(connection, tables)
@@ -113,7 +113,7 @@ async def test_the_script_writes_one_parquet_file(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row()])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     await anyio.run_process(

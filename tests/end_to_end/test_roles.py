@@ -19,7 +19,7 @@ from chancy_metrics.events.schema import TABLES, Tables
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.export_log import export_log
-from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, order_and_fold, total
+from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, sequence_and_fold, total
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
@@ -80,7 +80,7 @@ async def test_even_the_owner_is_refused_with_a_sentence_that_says_what_to_do(
     change: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     statement = sql.SQL(change).format(log=tables.log, day=tables.partition(today()), ledger=tables.ledger)
 
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=APPEND_ONLY) as refused:
@@ -100,7 +100,7 @@ async def test_who_may_append_appends_and_what_it_appends_counts(
     async with short_transaction(recorder) as cursor:
         again = await append(cursor, tables, batch_id, batch, worker="w")
         retried = await append(cursor, tables, batch_id, batch, worker="w", earlier=batch.sha256)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert (again.state, retried.state) == ("known", "known")
     assert await total(connection, tables, "app:n") == [2] * 4
@@ -111,7 +111,7 @@ async def test_an_application_under_that_role_records(
 ) -> None:
     async with an_app(as_role(dsn, roles[0])) as (chancy, metrics), metrics.recording(chancy):
         await metrics.increment_counter("app:n", 3)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "app:n") == [3] * 4
 
@@ -132,7 +132,7 @@ async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survi
         worker.is_leader.set()
         await flush(worker, *jobs)
     logged = logged_updates(await read_log(connection, tables))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert logged == updates(*jobs)
     assert await total(connection, tables, "global:status:succeeded") == [3] * 4
@@ -174,7 +174,7 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
     dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(as_role(dsn, roles[1])) as (chancy, metrics):
         kept = await seal(chancy)

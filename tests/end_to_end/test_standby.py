@@ -11,7 +11,7 @@ import pytest
 
 from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import Tables
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, sequence_and_fold
 from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
 from tests.standby import Standby
@@ -23,7 +23,7 @@ async def test_whatever_only_reads_answers_on_a_standby_and_says_that_it_is_one(
     job = a_row(now_us())
     async with connections(dsn, 1) as (connection,):
         await LogWriter(connection, tables).append(jobs=[job], runs=[a_run("app:n", at_us=now_us())])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
     await standby.arrived()
     there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])

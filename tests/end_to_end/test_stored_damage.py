@@ -25,7 +25,7 @@ from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.projections.rollups.delta_ring import unpack_points
-from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
+from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, sequence_and_fold, total
 from tests.plugin.audit.test_audit_events import run
 from tests.reading import invoke
 
@@ -83,7 +83,7 @@ async def log_with_bad_meta(connection: Connection, tables: Tables) -> tuple[uui
     rows = [a_row(at, meta=good), *(a_row(at, job_id=job_id.bytes, meta=bad) for bad, _ in BAD_META.values() if bad)]
     await writer.append(jobs=[*rows, a_row(at, meta=good)], runs=[a_run("app:n", at_us=at)])
     await writer.append(runs=[a_run("app:n", at_us=at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     return job_id, len(rows) + 1
 
 
@@ -182,7 +182,7 @@ async def test_a_damaged_fold_in_the_cache_is_read_past_and_found(
         await metrics.get_metrics(chancy)
         for _ in range(2):
             await writer.append(runs=[a_run("app:n", at_us=now_us())])
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
         await fetch(connection, "UPDATE {cache} SET points = %(points)s WHERE fold = 1", tables, points=points)
         await metrics.readers.refresh(chancy)
 
@@ -202,13 +202,13 @@ async def test_a_fold_passes_a_damaged_sketch_and_verify_finds_its_point(
     writer = LogWriter(connection, tables)
     run_us = now_us() - 5_000_000
     await writer.append(runs=[a_run("app:size", [1.0, 2.0], kind="histogram", unit="number", at_us=run_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "UPDATE {r1day} SET sketch = %(sketch)s", tables, sketch=sketch)
     async with an_app(dsn) as (chancy, _):
         explained = await explain(chancy, "app:size", datetime.now(UTC) - timedelta(seconds=5), resolution="1day")
     await writer.append(runs=[a_run("app:size", [3.0], kind="histogram", unit="number", at_us=run_us)])
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "app:size") == [6] * 4
     assert not explained.equal
@@ -219,7 +219,7 @@ async def test_a_fold_passes_a_damaged_sketch_and_verify_finds_its_point(
 
 async def test_a_filter_that_nobody_made_hides_nothing(dsn: str, connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(
         connection,
         "INSERT INTO {summaries} VALUES (1, 1, '2026-03-10', 0, 4102444800000000, 1, 1, '')",
@@ -273,7 +273,7 @@ async def test_counts_that_nobody_counted_are_named_and_stop_nothing(
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(
         connection, "UPDATE {versions} SET counts = %(text)s::jsonb, verified = %(text)s::jsonb", tables, text=text
     )
@@ -286,7 +286,7 @@ async def test_counts_that_nobody_counted_are_named_and_stop_nothing(
     )
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "app:n") == [2] * 4
     for command in (["status"], ["status", "--json"], ["completeness"], ["completeness", "--json"]):

@@ -13,13 +13,13 @@ from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, chunks, read_ledger
 from chancy_metrics.events.schema import Tables
-from tests.factories import LogWriter, a_run, order
+from tests.factories import LogWriter, a_run, sequence_all
 
 
 async def test_the_ledger_is_read_in_pages_up_to_a_position(connection: Connection, tables: Tables) -> None:
     writer = LogWriter(connection, tables)
     ids = [await writer.append(runs=[a_run(values=[1.0] * n)]) for n in (1, 2, 3, 4)]
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with short_transaction(connection) as cursor:
         rows = await read_ledger(cursor, tables, after=1, limit=2)

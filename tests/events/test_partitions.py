@@ -18,7 +18,7 @@ from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import DAYS_AHEAD, DDL_LOCK_MS, attached_days, close_day, make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import LogWriter, a_host, a_run, an_app, connections, fetch, order
+from tests.factories import LogWriter, a_host, a_run, an_app, connections, fetch, sequence_all
 
 FAR = date(2031, 5, 1)
 
@@ -105,7 +105,7 @@ async def test_midnight_divides_two_days(connection: Connection, tables: Tables)
 
     rows = await fetch(connection, "SELECT tableoid::regclass::text FROM {log} ORDER BY day", tables)
     assert [row[0] for row in rows] == [tables.partition_name(today + timedelta(days=n)) for n in range(2)]
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     assert await fetch(connection, "SELECT count(*) FROM {ledger}", tables) == [(2,)]
 
 

@@ -17,7 +17,7 @@ from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.sequencer import Sequenced, sequence
-from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, order
+from tests.factories import LogWriter, a_row, a_run, append_as, connections, damage, fetch, sequence_all
 
 
 async def positions(connection: Connection, tables: Tables) -> list[tuple[int, uuid.UUID, int]]:
@@ -82,7 +82,7 @@ async def test_appends_that_are_rolled_back_leave_no_hole_in_the_ledger(connecti
             await append_as(cursor, tables, a_run())
     last = await LogWriter(connection, tables).append(runs=[a_run()])
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert await positions(connection, tables) == [(1, first.producer, 1), (2, last.producer, 1)]
     assert all(holes == 0 for *_, holes in await producers(connection, tables))
@@ -123,12 +123,12 @@ async def test_a_hole_is_counted_and_filled_again_when_its_batch_comes(connectio
     await writer.append(runs=[a_run()])
     lost = writer.next_id()
     await writer.append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     with_hole = await producers(connection, tables)
 
     async with short_transaction(connection) as cursor:
         await append(cursor, tables, lost, encode((), [a_run()]), worker="w")
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert with_hole == [(3, False, 1)]
     assert await producers(connection, tables) == [(3, False, 0)]
@@ -143,7 +143,7 @@ async def test_a_row_removed_by_force_before_it_was_ordered_is_set_aside_and_the
         await writer.append(runs=[a_run()])
     await damage(connection, tables, "DELETE FROM {log} WHERE sequence = 2")
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     rows = await fetch(connection, "SELECT position, sequence, events FROM {ledger} ORDER BY position", tables)
     assert rows == [(1, 1, 1), (2, 3, 1)]
@@ -159,11 +159,11 @@ async def test_a_producer_whose_row_was_cleaned_up_goes_on_without_a_hole(
     writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await fetch(connection, "DELETE FROM {producers}", tables)
 
     await writer.append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert await producers(connection, tables) == [(4, False, 0)]
 
@@ -171,7 +171,7 @@ async def test_a_producer_whose_row_was_cleaned_up_goes_on_without_a_hole(
 async def test_a_batch_cut_anew_for_another_day_gets_one_position(connection: Connection, tables: Tables) -> None:
     writer = LogWriter(connection, tables)
     first = await writer.append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     twice = [writer.next_id(), BatchId(tomorrow, writer.producer, 2), BatchId(tomorrow, writer.producer, 1)]
     for batch_id in twice:
@@ -179,7 +179,7 @@ async def test_a_batch_cut_anew_for_another_day_gets_one_position(connection: Co
             await append(cursor, tables, batch_id, encode((), [a_run()]), worker="w")
     await fetch(connection, "DELETE FROM {producers}", tables)  # clean-up must not make it forget either
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert await positions(connection, tables) == [(1, first.producer, 1), (2, first.producer, 2)]
     assert await producers(connection, tables) == [(2, False, 0)]
@@ -189,7 +189,7 @@ async def test_a_producer_of_a_single_batch_leaves_no_row(connection: Connection
     async with short_transaction(connection) as cursor:
         batch_id = await append_as(cursor, tables, a_run())
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with short_transaction(connection) as cursor:
         rows = await read_ledger(cursor, tables, after=0, limit=10)
@@ -203,7 +203,7 @@ async def test_a_producer_that_ended_is_known_as_closed(connection: Connection, 
     async with short_transaction(connection) as cursor:
         await append(cursor, tables, writer.next_id(), encode(), worker="w", closes=True)
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert await producers(connection, tables) == [(2, True, 0)]
 
@@ -213,7 +213,7 @@ async def test_the_chain_covers_every_column_of_every_batch(connection: Connecti
     await writer.append(batch=encode())
     await writer.append(jobs=[a_row()], runs=[a_run()])
     await writer.append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     rows = await fetch(
         connection,
@@ -271,7 +271,7 @@ async def test_sequencers_in_each_others_way_give_every_batch_one_position(
                     tasks.start_soon(write, connection, seed)
                 for connection in all_of_them[writers:]:
                     tasks.start_soon(give_positions, connection)
-        await order(all_of_them[0], tables)
+        await sequence_all(all_of_them[0], tables)
         given = await positions(all_of_them[0], tables)
 
     assert [row[0] for row in given] == list(range(1, writers * batches + 1))

@@ -33,8 +33,8 @@ from tests.factories import (
     damage,
     eventually,
     fetch,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
 )
 from tests.filters import may_hold
 
@@ -59,7 +59,7 @@ async def write(connection: Connection, tables: Tables, sizes: Sequence[int], **
     writer = LogWriter(connection, tables)
     for number, size in enumerate(sizes):
         await writer.append(jobs=[a_row(NOON_US + number) for _ in range(size)], **options)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
 
 async def test_a_range_ends_when_it_is_full_and_the_last_one_waits_until_it_is(
@@ -123,7 +123,7 @@ async def test_a_filter_knows_everything_an_event_may_be_looked_for_by(connectio
     rows = [a_row(NOON_US, state="failed") for _ in range(10)]
     rows[0] = rows[0]._replace(combo=rows[0].combo._replace(error="app.Declined: no"))
     await writer.append(jobs=rows, runs=[a_run("a:b:c", kind="gauge")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await summarise(connection, tables)
 
     [(bits,)] = await fetch(connection, "SELECT filter FROM {summaries}", tables)
@@ -149,7 +149,7 @@ async def test_stretches_are_left_out_by_their_time_too(connection: Connection, 
     await write(connection, tables, [10, 10, 10])  # a microsecond apart
     await LogWriter(connection, tables).append()
     await LogWriter(connection, tables).append(batch=encode())
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await summarise(connection, tables)
 
     async def skipped(since_us: int, until_us: int) -> list[bool]:
@@ -167,7 +167,7 @@ async def test_summaries_go_with_their_days_and_the_last_stays_to_go_on_from(
 ) -> None:
     await make_days(connection, tables, today=OLD, ahead=0)
     await write(connection, tables, [10, 10, 10], day=OLD)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await summarise(connection, tables)
     await let_go(connection, tables)
 
@@ -185,7 +185,7 @@ async def test_days_that_left_before_they_were_summarised_are_passed_over(
 ) -> None:
     await make_days(connection, tables, today=OLD, ahead=0)
     await write(connection, tables, [10, 10], day=OLD)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await let_go(connection, tables)
     await write(connection, tables, [10])
 

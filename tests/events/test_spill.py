@@ -24,7 +24,7 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.verify.ledger import check_producers
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import LogWriter, a_run, an_app, connections, fetch, order, order_and_fold, total
+from tests.factories import LogWriter, a_run, an_app, connections, fetch, sequence_all, sequence_and_fold, total
 
 TODAY = datetime.now(UTC).date()
 EXCLUSIVE: LiteralString = "IN ACCESS EXCLUSIVE MODE"
@@ -107,7 +107,7 @@ async def test_no_lock_on_the_log_keeps_a_batch_from_its_transaction(dsn: str, t
             found[lock] = tuple(map(state, outcomes))
             written += sum(found[lock].count(state) for state in ("appended", "spilled"))
         waiting = len(await spilled(connection, tables))
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         assert found == LOCKS
         assert waiting == written - 2
@@ -133,7 +133,7 @@ async def test_a_log_that_refuses_for_any_other_reason_spills_too(dsn: str, tabl
                     done = await append(cursor, tables, new_id(), encode((), [a_run()]), worker="w", lock_wait_ms=5_000)
                     await cursor.execute("SELECT 1")
             assert (done.state, type(done.error)) == ("spilled", psycopg.errors.QueryCanceled)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         assert await total(connection, tables, "app:n") == [len(BREAKS) + 1] * 4
 
@@ -150,7 +150,7 @@ async def test_what_pending_swallows_stays_spilled_and_is_said(
     async with an_app(dsn) as (chancy, _):
         status = await read_status(chancy)
     await fetch(connection, mend_it, tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert "rule" in str(outcome.error) and "rule" in taken.refused.lower()
     assert [row[1] for row in left] == [batch_id.producer]
@@ -169,7 +169,7 @@ async def test_batches_of_days_that_take_none_come_under_today_and_a_missing_day
     writer = LogWriter(connection, tables)
 
     outcomes = [state(await attempt(connection, tables, writer.next_id(day))) for day in (old, date(2031, 1, 1), TODAY)]
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert outcomes == ["spilled"] * 3
     assert await fetch(connection, "SELECT day, sequence FROM {ledger} ORDER BY position", tables) == [
@@ -185,7 +185,7 @@ async def test_a_batch_in_the_log_is_what_was_spilled(connection: Connection, ta
     await LogWriter(connection, tables, "worker-1").spill(runs=[a_run(values=[1.0, 2.0])])
     before = await fetch(connection, f"SELECT {columns} FROM {{spill}}", tables)
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert await fetch(connection, f"SELECT {columns} FROM {{log}}", tables) == before
     async with short_transaction(connection) as cursor:
@@ -250,7 +250,7 @@ async def test_a_batch_that_is_spilled_and_in_the_log_is_taken_once_and_other_by
         await writer.append(runs=[a_run(values=[value])])
 
     sequenced = await sequence(connection, tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert [str(other.producer) in conflict for conflict in sequenced.conflicts] == [True]
     assert await spilled(connection, tables) == []
@@ -267,7 +267,7 @@ async def test_a_batch_that_the_log_refuses_holds_up_no_other(connection: Connec
     await fetch(connection, "ALTER TABLE {log} ADD CONSTRAINT small CHECK (events < 9)", tables)
 
     sequenced = await sequence(connection, tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     waiting, holes = await spilled(connection, tables), "SELECT sum(holes)::int FROM {producers}"
     assert "CheckViolation" in sequenced.refused
     assert [row[1] for row in waiting] == [second.producer]
@@ -276,7 +276,7 @@ async def test_a_batch_that_the_log_refuses_holds_up_no_other(connection: Connec
 
     await fetch(connection, "ALTER TABLE {log} DROP CONSTRAINT small", tables)
     assert (await sequence(connection, tables)).refused == ""
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await fetch(connection, holes, tables) == [(0,)]
     assert await total(connection, tables, "app:n") == [13] * 4

@@ -28,7 +28,7 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import read_version
-from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, connections, fetch, now_us, sequence_and_fold
 
 MINUTE_US = 60_000_000
 TWENTY_MINUTES_US = 20 * MINUTE_US
@@ -63,7 +63,7 @@ async def make_history(connection: Connection, tables: Tables, *, batches: int =
             batch = encode(*some_facts(chance, 100))
             async with short_transaction(connection) as cursor:
                 await append(cursor, tables, writer.next_id(day), batch, worker=writer.worker)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     [pruned] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert pruned.state == "gone", pruned.blocker
 

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import an_app, eventually, fetch, order
+from tests.factories import an_app, eventually, fetch, sequence_all
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
@@ -105,7 +105,7 @@ async def test_jobs_run_as_if_nothing_had_happened_to_the_log(
         assert examples.done == list(range(12))
 
     if trouble in MEND:
-        await order(connection, tables)
+        await sequence_all(connection, tables)
         log = await read_log(connection, tables)
         assert logged_updates(log) == await updates_saved(connection)
         assert logged_counts(log) == Counter()
@@ -126,7 +126,7 @@ async def test_a_locked_log_does_not_starve_a_worker_whose_pool_holds_one_connec
         assert examples.done == list(range(5))
         await fetch(breaker, MEND["locked"], tables)
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     log = await read_log(connection, tables)
     assert logged_updates(log) == await updates_saved(connection)
     assert logged_values(log, "app:x") == [1]

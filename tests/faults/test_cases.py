@@ -28,7 +28,7 @@ from tests.factories import (
     append_as,
     connections,
     fetch,
-    order_and_fold,
+    sequence_and_fold,
     total,
 )
 from tests.faults.surfaces import everywhere, http
@@ -60,12 +60,12 @@ async def test_a_slow_writer_beside_one_with_an_old_timestamp_is_neither_lost_no
         old = now_us() - 3 * DAY_US
         await LogWriter(b, tables).append(runs=[a_run("app:gap", [1.0] * 5, at_us=old)])
         with anyio.fail_after(5):
-            await order_and_fold(b, tables)
+            await sequence_and_fold(b, tables)
         before = await total(b, tables, "app:gap")
         [(bucket,)] = await fetch(b, "SELECT bucket FROM {r1day} WHERE worker = 0", tables)
 
         await getattr(a, ends)()
-        await order_and_fold(b, tables)
+        await sequence_and_fold(b, tables)
 
         assert before == [5] * 4
         assert bucket == old // DAY_US * 86_400
@@ -84,7 +84,7 @@ async def test_forty_rolled_back_appends_between_two_good_ones_are_no_hole(dsn: 
             async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
                 await append_as(cursor, tables, a_run("app:gap", at_us=now_us()))
         await LogWriter(connection, tables).append(runs=[a_run("app:gap", at_us=now_us())])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         assert await fetch(connection, "SELECT max(position), sum(holes) FROM {ledger}, {producers}", tables) == [
             (2, 0)
@@ -107,9 +107,9 @@ async def test_a_dead_workers_gauge_is_the_value_of_its_minute_only_and_its_coun
                     a_run("app:n", [1.0] * 10, at_us=minute + n),
                 ]
             )
-            await order_and_fold(connection, tables)  # and here the last one dies
+            await sequence_and_fold(connection, tables)  # and here the last one dies
         await LogWriter(connection, tables, "w0").append(runs=[a_run("app:n", at_us=minute + 60_000_000)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     await says(dsn, "app:n", 31.0)
     async with an_app(dsn) as (chancy, metrics):
@@ -136,7 +136,7 @@ async def test_names_that_change_every_night_leave_nothing_behind_once_retention
             for worker in range(40):
                 runs = [a_run(f"app:{night}:{key}", at_us=at_us) for key in range(20)]
                 await LogWriter(connection, tables, f"w{night}-{worker}").append(runs=runs)
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
             while await cleaner.clean(connection, tables, now_us=at_us):
                 pass
             counts = ", ".join(
@@ -205,7 +205,7 @@ async def test_a_tenth_ten_times_is_one_in_every_order(
 ) -> None:
     for part in (cut, 10 - cut):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [0.1] * part, at_us=now_us())])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, metrics):
         assert (await metrics.get_metrics(chancy, "app:n"))["app:n"].values_1day[0][1] == 1.0
@@ -245,7 +245,7 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
                     tasks.start_soon(project, connection, f"p{n}")
                 for connection in others[5:]:
                     tasks.start_soon(clean, connection)
-        await order_and_fold(writer, tables)
+        await sequence_and_fold(writer, tables)
 
         cursor = await writer.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         assert await cursor.fetchone() == (0,)

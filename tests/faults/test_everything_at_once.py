@@ -30,7 +30,7 @@ from chancy_metrics.projections.versions.create import drop_version
 from chancy_metrics.projections.versions.expiry import drop_versions
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import read_versions
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, sequence_and_fold
 
 #: What an append may wait for a lock: as long as a job's transaction lets it.
 LOCK_MS = 100
@@ -163,7 +163,7 @@ async def test_everything_at_once_loses_nothing_and_makes_no_append_wait(
                 ("undo or swap", everything.undo_or_swap),
             ):
                 tasks.start_soon(partial(everything.repeat, what, work))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     batches = everything.appended.total()
     assert {kind: everything.done[kind] for kind in ROUNDS} == ROUNDS

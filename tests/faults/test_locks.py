@@ -22,7 +22,17 @@ from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.projections.versions.advance import advance
-from tests.factories import LogWriter, a_run, append_as, connections, eventually, fetch, order, order_and_fold, total
+from tests.factories import (
+    LogWriter,
+    a_run,
+    append_as,
+    connections,
+    eventually,
+    fetch,
+    sequence_all,
+    sequence_and_fold,
+    total,
+)
 
 FAR = date(2031, 5, 1)
 #: How long an append may wait for a partition in the making.
@@ -67,7 +77,7 @@ async def test_a_dump_stops_neither_ordering_nor_folding_nor_cleaning(dsn: str, 
     async with connections(dsn, 2) as (dumping, connection), dump(dumping, tables):
         with anyio.fail_after(10):
             await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=0)])
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
             removed = await Maintenance(Metrics().options).clean(connection, tables)
 
         assert removed == 8 + 2
@@ -78,7 +88,7 @@ async def test_a_locked_rollup_stops_the_fold_alone_and_costs_no_count(dsn: str,
         async with anyio.create_task_group() as tasks, locking.transaction():
             await fetch(locking, "LOCK TABLE {r1hour} IN SHARE MODE", tables)  # as CREATE INDEX does
             await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-            await order(connection, tables)
+            await sequence_all(connection, tables)
             tasks.start_soon(partial(advance, folder, tables, folded_by="waits"))
 
             async def waits() -> bool:
@@ -93,7 +103,7 @@ async def test_a_locked_rollup_stops_the_fold_alone_and_costs_no_count(dsn: str,
                 await LogWriter(connection, tables).append(runs=[a_run("app:n")])
                 assert (await sequence(connection, tables)).batches == 1
                 assert (await advance(other, tables, folded_by="leaves")).reason == "another process folds"
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         assert await total(connection, tables, "app:n") == [2] * 4
 

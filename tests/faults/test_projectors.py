@@ -20,7 +20,7 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, order_and_fold, total
+from tests.factories import LogWriter, a_row, a_run, connections, eventually, fetch, sequence_and_fold, total
 from tests.faults.stopping import project, stopping
 
 #: `idle_in_transaction_session_timeout` of our transactions, and something for the machine.
@@ -49,7 +49,7 @@ async def round_trips(dsn: str, tables: Tables) -> int:
     """
     async with connections(dsn, 1) as (connection,):
         await something_to_fold(connection, tables, "zeroth")
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         await something_to_fold(connection, tables)
     return await project(dsn, tables.prefix, 0, signal.SIGCONT)
 
@@ -135,6 +135,6 @@ async def test_a_frozen_projector_that_wakes_up_counts_nothing_again(dsn: str, t
             await anyio.to_thread.run_sync(process.join, 20)
 
             assert process.exitcode == 1  # the server has ended its transaction
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         assert await total(connection, tables, "app:n") == [6] * 4
         assert diff(await stored(connection, tables), await replay(connection, tables)) == []

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
-from tests.factories import fetch, order_and_fold
+from tests.factories import fetch, sequence_and_fold
 from tests.faults.history import assert_equals_replay, live_load, make_history
 from tests.faults.rebuilding import rebuilding
 
@@ -76,7 +76,7 @@ async def test_a_rebuild_without_swap_then_swap_then_undo_under_load(
         (2, "standby", "2.0"),
     ]
     assert listed[1]["made_by"].startswith("rebuild ") and listed[1]["rows"] > 100
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await assert_equals_replay(connection, tables)
 
 

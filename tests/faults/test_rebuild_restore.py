@@ -22,7 +22,7 @@ from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.replay import stored
 from chancy_metrics.projections.versions.version import BASELINE
-from tests.factories import LogWriter, a_run, an_app, connections, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_run, an_app, connections, fetch, now_us, sequence_all, sequence_and_fold
 from tests.faults.history import (
     WORKERS,
     Connection,
@@ -58,12 +58,12 @@ async def make_long_history(dsn: str, tables: Tables) -> None:
         async with an_app(dsn) as (chancy, _):
             assert (await rebuild(chancy)).version == LIVE
         await some_batches(connection, tables)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
         assert (made.version, await copy_baseline(connection, tables, HALF)) == (HALF, False)
         await advance(connection, tables, folded_by="gone", version=HALF, step_events=200)
         await some_batches(connection, tables, how_many=1)
-        await order(connection, tables)
+        await sequence_all(connection, tables)
         await some_batches(connection, tables)
 
 
@@ -124,7 +124,7 @@ async def test_a_restored_database_answers_the_same_and_rebuilds_to_the_same_byt
             for version in (BASELINE, STANDBY, LIVE, HALF):
                 assert await rows_of(copy, tables, version, version) == await rows_of(origin, tables, version, version)
             for each in (origin, copy):
-                await order_and_fold(each, tables)
+                await sequence_and_fold(each, tables)
             for each in (dsn, copy_dsn):
                 async with an_app(each) as (chancy, _):
                     done = await rebuild(chancy)
@@ -149,7 +149,7 @@ async def test_a_restored_log_keeps_its_guards_and_its_versions_can_be_gone_back
             with pytest.raises(psycopg.Error, match="is closed"):
                 await LogWriter(copy, tables).append(runs=[a_run()], day=YESTERDAY)
             await some_batches(copy, tables)
-            await order_and_fold(copy, tables)
+            await sequence_and_fold(copy, tables)
             assert await undo(chancy) == STANDBY
             await catch_up(copy, tables, BUILT_IN, STANDBY, LIVE)
             await assert_same_bytes(copy, tables, STANDBY, LIVE)

@@ -16,7 +16,7 @@ from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds import backfill
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
 from chancy_metrics.projections.versions.advance import advance
-from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, sequence_all, sequence_and_fold
 from tests.faults.history import assert_equals_replay
 
 #: So long that no test lasts as long: only the times that it sets itself count.
@@ -73,7 +73,7 @@ async def make_ledger(connection: Connection, tables: Tables) -> None:
     """Some batches that are in the live version, which has just folded them."""
     for _ in range(BATCHES):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 30, at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def let_wait(connection: Connection, tables: Tables, waiting_s: float, *, silent_s: float = 0) -> None:
@@ -109,7 +109,7 @@ async def test_no_step_is_taken_while_the_live_version_is_behind_and_all_are_whe
         before = await steps(connection, tables)
         meanwhile = await running.waits(20)
         after = await steps(connection, tables)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     assert before == after == (1, 1)
     assert {(one.phase, one.position, one.events, one.waits) for one in meanwhile} == {("backfilling", 1, 30, True)}
@@ -124,14 +124,14 @@ async def test_a_live_version_that_catches_up_in_part_is_given_way_to_until_it_h
     await make_ledger(connection, tables)
     for waiting_s in (1.9 * INTERVAL_S, 1.6 * INTERVAL_S):
         await let_wait(connection, tables, waiting_s)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with throttled(dsn, monkeypatch) as running:
         await running.waits()
         assert (await advance(connection, tables, folded_by="live", step_events=20)).position == BATCHES + 1
         await running.waits()
         between = await steps(connection, tables)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     assert between == (1, 1)
     assert running.done is not None and running.done.swapped
@@ -163,7 +163,7 @@ async def test_events_may_wait_for_a_sync_interval_and_the_throttle_and_no_longe
     async with throttled(dsn, monkeypatch, throttle_s=throttle_s) as running:
         if gives_way:
             await running.waits()
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
 
     assert running.has_waited is gives_way
     assert running.done is not None and running.done.swapped

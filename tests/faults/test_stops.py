@@ -27,7 +27,7 @@ from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.recorder import Recorder
 from chancy_metrics.plugin.recording.shutdown import end
 from examples.embedded import Server
-from tests.factories import a_job, an_app, connections, eventually, fetch, order_and_fold, total
+from tests.factories import a_job, an_app, connections, eventually, fetch, sequence_and_fold, total
 from tests.faults.proxy import Proxy, a_proxy
 
 #: The deadline of a stop in these tests, and how much later a loaded machine may be.
@@ -93,7 +93,7 @@ async def test_a_stop_while_the_log_is_locked_loses_nothing(
             with anyio.fail_after(STOP_S + MARGIN_S):
                 await metrics.on_worker_stopped(worker=worker)
             found = await completeness(chancy)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     assert (errors(caplog), found.ended_uncleanly, found.lost) == ([], 0, {})
     assert await total(connection, tables, "app:x") == [400] * 4
@@ -204,7 +204,7 @@ async def test_a_server_that_swallows_every_packet_or_is_gone_delays_a_stop_no_l
             await asyncio.wait([running])
             await metrics.on_worker_stopped(worker=worker)
         at_once = await completeness(elsewhere)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         for table in ("sessions", "producers"):
             await fetch(connection, f"UPDATE {{{table}}} SET seen_at = seen_at - interval '181 s'", tables)
         later = await completeness(elsewhere)
@@ -233,7 +233,7 @@ async def test_a_last_fold_that_waits_for_a_lock_is_given_up_when_the_stops_time
             with anyio.fail_after(STOP_S + MARGIN_S):
                 await metrics.on_worker_stopped(worker=worker)
         found = await completeness(chancy)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert errors(caplog) == []
     assert "the last fold was given up, 3 s after the stop began" in caplog.text

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.recording.buffer import Buffer
 from chancy_metrics.plugin.recording.job_hook import JobHook
 from chancy_metrics.plugin.recording.recorder import Recorder
 from examples.embedded import Server
-from tests.factories import a_host, a_job, claimed, fetch, order
+from tests.factories import a_host, a_job, claimed, fetch, sequence_all
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import Update, install_truth, logged_counts, logged_updates, read_log, saved_updates
 
@@ -69,7 +69,7 @@ async def test_a_batch_whose_commit_went_unanswered_is_recorded_once_with_what_c
         await worker.flush()
 
         assert proxy.lost == losses
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     log = await read_log(connection, tables)
     assert logged_updates(log) == await saved_updates(connection)
     assert logged_updates(log).total() == 3 + newer * len(losses) + 1
@@ -97,7 +97,7 @@ async def test_a_worker_that_stops_with_an_unconfirmed_batch_settles_it(
 
         await metrics.on_worker_stopped(worker=worker)
 
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     log = await read_log(connection, tables)
     assert logged_updates(log) == await saved_updates(connection)
     assert logged_updates(log).total() == 2
@@ -194,7 +194,7 @@ class HostMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.trouble != "renamed")
     @rule()
-    def order(self) -> None:
+    def sequence_all(self) -> None:
         async def order() -> None:
             with suppress(LockNotAvailable):
                 await sequence(self.connection, self.tables)
@@ -228,7 +228,7 @@ class HostMachine(RuleBasedStateMachine):
             await self._flush("saved", 0)
             await self.recorder.close(self.chancy)
             await self.hook.close(self.chancy)
-            await order(self.connection, self.tables)
+            await sequence_all(self.connection, self.tables)
             log = await read_log(
                 self.connection,
                 self.tables,

@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from tests.factories import LogWriter, a_run, an_app, connections, fetch, order_and_fold, total
+from tests.factories import LogWriter, a_run, an_app, connections, fetch, sequence_and_fold, total
 
 #: Everything of ours in the catalogue: columns, constraints, indexes, triggers, functions, settings.
 CATALOGUE = """
@@ -44,7 +44,7 @@ async def test_up_down_up_makes_the_same_and_leaves_nothing_between(
     dsn: str, tables: Tables, connection: Connection
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     before = await catalogue(connection)
 
     async with an_app(dsn) as (chancy, metrics):
@@ -57,7 +57,7 @@ async def test_up_down_up_makes_the_same_and_leaves_nothing_between(
     assert between == []
     assert await catalogue(connection) == before
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert await total(connection, tables, "app:n") == [1] * 4
 
 
@@ -92,7 +92,7 @@ async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, table
 
     async with connections(empty_dsn, 1) as (connection,):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         assert await total(connection, tables, "app:n") == [1] * 4
         assert await fetch(connection, "SELECT version, status FROM {versions} ORDER BY version", tables) == [
             (0, "baseline"),

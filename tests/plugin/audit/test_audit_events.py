@@ -44,8 +44,8 @@ from tests.factories import (
     damage,
     eventually,
     fetch,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
 )
 
 JOB = uuid.UUID(int=7)
@@ -81,14 +81,14 @@ async def a_log(connection: Connection, tables: Tables) -> None:
     failed = a_row(NOON_US + 9 * SECOND_US, job_id=JOB.bytes, state="failed")
     failed = failed._replace(combo=failed.combo._replace(attempt=2, error="app.Declined"))
     await LogWriter(connection, tables, "w2").append(jobs=[failed, a_row(NOON_US + SECOND_US, func="app.rest")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def batches(connection: Connection, tables: Tables, count: int) -> None:
     """So many batches of one event."""
     for _ in range(count):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
 
 async def an_old_day(connection: Connection, tables: Tables) -> None:
@@ -97,7 +97,7 @@ async def an_old_day(connection: Connection, tables: Tables) -> None:
     for number in range(2):
         await LogWriter(connection, tables).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
     await LogWriter(connection, tables).append(jobs=[a_row(job_id=JOB.bytes)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await let_go(connection, tables)
 
 
@@ -171,7 +171,7 @@ async def test_every_option_narrows_the_list(
 async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connection: Connection, tables: Tables) -> None:
     await a_log(connection, tables)
     await LogWriter(connection, tables, "w\x1b[31m").append(runs=[a_run(EVIL)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     shown = [run(dsn, "events", COLUMNS=str(columns), FORCE_COLOR="1") for columns in (80, 200)]
     told = run(dsn, "events", "--json")
@@ -235,7 +235,7 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
         ids = [JOB] if number == 40 else []
         jobs = [a_row(job_id=one.bytes) for one in ids] + [a_row() for _ in range(5 - len(ids))]
         await LogWriter(connection, tables).append(jobs=jobs)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     assert await summarise(connection, tables) == 10
     decoded: list[int] = []
 
@@ -354,7 +354,7 @@ async def test_a_day_that_leaves_while_it_is_read_is_said_once(
     for number in range(4):
         await LogWriter(connection, tables).append(runs=[a_run("app:old", at_us=OLD_US + number)], day=OLD)
     await LogWriter(connection, tables).append(runs=[a_run("app:new")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     gaps: list[Gap] = []
     found: list[Event] = []
 
@@ -413,10 +413,10 @@ async def test_who_follows_sees_what_comes_and_goes_on_after_a_restart(
             )
             await eventually(lambda: following(connection))
             await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
             await batches(connection, tables, 1)
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
-        await order(connection, tables)
+        await sequence_all(connection, tables)
         await follow(1, after=EventCursor(*seen[-1]))
         await batches(connection, tables, 1)
         await follow(2, after=EventCursor(*seen[-1]))
@@ -522,7 +522,7 @@ def leave_early(dsn: str) -> tuple[bytes, bytes]:
 
 async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 5_000)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     first, said = leave_early(dsn)
 

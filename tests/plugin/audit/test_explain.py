@@ -35,7 +35,7 @@ from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import stored
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, sequence_all, sequence_and_fold
 from tests.projections.versions.test_baseline import a_database
 
 DAY_S = 86_400
@@ -56,7 +56,7 @@ async def test_a_counter_of_job_updates_is_explained_down_to_the_jobs(
     )
     await LogWriter(connection, tables, "w1").append(jobs=[a_row(at_us, state="failed"), slow, a_row(at_us)])
     await LogWriter(connection, tables, "w2").append(jobs=[a_row(at_us, state="failed", func="app.other")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "global:status:failed", moment(at_us), resolution="1hour", limit=2)
@@ -81,7 +81,7 @@ async def test_a_workers_point_has_the_quantiles_that_the_rollups_do_not_keep(
     await LogWriter(connection, tables, "w2").append(
         runs=[a_run("app:size", [1e9], kind="histogram", unit="MB", at_us=at_us)]
     )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:size", moment(at_us), worker_id="w1")
@@ -100,7 +100,7 @@ async def test_a_batch_is_decoded_once_for_its_breakdown_and_its_fold(
     writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run("app:n", [1.0], at_us=at_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     decoded: list[int] = []
 
     def decode(batch: LogBatch) -> DecodedBatch:
@@ -120,7 +120,7 @@ async def test_what_was_changed_by_hand_is_not_what_the_events_come_to(
 ) -> None:
     at_us = now_us() - 60_000_000
     await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0], at_us=at_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "UPDATE {r1day} SET count = 7 WHERE worker = 0", tables)
 
     async with an_app(dsn) as (chancy, _):
@@ -136,9 +136,9 @@ async def test_what_is_not_folded_yet_is_in_neither(dsn: str, connection: Connec
     at_us = now_us() - 60_000_000
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", [1.0], at_us=at_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await writer.append(runs=[a_run("app:n", [5.0], at_us=at_us)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         found = await explain(chancy, "app:n", moment(at_us))
@@ -160,7 +160,7 @@ async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
     )
     bad = a_row(at_us, state="failed")
     await LogWriter(connection, tables).append(jobs=[a_row(at_us), bad])
-    await order_and_fold(connection, tables, metrics.options.rules)
+    await sequence_and_fold(connection, tables, metrics.options.rules)
 
     async with an_app(dsn, metrics) as (chancy, _):
         found = await explain(chancy, "app:failures", moment(at_us))
@@ -184,7 +184,7 @@ async def test_events_are_in_their_order_whatever_the_order_of_a_rules_rows(
         connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{backwards}}' WHERE version = 1", tables
     )
     await LogWriter(connection, tables).append(jobs=[a_row(at_us) for _ in range(5)])
-    await order_and_fold(connection, tables, metrics.options.rules)
+    await sequence_and_fold(connection, tables, metrics.options.rules)
 
     async with an_app(dsn, metrics) as (chancy, _):
         found = await explain(chancy, "app:rows", moment(at_us), limit=3)
@@ -198,7 +198,7 @@ async def test_an_update_that_never_ran_feeds_no_time(dsn: str, connection: Conn
     at_us = now_us() - 60_000_000
     jobs = [a_row(at_us), a_row(at_us, completed_us=None), a_row(at_us, started_us=None, completed_us=None)]
     await LogWriter(connection, tables).append(jobs=jobs)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         ran = await explain(chancy, "queue:default:execution_time", moment(at_us))
@@ -219,7 +219,7 @@ async def test_what_is_folded_while_a_point_is_explained_is_in_both_numbers(
     async def more() -> None:
         for number, writer in enumerate(writers.values()):
             await writer.append(runs=[a_run("app:n", [10.0**number], at_us=at_us)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     async def replay_and_more(self: module._Attempt, *arguments: Any) -> None:
         await replay(self, *arguments)
@@ -238,7 +238,7 @@ async def test_what_is_folded_while_a_point_is_explained_is_in_both_numbers(
 async def test_what_only_waits_for_clean_up_is_not_shown(dsn: str, connection: Connection, tables: Tables) -> None:
     at_us = now_us() - 60_000_000
     await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0], at_us=at_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "UPDATE {versions} SET horizon_1min = 2::bigint ^ 40 WHERE version = 1", tables)
 
     async with an_app(dsn) as (chancy, _):
@@ -250,7 +250,7 @@ async def test_what_only_waits_for_clean_up_is_not_shown(dsn: str, connection: C
 
 async def test_an_unknown_series_is_refused_with_near_misses(dsn: str, connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("orders:placed"), a_run("orders:placed", kind="gauge")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         with pytest.raises(UnknownSeries, match="nothing was recorded under 'order:placed'; near are 'orders:placed'"):
@@ -274,9 +274,9 @@ async def test_of_a_pruned_day_the_baseline_vouches(dsn: str, connection: Connec
     writer = LogWriter(connection, tables)
     base_us = (now_us() // DAY_US - 3) * DAY_US
     await writer.append(runs=[a_run("app:n", [1.0] * 4, at_us=base_us)], day=moment(base_us).date())
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await writer.append(runs=[a_run("app:n", [10.0], at_us=base_us + 5)])  # late, in a day that stays
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await expire(connection, tables, horizons(now_us(), RETENTION, 90 * DAY_S))
     await pruned(connection, tables)
 
@@ -342,7 +342,7 @@ async def test_every_stored_point_is_explained_by_its_events_before_and_after_a_
             runs = [a_run("app:a", some, kind=kind, at_us=first_us + at_us) for kind, at_us, some in batch.runs]
             day = moment(first_us + batch.day * DAY_US).date()
             await writers[batch.writer].append(jobs=jobs, runs=runs, day=day)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         await explain_stored(connection, tables)
         while await summarise(connection, tables):
             pass
@@ -374,7 +374,7 @@ async def test_marks_are_events_like_any_other(dsn: str, connection: Connection,
             await mark(chancy, "  ")
         with pytest.raises(MetricsLogError, match="at most 1024 are kept"):
             await mark(chancy, "x" * 1_100)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         found = await marks(chancy)
         recent = await marks(chancy, before + timedelta(seconds=1))
         explained = await explain(chancy, "mark:rollback", before)
@@ -392,14 +392,14 @@ async def test_a_mark_that_is_taken_back_is_shown_no_more(dsn: str, connection: 
         await mark(chancy, "deploy", at=at - timedelta(hours=1))
         await mark(chancy, "deploy", at=at)
         await mark(chancy, "other", at=at)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         first = await take_back(chancy, "deploy", at=at.replace(microsecond=0), by="ann")
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         again = await take_back(chancy, "deploy", at=at)
         left = await marks(chancy)
         by_place = await take_back(chancy, cursor=query.EventCursor(3, 0))
         last = await take_back(chancy, "deploy")
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         none = await marks(chancy)
         explained = await explain(chancy, "mark:deploy", at)
         kept = [(one.value, one.worker) async for one in events(chancy, query.EventQuery(key="mark:deploy", since=at))]
@@ -430,15 +430,15 @@ async def test_two_who_take_a_mark_back_at_once_take_it_back_once(
     async with an_app(dsn) as (chancy, _):
         await mark(chancy, "deploy", at=at)
         await mark(chancy, "deploy", at=later)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         both = await asyncio.gather(*[take_back(chancy, "deploy", at=later, by=by) for by in ("ann", "bob")])
         once_more = await take_back(chancy, "deploy", at=later)  # before a fold has shown the others
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         left = await marks(chancy)
         await mark(chancy, "deploy", at=later)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         anew = await take_back(chancy, "deploy", at=later)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         values = [one.value async for one in events(chancy, query.EventQuery(key="mark:deploy"))]
 
     assert [one.again for one in both].count(False) >= 1 and once_more.again and not anew.again

@@ -31,7 +31,18 @@ from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import entries
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold
+from tests.factories import (
+    LogWriter,
+    a_row,
+    a_run,
+    an_app,
+    connections,
+    damage,
+    fetch,
+    now_us,
+    sequence_all,
+    sequence_and_fold,
+)
 from tests.plugin.cli.test_cli import run
 from tests.processes import ROOT
 
@@ -45,7 +56,7 @@ async def some_batches(connection: Connection, tables: Tables, how_many: int = 8
     writers = [LogWriter(connection, tables, worker) for worker in ("w1", "w2")]
     for number in range(how_many):
         await writers[number % 2].append(jobs=[a_row()], runs=[a_run("app:n", [float(number)])])
-        await order(connection, tables)
+        await sequence_all(connection, tables)
 
 
 async def checked(dsn: str, *seals: Seal) -> LogCheck:
@@ -150,7 +161,7 @@ async def test_what_the_last_check_found_stands_in_status_until_one_finds_nothin
     await checked(dsn)
     sound = await the_status(dsn)
     await damage(connection, tables, f"UPDATE {{log}} SET payload = payload || '\\x00' {FOUR}")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await checked(dsn)
     wrong = await the_status(dsn)
     async with an_app(dsn) as (chancy, _):
@@ -310,7 +321,7 @@ async def pruned_history(connection: Connection, tables: Tables) -> date:
     for _ in range(4):
         await writer.append(runs=[a_run()], day=old)
     await some_batches(connection, tables, 4)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)
     assert gone.state == "gone", gone.blocker
     return old
@@ -392,7 +403,7 @@ async def test_what_is_appended_and_folded_during_a_check_is_no_finding(dsn: str
         found = []
         for _ in range(5):
             await writer.append(runs=[a_run()])
-            await order(other, tables)
+            await sequence_all(other, tables)
             found.append((await check(chancy)).found)
 
     assert found == [0] * 5
@@ -408,7 +419,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
         writer = LogWriter(connection, tables)
         for day in (old, None, old):
             await writer.append(runs=[a_run()], day=day)
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
 
         async def prune_first(*arguments: Any) -> Any:
             gone = await prune_days(other, tables, BUILT_IN, now_us=now_us(), log_retention_s=DAY_S)

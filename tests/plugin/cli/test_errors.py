@@ -30,7 +30,7 @@ from chancy_metrics.plugin.cli.output import APP
 from chancy_metrics.plugin.host.escape import safe
 from chancy_metrics.projections.search.match import names_of
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, now_us, sequence_and_fold
 from tests.reading import invoke
 from tests.standby import Standby
 
@@ -115,7 +115,7 @@ async def test_who_has_no_grants_is_told_which(dsn: str, connection: Connection,
     role = f"stranger_{uuid.uuid4().hex[:8]}"
     identifier = sql.Identifier(role)
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
     theirs = dsn.replace("postgres@", f"{role}@")
     try:
@@ -188,7 +188,7 @@ ODD = {
 
 async def test_what_can_not_be_meant_is_refused_in_a_sentence(dsn: str, connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     for arguments, (code, words) in ODD.items():
         done = await anyio.to_thread.run_sync(invoke, dsn, list(arguments))
@@ -220,7 +220,7 @@ async def hostile(dsn: str, connection: Connection, tables: Tables) -> str:
     runs = [a_run(KEY, [float("1e308")], at_us=now_us()), a_run("app:n", at_us=now_us(), unit="\x1b[8m")]
     await LogWriter(connection, tables, WORKER).append(jobs=[job], runs=runs)
     await LogWriter(connection, tables, WORKER).append(runs=[a_run(f"mark:{KEY}", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await connection.execute(
         sql.SQL("UPDATE {} SET folded_by = %s, created_by = %s").format(tables.versions), [WORKER, WORKER]
     )
@@ -296,7 +296,7 @@ def told_while_following(dsn: str, command: str) -> tuple[bytes, int]:
 async def much(dsn: str, connection: Connection, tables: Tables) -> str:
     """A log with more than a pipe holds, and a name that Latin-1 has not."""
     await LogWriter(connection, tables).append(runs=[a_run("app:caf\u00e9 \u20ac", [1.0] * 3_000, at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     return dsn
 
 
@@ -431,7 +431,7 @@ async def test_a_name_nobody_has_ends_with_one_and_names_what_is_near(
     job = a_row(now_us(), func="app.send", state="failed")
     job = job._replace(combo=job.combo._replace(error="app.errors.CardDeclined: no", queue="mail"))
     await LogWriter(connection, tables, "worker-1").append(jobs=[job], runs=[a_run("app:orders")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async def events(*options: str) -> Result:
         return await anyio.to_thread.run_sync(told, dsn, folder, "audit events", *options)

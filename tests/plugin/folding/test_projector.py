@@ -23,7 +23,7 @@ from chancy_metrics.plugin.folding.schedule import NEW_S, PATIENCE, FoldSchedule
 from chancy_metrics.plugin.host.notify import FOLDED
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.step import STEP_EVENTS
-from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, order, total
+from tests.factories import LogWriter, a_run, an_app, append_as, connections, eventually, fetch, sequence_all, total
 
 INTERVAL_S = 60.0
 
@@ -98,7 +98,7 @@ async def test_a_round_that_finds_the_log_locked_ends_and_says_by_whom(
     monkeypatch.setattr(projector_module, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 2.0])])
-        await order(connection, tables)  # so that only the fold has something to read
+        await sequence_all(connection, tables)  # so that only the fold has something to read
         projector = Projector(chancy, "p")
         async with locking.transaction():
             await fetch(locking, "LOCK TABLE {log} IN ACCESS EXCLUSIVE MODE", tables)

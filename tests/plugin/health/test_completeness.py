@@ -23,7 +23,7 @@ from chancy_metrics.plugin.health.completeness import complete, completeness, re
 from chancy_metrics.plugin.health.completeness_facts import End, Facts
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.projections.versions.left_out import LeftOut
-from tests.factories import LogWriter, a_run, an_app, fetch, order_and_fold
+from tests.factories import LogWriter, a_run, an_app, fetch, sequence_and_fold
 
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -86,7 +86,7 @@ async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_
 ) -> None:
     for worker in ("dead", "alive", "young", "clean"):
         await LogWriter(connection, tables, worker).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     long_ago = "UPDATE {producers} SET seen_at = seen_at - interval '181 s' WHERE worker <> 'young'"
     session = (
         "INSERT INTO {sessions} SELECT producer, worker, ARRAY[producer], 1 FROM {producers} WHERE worker = 'alive'"
@@ -170,7 +170,7 @@ async def test_the_http_answer_has_its_windows_completeness(
     client: tuple[httpx.AsyncClient, Chancy], connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     answer = (await client[0].get("/api/v1/metrics/app")).json()
 

@@ -24,7 +24,7 @@ from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.create import make_version
 from tests import rules
-from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, order, order_and_fold
+from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, sequence_all, sequence_and_fold
 
 TODAY = datetime.now(UTC).date()
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -43,7 +43,7 @@ def line(found: Status, name: str) -> str:
 async def let_wait(connection: Connection, tables: Tables, seconds: int, *, silent_s: int | None = None) -> None:
     """Let an ordered event wait for so long already, and the last fold be as long ago (or *silent_s*)."""
     await LogWriter(connection, tables).append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await damage(connection, tables, f"UPDATE {{log}} SET appended_at = appended_at - interval '{seconds} s'")
     silent = seconds if silent_s is None else silent_s
     await fetch(
@@ -60,7 +60,7 @@ async def test_a_batch_that_waits_for_newer_code_is_named_with_its_end(
     await LogWriter(connection, tables, "w9").append(batch=encode((), [a_run()])._replace(codec=7))
     await damage(connection, tables, "UPDATE {log} SET appended_at = '2026-03-10 12:00Z'")
     before = await status(dsn)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     found = await status(dsn)
 
@@ -188,7 +188,7 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
 ) -> None:
     for _ in range(3):
         await LogWriter(connection, tables).append(runs=[a_run()])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     newer = RuleSet(user=4, rules=(rules.first,))
     async with connections(dsn, 1) as (filler,):
         await filler.execute("SET application_name = 'rebuild by ann'")
@@ -228,7 +228,7 @@ async def a_day(connection: Connection, tables: Tables, days_ago: int) -> date:
     day = TODAY - timedelta(days=days_ago)
     await make_days(connection, tables, today=day, ahead=0)
     await LogWriter(connection, tables).append(runs=[a_run()], day=day)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     return day
 
 

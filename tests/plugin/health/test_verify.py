@@ -47,8 +47,8 @@ from tests.factories import (
     connections,
     damage,
     fetch,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
 )
 from tests.processes import ROOT
 
@@ -70,7 +70,7 @@ async def a_history(connection: Connection, tables: Tables) -> None:
                     a_run("app:took", [0.1, 0.7, 5.0], kind="histogram", unit="s", at_us=at_us),
                 ],
             )
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
 
 async def verified(dsn: str, **arguments: object) -> Verified:
@@ -297,7 +297,7 @@ async def test_a_cache_whose_older_folds_have_older_values_is_right(
     writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run("app:n")])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     assert (await verified(dsn)).drift == 0
 
@@ -356,7 +356,7 @@ async def test_a_hole_is_found_and_says_which_producer(dsn: str, connection: Con
         await writer.append(runs=[a_run("app:n")])
         writer.next_id()  # a sequence that never comes
     await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     found = await verified(dsn)
 
@@ -369,9 +369,9 @@ async def test_a_lost_row_that_is_given_up_is_no_finding_any_more(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await damage(connection, tables, "DELETE FROM {log}")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     before = await verified(dsn)
     await fetch(connection, "UPDATE {dead_letters} SET discarded_at = clock_timestamp(), why = 'gone'", tables)
 
@@ -431,7 +431,7 @@ async def test_a_window_has_what_came_late_and_leaves_out_what_was_ordered_after
     await a_history(connection, tables)
     late = LogWriter(connection, tables, "late")
     await late.append(runs=[a_run("app:n", at_us=NOON_US), a_run("app:n", at_us=NOON_US + 10**9)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await late.append(runs=[a_run("app:n", at_us=NOON_US)])
 
     found = await verified(dsn, since=NOON + timedelta(minutes=10), until=NOON + timedelta(hours=1))

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.host.moments import utc
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.versions.lag import live_lag
-from tests.factories import an_app, fetch, order_and_fold
+from tests.factories import an_app, fetch, sequence_and_fold
 
 BERLIN, LORD_HOWE = ZoneInfo("Europe/Berlin"), ZoneInfo("Australia/Lord_Howe")
 #: Moments whose zone's clock is put back, by an hour or by half of one, and what they are.
@@ -104,7 +104,7 @@ async def test_every_public_edge_takes_a_zoned_moment_for_what_it_is(
     async with an_app(dsn, Metrics(**years)) as (chancy, metrics):  # type: ignore[arg-type]
         for number, (zoned, at) in enumerate(MOMENTS):
             assert (await mark(chancy, str(number), at=zoned)).at == at
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         for number, (zoned, at) in enumerate(MOMENTS):
             found = await explain(chancy, f"mark:{number}", zoned)

@@ -39,7 +39,7 @@ from chancy_metrics.plugin.reading import follower as follower_module
 from chancy_metrics.plugin.reading.follower import Reader
 from examples.embedded import Server
 from tests import processes
-from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, order_and_fold
+from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, sequence_and_fold
 
 ROOT = "/api/v1/metrics-log"
 JOB = uuid.UUID("019e2b7c-0000-7000-8000-000000000001")
@@ -131,7 +131,7 @@ async def log(connection: Connection, tables: Tables) -> LogWriter:
             a_run("app:took", [1.0, 3.0], kind="histogram", unit="euro", at_us=NOW_US),
         ],
     )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     return writer
 
 
@@ -379,7 +379,7 @@ async def test_marks_of_a_window_are_listed(dsn: str, connection: Connection, ta
     async with an_app(dsn) as (chancy, _):
         for minutes in (30, 20, 10):
             await mark(chancy, f"<b>deploy</b> {minutes}", at=NOW - timedelta(minutes=minutes))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         found = await get(client, "marks", since=(NOW - timedelta(minutes=25)).isoformat())
         first = await get(client, "marks", limit=1)
@@ -418,7 +418,7 @@ async def test_every_list_ends_where_many_have_the_same_moment_or_beginning(
     for number, text in enumerate(texts):
         at_us = NOW_US + (number == 0)
         await LogWriter(connection, tables, f"w{text[:9]}").append(runs=[a_run(f"mark:{text}", at_us=at_us)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         marks = await walk(client, "marks", "marks", limit=2)
         keys = await walk(client, "series", "series", limit=2)
@@ -438,7 +438,7 @@ async def test_hostile_keys_come_back_as_they_are(dsn: str, connection: Connecti
     writer = LogWriter(connection, tables, worker="<b>it's</b> %s")
     for number, key in enumerate(HOSTILE):
         await writer.append(runs=[a_run(key, [float(number)], at_us=NOW_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         listed = await get(client, "series", limit=1_000)
         assert sorted(one["key"] for one in listed["series"]) == sorted(HOSTILE)
@@ -470,7 +470,7 @@ async def test_hostile_keys_come_back_as_they_are(dsn: str, connection: Connecti
 async def test_series_come_page_by_page(dsn: str, connection: Connection, tables: Tables) -> None:
     keys = [f"app:{number:02}" for number in range(25)]
     await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in [*keys, "apple", "other"]])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         seen, after = [], None
         for _ in range(4):
@@ -489,7 +489,7 @@ async def test_series_come_page_by_page(dsn: str, connection: Connection, tables
 async def test_workers_come_page_by_page(dsn: str, connection: Connection, tables: Tables) -> None:
     for number in range(5):
         await LogWriter(connection, tables, f"w{number}").append(runs=[a_run(at_us=NOW_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         first = await get(client, "workers", limit=3)
         second = await get(client, "workers", limit=3, after=first["next"])
@@ -506,7 +506,7 @@ async def five_batches(connection: Connection, tables: Tables) -> list[float]:
         values = [float(10 * batch + number) for number in range(7)]
         series = Series("app:even" if batch % 2 == 0 else "app:odd", "counter", "count")
         await writer.append(runs=[ObservationRun(series, [NOW_US] * 7, array("d", values))])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     return [float(10 * batch + number) for batch in range(5) for number in range(7)]
 
 
@@ -537,7 +537,7 @@ async def test_a_tail_begins_some_batches_before_the_end_and_goes_on_past_what_d
         assert (nothing["events"], nothing["next"]) == ([], "5")
 
         await LogWriter(connection, tables).append(runs=[a_run("app:other"), a_run("app:even", [99.0])])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         later = await get(client, "events", after=page["next"], key="app:even")
 
@@ -566,7 +566,7 @@ async def test_a_search_that_takes_too_long_says_where_to_go_on(
 async def test_series_are_found_by_any_part_of_their_key(dsn: str, connection: Connection, tables: Tables) -> None:
     keys = ["job:app.Mail:failed", "queue:mail:failed", "queue:mail:wait", "queue:ship:failed"]
     await LogWriter(connection, tables).append(runs=[a_run(key, at_us=NOW_US) for key in keys])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         found = {
             search: await walk(client, "series", "series", search=search, limit=1) for search in ("MAIL", "mai fa")
@@ -668,7 +668,7 @@ async def test_pages_of_large_events_end_at_a_number_of_bytes(
     ]
     for part in (rows[:4], rows[4:]):
         await LogWriter(connection, tables).append(jobs=part)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     monkeypatch.setattr(events_module, "MAX_BYTES", 6_000)
     async with asking(dsn) as client:
         pages, after, more = [], None, True
@@ -695,7 +695,7 @@ async def test_numbers_are_finite_where_a_sum_is_past_the_largest_float(
         await LogWriter(connection, tables).append(
             runs=[a_run(f"app:{kind}", [sign * largest] * 3, kind=kind, at_us=NOW_US)]
         )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with asking(dsn) as client:
         for sign, kind in ((1, "counter"), (-1, "histogram")):
             points = await get(client, "points", key=f"app:{kind}", resolution="1day", range=2 * 86_400)

@@ -27,7 +27,7 @@ from chancy_metrics.plugin.reading.follower import Reader
 from chancy_metrics.plugin.reading.replica import Replica
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from examples.embedded import Server
-from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, order_and_fold
+from tests.factories import NOON_US, LogWriter, a_host, a_run, an_app, connections, eventually, fetch, sequence_and_fold
 
 DAY_US = 86_400_000_000
 
@@ -58,7 +58,7 @@ async def loaded(chancy: Chancy) -> Replica:
 
 async def record(connection: Connection, tables: Tables, *values: float, key: str = "app:n", **run: Any) -> None:
     await LogWriter(connection, tables).append(runs=[a_run(key, values, **run)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 def total(replica: Replica, key: str = "app:n") -> float:

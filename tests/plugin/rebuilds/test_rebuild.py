@@ -34,7 +34,7 @@ from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.step import write_step
 from chancy_metrics.projections.versions.version import Version
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, sequence_and_fold
 
 
 async def statuses(connection: Connection, tables: Tables) -> dict[int, str]:
@@ -48,7 +48,7 @@ async def some_history(connection: Connection, tables: Tables) -> LogWriter:
     for hours_ago in range(3):
         at_us = now_us - hours_ago * 3_600_000_000
         await writer.append(jobs=[a_row(at_us)] * 5, runs=[a_run("app:n", [1.5] * 4, at_us=at_us)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
     return writer
 
 
@@ -98,7 +98,7 @@ async def test_without_swap_it_stays_ready_until_swap_takes_it(
         done = await rebuild(chancy, swap=False)
         assert await statuses(connection, tables) == {1: "live", 2: "ready"}
         await writer.append(runs=[a_run("app:n", [10.0])])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         taken = await swap(chancy)
 
     assert (done.swapped, taken) == (False, 2)
@@ -113,7 +113,7 @@ async def test_undo_lets_the_old_version_catch_up_and_takes_it_back(
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy)
         await writer.append(runs=[a_run("app:n", [10.0])])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         back = await undo(chancy)
 
@@ -216,7 +216,7 @@ async def test_a_range_that_was_not_written_is_read_again_with_those_that_follow
 ) -> None:
     for _ in range(6):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 10)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     written: list[int] = []
 
     async def is_busy_at_first(*arguments: Any, **options: Any) -> Advanced:
@@ -243,7 +243,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     async def meanwhile(self: backfill.Backfill, position: int, target: int) -> None:
         if len(seen) < 6:
             await writer.append(jobs=[a_row(now_us())] * 50)
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
         await give_way(self, position, target)
 
     monkeypatch.setattr(backfill.Backfill, "_give_way", meanwhile)
@@ -296,7 +296,7 @@ async def test_too_late_is_counted_once_an_event_live_and_after_a_rebuild(
     await expire(connection, tables, horizons(now_us(), dict.fromkeys(RESOLUTIONS, 90), 90 * 86_400))
     writer = LogWriter(connection, tables)
     await writer.append(jobs=[a_row(now_us() - 200 * day_us)], runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         counted = [(await completeness(chancy)).expired]
@@ -315,7 +315,7 @@ async def test_who_rebuilds_or_discards_waits_for_no_lock_for_ever_and_says_who_
     monkeypatch.setattr(bounded_connection, "LOCK_LIMIT_MS", 50)
     async with connections(dsn, 2) as (connection, locking), an_app(dsn) as (chancy, _):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         for table, work in (
             ("log", lambda: rebuild(chancy)),
             ("versions", lambda: undo(chancy)),

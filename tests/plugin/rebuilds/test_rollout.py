@@ -22,7 +22,7 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.replay import replay, stored
 from tests import rules
-from tests.factories import LogWriter, a_row, an_app, damage, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_row, an_app, damage, fetch, now_us, sequence_all, sequence_and_fold
 
 
 class Code:
@@ -69,7 +69,7 @@ async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await some_jobs(connection, tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with code(dsn, rules.first, version=1) as new:
         done = await new.look()
@@ -155,7 +155,7 @@ async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
         await old.look()
         await new.look()
         await some_jobs(connection, tables)
-        await order(connection, tables)
+        await sequence_all(connection, tables)
 
         waits = await old.look(standstill_s=600)
         assert await live(connection, tables) == (3, "2.2")
@@ -179,7 +179,7 @@ async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_ba
     async with code(dsn, rules.first, version=5) as gone, code(dsn, rules.second, version=1) as left:
         await gone.look()
         await some_jobs(connection, tables)
-        await order(connection, tables)
+        await sequence_all(connection, tables)
 
         takes = await left.look(standstill_s=0)
         await left.fold()
@@ -209,7 +209,7 @@ async def test_durations_that_rules_1_made_of_a_clock_that_is_ahead_are_made_aga
     started_us = now_us() - 50_000
     ahead = a_row(started_us + 8 * 3_600_000_000, started_us=started_us, created_us=started_us, scheduled_us=started_us)
     await LogWriter(connection, tables).append(jobs=[ahead])
-    await order_and_fold(connection, tables, RuleSet(built_in=1))
+    await sequence_and_fold(connection, tables, RuleSet(built_in=1))
 
     async with code(dsn) as new:
         done = await new.look()
@@ -238,7 +238,7 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
 ) -> None:
     await some_jobs(connection, tables)
     await some_jobs(connection, tables, state="failed")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with code(dsn, rules.picky, version=1) as new:
         await new.look()
@@ -271,7 +271,7 @@ async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_versio
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await some_jobs(connection, tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await damage(connection, tables, "UPDATE {log} SET payload = 'x' WHERE events > 0")
 
     async with code(dsn, rules.first, version=1) as new:
@@ -292,7 +292,7 @@ async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mend
         return rules.first(jobs)
 
     await some_jobs(connection, tables, state="failed")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with code(dsn, rules.picky, version=1) as broken:
         await broken.look()
     mended.__name__ = "picky"
@@ -312,9 +312,9 @@ async def test_metrics_do_not_stand_still_for_a_rule_that_fails(
     dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     await some_jobs(connection, tables, state="failed")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await some_jobs(connection, tables, state="failed")
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     async with code(dsn, rules.picky, version=1) as left:
         await left.look(standstill_s=0)
 

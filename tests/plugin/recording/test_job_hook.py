@@ -23,7 +23,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.host.connection import one_trip
-from tests.factories import a_host, a_job, an_app, claimed, fetch, order, order_and_fold
+from tests.factories import a_host, a_job, an_app, claimed, fetch, sequence_all, sequence_and_fold
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
 
@@ -152,7 +152,7 @@ async def test_a_broken_log_saves_the_jobs_and_their_updates_with_them(
         await fetch(connection, "ALTER TABLE gone_too RENAME TO chancy_metrics_spill", tables)
 
         await flush(worker, jobs[8])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert spilled == [(3,)]
@@ -189,7 +189,7 @@ async def test_a_locked_log_costs_one_lock_timeout_and_then_ever_shorter_looks_a
         assert observer.lock_timeouts == ["0"] * 41
         # As if this process were killed now: all of them are in the database.
         assert await fetch(connection, "SELECT count(*), sum(events) FROM {spill}", tables) == [(40, 40)]
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
@@ -250,7 +250,7 @@ async def test_the_second_batch_of_an_attempt_that_had_committed_waits_no_longer
             await other.commit()
         for job in jobs:
             await metrics.on_job_updated(worker=worker, job=job)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
@@ -323,7 +323,7 @@ async def test_a_wrong_clock_of_the_host_costs_one_batch_its_way_through_the_spi
         for job in jobs:
             await flush(worker, job)
         assert await fetch(connection, "SELECT day FROM {spill}", tables) == [(date(2099, 1, 1),)]
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*jobs)
@@ -343,14 +343,14 @@ async def test_an_unconfirmed_batch_whose_day_is_gone_is_looked_up_wherever_it_w
         async with host.transaction(force_rollback=not committed), host.cursor() as cursor:
             await hook.record(cursor, "chancy_", [first])
         if ordered:
-            await order(connection, tables)
+            await sequence_all(connection, tables)
         hook._clock.see(today)
         gone = tables.partition((today + timedelta(days=2)).date())
         await connection.execute(sql.SQL("DROP TABLE {}").format(gone))
 
         await flush(worker, first, second)
         await flush(worker, third)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(*([] if committed and ordered else [first]), second, third)
@@ -410,7 +410,7 @@ async def test_a_worker_keeps_what_an_error_says_only_where_it_was_asked_to(
 
     async with a_host(dsn, Metrics(sync_interval=1, **options)) as (worker, _metrics):
         await flush(worker, *await claimed(connection, failed))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         life = await job_life(chancy, failed.id)

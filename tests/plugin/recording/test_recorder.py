@@ -23,7 +23,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.recording.recorder import Recorder
 from examples.embedded import Server
-from tests.factories import a_host, a_run, an_app, fetch, order
+from tests.factories import a_host, a_run, an_app, fetch, sequence_all
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.truth import Written, logged_counts, logged_values, read_log
 
@@ -99,7 +99,7 @@ async def test_the_partition_that_is_missing_is_made_by_the_fold_and_nothing_wai
         recorder = metrics._session(worker).recorder
         await metrics.increment_counter("app:x", 1)
         assert await recorder.append(worker.chancy)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_values(log, "app:x") == [1]
@@ -139,7 +139,7 @@ async def test_a_locked_log_holds_a_pool_of_one_for_no_longer_than_the_lock_wait
             with anyio.fail_after(5):
                 assert await recorder.append(worker.chancy)
             assert len(recorder.buffer) == 0
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     assert logged_values(await read_log(connection, tables), "app:x") == [1]
 

@@ -17,14 +17,14 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.recording import session_row
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.session import Session
-from tests.factories import a_host, a_run, an_app, fetch, order_and_fold
+from tests.factories import a_host, a_run, an_app, fetch, sequence_and_fold
 
 DAY_US = 86_400 * 1_000_000
 
 
 async def silence(connection: Connection, tables: Tables, session: Session) -> None:
     """Let the database have heard of a session for the last time three minutes and a second ago."""
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     for table, condition in (("sessions", "session = %(id)s"), ("producers", "producer = ANY(%(producers)s)")):
         await fetch(
             connection,
@@ -102,7 +102,7 @@ async def test_a_renewed_producer_belongs_to_the_session_like_the_one_before(
             await append(cursor, tables, taken, encode((), [a_run("app:foreign")]), worker="another")
         await metrics.increment_counter("app:x", 7)
         await metrics.flush(worker.chancy)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "UPDATE {producers} SET seen_at = seen_at - interval '181 s'", tables)
 
     async with an_app(dsn) as (chancy, _):

@@ -18,7 +18,18 @@ from chancy_metrics.plugin.transfer.import_log import import_log
 from chancy_metrics.plugin.worker import retention
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
-from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, now_us, order, order_and_fold, total
+from tests.factories import (
+    LogWriter,
+    a_run,
+    an_app,
+    connections,
+    damage,
+    fetch,
+    now_us,
+    sequence_all,
+    sequence_and_fold,
+    total,
+)
 from tests.plugin.cli.test_cli import run
 from tests.plugin.transfer.test_export_import import LOG, folded, target
 
@@ -35,9 +46,9 @@ async def old_days(connection: Connection, tables: Tables, days: Sequence[date] 
     for number, day in enumerate(days):
         for of in (day, day, days[max(0, number - 1)]):
             await writer.append(runs=[a_run("app:n", at_us=now_us())], day=of)
-            await order(connection, tables)
+            await sequence_all(connection, tables)
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def let_go(connection: Connection, tables: Tables, archive: Path | None) -> list[PrunedDay]:

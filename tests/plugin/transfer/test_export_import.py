@@ -47,7 +47,7 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests.conftest import TEMPLATE
-from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, order, order_and_fold, total
+from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, sequence_all, sequence_and_fold, total
 from tests.faults.history import make_history, some_facts
 from tests.plugin.audit.test_seal_and_check import pruned_history
 from tests.plugin.cli.test_cli import run
@@ -86,11 +86,11 @@ async def some_log(connection: Connection, tables: Tables, *, batches: int = 6, 
     for number in range(batches):
         jobs, runs = some_facts(chance, 20)
         await writers[number % 3].append(jobs=jobs, runs=runs)
-        await order(connection, tables)
+        await sequence_all(connection, tables)
     async with short_transaction(connection) as cursor:
         batch_id = LogWriter(connection, tables).next_id()
         await append(cursor, tables, batch_id, encode((), [a_run()]), worker="app", closes=True)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
 
 async def exported(dsn: str, path: Path, **options: object) -> Exported:
@@ -232,9 +232,9 @@ async def test_one_day_is_a_log_of_its_own(
     writer = LogWriter(connection, tables)
     for day in (before, before, yesterday, before, yesterday):  # one came late
         await writer.append(runs=[a_run("app:n", [1.5], at_us=now_us())], day=day)
-        await order(connection, tables)
+        await sequence_all(connection, tables)
     await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     out = await exported(dsn, tmp_path / "day", day=yesterday)
     await imported(target[0], tmp_path / "day")
@@ -468,8 +468,8 @@ async def test_no_day_goes_while_an_import_has_not_ended(
     writer = LogWriter(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run()], day=old)
-        await order(connection, tables)
-    await order_and_fold(connection, tables)
+        await sequence_all(connection, tables)
+    await sequence_and_fold(connection, tables)
     await exported(dsn, tmp_path / "log")
     await stopped_after(target[0], tmp_path / "log", 1)
 
@@ -651,7 +651,7 @@ async def test_what_nobody_can_read_travels_and_is_a_dead_letter_there_too(
     good = encode((), [a_run("app:n", at_us=now_us())])
     for batch in (good, good._replace(payload=b"garbage", sha256=sha256(b"garbage").digest()), good):
         await LogWriter(connection, tables).append(batch=batch)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         await discard(chancy, 2, why="garbage", by="me")
 

@@ -22,7 +22,7 @@ from chancy_metrics.plugin.transfer.parquet import SCHEMA, ParquetFolder
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
-from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, order
+from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, sequence_all
 from tests.plugin.audit.test_audit_events import run
 from tests.projections.search.test_query import chosen
 
@@ -64,7 +64,7 @@ async def test_what_is_read_back_is_what_was_recorded(
         ],
         runs=[a_run("app:n", [1.5, -2.0]), a_run("app:level", [1e300], kind="gauge", unit="slots")],
     )
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     everything, _ = await chosen(connection, tables)
 
     done = run(dsn, "events", "--parquet", str(tmp_path / "log"))
@@ -88,12 +88,12 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     asked = ("--key", "app:n", "--kind", "counter", "--since", "2026-01-01", "--after", "0")
     first = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     await writer.append(runs=[a_run("app:n")])
     await writer.append(runs=[a_run("app:m")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     second = run(dsn, "events", *asked, "--parquet", str(tmp_path))
     third = run(dsn, "events", *asked, "--parquet", str(tmp_path))
@@ -160,7 +160,7 @@ async def test_an_export_in_small_parts_holds_each_event_once(
     monkeypatch.setattr("chancy_metrics.projections.search.scan.PAGE_EVENTS", 3)
     monkeypatch.setattr(parquet, "PART_EVENTS", 4)
     await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 20)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with an_app(dsn) as (chancy, _):
         for _ in range(8):  # each run is ended in the midst of things

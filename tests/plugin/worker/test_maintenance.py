@@ -29,7 +29,7 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions import expiry
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, order_and_fold, total
+from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, sequence_and_fold, total
 
 DAY_US = 86_400_000_000
 OPTIONS = Metrics().options
@@ -55,7 +55,7 @@ async def horizons(connection: Connection, tables: Tables) -> tuple[int, ...]:
 async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Connection, tables: Tables) -> None:
     for days in (0, 1, 8, 91):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - days * DAY_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     before = await rows_of(connection, tables)
 
     removed = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
@@ -111,13 +111,13 @@ async def test_names_without_points_go_and_come_again_under_another_number(
 ) -> None:
     numbers = "SELECT (SELECT array_agg(id) FROM {series}), (SELECT array_agg(id) FROM {workers})"
     await LogWriter(connection, tables, "w").append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     [before] = await fetch(connection, numbers, tables)
 
     removed = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
     gone = await fetch(connection, numbers, tables)
     await LogWriter(connection, tables, "w").append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert removed == 8 + 2
     assert gone == [(None, None)]
@@ -135,7 +135,7 @@ async def test_names_are_looked_through_some_stretches_a_call_and_then_from_the_
     monkeypatch.setattr(expiry, "CHUNKS", chunks)
     for worker in range(6):
         await LogWriter(connection, tables, f"used {worker}").append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     unused = "INSERT INTO {workers} (name) SELECT %(stem)s || n FROM generate_series(1, 3) n"
     await fetch(connection, unused, tables, stem="unused ")
     cleaner = Maintenance(OPTIONS)
@@ -180,7 +180,7 @@ async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_ne
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - 100 * DAY_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await make_version(connection, tables, 2, "standby", kept="1 d")
     left = "SELECT DISTINCT version FROM {r1day} ORDER BY 1"
     async with connections(dsn, 1) as (folder,), folder.transaction():
@@ -197,7 +197,7 @@ async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_ne
 
 async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await make_version(connection, tables, 2, "backfilling")
     for resolution in RESOLUTIONS:
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", tables)
@@ -242,7 +242,7 @@ async def test_a_dropped_version_is_deleted_in_bounded_chunks_and_its_number_is_
     monkeypatch.setattr(expiry, "CHUNKS", 2)
     for minute in range(4):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     for number in (2, 3):
         await make_version(connection, tables, number, "dropped")
 
@@ -257,7 +257,7 @@ async def test_producers_are_forgotten_when_their_points_are(connection: Connect
     writers = [LogWriter(connection, tables) for _ in range(2)]
     for writer in writers:
         await writer.append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(
         connection,
         "UPDATE {producers} SET seen_at = seen_at - interval '91 d' WHERE producer = %(one)s",
@@ -269,7 +269,7 @@ async def test_producers_are_forgotten_when_their_points_are(connection: Connect
 
     assert await fetch(connection, "SELECT producer FROM {producers}", tables) == [(writers[1].producer,)]
     await writers[0].append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert await fetch(connection, "SELECT sum(holes) FROM {producers}", tables) == [(0,)]
 
 
@@ -375,7 +375,7 @@ async def test_maintenance_happens_where_neither_pruner_nor_leadership_run(
         for day in (await attached_days(cursor, tables))[1:]:
             await cursor.execute(sql.SQL("DROP TABLE {}").format(tables.partition(day)))
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US - 4_000 * DAY_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     metrics = Metrics(sync_interval=0.2, collection_interval=0.2)
 
     async with Chancy(dsn, plugins=[metrics], no_default_plugins=True) as chancy:

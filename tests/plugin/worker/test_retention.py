@@ -38,8 +38,8 @@ from tests.factories import (
     connections,
     eventually,
     fetch,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
 )
 from tests.faults.proxy import Loss, a_proxy
 from tests.faults.test_poolers import BOUNCER, pgbouncer
@@ -58,7 +58,7 @@ async def an_old_day(connection: Connection, tables: Tables, *, fold: bool = Tru
     await make_days(connection, tables, today=OLD, ahead=0)
     await insert_old(connection, tables)
     if fold:
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
 
 async def insert_old(connection: Connection, tables: Tables) -> None:
@@ -114,7 +114,7 @@ async def test_a_row_of_an_open_transaction_keeps_its_day_and_is_in_the_baseline
             await insert_old(writer, tables)
             [during] = await let_go(connection, tables)
         [unfolded] = await let_go(connection, tables)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         [after] = await let_go(connection, tables)
 
         assert (during.state, during.blocker) == ("attached", HELD)
@@ -261,8 +261,8 @@ async def test_positions_and_days_are_let_go_when_their_points_are_and_an_anchor
     writer = LogWriter(connection, tables)
     for day, late_us in ((0, 9), (1, 1), (2, 2), (2, 3), (3, 4)):
         await writer.append(runs=[a_run("app:old", at_us=OLD_US + late_us)], day=OLD + timedelta(days=day))
-        await order(connection, tables)
-    await order_and_fold(connection, tables)
+        await sequence_all(connection, tables)
+    await sequence_and_fold(connection, tables)
     cleaner = Maintenance(Metrics(maximum_metric_age=37 * 86_400, log_retention=37 * 86_400).options)
     noon_us = OLD_US + 40 * 86_400_000_000
 
@@ -290,7 +290,7 @@ async def a_stale_append(
         assert not await recorder.append(worker.chancy)
         assert proxy.lost == [loss]
         if to == "gone":
-            await order_and_fold(connection, tables)
+            await sequence_and_fold(connection, tables)
             assert [day.state for day in await let_go(connection, tables)] == ["gone"]
         else:
             assert await close_day(connection, tables, OLD) is None
@@ -306,7 +306,7 @@ async def test_a_batch_for_a_day_that_was_closed_meanwhile_is_in_the_numbers_onc
     loss: Loss, to: Literal["closed", "gone"], dsn: str, server: Server, connection: Connection, tables: Tables
 ) -> None:
     await a_stale_append(dsn, server, connection, tables, loss=loss, to=to)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     by_day = await fetch(
         connection, "SELECT sum(sum) FROM {r1day} WHERE worker = 0 AND version = 1 GROUP BY series", tables
@@ -326,7 +326,7 @@ async def test_a_worker_that_stops_puts_its_last_batch_under_today_when_its_day_
     async with a_host(dsn) as (worker, metrics):
         metrics._session(worker).recorder._clock.see(TODAY - timedelta(days=40))
         await metrics.increment_counter("app:x", 1)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_values(log, "app:x") == [1]
@@ -345,7 +345,7 @@ async def test_job_updates_for_a_closed_day_are_saved_with_their_jobs_and_come_u
 
         await flush(worker, first)
         await flush(worker, second)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(first, second)
@@ -370,7 +370,7 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
 
         await flush(worker, first, second)
         await flush(worker, third)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     log = await read_log(connection, tables)
     assert logged_updates(log) == updates(first, second, third)

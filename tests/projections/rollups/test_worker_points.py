@@ -10,7 +10,7 @@ import pytest
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
-from tests.factories import LogWriter, a_host, a_run, an_app, order_and_fold
+from tests.factories import LogWriter, a_host, a_run, an_app, sequence_and_fold
 
 
 async def test_where_one_worker_is_alone_its_points_are_the_merged_ones(dsn: str) -> None:
@@ -54,7 +54,7 @@ async def test_a_worker_sees_its_own_points_and_an_unknown_one_none(
     for worker, value in (("one", 1.0), ("two", 20.0)):
         run = a_run("app:n", [value], at_us=now_us)
         await LogWriter(connection, tables, worker).append(runs=[run])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async with an_app(dsn) as (chancy, metrics):
         asked = {worker: await metrics.get_metrics(chancy, "app", worker) for worker in ("one", "two", "", "three")}

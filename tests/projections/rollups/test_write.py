@@ -21,7 +21,7 @@ from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order, order_and_fold, total
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_all, sequence_and_fold, total
 
 LARGEST = 1.7976931348623157e308
 
@@ -34,7 +34,7 @@ async def fold_one_by_one(connection: Connection, tables: Tables, *values: list[
     """Fold each list of values in a step of its own."""
     for one in values:
         await LogWriter(connection, tables).append(runs=[a_run("app:n", one, **options)])  # type: ignore[arg-type]
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
 
 async def test_sums_are_exact_in_every_order_and_every_batching(connection: Connection, tables: Tables) -> None:
@@ -53,12 +53,12 @@ async def test_sums_are_exact_in_every_order_and_every_batching(connection: Conn
             for part in (values[:seed], values[seed:]):
                 if part:
                     await LogWriter(connection, tables).append(runs=[a_run(f"app:{seed}:{number}", part)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
     writers = [LogWriter(connection, tables) for _ in range(4)]
     for writer in writers:
         for number, values in enumerate(hard):
             await writer.append(runs=[a_run(f"app:again:{number}", values)])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     for resolution in RESOLUTIONS:
         rows = await fetch(
@@ -78,7 +78,7 @@ async def test_a_sum_beyond_float64_is_kept_exactly_and_handed_out_as_the_larges
 ) -> None:
     await fold_one_by_one(connection, tables, [1e308, 1e308], [1e308])
     await LogWriter(connection, tables).append(runs=[a_run("app:minus", [-1e308, -1e308])])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     rows = await fetch(connection, "SELECT points FROM {cache} ORDER BY fold", tables)
     given = [float(unpack_points(row[0])["1day"].values[0][COLUMNS.index("sum")]) for row in rows]
@@ -100,7 +100,7 @@ async def test_of_gauges_at_one_instant_the_last_in_the_order_is_the_latest(
     await fold_one_by_one(connection, tables, [4.0, 5.0], [6.0, 3.0], kind="gauge", at_us=NOON_US + 1)
     later = LogWriter(connection, tables, "another")
     await later.append(runs=[a_run("app:n", [9.0], kind="gauge", at_us=NOON_US)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await merged(connection, tables, "last, last_position, last_index") == [(3.0, 2, 1)]
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
@@ -112,7 +112,7 @@ async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connect
     await fold_one_by_one(connection, tables, values[:10], values[10:11], values[11:], kind="histogram")
     in_chunks = await merged(connection, tables, columns)
     await LogWriter(connection, tables).append(runs=[a_run("app:once", values, kind="histogram")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     at_once = (await merged(connection, tables, columns))[1]
 
@@ -123,7 +123,7 @@ async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connect
 
 async def test_only_merged_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     rows = await fetch(
         connection,
@@ -147,10 +147,10 @@ async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(jobs=[a_row(), a_row(state="failed")], runs=[a_run("app:n"), a_run("app:g", kind="gauge")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await writer.append(jobs=[a_row()], runs=[a_run("app:g", [2.5], kind="gauge")])
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     [(fold, position, data)] = await fetch(
         connection, "SELECT fold, position, points FROM {cache} ORDER BY fold DESC LIMIT 1", tables
@@ -189,12 +189,12 @@ async def test_names_cleaned_up_between_numbering_and_storing_cost_a_step_and_no
         return given
 
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     with monkeypatch.context() as patch:
         patch.setattr(ids, "number_workers", number_and_lose)
         lost = await advance(connection, tables, folded_by="f")
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert (lost.events, lost.position, lost.outcome) == (0, 0, Outcome.BUSY)
     assert await total(connection, tables, "app:n") == [1] * 4
@@ -243,7 +243,7 @@ async def test_numbers_of_a_sequence_that_was_left_behind_cost_no_try_for_each_t
 async def test_updates_of_rollup_rows_stay_on_their_page(connection: Connection, tables: Tables) -> None:
     for _ in range(5):
         await LogWriter(connection, tables).append(jobs=[a_row()])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
     await connection.execute("SELECT pg_stat_force_next_flush()")
 
     rows = await connection.execute(
@@ -285,7 +285,7 @@ async def test_a_fold_finds_each_sketch_by_its_key_where_there_are_no_statistics
     runs = [a_run(f"app:{n}", kind="histogram") for n in range(200)]
     for _ in range(3):
         await LogWriter(connection, tables).append(runs=runs)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
     await connection.execute("SELECT pg_stat_force_next_flush()")
 
     cursor = await connection.execute("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_expiry'")

@@ -17,7 +17,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.projections.rules.built_in import STATES, job_series
 from chancy_metrics.projections.rules.derive import _observations
 from chancy_metrics.projections.rules.reserved import DRIFT, check_own_series, table_sizes
-from tests.factories import LogWriter, a_host, a_row, a_run, fetch, now_us, order_and_fold, total
+from tests.factories import LogWriter, a_host, a_row, a_run, fetch, now_us, sequence_and_fold, total
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=2_000)
 
@@ -128,6 +128,6 @@ async def test_what_is_in_a_log_already_is_a_fact_and_is_folded(connection: Conn
         jobs=[a_row(now_us())], runs=[a_run("global:status:succeeded", at_us=now_us())]
     )
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "global:status:succeeded") == [2] * 4

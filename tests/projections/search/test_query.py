@@ -26,7 +26,7 @@ from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.ranges import ranges_to_read
 from chancy_metrics.projections.search.scan import read_pages
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_all
 
 SECOND_US = 1_000_000
 IDS = [uuid.UUID(int=number) for number in range(1, 9)]
@@ -131,7 +131,7 @@ async def write(
     for jobs, observed, number in history:
         merged = {run.series: run for run in observed}
         await writers[number].append(jobs=jobs, runs=list(merged.values()))
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
 
 async def begin_anew(connection: Connection, tables: Tables) -> None:

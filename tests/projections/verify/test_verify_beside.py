@@ -25,7 +25,7 @@ from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import replay as module
 from chancy_metrics.projections.versions.replay import log_snapshot
-from tests.factories import LogWriter, a_row, a_run, an_app, append_as, connections, fetch, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, append_as, connections, fetch, sequence_and_fold
 
 FIRST = date(2026, 3, 10)
 DAYS = 4
@@ -49,7 +49,7 @@ async def old_days(connection: Connection, tables: Tables) -> AsyncIterator[None
                 batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
                 batch = encode([a_row(at_us)], runs)
                 await append(cursor, tables, batch_id, batch, worker=f"w{day % 2}", closes=True)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     yield
 
 
@@ -73,7 +73,7 @@ async def test_beside_appends_folds_and_a_prune_nothing_false_is_found(
             at_us = FIRST_US + number * HOUR_US
             await writer.append(jobs=[a_row(at_us)], runs=[a_run("app:n", at_us=at_us)])
             if number % 3:
-                await order_and_fold(own, tables)
+                await sequence_and_fold(own, tables)
         running -= 1
 
     async def let_days_go(own: Connection) -> None:
@@ -89,7 +89,7 @@ async def test_beside_appends_folds_and_a_prune_nothing_false_is_found(
         with anyio.fail_after(60):
             while running:
                 found.append(await verify(chancy))
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         found.append(await verify(chancy))
         since = datetime(2026, 3, 10, 20, tzinfo=UTC)
         found.append(await verify(chancy, since=since, until=since + timedelta(days=3)))

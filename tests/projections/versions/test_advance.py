@@ -33,8 +33,8 @@ from tests.factories import (
     append_as,
     connections,
     fetch,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
     total,
 )
 
@@ -89,7 +89,7 @@ async def test_whatever_the_chunks_stored_equals_replay_equals_plain_python(
                 await sequence(connection, tables, limit=2)
             if then in ("fold", "both"):
                 await advance(connection, tables, folded_by="test")
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         live, again = await stored(connection, tables), await replay(connection, tables)
         positions = {
             (row[0], row[1]): (row[2], row[3])
@@ -167,7 +167,7 @@ async def test_projectors_without_a_leader_count_nothing_twice(
                 tasks.start_soon(write, first)
                 for n, connection in enumerate(others):
                     tasks.start_soon(project, connection, f"p{n}")
-        await order_and_fold(first, tables)
+        await sequence_and_fold(first, tables)
 
         assert await total(first, tables, "app:n") == [3 * batches] * 4
         assert diff(await stored(first, tables), await replay(first, tables)) == []
@@ -177,7 +177,7 @@ async def test_a_step_is_bounded_by_events_but_takes_one_batch_at_least(connecti
     writer = LogWriter(connection, tables)
     for size in (STEP_EVENTS + 5, STEP_EVENTS - 10, 10, 1):
         await writer.append(runs=[a_run(values=[1.0] * size)])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     steps = [await advance(connection, tables, folded_by="f") for _ in range(4)]
 
@@ -189,7 +189,7 @@ async def test_a_step_is_bounded_by_events_but_takes_one_batch_at_least(connecti
 async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection, tables: Tables) -> None:
     for folder in ("f1", "f1", "f2"):
         await LogWriter(connection, tables).append(runs=[a_run(values=[1.0, 2.0])])
-        await order(connection, tables)
+        await sequence_all(connection, tables)
         await advance(connection, tables, folded_by=folder)
 
     [row] = await fetch(
@@ -203,7 +203,7 @@ async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection
 async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (holder, connection), holder.transaction():
         await LogWriter(connection, tables).append(runs=[a_run()])
-        await order(connection, tables)
+        await sequence_all(connection, tables)
         await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
 
         with anyio.fail_after(5):
@@ -224,7 +224,7 @@ async def test_batches_of_days_in_the_baseline_are_passed_over_wherever_they_lie
     await make_days(connection, tables, today=yesterday, ahead=0)
     for number, day in enumerate([yesterday, today] * 3):  # late ones of yesterday lie behind some of today
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [float(1 << number)])], day=day)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await fetch(connection, f"UPDATE {{days}} SET state = '{state}' WHERE day = %(day)s", tables, day=yesterday)
     if state == "gone":
         await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(yesterday)))
@@ -241,7 +241,7 @@ async def test_batches_of_days_in_the_baseline_are_passed_over_wherever_they_lie
 
 async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     done = await advance(connection, tables, folded_by="f", rules=RuleSet(user=5))
 
@@ -264,7 +264,7 @@ async def test_events_below_every_horizon_are_counted_as_expired_and_make_no_row
     for at_us in times:
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0, 1.0], at_us=at_us)])
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "app:n") == [2, 2, 2, 4]
     assert (await counts(connection, tables))["expired"] == 2
@@ -274,10 +274,10 @@ async def test_events_below_every_horizon_are_counted_as_expired_and_make_no_row
 async def test_what_producers_left_out_adds_up_in_the_version(connection: Connection, tables: Tables) -> None:
     for _ in range(2):
         await LogWriter(connection, tables).append(batch=encode((), [], {"dropped": 3, "rejected:value": 1}))
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
     future = int((datetime.now(UTC) + timedelta(hours=2)).timestamp() * 1e6)
     await LogWriter(connection, tables).append(runs=[a_run(at_us=future)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await counts(connection, tables) == {"dropped": 6, "rejected:value": 2, "skewed": 1}
 
@@ -293,7 +293,7 @@ async def test_the_ring_keeps_its_size(connection: Connection, tables: Tables) -
 
     for _ in range(3):
         await LogWriter(connection, tables).append(runs=[a_run()])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
     rows = await fetch(connection, "SELECT count(*), min(fold), max(fold), count(DISTINCT token) FROM {cache}", tables)
     assert rows == [(RING_SIZE, 704 - RING_SIZE, 703, RING_SIZE)]
@@ -306,9 +306,9 @@ async def test_a_late_commit_is_in_the_fold_after_it(dsn: str, tables: Tables) -
             await LogWriter(quick, tables).append(
                 runs=[a_run("app:gap", [1.0] * 5, at_us=NOON_US - 3 * 86_400_000_000)]
             )
-            await order_and_fold(quick, tables)
+            await sequence_and_fold(quick, tables)
             before = await total(quick, tables, "app:gap")
-        await order_and_fold(quick, tables)
+        await sequence_and_fold(quick, tables)
 
         assert (before, await total(quick, tables, "app:gap")) == ([5] * 4, [8] * 4)
 
@@ -317,9 +317,9 @@ async def test_the_first_series_of_a_key_is_the_one_with_the_smallest_number(
     connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", kind="gauge", unit="bytes")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run("app:n", unit="count")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     rows = await fetch(connection, "SELECT key, kind, unit FROM {series} ORDER BY id", tables)
     assert [Series(*row) for row in rows] == [Series("app:n", "gauge", "bytes"), Series("app:n", "counter", "count")]

@@ -36,7 +36,7 @@ from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import replay, replay_into, stored
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
 from examples.embedded import Server
-from tests.factories import a_row, a_run, connections, fetch, order, order_and_fold
+from tests.factories import a_row, a_run, connections, fetch, sequence_all, sequence_and_fold
 
 FIRST = date(2026, 3, 10)
 DAY_S = 86_400
@@ -177,7 +177,7 @@ async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
                 jobs = [a_row(noon)] * len(made)
                 await add(connection, tables, step.day, *made, jobs=jobs, worker=step.worker)
             elif step == "fold":
-                await order_and_fold(connection, tables)
+                await sequence_and_fold(connection, tables)
             elif step == "prune":
                 await truth.look(connection, tables)
                 await let_go(connection, tables, at_day)
@@ -185,7 +185,7 @@ async def test_baseline_and_rest_are_the_whole_whatever_is_pruned_when(
                 await let_expire(connection, tables, at_day)
             else:
                 at_day += 0.5
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         await truth.look(connection, tables)
 
         await check(connection, tables, truth)
@@ -209,7 +209,7 @@ async def test_thirty_days_with_late_events_go_one_by_one_and_nothing_differs(
             a_run("app:g", [day], kind="gauge", unit="x", at_us=noon + (day % 2) * DAY_US // 2),
         ]
         await add(connection, tables, day, *runs, jobs=[a_row(noon), a_row(noon - DAY_US)], worker=f"w{day % 4}")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await truth.look(connection, tables)
 
     for day in range(30):
@@ -231,7 +231,7 @@ async def test_a_day_goes_on_wherever_it_was_left(connection: Connection, tables
     assert await close_day(connection, tables, FIRST) is None
     assert await close_day(connection, tables, FIRST) is None
     assert not await add(connection, tables, 0, a_run("app:n"))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await truth.look(connection, tables)
     assert await absorb_day(connection, tables, BUILT_IN, FIRST) is None
     await check(connection, tables, truth)
@@ -258,7 +258,7 @@ async def test_what_the_producers_left_out_is_counted_in_the_baseline_too(
         async with short_transaction(connection) as cursor:
             batch_id = BatchId(FIRST + timedelta(days=day), uuid.uuid4(), 1)
             await append(cursor, tables, batch_id, encode(counts={"dropped": 3}), worker="w", closes=True)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     await let_go(connection, tables, 9, limit=2)
 
@@ -284,7 +284,7 @@ async def test_a_batch_without_a_position_keeps_its_day(connection: Connection, 
         "1 batch of 2026-03-10 has no position in the ledger yet: a worker's next fold assigns it, "
         "or `chancy-metrics fold`"
     )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert await reason(connection, tables) is None
 
 
@@ -301,11 +301,11 @@ async def test_a_version_that_is_not_past_a_day_keeps_it(
 ) -> None:
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     number = 1
     if status != "live":
         number = 2
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         await fetch(
             connection,
             "INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)"
@@ -318,14 +318,14 @@ async def test_a_version_that_is_not_past_a_day_keeps_it(
 
     assert blocker == f"version {number} ({status}) is at position 0, and 2026-03-10 ends at 1: {advice}"
     await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     assert await reason(connection, tables) is None
 
 
 async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Connection, tables: Tables) -> None:
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "UPDATE {versions} SET user_rules = 7 WHERE version = 1", tables)
 
     assert await reason(connection, tables) == (
@@ -340,7 +340,7 @@ async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_a
     await make_days(connection, tables, today=FIRST, ahead=0)
     for key in ("app:damaged", "app:n"):
         await add(connection, tables, 0, a_run(key, at_us=FIRST_US))
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await connection.execute("SET session_replication_role = replica")
     await fetch(
         connection,
@@ -349,7 +349,7 @@ async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_a
         tables,
     )
     await connection.execute("SET session_replication_role = origin")
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     blocker = await reason(connection, tables)
 
@@ -371,7 +371,7 @@ async def test_a_batch_that_was_folded_and_is_damaged_since_keeps_its_day_too(
 ) -> None:
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await connection.execute("SET session_replication_role = replica")
     await fetch(connection, change, tables)
     await connection.execute("SET session_replication_role = origin")
@@ -387,7 +387,7 @@ async def test_the_baseline_is_left_alone_while_somebody_makes_a_version(dsn: st
     async with connections(dsn, 2) as (connection, maker):
         await make_days(connection, tables, today=FIRST, ahead=0)
         await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
 
         async with maker.transaction():
             await fetch(maker, "SELECT 1 FROM {versions} WHERE version = 0 FOR UPDATE", tables)
@@ -404,7 +404,7 @@ async def test_a_version_that_appears_while_a_day_is_folded_keeps_the_day(
 ) -> None:
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     number = baseline.number
 
     async def make_a_version_first(*arguments: object) -> object:
@@ -430,7 +430,7 @@ async def test_what_another_version_keeps_longer_is_in_the_baseline_as_well(
     truth = Truth()
     await make_days(connection, tables, today=FIRST, ahead=0)
     await add(connection, tables, 0, a_run("app:n", at_us=FIRST_US + DAY_US // 2))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await truth.look(connection, tables)
     await fetch(
         connection,
@@ -452,7 +452,7 @@ async def test_the_baseline_begins_where_it_is_complete_and_no_later(connection:
     last_us = FIRST_US + 13 * 3_600_000_000 + 59_000_000
     for at_us in (FIRST_US, last_us):
         await add(connection, tables, 0, a_run("app:n", at_us=at_us))
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await let_expire(connection, tables, 2.5)
     before = (await version(connection, tables, BASELINE)).horizons
 

@@ -12,7 +12,7 @@ from chancy_metrics.projections.versions import compare
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.version import read_version
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, order_and_fold
+from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_and_fold
 
 WORKERS = ("ann", "bob", "cid", "dan", "eve")
 
@@ -22,7 +22,7 @@ async def two_versions(connection: Connection, tables: Tables) -> None:
     for worker in WORKERS:
         writer = LogWriter(connection, tables, worker)
         await writer.append(jobs=[a_row(NOON_US)] * 2, runs=[a_run("app:n", [1.5, 2.5]), a_run("app:m")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     made = await make_version(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="test")
     while await copy_baseline(connection, tables, made.version):
         pass

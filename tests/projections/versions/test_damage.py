@@ -11,7 +11,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import LogWriter, a_run, damage, fetch, order, order_and_fold, total
+from tests.factories import LogWriter, a_run, damage, fetch, sequence_all, sequence_and_fold, total
 
 CODEC_OF_TOMORROW = 7
 
@@ -33,7 +33,7 @@ async def test_garbage_gets_a_dead_letter_and_what_lies_around_it_counts(
     await writer.append(batch=good._replace(events=2))
     await writer.append(batch=good)
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     letters = await dead_letters(connection, tables)
     assert [position for position, _ in letters] == [2, 3, 4]
@@ -47,12 +47,12 @@ async def test_garbage_gets_a_dead_letter_and_what_lies_around_it_counts(
 async def test_a_row_that_is_not_in_the_log_gets_a_dead_letter(connection: Connection, tables: Tables) -> None:
     for _ in range(3):
         await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await damage(
         connection, tables, "DELETE FROM {log} WHERE producer = (SELECT producer FROM {ledger} WHERE position = 2)"
     )
 
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await dead_letters(connection, tables) == [(2, "its row is not in the log")]
     assert await total(connection, tables, "app:n") == [2] * 4
@@ -62,7 +62,7 @@ async def test_a_row_removed_by_force_after_the_fold_shows_in_the_replay(
     connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     await damage(connection, tables, "DELETE FROM {log}")
 
@@ -77,7 +77,7 @@ async def test_a_codec_of_newer_code_waits_ten_minutes_and_is_then_left_out(
     newer: EncodedBatch = encode((), [a_run("app:n")])._replace(codec=CODEC_OF_TOMORROW)
     for batch in (encode((), [a_run("app:n")]), newer, encode((), [a_run("app:n")])):
         await LogWriter(connection, tables).append(batch=batch)
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     first, waiting = [await advance(connection, tables, folded_by="f") for _ in range(2)]
     await damage(connection, tables, "UPDATE {log} SET appended_at = appended_at - interval '601 s' WHERE codec = 7")

@@ -14,7 +14,7 @@ from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, order_and_fold, total
+from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, sequence_and_fold, total
 
 DAY_US = 86_400_000_000
 IN_2255 = 9_000_000_000
@@ -35,11 +35,11 @@ def test_a_setting_that_was_raised_is_no_clock_ahead() -> None:
 
 async def test_a_clean_up_goes_by_no_clock_ahead_of_the_database(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     await Maintenance(Metrics().options).clean(connection, tables, now_us=now_us() + DAY_US)
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us() - 1_000_000)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await total(connection, tables, "app:n") == [2] * 4
 
@@ -62,12 +62,12 @@ async def test_what_was_hidden_is_found_and_folded_again(
     at = now_us() - 1_000_000
     gauge = a_run("app:g", [4.0], kind="gauge", unit="number", at_us=at)
     await writer.append(runs=[a_run("app:n", at_us=at), gauge], jobs=[a_row(at)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, metrics):
         await metrics.get_metrics(chancy)
         await raise_all(connection, tables, IN_2255)
         await writer.append(runs=[a_run("app:n", at_us=at)])
-        await order_and_fold(connection, tables)  # which leaves it out
+        await sequence_and_fold(connection, tables)  # which leaves it out
         await metrics.readers.refresh(chancy)
         hidden = await metrics.get_metrics(chancy, "app:n")
         status = await read_status(chancy)

@@ -42,7 +42,7 @@ from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests import rules
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, order, order_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, sequence_all, sequence_and_fold
 
 _numbers = count(1)
 
@@ -143,13 +143,13 @@ async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(
     async with connections(dsn, 1) as (connection,):
         if not await fetch(connection, "SELECT 1 FROM pg_trigger WHERE tgname = 'refuse_poison'", tables):
             await fetch(connection, REFUSE, tables)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         before, known = (await dead(connection, tables)), await counted(connection, tables, "global:status:succeeded")
         [(last,)] = await fetch(connection, "SELECT position FROM {head}", tables)
         for is_poison in poisonous:
             run = a_run(f"poison:{uuid.uuid4().hex}" if is_poison else mine, at_us=now_us())
             await LogWriter(connection, tables).append(jobs=[a_row(now_us())], runs=[run])
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         healthy = len(poisonous) - sum(poisonous)
         wrong = {last + 1 + number for number, is_poison in enumerate(poisonous) if is_poison}
 
@@ -165,13 +165,13 @@ async def test_exactly_the_poisonous_batches_are_left_out_live_and_rebuilt(
 
 async def test_what_an_error_that_may_pass_stops_is_folded_later(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await fetch(connection, "ALTER TABLE {series} RENAME TO away", tables)
 
     with pytest.raises(errors.UndefinedTable):
         await advance(connection, tables, folded_by="test")
     await fetch(connection, "ALTER TABLE away RENAME TO chancy_metrics_series", tables)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await counted(connection, tables, "app:n") == 1
     assert not await what_live_leaves_out(connection, tables)
@@ -188,7 +188,7 @@ async def test_a_rule_whose_metrics_can_t_be_stored_costs_them_alone(connection:
     await fetch(connection, REFUSE, tables)
     await fetch(connection, "UPDATE {versions} SET user_rules = 1, rule_names = '{{fine,poison}}'", tables)
     await LogWriter(connection, tables).append(jobs=[a_row(now_us())] * 2)
-    await order_and_fold(connection, tables, both)
+    await sequence_and_fold(connection, tables, both)
 
     found = await what_live_leaves_out(connection, tables)
     assert (found.batches, [(rule.rule, rule.batches) for rule in found.rules]) == (0, [("poison", 1)])
@@ -203,12 +203,12 @@ async def test_a_sequence_at_its_end_stops_new_names_and_nothing_else(
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:known", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await fetch(connection, "ALTER TABLE {series} ALTER id SET MAXVALUE 1000 RESTART 1000", tables)
     await fetch(connection, "SELECT nextval(pg_get_serial_sequence('chancy_metrics_series', 'id'))", tables)
     for key in ("app:new", "app:known"):
         await writer.append(runs=[a_run(key, at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     assert await counted(connection, tables, "app:known") == 2
     assert "reached maximum value" in (await what_live_leaves_out(connection, tables)).sentence
@@ -261,7 +261,7 @@ async def test_what_is_left_out_of_a_span_is_counted_by_the_times_of_its_events(
     await fetch(connection, REFUSE, tables)
     now = now_us()
     await LogWriter(connection, tables).append(runs=[a_run("poison", [1, 2], at_us=now - 7_200_000_000)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     hour = 3_600_000_000
 
@@ -288,7 +288,7 @@ async def test_every_surface_says_what_is_left_out_of_the_span_it_speaks_of(
     rows = [a_row(now_us()), a_row(now_us())]
     await writer.append(jobs=rows[:1])
     await writer.append(jobs=rows[1:], runs=[a_run("poison", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     says = "version 1 leaves out 1 batch of 2 events (position 2: can't be stored: UntranslatableCharacter: no poison"
     now, day = datetime.now(UTC), timedelta(days=1)
     async with an_app(dsn) as (chancy, _):
@@ -321,10 +321,10 @@ async def test_discard_says_where_a_batch_is_that_no_version_leaves_out(
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     for _ in range(3):
         await writer.append(runs=[a_run("app:n", at_us=now_us())])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     await fetch(connection, "DELETE FROM {ledger} WHERE position = 3", tables)
 
     async def refused(chancy: Chancy, position: int) -> str:
@@ -353,7 +353,7 @@ async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
     await fetch(connection, REFUSE.replace("untranslatable_character", "internal_error"), tables)
     for key in ("app:n", "app:n", "poison", "app:n"):
         await LogWriter(connection, tables).append(runs=[a_run(key, at_us=now_us())])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
     for _ in range(2):  # nobody knows whether that may pass
         with pytest.raises(StuckAt, match=r"past position 3: InternalError_: no poison here.*discard 3 --why"):
             await advance(connection, tables, folded_by="test")
@@ -363,7 +363,7 @@ async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
         with pytest.raises(MetricsLogError, match="in the numbers of version 1"):
             await discard(chancy, 2, why="a test", by="me")
         done = await discard(chancy, 3, why="the server can't", by="me")
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         checked = await verify(chancy)
 
     assert (done.versions, done.again) == ([1], False)
@@ -400,7 +400,7 @@ async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_ver
     day = datetime.now(UTC).date() - timedelta(days=3)
     await make_days(connection, tables, today=day, ahead=0)
     await LogWriter(connection, tables).append(jobs=[a_row(now_us(), state="failed")], day=day)
-    await order_and_fold(connection, tables, picky)
+    await sequence_and_fold(connection, tables, picky)
 
     async def pruned() -> str:
         [done] = await prune_days(connection, tables, picky, now_us=now_us(), log_retention_s=86_400)
@@ -422,7 +422,7 @@ async def test_a_day_on_which_a_rule_failed_stays_until_that_is_given_up_and_ver
 async def test_what_is_left_out_is_forgotten_with_its_position(connection: Connection, tables: Tables) -> None:
     for _ in range(2):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     note = "INSERT INTO {dead_letters} (version, position, error) VALUES (0, %(at)s, 'x'), (1, %(at)s, 'x')"
     for position in (1, 2):
         await fetch(connection, note, tables, at=position)

@@ -38,8 +38,8 @@ from tests.factories import (
     eventually,
     fetch,
     now_us,
-    order,
-    order_and_fold,
+    sequence_all,
+    sequence_and_fold,
 )
 
 EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
@@ -109,7 +109,7 @@ async def test_any_cut_of_the_ledger_into_chunks_equals_one_pass(
                 for kind, name, at, values in drawn
             ]
             await LogWriter(connection, tables, worker).append(jobs=[a_row(NOON_US)], runs=made)
-        await order_and_fold(connection, tables)
+        await sequence_and_fold(connection, tables)
         live = await read(connection, tables)
         version = await a_version(connection, tables)
         for ahead, step in cuts:
@@ -130,7 +130,7 @@ async def test_a_version_begins_with_the_baseline_copied_in_any_chunks(
     await LogWriter(connection, tables).append(
         jobs=[a_row(NOON_US + hour * 3_600_000_000) for hour in range(5)], runs=[a_run(), a_run(kind="gauge")]
     )
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", tables)
     await fetch(connection, "UPDATE {days} SET state = 'gone'", tables)
@@ -152,7 +152,7 @@ async def test_a_version_begins_with_the_baseline_copied_in_any_chunks(
 async def test_a_version_begins_with_nothing_below_its_horizons(connection: Connection, tables: Tables) -> None:
     hours = [NOON_US + hour * 3_600_000_000 for hour in range(30)]
     await LogWriter(connection, tables).append(jobs=[a_row(at_us) for at_us in hours], runs=[a_run("app:n")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", tables)
     await fetch(connection, "UPDATE {days} SET state = 'gone'", tables)
@@ -179,7 +179,7 @@ async def test_what_came_too_late_is_counted_in_a_new_version_also_when_its_day_
     await expire(connection, tables, kept)
     for at_us in (now_us(), now_us() - 100 * 86_400_000_000):
         await LogWriter(connection, tables).append(runs=[a_run("app:n", [1.0] * 3, at_us=at_us)], day=day)
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
 
     async def expired(version: int) -> int:
         query = "SELECT coalesce((counts ->> 'expired')::int, 0) FROM {versions} WHERE version = %(version)s"
@@ -217,7 +217,7 @@ async def test_a_new_version_goes_back_as_far_as_the_baseline_allows(connection:
 
 async def test_a_comparison_names_what_is_missing_added_and_changed(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     version = await backfilled(connection, tables)
     of = "series = (SELECT id FROM {series} WHERE key = 'app:n') AND worker"
     await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", tables)
@@ -236,7 +236,7 @@ async def test_a_comparison_names_what_is_missing_added_and_changed(connection: 
 
 async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run(kind="gauge")])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     version = await backfilled(connection, tables)
 
     for change in ("p95 = p95 + 1", "last_index = last_index + 1", "sketch = sketch || '\\x00'::bytea"):
@@ -255,7 +255,7 @@ async def test_a_promotion_empties_the_ring_and_leaves_a_row_that_no_follower_kn
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run()])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     before = await fetch(connection, "SELECT token FROM {cache}", tables)
     version = await backfilled(connection, tables)
 
@@ -273,9 +273,9 @@ async def test_a_promotion_brings_the_new_version_as_far_as_the_old_one(
 ) -> None:
     version = await backfilled(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run()])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     await LogWriter(connection, tables).append(runs=[a_run()])
-    await order(connection, tables)
+    await sequence_all(connection, tables)
 
     async with connections(dsn, 1) as (other,):
         old = await promote(other, connection, tables, version, BUILT_IN, cause="asked", folded_by="test", keep_s=60)
@@ -361,7 +361,7 @@ async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(f"app:{number}") for number in range(2_000)])
-    await order_and_fold(connection, tables)
+    await sequence_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         [exact] = await list_versions(chancy)
         monkeypatch.setattr(listing, "_SAMPLED_BLOCKS", 20)
