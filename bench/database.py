@@ -25,7 +25,7 @@ from chancy_metrics.events.sequencer import SEQUENCE_LIMIT, sequence
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
 
-#: As a server is run in earnest, but for fsync: a disk's mood would hide everything else.
+#: As a server is run in earnest, but for fsync: the disk's variation would hide everything else.
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "on",

@@ -30,7 +30,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                 tables = tables_for("chancy_")
                 before = await _bytes(connection)
                 producer = Producer(connection)
-                # Ordered as it comes, as live: what was pending is vacuumed now and then and used again.
+                # Sequenced as it comes, as live: what was pending is vacuumed now and then and used again.
                 chunk = max(1, batches // 10)
                 for start in range(0, batches, chunk):
                     await producer.append(encoded[start : start + chunk])

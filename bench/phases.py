@@ -93,7 +93,7 @@ def _of_lag(samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
     yield from _spread("lag, s", [sample.waiting_s for sample in samples])
     yield "lag at the end, s", samples[-1].waiting_s
     yield "without a fold, s, at most", max(sample.silent_s for sample in samples)
-    yield "ordered batches not folded, at most", max(sample.unfolded for sample in samples)
+    yield "sequenced batches not folded, at most", max(sample.unfolded for sample in samples)
     yield from _spread("finding the oldest pending, ms", [sample.look_s * _MS for sample in samples])
 
 

@@ -120,13 +120,13 @@ async def sequence(
         rows = await read_sized_rows(cursor, tables, [row.batch_id for row in taken])
         odd += [_removed(row.batch_id) for row in taken if row.batch_id not in rows]
         there = [row for row in sorted(taken) if row.batch_id in rows]
-        ordered, copies, told = await _settle_ids(cursor, tables, _in_sequence(there), known, rows)
-        conflicts += tuple(told)
+        in_sequence, copies, sentences = await _settle_ids(cursor, tables, _in_sequence(there), known, rows)
+        conflicts += tuple(sentences)
         odd += copies.odd
         rows |= copies.rows
         await set_aside(cursor, tables, odd)
         entries = []
-        for batch_id in ordered:
+        for batch_id in in_sequence:
             row, size = rows[batch_id]
             position += 1
             chain = link(chain, position, row)
@@ -177,7 +177,7 @@ class _Copies(NamedTuple):
 async def _settle_ids(
     cursor: Cursor,
     tables: Tables,
-    ordered: Sequence[BatchId],
+    in_sequence: Sequence[BatchId],
     known: dict[UUID, int],
     rows: dict[BatchId, tuple[LogRow, int]],
 ) -> tuple[list[BatchId], _Copies, list[str]]:
@@ -192,8 +192,8 @@ async def _settle_ids(
     kept: dict[tuple[UUID, int], bytes | None] = {}
     result: list[BatchId] = []
     copies = _Copies({}, [])
-    told = []
-    for batch_id in ordered:
+    sentences = []
+    for batch_id in in_sequence:
         key = batch_id.producer, batch_id.sequence
         if key not in kept and batch_id.sequence <= known.get(batch_id.producer, 0):
             day = await _day_in_ledger(cursor, tables, *key)
@@ -210,12 +210,12 @@ async def _settle_ids(
                 continue
             copies.rows[copy] = (await read_sized_rows(cursor, tables, [copy]))[copy]
             result.append(copy)
-            told.append(
+            sentences.append(
                 f"batch {batch_id.sequence} of producer {batch_id.producer} is in the log on {batch_id.day} and, with "
                 f"other content, on another day: it counts as producer {copy.producer}; two processes must not share "
                 "a producer"
             )
-    return result, copies, told
+    return result, copies, sentences
 
 
 async def _day_in_ledger(cursor: Cursor, tables: Tables, producer: UUID, sequence: int) -> date | None:

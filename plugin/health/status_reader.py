@@ -109,7 +109,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         unfinished=unfinished,
         withheld=withheld,
         position=head["position"],
-        ordered_position=head["ordered"],
+        ordered_position=head["ledger_position"],
         folded_by=head["folded_by"],
         folding_since=in_utc(head["folding_since"]),
         folded_at=in_utc(head["folded_at"]),
@@ -155,7 +155,7 @@ async def _head(cursor: Cursor, tables: Tables) -> DictRow:
             sql.SQL(
                 """
                 SELECT {now} AS now, ({now} AT TIME ZONE 'UTC')::date AS today, {replayed_at} AS replayed_at,
-                    h.position AS ordered, v.version, v.rules, v.user_rules, v.position, v.folded_by,
+                    h.position AS ledger_position, v.version, v.rules, v.user_rules, v.position, v.folded_by,
                     v.folding_since, v.folded_at, v.fold_events, v.fold_us
                 FROM {head} h
                 JOIN {versions} v
@@ -202,7 +202,7 @@ async def _waiting(cursor: Cursor, tables: Tables) -> tuple[int, int]:
 
 
 async def _rate(cursor: Cursor, tables: Tables, head: DictRow) -> float:
-    first = max(1, head["ordered"] - _RATE_POSITIONS)
+    first = max(1, head["ledger_position"] - _RATE_POSITIONS)
     await cursor.execute(
         sql.SQL("SELECT day, producer, sequence FROM {ledger} WHERE position = %(first)s").format(ledger=tables.ledger),
         {"first": first},

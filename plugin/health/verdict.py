@@ -77,7 +77,7 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
             + (f"; and {hidden:,} more" if hidden else "")
             + ": a check that finds nothing clears this"
         )
-    if status.due_day is not None and status.due_day.hangs(status.at):
+    if status.due_day is not None and status.due_day.is_overdue(status.at):
         reasons.append(f"{status.due_day}: {status.due_day.reason}")
     if status.completeness.in_memory:
         reasons.append(

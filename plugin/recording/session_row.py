@@ -117,8 +117,8 @@ class SessionRow:
         except (errors.InsufficientPrivilege, errors.UndefinedTable, errors.UndefinedColumn) as error:
             if not self.refused:
                 self._log.warning(
-                    f"worker {self._worker_id!r} can't say in {tables.sessions.as_string()} that it lives, so its end "
-                    f"is told by its last batch alone: {error}"
+                    f"worker {self._worker_id!r} can't write its row of {tables.sessions.as_string()}, so its end "
+                    f"is taken from its last batch alone: {error}"
                 )
             self.refused, self._next_at = True, time.monotonic() + BEAT_S
             return False

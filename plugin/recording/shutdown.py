@@ -59,15 +59,21 @@ async def end(chancy: Chancy, recorder: Recorder, hook: JobHook | None, log: Log
     if writing.cancelled_caught and not reasons:
         reasons["deadline"] = f"the database did not answer within {within_s - _TELL_S:.1f} s"
     why = "; ".join(sorted(set(reasons.values())))
-    untold = await _tell(chancy, recorder, lost)
+    unwritten = await _tell(chancy, recorder, lost)
     if lost:
         log.error(
             f"the last metrics of worker {recorder.worker_id!r} are lost: {listed(lost)}. They could not be written: "
             + (why or "they were recorded after the last batch was made")
-            + (f"; `status` shows it only later, because this could not be told either: {untold}" if untold else "")
+            + (
+                f"; `status` shows it only later, because this could not be written either: {unwritten}"
+                if unwritten
+                else ""
+            )
         )
-    elif reasons or untold:
-        log.warning(f"all metrics of worker {recorder.worker_id!r} are written, only its end is not: {why or untold}")
+    elif reasons or unwritten:
+        log.warning(
+            f"all metrics of worker {recorder.worker_id!r} are written, only its end is not: {why or unwritten}"
+        )
     return not lost and not reasons
 
 

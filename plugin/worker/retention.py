@@ -61,8 +61,8 @@ class DueDay(msgspec.Struct, frozen=True):
     last_gone_at: datetime | None
     blocker: str | None
 
-    def hangs(self, now: datetime) -> bool:
-        """Whether it is overdue; not while a backlog without a blocker is pruned day by day."""
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether its removal is late; not while a backlog without a blocker is pruned day by day."""
         if now - self.due_at <= LATE:
             return False
         return bool(self.blocker) or self.last_gone_at is None or now - self.last_gone_at > BETWEEN_DAYS

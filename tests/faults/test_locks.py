@@ -84,17 +84,17 @@ async def test_a_dump_stops_neither_ordering_nor_folding_nor_cleaning(dsn: str, 
 
 
 async def test_a_locked_rollup_stops_the_fold_alone_and_costs_no_count(dsn: str, tables: Tables) -> None:
-    async with connections(dsn, 4) as (locking, folder, other, connection):
+    async with connections(dsn, 4) as (locking, folding, other, connection):
         async with anyio.create_task_group() as tasks, locking.transaction():
             await fetch(locking, "LOCK TABLE {r1hour} IN SHARE MODE", tables)  # as CREATE INDEX does
             await LogWriter(connection, tables).append(runs=[a_run("app:n")])
             await sequence_all(connection, tables)
-            tasks.start_soon(partial(advance, folder, tables, folded_by="waits"))
+            tasks.start_soon(partial(advance, folding, tables, folded_by="waits"))
 
             async def waits() -> bool:
                 cursor = await connection.execute(
                     "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
-                    [folder.info.backend_pid],
+                    [folding.info.backend_pid],
                 )
                 return await cursor.fetchone() is not None
 

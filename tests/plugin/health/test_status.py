@@ -241,18 +241,18 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
     await make_version(connection, tables, newer, dict.fromkeys(RESOLUTIONS, 0), by="gone")
 
     due = await status(dsn, log_retention=3 * 86_400)
-    hangs = await status(dsn, log_retention=86_400)
+    overdue = await status(dsn, log_retention=86_400)
 
     blocker = (
         f"version 2 (copying) is at position 0, and {day} ends at 1: "
         "finish it with `chancy-metrics rebuild`, or drop it with `chancy-metrics rebuild --abort`"
     )
-    assert due.due_day is not None and hangs.due_day is not None
+    assert due.due_day is not None and overdue.due_day is not None
     assert (due.due_day.state, due.due_day.blocker, due.unhealthy) == ("closed", blocker, [])
     assert due.due_day.due_at == datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
     assert line(due, "retention") == str(due.due_day)
-    assert hangs.unhealthy == [f"{hangs.due_day}: {blocker}"]
-    assert status_lines(hangs)[-1] == f"UNHEALTHY: {hangs.unhealthy[0]}"
+    assert overdue.unhealthy == [f"{overdue.due_day}: {blocker}"]
+    assert status_lines(overdue)[-1] == f"UNHEALTHY: {overdue.unhealthy[0]}"
 
 
 async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(
@@ -282,7 +282,7 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
-    ("late", "blocker", "last_gone", "hangs"),
+    ("late", "blocker", "last_gone", "is_overdue"),
     [
         (24 * HOUR, "a reason", None, False),
         (25 * HOUR, "a reason", None, True),
@@ -293,12 +293,12 @@ HOUR = timedelta(hours=1)
     ],
 )
 def test_a_day_hangs_a_day_after_its_time_unless_days_go_one_by_one(
-    late: timedelta, blocker: str | None, last_gone: timedelta | None, hangs: bool
+    late: timedelta, blocker: str | None, last_gone: timedelta | None, is_overdue: bool
 ) -> None:
     gone_at = None if last_gone is None else NOON - last_gone
     due = DueDay(date(2026, 3, 1), "closed", NOON, NOON - late, 1, gone_at, blocker)
 
-    assert due.hangs(NOON) is hangs
+    assert due.is_overdue(NOON) is is_overdue
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ async def test_a_role_that_may_not_write_the_row_says_so_once_and_shows_in_the_l
             assert await block.recorder.append(chancy)
     await connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
 
-    assert caplog.text.count("'web-1' can't say in \"chancy_metrics_sessions\" that it lives") == 1
+    assert caplog.text.count("'web-1' can't write its row of \"chancy_metrics_sessions\"") == 1
     assert await fetch(connection, "SELECT max(sequence) FROM {log}", tables) == [(5,)]
     assert await fetch(connection, "SELECT count(*) FROM {sessions}", tables) == [(0,)]
 
