@@ -122,10 +122,12 @@ def test_a_key_with_two_types_and_units_makes_a_series_each() -> None:
     }
 
 
-@pytest.mark.parametrize("tracks", [10_000, 0])
-def test_eight_threads_lose_and_double_nothing_while_another_cuts(tracks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "_MAX_OPEN_RUNS", tracks)
-    each = 50_000 if tracks else 5_000
+@pytest.mark.parametrize("open_runs", [10_000, 0])
+def test_eight_threads_lose_and_double_nothing_while_another_cuts(
+    open_runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "_MAX_OPEN_RUNS", open_runs)
+    each = 50_000 if open_runs else 5_000
     held = Buffer(10_000_000)
     batches: list[DecodedBatch] = []
     was_cut, recorded = threading.Event(), threading.Event()
