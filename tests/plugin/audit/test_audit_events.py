@@ -474,6 +474,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 async def test_a_follower_goes_on_where_its_cursor_stands_whatever_ended_it(

@@ -460,6 +460,7 @@ def test_a_line_that_is_no_seal_is_refused_with_its_number(lines: list[str], mes
         read_seals(lines, "seals")
 
 
+@pytest.mark.slow
 async def test_the_commands_print_a_seal_and_end_with_0_or_3(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:

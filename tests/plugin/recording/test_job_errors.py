@@ -29,6 +29,7 @@ EXECUTORS = {
 }
 
 
+@pytest.mark.slow
 async def test_each_failing_job_shows_its_error_type_on_every_surface(
     dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

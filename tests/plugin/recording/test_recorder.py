@@ -283,6 +283,7 @@ if child:
     assert sorted(by_producer.values()) == [[1, 20], [300]]
 
 
+@pytest.mark.slow
 async def test_a_stopping_worker_outlives_a_database_that_is_away(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     async with a_host(dsn) as (worker, metrics):
         await metrics.increment_counter("app:x", 1)
@@ -296,6 +297,7 @@ async def test_a_stopping_worker_outlives_a_database_that_is_away(dsn: str, capl
     assert "`status` shows it only later" in error
 
 
+@pytest.mark.slow
 async def test_a_pool_whose_connections_jobs_hold_does_not_keep_observations_from_the_log(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:

@@ -483,6 +483,7 @@ async def test_no_day_goes_while_an_import_has_not_ended(
     assert (gone.day, gone.state) == (old, "gone")
 
 
+@pytest.mark.slow
 async def test_the_commands_take_a_log_from_one_database_to_another(
     dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ async def test_days_that_are_gone_here_are_found_before_it_begins(
     assert not await importing(target[1], tables)
 
 
+@pytest.mark.slow
 async def test_an_import_that_was_stopped_can_be_taken_back(
     dsn: str,
     connection: Connection,

@@ -83,6 +83,7 @@ async def test_what_is_read_back_is_what_was_recorded(
     assert schema.remove(schema.get_field_index("day")).equals(SCHEMA)
 
 
+@pytest.mark.slow
 async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:

@@ -222,6 +222,7 @@ async def test_two_that_prune_at_once_both_end_well(dsn: str, tables: Tables) ->
         assert diff(await stored(several[0], tables), await replay(several[0], tables)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BOUNCER is None, reason="pgbouncer is not installed")
 async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server: Server, tables: Tables) -> None:
     with pgbouncer(server) as folder:
@@ -391,6 +392,7 @@ def texts(done: Sequence[subprocess.CompletedProcess[str]]) -> list[tuple[int, s
     return [(one.returncode, one.stdout + one.stderr) for one in done]
 
 
+@pytest.mark.slow
 async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Connection, tables: Tables) -> None:
     nothing = run(dsn, "prune")
     await an_old_day(connection, tables, fold=False)
@@ -412,6 +414,7 @@ async def test_prune_says_what_goes_what_stays_and_why(dsn: str, connection: Con
     assert gone.stdout.splitlines() == [f"{OLD}  32.8 kB  dropped", "freed 32.8 kB"]
 
 
+@pytest.mark.slow
 async def test_discard_gives_a_batch_up_in_every_version_and_says_who_and_why(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:

@@ -355,6 +355,7 @@ def test_events_are_explained_with_the_durations_that_were_folded(sources: list[
             assert (event.run_s, event.wait_s) == (times.get(EXECUTION), times.get(WAIT))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(SOURCES)
 def test_the_fold_of_one_series_has_the_points_it_has_among_others(sources: list[Source]) -> None:
@@ -520,6 +521,7 @@ def test_sums_of_observations_are_exact(values: list[float]) -> None:
     assert {point.sum for point in points_of(result).values()} == {sum(map(Fraction, values))}
 
 
+@pytest.mark.slow
 def test_sums_past_64_bits_of_microseconds_are_exact() -> None:
     started = [T - LONGEST - number for number in range(-1_500, 1_500)]
     jobs = [job(started_us=at, created_us=at, scheduled_us=at) for at in started]
