@@ -99,8 +99,6 @@ def events_command(
     _tell_left_out(door, chancy, filters["since"], filters["until"])
     selection = EventQuery(**filters)
     listing = Listing(door, selection, limit, None if cursor is None else CursorFile(cursor))
-    if follow:
-        door.tell(*(f"{unknown}; it is waited for" for unknown in door.run(unknown_names(chancy, selection))))
     if parquet is None:
         door.run(listing.print(chancy, follow=follow))
     else:
@@ -160,6 +158,9 @@ class Listing:
         if kept is not None:
             selection = msgspec.structs.replace(selection, after=kept)
         printer = None if self._door.as_json else LinePrinter(self._door, EVENTS)
+        if follow:
+            unknown = await unknown_names(chancy, self._selection)
+            self._door.tell(*(f"{one}; it is waited for" for one in unknown))
         async with aclosing(self._pages(chancy, selection, follow)) as found:
             async for page in found:
                 if printer is None:

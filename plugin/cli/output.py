@@ -56,7 +56,10 @@ class Door:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a command's work."""
-        return asyncio.run(work)
+        try:
+            return asyncio.run(work)
+        finally:
+            work.close()  # else Python warns on stderr where an interrupt came before it began
 
     def answer(self, value: Any, lines: Callable[[], Sequence[str]]) -> None:
         """Print *value* as one line of JSON, or what *lines* makes of it for people."""
