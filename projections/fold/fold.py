@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import cache
 from itertools import chain, compress
@@ -149,7 +150,8 @@ def _keep_freed_memory() -> None:
 
     Freeing a block of 31 MB, just below the most that counts, raises its threshold for that (M_MMAP_THRESHOLD).
     """
-    np.empty(31 << 20, np.uint8)
+    with suppress(MemoryError):  # it only saves time
+        np.empty(31 << 20, np.uint8)
 
 
 def _of_one(columns: ObservationColumns, only: Series | None) -> ObservationColumns | None:
