@@ -38,8 +38,10 @@ def odd(table: str, **columns: str) -> Odd:
     return Odd(table, columns)
 
 
+#: The log's days are UTC's, whatever the session's time zone.
+UTC_TODAY = "(now() AT TIME ZONE 'UTC')::date"
 ORDINARY = {
-    "day": "current_date",
+    "day": UTC_TODAY,
     "producer": "gen_random_uuid()",
     "sequence": "1",
     "worker": "'w'",
@@ -145,7 +147,7 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
         {"day": "'1970-01-01'"},
         {"sequence": str(2**53 - 1)},
         {"sequence": "2"} | mine,
-        {"sequence": "2", "day": "current_date + 1"} | mine,
+        {"sequence": "2", "day": f"{UTC_TODAY} + 1"} | mine,
         {"sequence": "2"} | mine,
         {"sequence": "1"} | mine,
     ):
@@ -157,7 +159,7 @@ async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_
     assert appended.state == "appended"  # and not taken for known
     await sequence_and_fold(connection, tables)
     # The next id of the honest producer, with other content: under another day, spilled, and closing.
-    await taken(recorder, tables, honest, day="current_date + 1")
+    await taken(recorder, tables, honest, day=f"{UTC_TODAY} + 1")
     await honest.append(runs=[a_run("app:n", at_us=at)])
     await sequence_and_fold(connection, tables)
     spilled = odd("spill", sequence=str(honest.sequence + 1), **mine, **content(encode((), [a_run("other")])))
