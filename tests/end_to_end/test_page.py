@@ -575,7 +575,7 @@ def click_bucket(page: MetricsLog, key: str, place: int, buckets: int) -> None:
     left, right = 54, 10  # plotly.js: MARGIN
     width = plot.size["width"]
     x = left + (place + 0.5) / buckets * (width - left - right)
-    ActionChains(page.browser).move_to_element_with_offset(plot, round(x - width / 2), 0).click().perform()
+    ActionChains(page.browser).move_to_element_with_offset(plot, round(x - width / 2), 0).pause(0.1).click().perform()
 
 
 async def test_a_job_of_a_bucket_leads_to_its_page_in_the_dashboard_and_to_its_history(
