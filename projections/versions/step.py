@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.codec import CODEC
-from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.database import Connection, Cursor, database_now_us, short_transaction
 from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, read_ledger
 from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
@@ -100,11 +100,10 @@ async def read_step(
         gone = await gone_days(cursor, tables)
         wanted = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
         batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, wanted)]
-        await cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-        now = await cursor.fetchone()
+        unknown = [batch for batch in batches if batch.codec != CODEC]
+        waiting = _first_waiting(unknown, await database_now_us(cursor)) if unknown else None
     if not rows:
         return Advanced.nothing_left(before)
-    waiting = _unreadable(batches, now[0] if now else 0)
     if waiting is not None:
         rows = [row for row in rows if row.position < waiting]
         batches = [batch for batch in batches if batch.position < waiting]
@@ -187,12 +186,9 @@ async def next_rows(cursor: Cursor, tables: Tables, after: int, until: int | Non
     return next(chunks(rows, events=step_events, size=size), [])
 
 
-def _unreadable(batches: Sequence[LogBatch], now_us: int) -> int | None:
-    """Return the position of the first batch whose codec is unknown and which a newer worker may still fold."""
-    return next(
-        (b.position for b in batches if b.codec != CODEC and now_us - b.appended_us < CODEC_PATIENCE_US),
-        None,
-    )
+def _first_waiting(unknown: Sequence[LogBatch], now_us: int) -> int | None:
+    """Return the position of the first batch of an unknown codec that a newer worker may still fold."""
+    return next((batch.position for batch in unknown if now_us - batch.appended_us < CODEC_PATIENCE_US), None)
 
 
 def too_late(days: Mapping[int, int], horizons: Mapping[str, int]) -> int:
