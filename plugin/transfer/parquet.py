@@ -112,7 +112,7 @@ class ParquetFolder:
 
         Raises:
             AlreadyRunning: Another process writes into it.
-            MetricsLogError: It holds the events of another query, or its cursor can't be read.
+            MetricsLogError: It holds the events of another query, or its cursor can't be read or is gone.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self._folder)
@@ -199,12 +199,22 @@ class ParquetFolder:
         index = "end" if self._part_cursor.index is None else f"{self._part_cursor.index:09}"
         return f"part-{self._part_cursor.position:018}-{index}"
 
+    def _check_restarts(self) -> None:
+        """Refuse a folder without a cursor that holds other files than those a killed first run would write again."""
+        for path in self._folder.glob("day=*/*.parquet"):
+            if path.stem != self._name:
+                raise MetricsLogError(
+                    f"{str(self._folder)!r} has no {_STATE} and holds {path.name}, whose events would be there twice: "
+                    "choose another folder"
+                )
+
     def _read_state(self) -> EventCursor | None:
         path = self._folder / _STATE
         try:
             state = decode_as(_decoder, read_small(path), "cursor of a folder")
             cursor = parse_cursor(state.cursor)
         except FileNotFoundError:
+            self._check_restarts()
             return None
         except (OSError, ValueError, Damaged) as error:
             raise MetricsLogError(f"{str(path)!r} does not say up to where its folder goes: {error}") from error

@@ -189,6 +189,20 @@ def test_a_folder_whose_cursor_is_broken_is_refused(tmp_path: Path, content: str
         pass
 
 
+def test_a_folder_that_lost_its_cursor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "PART_EVENTS", 1)
+    with ParquetFolder(tmp_path, EventQuery()) as export:
+        export.write(a_page(an_event(1)))
+        export.write(a_page(an_event(2)))
+        export.finish()
+    (tmp_path / "_cursor.json").unlink()
+
+    with pytest.raises(MetricsLogError, match=r"has no _cursor\.json"), ParquetFolder(tmp_path, EventQuery()):
+        pass
+
+    assert positions(tmp_path) == [1, 2]
+
+
 def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with (
         ParquetFolder(tmp_path, EventQuery()),
