@@ -9,9 +9,10 @@ from typing import get_args
 import msgspec
 from chancy import Chancy
 
-from chancy_metrics.events.facts import EPOCH, Kind, microseconds
+from chancy_metrics.events.facts import Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.host import clock
+from chancy_metrics.plugin.host.moments import from_s
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.http.limits import work
 from chancy_metrics.plugin.http.parameters import WrongParameter
@@ -117,13 +118,15 @@ async def points_in_window(
         columns = await find_worker_points(chancy, key, worker_id)
     width = RESOLUTIONS[resolution]
     buckets = await work(chancy, _buckets, kind, columns.get(resolution), range(first, last, width), now)
-    return Points(key, kind, unit, resolution, width, _at(first), _at(last), _at(kept), now, worker_id, buckets)
+    return Points(
+        key, kind, unit, resolution, width, from_s(first), from_s(last), from_s(kept), now, worker_id, buckets
+    )
 
 
 def _buckets(kind: Kind, kept: Rows | None, starts: range, now: datetime) -> list[Bucket]:
     rows = [] if kept is None else cut(kept, starts.start, starts.stop).tolist()
     values = {row[0]: _values(kind, row[1:]) for row in rows}
-    return [_bucket(_at(start), starts.step, values.get(start), now) for start in starts]
+    return [_bucket(from_s(start), starts.step, values.get(start), now) for start in starts]
 
 
 def _values(kind: Kind, row: list[float]) -> dict[str, float]:
@@ -152,7 +155,7 @@ def _bounds(
     kept = horizons(microseconds(now), options.max_points, options.maximum_metric_age)[resolution]
     last = end if until is None else bucket_of(microseconds(until) - 1, width) + width
     if last <= kept:
-        allowed = f"a moment after {_at(kept).isoformat()}: buckets of {resolution} are kept since then"
+        allowed = f"a moment after {from_s(kept).isoformat()}: buckets of {resolution} are kept since then"
         raise WrongParameter("until", _shown(until), allowed)
     first = last - default_range_s(options, resolution) if since is None else bucket_of(microseconds(since), width)
     first = max(first, kept)
@@ -160,10 +163,6 @@ def _bounds(
         allowed = f"a moment at most {MAX_BUCKETS:,} buckets before until, or a resolution wider than {resolution}"
         raise WrongParameter("since", _shown(since), allowed)
     return first, last, kept
-
-
-def _at(seconds: int) -> datetime:
-    return EPOCH + timedelta(seconds=seconds)
 
 
 def _shown(moment: datetime | None) -> str:

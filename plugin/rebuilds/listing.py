@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from chancy import Chancy
@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
-from chancy_metrics.plugin.host.moments import span_of, utc
+from chancy_metrics.plugin.host.moments import in_utc, span_of, utc
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.create import IS_BACKFILLED
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
@@ -93,7 +93,9 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
         {"unfinished": list(UNFINISHED)},
     )
     return [
-        Unfinished(version, status, label(pair), position, remaining, by, is_filled, _utc(moved_at), _utc(kept_until))
+        Unfinished(
+            version, status, label(pair), position, remaining, by, is_filled, in_utc(moved_at), in_utc(kept_until)
+        )
         for version, status, pair, position, remaining, by, is_filled, moved_at, kept_until in await cursor.fetchall()
     ]
 
@@ -140,13 +142,9 @@ async def read_left_out(
         return await left_out(cursor, tables, asked, span_of(utc(since), utc(until)))
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(UTC)
-
-
 def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: LeftOut) -> VersionInfo:
     version, status, built_in, user, rule_names, position, ordered, made_by, made_at, moved_by, *moments = row
-    moved_at, live_since, kept_until = map(_utc, moments)
+    moved_at, live_since, kept_until = map(in_utc, moments)
     return VersionInfo(
         version=version,
         status=status,
@@ -159,7 +157,7 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
         dead_letters=found.batches,
         leaves_out=found.sentence,
         made_by=made_by,
-        made_at=made_at.astimezone(UTC),
+        made_at=in_utc(made_at),
         moved_by=moved_by,
         moved_at=moved_at,
         live_since=live_since,
