@@ -19,7 +19,7 @@ from chancy_metrics.projections.rules.reserved import check_own_series
 #: Observations of one batch at the most, and then some that other threads make while it is closed.
 CHUNK_POINTS = 10_000
 #: Kept meta of the job updates in a buffer at the most, and where it closes a batch.
-META_BYTES = 64 << 20
+BUFFERED_META_BYTES = 64 << 20
 _CHUNK_META_BYTES = 8 << 20
 #: Series with an open run; observations of further ones are validated each time, and take the lock.
 _MAX_OPEN_RUNS = 10_000
@@ -138,13 +138,13 @@ class Buffer:
     def record_job(self, row: JobRow, *, cut_meta: int = 0) -> None:
         """Keep a job update that did not get into the log with its job.
 
-        Past `META_BYTES` of kept meta in here, updates are kept without theirs.
+        Past `BUFFERED_META_BYTES` of kept meta in here, updates are kept without theirs.
 
         Args:
             cut_meta: 1 if some of its meta was left out already.
         """
         with self._lock:
-            if row.meta and self._meta_bytes + len(row.meta) > META_BYTES:
+            if row.meta and self._meta_bytes + len(row.meta) > BUFFERED_META_BYTES:
                 row, cut_meta = row._replace(meta=b""), 1
             self._meta_bytes += len(row.meta)
             chunk = self._open_chunk()

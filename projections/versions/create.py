@@ -26,7 +26,7 @@ from chancy_metrics.projections.versions.version import (
 #: Rows of the baseline that one transaction copies.
 COPY_ROWS = 20_000
 #: Seconds without a step after which a backfill counts as dead, even if its connection is open, as behind a pooler.
-SILENT_S = 60
+ABANDONED_S = 60
 #: Whether a backfill of version *v* is at work: it took a step lately, and its connection is there.
 IS_BACKFILLED = sql.SQL(
     """
@@ -38,7 +38,7 @@ IS_BACKFILLED = sql.SQL(
                 AND a.application_name = left(v.folded_by, 63)
         )
     """
-).format(silent=SILENT_S)
+).format(silent=ABANDONED_S)
 
 
 async def make_version(

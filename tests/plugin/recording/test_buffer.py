@@ -274,7 +274,7 @@ async def test_a_strict_plugin_raises_what_is_wrong_and_counts_it_too() -> None:
 
 
 def test_updates_that_wait_keep_so_much_meta_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "META_BYTES", 1_000)
+    monkeypatch.setattr(buffer, "BUFFERED_META_BYTES", 1_000)
     monkeypatch.setattr(buffer, "_CHUNK_META_BYTES", 400)
     waiting = Buffer(1_000)
     meta = encode_meta({"a": "x" * 190})  # five of them fit, three close a batch
