@@ -51,10 +51,11 @@ class MetricsLog(Page):
     """Our page in one browser."""
 
     def show(self, *keys: str, **view: str) -> None:
-        """Open the page at an address, and wait until every chart is drawn."""
+        """Open the page at an address, and wait until every chart is drawn and nothing above it moves it any more."""
         query = urlencode([("key", key) for key in keys] + list(view.items()))
         self.browser.get(f"{self.url}/metrics-log?{query}")
         self.drawn(len(keys))
+        self.wait(lambda: self.one("#status").text and not self.one("#charts").get_attribute("aria-busy"))
 
     def drawn(self, charts: int) -> None:
         self.wait(lambda: self.one("#charts-view").is_displayed())
