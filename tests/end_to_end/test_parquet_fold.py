@@ -15,7 +15,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from examples.parquet_fold import fold
 from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_and_fold
-from tests.plugin.audit.test_audit_events import run
+from tests.plugin.audit.test_audit_events import audit
 
 #: (resolution, worker or None, key, kind, unit, bucket) -> (count, last_us, sum, min, max, last)
 Rollups = dict[tuple[Any, ...], tuple[Any, ...]]
@@ -69,7 +69,7 @@ async def test_job_updates_come_to_the_same_numbers_to_the_last_bit(
 ) -> None:
     await some_jobs(connection, tables, random.Random(1))
     await sequence_and_fold(connection, tables)
-    assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
+    assert audit(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     rollups = folded(tmp_path / "log")
 
@@ -95,7 +95,7 @@ async def test_observations_do_too_but_for_the_rounding_of_their_sums(
                 ]
             )
     await sequence_and_fold(connection, tables)
-    assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
+    assert audit(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     rollups, expected = folded(tmp_path / "log"), await stored(connection, tables)
 
@@ -114,7 +114,7 @@ async def test_the_script_writes_one_parquet_file(
 ) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row()])
     await sequence_and_fold(connection, tables)
-    assert run(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
+    assert audit(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
     await anyio.run_process(
         [sys.executable, "examples/parquet_fold.py", tmp_path / "log", tmp_path / "rollups.parquet"]

@@ -26,7 +26,7 @@ from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.recording.job_facts import job_facts
 from chancy_metrics.projections.rollups.delta_ring import unpack_points
 from tests.factories import LogWriter, a_job, a_row, a_run, an_app, fetch, now_us, sequence_and_fold, total
-from tests.plugin.audit.test_audit_events import run
+from tests.plugin.audit.test_audit_events import audit
 from tests.reading import invoke
 
 #: MessagePack that is no kept meta, and what is said of it.
@@ -92,11 +92,11 @@ async def test_an_event_whose_meta_is_damaged_is_listed_without_it_and_named(
 ) -> None:
     job_id, jobs = await log_with_bad_meta(connection, tables)
 
-    table = run(dsn, "events")
-    lines = run(dsn, "events", "--json")
-    few = run(dsn, "events", "--json", "--limit", "2")
-    parquet = run(dsn, "events", "--parquet", str(tmp_path / "log"))
-    life = run(dsn, "job", str(job_id), "--json")
+    table = audit(dsn, "events")
+    lines = audit(dsn, "events", "--json")
+    few = audit(dsn, "events", "--json", "--limit", "2")
+    parquet = audit(dsn, "events", "--parquet", str(tmp_path / "log"))
+    life = audit(dsn, "job", str(job_id), "--json")
 
     for done in (table, lines, parquet):
         assert done.returncode == 3
@@ -226,7 +226,7 @@ async def test_a_filter_that_nobody_made_hides_nothing(dsn: str, connection: Con
         tables,
     )
 
-    done = run(dsn, "events", "--key", "app:n", "--json")
+    done = audit(dsn, "events", "--key", "app:n", "--json")
 
     assert done.returncode == 0
     assert done.stderr.startswith("the summary of positions 1 to 1 is damaged: the batches were read without it")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 
 from anyio import to_thread
 from psycopg.rows import TupleRow
@@ -14,6 +12,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
+from tests.commands import run
 from tests.factories import fetch, sequence_and_fold
 from tests.faults.history import assert_equals_replay, live_load, make_history
 from tests.faults.rebuilding import rebuilding
@@ -21,17 +20,7 @@ from tests.faults.rebuilding import rebuilding
 
 async def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `chancy-metrics`, while this process goes on."""
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
-            env=os.environ | {"DSN": dsn},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return await to_thread.run_sync(run)
+    return await to_thread.run_sync(run, dsn, *arguments)
 
 
 async def lines(dsn: str, *arguments: str) -> list[str]:

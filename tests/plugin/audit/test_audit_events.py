@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -34,6 +33,7 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
+from tests.commands import command, run
 from tests.events.test_skip_index import OLD, OLD_US, let_go
 from tests.factories import (
     NOON_US,
@@ -53,14 +53,8 @@ SECOND_US = 1_000_000
 EVIL = "evil\u202e[red]x\x1b]0;t\x07\u009b2J\u2028:smile:"
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", "audit", *arguments]
-
-
-def run(dsn: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), env=os.environ | {"DSN": dsn} | environment, capture_output=True, text=True
-    )
+def audit(dsn: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(dsn, "audit", *arguments, **environment)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -104,7 +98,7 @@ async def an_old_day(connection: Connection, tables: Tables) -> None:
 async def test_events_are_listed_in_their_order(dsn: str, connection: Connection, tables: Tables) -> None:
     await a_log(connection, tables)
 
-    found = lines(run(dsn, "events", "--json"))
+    found = lines(audit(dsn, "events", "--json"))
 
     assert cursors(found) == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]
     assert found[0] == {
@@ -173,8 +167,8 @@ async def test_people_get_a_table_that_fits_and_is_only_text(dsn: str, connectio
     await LogWriter(connection, tables, "w\x1b[31m").append(runs=[a_run(EVIL)])
     await sequence_all(connection, tables)
 
-    shown = [run(dsn, "events", COLUMNS=str(columns), FORCE_COLOR="1") for columns in (80, 200)]
-    told = run(dsn, "events", "--json")
+    shown = [audit(dsn, "events", COLUMNS=str(columns), FORCE_COLOR="1") for columns in (80, 200)]
+    told = audit(dsn, "events", "--json")
 
     for done in shown:
         assert (done.returncode, done.stderr) == (0, "")
@@ -195,7 +189,7 @@ async def test_without_rich_or_a_terminal_an_event_is_a_line_of_text(
     (tmp_path / "rich.py").write_text("raise ImportError")
     environment = {} if rich == "installed" else {"PYTHONPATH": str(tmp_path), "FORCE_COLOR": "1"}
 
-    done = run(dsn, "events", "--limit", "2", **environment)
+    done = audit(dsn, "events", "--limit", "2", **environment)
 
     assert done.stdout.splitlines() == [
         "at (UTC)             position   worker    event",
@@ -208,7 +202,7 @@ async def test_a_job_is_told_from_beginning_to_end(dsn: str, connection: Connect
     await a_log(connection, tables)
     await LogWriter(connection, tables).append()
 
-    shown, told = run(dsn, "job", str(JOB), COLUMNS="80", FORCE_COLOR="1"), run(dsn, "job", str(JOB), "--json")
+    shown, told = audit(dsn, "job", str(JOB), COLUMNS="80", FORCE_COLOR="1"), audit(dsn, "job", str(JOB), "--json")
 
     assert shown.returncode == told.returncode == 0
     assert f"job       {JOB}, app.work\n" in shown.stdout
@@ -254,7 +248,7 @@ async def test_of_what_is_summarised_hardly_a_batch_is_decoded(
 async def test_a_job_that_is_not_in_the_log_is_one_sentence(dsn: str, connection: Connection, tables: Tables) -> None:
     await a_log(connection, tables)
 
-    done = run(dsn, "job", str(uuid.UUID(int=8)))
+    done = audit(dsn, "job", str(uuid.UUID(int=8)))
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"Error: the log has no update of job {uuid.UUID(int=8)} up to position 2\n"
@@ -301,7 +295,7 @@ async def test_who_finds_something_unreadable_ends_with_three(dsn: str, connecti
     await damage(connection, tables, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
 
     listed, shown, told = (
-        run(dsn, *arguments) for arguments in (["events"], ["job", str(JOB)], ["job", str(JOB), "--json"])
+        audit(dsn, *arguments) for arguments in (["events"], ["job", str(JOB)], ["job", str(JOB), "--json"])
     )
 
     assert [done.returncode for done in (listed, shown, told)] == [3, 3, 3]
@@ -316,8 +310,8 @@ async def test_damage_elsewhere_does_not_concern_who_asks_for_something_else(
     await a_log(connection, tables)
     await damage(connection, tables, "UPDATE {log} SET payload = payload || 'x' WHERE worker = 'w2'")
 
-    assert cursors(lines(run(dsn, "events", "--json", "--worker", "w1"))) == [(1, index) for index in range(4)]
-    assert lines(run(dsn, "events", "--json", "--since", "2026-03-10T12:00:10")) == []
+    assert cursors(lines(audit(dsn, "events", "--json", "--worker", "w1"))) == [(1, index) for index in range(4)]
+    assert lines(audit(dsn, "events", "--json", "--since", "2026-03-10T12:00:10")) == []
 
 
 @pytest.mark.parametrize("summarised", [True, False])
@@ -332,9 +326,9 @@ async def test_a_day_that_left_the_log_is_said_and_is_no_error(
         assert await fetch(connection, "SELECT first_position FROM {summaries}", tables) == [(3,)]
 
     listed, recent, job = (
-        run(dsn, "events", "--json"),
-        run(dsn, "events", "--json", "--since", "2d"),
-        run(dsn, "job", str(JOB), "--json"),
+        audit(dsn, "events", "--json"),
+        audit(dsn, "events", "--json", "--since", "2d"),
+        audit(dsn, "job", str(JOB), "--json"),
     )
 
     assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 1)
@@ -450,7 +444,8 @@ async def test_who_follows_survives_the_end_of_its_connection(
 async def a_follower(dsn: str, *arguments: str) -> AsyncIterator[tuple[Process, AsyncIterator[str]]]:
     """`audit events --follow`, and its lines as they come."""
     process = await anyio.open_process(
-        command("events", "--follow", "--json", *arguments), env=os.environ | {"DSN": dsn, "PYTHONUNBUFFERED": "1"}
+        command("audit", "events", "--follow", "--json", *arguments),
+        env=os.environ | {"DSN": dsn, "PYTHONUNBUFFERED": "1"},
     )
     async with process:
         assert process.stdout is not None
@@ -504,7 +499,7 @@ async def test_a_list_is_cut_at_its_cursor_too(
     await a_log(connection, tables)
     arguments = ("events", "--json", "--limit", "4", "--cursor", str(tmp_path / "cursor"))
 
-    found = [cursors(lines(run(dsn, *arguments))) for _ in range(3)]
+    found = [cursors(lines(audit(dsn, *arguments))) for _ in range(3)]
 
     assert found == [[(1, 0), (1, 1), (1, 2), (1, 3)], [(2, 0), (2, 1)], []]
     assert (tmp_path / "cursor").read_text() == "2\n"
@@ -513,7 +508,10 @@ async def test_a_list_is_cut_at_its_cursor_too(
 def leave_early(dsn: str) -> tuple[bytes, bytes]:
     """Read one line and close the pipe, as `head -1` does; return it and what the command said of that."""
     with subprocess.Popen(
-        command("events", "--json"), env=os.environ | {"DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("audit", "events", "--json"),
+        env=os.environ | {"DSN": dsn},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         first = process.stdout.readline()
@@ -545,7 +543,7 @@ async def test_a_reader_that_leaves_ends_the_command_quietly(dsn: str, connectio
     ],
 )
 def test_wrong_usage_says_what_is_wrong(arguments: list[str], said: str) -> None:
-    done = run("postgresql://", *arguments)
+    done = audit("postgresql://", *arguments)
 
     assert done.returncode == 2
     assert said in done.stderr
@@ -555,14 +553,14 @@ def test_wrong_usage_says_what_is_wrong(arguments: list[str], said: str) -> None
 async def test_a_broken_cursor_is_one_sentence(dsn: str, content: str, tmp_path: Path) -> None:
     (tmp_path / "cursor").write_text(content)
 
-    done = run(dsn, "events", "--cursor", str(tmp_path / "cursor"))
+    done = audit(dsn, "events", "--cursor", str(tmp_path / "cursor"))
 
     assert done.returncode == 1
     assert "can't be used" in done.stderr and done.stderr.count("\n") == 1
 
 
 async def test_a_position_past_the_end_is_of_another_log(dsn: str) -> None:
-    done = run(dsn, "events", "--after", "5")
+    done = audit(dsn, "events", "--after", "5")
 
     assert done.returncode == 1
     assert "position 5 lies past the end of the ledger, 0" in done.stderr
@@ -570,7 +568,7 @@ async def test_a_position_past_the_end_is_of_another_log(dsn: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["events"], ["events", "--follow"], ["job", str(JOB)]])
 def test_a_missing_schema_is_one_sentence(empty_dsn: str, arguments: list[str]) -> None:
-    done = run(empty_dsn, *arguments)
+    done = audit(empty_dsn, *arguments)
 
     assert done.returncode == 1
     assert "run `chancy misc migrate`" in done.stderr and done.stderr.count("\n") == 1

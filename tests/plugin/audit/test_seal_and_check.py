@@ -31,6 +31,7 @@ from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.verify import entries
+from tests.commands import run
 from tests.factories import (
     LogWriter,
     a_row,
@@ -43,7 +44,6 @@ from tests.factories import (
     sequence_all,
     sequence_and_fold,
 )
-from tests.plugin.cli.test_cli import run
 from tests.processes import ROOT
 
 DAY_S = 86_400

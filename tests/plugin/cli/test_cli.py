@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -15,16 +12,8 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.cli.main import main
 from examples.embedded import Server
+from tests.commands import run
 from tests.factories import LogWriter, a_host, a_run
-
-
-def run(dsn: str, *arguments: str, app: str = "tests.app.chancy") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", app, *arguments],
-        env=os.environ | {"DSN": dsn},
-        capture_output=True,
-        text=True,
-    )
 
 
 async def test_status_of_a_new_database_is_healthy(dsn: str) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
@@ -23,6 +20,7 @@ from chancy_metrics.plugin.health.completeness import complete, completeness, re
 from chancy_metrics.plugin.health.completeness_facts import End, Facts
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.projections.versions.left_out import LeftOut
+from tests.commands import run
 from tests.factories import LogWriter, a_run, an_app, fetch, sequence_and_fold
 
 DAY = datetime(2026, 3, 10, tzinfo=UTC)
@@ -124,15 +122,6 @@ async def test_a_naive_moment_is_refused(dsn: str) -> None:
     async with an_app(dsn) as (chancy, _):
         with pytest.raises(MetricsLogError, match="has no zone"):
             await completeness(chancy, datetime(2026, 3, 10))
-
-
-def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
-        env=os.environ | {"DSN": dsn},
-        capture_output=True,
-        text=True,
-    )
 
 
 async def test_the_command_tells_counts_of_the_window_from_those_of_all_time(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +35,7 @@ from chancy_metrics.projections.rollups.soundness import odd_points
 from chancy_metrics.projections.rules.reserved import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.versions.advance import advance
+from tests.commands import run
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -670,15 +668,6 @@ async def test_a_version_nobody_compared_with_the_log_is_not_said_to_be_verified
     text = "\n".join(status_lines(status))
     assert " of version 1, which is not the live one," in text
     assert "log checked     whole up to position 6" in text
-
-
-def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
-        env=os.environ | {"DSN": dsn},
-        capture_output=True,
-        text=True,
-    )
 
 
 async def test_the_command_ends_with_0_or_3_and_says_what_it_found(

@@ -18,6 +18,7 @@ from chancy_metrics.plugin.transfer.import_log import import_log
 from chancy_metrics.plugin.worker import retention
 from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from tests.commands import run
 from tests.factories import (
     LogWriter,
     a_run,
@@ -30,7 +31,6 @@ from tests.factories import (
     sequence_and_fold,
     total,
 )
-from tests.plugin.cli.test_cli import run
 from tests.plugin.transfer.test_export_import import LOG, folded, target
 
 __all__ = ["target"]  # a fixture

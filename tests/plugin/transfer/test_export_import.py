@@ -46,11 +46,11 @@ from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
+from tests.commands import run
 from tests.conftest import TEMPLATE
 from tests.factories import LogWriter, a_run, an_app, damage, fetch, now_us, sequence_all, sequence_and_fold, total
 from tests.faults.history import make_history, some_facts
 from tests.plugin.audit.test_seal_and_check import pruned_history
-from tests.plugin.cli.test_cli import run
 
 DAY_S = 86_400
 LOG = "SELECT (l.*)::text FROM {log} l ORDER BY day, producer, sequence"

@@ -28,10 +28,10 @@ from chancy_metrics.plugin.transfer.abandon_import import abandon_import
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
+from tests.commands import run
 from tests.events.transfer.test_export_file import a_chain
 from tests.factories import NOON_US, LogWriter, a_run, an_app, fetch, now_us, total
 from tests.plugin.audit.test_seal_and_check import pruned_history
-from tests.plugin.cli.test_cli import run
 from tests.plugin.transfer.test_export_import import (
     HEAD,
     LOG,

@@ -23,7 +23,7 @@ from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, sequence_all
-from tests.plugin.audit.test_audit_events import run
+from tests.plugin.audit.test_audit_events import audit
 from tests.projections.search.test_query import chosen
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -67,7 +67,7 @@ async def test_what_is_read_back_is_what_was_recorded(
     await sequence_all(connection, tables)
     everything, _ = await chosen(connection, tables)
 
-    done = run(dsn, "events", "--parquet", str(tmp_path / "log"))
+    done = audit(dsn, "events", "--parquet", str(tmp_path / "log"))
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"wrote 5 events into 2 files; {tmp_path / 'log'} ends at 1\n"
@@ -91,14 +91,14 @@ async def test_the_same_command_again_adds_what_is_new_and_another_is_refused(
     await writer.append(runs=[a_run("app:n")])
     await sequence_all(connection, tables)
     asked = ("--key", "app:n", "--kind", "counter", "--since", "2026-01-01", "--after", "0")
-    first = run(dsn, "events", *asked, "--parquet", str(tmp_path))
+    first = audit(dsn, "events", *asked, "--parquet", str(tmp_path))
     await writer.append(runs=[a_run("app:n")])
     await writer.append(runs=[a_run("app:m")])
     await sequence_all(connection, tables)
 
-    second = run(dsn, "events", *asked, "--parquet", str(tmp_path))
-    third = run(dsn, "events", *asked, "--parquet", str(tmp_path))
-    other = run(dsn, "events", "--parquet", str(tmp_path))
+    second = audit(dsn, "events", *asked, "--parquet", str(tmp_path))
+    third = audit(dsn, "events", *asked, "--parquet", str(tmp_path))
+    other = audit(dsn, "events", "--parquet", str(tmp_path))
 
     assert [one.stdout.split(";")[0] for one in (first, second, third)] == [
         "wrote 1 event into 1 file",
@@ -220,7 +220,7 @@ def test_two_do_not_write_into_one_folder(tmp_path: Path) -> None:
 async def test_a_folder_that_can_not_be_written_is_one_sentence(dsn: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file")
 
-    done = run(dsn, "events", "--parquet", str(tmp_path / "log" / "below"))
+    done = audit(dsn, "events", "--parquet", str(tmp_path / "log" / "below"))
 
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
@@ -229,7 +229,7 @@ async def test_a_folder_that_can_not_be_written_is_one_sentence(dsn: str, tmp_pa
 async def test_without_pyarrow_it_says_what_to_install(dsn: str, tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
 
-    done = run(dsn, "events", "--parquet", str(tmp_path / "log"), PYTHONPATH=str(tmp_path))
+    done = audit(dsn, "events", "--parquet", str(tmp_path / "log"), PYTHONPATH=str(tmp_path))
 
     assert done.returncode == 1
     assert "pip install 'chancy-metrics[parquet]'" in done.stderr and done.stderr.count("\n") == 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +26,7 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.replay import replay, stored
 from examples.embedded import Server
+from tests.commands import run
 from tests.factories import (
     LogWriter,
     a_host,
@@ -377,15 +376,6 @@ async def test_an_unconfirmed_batch_of_job_updates_whose_day_was_closed_is_looke
     assert logged_updates(log) == updates(first, second, third)
     assert logged_counts(log) == {}
     assert await fetch(connection, "SELECT sum(holes), count(*) FROM {producers}", tables) == [(0, 2)]
-
-
-def run(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chancy_metrics.plugin.cli", "--app", "tests.app.chancy", *arguments],
-        env=os.environ | {"DSN": dsn},
-        capture_output=True,
-        text=True,
-    )
 
 
 def texts(done: Sequence[subprocess.CompletedProcess[str]]) -> list[tuple[int, str]]:
