@@ -10,7 +10,8 @@ import shutil
 import time
 import warnings
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -153,6 +154,21 @@ def lacking(text: str) -> list[str]:
     return [sign for sign in MISSING if sign in text]
 
 
+@contextmanager
+def chromium(profile: Path) -> Iterator[Chrome]:
+    """Run a headless browser with a profile of its own, which logs what pages write to the console."""
+    options = ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options, ChromeService(DRIVER))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
 @pytest.fixture(scope="module")
 async def dashboard(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Page]:
     """A worker that has worked, the web process, and a browser that is logged in."""
@@ -163,18 +179,10 @@ async def dashboard(server: Server, template: str, tmp_path_factory: pytest.Temp
     await push(dsn)
     with module(dsn, "tests.dashboard_worker", WORKER), web(dsn) as url:
         await recorded(dsn)
-        options = ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = Chrome(options, ChromeService(DRIVER))
-        try:
+        with chromium(tmp_path_factory.mktemp("profile")) as browser:
             page = Page(browser, url)
             page.log_in()
             yield page
-        finally:
-            browser.quit()
 
 
 async def push(dsn: str) -> None:

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
@@ -35,7 +35,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.marks import mark
 from examples.embedded import Server
 from tests.dashboard_app import chancy, metrics
-from tests.end_to_end.test_dashboard import CHROMIUM, DRIVER, FLAGS, Page
+from tests.end_to_end.test_dashboard import Page, chromium
 from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually
 from tests.processes import web
 
@@ -147,20 +147,12 @@ async def site(server: Server, template: str, tmp_path_factory: pytest.TempPathF
     await write(dsn, now_us)
     with web(dsn) as url:
         await folded(dsn)
-        options = ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = Chrome(options, ChromeService(DRIVER))
-        try:
+        with chromium(tmp_path_factory.mktemp("profile")) as browser:
             browser.set_script_timeout(120)  # axe looks at every row, and the machine may be busy
             page = MetricsLog(browser, url)
             page.emulate()
             page.log_in()
             yield Site(page, dsn, now_us)
-        finally:
-            browser.quit()
 
 
 async def write(dsn: str, now_us: int) -> None:
