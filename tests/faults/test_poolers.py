@@ -31,6 +31,9 @@ from tests.factories import an_app, connections, eventually, total
 from tests.faults.surfaces import everywhere
 
 BOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+if not BOUNCER and os.environ.get("CI"):
+    raise RuntimeError("no pgbouncer was found (Debian: pgbouncer): CI skips no test")
+needs_bouncer = pytest.mark.skipif(not BOUNCER, reason="no pgbouncer was found (Debian: pgbouncer)")
 #: Seconds within which everything works again once the database is back.
 BACK_WITHIN_S = 10
 
@@ -121,7 +124,7 @@ def bouncer_settings() -> list[dict[str, int]]:
     return [{"max_prepared_statements": 0}, {"max_prepared_statements": 200}] if knows else [{}]
 
 
-@pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer found: apt-get install pgbouncer")
+@needs_bouncer
 @pytest.mark.parametrize("settings", bouncer_settings())
 async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
     server: Server, dsn: str, tables: Tables, settings: dict[str, int], caplog: pytest.LogCaptureFixture
@@ -157,7 +160,7 @@ async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
     assert found == dict.fromkeys(found, 22.0)
 
 
-@pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer found: apt-get install pgbouncer")
+@needs_bouncer
 async def test_nothing_we_set_reaches_whoever_gets_the_session_next(server: Server, dsn: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
     with pgbouncer(server, default_pool_size=1) as folder:

@@ -41,7 +41,7 @@ from tests.factories import (
     sequence_and_fold,
 )
 from tests.faults.proxy import Loss, a_proxy
-from tests.faults.test_poolers import BOUNCER, pgbouncer
+from tests.faults.test_poolers import needs_bouncer, pgbouncer
 from tests.faults.truth import logged_counts, logged_updates, logged_values, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 
@@ -222,7 +222,7 @@ async def test_two_that_prune_at_once_both_end_well(dsn: str, tables: Tables) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BOUNCER is None, reason="pgbouncer is not installed")
+@needs_bouncer
 async def test_a_day_goes_through_a_pooler_in_transaction_mode(dsn: str, server: Server, tables: Tables) -> None:
     with pgbouncer(server) as folder:
         async with connections(dsn, 2) as (direct, reader):
