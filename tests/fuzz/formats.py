@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from collections.abc import Callable
 from datetime import date
 from hashlib import sha256
@@ -28,6 +29,8 @@ from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.plugin.transfer.parquet import ParquetFolder, as_table
+from chancy_metrics.projections.fold.cell_codec import DEFLATED, PLAIN, decode_runs, encode_runs
+from chancy_metrics.projections.fold.cells import starts_of_runs
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch
@@ -41,6 +44,7 @@ from chancy_metrics.projections.versions.counts import decode_counts
 from tests.factories import NOON_US, a_row, a_run
 from tests.fuzz.mutate import mutate_bytes, mutate_tree
 from tests.plugin.transfer.test_import_refused import frames_of, prologue, write
+from tests.projections.fold.test_cell_codec import golden_cells
 
 MAGIC = b"chancy-metrics export 1\n"
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -71,6 +75,18 @@ def as_message(chance: Random, data: bytes, others: list[bytes]) -> bytes:
         return msgspec.msgpack.encode(tree)
     except (TypeError, ValueError, OverflowError):
         return mutate_bytes(chance, data, others)
+
+
+def as_run(chance: Random, data: bytes, others: list[bytes]) -> bytes:
+    """Change the columns of a run of cells, inflated before and deflated again after it, mostly."""
+    if not chance.randrange(8):
+        return mutate_bytes(chance, data, others)
+    form, body = data[:1], data[1:]
+    if form[0] == DEFLATED:
+        body = zlib.decompress(body)
+    bodies = [other[1:] for other in others if other[0] == PLAIN]
+    body = as_message(chance, body, bodies)
+    return form + (zlib.compress(body, 1) if form[0] == DEFLATED else body)
 
 
 def as_export(chance: Random, data: bytes, others: list[bytes]) -> bytes:
@@ -164,6 +180,12 @@ def read_ring(data: bytes) -> None:
                 put(None, rows_of(kind, points.bucket, points.values))
 
 
+def read_run(data: bytes) -> None:
+    cells = decode_runs([data], [1])
+    ends = np.array([0, cells.rows])
+    assert decode_runs(encode_runs(cells, ends), [1]).rows == cells.rows
+
+
 def read_sketch(data: bytes) -> None:
     codes, counts = decode_sketch(data)
     ends, one = np.array([0, len(codes)]), np.ones(1)
@@ -229,6 +251,19 @@ def _ring() -> list[bytes]:
     return [pack_points({}), pack_points({"1min": points, "1day": points})]
 
 
+def _runs() -> list[bytes]:
+    cells = golden_cells()
+    job = fold([LogBatch(1, UUID(int=1), 1, "worker", NOON_US, 7, CODEC, *_payload_and_hash())]).levels["1min"]
+    starts = np.append(starts_of_runs(job.worker), job.rows)
+    made = encode_runs(cells, np.array([0, cells.rows])) + encode_runs(job, starts)
+    return made + encode_runs(cells, np.array([0, cells.rows]), compressed=True)
+
+
+def _payload_and_hash() -> tuple[bytes, bytes]:
+    payload = _batches()[0]
+    return payload, sha256(payload).digest()
+
+
 _RECORD = Stored(
     at=EPOCH, points=7, seen={"1min": [Seen(0, 60, 7)]}, faults=[Fault("cache", "1min", 60, 2, EPOCH, "it differs")]
 )
@@ -237,6 +272,7 @@ FORMATS: dict[str, Format] = {
     "batch": Format(_batches(), read_batch, as_message),
     "export": Format(_exports(), read_export, as_export),
     "ring": Format(_ring(), read_ring, as_message),
+    "run": Format(_runs(), read_run, as_run),
     "sketch": Format([encode_sketch([1, 2, 9], [3, 4, 1]), encode_sketch([-5], [2**40])], read_sketch, as_message),
     "meta": Format([encode_meta({"a": [1, {"b": None}], "c": "x", "d": 1.5}), encode_meta({})], read_meta, as_message),
     "cursor": Format([b"1234:5\n", b"7\n"], read_cursor, mutate_bytes),
