@@ -19,6 +19,7 @@ SUBJECTS = (
     "flush",
     "append",
     "fold",
+    "cells",
     "advance",
     "verify",
     "rebuild",
