@@ -233,13 +233,14 @@ def _shape(cells: Cells) -> tuple[Ints, Ints, Ints, Ints, Ints]:
             _Shape.LAST_IS_MAXIMUM,
             np.where(last_whole, _Shape.LAST_WHOLE, _Shape.LAST_FLOAT),
         )
-    owner, run_codes, counts = cells.sketches
+    owner, run_codes, _ = cells.sketches
     if len(owner):
         shape[owner] |= _Shape.CODES
         ends = starts_of(owner, cells.rows)
         first = ends[:-1]
         one = np.flatnonzero((np.diff(ends) == 1) & equal)
-        follows = (counts[first[one]] == cells.observations[one]) & (run_codes[first[one]] == codes(cells.minimum[one]))
+        # Its count is that of the observations: `check_cells` has seen to it.
+        follows = run_codes[first[one]] == codes(cells.minimum[one])
         shape[one[follows]] ^= _Shape.CODES | _Shape.ONE_CODE
     return shape, low, high, cells.micro.copy() if cells.rest else cells.micro, scaled_last
 

@@ -414,6 +414,16 @@ def changed(path: tuple[int, ...], value: Any) -> bytes:
     return bytes([PLAIN]) + msgspec.msgpack.encode(fields)
 
 
+def test_minus_zero_in_hostile_floats_is_zero() -> None:
+    floats = np.frombuffer(FIELDS[11][0], "<f8").copy()
+    floats[0] = -0.0
+
+    found = decoded(changed((11, 0), floats.tobytes()))
+
+    assert 0.0 in found.minimum
+    assert not np.signbit(found.minimum[found.minimum == 0]).any()
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_columns_are_damage_and_the_run_is_named(case: str) -> None:
     sound = GOLDEN.read_bytes()
