@@ -6,6 +6,8 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+import msgspec
+
 Check = Literal[
     "cache",
     "workers",
@@ -73,6 +75,14 @@ class Finding(NamedTuple):
         return f"{self.check}, {self.where}: {self.text}"
 
 
+class FindingsParts(msgspec.Struct, frozen=True, array_like=True):
+    """Findings as plain data: the *kept* ones with the spot of each, and how many there are at each spot."""
+
+    kept: list[Finding]
+    kept_spots: list[Spot]
+    spots: list[tuple[Spot, int]]
+
+
 class Findings:
     """Collects findings: all are counted, by where they are too, the first *limit* are kept.
 
@@ -85,6 +95,7 @@ class Findings:
         self.count = 0
         self.kept: list[Finding] = []
         self.spots = Counter[Spot]()
+        self._kept_spots: list[Spot] = []
         self.sentences: dict[Spot, str] = {}
         self._limit = limit
 
@@ -93,6 +104,7 @@ class Findings:
         if self.room:
             finding = Finding(check, where, text)
             self.kept.append(finding)
+            self._kept_spots.append(spot)
             self.sentences.setdefault(spot, str(finding))
 
     def add_uncounted(self, spots: Counter[Spot]) -> None:
@@ -101,11 +113,19 @@ class Findings:
             self._count(spot, count)
 
     def add_all(self, other: Findings) -> None:
-        for spot, count in other.spots.items():
-            known = self._count(spot, count)
-            if spot in other.sentences and self.room:
-                self.sentences.setdefault(known, other.sentences[spot])
-        self.kept += other.kept[: self.room]
+        """Add those of a later part of the check, as if each had been added here."""
+        self.add_parts(other.to_parts())
+
+    def to_parts(self) -> FindingsParts:
+        """Return what `add_parts` takes: plain data, which another process may have made."""
+        return FindingsParts(self.kept, self._kept_spots, list(self.spots.items()))
+
+    def add_parts(self, parts: FindingsParts) -> None:
+        uncounted = Counter(dict(parts.spots))
+        for (check, where, text), spot in zip(parts.kept, parts.kept_spots, strict=True):
+            self.add(check, where, text, scale=spot.scale, at=spot.at)
+            uncounted[spot] -= 1
+        self.add_uncounted(uncounted)
 
     @property
     def room(self) -> int:
