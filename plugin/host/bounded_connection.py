@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
-from chancy import Chancy
 from psycopg import errors
 
 from chancy_metrics.events.database import Connection, limit_locks, needs_schema
 from chancy_metrics.events.errors import TableLocked
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.plugin.host.connection import own_connection
+from chancy_metrics.plugin.host.connection import Database, own_connection
 
 #: Milliseconds to wait for a lock that somebody else holds on one of our tables.
 LOCK_LIMIT_MS = 3_000
@@ -23,7 +22,7 @@ _QUERY_CHARS = 80
 
 @asynccontextmanager
 async def bounded_connection(
-    chancy: Chancy, name: str = "", *, lock_limit_ms: int | None = None
+    database: Database, name: str = "", *, lock_limit_ms: int | None = None
 ) -> AsyncIterator[Connection]:
     """Open a connection of our own, autocommit, in whose short transactions no statement waits long for a lock.
 
@@ -36,14 +35,14 @@ async def bounded_connection(
         SchemaMissing: The tables are missing or older than this code.
     """
     limit_ms = LOCK_LIMIT_MS if lock_limit_ms is None else lock_limit_ms
-    with needs_schema(tables_for(chancy.prefix)):
-        async with naming_locks(chancy, f"for {limit_ms / 1_000:g} s"), own_connection(chancy, name) as connection:
+    with needs_schema(tables_for(database.prefix)):
+        async with naming_locks(database, f"for {limit_ms / 1_000:g} s"), own_connection(database, name) as connection:
             limit_locks(connection, limit_ms)
             yield connection
 
 
 @asynccontextmanager
-async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
+async def naming_locks(database: Database, waited: str) -> AsyncIterator[None]:
     """Name the locked table and who holds the lock, if a statement in the block has waited for it in vain.
 
     Args:
@@ -55,12 +54,12 @@ async def naming_locks(chancy: Chancy, waited: str) -> AsyncIterator[None]:
     try:
         yield
     except errors.LockNotAvailable as error:
-        raise TableLocked(await _who_locks(chancy, tables_for(chancy.prefix), waited)) from error
+        raise TableLocked(await _who_locks(database, tables_for(database.prefix), waited)) from error
 
 
-async def _who_locks(chancy: Chancy, tables: Tables, waited: str) -> str:
+async def _who_locks(database: Database, tables: Tables, waited: str) -> str:
     try:
-        async with own_connection(chancy) as connection:
+        async with own_connection(database) as connection:
             cursor = await connection.execute(
                 """
                 SELECT c.relname, l.granted, l.pid, a.usename, a.application_name, a.query,

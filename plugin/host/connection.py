@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from chancy import Chancy
 from psycopg import AsyncConnection, AsyncPipeline, Error, OperationalError
@@ -39,21 +39,31 @@ _UNLESS_GIVEN = {
 _IDLE_SESSION_TIMEOUT = 140_000
 
 
+class Database(Protocol):
+    """Where the metrics log is: a Chancy app, or what a task on another machine is told of it."""
+
+    @property
+    def dsn(self) -> str: ...
+
+    @property
+    def prefix(self) -> str: ...
+
+
 @asynccontextmanager
-async def own_connection(chancy: Chancy, name: str = "") -> AsyncIterator[Connection]:
+async def own_connection(database: Database, name: str = "") -> AsyncIterator[Connection]:
     """Open a connection for a block; autocommit, and without prepared statements, which poolers lose.
 
     Args:
         name: Its `application_name`, by which others see that its owner lives.
     """
-    connection = await connect(chancy, name)
+    connection = await connect(database, name)
     try:
         yield connection
     finally:
         await connection.close()
 
 
-async def connect(chancy: Chancy, name: str = "") -> Connection:
+async def connect(database: Database, name: str = "") -> Connection:
     """Open a connection that the caller closes.
 
     Raises:
@@ -62,16 +72,16 @@ async def connect(chancy: Chancy, name: str = "") -> Connection:
     # PostgreSQL cuts longer names, and says so each time.
     shown = name.encode()[:63].decode(errors="ignore") or None
     try:
-        given = conninfo_to_dict(chancy.dsn)
+        given = conninfo_to_dict(database.dsn)
         connection = await AsyncConnection.connect(
-            make_conninfo(chancy.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
+            make_conninfo(database.dsn, **{name: value for name, value in _UNLESS_GIVEN.items() if name not in given}),
             autocommit=True,
             prepare_threshold=None,
             application_name=shown,
             client_encoding="UTF8",
         )
     except Error as error:
-        raise type(error)(without_password(str(error), chancy.dsn)) from None
+        raise type(error)(without_password(str(error), database.dsn)) from None
     except (UnicodeError, ValueError):  # a host, or a DSN, that no call can take
         raise OperationalError("the DSN names no host that there can be, or holds NUL") from None
     try:
