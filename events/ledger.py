@@ -54,6 +54,43 @@ async def read_ledger(
     return [LedgerRow(row[0], BatchId(*row[1:4]), *row[4:]) for row in await cursor.fetchall()]
 
 
+async def find_range_end(
+    cursor: Cursor, tables: Tables, *, after: int, until: int, events: int, size: int, limit: int
+) -> int | None:
+    """Return the last position of the range past *after* in which a limit is reached, or *until*; None if none is left.
+
+    One index range scan of up to *limit* rows.
+
+    Args:
+        events: Number of events at which the range ends, with the batch that reaches it.
+        size: The same in bytes of payload.
+        limit: Number of rows at which the range ends.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT coalesce(min(position) FILTER (WHERE events >= %(events)s OR bytes >= %(size)s), max(position))
+            FROM (
+                SELECT position, sum(events) OVER by_position AS events, sum(bytes) OVER by_position AS bytes
+                FROM (
+                    SELECT position, events, bytes
+                    FROM {ledger}
+                    WHERE position > %(after)s
+                        AND position <= %(until)s
+                    ORDER BY position
+                    LIMIT %(limit)s
+                ) AS next
+                WINDOW by_position AS (ORDER BY position ROWS UNBOUNDED PRECEDING)
+            ) AS summed
+            """
+        ).format(ledger=tables.ledger),
+        {"after": after, "until": until, "events": events, "size": size, "limit": limit},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]  # type: ignore[no-any-return] # psycopg's rows have no types
+
+
 async def find_batches(
     cursor: Cursor, tables: Tables, day: date, *, since_us: int | None, until_us: int | None, until: int
 ) -> list[LedgerRow]:
