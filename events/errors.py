@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 #: Longest description of damaged bytes, characters.
 _MAX_FAULT_CHARS = 500
 
@@ -11,7 +13,18 @@ NO_LIVE_VERSION = "the metrics log has no live version: run `chancy misc migrate
 
 
 class MetricsLogError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Root of everything this package raises on purpose. Another process raises it with the same text."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it anew without its `__init__`, which would take a message for one of its parts."""
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[MetricsLogError], args: tuple[Any, ...], attributes: dict[str, Any]) -> MetricsLogError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class InvalidObservation(MetricsLogError, ValueError):
@@ -108,6 +121,10 @@ class LeavesOutMore(VersionRefused):
 
 class AlreadyRunning(MetricsLogError):
     """Another process does the same; the message says which, and since when."""
+
+
+class WorkersLost(MetricsLogError):
+    """The pool or cluster that runs the tasks of a command is gone; the same call resumes with another one."""
 
 
 class TableLocked(MetricsLogError):

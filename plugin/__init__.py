@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StuckAt,
         TableLocked,
         VersionRefused,
+        WorkersLost,
         WrongMoment,
     )
     from chancy_metrics.events.facts import Observation
@@ -100,6 +101,7 @@ __all__ = [
     "VersionRefused",
     "Window",
     "WindowMetric",
+    "WorkersLost",
     "WrongMoment",
     "abandon_import",
     "abort",
@@ -132,7 +134,8 @@ _DEFINED_IN = {
     "events.chain": "Seal read_seals",
     "events.errors": (
         "AlreadyRunning Damaged DamagedExport ImportRefused InvalidObservation MetricsLogError NotRecording "
-        "OutOfMemory PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WrongMoment"
+        "OutOfMemory PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WorkersLost "
+        "WrongMoment"
     ),
     "events.facts": "Observation",
     "plugin.audit.events": "JobLife events job_life",

@@ -31,6 +31,7 @@ ORDER = [
     "plugin/reading",
     "plugin/folding",
     "plugin/transfer",
+    "plugin/parallel",
     "plugin/rebuilds",
     "plugin/worker",
     "plugin/health",
