@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import msgspec
-from anyio import to_thread
 from chancy import Chancy
 from psycopg import sql
 
@@ -16,19 +16,18 @@ from chancy_metrics.events.chain import Seal, read_seal
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import NO_HEAD, SchemaMissing
 from chancy_metrics.events.humanize import counted
-from chancy_metrics.events.ledger import LedgerRow, chunks, naming_batches, read_ledger
 from chancy_metrics.events.partitions import days_in_log
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.plugin.audit.walk import CheckInTasks, walk
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
+from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
-from chancy_metrics.projections.verify.entries import Unchecked, check_batches, read_unchecked
 from chancy_metrics.projections.verify.last_check import keep_checked
 from chancy_metrics.projections.verify.ledger import check_day, check_head, check_producers, check_set_aside
 from chancy_metrics.projections.verify.skip_index import check_summaries
-from chancy_metrics.projections.versions.replay import PAGE
 
 #: Findings that are kept; further ones are only counted.
 SHOWN = 100
@@ -73,7 +72,12 @@ async def seal(chancy: Chancy) -> Seal:
 
 
 async def check(
-    chancy: Chancy, *, seals: Sequence[Seal] = (), on_progress: Callable[[LedgerProgress], None] | None = None
+    chancy: Chancy,
+    *,
+    seals: Sequence[Seal] = (),
+    executor: Executor | None = None,
+    read_dsn: str | None = None,
+    on_progress: Callable[[LedgerProgress], None] | None = None,
 ) -> LogCheck:
     """Hash the whole log again and compare it with its ledger, and that with *seals*; keep the outcome for `status`.
 
@@ -82,11 +86,15 @@ async def check(
 
     Args:
         seals: Kept elsewhere, in any order; `read_seals` reads them.
+        executor: Runs tasks that hash ranges of the ledger; without one, this process hashes all of it.
+        read_dsn: The database from which the tasks read: a replica, whose copy is then checked.
         on_progress: Called after each chunk, from the event loop.
 
     Raises:
-        MetricsLogError: There is no metrics log, or a table is locked.
+        MetricsLogError: There is no metrics log, a table is locked, or *read_dsn* is no replica of it.
+        WorkersLost: The processes or machines of the executor are gone.
     """
+    check_read_dsn(executor, read_dsn)
     tables, started = tables_for(chancy.prefix), time.monotonic()
     found = Findings(SHOWN)
     async with bounded_connection(chancy) as connection:
@@ -98,8 +106,18 @@ async def check(
             have, them = ("has", "it") if waiting == 1 else ("have", "them")
             unseen = f"neither the chain nor this check covers {them}"
             notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
-        walk = _Walk(connection, tables, found, until, on_progress, started)
-        await walk.run()
+        in_tasks = None
+        if executor is not None:
+            source = await source_of(chancy, connection, read_dsn)
+            in_tasks = CheckInTasks(executor, source, connection, limit=SHOWN)
+        parts = walk(connection, tables, found, until=until) if in_tasks is None else in_tasks.walk(found, until)
+        batches = events = entries = 0
+        async with aclosing(parts):
+            async for part in parts:
+                entries, batches, events = entries + part.entries, batches + part.batches, events + part.events
+                if on_progress is not None:
+                    rate = events / max(time.monotonic() - started, 1e-9)
+                    on_progress(LedgerProgress(part.position, until, events, rate))
         async with short_transaction(connection) as cursor:
             holding = await _check_seals(cursor, tables, sorted(seals), first, found, notes)
             days = await days_in_log(cursor, tables)
@@ -112,82 +130,22 @@ async def check(
             await check_producers(cursor, tables, found)
             await check_set_aside(cursor, tables, found)
             await check_books(cursor, tables, found)
-        await check_summaries(connection, tables, found)
-        if why := await keep_checked(
-            connection, tables, found, at=at, first=first, position=until, batches=walk.batches
-        ):
+        await (check_summaries(connection, tables, found) if in_tasks is None else in_tasks.check_summaries(found))
+        if why := await keep_checked(connection, tables, found, at=at, first=first, position=until, batches=batches):
             notes.append(why)
     return LogCheck(
         at=at,
         took_s=round(time.monotonic() - started, 3),
         first=first,
         position=until,
-        batches=walk.batches,
-        events=walk.events,
-        carried=walk.entries - walk.batches,
+        batches=batches,
+        events=events,
+        carried=entries - batches,
         seals=holding,
         found=found.count,
         findings=found.kept,
         notes=notes,
     )
-
-
-class _Walk:
-    """One pass over the ledger, from its beginning to position *until*."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        tables: Tables,
-        found: Findings,
-        until: int,
-        on_progress: Callable[[LedgerProgress], None] | None,
-        started: float,
-    ) -> None:
-        self.entries = 0
-        self.batches = 0
-        self.events = 0
-        self._connection = connection
-        self._tables = tables
-        self._page: list[list[LedgerRow]] = []
-        self._found = found
-        self._until = until
-        self._on_progress = on_progress
-        self._started = started
-
-    async def run(self) -> None:
-        ahead = asyncio.create_task(self._read(0))
-        try:
-            while (chunk := await ahead) is not None:
-                rows, unchecked = chunk
-                # The next chunk is read while this one is hashed: two of them are held at once.
-                ahead = asyncio.create_task(self._read(rows[-1].position))
-                with naming_batches(rows):
-                    self.batches += await to_thread.run_sync(check_batches, unchecked, self._found)
-                self.entries += len(rows)
-                self.events += sum(row.events for row in rows)
-                self._tell(rows[-1].position)
-        finally:
-            ahead.cancel()
-            await asyncio.wait([ahead])
-
-    async def _read(self, after: int) -> tuple[Sequence[LedgerRow], Unchecked] | None:
-        """Read the next chunk; None at the end."""
-        if not self._page:
-            async with short_transaction(self._connection) as cursor:
-                page = await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=self._until)
-            self._page = list(chunks(page))
-            if not page:
-                return None
-        rows = self._page.pop(0)
-        async with short_transaction(self._connection, index_only=True) as cursor:
-            with naming_batches(rows):
-                return rows, await read_unchecked(cursor, self._tables, rows)
-
-    def _tell(self, position: int) -> None:
-        if self._on_progress is not None:
-            rate = self.events / max(time.monotonic() - self._started, 1e-9)
-            self._on_progress(LedgerProgress(position, self._until, self.events, rate))
 
 
 async def _begin(connection: Connection, tables: Tables) -> tuple[datetime, int, int, int, bool]:

@@ -16,6 +16,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.humanize import counted, is_or_are, size, span
 from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
 from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.executors import open_sharing, sharing_options
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_ledger
 from chancy_metrics.plugin.cli.types import Day
@@ -47,8 +48,11 @@ def seal_command(door: Door) -> None:
     multiple=True,
     help="A file of seals, one per line (- for stdin), whose hashes the log must have.",
 )
+@sharing_options
 @click.pass_obj
-def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
+def check_command(
+    door: Door, seal_files: tuple[TextIO, ...], processes: int | None, dask: str | None, read_dsn: str | None
+) -> None:
     """Hash the whole log again and name the first position that was changed.
 
     No worker and no reader waits for it. Exits with 3 when anything is wrong.
@@ -60,7 +64,9 @@ def check_command(door: Door, seal_files: tuple[TextIO, ...]) -> None:
             seals += read_seals(iter(partial(file.readline, _LINE_CHARS), ""), file.name)
     except MetricsLogError as error:
         raise click.BadParameter(str(error), param_hint="--from-seal") from error
-    done = door.run(check(chancy, seals=seals, on_progress=show_ledger(door, "checked")))
+    with open_sharing(processes, dask, read_dsn) as (executor, source):
+        work = check(chancy, seals=seals, executor=executor, read_dsn=source, on_progress=show_ledger(door, "checked"))
+        done = door.run(work)
     door.answer(_as_objects(done), lambda: _checked_lines(done, len(seals)))
     if done.found:
         sys.exit(FOUND_SOMETHING)

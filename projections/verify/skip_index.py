@@ -19,15 +19,19 @@ from chancy_metrics.projections.search.scan import read_end
 _PAGE = 50
 
 
-async def check_summaries(connection: Connection, tables: Tables, found: Findings) -> None:
+async def check_summaries(
+    connection: Connection, tables: Tables, found: Findings, *, after: int = -(2**63), until: int = 2**63 - 1
+) -> None:
     """Compute each summary again and compare; skip those whose batches have left the log or can't be read.
 
     A missing summary is no fault: searches then read the batches.
+
+    Args:
+        after: Only summaries that begin past this position, and up to *until*.
     """
-    after = -(2**63)
     while True:
         async with short_transaction(connection) as cursor:
-            page = await _read(cursor, tables, after)
+            page = await _read(cursor, tables, after, until)
         for summary in page:
             await _check(connection, tables, summary, found)
         if len(page) < _PAGE:
@@ -55,7 +59,7 @@ async def _check(connection: Connection, tables: Tables, summary: Summary, found
         )
 
 
-async def _read(cursor: Cursor, tables: Tables, after: int) -> list[Summary]:
+async def _read(cursor: Cursor, tables: Tables, after: int, until: int) -> list[Summary]:
     """Return the next summaries that searches use."""
     await cursor.execute(
         sql.SQL(
@@ -63,12 +67,13 @@ async def _read(cursor: Cursor, tables: Tables, after: int) -> list[Summary]:
             SELECT first_position, last_position, day, first_us, last_us, events, filter
             FROM {summaries}
             WHERE first_position > %(after)s
+                AND first_position <= %(until)s
                 AND format = %(format)s
                 AND filter IS NOT NULL
             ORDER BY first_position
             LIMIT %(page)s
             """
         ).format(summaries=tables.summaries),
-        {"after": after, "format": FORMAT, "page": _PAGE},
+        {"after": after, "until": until, "format": FORMAT, "page": _PAGE},
     )
     return [Summary(*row) for row in await cursor.fetchall()]

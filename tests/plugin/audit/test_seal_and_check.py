@@ -20,7 +20,7 @@ from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.log import read_log_rows
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin.audit import seal as seal_module
+from chancy_metrics.plugin.audit import walk as walk_module
 from chancy_metrics.plugin.audit.seal import LogCheck, check, seal
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.health.dead_letters import discard
@@ -413,7 +413,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
     dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = datetime.now(UTC).date() - timedelta(days=3)
-    read = seal_module.read_unchecked
+    read = walk_module.read_unchecked
     async with connections(dsn, 2) as (connection, other), an_app(dsn) as (chancy, _):
         await make_days(connection, tables, today=old, ahead=0)
         writer = LogWriter(connection, tables)
@@ -426,7 +426,7 @@ async def test_a_day_that_leaves_during_a_check_is_no_finding(
             assert [day.blocker for day in gone] in ([None], [])
             return await read(*arguments)
 
-        monkeypatch.setattr(seal_module, "read_unchecked", prune_first)
+        monkeypatch.setattr(walk_module, "read_unchecked", prune_first)
         found = await check(chancy)
 
     assert (found.found, found.batches, found.carried) == (0, 1, 2)
