@@ -27,15 +27,21 @@ MAX_WORKER_CHARS = 1_024
 MAX_TEXT_CHARS = 10_000
 MAX_INTERVAL_S = 3_155_760_000
 
-#: SQL: whether a row's batch id is in bounds. Every table of batches checks it, and every reader filters by it.
+#: SQL: whether a row's batch id is in bounds; every reader filters by it.
 ID_IN_BOUNDS: LiteralString = f"day BETWEEN '{FIRST_DAY}' AND '{LAST_DAY}' AND sequence BETWEEN 1 AND {MAX_SEQUENCE}"
-#: SQL: the same of the other columns of a batch.
-BATCH_IN_BOUNDS: LiteralString = (
-    f"char_length(worker) <= {MAX_WORKER_CHARS} AND first_us BETWEEN {FIRST_US} AND {FAR_US}"
-    f" AND last_us BETWEEN first_us AND {FAR_US} AND events >= 0 AND codec BETWEEN 1 AND {MAX_CODEC}"
-    f" AND octet_length(payload) <= {MAX_PAYLOAD_BYTES} AND octet_length(sha256) <= {HASH_BYTES}"
-)
-#: SQL: the same of a session's row. Bounds on both sides exclude NaN and infinity; zones exclude settings.
+#: SQL: the bounds of a batch's columns, as domains: name without the prefix -> (type, check). A session keeps the check
+#: of a domain, while it parses that of a table again for each INSERT, which took a sixth of an append.
+DOMAINS: dict[str, tuple[LiteralString, LiteralString]] = {
+    "metrics_batch_day": ("date", f"VALUE BETWEEN '{FIRST_DAY}' AND '{LAST_DAY}'"),
+    "metrics_batch_sequence": ("bigint", f"VALUE BETWEEN 1 AND {MAX_SEQUENCE}"),
+    "metrics_batch_worker": ("text", f"char_length(VALUE) <= {MAX_WORKER_CHARS}"),
+    "metrics_batch_us": ("bigint", f"VALUE BETWEEN {FIRST_US} AND {FAR_US}"),
+    "metrics_batch_events": ("integer", "VALUE >= 0"),
+    "metrics_batch_codec": ("smallint", f"VALUE BETWEEN 1 AND {MAX_CODEC}"),
+    "metrics_batch_payload": ("bytea", f"octet_length(VALUE) <= {MAX_PAYLOAD_BYTES}"),
+    "metrics_batch_sha256": ("bytea", f"octet_length(VALUE) <= {HASH_BYTES}"),
+}
+#: SQL: whether a session's row is in bounds. Bounds on both sides exclude NaN and infinity; zones exclude settings.
 SESSION_IN_BOUNDS: LiteralString = (
     f"char_length(worker) <= {MAX_WORKER_CHARS} AND cardinality(producers) <= {MAX_SESSION_PRODUCERS}"
     f" AND append_interval BETWEEN 0 AND {MAX_INTERVAL_S}"

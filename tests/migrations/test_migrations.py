@@ -12,7 +12,7 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, sequence_and_fold, total
 
-#: Everything of ours in the catalogue: columns, constraints, indexes, triggers, functions, settings.
+#: Everything of ours in the catalogue: columns, domains, constraints, indexes, triggers, functions, settings.
 CATALOGUE = """
     SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
         a.attstorage::text, pg_get_expr(d.adbin, d.adrelid)
@@ -23,6 +23,9 @@ CATALOGUE = """
     UNION ALL
     SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', ''
     FROM pg_constraint WHERE conrelid::regclass::text LIKE 'chancy_metrics%'
+    UNION ALL
+    SELECT 'domain', contypid::regtype::text, conname, pg_get_constraintdef(oid), '', '', ''
+    FROM pg_constraint WHERE contypid::regtype::text LIKE 'chancy_metrics%'
     UNION ALL
     SELECT 'index', tablename, indexname, indexdef, '', '', '' FROM pg_indexes WHERE tablename LIKE 'chancy_metrics%'
     UNION ALL
