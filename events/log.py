@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Literal, LiteralString, NamedTuple
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Literal, LiteralString, NamedTuple, cast
 from uuid import UUID
 
 import psycopg
@@ -13,9 +16,10 @@ from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.batch import BatchId, EncodedBatch, LogBatch, LogRow
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.facts import bounded_worker
+from chancy_metrics.events.facts import EPOCH, bounded_worker
+from chancy_metrics.events.one_trip import Statement, call, can_call
 from chancy_metrics.events.row_bounds import END_US
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.storable_text import storable_worker
 
 #: `appended_at` as an integer, in `read_columns`. A time that no clock gives, such as infinity, becomes the end of the
@@ -30,14 +34,25 @@ _LOG_ROW: LiteralString = (
 #: Milliseconds for which `append_in_transaction` waits for a lock of the log.
 _LOCK_WAIT_MS = 100
 
+#: Types of the arguments of `metrics_append`.
+_TYPES = (
+    *("integer", "bytea", "date", "uuid", "bigint", "text", "bigint", "bigint", "integer", "boolean", "smallint"),
+    *("bytea", "bytea"),
+)
+_int2, _int4, _int8 = Struct("!h").pack, Struct("!i").pack, Struct("!q").pack
+#: PostgreSQL counts days from here.
+_DAY_0 = date(2000, 1, 1).toordinal()
+
 _APPEND = """
-SELECT state, at, error_code, error_text
-FROM {append}(
+SELECT {append}(
     %(lock_wait_ms)s::integer, %(earlier)b, %(day)s::date, %(producer)s, %(sequence)s::bigint, %(worker)s::text,
     %(first_us)s::bigint, %(last_us)s::bigint, %(events)s::integer, %(closes)s, %(codec)s::smallint, %(payload)b,
     %(sha256)b
 )
 """
+
+
+State = Literal["appended", "spilled", "known", "taken"]
 
 
 class Appended(NamedTuple):
@@ -50,7 +65,7 @@ class Appended(NamedTuple):
         error: Why a spilled batch was not appended to the log.
     """
 
-    state: Literal["appended", "spilled", "known", "taken"]
+    state: State
     now: datetime
     error: Error | None
 
@@ -69,7 +84,7 @@ class Appended(NamedTuple):
 
 
 async def append(
-    cursor: Cursor,
+    cursor: AsyncCursor[Any],
     tables: Tables,
     batch_id: BatchId,
     batch: EncodedBatch,
@@ -78,6 +93,7 @@ async def append(
     closes: bool = False,
     lock_wait_ms: int = 0,
     earlier: bytes | None = None,
+    savepoint: LiteralString | None = None,
 ) -> Appended:
     """Append one batch in the caller's transaction; if the log can't take it now, to the spill table.
 
@@ -86,43 +102,27 @@ async def append(
         earlier: The sha256 of other bytes that an earlier transaction, which has ended, may have written under this
             id. The id is looked up first; "known" means that they are there. The same bytes need no lookup: they may
             end up both in the log and spilled, and `sequence` drops one.
+        savepoint: The name of one to make first, in the same trip to the server.
 
     Raises:
-        psycopg.Error: Neither the log nor the spill table took it. The transaction stays usable if the server
-            answered.
+        psycopg.Error: Neither the log nor the spill table took it. If the server answered, the transaction stays
+            usable, once it is rolled back to the savepoint; without one that holds for whatever goes wrong in the
+            function, and not for one that is missing or forbidden.
     """
-    await send(
-        cursor,
-        tables,
-        batch_id,
-        batch,
-        worker=worker,
-        closes=closes,
-        lock_wait_ms=lock_wait_ms,
-        earlier=earlier,
-    )
-    return await receive(cursor)
-
-
-async def send(
-    cursor: Cursor,
-    tables: Tables,
-    batch_id: BatchId,
-    batch: EncodedBatch,
-    *,
-    worker: str,
-    closes: bool = False,
-    lock_wait_ms: int = 0,
-    earlier: bytes | None = None,
-) -> None:
-    """Send the statement of `append`; in a pipeline this does not wait. `receive` returns its outcome."""
-    values = _values(batch_id, batch, storable_worker(cursor, worker), lock_wait_ms)
-    values |= {"closes": closes, "earlier": earlier}
-    await cursor.execute(_append_statement(tables), values, binary=True)
-
-
-async def receive(cursor: Cursor) -> Appended:
-    return _appended(await cursor.fetchone())
+    worker = storable_worker(cursor, worker)
+    connection = cursor.connection
+    make_savepoint = None if savepoint is None else f"SAVEPOINT {savepoint}".encode()
+    arguments = _in_binary(batch_id, batch, worker, lock_wait_ms=lock_wait_ms, closes=closes, earlier=earlier)
+    if arguments and can_call(connection) and tables.prefix.isascii():
+        answer = await call(connection, _statement(tables.prefix), arguments, savepoint=make_savepoint)
+        return _appended(answer.decode(connection.info.encoding, "replace"))
+    values = batch_id._asdict() | batch._asdict()
+    values |= {"worker": worker, "lock_wait_ms": lock_wait_ms, "closes": closes, "earlier": earlier}
+    async with connection.cursor(row_factory=tuple_row) as own:
+        if make_savepoint is not None:
+            await own.execute(make_savepoint)
+        await own.execute(_append_statement(tables), values)
+        return _appended(_only(await own.fetchone()))
 
 
 async def append_in_transaction(
@@ -137,8 +137,8 @@ async def append_in_transaction(
     """Append the single batch of a producer of its own, on the database's day. Raises what `append` raises."""
     async with cursor.connection.cursor(row_factory=tuple_row) as own:
         values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
-        await own.execute(_append_statement(tables), values, binary=True)
-        return _appended(await own.fetchone())
+        await own.execute(_append_statement(tables), values)
+        return _appended(_only(await own.fetchone()))
 
 
 def sync_append_in_transaction(
@@ -153,8 +153,8 @@ def sync_append_in_transaction(
     """Append like `append_in_transaction`, synchronously."""
     with cursor.connection.cursor(row_factory=tuple_row) as own:
         values = _single_values(producer, batch, storable_worker(own, worker), lock_wait_ms)
-        own.execute(_append_statement(tables), values, binary=True)
-        _appended(own.fetchone())
+        own.execute(_append_statement(tables), values)
+        _appended(_only(own.fetchone()))
 
 
 async def read_batches(cursor: Cursor, tables: Tables, positions: Sequence[tuple[int, BatchId]]) -> list[LogBatch]:
@@ -226,12 +226,37 @@ async def read_sized_rows(
 
 
 def _append_statement(tables: Tables) -> sql.Composed:
-    # Executed in binary: psycopg can't read every DateStyle that the caller's session may have.
     return sql.SQL(_APPEND).format(append=tables.append)
 
 
-def _values(batch_id: BatchId, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
-    return batch_id._asdict() | batch._asdict() | {"worker": worker, "lock_wait_ms": lock_wait_ms}
+@lru_cache
+def _statement(prefix: str) -> Statement:
+    casts = ", ".join(f"${number}::{type_}" for number, type_ in enumerate(_TYPES, 1))
+    return Statement(f"SELECT {tables_for(prefix).append.as_string(None)}({casts})".encode("ascii"))
+
+
+def _in_binary(
+    batch_id: BatchId, batch: EncodedBatch, worker: str, *, lock_wait_ms: int, closes: bool, earlier: bytes | None
+) -> list[bytes | None] | None:
+    """Return the function's arguments as PostgreSQL's binary format has them; None where one does not fit."""
+    try:
+        return [
+            _int4(lock_wait_ms),
+            earlier,
+            _int4(batch_id.day.toordinal() - _DAY_0),
+            batch_id.producer.bytes,
+            _int8(batch_id.sequence),
+            worker.encode("ascii"),
+            None if batch.first_us is None else _int8(batch.first_us),
+            None if batch.last_us is None else _int8(batch.last_us),
+            _int4(batch.events),
+            b"\x01" if closes else b"\x00",
+            _int2(batch.codec),
+            batch.payload,
+            batch.sha256,
+        ]
+    except (StructError, UnicodeEncodeError):  # psycopg knows the connection's encoding, and has errors for the others
+        return None
 
 
 def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_ms: int) -> dict[str, Any]:
@@ -239,14 +264,20 @@ def _single_values(producer: UUID, batch: EncodedBatch, worker: str, lock_wait_m
     return batch._asdict() | batch_id | {"closes": True, "earlier": None, "lock_wait_ms": lock_wait_ms}
 
 
-def _appended(row: TupleRow | None) -> Appended:
+def _only(row: TupleRow | None) -> str:
     assert row is not None
-    state, now, code, text = row
-    error = None if code is None else _error(code, text)
+    text: str | bytes = row[0]
+    # psycopg gives bytes where the client's encoding is SQL_ASCII
+    return text if isinstance(text, str) else text.decode("ascii", "replace")
+
+
+def _appended(answer: str) -> Appended:
+    state, now_us, *failure = answer.split(" ", 3)
+    error = _error(*failure) if failure else None
     if state == "refused":
         assert error is not None
         raise error
-    return Appended(state, now, error)
+    return Appended(cast(State, state), EPOCH + timedelta(microseconds=int(now_us)), error)
 
 
 def _error(code: str, text: str) -> Error:

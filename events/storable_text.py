@@ -17,6 +17,8 @@ def storable(cursor: AsyncCursor[Any] | Cursor[Any], text: str) -> str:
 
     An error may quote the very character that could not be stored.
     """
+    if text.isascii() and "\x00" not in text:
+        return text
     encoding = _PYTHON_ENCODINGS.get(cursor.connection.info.parameter_status("server_encoding") or "", "ascii")
     return text.replace("\x00", "\ufffd").encode(encoding, "backslashreplace").decode(encoding)
 

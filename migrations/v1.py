@@ -265,14 +265,14 @@ CREATE FUNCTION {append}(
     _closes boolean,
     _codec smallint,
     _payload bytea,
-    _sha256 bytea,
-    OUT state text,
-    OUT at timestamptz,
-    OUT error_code text,
-    OUT error_text text
-) LANGUAGE plpgsql SET lock_timeout = 0 AS $fn$
+    _sha256 bytea
+) RETURNS text LANGUAGE plpgsql SET lock_timeout = 0 AS $fn$
 DECLARE
     _short_wait_ms CONSTANT text := least(nullif(_lock_wait_ms, 0), 10);
+    _limit text;
+    _state text;
+    _error_code text;
+    _error_text text;
     _is_there boolean;
     _days_there date[];
     _there bytea[];
@@ -283,7 +283,7 @@ BEGIN
     -- The earlier transaction has ended, and a batch moves from spill to pending to ledger, so one snapshot finds it.
     IF _earlier IS NOT NULL THEN
         BEGIN
-            PERFORM set_config('lock_timeout', _short_wait_ms, true);
+            _limit := set_config('lock_timeout', _short_wait_ms, true);
             BEGIN
                 SELECT array_agg(day) INTO _days_there FROM {pending} WHERE {is_this};
                 _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
@@ -312,23 +312,22 @@ BEGIN
                 IF _there IS NULL AND NOT EXISTS (SELECT FROM {ledger} WHERE {is_this}) THEN
                     _is_there := false;  -- a row of pending alone is no batch: whoever may append can write one
                 ELSE
-                    state := CASE WHEN _earlier = ANY(_there) OR _there IS NULL THEN 'known' ELSE 'taken' END;
+                    _state := CASE WHEN _earlier = ANY(_there) OR _there IS NULL THEN 'known' ELSE 'taken' END;
                 END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR query_canceled THEN
             -- If the id was found, only its bytes could not be read.
-            state := CASE WHEN _is_there THEN 'known' ELSE 'refused' END;
-            error_code := SQLSTATE;
-            error_text := SQLERRM || '; what became of an earlier attempt can''t be looked up';
+            _state := CASE WHEN _is_there THEN 'known' ELSE 'refused' END;
+            _error_code := SQLSTATE;
+            _error_text := SQLERRM || '; what became of an earlier attempt can''t be looked up';
         END;
-        IF state IS NOT NULL THEN
-            at := clock_timestamp();
-            RETURN;
+        IF _state IS NOT NULL THEN
+            RETURN concat_ws(' ', _state, {now_us}, _error_code, _error_text);
         END IF;
     END IF;
 
     BEGIN
-        PERFORM set_config('lock_timeout', _lock_wait_ms::text, true);
+        _limit := set_config('lock_timeout', _lock_wait_ms::text, true);
         INSERT INTO {log} ({columns})
         VALUES ({values})
         ON CONFLICT DO NOTHING;
@@ -337,10 +336,10 @@ BEGIN
             IF NOT FOUND THEN -- it would never get a position
                 RAISE EXCEPTION 'a rule or a trigger keeps batches out of the pending table';
             END IF;
-            state := 'appended';
+            _state := 'appended';
         ELSE
             SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
-            INTO STRICT state
+            INTO STRICT _state
             FROM {log}
             WHERE day = _day
                 AND {is_this};
@@ -348,33 +347,32 @@ BEGIN
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             -- A batch that this transaction can't see may have this id.
-            state := CASE WHEN _earlier IS NOT NULL AND SQLSTATE = '40001' THEN 'refused' END;
-            error_code := SQLSTATE;
-            error_text := SQLERRM;
+            _state := CASE WHEN _earlier IS NOT NULL AND SQLSTATE = '40001' THEN 'refused' END;
+            _error_code := SQLSTATE;
+            _error_text := SQLERRM;
     END;
-    at := clock_timestamp();
-    IF state IS NOT NULL THEN
-        RETURN;
+    IF _state IS NOT NULL THEN
+        RETURN concat_ws(' ', _state, {now_us}, _error_code, _error_text);
     END IF;
 
     BEGIN
-        PERFORM set_config('lock_timeout', _short_wait_ms, true);
+        _limit := set_config('lock_timeout', _short_wait_ms, true);
         INSERT INTO {spill} ({columns})
         VALUES ({values})
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
-            state := 'spilled';
+            _state := 'spilled';
         ELSE
             SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
-            INTO STRICT state
+            INTO STRICT _state
             FROM {spill}
             WHERE {is_this};
         END IF;
     EXCEPTION WHEN OTHERS OR query_canceled THEN
-        state := 'refused';
-        error_text := error_text || '; nor did the spill table: ' || SQLERRM;
+        _state := 'refused';
+        _error_text := _error_text || '; nor did the spill table: ' || SQLERRM;
     END;
-    at := clock_timestamp();
+    RETURN concat_ws(' ', _state, {now_us}, _error_code, _error_text);
 END
 $fn$;
 """
@@ -438,6 +436,7 @@ class MetricsLog(Migration):
                 columns=sql.SQL(_COLUMNS),
                 values=sql.SQL(_VALUES),
                 is_this=sql.SQL("producer = _producer AND sequence = _sequence"),
+                now_us=sql.SQL("(date_part('epoch', clock_timestamp()) * 1000000)::bigint"),
                 **_identifiers(names),
             )
         )

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from chancy import Chancy
-from psycopg import AsyncConnection, AsyncPipeline, Error, OperationalError
+from psycopg import AsyncConnection, Error, OperationalError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import PoolTimeout
 
@@ -147,26 +147,3 @@ class DatabaseClock:
 
     def _now(self) -> datetime | None:
         return self._seen and self._seen + timedelta(seconds=self._monotonic_s() - self._at)
-
-
-@asynccontextmanager
-async def one_trip(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Send statements without waiting for the one before, where libpq can (14 or newer); one by one elsewhere.
-
-    Raises:
-        psycopg.Error: The first of the errors: what failed. Those after it only say that something has.
-    """
-    if not AsyncPipeline.is_supported():
-        yield
-        return
-    failures: list[Error] = []
-    try:
-        async with connection.pipeline():
-            try:
-                yield
-            except Error as error:  # psycopg would warn of the errors after it
-                failures.append(error)
-    except Error as error:
-        failures.append(error)
-    if failures:
-        raise failures[0]

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from logging import Logger
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
 from chancy import Chancy, QueuedJob
 from psycopg import AsyncCursor
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import Cursor, short_transaction
-from chancy_metrics.events.log import Appended, receive, send
+from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import Tables, tables_for
-from chancy_metrics.plugin.host.connection import DatabaseClock, one_trip, own_connection
+from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import META_BYTES
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.plugin.recording.buffer import Buffer
@@ -29,6 +28,7 @@ from chancy_metrics.plugin.recording.unconfirmed import JobBag, UnconfirmedBatch
 
 #: Milliseconds a flush waits for the log's locks after one that waited in vain; half of that after the next, and so on.
 RETRY_WAIT_MS = 8
+_SAVEPOINT: LiteralString = "metrics_log"
 #: Seconds between warnings that job updates wait in memory: the last one before a kill says what is lost.
 MEMORY_WARNING_S = 1
 #: Seconds to wait for a connection of the pool for the first batch.
@@ -41,13 +41,15 @@ class _Writing(NamedTuple):
     Attributes:
         earlier: The sha256 of the bytes that it replaces under its id; None if it replaces none.
         closes: Whether the producer ends with it.
+        savepoint: The name of one to make first.
     """
 
-    cursor: Cursor
+    cursor: AsyncCursor[Any]
     tables: Tables
     unconfirmed: UnconfirmedBatch
     earlier: bytes | None = None
     closes: bool = False
+    savepoint: LiteralString | None = None
 
 
 class JobHook:
@@ -82,6 +84,7 @@ class JobHook:
         self._sequence = 1
         self._unconfirmed: list[UnconfirmedBatch] = []  # by sequence
         self._written = False  # whether the transaction under way holds every unconfirmed batch
+        self._has_savepoint = False  # in the current transaction
         self._recorded = JobBag()  # in the log for certain, their on_job_updated still to come
         self._closed = False
         self._others = others or buffer.held
@@ -119,17 +122,16 @@ class JobHook:
             psycopg.OperationalError: The transaction is lost, or the savepoint could not be rolled back; the
                 host tries the whole again.
         """
-        self._written = False
-        if cursor.connection.info.transaction_status == TransactionStatus.INERROR:
+        self._written = self._has_savepoint = False
+        if cursor.connection.pgconn.transaction_status == TransactionStatus.INERROR:
             # Let the host try it again rather than commit nothing.
             raise psycopg.OperationalError("the job update transaction is lost: a statement in it failed")
-        async with cursor.connection.cursor(row_factory=tuple_row) as own:
-            try:
-                await self._write(own, tables_for(prefix), list(jobs))
-            except Exception as error:  # our failure must not become the job's
-                await self._rollback(own, len(without(list(jobs), self._recorded)), error)
-            else:
-                self._written = True
+        try:
+            await self._write(cursor, tables_for(prefix), list(jobs))
+        except Exception as error:  # our failure must not become the job's
+            await self._rollback(cursor, len(without(list(jobs), self._recorded)), error)
+        else:
+            self._written = True
 
     def take_saved(self, job: QueuedJob) -> None:
         """Note that the host has saved *job*; buffer it if it was not recorded with it. Never raises."""
@@ -168,22 +170,20 @@ class JobHook:
             await self._append(_Writing(cursor, tables, self._cut([]), closes=True))
         self._unconfirmed, self._closed = [], True
 
-    async def _write(self, cursor: Cursor, tables: Tables, jobs: list[QueuedJob]) -> None:
+    async def _write(self, cursor: AsyncCursor[Any], tables: Tables, jobs: list[QueuedJob]) -> None:
         new = without(jobs, self._recorded)
         if self._recorded:
             # What the host does not come back with now, it never will.
             self._recorded = JobBag(without(jobs, JobBag(new)))
         if not self._unconfirmed:
-            async with one_trip(cursor.connection):
-                # The server is busy with this while the batch is made.
-                await cursor.execute("SAVEPOINT metrics_log")
-                if new:
-                    writing = _Writing(cursor, tables, self._cut(new))
-                    await self._send(writing)
             if new:
-                self._keep(await self._receive(writing))
+                writing = _Writing(cursor, tables, self._cut(new), savepoint=_SAVEPOINT)
+                self._has_savepoint = True
+                self._keep(await self._append(writing))
             return
-        await cursor.execute("SAVEPOINT metrics_log")
+        self._has_savepoint = True
+        async with cursor.connection.cursor() as own:
+            await own.execute(f"SAVEPOINT {_SAVEPOINT}")
         for unconfirmed in tuple(self._unconfirmed):
             rest = without(new, unconfirmed.jobs)
             back = without(new, JobBag(rest))
@@ -198,7 +198,7 @@ class JobHook:
             self._keep(await self._append(_Writing(cursor, tables, self._cut(new))))
 
     async def _write_again(
-        self, cursor: Cursor, tables: Tables, unconfirmed: UnconfirmedBatch, back: list[QueuedJob]
+        self, cursor: AsyncCursor[Any], tables: Tables, unconfirmed: UnconfirmedBatch, back: list[QueuedJob]
     ) -> None:
         """Write *unconfirmed* once more under its id, with *back*: those of its jobs that are saved now."""
         is_recut = len(back) < len(unconfirmed.jobs)
@@ -211,25 +211,29 @@ class JobHook:
             self._unconfirmed[self._unconfirmed.index(unconfirmed)] = written
 
     async def _append(self, writing: _Writing) -> UnconfirmedBatch | None:
-        await self._send(writing)
-        return await self._receive(writing)
-
-    async def _send(self, writing: _Writing) -> None:
-        await send(
-            writing.cursor,
-            writing.tables,
-            writing.unconfirmed.batch_id,
-            writing.unconfirmed.batch,
-            worker=self.worker_id,
-            closes=writing.closes,
-            lock_wait_ms=self._lock_wait_ms,
-            earlier=writing.earlier,
-        )
-
-    async def _receive(self, writing: _Writing) -> UnconfirmedBatch | None:
         """Return the batch as this transaction has written it; None if an earlier one had."""
         unconfirmed = writing.unconfirmed
-        appended = await self._appended(writing.cursor)
+        try:
+            appended = await append(
+                writing.cursor,
+                writing.tables,
+                unconfirmed.batch_id,
+                unconfirmed.batch,
+                worker=self.worker_id,
+                closes=writing.closes,
+                lock_wait_ms=self._lock_wait_ms,
+                earlier=writing.earlier,
+                savepoint=writing.savepoint,
+            )
+        except psycopg.Error:
+            self._wait_shorter()
+            raise
+        self._clock.see(appended.now)
+        if appended.state == "spilled":
+            self._wait_shorter()
+            self._warnings.warn("spill", f"job updates of worker {self.worker_id!r}: {appended.spill_note}")
+        else:
+            self._lock_wait_ms = self._full_wait_ms
         if appended.state != "taken":
             return unconfirmed if appended.is_written else None
         self._warnings.warn(
@@ -241,31 +245,19 @@ class JobHook:
         self.producers.append(self.producer)
         moved = unconfirmed._replace(batch_id=self._next_id())
         self._sequence += 1
-        return await self._append(writing._replace(unconfirmed=moved, earlier=None))
-
-    async def _appended(self, cursor: Cursor) -> Appended:
-        try:
-            appended = await receive(cursor)
-        except psycopg.Error:
-            self._wait_shorter()
-            raise
-        self._clock.see(appended.now)
-        if appended.state == "spilled":
-            self._wait_shorter()
-            self._warnings.warn("spill", f"job updates of worker {self.worker_id!r}: {appended.spill_note}")
-        else:
-            self._lock_wait_ms = self._full_wait_ms
-        return appended
+        return await self._append(writing._replace(unconfirmed=moved, earlier=None, savepoint=None))
 
     def _wait_shorter(self) -> None:
         self._lock_wait_ms = max(1, min(self._lock_wait_ms // 2, RETRY_WAIT_MS))
 
-    async def _rollback(self, cursor: Cursor, how_many: int, error: Exception) -> None:
-        try:
-            await cursor.execute("ROLLBACK TO SAVEPOINT metrics_log; RELEASE SAVEPOINT metrics_log")
-        except psycopg.Error as failure:
-            # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
-            raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
+    async def _rollback(self, cursor: AsyncCursor[Any], how_many: int, error: Exception) -> None:
+        if self._has_savepoint:
+            try:
+                async with cursor.connection.cursor() as own:
+                    await own.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
+            except psycopg.Error as failure:
+                # Swallowing this would turn the host's COMMIT into a silent ROLLBACK of its jobs.
+                raise psycopg.OperationalError(f"the job update transaction is lost: {failure}") from error
         others = listed(self._others() + self.held())
         self._warnings.warn(
             "record",

@@ -22,7 +22,6 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import job_life
-from chancy_metrics.plugin.host.connection import one_trip
 from tests.factories import a_host, a_job, an_app, claimed, fetch, sequence_all, sequence_and_fold
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
@@ -273,17 +272,39 @@ async def test_a_transaction_that_is_lost_already_is_tried_again_by_the_host(
     assert logged_updates(await read_log(connection, tables)) == Counter()
 
 
-async def test_what_fails_first_in_one_trip_is_what_is_raised_and_psycopg_says_nothing_of_the_rest(
-    connection: Connection, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("pipelines", [True, False], ids=["in one trip", "with an old libpq"])
+async def test_a_missing_function_costs_the_jobs_transaction_nothing(
+    dsn: str, connection: Connection, tables: Tables, pipelines: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with connection.transaction(force_rollback=True):
-        with pytest.raises(psycopg.errors.DivisionByZero):
-            async with one_trip(connection):
-                await connection.execute("SELECT 1 / 0")
-                await anyio.wait_readable(connection.fileno())
-                await connection.execute("SELECT 1")
+    monkeypatch.setattr(AsyncPipeline, "is_supported", lambda: pipelines)
+    async with a_host(dsn) as (worker, _):
+        jobs = await claimed(connection, *(a_job() for _ in range(12)))
+        for job in jobs[:10]:  # until it is prepared
+            await flush(worker, job)
+        await fetch(connection, "ALTER FUNCTION {append} RENAME TO gone", tables)
+        await flush(worker, jobs[10])
+        await fetch(connection, "ALTER FUNCTION gone RENAME TO chancy_metrics_append", tables)
+        await flush(worker, jobs[11])
 
-    assert [record.name for record in caplog.records if record.name == "psycopg"] == []
+        assert await saved(connection) == {job.id for job in jobs}
+    log = await read_log(connection, tables)
+    assert logged_updates(log) == updates(*jobs)
+    assert logged_counts(log) == {"buffered": 1}
+
+
+async def test_a_job_that_can_t_be_encoded_is_saved_and_only_its_update_is_rejected(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
+        job = a_job(func="app.\x00")
+        await cursor.execute("CREATE TEMPORARY TABLE job AS SELECT 1")
+        await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[job], cursor=cursor)
+        await other.commit()
+        await metrics.on_job_updated(worker=worker, job=job)
+        await cursor.execute("SELECT count(*) FROM job")
+        assert await cursor.fetchone() == (1,)
+
+    assert logged_updates(await read_log(connection, tables)) == Counter()
 
 
 async def test_workers_of_a_serializable_database_record_beside_each_other(
