@@ -183,11 +183,6 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
     rows = len(facts.job_ids)
     combos, strings = _numbers(), _numbers()
     index = list(map(combos.__getitem__, facts.combos))
-    flags = [_STARTED | _COMPLETED] * len(index)
-    for number in facts.not_started:
-        flags[number] -= _STARTED
-    for number in facts.not_completed:
-        flags[number] -= _COMPLETED
     packed = [
         (strings[func], strings[queue], strings[state], attempt, strings[error])
         for func, queue, state, attempt, error in combos
@@ -205,7 +200,7 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         strings=list(strings),
         combos=packed,
         combo=_pack(index, rows),
-        flags=_pack(flags, rows),
+        flags=_pack_flags(facts, rows),
         ids=ids,
         at=_pack(facts.at.offsets, rows, facts.at.origin_us, least=FIRST_US),
         completed=_pack_difference(facts.completed, facts.at, rows),
@@ -214,6 +209,17 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         scheduled=_pack_difference(facts.scheduled, facts.created, rows),
         meta={row: memoryview(kept) for row, kept in facts.meta.items()},
     )
+
+
+def _pack_flags(facts: JobFacts, rows: int) -> _Ints:
+    if not facts.not_started and not facts.not_completed:
+        return _Ints(_STARTED | _COMPLETED, b"")
+    flags = [_STARTED | _COMPLETED] * rows
+    for number in facts.not_started:
+        flags[number] -= _STARTED
+    for number in facts.not_completed:
+        flags[number] -= _COMPLETED
+    return _pack(flags, rows)
 
 
 def _numbers() -> defaultdict[Any, int]:
@@ -264,11 +270,13 @@ def _pack(column: Sequence[int], rows: int, origin: int = 0, *, least: int = -FA
         raise ValueError(f"a column has {len(column)} rows, not {rows}")
     base = min(column)
     span = max(column) - base
+    if not span:
+        _check_range(origin + base, 0, least)
+        return _Ints(origin + base, b"")
     for code, width, limit in _WIDTHS:
         if span < limit:
-            _check_range(origin + base, _max_offset(width if span else 0, span), least)
-            data = _bytes(array(code, [value - base for value in column])) if span else b""
-            return _Ints(origin + base, data)
+            _check_range(origin + base, _max_offset(width, span), least)
+            return _Ints(origin + base, _bytes(array(code, [value - base for value in column])))
     raise OverflowError(f"a column spans {span}, more than 64 bits")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from hashlib import sha256
 from itertools import repeat, starmap
@@ -165,7 +165,8 @@ class JobFacts(NamedTuple):
 
 def microseconds(instant: datetime) -> int:
     """Return an aware datetime as microseconds since 1970 (UTC), exact."""
-    return (instant - EPOCH) // timedelta(microseconds=1)
+    since = instant - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def instants(times: Sequence[datetime]) -> Instants:
