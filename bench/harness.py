@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 Statistic = Literal["min", "median", "p99"]
@@ -35,6 +35,8 @@ class Row(NamedTuple):
         against: The other contender, in words.
         statistic: What *ours* and *floor* are of the turns.
         target: None for lines that only inform.
+        paired: The median of ours / floor of the turns one by one, where it is the ratio: what slows the machine for
+            a while slows both of a pair.
     """
 
     subject: str
@@ -45,9 +47,12 @@ class Row(NamedTuple):
     floor: float | None = None
     against: str = ""
     target: Target | None = None
+    paired: float | None = None
 
     @property
     def ratio(self) -> float | None:
+        if self.paired is not None:
+            return self.paired
         return self.ours / self.floor if self.floor else None
 
     @property
@@ -91,6 +96,11 @@ async def by_turns(rounds: int, contenders: Mapping[str, Turn]) -> dict[str, lis
                 figures[name].append(figure)
         names.reverse()
     return figures
+
+
+def by_pairs(ours: Sequence[float], floor: Sequence[float]) -> float:
+    """The median of ours / floor, turn by turn."""
+    return statistics.median(one / other for one, other in zip(ours, floor, strict=True))
 
 
 def best(figures: Mapping[str, list[float]]) -> dict[str, float]:
