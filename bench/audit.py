@@ -156,9 +156,9 @@ def _as_json(chancy: Chancy, count: int) -> Turn:
         started = time.perf_counter()
         with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230 # it never waits
             async for page in pages(chancy):
-                for event in page.events:
+                for event in page.to_events():
                     nowhere.write(json_line(event) + "\n")
-                lines += len(page.events)
+                lines += page.events
         took = time.perf_counter() - started
         check("lines", lines, count)
         return took

@@ -12,6 +12,7 @@ from chancy import Chancy
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor, needs_schema, short_transaction
+from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.partitions import days_in_log
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.audit.tail import follow_pages
@@ -86,10 +87,13 @@ async def events(
                     chancy.log.warning(f"metrics: {gap}")
                 else:
                     on_gap(gap)
-            for event in page.events[:left]:
+            if not page.found:
+                continue
+            some = page if left is None else page.cut(left)
+            for event in await in_thread(some.to_events):
                 yield event
             if left is not None:
-                left -= len(page.events[:left])
+                left -= some.events
                 if not left:
                     return
 
@@ -99,11 +103,13 @@ async def pages(
     query: EventQuery = EventQuery(),  # noqa: B008 # frozen
     *,
     follow: bool = False,
+    page_events: int | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> AsyncGenerator[Page]:
     """Yield the same in pages, each with its gaps and the cursor to resume from.
 
     Args:
+        page_events: Most events of a page; 1,000 by default.
         warn: Called when the connection is lost while following; by default a warning in the app's log.
     """
     query = msgspec.structs.replace(query, since=utc(query.since), until=utc(query.until))
@@ -111,7 +117,7 @@ async def pages(
     with needs_schema(tables):
         async with bounded_connection(chancy) as connection:
             if not follow:
-                async for page in read_pages(connection, tables, query):
+                async for page in read_pages(connection, tables, query, page_events=page_events):
                     yield page
                 return
             if (query.after, query.since, query.first_position) == (None, None, None):
@@ -135,7 +141,7 @@ async def job_life(chancy: Chancy, job_id: UUID) -> JobLife:
     position = 0
     async with bounded_connection(chancy) as connection:
         async for page in read_pages(connection, tables, EventQuery(job_id=job_id)):
-            updates += page.events
+            updates += page.to_events()
             gaps += page.gaps
             position = page.cursor.position
         async with short_transaction(connection) as cursor:

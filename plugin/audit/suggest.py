@@ -62,7 +62,7 @@ def near(name: str, names: Iterable[str]) -> list[str]:
 async def _is_known(chancy: Chancy, query: EventQuery) -> bool:
     async with aclosing(pages(chancy, query)) as found:
         async for page in found:
-            if page.events:
+            if page.found:
                 return True
     return False
 
@@ -91,10 +91,10 @@ async def _names(chancy: Chancy, field: str) -> set[str]:
     seen = 0
     async with aclosing(pages(chancy, EventQuery(first_position=max(1, end - _POSITIONS)))) as recent:
         async for page in recent:
-            seen += len(page.events)
+            seen += page.events
             if seen > _EVENTS:
                 break
-            for event in page.events:
+            for event in page.to_events():
                 if field == "error":
                     found |= set(names_of(type_of(event.error)))
                 else:

@@ -164,9 +164,9 @@ class Listing:
         async with aclosing(self._pages(chancy, selection, follow)) as found:
             async for page in found:
                 if printer is None:
-                    self._door.say_json(*page.events)
+                    self._door.say_json(*page.to_events())
                 else:
-                    printer.print([event_row(event) for event in page.events])
+                    printer.print([event_row(event) for event in page.to_events()])
                 if self._cursor is not None:
                     self._cursor.write(page.cursor)
 
@@ -192,10 +192,10 @@ class Listing:
             async for whole in found:
                 page = whole if self._left is None else whole.cut(self._left)
                 self._tell(page.gaps)
-                self.events += len(page.events)
+                self.events += page.events
                 yield page
                 if self._left is not None:
-                    self._left -= len(page.events)
+                    self._left -= page.events
                     if not self._left:
                         return
 

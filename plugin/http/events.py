@@ -16,9 +16,9 @@ from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
-from chancy_metrics.projections.search.event import Event, EventKind
+from chancy_metrics.projections.search.event import EventKind
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
-from chancy_metrics.projections.search.scan import read_end
+from chancy_metrics.projections.search.scan import Page, read_end
 
 #: Seconds after which a search answers with what it has found so far.
 SEARCH_S = 2.0
@@ -85,25 +85,25 @@ async def _search(chancy: Chancy, selection: EventQuery, limit: int) -> EventsPa
     ends = time.monotonic() + SEARCH_S
     async with aclosing(pages(chancy, selection)) as searched:
         async for whole in searched:
-            fitting = await work(chancy, _encode, whole.events[: limit - len(found)], bytes_left, not found)
-            if whole.events and not fitting:
+            fitting = await work(chancy, _encode, whole.cut(limit - len(found)), bytes_left, not found)
+            if whole.found and not fitting:
                 more = True
                 break
-            page = whole.cut(len(fitting)) if whole.events else whole
+            page = whole.cut(len(fitting)) if whole.found else whole
             gaps += map(str, page.gaps)
             found += map(msgspec.Raw, fitting)
             bytes_left -= sum(map(len, fitting))
             cursor = page.cursor
-            is_cut = len(fitting) < len(whole.events)
+            is_cut = len(fitting) < whole.events
             if more := len(found) == limit or is_cut or time.monotonic() > ends:
                 break
     return EventsPage(found, str(cursor), more, gaps)
 
 
-def _encode(events: list[Event], room_bytes: int, at_least_one: bool) -> list[bytes]:
-    """Encode as many of the events as fit, each by itself."""
+def _encode(page: Page, room_bytes: int, at_least_one: bool) -> list[bytes]:
+    """Encode as many of the page's events as fit, each by itself."""
     encoded: list[bytes] = []
-    for event in events:
+    for event in page.to_events():
         one = msgspec.json.encode(event)
         room_bytes -= len(one)
         if room_bytes < 0 and (encoded or not at_least_one):

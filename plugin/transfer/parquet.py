@@ -136,14 +136,14 @@ class ParquetFolder:
 
     def write(self, page: Page) -> None:
         """Write the events of a page; completes the files after `PART_EVENTS` events or `PART_DAYS` days."""
-        for event in page.events:
+        for event in page.to_events():
             waiting = self._waiting.setdefault(event.at.date(), [])
             waiting.append(event)
             if len(waiting) == COLUMN_ROWS:
                 self._make_columns(event.at.date())
         self._read_cursor = page.cursor
-        self._rows += len(page.events)
-        self._part_events += len(page.events)
+        self._rows += page.events
+        self._part_events += page.events
         if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:
             self.finish()
         elif self._rows >= GROUP_ROWS:

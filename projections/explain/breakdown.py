@@ -15,6 +15,7 @@ from chancy_metrics.projections.fold.cells import Floats, Ints
 from chancy_metrics.projections.rules.contributions import fed
 from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of
 from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.search.columns import Matches
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.span import Span
 
@@ -67,7 +68,7 @@ class EventBreakdown:
     def _add(self, batch: LogBatch, decoded: DecodedBatch, index: Ints, values: Floats) -> None:
         self.events += len(index)
         self.by["worker"][batch.worker] += len(index)
-        self.first += to_events(batch, decoded, index[: self._limit - len(self.first)].tolist())
+        self.first += _events(batch, decoded, index[: self._limit - len(self.first)])
         if decoded.jobs is not None:
             rows = index[index < len(decoded.jobs.at_us)]
             combos = decoded.jobs.combos
@@ -78,8 +79,8 @@ class EventBreakdown:
                         if text := getattr(combo, name):
                             self.by[name][text] += count
             went_wrong = np.array([combo.state in _WRONG for combo in combos])[decoded.jobs.combo[rows]]
-            last = rows[went_wrong][-self._limit :].tolist()
-            self.failed = (self.failed + to_events(batch, decoded, last))[-self._limit :]
+            last = rows[went_wrong][-self._limit :]
+            self.failed = (self.failed + _events(batch, decoded, last))[-self._limit :]
             if self._series.kind == "counter":
                 values = values.copy()
                 ran_us = times_of(decoded.jobs, batch.appended_us).took_us[0][rows]
@@ -93,7 +94,11 @@ class EventBreakdown:
         if len(self._largest) >= self._limit:
             above = values > self._largest[0][0]
             index, values = index[above], values[above]
-        for value, event in zip(values.tolist(), to_events(batch, decoded, index.tolist()), strict=True):
+        for value, event in zip(values.tolist(), _events(batch, decoded, index), strict=True):
             heapq.heappush(self._largest, (value, -event.position, -event.index, event))
         while len(self._largest) > self._limit:
             heapq.heappop(self._largest)
+
+
+def _events(batch: LogBatch, decoded: DecodedBatch, indexes: Ints) -> list[Event]:
+    return to_events([Matches(batch, decoded, indexes).with_meta()]) if len(indexes) else []

@@ -1,8 +1,8 @@
-"""The event that readers of the log see, made from the columns of a decoded batch."""
+"""The event that readers of the log see one by one, made from columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -11,11 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, ObservationColumns
-from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import EPOCH
-from chancy_metrics.events.kept_meta import decode_meta
-from chancy_metrics.projections.rules.job_times import believed_us, shown_us, times_of
+from chancy_metrics.projections.search.columns import EventColumns, Matches, columns_of
 
 #: "job" is a job update, the others are observations.
 EventKind = Literal["job", "counter", "gauge", "histogram"]
@@ -62,83 +59,64 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     damage: str = ""
 
 
-def to_events(batch: LogBatch, decoded: DecodedBatch, indexes: Iterable[int]) -> list[Event]:
-    """Return the events at *indexes* of a batch.
-
-    Args:
-        decoded: What `decode` returns for *batch*, without the observations that user rules add.
-        indexes: Ascending; those of job updates come first.
-    """
-    wanted = np.fromiter(indexes, np.int64)
-    jobs = 0 if decoded.jobs is None else len(decoded.jobs.at_us)
-    events: list[Event] = []
-    if decoded.jobs is not None:
-        events += _jobs(batch, decoded.jobs, wanted[wanted < jobs])
-    if decoded.observations is not None:
-        events += _observations(batch, decoded.observations, wanted[wanted >= jobs], jobs)
-    return events
+def to_events(found: Sequence[Matches]) -> list[Event]:
+    """Return the matching events of some batches one by one."""
+    if not found:
+        return []
+    columns = columns_of(found)
+    updates = _updates(columns, np.flatnonzero(columns.is_job))
+    observations = _observations(columns, np.flatnonzero(~columns.is_job))
+    return [next(updates if is_job else observations) for is_job in columns.is_job.tolist()]
 
 
-def _jobs(batch: LogBatch, jobs: JobColumns, rows: NDArray[np.int64]) -> Iterator[Event]:
-    times = times_of(jobs, batch.appended_us)
-    took_s, known = (shown_us(times.took_us[:, rows]) / 1e6).tolist(), times.known[:, rows].tolist()
-    columns = (jobs.at_us, jobs.combo, jobs.created_us, jobs.scheduled_us, jobs.started_us, jobs.completed_us)
-    flags = (jobs.has_started, jobs.has_completed)
+def _updates(columns: EventColumns, rows: NDArray[np.int64]) -> Iterator[Event]:
+    ids, known = columns.ids[rows].tobytes(), [columns.has_started, columns.has_completed]
+    known += [columns.has_run, columns.has_wait]
+    times = [columns.at_us, columns.created_us, columns.scheduled_us, columns.started_us, columns.completed_us]
     # As Python's own values at once: numpy's, one by one, take ten times as long.
-    plain = [column[rows].tolist() for column in (*columns, *flags)]
-    for row, at_us, combo, created_us, scheduled_us, started_us, completed_us, has_started, has_completed, *took in zip(
-        rows.tolist(), *plain, *took_s, *known, strict=True
+    plain = [
+        column[rows].tolist()
+        for column in (columns.batch, columns.indexes, columns.combo, *times, columns.run_s, columns.wait_s, *known)
+    ]
+    for number, (row, of_batch, index, combo, at, created, scheduled, started, completed, run, wait, *has) in enumerate(
+        zip(rows.tolist(), *plain, strict=True)
     ):
-        func, queue, state, attempt, error = jobs.combos[combo]
-        run_s, wait_s, has_run, has_wait = took
-        meta, damage = _meta(jobs, row)
+        batch = columns.batches[of_batch]
+        func, queue, state, attempt, error = columns.combos[combo]
+        has_started, has_completed, has_run, has_wait = has
         yield Event(
             batch.position,
-            row,
-            _moment(min(at_us, batch.appended_us)),
+            index,
+            _moment(at),
             "job",
             batch.worker,
             batch.producer,
-            job_id=UUID(bytes=jobs.ids[16 * row : 16 * row + 16]),
+            job_id=UUID(bytes=ids[16 * number : 16 * number + 16]),
             func=func,
             queue=queue,
             state=state,
             attempt=attempt,
             error=error,
-            created_at=_moment(created_us),
-            scheduled_at=_moment(scheduled_us),
-            started_at=_moment(started_us) if has_started else None,
-            completed_at=_moment(completed_us) if has_completed else None,
-            run_s=run_s if has_run else None,
-            wait_s=wait_s if has_wait else None,
-            meta=meta,
-            damage=damage,
+            created_at=_moment(created),
+            scheduled_at=_moment(scheduled),
+            started_at=_moment(started) if has_started else None,
+            completed_at=_moment(completed) if has_completed else None,
+            run_s=run if has_run else None,
+            wait_s=wait if has_wait else None,
+            meta=columns.meta.get(row, {}),
+            damage=columns.damage.get(row, ""),
         )
 
 
-def _meta(jobs: JobColumns, row: int) -> tuple[dict[str, Any], str]:
-    if row not in jobs.meta:
-        return {}, ""
-    try:
-        return decode_meta(jobs.meta[row]), ""
-    except Damaged as error:
-        return {}, str(error)
-
-
-def _observations(
-    batch: LogBatch, columns: ObservationColumns, indexes: NDArray[np.int64], jobs: int
-) -> Iterator[Event]:
-    rows = indexes - jobs
-    runs = np.searchsorted(np.cumsum(columns.lengths), rows, side="right")
-    at_us = believed_us(columns.at_us[rows], batch.appended_us)
-    for index, run, moment_us, value in zip(
-        indexes.tolist(), runs.tolist(), at_us.tolist(), columns.values[rows].tolist(), strict=True
-    ):
+def _observations(columns: EventColumns, rows: NDArray[np.int64]) -> Iterator[Event]:
+    plain = (columns.batch, columns.indexes, columns.at_us, columns.run, columns.values)
+    for of_batch, index, at, run, value in zip(*(column[rows].tolist() for column in plain), strict=True):
+        batch = columns.batches[of_batch]
         key, kind, unit = columns.series[run]
         yield Event(
             batch.position,
             index,
-            _moment(moment_us),
+            _moment(at),
             kind,
             batch.worker,
             batch.producer,
@@ -149,8 +127,4 @@ def _observations(
 
 
 def _moment(us: int) -> datetime:
-    """Clamp what datetime can't express: a wrong clock must not hide the rest of the batch."""
-    try:
-        return EPOCH + timedelta(microseconds=us)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=EPOCH.tzinfo) if us > 0 else datetime.min.replace(tzinfo=EPOCH.tzinfo)
+    return EPOCH + timedelta(microseconds=us)

@@ -36,6 +36,7 @@ from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
+from chancy_metrics.projections.search.columns import Matches
 from chancy_metrics.projections.search.event import to_events
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.verify.coverage import Fault, Seen
@@ -154,7 +155,8 @@ def read_batch(data: bytes) -> None:
         events = int(found)
     decoded = decode(CODEC, data, digest, events)
     batch = LogBatch(1, UUID(int=1), 1, "worker", NOON_US, events, CODEC, data, digest)
-    listed = to_events(batch, decoded, range(min(events, 2_000)))
+    found = [Matches(batch, decoded, np.arange(min(events, 2_000))).with_meta()] if events else []
+    listed = to_events(found)
     for event in listed:
         json.loads(json_line(event))
         json.loads(msgspec.json.encode(event))

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from chancy_metrics.events.batch import LogBatch
+from chancy_metrics.events.codec import decode_batch, encode
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
+from chancy_metrics.events.facts import microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.transfer import parquet
 from chancy_metrics.plugin.transfer.parquet import SCHEMA, ParquetFolder
-from chancy_metrics.projections.search.event import Event
+from chancy_metrics.projections.search.columns import Matches
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 from tests.factories import NOON_US, LogWriter, a_row, a_run, an_app, sequence_all
@@ -30,13 +34,15 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def an_event(number: int, at: datetime = NOON, **changes: Any) -> Event:
-    fields: dict[str, Any] = {"key": "app:n", "unit": "count", "value": float(number)} | changes
-    return Event(number, 0, at, "counter", "w1", uuid.UUID(int=1), **fields)
+def an_event(position: int, at: datetime = NOON) -> Matches:
+    """A batch of one observation."""
+    made = encode([], [a_run("app:n", [float(position)], at_us=microseconds(at))])
+    batch = LogBatch(position, uuid.UUID(int=1), position, "w1", made.last_us or 0, 1, *made[-3:])
+    return Matches(batch, decode_batch(batch), np.arange(1))
 
 
-def a_page(*events: Event) -> Page:
-    return Page(EventCursor(events[-1].position), list(events), [])
+def a_page(*events: Matches) -> Page:
+    return Page(EventCursor(events[-1].batch.position), list(events), [])
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

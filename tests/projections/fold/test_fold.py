@@ -25,6 +25,7 @@ from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.sketch import codes, starts_of
 from chancy_metrics.projections.rules.contributions import fed
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.search.columns import Matches
 from chancy_metrics.projections.search.event import to_events
 
 SECOND = 1_000_000
@@ -341,7 +342,7 @@ def test_events_are_explained_with_the_durations_that_were_folded(sources: list[
         made = log_batch(batch)
         decoded = codec.decode(made.codec, made.payload, made.sha256, made.events)
         jobs = [*enumerate(batch.jobs)]
-        events = to_events(made, decoded, [index for index, _ in jobs])
+        events = to_events([Matches(made, decoded, np.arange(len(jobs)))]) if jobs else []
         for (index, row), event in zip(jobs, events, strict=True):
             values = dict(metrics_of(row, batch.appended_us))
             for series, value in values.items():

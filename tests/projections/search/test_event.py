@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
+import numpy as np
 
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import microseconds
+from chancy_metrics.projections.search.columns import Matches
 from chancy_metrics.projections.search.event import Event, to_events
 from tests.factories import a_row, a_run
 
@@ -21,7 +23,8 @@ PRODUCER = UUID(int=7)
 def events_of(*, jobs: list = (), runs: list = (), indexes: list[int], appended_us: int = NOON_US) -> list[Event]:  # type: ignore[assignment,type-arg]
     made = encode(jobs, runs)
     batch = LogBatch(3, PRODUCER, 1, "w1", appended_us, made.events, made.codec, made.payload, made.sha256)
-    return to_events(batch, decode(made.codec, made.payload, made.sha256, made.events), indexes)
+    decoded = decode(made.codec, made.payload, made.sha256, made.events)
+    return to_events([Matches(batch, decoded, np.array(indexes, np.int64)).with_meta()])
 
 
 def test_a_job_update_tells_its_times_and_never_more_than_was_recorded() -> None:

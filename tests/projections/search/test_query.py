@@ -121,7 +121,7 @@ async def chosen(
     connection: Connection, tables: Tables, wanted: EventQuery | None = None
 ) -> tuple[list[Event], list[Gap]]:
     pages = [page async for page in read_pages(connection, tables, wanted or EventQuery())]
-    return [event for page in pages for event in page.events], [gap for page in pages for gap in page.gaps]
+    return [event for page in pages for event in page.to_events()], [gap for page in pages for gap in page.gaps]
 
 
 async def write(
