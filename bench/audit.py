@@ -28,7 +28,7 @@ from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.events import events, job_life, pages
 from chancy_metrics.plugin.audit.explain import explain
-from chancy_metrics.plugin.host.escape import json_line
+from chancy_metrics.plugin.transfer.json_lines import JSON_PAGE_EVENTS, json_lines
 from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.search.query import EventQuery
@@ -155,9 +155,8 @@ def _as_json(chancy: Chancy, count: int) -> Turn:
         lines = 0
         started = time.perf_counter()
         with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230 # it never waits
-            async for page in pages(chancy):
-                for event in page.to_events():
-                    nowhere.write(json_line(event) + "\n")
+            async for page in pages(chancy, page_events=JSON_PAGE_EVENTS):
+                nowhere.write(json_lines(page.found).decode())
                 lines += page.events
         took = time.perf_counter() - started
         check("lines", lines, count)

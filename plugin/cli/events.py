@@ -24,6 +24,7 @@ from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import CursorType, Moment
 from chancy_metrics.plugin.rebuilds.listing import read_left_out
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
+from chancy_metrics.plugin.transfer.json_lines import JSON_PAGE_EVENTS, json_lines
 from chancy_metrics.projections.search.gaps import DamagedSummary, Gap, Pruned, Unreadable
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
@@ -161,10 +162,11 @@ class Listing:
         if follow:
             unknown = await unknown_names(chancy, self._selection)
             self._door.tell(*(f"{one}; it is waited for" for one in unknown))
-        async with aclosing(self._pages(chancy, selection, follow)) as found:
+        page_events = JSON_PAGE_EVENTS if self._door.as_json else None
+        async with aclosing(self._pages(chancy, selection, page_events, follow=follow)) as found:
             async for page in found:
                 if printer is None:
-                    self._door.say_json(*page.to_events())
+                    self._door.say_lines(json_lines(page.found))
                 else:
                     printer.print([event_row(event) for event in page.to_events()])
                 if self._cursor is not None:
@@ -177,7 +179,7 @@ class Listing:
         try:
             with ParquetFolder(folder, self._selection) as export:
                 selection = msgspec.structs.replace(self._selection, after=export.cursor)
-                async with aclosing(self._pages(chancy, selection, False)) as found:
+                async with aclosing(self._pages(chancy, selection, None)) as found:
                     async for page in found:
                         export.write(page)
                 export.finish()
@@ -186,9 +188,12 @@ class Listing:
         written = f"{counted(export.events, 'event')} into {counted(export.files, 'file')}"
         self._door.say(f"wrote {written}; {folder} ends at {export.cursor}")
 
-    async def _pages(self, chancy: Chancy, selection: EventQuery, follow: bool) -> AsyncGenerator[Page]:
+    async def _pages(
+        self, chancy: Chancy, selection: EventQuery, page_events: int | None, *, follow: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield pages up to the limit, and print their gaps on stderr."""
-        async with aclosing(pages(chancy, selection, follow=follow, warn=self._door.tell)) as found:
+        read = pages(chancy, selection, follow=follow, page_events=page_events, warn=self._door.tell)
+        async with aclosing(read) as found:
             async for whole in found:
                 page = whole if self._left is None else whole.cut(self._left)
                 self._tell(page.gaps)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from io import TextIOBase
 from typing import Any, BinaryIO, TextIO, TypeVar
 
@@ -16,7 +16,7 @@ from chancy import Chancy
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.plugin.cli.app import load
 from chancy_metrics.plugin.cli.progress import Progress
-from chancy_metrics.plugin.host.escape import json_line, safe
+from chancy_metrics.plugin.host.escape import encodable, json_line, safe
 from chancy_metrics.plugin.host.redaction import without_password
 from chancy_metrics.plugin.metrics import Metrics
 
@@ -78,12 +78,21 @@ class Door:
         if self._is_data:
             self.tell(*lines)
         elif lines:
-            self._write(map(safe, lines))
+            self._write("".join(f"{safe(line)}\n" for line in lines))
 
     def say_json(self, *values: Any) -> None:
         """Print each value as one line of JSON, where `say` prints."""
         stream = self.err if self._is_data else self.out
         self.say(*(json_line(value, stream.encoding or "ascii") for value in values))
+
+    def say_lines(self, lines: bytes) -> None:
+        """Print whole lines of JSON, UTF-8 and safe to show, where `say` prints."""
+        stream = self.err if self._is_data else self.out
+        text = encodable(lines.decode(), stream.encoding or "ascii")
+        if self._is_data:
+            self.tell_raw(text)
+        elif text:
+            self._write(text)
 
     def tell(self, *lines: str) -> None:
         """Print lines on stderr; if it can't be written, they are lost."""
@@ -120,9 +129,9 @@ class Door:
                 drop_unwritten(self.out)
         return code
 
-    def _write(self, lines: Iterator[str]) -> None:
+    def _write(self, text: str) -> None:
         try:
-            self.out.write("".join(f"{line}\n" for line in lines))
+            self.out.write(text)
             self.out.flush()
         except BrokenPipeError:
             raise

@@ -29,12 +29,18 @@ def json_line(value: Any, encoding: str = "utf-8") -> str:
     Args:
         encoding: The output's; characters it lacks are escaped.
     """
-    line = safe(msgspec.json.encode(value, enc_hook=repr).decode())
+    return encodable(safe(msgspec.json.encode(value, enc_hook=repr).decode()), encoding)
+
+
+def encodable(lines: str, encoding: str) -> str:
+    """Escape what is not ASCII in those of some lines of JSON that have characters which *encoding* lacks."""
     try:
-        line.encode(encoding)
+        lines.encode(encoding)
     except UnicodeError:
-        return "".join(letter if letter.isascii() else _escaped(letter) for letter in line)
-    return line
+        if "\n" in lines:
+            return "\n".join(encodable(line, encoding) for line in lines.split("\n"))
+        return "".join(letter if letter.isascii() else _escaped(letter) for letter in lines)
+    return lines
 
 
 def _is_hidden(letter: str) -> bool:
