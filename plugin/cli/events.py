@@ -174,12 +174,12 @@ class Listing:
 
     async def export(self, chancy: Chancy, folder: Path) -> None:
         """Write matching events that the folder does not have yet into Parquet files."""
-        from chancy_metrics.plugin.transfer.parquet import ParquetFolder
+        from chancy_metrics.plugin.transfer.parquet import PAGE_EVENTS, ParquetFolder
 
         try:
             with ParquetFolder(folder, self._selection) as export:
                 selection = msgspec.structs.replace(self._selection, after=export.cursor)
-                async with aclosing(self._pages(chancy, selection, None)) as found:
+                async with aclosing(self._pages(chancy, selection, PAGE_EVENTS)) as found:
                     async for page in found:
                         export.write(page)
                 export.finish()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from datetime import date
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from chancy_metrics.events.decoding import decode_as
 from chancy_metrics.events.errors import Damaged, MetricsLogError
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.transfer.cursor_file import parse_cursor
 from chancy_metrics.plugin.transfer.files import create_anew, lock_folder, read_small, replace, replace_text, sync_file
-from chancy_metrics.projections.search.event import Event
+from chancy_metrics.plugin.transfer.json_lines import uuid_texts
+from chancy_metrics.projections.search.columns import EventColumns, Matches, columns_of
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.scan import Page
 
@@ -28,9 +34,14 @@ except ImportError as error:
         "Parquet files are written by pyarrow, which is not installed: pip install 'chancy-metrics[parquet]'"
     ) from error
 
-#: Rows of a row group, and events converted to columns at once.
-GROUP_ROWS = 50_000
-COLUMN_ROWS = 1_000
+#: Rows of a day after which they are written as a row group, at the least: readers share out and skip whole groups.
+GROUP_ROWS = 100_000
+#: Bytes of all days that wait to be written; past that they are, in smaller groups.
+GROUP_BYTES = 64 << 20
+#: What a table in memory takes beside its columns, bytes.
+_TABLE_BYTES = 20_000
+#: Events of a page to write: what they cost beside their number is shared by so many.
+PAGE_EVENTS = 10_000
 #: Events and days after which the files are completed and the cursor is stored; a kill costs at most this work.
 PART_EVENTS = 1_000_000
 PART_DAYS = 16
@@ -38,6 +49,7 @@ PART_DAYS = 16
 _STATE = "_cursor.json"
 
 _TIME = pa.timestamp("us", tz="UTC")
+#: What readers find, in types that all of them have; the folders' names add `day`.
 SCHEMA = pa.schema(
     [
         pa.field("position", pa.int64(), nullable=False),
@@ -64,6 +76,13 @@ SCHEMA = pa.schema(
         pa.field("meta", pa.string()),
     ]
 )
+#: Columns with few values: in memory and in the files they are numbers of texts that are there once.
+_SHARED = ("kind", "worker", "producer", "key", "unit", "func", "queue", "state", "error")
+_IN_MEMORY = pa.schema(
+    [field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in _SHARED else field for field in SCHEMA]
+)
+_EPOCH = date(1970, 1, 1)
+_DAY_US = 86_400_000_000
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +105,8 @@ class _Writer(NamedTuple):
 class ParquetFolder:
     """A folder of Parquet files that pages of events are written to.
 
+    A thread of its own encodes and compresses one row group while the next events are read and converted.
+
     A file gets its name when it is complete; then the cursor is stored. If the process is killed between the two, the
     next run writes the same files again under the same names, so no event is there twice.
 
@@ -101,10 +122,11 @@ class ParquetFolder:
         self.events = 0
         self.files = 0
         self._part_cursor = self._read_cursor = self.cursor
-        self._waiting: dict[date, list[Event]] = {}
-        self._tables: dict[date, list[pa.Table]] = {}
-        self._rows = self._part_events = 0
+        self._waiting: dict[date, list[pa.Table]] = {}
+        self._waiting_bytes = self._part_events = 0
         self._writers: dict[date, _Writer] = {}
+        self._thread = ThreadPoolExecutor(1, "parquet")
+        self._writing: Future[None] | None = None
         self._lock: int | None = None
 
     def __enter__(self) -> ParquetFolder:
@@ -126,9 +148,11 @@ class ParquetFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._thread.shutdown()
         for day, writer in self._writers.items():
-            writer.parquet.close()
-            writer.file.close()
+            with suppress(OSError):  # the file is removed
+                writer.parquet.close()
+                writer.file.close()
             self._unfinished(day).unlink(missing_ok=True)
         self._writers.clear()
         if self._lock is not None:
@@ -136,25 +160,27 @@ class ParquetFolder:
 
     def write(self, page: Page) -> None:
         """Write the events of a page; completes the files after `PART_EVENTS` events or `PART_DAYS` days."""
-        for event in page.to_events():
-            waiting = self._waiting.setdefault(event.at.date(), [])
-            waiting.append(event)
-            if len(waiting) == COLUMN_ROWS:
-                self._make_columns(event.at.date())
+        for day, columns in _by_day(page.found):
+            table = as_table(columns)
+            self._waiting.setdefault(day, []).append(table)
+            self._waiting_bytes += table.nbytes + _TABLE_BYTES
         self._read_cursor = page.cursor
-        self._rows += page.events
         self._part_events += page.events
         if self._part_events >= PART_EVENTS or len(self._days) > PART_DAYS:
             self.finish()
-        elif self._rows >= GROUP_ROWS:
-            for day in self._days:
+            return
+        is_much = self._waiting_bytes >= GROUP_BYTES
+        for day, tables in list(self._waiting.items()):
+            if is_much or sum(table.num_rows for table in tables) >= GROUP_ROWS:
                 self._write_group(day)
-            self._rows = 0
 
     def finish(self) -> None:
         """Complete the files and store the cursor."""
-        for day in sorted(self._days):
+        days = sorted(self._days)
+        for day in days:
             self._write_group(day)
+        self._wait()
+        for day in days:
             writer = self._writers.pop(day)
             writer.parquet.close()
             with writer.file as file:
@@ -162,7 +188,7 @@ class ParquetFolder:
             replace(self._unfinished(day), self._folder_of(day) / f"{self._name}.parquet")
             self.files += 1
         self.events += self._part_events
-        self._rows = self._part_events = 0
+        self._part_events = 0
         if self._read_cursor != self.cursor or not (self._folder / _STATE).exists():
             state = _State(self._query, str(self._read_cursor))
             replace_text(self._folder / _STATE, json_line(state) + "\n")
@@ -170,22 +196,29 @@ class ParquetFolder:
 
     @property
     def _days(self) -> set[date]:
-        return {*self._waiting, *self._tables, *self._writers}
-
-    def _make_columns(self, day: date) -> None:
-        """Convert a day's events to columns, which take a fraction of the memory."""
-        self._tables.setdefault(day, []).append(as_table(self._waiting.pop(day)))
+        return {*self._waiting, *self._writers}
 
     def _write_group(self, day: date) -> None:
-        if day in self._waiting:
-            self._make_columns(day)
-        if day not in self._tables:
+        if day not in self._waiting:
             return
         if day not in self._writers:
             self._folder_of(day).mkdir(parents=True, exist_ok=True)
             file = create_anew(self._unfinished(day))
-            self._writers[day] = _Writer(file, pq.ParquetWriter(file, SCHEMA, compression="zstd"))
-        self._writers[day].parquet.write_table(pa.concat_tables(self._tables.pop(day)))
+            try:
+                self._writers[day] = _Writer(file, _parquet_writer(file))
+            except OSError:
+                file.close()
+                self._unfinished(day).unlink()
+                raise
+        tables = self._waiting.pop(day)
+        self._waiting_bytes -= sum(table.nbytes + _TABLE_BYTES for table in tables)
+        self._wait()
+        self._writing = self._thread.submit(_write_group, self._writers[day].parquet, tables)
+
+    def _wait(self) -> None:
+        """Wait for the group that is being written; raises what stopped it."""
+        if self._writing is not None:
+            self._writing.result()
 
     def _folder_of(self, day: date) -> Path:
         return self._folder / f"day={day.isoformat()}"
@@ -226,11 +259,144 @@ class ParquetFolder:
         return cursor
 
 
-def as_table(events: Sequence[Event]) -> pa.Table:
-    """Return events as a table of `SCHEMA`; a value that an event lacks is null."""
-    columns = {name: [getattr(event, name) for event in events] for name in SCHEMA.names}
-    columns["producer"] = [str(event.producer) for event in events]
-    columns["job_id"] = [None if event.job_id is None else str(event.job_id) for event in events]
-    columns["error"] = [event.error or None for event in events]
-    columns["meta"] = [json_line(event.meta) if event.meta else None for event in events]
-    return pa.table(columns, schema=SCHEMA)
+def as_table(columns: EventColumns) -> pa.Table:
+    """Return events as a table of `SCHEMA`, with dictionaries of `_SHARED`; a value that an event lacks is null."""
+    updates, observations = _Rows.of(columns.is_job), _Rows.of(~columns.is_job)
+    every = _Rows(np.ones_like(columns.is_job), None)
+    batches, combos, series = columns.batches, columns.combos, columns.series
+    of_batch, of_combo, of_series = (
+        rows.numbered(numbers, len(names))
+        for rows, numbers, names in (
+            (every, columns.batch, batches),
+            (updates, columns.combo, combos),
+            (observations, columns.run, series),
+        )
+    )
+    kind = np.where(columns.is_job, 0, columns.run + 1)
+    return pa.table(
+        {
+            "position": every.column(pa.int64(), of_batch.each([one.position for one in batches])),
+            "index": every.column(pa.int64(), columns.indexes),
+            "at": every.column(_TIME, columns.at_us),
+            "kind": every.numbered(kind, 1 + len(series)).texts(["job", *(one.kind for one in series)]),
+            "worker": of_batch.texts([one.worker for one in batches]),
+            "producer": of_batch.texts([str(one.producer) for one in batches]),
+            "key": of_series.texts([one.key for one in series]),
+            "unit": of_series.texts([one.unit for one in series]),
+            "value": observations.column(pa.float64(), columns.values),
+            "job_id": updates.column(pa.string(), uuid_texts(columns.ids.tobytes()), width=36),
+            "func": of_combo.texts([one.func for one in combos]),
+            "queue": of_combo.texts([one.queue for one in combos]),
+            "state": of_combo.texts([one.state for one in combos]),
+            "attempt": updates.column(pa.int64(), of_combo.each([one.attempt for one in combos])),
+            "error": of_combo.texts([one.error or None for one in combos]),
+            "created_at": updates.column(_TIME, columns.created_us),
+            "scheduled_at": updates.column(_TIME, columns.scheduled_us),
+            "started_at": _Rows.of(columns.has_started).column(_TIME, columns.started_us),
+            "completed_at": _Rows.of(columns.has_completed).column(_TIME, columns.completed_us),
+            "run_s": _Rows.of(columns.has_run).column(pa.float64(), columns.run_s),
+            "wait_s": _Rows.of(columns.has_wait).column(pa.float64(), columns.wait_s),
+            "meta": _meta(columns),
+        },
+        schema=_IN_MEMORY,
+    )
+
+
+class _Rows(NamedTuple):
+    """The rows of a table that have a value.
+
+    Attributes:
+        valid: One bit a row, as Arrow wants it; None where all have one.
+    """
+
+    has: NDArray[np.bool_]
+    valid: pa.Buffer | None
+
+    @classmethod
+    def of(cls, has: NDArray[np.bool_]) -> _Rows:
+        return cls(has, None if has.all() else pa.py_buffer(np.packbits(has, bitorder="little")))
+
+    def column(self, kind: pa.DataType, values: NDArray[Any], *, width: int = 0) -> pa.Array:
+        """Return a column of *values*, which are not copied; or of texts of *width* characters each."""
+        buffers = [self.valid, pa.py_buffer(np.ascontiguousarray(values))]
+        if width:
+            buffers.insert(1, pa.py_buffer(np.arange(0, width * len(self.has) + 1, width, dtype=np.int32)))
+        return pa.Array.from_buffers(kind, len(self.has), buffers)
+
+    def numbered(self, numbers: NDArray[np.int64], names: int) -> _Numbered:
+        """Say which of so many names each row has."""
+        used = np.bincount(numbers if self.valid is None else numbers[self.has], minlength=names)
+        return _Numbered(self, numbers, np.flatnonzero(used).tolist())
+
+
+class _Numbered(NamedTuple):
+    """Rows that share values by *numbers*, of which these are *used*."""
+
+    rows: _Rows
+    numbers: NDArray[np.int64]
+    used: list[int]
+
+    def each(self, values: Sequence[int]) -> NDArray[np.int64]:
+        """Return the value of each row, of a number each; zeros where there are none."""
+        return np.array(values or [0], np.int64)[self.numbers]
+
+    def texts(self, texts: Sequence[str | None]) -> pa.DictionaryArray:
+        """Return the text of each row, of a text a number; each that is used is there once."""
+        found: defaultdict[str, int] = defaultdict()
+        found.default_factory = found.__len__
+        places = [-1 if (text := texts[number]) is None else found[text] for number in self.used]
+        place_of = np.full(max(1, len(texts)), -1, np.int32)
+        place_of[self.used] = places
+        indices, rows = place_of[self.numbers], self.rows
+        if -1 in places:
+            rows = _Rows.of(rows.has & (indices >= 0))
+        return pa.DictionaryArray.from_arrays(rows.column(pa.int32(), indices), pa.array(list(found), pa.string()))
+
+
+def _by_day(found: Sequence[Matches]) -> Iterator[tuple[date, EventColumns]]:
+    """Cut events into days, in the order of the days."""
+    if not found:
+        return
+    columns = columns_of(found)
+    days = columns.at_us // _DAY_US
+    several = np.unique(days).tolist()
+    if len(several) == 1:
+        yield _date(several[0]), columns
+        return
+    ends = np.cumsum([len(one.indexes) for one in found])[:-1]
+    parts = list(zip(found, np.split(days, ends), strict=True))
+    for day in several:
+        of_day = [one.only(one.indexes[own == day]) for one, own in parts if (own == day).any()]
+        yield _date(day), columns_of(of_day)
+
+
+def _date(day: int) -> date:
+    return _EPOCH + timedelta(days=day)
+
+
+def _parquet_writer(file: BinaryIO) -> pq.ParquetWriter:
+    """Return a writer of files of `SCHEMA`.
+
+    Values that hardly repeat are not looked up in dictionaries, which is a third of the work for larger files. Arrow's
+    own schema is left out: it would say that texts are dictionaries, and some readers would believe it.
+    """
+    return pq.ParquetWriter(
+        file,
+        _IN_MEMORY,
+        compression="zstd",
+        use_dictionary=[*_SHARED, "position", "attempt"],
+        store_schema=False,
+    )
+
+
+def _write_group(writer: pq.ParquetWriter, tables: Sequence[pa.Table]) -> None:
+    writer.write_table(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
+
+
+def _meta(columns: EventColumns) -> pa.Array:
+    if not columns.meta:
+        return pa.nulls(len(columns.batch), pa.string())
+    texts: list[str | None] = [None] * len(columns.batch)
+    for row, meta in columns.meta.items():
+        texts[row] = json_line(meta) if meta else None
+    return pa.array(texts, pa.string())

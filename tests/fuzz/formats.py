@@ -28,6 +28,7 @@ from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.import_check import ExportContents
+from chancy_metrics.plugin.transfer.json_lines import json_lines
 from chancy_metrics.plugin.transfer.parquet import ParquetFolder, as_table
 from chancy_metrics.projections.fold.cell_codec import DEFLATED, PLAIN, decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import starts_of_runs
@@ -36,7 +37,7 @@ from chancy_metrics.projections.fold.sketch import decode as decode_sketch
 from chancy_metrics.projections.fold.sketch import encode as encode_sketch
 from chancy_metrics.projections.fold.sketch import quantile_many
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.search.columns import Matches
+from chancy_metrics.projections.search.columns import Matches, columns_of
 from chancy_metrics.projections.search.event import to_events
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.verify.coverage import Fault, Seen
@@ -155,13 +156,14 @@ def read_batch(data: bytes) -> None:
         events = int(found)
     decoded = decode(CODEC, data, digest, events)
     batch = LogBatch(1, UUID(int=1), 1, "worker", NOON_US, events, CODEC, data, digest)
-    found = [Matches(batch, decoded, np.arange(min(events, 2_000))).with_meta()] if events else []
-    listed = to_events(found)
-    for event in listed:
-        json.loads(json_line(event))
+    listed = [Matches(batch, decoded, np.arange(min(events, 2_000))).with_meta()] if events else []
+    lines = json_lines(listed).splitlines()
+    for event, line in zip(to_events(listed), lines, strict=True):
+        if json.loads(line) != json.loads(json_line(event)):
+            raise AssertionError(f"{line!r} is not {event}")
         json.loads(msgspec.json.encode(event))
     if listed:
-        as_table(listed)
+        as_table(columns_of(listed)).validate(full=True)
     if decoded.jobs is not None:
         list(decoded.jobs.kept_meta())
         decoded.jobs.meta_faults()

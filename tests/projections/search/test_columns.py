@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from chancy_metrics.events.batch import LogBatch, ObservationRun
 from chancy_metrics.events.codec import decode_batch, encode
-from chancy_metrics.events.facts import EPOCH, FIRST_US, Combo, JobRow, microseconds
-from chancy_metrics.events.row_bounds import FAR_US
-from chancy_metrics.projections.search.columns import Matches
+from chancy_metrics.events.facts import EPOCH, FIRST_US, Combo, JobRow
+from chancy_metrics.projections.search.columns import LAST_US, Matches
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.search.match import matching
 from chancy_metrics.projections.search.query import EventQuery
@@ -27,9 +26,9 @@ from tests.projections.search.test_query import fits, selections
 DAY_US = 86_400_000_000
 NEAR_US = st.integers(-3 * DAY_US, 3 * DAY_US).map(lambda by: NOON_US + by)
 FULL_US = st.integers(-20, 20).map(lambda second: NOON_US + second * 1_000_000)
-AT_US = (
-    NEAR_US | FULL_US | st.sampled_from([FIRST_US, 0, FAR_US, microseconds(datetime.max.replace(tzinfo=EPOCH.tzinfo))])
-)
+#: The first and last times that a datetime can hold, and others.
+FAR_US = st.sampled_from([FIRST_US - 10**15, FIRST_US, LAST_US, LAST_US + 10**15])
+AT_US = NEAR_US | FULL_US | st.sampled_from([FIRST_US, 0, LAST_US, LAST_US + 10**15])
 TEXTS = st.sampled_from(["", "app.work", "mail", "failed", "retrying", 'a"b\\', "é\u202e\x1b", "\U0001f600", "x" * 300])
 META = st.sampled_from([b"", b"\x80", b"\xc1", msgspec.msgpack.encode({"customer": 4, "plan": "gold\u202e\x00"})])
 JOBS = st.builds(
@@ -39,8 +38,8 @@ JOBS = st.builds(
     st.uuids() | st.sampled_from([uuid.UUID(int=0), uuid.UUID(int=1 << 120)]),
     st.builds(Combo, TEXTS, TEXTS, TEXTS, st.sampled_from([1, 0, -(2**63), 2**63 - 1]), TEXTS),
     AT_US,
-    *(NEAR_US | FULL_US,) * 2,
-    *(st.none() | NEAR_US | FULL_US,) * 2,
+    *(NEAR_US | FULL_US | FAR_US,) * 2,
+    *(st.none() | NEAR_US | FULL_US | FAR_US,) * 2,
     META,
 )
 RUNS = st.builds(
@@ -153,8 +152,7 @@ def seconds(took_us: int) -> float:
 
 
 def moment(us: int) -> datetime:
-    last = datetime.max.replace(tzinfo=EPOCH.tzinfo)
-    return last if us > microseconds(last) else EPOCH + timedelta(microseconds=us)
+    return EPOCH + timedelta(microseconds=min(max(us, FIRST_US), LAST_US))
 
 
 @settings(deadline=None, max_examples=60)
