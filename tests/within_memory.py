@@ -20,7 +20,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.audit.events import events, job_life
+from chancy_metrics.plugin.audit.events import events, job_life, pages
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -28,8 +28,11 @@ from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.transfer.export_log import export_log
+from chancy_metrics.plugin.transfer.json_lines import JSON_PAGE_EVENTS, json_lines
+from chancy_metrics.plugin.transfer.parquet import PAGE_EVENTS, ParquetFolder
 from chancy_metrics.projections.fold.fold import fold  # noqa: F401 # imports numpy
 from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.search.query import EventQuery
 
 #: Before each line that is no log line.
 MARK = "came to: "
@@ -61,6 +64,14 @@ async def run(chancy: Chancy, metrics: Metrics, command: str) -> Any:
         case ["export"]:
             with tempfile.TemporaryDirectory() as folder:
                 return (await export_log(chancy, Path(folder) / "log")).events
+        case ["json"]:
+            return sum([len(json_lines(page.found)) async for page in pages(chancy, page_events=JSON_PAGE_EVENTS)])
+        case ["parquet"]:
+            with tempfile.TemporaryDirectory() as folder, ParquetFolder(Path(folder), EventQuery()) as export:
+                async for page in pages(chancy, page_events=PAGE_EVENTS):
+                    export.write(page)
+                export.finish()
+                return export.events
         case ["summarise"]:
             async with own_connection(chancy) as connection:
                 return await summarise(connection, tables_for(chancy.prefix))

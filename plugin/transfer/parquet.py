@@ -37,7 +37,7 @@ except ImportError as error:
 #: Rows of a day after which they are written as a row group, at the least: readers share out and skip whole groups.
 GROUP_ROWS = 100_000
 #: Bytes of all days that wait to be written; past that they are, in smaller groups.
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 24 << 20
 #: What a table in memory takes beside its columns, bytes.
 _TABLE_BYTES = 20_000
 #: Events of a page to write: what they cost beside their number is shared by so many.
@@ -173,6 +173,8 @@ class ParquetFolder:
         for day, tables in list(self._waiting.items()):
             if is_much or sum(table.num_rows for table in tables) >= GROUP_ROWS:
                 self._write_group(day)
+        if is_much:  # texts so large that two groups in memory are too many
+            self._wait()
 
     def finish(self) -> None:
         """Complete the files and store the cursor."""
@@ -390,7 +392,8 @@ def _parquet_writer(file: BinaryIO) -> pq.ParquetWriter:
 
 
 def _write_group(writer: pq.ParquetWriter, tables: Sequence[pa.Table]) -> None:
-    writer.write_table(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
+    # Of dictionaries that differ the writer would make plain texts.
+    writer.write_table(pa.concat_tables(tables).unify_dictionaries())
 
 
 def _meta(columns: EventColumns) -> pa.Array:

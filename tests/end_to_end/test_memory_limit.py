@@ -49,16 +49,17 @@ async def test_a_log_of_large_batches_is_read_in_little_memory(
         await writer.append(jobs=rows)
 
     commands = ("fold", "rebuild", "verify", "check", "list", f"job:{UUID(bytes=rows[0].job_id)}", EXPLAIN, "export")
-    came_to = within_memory(dsn, *commands, "summarise", EXPLAIN, more=MORE_BYTES)
+    came_to = within_memory(dsn, *commands, "json", "parquet", "summarise", EXPLAIN, more=MORE_BYTES)
 
     assert [one.get("error", "") for one in came_to] == [""] * len(came_to)
-    folded, made, verified, checked, listed, life, explained, exported, summaries, again = (
+    folded, made, verified, checked, listed, life, explained, exported, lines, written, summaries, again = (
         one["done"] for one in came_to
     )
     events = BATCHES * JOBS
     assert (folded["events"], made["events"], made["different"]) == (events, events, 0)
     assert (verified, checked) == ([], [])
-    assert (listed, life, exported) == ([events, []], BATCHES, events)
+    assert (listed, life, exported, written) == ([events, []], BATCHES, events, events)
+    assert lines > events * META_BYTES
     assert explained.startswith(f"{events} events in the log; recomputed: equal") and again == explained
     assert summaries > 1
 

@@ -160,6 +160,7 @@ def test_columns_have_types_that_every_reader_has_and_groups_of_their_size(
     names = {column.path_in_schema: column for column in map(groups[0].column, range(groups[0].num_columns))}
     encodings = {encoding for column in names.values() for encoding in column.encodings}
     assert encodings <= {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY"}
+    assert names["func"].total_uncompressed_size < 200  # a dictionary of five pages, and not 100 texts
     assert (names["func"].statistics.min, names["func"].statistics.max) == ("app.work_0", "app.work_2")
     assert (names["worker"].statistics.min, names["worker"].statistics.max) == ("w1", "w5")
 
