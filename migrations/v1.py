@@ -251,6 +251,7 @@ _VALUES: LiteralString = (
 )
 # Whatever happens in a block with an exception handler is undone as at a savepoint, so the caller's transaction stays
 # whole. SET restores the caller's own lock_timeout at the end of the call; a lock wait reads it when it begins.
+# plpgsql prepares each expression again in each transaction, so what is usual takes few of them.
 _APPEND = """
 CREATE FUNCTION {append}(
     _lock_wait_ms integer,
@@ -268,7 +269,6 @@ CREATE FUNCTION {append}(
     _sha256 bytea
 ) RETURNS text LANGUAGE plpgsql SET lock_timeout = 0 AS $fn$
 DECLARE
-    _short_wait_ms CONSTANT text := least(nullif(_lock_wait_ms, 0), 10);
     _limit text;
     _state text;
     _error_code text;
@@ -277,13 +277,15 @@ DECLARE
     _days_there date[];
     _there bytea[];
 BEGIN
-    _day := coalesce(_day, (clock_timestamp() AT TIME ZONE 'UTC')::date);
+    IF _day IS NULL THEN
+        _day := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+    END IF;
 
     -- The same bytes may be appended repeatedly. Before other bytes are written under an id, the id is looked up.
     -- The earlier transaction has ended, and a batch moves from spill to pending to ledger, so one snapshot finds it.
     IF _earlier IS NOT NULL THEN
         BEGIN
-            _limit := set_config('lock_timeout', _short_wait_ms, true);
+            _limit := set_config('lock_timeout', least(nullif(_lock_wait_ms, 0), 10)::text, true);
             BEGIN
                 SELECT array_agg(day) INTO _days_there FROM {pending} WHERE {is_this};
                 _is_there := EXISTS (SELECT FROM {spill} WHERE {is_this})
@@ -333,17 +335,16 @@ BEGIN
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             INSERT INTO {pending} (day, producer, sequence) VALUES (_day, _producer, _sequence);
-            IF NOT FOUND THEN -- it would never get a position
-                RAISE EXCEPTION 'a rule or a trigger keeps batches out of the pending table';
-            END IF;
-            _state := 'appended';
-        ELSE
-            SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
-            INTO STRICT _state
-            FROM {log}
-            WHERE day = _day
-                AND {is_this};
+            IF FOUND THEN
+                RETURN concat_ws(' ', 'appended', {now_us});
+            END IF; -- without that row it would never get a position
+            RAISE EXCEPTION 'a rule or a trigger keeps batches out of the pending table';
         END IF;
+        SELECT CASE sha256 WHEN _sha256 THEN 'known' ELSE 'taken' END
+        INTO STRICT _state
+        FROM {log}
+        WHERE day = _day
+            AND {is_this};
     EXCEPTION
         WHEN OTHERS OR query_canceled THEN
             -- A batch that this transaction can't see may have this id.
@@ -356,7 +357,7 @@ BEGIN
     END IF;
 
     BEGIN
-        _limit := set_config('lock_timeout', _short_wait_ms, true);
+        _limit := set_config('lock_timeout', least(nullif(_lock_wait_ms, 0), 10)::text, true);
         INSERT INTO {spill} ({columns})
         VALUES ({values})
         ON CONFLICT DO NOTHING;
