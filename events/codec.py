@@ -127,7 +127,7 @@ def encode(
     payload = _encoder.encode(
         _Payload(
             _checked_counts({**(counts or {}), **(facts.counts if facts else {})}),
-            _pack_jobs(facts) if facts else None,
+            None if facts is None else _pack_job(facts) if len(facts.job_ids) == 1 else _pack_jobs(facts),
             _pack_observations(observations) if observations else None,
         )
     )
@@ -209,6 +209,45 @@ def _pack_jobs(facts: JobFacts) -> _Jobs:
         scheduled=_pack_difference(facts.scheduled, facts.created, rows),
         meta={row: memoryview(kept) for row, kept in facts.meta.items()},
     )
+
+
+def _pack_job(facts: JobFacts) -> _Jobs:
+    """Return what `_pack_jobs` returns of a single update, in a third of the time: an idle worker has no others."""
+    (func, queue, state, attempt, error), *others = facts.combos
+    strings = list(dict.fromkeys((func, queue, state, error)))
+    _refuse_nul(strings)
+    if attempt not in _ATTEMPTS:
+        raise ValueError("an attempt has a number past 64 bits")
+    (job_id,) = facts.job_ids
+    if others or len(job_id) != 16 or not facts.meta.keys() <= {0}:
+        raise ValueError(f"a job update has {len(job_id)} bytes of ids, or several combos or meta")
+    at, created = _only(facts.at), _only(facts.created)
+    if at < FIRST_US:
+        raise ValueError(f"a time of {at} is out of range")
+    return _Jobs(
+        strings=strings,
+        combos=[(0, strings.index(queue), strings.index(state), attempt, strings.index(error))],
+        combo=_Ints(0, b""),
+        flags=_pack_flags(facts, 1),
+        ids=job_id,
+        at=_constant(at),
+        completed=_constant(_only(facts.completed) - at),
+        started=_constant(at - _only(facts.started)),
+        created=_constant(at - created),
+        scheduled=_constant(_only(facts.scheduled) - created),
+        meta={row: memoryview(kept) for row, kept in facts.meta.items()},
+    )
+
+
+def _only(instant: Instants) -> int:
+    (offset,) = instant.offsets
+    return instant.origin_us + offset
+
+
+def _constant(value: int) -> _Ints:
+    if not -FAR_US <= value <= FAR_US:
+        raise ValueError(f"a time of {value} is out of range")
+    return _Ints(value, b"")
 
 
 def _pack_flags(facts: JobFacts, rows: int) -> _Ints:

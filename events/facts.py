@@ -175,6 +175,8 @@ def instants(times: Sequence[datetime]) -> Instants:
     Subtracting two times of a zone with a fixed offset needs no call of utcoffset(), which takes longest otherwise,
     also for zoneinfo's UTC, in which psycopg returns every time. Small integers add up in half the time.
     """
+    if len(times) == 1:
+        return Instants(microseconds(times[0]), (0,))
     try:
         origin = times[0] if _never_changes(times[0].tzinfo) else EPOCH
     except TypeError:  # dateutil's zones can't be hashed

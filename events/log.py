@@ -115,7 +115,8 @@ async def append(
     arguments = _in_binary(batch_id, batch, worker, lock_wait_ms=lock_wait_ms, closes=closes, earlier=earlier)
     if arguments and can_call(connection) and tables.prefix.isascii():
         answer = await call(connection, _statement(tables.prefix), arguments, savepoint=make_savepoint)
-        return _appended(answer.decode(connection.info.encoding, "replace"))
+        encoding = "ascii" if answer.isascii() else connection.info.encoding
+        return _appended(answer.decode(encoding, "replace"))
     values = batch_id._asdict() | batch._asdict()
     values |= {"worker": worker, "lock_wait_ms": lock_wait_ms, "closes": closes, "earlier": earlier}
     async with connection.cursor(row_factory=tuple_row) as own:

@@ -121,6 +121,32 @@ def test_a_batch_decodes_to_what_was_encoded(jobs: list[JobRow], runs: list[Obse
 
 
 @given(JOBS.filter(bool))
+def test_a_batch_of_one_job_has_the_bytes_that_it_would_have_among_others(jobs: list[JobRow]) -> None:
+    for job in jobs:
+        facts = JobFacts.of([job])
+
+        assert codec._encoder.encode(codec._pack_job(facts)) == codec._encoder.encode(codec._pack_jobs(facts))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"at_us": YEAR_1 - 1},
+        {"started_us": -(2**60)},
+        {"job_id": bytes(15)},
+        {"combo": Combo("a\x00", "q", "failed", 1, "")},
+        {"combo": Combo("a", "q", "failed", 2**63, "")},
+    ],
+)
+def test_one_job_is_refused_for_what_several_are_refused_for(wrong: dict[str, Any]) -> None:
+    one = job(**wrong)
+
+    for jobs in ([one], [one, one]):
+        with pytest.raises(ValueError):
+            encode(jobs)
+
+
+@given(JOBS.filter(bool))
 def test_rows_turned_into_columns_and_back_are_the_same(jobs: list[JobRow]) -> None:
     assert JobFacts.of(jobs).rows() == jobs
 
