@@ -262,8 +262,7 @@ async def _explained(connection: Connection, chancy: Chancy, size: Size) -> list
         FROM chancy_metrics_1hour r
         JOIN chancy_metrics_series s
             ON s.id = r.series
-        WHERE r.worker = 0
-            AND s.key = %(key)s
+        WHERE s.key = %(key)s
             AND r.bucket = %(bucket)s
         """,
         key=key,

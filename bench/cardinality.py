@@ -106,7 +106,7 @@ async def project(dsn: str, series: int) -> Iterator[tuple[str, float, str]]:
     async with connections(dsn, 1, prepared=False) as (connection,):
         await sequence_all(connection, _TABLES)
         steps = await _fold(connection)
-        check("events folded", await ask(connection, f"SELECT sum(count) FROM {_LEVELS[-1]} WHERE worker = 0"), series)
+        check("events folded", await ask(connection, f"SELECT sum(count) FROM {_LEVELS[-1]}"), series)
         most = _memory("VmHWM")
         await _append(connection, range(0, series, max(1, series // _FEW)))
         again = await _fold(connection)

@@ -33,8 +33,7 @@ SELECT coalesce(sum(r.count), 0)::bigint
 FROM chancy_metrics_1day r
 JOIN chancy_metrics_series s
     ON s.id = r.series
-WHERE r.worker = 0
-    AND starts_with(s.key, 'global:status:')
+WHERE starts_with(s.key, 'global:status:')
 """
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from chancy_metrics.events.batch import LogBatch, ObservationRun
 from chancy_metrics.events.codec import decode, encode
 from chancy_metrics.events.facts import Series
-from chancy_metrics.projections.fold.cells import ALL_WORKERS
 from chancy_metrics.projections.fold.fold import fold
 
 from .database import Databases
@@ -70,14 +69,12 @@ def _folded(steps_of_batches: Sequence[Sequence[LogBatch]]) -> Turn:
         folds = [fold(batches) for batches in steps_of_batches]
         took = time.perf_counter() - started
         check("events folded", sum(one.events for one in folds), events)
-        for resolution in ("1min", "1day"):
-            counted = 0
-            for one in folds:
-                # Each job update and each observation is in one of these series, once.
-                once = [s.key.startswith(("global:status:", "bench:")) for s in one.series]
-                cells = one.levels[resolution]
-                counted += int(cells.observations[(cells.worker == ALL_WORKERS) & np.array(once)[cells.series]].sum())
-            check(f"events in {resolution}", counted, events)
+        counted = 0
+        for one in folds:
+            # Each job update and each observation is in one of these series, once.
+            once = np.array([s.key.startswith(("global:status:", "bench:")) for s in one.series])
+            counted += sum(int(cells.observations[once[cells.series]].sum()) for cells in one.cells.values())
+        check("events in cells", counted, events)
         return took
 
     return turn

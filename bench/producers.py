@@ -37,8 +37,7 @@ SELECT sum(r.count)::bigint
 FROM chancy_metrics_1day r
 JOIN chancy_metrics_series s
     ON s.id = r.series
-WHERE r.worker = 0
-    AND r.version = (SELECT live FROM chancy_metrics_head)
+WHERE r.version = (SELECT live FROM chancy_metrics_head)
     AND starts_with(s.key, 'global:status:')
 """
 

@@ -11,8 +11,9 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.fold.diff import diff_folds
-from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.fold.diff import diff_projections
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.levels import Projection, projection_of
 from chancy_metrics.projections.versions.advance import advance
 
 from .database import Databases, Producer, an_app, connections, sequence_all
@@ -37,14 +38,14 @@ async def run(pool: Databases, size: Size) -> list[Row]:
     total = Accumulator()
     total.add(fold(in_memory))
     folded = total.fold()
-    compared = middle(await by_turns(size.of(5, 1), {"diff_folds": _compared(folded)}))
+    compared = middle(await by_turns(size.of(5, 1), {"diff": _compared(projection_of(folded))}))
     work = f"verify, {count:,} job updates, {points[0]:,} stored points"
-    stored = sum(cells.rows for cells in folded.levels.values())
+    stored = sum(cells.rows for cells in folded.cells.values())
     return [
         Row(
             "verify", work, count / figures["verify"], "events/s", "median", count / figures["memory"], "fold in memory"
         ),
-        Row("verify", f"diff_folds() alone, {stored:,} points", stored / compared["diff_folds"], "points/s", "median"),
+        Row("verify", f"comparing alone, {stored:,} cells of workers", stored / compared["diff"], "cells/s", "median"),
     ]
 
 
@@ -82,10 +83,10 @@ def _folded(batches: Sequence[LogBatch]) -> Turn:
     return turn
 
 
-def _compared(folded: Fold) -> Turn:
+def _compared(points: Projection) -> Turn:
     async def turn() -> float:
         started = time.perf_counter()
-        check("differences", diff_folds(folded, folded, limit=1).different, 0)
+        check("differences", diff_projections(points, points, limit=1).different, 0)
         return time.perf_counter() - started
 
     return turn

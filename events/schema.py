@@ -32,6 +32,7 @@ TABLES = (
     "metrics_5min",
     "metrics_1hour",
     "metrics_1day",
+    "metrics_worker_segments",
     "metrics_cache",
 )
 
@@ -40,8 +41,11 @@ RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
 
 #: Columns of a rollup but for its version.
 ROLLUP_COLUMNS: LiteralString = (
-    "worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
+    "series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"
 )
+
+#: Columns of a worker's segment but for its version.
+SEGMENT_COLUMNS: LiteralString = "worker, resolution, fold, part, first_s, end_s, cells, data"
 
 #: Length of the longest name without its prefix.
 _LONGEST_SUFFIX = len("metrics_dead_letters_pkey")
@@ -66,6 +70,7 @@ class Tables(NamedTuple):
     dead_letters: sql.Identifier
     series: sql.Identifier
     workers: sql.Identifier
+    worker_segments: sql.Identifier
     cache: sql.Identifier
     refuse_change: sql.Identifier
     refuse_append: sql.Identifier
@@ -121,6 +126,7 @@ def tables_for(prefix: str) -> Tables:
         dead_letters=name("dead_letters"),
         series=name("series"),
         workers=name("workers"),
+        worker_segments=name("worker_segments"),
         cache=name("cache"),
         refuse_change=name("refuse_change"),
         refuse_append=name("refuse_append"),

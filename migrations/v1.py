@@ -231,6 +231,24 @@ CREATE TABLE {workers} (
     name text NOT NULL UNIQUE
 );
 
+-- The cells of one worker that one fold added (of the baseline: one absorbed day, numbered from 1970 on, below zero),
+-- all of one resolution (the width of its buckets, seconds), as bytes; in several parts if they are many.
+CREATE TABLE {worker_segments} (
+    version integer NOT NULL,
+    worker integer NOT NULL,
+    resolution integer NOT NULL,
+    fold bigint NOT NULL,
+    part integer NOT NULL,
+    first_s bigint NOT NULL,
+    end_s bigint NOT NULL,
+    cells integer NOT NULL,
+    data bytea NOT NULL,
+    CONSTRAINT {segments_key} PRIMARY KEY (version, worker, resolution, fold, part)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+    autovacuum_vacuum_insert_scale_factor = 0.2, vacuum_truncate = off
+);
+ALTER TABLE {worker_segments} ALTER COLUMN data SET STORAGE EXTERNAL;
 CREATE TABLE {cache} (
     fold bigint PRIMARY KEY,
     version integer NOT NULL,
@@ -382,7 +400,6 @@ $fn$;
 _ROLLUP = """
 CREATE TABLE {rollup} (
     version integer NOT NULL,
-    worker integer NOT NULL,
     series integer NOT NULL,
     bucket bigint NOT NULL,
     count bigint NOT NULL,
@@ -397,7 +414,7 @@ CREATE TABLE {rollup} (
     p95 double precision,
     p99 double precision,
     sketch bytea,
-    PRIMARY KEY (version, worker, series, bucket)
+    PRIMARY KEY (version, series, bucket)
 ) WITH (
     fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.2,
     vacuum_truncate = off
@@ -416,6 +433,7 @@ class MetricsLog(Migration):
         """Create every table; the log's partitions are made by the plugin, which knows the day."""
         names = schema.tables_for(migrator.prefix)
         ledger_days = sql.Identifier(f"{names.prefix}metrics_ledger_days")
+        segments_key = sql.Identifier(f"{names.prefix}metrics_segments_pkey")
         domains = _domains(names)
         for name, (base, check) in row_bounds.DOMAINS.items():
             await cursor.execute(
@@ -427,6 +445,7 @@ class MetricsLog(Migration):
             sql.SQL(_UP).format(
                 short_lived=_SHORT_LIVED,
                 ledger_days=ledger_days,
+                segments_key=segments_key,
                 session_in_bounds=sql.SQL(row_bounds.SESSION_IN_BOUNDS),
                 **{name.removeprefix("metrics_"): domain for name, domain in domains.items()},
                 **_identifiers(names),

@@ -431,7 +431,7 @@ class Metrics(Plugin):
 
         Args:
             metric_prefix: A key or its first segments; None or "" for all.
-            worker_id: A worker's id; None or "" for all together. Points of one worker have no quantiles.
+            worker_id: A worker's id; None or "" for all together.
             resolution: "1min", "5min", "1hour" or "1day"; "5min" where only other keywords are given.
             start: Inclusive, aware, on a bucket boundary, which is one of UTC.
             end: Exclusive, the same; the end of the current bucket by default.

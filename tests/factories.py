@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import anyio
+import numpy as np
 from chancy import Chancy, QueuedJob, Worker
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
@@ -23,9 +24,13 @@ from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.projections.fold.cell_codec import decode_runs, encode_runs
+from chancy_metrics.projections.fold.cells import Cells, concatenate, merge, select
+from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
+from chancy_metrics.projections.versions.version import read_version
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
 
@@ -142,6 +147,51 @@ async def fetch(connection: Connection, query: str, tables: Tables, **values: An
     return await cursor.fetchall() if cursor.description else []
 
 
+async def change_cells(
+    connection: Connection,
+    tables: Tables,
+    change: Callable[[Cells], Cells],
+    *,
+    version: int = 1,
+    worker: str | None = None,
+    key: str | None = None,
+) -> int:
+    """Rewrite the segments of a version, of one worker if it is named, as no fold does; return how many there are.
+
+    Args:
+        change: Gets the cells of a segment, those of *key* alone if that is given, and returns others for them.
+    """
+    rows = await fetch(
+        connection,
+        "SELECT g.ctid::text, g.data, (SELECT array_agg(s.id) FROM {series} s WHERE s.key = %(key)s) FROM"
+        " {worker_segments} g JOIN {workers} w ON w.id = g.worker"
+        " WHERE g.version = %(version)s AND (%(worker)s::text IS NULL OR w.name = %(worker)s)",
+        tables,
+        version=version,
+        worker=worker,
+        key=key,
+    )
+    for ctid, data, series in rows:
+        cells = decode_runs([data], [1])
+        mine = np.isin(cells.series, series) if key else np.ones(cells.rows, bool)
+        changed = merge(concatenate([select(cells, ~mine), change(select(cells, mine))])) if mine.any() else cells
+        if not changed.rows:
+            await fetch(connection, "DELETE FROM {worker_segments} WHERE ctid = %(ctid)s::tid", tables, ctid=ctid)
+            continue
+        (run,) = encode_runs(changed, np.array([0, changed.rows]))
+        query = "UPDATE {worker_segments} SET data = %(data)s, cells = %(cells)s WHERE ctid = %(ctid)s::tid"
+        await fetch(connection, query, tables, data=run, cells=changed.rows, ctid=ctid)
+    return len(rows)
+
+
+async def cells_of(connection: Connection, tables: Tables, version: int) -> int:
+    """How many cells the workers' segments of a version hold."""
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        found = await read_version(cursor, tables, version)
+        assert found is not None
+        return sum(one.rows for one in (await read_segments(cursor, tables, version, found.horizons)).values())
+
+
 async def append_as(
     cursor: Cursor, tables: Tables, *runs: ObservationRun, worker: str = "worker", **options: Any
 ) -> BatchId:
@@ -171,8 +221,7 @@ async def total(connection: Connection, tables: Tables, key: str) -> list[int]:
         for resolution in RESOLUTIONS
         for sums in await fetch(
             connection,
-            f"SELECT sum(sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
-            " WHERE worker = 0 AND key = %(key)s",
+            f"SELECT sum(sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series WHERE key = %(key)s",
             tables,
             key=key,
         )

@@ -75,9 +75,8 @@ class Baseline(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A row of the baseline; *worker* is None in the row that holds all, *sum* a decimal number."""
+    """A merged row of the baseline; *sum* is a decimal number."""
 
-    worker: _Name | None
     key: str
     kind: Kind
     unit: str

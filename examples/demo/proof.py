@@ -118,7 +118,12 @@ async def gather(connection: Connection, tables: Tables, cache: str) -> Proof:
     replayed = await replay(connection, tables, until=position)
     return Proof(
         saved,
-        [*rollups, Witness("cache", list(cached.values())), Witness("replay", _totals_of(replayed))],
+        [
+            *rollups,
+            Witness("workers", _totals_of(points, of_workers=True)),
+            Witness("cache", list(cached.values())),
+            Witness("replay", _totals_of(replayed)),
+        ],
         len(replayed),
         diff(points, replayed),
     )
@@ -151,14 +156,11 @@ async def read_live(connection: Connection, tables: Tables) -> Live:
 
 
 async def _read_rollup(connection: Connection, tables: Tables, resolution: str) -> list[Totals]:
-    """Return two totals: of the merged points (worker 0), and of every worker's own points added up."""
+    """Return the total of the merged points."""
     cursor = await connection.execute(
         sql.SQL(
             """
-            SELECT
-                s.key,
-                coalesce(sum(r.sum) FILTER (WHERE r.worker = 0), 0),
-                coalesce(sum(r.sum) FILTER (WHERE r.worker <> 0), 0)
+            SELECT s.key, sum(r.sum)
             FROM {rollup} r
             JOIN {series} s
                 ON s.id = r.series
@@ -168,15 +170,14 @@ async def _read_rollup(connection: Connection, tables: Tables, resolution: str) 
             """
         ).format(rollup=tables.rollup(resolution), series=tables.series, head=tables.head)
     )
-    rows = await cursor.fetchall()
-    return [{row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}]
+    return [dict(await cursor.fetchall())]
 
 
-def _totals_of(points: Iterable[Point]) -> list[Totals]:
-    """Return the totals of the merged counters for each resolution."""
+def _totals_of(points: Iterable[Point], *, of_workers: bool = False) -> list[Totals]:
+    """Return the totals of the merged counters, or of every worker's own added up, for each resolution."""
     totals: dict[str, dict[str, Decimal]] = {resolution: defaultdict(Decimal) for resolution in RESOLUTIONS}
     for point in points:
-        if point.worker is None and point.series.kind == "counter":
+        if (point.worker is not None) is of_workers and point.series.kind == "counter":
             totals[point.resolution][point.series.key] += point.sum
     return list(totals.values())
 

@@ -180,8 +180,8 @@ def _explained(key: str, point: PointKey, made: Recomputed, marks: list[Mark], t
         worker_id=point.worker,
         version=made.version,
         position=made.position,
-        stored=_value(made.stored, made.recomputed),
-        recomputed=_value(made.recomputed, made.recomputed),
+        stored=_value(made.stored),
+        recomputed=_value(made.recomputed),
         compared=made.is_compared,
         equal=not difference if made.is_compared else None,
         difference=difference,
@@ -233,12 +233,10 @@ def _beside(made: Recomputed) -> Iterator[str]:
         yield f"{is_or_are(made.waiting, 'batch')} not folded yet and may add more"
 
 
-def _value(point: Point | None, again: Point | None) -> Value | None:
-    """Convert a point; quantiles that the rollups do not keep come from the recomputed point, if it has all events."""
+def _value(point: Point | None) -> Value | None:
     if point is None:
         return None
-    sketch = point.sketch or (again.sketch if again is not None and again.observations == point.observations else b"")
-    p50, p95, p99 = (_quantile(point, sketch, percent) for percent in (50, 95, 99))
+    p50, p95, p99 = (_quantile(point, percent) for percent in (50, 95, 99))
     return Value(
         count=point.observations,
         sum=to_float(point.sum),
@@ -253,12 +251,10 @@ def _value(point: Point | None, again: Point | None) -> Value | None:
     )
 
 
-def _quantile(point: Point, sketch: bytes, percent: int) -> float | None:
-    if not sketch:
+def _quantile(point: Point, percent: int) -> float | None:
+    if not point.sketch:
         return None
-    codes, counts = (np.array(column, np.int64) for column in decode(sketch))
-    if int(counts.sum()) != point.observations:
-        return None  # a part of it came from the baseline, which keeps no sketch of a single worker
+    codes, counts = (np.array(column, np.int64) for column in decode(point.sketch))
     limits = np.array([point.minimum]), np.array([point.maximum])
     return float(quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits)[0])
 

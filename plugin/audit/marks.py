@@ -221,7 +221,6 @@ async def read_marks(
             SELECT last_us, sum, {width} AS width
             FROM {rollup}
             WHERE version = h.live
-                AND worker = 0
                 AND series = s.id
             """
         ).format(rollup=tables.rollup(resolution), width=sql.Literal(width))

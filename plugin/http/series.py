@@ -20,7 +20,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.reading.history import has_kept, kept_since
-from chancy_metrics.plugin.reading.load import read_names, read_worker
+from chancy_metrics.plugin.reading.load import read_directly, read_names
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
@@ -174,4 +174,4 @@ async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) ->
         bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        return await read_worker(cursor, tables_for(chancy.prefix), worker_id, key)
+        return await read_directly(cursor, tables_for(chancy.prefix), worker_id, key)

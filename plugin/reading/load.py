@@ -15,14 +15,18 @@ from chancy_metrics.events.storable_text import storable, storable_worker
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
+from chancy_metrics.projections.fold.cells import Cells
+from chancy_metrics.projections.fold.levels import derive_points
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
+from chancy_metrics.projections.rollups.segments import read_segments
+from chancy_metrics.projections.rollups.write import as_changed
 from chancy_metrics.projections.versions.version import Version, live_version
 
 
-async def read_worker(
+async def read_directly(
     cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None
 ) -> tuple[Names, dict[int, SeriesColumns]]:
-    """Read the points of one worker, or for None of all together, from the rollups, in the caller's snapshot.
+    """Read the points of one worker, or for None of all together, from the database, in the caller's snapshot.
 
     The series are those from which keys under *prefix* come, whether this worker has points of them or not.
     """
@@ -31,13 +35,23 @@ async def read_worker(
     version = await live_version(cursor, tables)
     series = await _read_series_near(cursor, tables, version, prefix)
     replica = Replica(RingPosition(version.version, 0, None), version.horizons)
-    number = 0 if worker is None else await _worker_number(cursor, tables, worker)
-    if number is not None and series:
-        where = sql.SQL(
-            "r.version = {version} AND r.worker = {worker} AND r.bucket >= {horizon} AND r.series = ANY({series})"
-        )
-        await _read_rollups(cursor, tables, replica, series, where, worker=number, series=list(series))
+    if series and worker is None:
+        where = sql.SQL("r.version = {version} AND r.bucket >= {horizon} AND r.series = ANY({series})")
+        await _read_rollups(cursor, tables, replica, series, where, series=list(series))
+    elif series and worker is not None:
+        number = await _worker_number(cursor, tables, worker)
+        if number is not None:
+            cells = await read_segments(
+                cursor, tables, version.version, version.horizons, workers=(number, number), series=list(series)
+            )
+            await to_thread.run_sync(_put_cells, replica, cells, series)
     return Names(series), replica.columns
+
+
+def _put_cells(replica: Replica, cells: Mapping[str, Cells], series: Mapping[int, Series]) -> None:
+    """Put the points of one worker's cells in."""
+    points = derive_points(cells, replica.horizons)
+    replica.put({resolution: as_changed(one) for resolution, one in points.items()}, series)
 
 
 async def _worker_number(cursor: Cursor, tables: Tables, worker: str) -> int | None:
@@ -60,7 +74,7 @@ async def load_replica(cursor: Cursor, tables: Tables) -> Replica:
     )
     replica = Replica(position, version.horizons)
     series = await _read_series(cursor, tables, None)
-    where = sql.SQL("r.version = {version} AND r.worker = 0 AND r.bucket >= {horizon}")
+    where = sql.SQL("r.version = {version} AND r.bucket >= {horizon}")
     await _read_rollups(cursor, tables, replica, series, where)
     await to_thread.run_sync(replica.keep, series, version.horizons)
     return replica
@@ -157,7 +171,6 @@ async def _read_series_near(cursor: Cursor, tables: Tables, version: Version, pr
                 SELECT 1
                 FROM {rollup} r
                 WHERE r.version = %(version)s
-                    AND r.worker = 0
                     AND r.series = s.id
                     AND r.bucket >= {horizon}
             )

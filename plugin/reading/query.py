@@ -13,7 +13,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.reading.history import Metric, history
-from chancy_metrics.plugin.reading.load import read_worker
+from chancy_metrics.plugin.reading.load import read_directly
 from chancy_metrics.plugin.reading.readers import Readers
 from chancy_metrics.plugin.reading.replica import SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
@@ -64,4 +64,4 @@ async def _columns(
         bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        return await read_worker(cursor, tables_for(chancy.prefix), worker_id, prefix)
+        return await read_directly(cursor, tables_for(chancy.prefix), worker_id, prefix)

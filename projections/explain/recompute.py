@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
+import numpy as np
 from psycopg import sql
 
 from chancy_metrics.events.batch import DecodedBatch, LogBatch
@@ -19,10 +20,12 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable_text import storable
 from chancy_metrics.projections.explain.breakdown import EventBreakdown
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, as_all_workers, select
+from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.fold.fold import Fold, fold
-from chancy_metrics.projections.fold.points import Difference, Point, points_of
-from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.fold.levels import derive_points, merge_workers
+from chancy_metrics.projections.fold.points import Difference, Point, to_points
+from chancy_metrics.projections.rollups.read import read_merged
+from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.search.gaps import may_have_matched, read_pruned
 from chancy_metrics.projections.search.match import may_match
@@ -91,13 +94,10 @@ class Recomputed(NamedTuple):
     @property
     def difference(self) -> str:
         """What differs between stored and recomputed, in words; "" for nothing."""
-        stored, recomputed = self.stored, self.recomputed
-        if recomputed is not None and recomputed.worker is not None:
-            recomputed = recomputed._replace(sketch=b"")  # the rollups keep none of a single worker
-        known = stored or recomputed
-        if not self.is_kept or known is None or stored == recomputed:
+        known = self.stored or self.recomputed
+        if not self.is_kept or known is None or self.stored == self.recomputed:
             return ""
-        return Difference(*known[:4], stored, recomputed).change
+        return Difference(*known[:4], self.stored, self.recomputed).change
 
 
 async def recompute(connection: Connection, tables: Tables, rules: RuleSet, key: PointKey, *, limit: int) -> Recomputed:
@@ -144,8 +144,6 @@ class _Attempt:
         since, until = (EPOCH + timedelta(microseconds=us) for us in key.span if us is not None)
         self._query = EventQuery(since=since, until=until, worker=key.worker)
         self._breakdown = EventBreakdown(key.series, key.span, rules, limit)
-        self._since = {key.resolution: key.bucket}
-        self._until = {key.resolution: key.bucket + RESOLUTIONS[key.resolution]}
         self._total = Accumulator()
         self._trusts_index = trusts_index
         self._lost: dict[int, str] = {}
@@ -167,12 +165,12 @@ class _Attempt:
                     await self._add_batches(await read_alive(cursor, self._tables, now, chunk))
                 after = page[-1].position
             worker, series = await self._ids(cursor)
-            stored = await self._read(cursor, now.version, worker, series)
-            baseline = await self._read(cursor, BASELINE, worker, series)
+            stored = await self._read_stored(cursor, now, worker, series)
+            baseline = await self._read_cells(cursor, BASELINE, {}, worker, series)
             missing = await left_out(cursor, self._tables, now.version, self._key.span)
             waiting = await count_waiting_in(cursor, self._tables, now.position, self._key.span)
         is_kept = self._key.bucket >= now.horizons[self._key.resolution]
-        self._total.add(baseline)
+        self._total.add(self._fold_of(baseline))
         known = {one.position for one in missing.first}
         return Recomputed(
             now.version,
@@ -180,7 +178,7 @@ class _Attempt:
             is_kept,
             self._point(stored) if is_kept else None,  # a row below the horizon is only waiting for clean-up
             self._point(baseline),
-            self._point(await in_thread(self._total.fold)),
+            self._point((await in_thread(self._total.fold)).cells.get(self._key.resolution)),
             self._breakdown,
             missing,
             waiting,
@@ -240,15 +238,29 @@ class _Attempt:
         self._total.add(self._only(folded))
 
     def _only(self, folded: Fold) -> Fold:
-        """Keep the one point. The merged row of one worker's batches is that worker's point, with its sketch."""
-        levels = {}
-        if self._key.series in folded.series:
-            number = folded.series.index(self._key.series)
-            cells = folded.levels[self._key.resolution]
-            is_it = (cells.worker == ALL_WORKERS) & (cells.series == number) & (cells.bucket == self._key.bucket)
-            if is_it.any():
-                levels[self._key.resolution] = select(cells, is_it)
-        return folded._replace(levels=levels)
+        """Keep the one point: with all workers together, or those of one worker's batches."""
+        if self._key.series not in folded.series:
+            return folded._replace(cells={}, series=[], workers=[])
+        mine = {
+            name: self._of_series(cells, folded.series.index(self._key.series)) for name, cells in folded.cells.items()
+        }
+        cells = self._fold_of(self._one_point(merge_workers(mine))).cells
+        return folded._replace(cells=cells, series=[self._key.series], workers=[])
+
+    def _of_series(self, cells: Cells, number: int) -> Cells:
+        cells = select(cells, cells.series == number)
+        return cells._replace(series=np.zeros(cells.rows, np.int64))
+
+    def _one_point(self, cells: Mapping[str, Cells]) -> Cells | None:
+        """Return the cell of the point's bucket at its resolution, made of finer cells too; None if there is none."""
+        points = derive_points(cells).get(self._key.resolution)
+        if points is None:
+            return None
+        point = select(points, points.bucket == self._key.bucket)
+        return point if point.rows else None
+
+    def _fold_of(self, cell: Cells | None) -> Fold:
+        return Fold.of_cells([], [self._key.series], {} if cell is None else {self._key.resolution: cell})
 
     async def _ids(self, cursor: Cursor) -> tuple[int, int]:
         """Return the ids of the worker and the series; -1 for one without points."""
@@ -271,14 +283,39 @@ class _Attempt:
         assert row is not None
         return row[0], row[1]
 
-    async def _read(self, cursor: Cursor, version: int, worker: int, series: int) -> Fold:
-        """Return the stored point as if it were that of all workers together."""
-        found = await read_cells(cursor, self._tables, version, self._since, self._until, (worker, series))
-        return found._replace(levels={name: as_all_workers(cells) for name, cells in found.levels.items()})
+    async def _read_stored(self, cursor: Cursor, version: Version, worker: int, series: int) -> Cells | None:
+        if self._key.worker is not None:
+            return await self._read_cells(cursor, version.version, version.horizons, worker, series)
+        since, until = {self._key.resolution: self._key.bucket}, {self._key.resolution: self._end}
+        found = await read_merged(cursor, self._tables, version.version, since, until, series=series)
+        cells = found.get(self._key.resolution)
+        return None if cells is None else cells._replace(series=np.zeros(cells.rows, np.int64))
 
-    def _point(self, folded: Fold) -> Point | None:
-        points = points_of(folded, self._since)
-        return points[0]._replace(worker=self._key.worker) if points else None
+    async def _read_cells(
+        self, cursor: Cursor, version: int, horizons: Mapping[str, int], worker: int, series: int
+    ) -> Cells | None:
+        """Return the stored cell of one worker, or of all together as far as they are stored by worker."""
+        found = await read_segments(
+            cursor,
+            self._tables,
+            version,
+            {name: max(self._key.bucket, horizons.get(name, self._key.bucket)) for name in RESOLUTIONS},
+            dict.fromkeys(RESOLUTIONS, self._end),
+            workers=(worker, worker) if worker else None,
+            series=[series],
+        )
+        mine = {name: self._of_series(cells, series) for name, cells in found.items()}
+        return await in_thread(lambda: self._one_point(merge_workers(mine)))
+
+    @property
+    def _end(self) -> int:
+        return self._key.bucket + RESOLUTIONS[self._key.resolution]
+
+    def _point(self, cell: Cells | None) -> Point | None:
+        if cell is None or not cell.rows:
+            return None
+        (point,) = to_points(self._key.resolution, cell, [None], [self._key.series])
+        return point._replace(worker=self._key.worker)
 
 
 def _decode_once() -> Callable[[LogBatch], DecodedBatch]:

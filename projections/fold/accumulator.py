@@ -9,7 +9,7 @@ import numpy as np
 
 from chancy_metrics.events.batch import LogBatch
 from chancy_metrics.events.facts import Series
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenate, kept_of, merge, select
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenate, merge, within
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
@@ -21,7 +21,8 @@ class Accumulator:
     """Adds up folds, and numbers their workers and series anew.
 
     Args:
-        since: Resolution -> start of the first bucket that is kept, seconds; all by default.
+        since: Resolution -> start of the first bucket that is kept, seconds; all by default. What is added must be
+            folded, or read, with these as its horizons.
         until: Resolution -> start of the first bucket past the end; no end by default.
     """
 
@@ -46,7 +47,7 @@ class Accumulator:
         workers = [self._workers.setdefault(name, len(self._workers) + 1) for name in part.workers]
         series = [self._series.setdefault(one, len(self._series)) for one in part.series]
         worker_numbers, series_numbers = np.array([ALL_WORKERS, *workers], np.int64), np.array(series, np.int64)
-        for resolution, cells in within(part.levels, self._since, self._until).items():
+        for resolution, cells in within(part.cells, self._since, self._until).items():
             parts = self._parts.setdefault(resolution, [])
             parts.append(cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series]))
             if sum(waiting.rows for waiting in parts[1:]) > max(_WAITING_ROWS, parts[0].rows):
@@ -54,22 +55,12 @@ class Accumulator:
 
     def add_batches(self, batches: Sequence[LogBatch], rules: RuleSet) -> None:
         """Fold *batches* and add them."""
-        self.add(fold(batches, rules))
+        self.add(fold(batches, rules, self._since))
 
     def fold(self) -> Fold:
         """Return the sum as one fold."""
         for parts in self._parts.values():
             parts[:] = [merge(concatenate(parts))]
-        levels = {resolution: cells for resolution, (cells,) in self._parts.items()}
+        cells = {resolution: one for resolution, (one,) in self._parts.items() if one.rows}
         names = list(self._workers), list(self._series)
-        return Fold(self.events, *names, levels, self.counts, self.dead, self.failed, self._days)
-
-
-def within(
-    levels: Mapping[str, Cells], since: Mapping[str, int] | None, until: Mapping[str, int] | None
-) -> dict[str, Cells]:
-    """Return the cells of buckets from *since* to before *until*, by resolution; None is no bound."""
-    kept = dict(levels) if since is None else kept_of(levels, since)
-    if until is None:
-        return kept
-    return {resolution: select(cells, cells.bucket < until[resolution]) for resolution, cells in kept.items()}
+        return Fold(self.events, *names, cells, self.counts, self.dead, self.failed, self._days)

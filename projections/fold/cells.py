@@ -131,6 +131,16 @@ def kept_of(levels: Mapping[str, Cells], horizons: Mapping[str, int]) -> dict[st
     return {resolution: select(cells, cells.bucket >= horizons[resolution]) for resolution, cells in levels.items()}
 
 
+def within(
+    cells: Mapping[str, Cells], since: Mapping[str, int] | None, until: Mapping[str, int] | None
+) -> dict[str, Cells]:
+    """Return the cells of buckets from *since* to before *until*, by resolution; None is no bound."""
+    kept = dict(cells) if since is None else kept_of(cells, since)
+    if until is None:
+        return kept
+    return {resolution: select(one, one.bucket < until[resolution]) for resolution, one in kept.items()}
+
+
 def group_rows(*columns: Ints) -> tuple[Ints, Ints]:
     """Return the stable order that sorts rows by *columns*, by the first one first, and where its groups start."""
     rows = len(columns[0])

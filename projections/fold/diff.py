@@ -1,9 +1,9 @@
-"""Compare two folds column by column in numpy; only the points that differ become Python objects."""
+"""Compare two projections column by column in numpy; only the points that differ become Python objects."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from decimal import Decimal
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.findings import Spot
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, concatenate, group_rows, select, sizes_of
 from chancy_metrics.projections.fold.exact_sum import EXACT
-from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.levels import Projection
 from chancy_metrics.projections.fold.points import Comparison, Difference, diff, to_points
 from chancy_metrics.projections.fold.sketch import starts_of
 
@@ -24,10 +24,10 @@ _PLAIN = ("observations", "last_us", "minimum", "maximum", "last_position", "las
 _T = TypeVar("_T", bound=Hashable)
 
 
-def diff_folds(old: Fold, new: Fold, *, limit: int) -> Comparison:
-    """Compare the merged cells of two folds exactly, column by column.
+def diff_projections(old: Projection, new: Projection, *, limit: int) -> Comparison:
+    """Compare two projections exactly, column by column: their merged points, and their workers' cells.
 
-    All points that either fold has are compared and counted; up to *limit* that differ become `Difference`s.
+    All that either has are compared and counted; up to *limit* that differ become `Difference`s.
     """
     workers, *worker_numbers = _common(old.workers, new.workers)
     series, *series_numbers = _common(old.series, new.series)
@@ -36,9 +36,8 @@ def diff_folds(old: Fold, new: Fold, *, limit: int) -> Comparison:
     spots = Counter[Spot]()
     for resolution in RESOLUTIONS:
         parts, sides = [], []
-        for side, fold in enumerate((old, new)):
-            cells = fold.levels.get(resolution)
-            if cells is not None and cells.rows:
+        for side, cells in _cells_of(old, new, resolution):
+            if cells.rows:
                 worker = np.append(ALL_WORKERS, worker_numbers[side] + 1)[cells.worker]
                 parts.append(cells._replace(worker=worker, series=series_numbers[side][cells.series]))
                 sides.append(np.full(cells.rows, side))
@@ -65,6 +64,14 @@ def diff_folds(old: Fold, new: Fold, *, limit: int) -> Comparison:
             )
             differences += diff(mine, others)
     return Comparison(points, different, differences, spots)
+
+
+def _cells_of(old: Projection, new: Projection, resolution: str) -> Iterator[tuple[int, Cells]]:
+    """Yield the cells of both at *resolution*, each with the number of its side."""
+    for side, projection in enumerate((old, new)):
+        for levels in (projection.merged, projection.by_worker):
+            if resolution in levels:
+                yield side, levels[resolution]
 
 
 def _common(old: Sequence[_T], new: Sequence[_T]) -> tuple[list[_T], Ints, Ints]:

@@ -1,9 +1,9 @@
-"""Fold batches into cells at four resolutions: pure and vectorised, without I/O or a clock."""
+"""Fold batches into each worker's cells, each at the finest resolution that is kept: pure, without I/O or a clock."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import cache
@@ -20,17 +20,16 @@ from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
 from chancy_metrics.events.facts import SKEW_US, Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import (
+    ALL_WORKERS,
     Cells,
     Floats,
     Ints,
     Sketches,
     add_up,
-    as_all_workers,
-    coarsen,
     concatenate,
     group_rows,
     merge,
-    no_sketches,
+    select,
     sizes_of,
     starts_of_runs,
 )
@@ -42,6 +41,7 @@ from chancy_metrics.projections.rules.job_times import OwnTimes, believed_us, jo
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 
 _MINUTE_US = 60_000_000
+_FINEST, *_, _COARSEST = RESOLUTIONS
 _DAY_S = RESOLUTIONS["1day"]
 _DAY_US = _DAY_S * 1_000_000
 _ONE_US = 1_000_000
@@ -53,12 +53,15 @@ _N = TypeVar("_N", np.int64, np.float64)
 
 
 class Fold(NamedTuple):
-    """The points that batches add to a version, and what could not be folded.
+    """The cells that batches add to a version, and what could not be folded.
+
+    Each observation is in one cell: that of its worker, in the bucket of the finest resolution that is kept for its
+    age. `projections/fold/levels.py` makes the points of all resolutions of them.
 
     Attributes:
         workers: Worker ids; cells number them from 1.
         series: Series; cells number them from 0.
-        levels: Resolution -> merged cells; empty without events.
+        cells: Resolution -> merged cells; resolutions without cells are missing.
         counts: Reason -> number of events that producers left out or the fold found skewed.
         dead: Position of a batch that can't be decoded -> error.
         failed: Position of a batch and name of a user's rule that failed on it -> error.
@@ -68,16 +71,16 @@ class Fold(NamedTuple):
     events: int
     workers: list[str]
     series: list[Series]
-    levels: dict[str, Cells]
+    cells: dict[str, Cells]
     counts: Counter[str]
     dead: dict[int, str]
     failed: dict[tuple[int, str], str] = {}  # noqa: RUF012 # nobody adds to it
     days: dict[int, int] = {}  # noqa: RUF012
 
     @classmethod
-    def of_cells(cls, workers: list[str], series: list[Series], levels: dict[str, Cells]) -> Fold:
+    def of_cells(cls, workers: list[str], series: list[Series], cells: dict[str, Cells]) -> Fold:
         """Return a fold that holds cells and their names, and nothing of the batches they were made of."""
-        return cls(0, workers, series, levels, Counter(), {})
+        return cls(0, workers, series, cells, Counter(), {})
 
 
 class _Numbers(dict[_T, int]):
@@ -94,6 +97,7 @@ class _Numbers(dict[_T, int]):
 def fold(
     batches: Sequence[LogBatch],
     rules: RuleSet = BUILT_IN,
+    horizons: Mapping[str, int] | None = None,
     *,
     only: Series | None = None,
     decode: Callable[[LogBatch], DecodedBatch] = decode_batch,
@@ -104,6 +108,8 @@ def fold(
     in `failed`.
 
     Args:
+        horizons: Resolution -> start of the oldest bucket that is kept, seconds; without them all minutes are. An
+            event older than all of them adds to no cell, and is in `events`, `counts` and `days` all the same.
         only: The only series that is needed: observations of others may be left out.
         decode: Decodes a batch, or returns it as it was decoded before; raises like `decode_batch`.
     """
@@ -132,16 +138,15 @@ def fold(
     events = sum(batch.events for batch in batches if batch.position not in dead)
     parts = []
     if jobs:
-        parts.append(_job_cells(jobs, workers, series, counts))
+        parts.append(_job_cells(jobs, workers, series, counts, horizons))
     if observations:
-        parts.append(_observation_cells(observations, workers, series, counts))
+        parts.append(_observation_cells(observations, workers, series, counts, horizons))
     if not parts:
         return Fold(events, [], [], {}, counts, dead, failed)
-    cells = concatenate(parts)
-    used = np.bincount(cells.series, minlength=len(series)) > 0
-    cells = cells._replace(series=(np.cumsum(used) - 1)[cells.series])
     days = _days([*jobs, *recorded])
-    return Fold(events, list(workers), list(compress(series, used)), _levels(cells), counts, dead, failed, days)
+    levels = _by_resolution(merge(concatenate(parts)), horizons)
+    names, cells = _without_unused(list(workers), list(series), levels)
+    return Fold(events, *names, cells, counts, dead, failed, days)
 
 
 @cache
@@ -177,22 +182,62 @@ def _days(decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -
     return dict(zip((days * _DAY_S).tolist(), events.tolist(), strict=True))
 
 
-def _levels(cells: Cells) -> dict[str, Cells]:
-    """Merge the minutes, of all workers together and of each, and derive each coarser resolution from the finer."""
-    together = merge(as_all_workers(cells))
-    if cells.worker.min() == cells.worker.max():
-        own = together._replace(worker=np.full(together.rows, cells.worker[0]), sketches=no_sketches())
-    else:
-        own = merge(cells._replace(sketches=no_sketches()))
-    level = concatenate([together, own])
+def _bucket_keys(at_us: Ints, horizons: Mapping[str, int] | None) -> Ints:
+    """Return a key for each event's bucket, at the finest resolution that is kept for its age: see `_by_resolution`.
+
+    What no resolution keeps is in a bucket of the last one, before its horizon.
+    """
+    minute = at_us // _MINUTE_US
+    keys = minute * len(RESOLUTIONS)
+    if horizons is None or not len(minute) or minute.min() * 60 >= horizons[_FINEST]:
+        return keys
+    is_left = np.ones(len(minute), bool)
+    for number, (resolution, width) in enumerate(RESOLUTIONS.items()):
+        bucket = minute // (width // 60) * (width // 60)
+        is_here = is_left & (bucket * 60 >= horizons[resolution]) if resolution != _COARSEST else is_left
+        keys[is_here] = bucket[is_here] * len(RESOLUTIONS) + number
+        is_left &= ~is_here
+    return keys
+
+
+def _by_resolution(cells: Cells, horizons: Mapping[str, int] | None) -> dict[str, Cells]:
+    """Return cells whose `bucket` is 60 times a key of `_bucket_keys` by resolution, with the start of their bucket."""
+    minute, number = np.divmod(cells.bucket // 60, len(RESOLUTIONS))
+    cells = cells._replace(bucket=minute * 60)
     levels = {}
-    for resolution, width in RESOLUTIONS.items():
-        levels[resolution] = level = coarsen(level, width)
+    for at, resolution in enumerate(RESOLUTIONS):
+        is_here = number == at
+        if resolution == _COARSEST and horizons is not None:
+            is_here &= cells.bucket >= horizons[resolution]
+        if is_here.any():
+            levels[resolution] = select(cells, is_here)
     return levels
 
 
+def _without_unused(
+    workers: list[str], series: list[Series], levels: Mapping[str, Cells]
+) -> tuple[tuple[list[str], list[Series]], dict[str, Cells]]:
+    """Return the names that cells have, and the cells numbered by those."""
+    is_used = np.zeros(len(series), bool)
+    works = np.zeros(1 + len(workers), bool)
+    works[ALL_WORKERS] = True
+    for cells in levels.values():
+        is_used[cells.series] = True
+        works[cells.worker] = True
+    series_numbers, worker_numbers = np.cumsum(is_used) - 1, np.cumsum(works) - 1
+    names = list(compress(workers, works[1:])), list(compress(series, is_used))
+    return names, {
+        resolution: cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series])
+        for resolution, cells in levels.items()
+    }
+
+
 def _job_cells(
-    jobs: list[tuple[LogBatch, JobColumns]], workers: _Numbers[str], series: _Numbers[Series], counts: Counter[str]
+    jobs: list[tuple[LogBatch, JobColumns]],
+    workers: _Numbers[str],
+    series: _Numbers[Series],
+    counts: Counter[str],
+    horizons: Mapping[str, int] | None,
 ) -> Cells:
     kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
     kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
@@ -202,9 +247,9 @@ def _job_cells(
     known, took_us, skewed = job_times(own, may_wait, appended_us)
     counts["skewed"] += int(np.count_nonzero(skewed))
     at_us = believed_us(own.at_us, appended_us)
-    # Group by (worker, kind, minute) first: everything after works on groups, which are few.
-    minute = at_us // _MINUTE_US
-    order, starts = group_rows(worker, kind, minute)
+    # Group by (worker, kind, bucket) first: everything after works on groups, which are few.
+    bucket = _bucket_keys(at_us, horizons)
+    order, starts = group_rows(worker, kind, bucket)
     heads, size = order[starts], len(starts)
     observations, at_us = sizes_of(starts, len(order)), at_us[order]
     last_us = np.maximum.reduceat(at_us, starts)
@@ -226,7 +271,7 @@ def _job_cells(
     return _cells(
         worker=worker[head],
         series=fed[kind[head], measure],
-        bucket=minute[head] * 60,
+        bucket=bucket[head] * 60,
         observations=below(observations, timed_observations),
         last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[timed_rows], starts)),
         sums=(below(observations * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
@@ -242,6 +287,7 @@ def _observation_cells(
     workers: _Numbers[str],
     series: _Numbers[Series],
     counts: Counter[str],
+    horizons: Mapping[str, int] | None,
 ) -> Cells:
     number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
     # A -0.0 would make minimum and maximum depend on the order.
@@ -250,8 +296,8 @@ def _observation_cells(
     at_us = np.concatenate([columns.at_us for _, columns in observations])
     counts["skewed"] += int(np.count_nonzero(at_us > appended_us + SKEW_US))
     at_us = believed_us(at_us, appended_us)
-    minute = at_us // _MINUTE_US
-    order, starts = group_rows(worker, number, minute)
+    bucket = _bucket_keys(at_us, horizons)
+    order, starts = group_rows(worker, number, bucket)
     heads = order[starts]
     group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
     values, at_us = values[order], at_us[order]
@@ -261,7 +307,7 @@ def _observation_cells(
     cells = _cells(
         worker=worker[heads],
         series=number[heads][:, None],
-        bucket=minute[heads] * 60,
+        bucket=bucket[heads] * 60,
         observations=sizes_of(starts, len(order)),
         last_us=np.maximum.reduceat(at_us, starts),
         sums=(np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),

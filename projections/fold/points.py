@@ -10,7 +10,7 @@ from typing import NamedTuple
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.findings import Spot, bucket_in_words
 from chancy_metrics.projections.fold.cells import Cells, kept_of
-from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.levels import Projection, derive_points
 from chancy_metrics.projections.fold.sketch import encode_many, starts_of
 
 
@@ -22,7 +22,7 @@ class Point(NamedTuple):
         observations: How many observations.
         bucket: Start of the bucket, seconds since 1970.
         last: Latest value of a gauge, else None.
-        sketch: Encoded quantile sketch of a merged histogram, else b"".
+        sketch: Encoded quantile sketch of a histogram, else b"".
         last_at: Ledger position and index of that gauge value, which decide between equal times.
     """
 
@@ -95,12 +95,13 @@ def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
     return [Difference(*key, olds.get(key), news.get(key)) for key in keys if olds.get(key) != news.get(key)]
 
 
-def points_of(folded: Fold, horizons: Mapping[str, int]) -> list[Point]:
-    """Return a fold's points, without those below the horizons."""
+def points_of(projection: Projection, horizons: Mapping[str, int]) -> list[Point]:
+    """Return the points of all workers together and of each, at every resolution, without those before the horizons."""
     return [
         point
-        for resolution, cells in kept_of(folded.levels, horizons).items()
-        for point in to_points(resolution, cells, [None, *folded.workers], folded.series)
+        for levels in (kept_of(projection.merged, horizons), derive_points(projection.by_worker, horizons))
+        for resolution, cells in levels.items()
+        for point in to_points(resolution, cells, [None, *projection.workers], projection.series)
     ]
 
 

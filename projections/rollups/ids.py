@@ -23,20 +23,20 @@ _Name = TypeVar("_Name", Series, str)
 class Numbered(NamedTuple):
     """A fold's cells with the database's ids, sorted by them; and those ids."""
 
-    levels: dict[str, Cells]
+    cells: dict[str, Cells]
     series: list[int]
     workers: list[int]
 
 
 async def number(connection: Connection, tables: Tables, folded: Fold) -> Numbered:
     """Replace a fold's numbers by the database's ids, and insert new names in transactions of their own."""
-    if not folded.levels:
+    if not folded.cells:
         return Numbered({}, [], [])
     by_series = await number_series(connection, tables, folded.series)
     by_name = await number_workers(connection, tables, folded.workers)
     series = [by_series[one] for one in folded.series]
     workers = [by_name[name] for name in folded.workers]
-    return Numbered(await to_thread.run_sync(renumber, folded.levels, series, workers), series, workers)
+    return Numbered(await to_thread.run_sync(renumber, folded.cells, series, workers), series, workers)
 
 
 def renumber(levels: Mapping[str, Cells], series: Sequence[int], workers: Sequence[int]) -> dict[str, Cells]:

@@ -1,4 +1,4 @@
-"""Read the rollup rows of a version back into cells, as a Fold."""
+"""Read the points of a version back from the database: merged rows, and workers' segments, as cells with names."""
 
 from __future__ import annotations
 
@@ -14,36 +14,77 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.fold.cells import Cells, Sketches, concatenate, merge
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Sketches, concatenate, merge, select
 from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.levels import Projection
 from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rollups.soundness import sound
 
 #: Rows read at once.
 _CHUNK_ROWS = 20_000
-_ONLY = sql.SQL("AND worker = %(worker)s AND series = %(series)s")
+_OF_SERIES = sql.SQL("AND series = %(series)s")
 #: Whether a sum is a number of millionths that 64 bits hold.
 _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
 
 
-async def read_cells(
+async def read_projection(
     cursor: Cursor,
     tables: Tables,
     version: int,
     since: Mapping[str, int],
     until: Mapping[str, int] | None = None,
-    only: tuple[int, int] | None = None,
+) -> Projection:
+    """Return the stored points of *version* in the caller's snapshot, without rows that are not sound.
+
+    Args:
+        since: Resolution -> start of the first bucket, seconds.
+        until: Resolution -> start of the first bucket past the end; no end by default.
+    """
+    merged = await read_merged(cursor, tables, version, since, until)
+    by_worker = await read_segments(cursor, tables, version, since, until)
+    workers, series = await _read_names(cursor, tables, [*merged.values(), *by_worker.values()])
+    return Projection(
+        list(workers.values()),
+        list(series.values()),
+        await to_thread.run_sync(_with_names, merged, workers, series),
+        await to_thread.run_sync(_with_names, by_worker, workers, series),
+    )
+
+
+async def read_worker_cells(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None = None,
+    *,
+    workers: tuple[int, int] | None = None,
 ) -> Fold:
-    """Return the stored points of *version* in the caller's snapshot, without rows that are not `sound`.
+    """Return the workers' stored cells, or those of the workers between two ids, like `read_projection`."""
+    cells = await read_segments(cursor, tables, version, since, until, workers=workers)
+    names, series = await _read_names(cursor, tables, list(cells.values()))
+    named = await to_thread.run_sync(_with_names, cells, names, series)
+    return Fold.of_cells(list(names.values()), list(series.values()), named)
+
+
+async def read_merged(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None = None,
+    *,
+    series: int | None = None,
+) -> dict[str, Cells]:
+    """Return the stored points of all workers together, with the database's ids, without rows that are not `sound`.
 
     Args:
         since: Resolution -> start of the first bucket, seconds; other resolutions are not read.
         until: Resolution -> start of the first bucket past the end; no end by default.
-        only: Id of a worker (0: all together) and id of a series, to read only their points.
+        series: Id of a series, to read only its points.
     """
-    series: dict[int, int] = {}
-    workers: dict[int, int] = {}
     levels = {}
     for resolution in [name for name in RESOLUTIONS if name in since]:
         parts = []
@@ -51,7 +92,7 @@ async def read_cells(
             await rollup.execute(
                 sql.SQL(
                     """
-                    SELECT worker, series, bucket, count, last_us,
+                    SELECT series, bucket, count, last_us,
                         CASE WHEN {whole} THEN (sum * 1000000)::bigint ELSE 0 END,
                         CASE WHEN {whole} THEN 0 ELSE sum END,
                         min, max, last, last_position, last_index, coalesce(sketch, '')
@@ -66,36 +107,31 @@ async def read_cells(
                     rollup=tables.rollup(resolution),
                     whole=_WHOLE_MICRO,
                     sound=sound(tables, resolution),
-                    only=_ONLY if only else sql.SQL(""),
+                    only=sql.SQL("") if series is None else _OF_SERIES,
                 ),
                 {
                     "version": version,
                     "since": since[resolution],
                     "until": 2**63 - 1 if until is None else until[resolution],
-                    "worker": only[0] if only else None,
-                    "series": only[1] if only else None,
+                    "series": series,
                 },
                 binary=True,
             )
             while rows := await rollup.fetchmany(_CHUNK_ROWS):
-                parts.append(await to_thread.run_sync(_cells, rows, series, workers))
+                parts.append(await to_thread.run_sync(_cells, rows))
         if parts:
             levels[resolution] = await to_thread.run_sync(lambda parts: merge(concatenate(parts)), parts)
-    return Fold.of_cells(
-        [name for (name,) in await _names(cursor, tables.workers, ["name"], list(workers))],
-        [Series(*row) for row in await _names(cursor, tables.series, ["key", "kind", "unit"], list(series))],
-        levels,
-    )
+    return levels
 
 
-def _cells(rows: Sequence[TupleRow], series: dict[int, int], workers: dict[int, int]) -> Cells:
-    """Return rows as unmerged cells, with the numbers of a fold instead of the database's ids."""
+def _cells(rows: Sequence[TupleRow]) -> Cells:
+    """Return rows as unmerged cells."""
     columns = zip(*rows, strict=True)
-    worker, number, bucket, count, last_us, micro, rest, minimum, maximum, last, position, index, sketch = columns
+    series, bucket, count, last_us, micro, rest, minimum, maximum, last, position, index, sketch = columns
     decoded = [(row, *decode_or_empty(data)) for row, data in enumerate(sketch) if data]
     return Cells(
-        worker=np.array([workers.setdefault(one, len(workers) + 1) if one else 0 for one in worker], np.int64),
-        series=np.array([series.setdefault(one, len(series)) for one in number], np.int64),
+        worker=np.full(len(rows), ALL_WORKERS),
+        series=np.array(series, np.int64),
         bucket=np.array(bucket, np.int64),
         observations=np.array(count, np.int64),
         last_us=np.array(last_us, np.int64),
@@ -125,28 +161,52 @@ def decode_or_empty(sketch: bytes) -> tuple[list[int], list[int]]:
         return [], []
 
 
-async def _names(cursor: Cursor, table: sql.Identifier, columns: Sequence[str], numbers: list[int]) -> list[TupleRow]:
+async def _read_names(
+    cursor: Cursor, tables: Tables, cells: Sequence[Cells]
+) -> tuple[dict[int, str], dict[int, Series]]:
+    """Return id -> name of the workers and of the series that *cells* have; ids without a name are missing."""
+    workers = {number for one in cells for number in np.unique(one.worker).tolist()} - {ALL_WORKERS}
+    series = {number for one in cells for number in np.unique(one.series).tolist()}
+    rows = await _rows_of(cursor, tables.workers, ["name"], sorted(workers))
+    return (
+        dict(rows),
+        {
+            row[0]: Series(*row[1:])
+            for row in await _rows_of(cursor, tables.series, ["key", "kind", "unit"], sorted(series))
+        },
+    )
+
+
+async def _rows_of(cursor: Cursor, table: sql.Identifier, columns: Sequence[str], numbers: list[int]) -> list[TupleRow]:
     await cursor.execute(
-        sql.SQL(
-            """
-            SELECT {columns}
-            FROM unnest(%(numbers)s::integer[]) WITH ORDINALITY AS wanted (id, number)
-            JOIN {table} t
-                ON t.id = wanted.id
-            ORDER BY wanted.number
-            """
-        ).format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)), table=table),
+        sql.SQL("SELECT id, {columns} FROM {table} WHERE id = ANY(%(numbers)s::integer[]) ORDER BY id").format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)), table=table
+        ),
         {"numbers": numbers},
     )
     return await cursor.fetchall()
 
 
+def _with_names(
+    levels: Mapping[str, Cells], workers: Mapping[int, str], series: Mapping[int, Series]
+) -> dict[str, Cells]:
+    """Number cells by the place of their names instead of by ids; leave out cells whose names are missing."""
+    worker_ids, series_ids = np.array([ALL_WORKERS, *workers], np.int64), np.array([*series], np.int64)
+    named = {}
+    for resolution, cells in levels.items():
+        known = select(cells, np.isin(cells.worker, worker_ids) & np.isin(cells.series, series_ids))
+        if known.rows:
+            # Both ascend, so the order of the cells stays.
+            named[resolution] = known._replace(
+                worker=np.searchsorted(worker_ids, known.worker), series=np.searchsorted(series_ids, known.series)
+            )
+    return named
+
+
 async def first_day(cursor: Cursor, tables: Tables, version: int) -> int | None:
     """Return the start of the first day that *version* has a point in, seconds since 1970; None without any."""
     await cursor.execute(
-        sql.SQL("SELECT min(bucket) FROM {rollup} WHERE version = %(version)s AND worker = 0").format(
-            rollup=tables.rollup("1day")
-        ),
+        sql.SQL("SELECT min(bucket) FROM {rollup} WHERE version = %(version)s").format(rollup=tables.rollup("1day")),
         {"version": version},
     )
     row = await cursor.fetchone()

@@ -15,9 +15,6 @@ from chancy_metrics.projections.findings import Findings, Spot
 
 #: Rows that one check names.
 _SHOWN = 20
-_OF_A_NAME: LiteralString = """
-    (series IN (SELECT id FROM {series}) AND (worker = 0 OR worker IN (SELECT id FROM {workers})))
-"""
 _IN_BOUNDS: LiteralString = f"""
     count BETWEEN 1 AND {2**53}
     AND sum > '-Infinity' AND sum < 'Infinity'
@@ -31,10 +28,8 @@ _IN_BOUNDS: LiteralString = f"""
 
 def sound(tables: Tables, resolution: str) -> sql.Composed:
     """Return the SQL condition that each row written by a fold meets; readers leave out rows that don't."""
-    return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND {of_a_name})").format(
-        width=RESOLUTIONS[resolution],
-        in_bounds=sql.SQL(_IN_BOUNDS),
-        of_a_name=sql.SQL(_OF_A_NAME).format(series=tables.series, workers=tables.workers),
+    return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND series IN (SELECT id FROM {series}))").format(
+        width=RESOLUTIONS[resolution], in_bounds=sql.SQL(_IN_BOUNDS), series=tables.series
     )
 
 
@@ -45,25 +40,21 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
     """
     return sql.SQL(
         """
-        SELECT r.version, r.bucket, r.series, s.key, r.worker, w.name, {has_names}, count(*) OVER ()
+        SELECT r.version, r.bucket, r.series, s.key, s.id IS NOT NULL, count(*) OVER ()
         FROM {rollup} r
         LEFT JOIN {series} s
             ON s.id = r.series
-        LEFT JOIN {workers} w
-            ON w.id = r.worker
         WHERE version IN (SELECT version FROM {versions} WHERE status <> 'dropped')
-            AND (bucket %% {width} = 0 AND {in_bounds} AND {has_names}) IS NOT TRUE
-        ORDER BY r.version, r.worker, r.series, r.bucket
+            AND (bucket %% {width} = 0 AND {in_bounds} AND s.id IS NOT NULL) IS NOT TRUE
+        ORDER BY r.version, r.series, r.bucket
         LIMIT %(shown)s
         """
     ).format(
         rollup=tables.rollup(resolution),
         series=tables.series,
-        workers=tables.workers,
         versions=tables.versions,
         width=RESOLUTIONS[resolution],
         in_bounds=sql.SQL(_IN_BOUNDS),
-        has_names=sql.SQL("(s.id IS NOT NULL AND (r.worker = 0 OR w.id IS NOT NULL))"),
     )
 
 
@@ -72,13 +63,12 @@ async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
     for resolution in RESOLUTIONS:
         await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
         odd = await cursor.fetchall()
-        for version, bucket, series, key, worker, name, has_names, _ in odd:
-            who = "all" if worker == 0 else name or f"number {worker}"
-            where = f"{key or f'series {series}'} {resolution} {bucket} worker {who} of version {version}"
+        for version, bucket, series, key, has_name, _ in odd:
+            where = f"{key or f'series {series}'} {resolution} {bucket} of version {version}"
             fault = (
                 "no fold writes such a row: its numbers are out of bounds, or contradict each other"
-                if has_names
-                else "its series or worker has no name"
+                if has_name
+                else "its series has no name"
             )
             found.add("rollups", where, f"{fault}; readers leave it out, and a rebuild makes it anew")
         if odd:

@@ -1,9 +1,10 @@
-"""Add cells to the rollups of a version, and return the merged points that changed, for the delta ring."""
+"""Add merged points to the rollups of a version, and return those that changed, for the delta ring."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Ints, Sketches, select
+from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, select
 from chancy_metrics.projections.fold.sketch import (
     decode_many,
     encode,
@@ -28,6 +29,8 @@ from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, i
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
+
+_MAX = sys.float_info.max
 
 #: Rows of one statement.
 _CHUNK_ROWS = 20_000
@@ -59,23 +62,22 @@ _NEWER = sql.SQL("(n.last_us, n.last_position, n.last_index) > (r.last_us, r.las
 # row first and write half as much WAL again. LIMIT makes the join a look-up per row, whatever the statistics say.
 _ADD = """
 WITH added AS MATERIALIZED (
-    SELECT a.worker, a.series, a.bucket, a.count, a.last_us,
+    SELECT a.series, a.bucket, a.count, a.last_us,
         trim_scale(a.micro * 0.000001 + coalesce(a.rest, 0)) AS sum, a.min, a.max,
         a.last, a.last_position, a.last_index, a.p50, a.p95, a.p99, a.sketch, there.old
     FROM unnest(
-        %(worker)s::integer[], %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
+        %(series)s::integer[], %(bucket)s::bigint[], %(count)s::bigint[], %(last_us)s::bigint[],
         %(micro)s::bigint[], %(rest)s::numeric[], %(min)s::float8[], %(max)s::float8[],
         %(last)s::float8[], %(last_position)s::bigint[], %(last_index)s::integer[],
         %(p50)s::float8[], %(p95)s::float8[], %(p99)s::float8[], %(sketch)s::bytea[]
     ) AS a (
-        worker, series, bucket, count, last_us, micro, rest, min, max,
+        series, bucket, count, last_us, micro, rest, min, max,
         last, last_position, last_index, p50, p95, p99, sketch
     )
     LEFT JOIN LATERAL (
         SELECT f.ctid AS old
         FROM {rollup} f
         WHERE f.version = %(version)s
-            AND f.worker = a.worker
             AND f.series = a.series
             AND f.bucket = a.bucket
         LIMIT 1
@@ -88,52 +90,42 @@ WITH added AS MATERIALIZED (
     {returning}
 ), inserted AS (
     INSERT INTO {rollup} AS r (
-        version, worker, series, bucket, count, last_us, sum, min, max,
+        version, series, bucket, count, last_us, sum, min, max,
         last, last_position, last_index, p50, p95, p99, sketch
     )
-    SELECT %(version)s, n.worker, n.series, n.bucket, n.count, n.last_us, n.sum, n.min, n.max,
+    SELECT %(version)s, n.series, n.bucket, n.count, n.last_us, n.sum, n.min, n.max,
         n.last, n.last_position, n.last_index, n.p50, n.p95, n.p99, n.sketch
     FROM added n
     WHERE n.old IS NULL
     {returning}
 )
-{answer}
+SELECT * FROM updated UNION ALL SELECT * FROM inserted
 """
 _CHANGED = "RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.max, r.last, r.p50, r.p95, r.p99"
 
 
-async def store(cursor: Cursor, tables: Tables, version: int, levels: Mapping[str, Cells]) -> dict[str, ChangedPoints]:
-    """Add merged cells, which have the database's ids, to the rollups of *version*, whose lock the caller holds.
+async def store(cursor: Cursor, tables: Tables, version: int, points: Mapping[str, Cells]) -> dict[str, ChangedPoints]:
+    """Add merged points, which have the database's ids, to the rollups of *version*, whose lock the caller holds.
 
     Returns:
-        Resolution -> the merged points that changed, with their new values.
+        Resolution -> the points that changed, with their new values.
     """
     take_arrays(cursor)
     changed = {}
-    for resolution, cells in levels.items():
+    for resolution, cells in points.items():
         if not cells.rows:
             continue
-        merged = cells.worker == ALL_WORKERS
-        sum_up = sql.SQL(_SUM_UP).format(newer=_NEWER)
-        add = partial(sql.SQL(_ADD).format, rollup=tables.rollup(resolution), sum_up=sum_up)
+        statement = sql.SQL(_ADD).format(
+            rollup=tables.rollup(resolution),
+            sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
+            returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
+        )
         rows: list[TupleRow] = []
-        for chunk in _chunks(select(cells, merged)):
+        for chunk in _chunks(cells):
             together = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
-            await cursor.execute(
-                add(
-                    returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
-                    answer=sql.SQL("SELECT * FROM updated UNION ALL SELECT * FROM inserted"),
-                ),
-                await to_thread.run_sync(_parameters, version, together),
-                binary=True,
-            )
+            await cursor.execute(statement, await to_thread.run_sync(_parameters, version, together), binary=True)
             rows += await cursor.fetchall()
         changed[resolution] = changed_points(rows)
-        for chunk in _chunks(select(cells, ~merged)):
-            await cursor.execute(
-                add(returning=sql.SQL(""), answer=sql.SQL("SELECT")),
-                await to_thread.run_sync(_parameters, version, chunk),
-            )
     return changed
 
 
@@ -153,6 +145,26 @@ def changed_points(rows: list[TupleRow]) -> ChangedPoints:
     return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
 
 
+def as_changed(points: Cells) -> ChangedPoints:
+    """Return points as a fold of the live version would have changed them: with their quantiles, as float64."""
+    starts = starts_of(points.sketches.owner, points.rows)
+    sketches = starts, points.sketches.codes, points.sketches.counts
+    sums = points.micro / 1_000_000
+    exact = np.flatnonzero(np.abs(points.micro) >= 2**53).tolist()
+    for row in {*exact, *points.rest}:
+        sums[row] = finite(points.sum_of(row))
+    values = [
+        *(points.observations, points.last_us, sums, points.minimum, points.maximum, points.last),
+        *(quantile_many(*sketches, q, points.minimum, points.maximum) for q in QUANTILES.values()),
+    ]
+    return ChangedPoints(points.series.astype(np.int32), points.bucket, np.column_stack(values).astype(np.float64))
+
+
+def finite(total: Decimal) -> float:
+    """Return a sum as a float64; a greater one as the largest: like `FINITE_SUM`."""
+    return max(-_MAX, min(_MAX, float(total)))
+
+
 async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
     """Return *cells* with the stored sketches, minima and maxima merged into theirs."""
     owners = np.unique(cells.sketches.owner)
@@ -169,7 +181,6 @@ async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, re
                 SELECT f.min, f.max, f.sketch
                 FROM {rollup} f
                 WHERE f.version = %(version)s
-                    AND f.worker = 0
                     AND f.series = n.series
                     AND f.bucket = n.bucket
                 LIMIT 1
@@ -228,7 +239,6 @@ def _parameters(version: int, cells: Cells) -> dict[str, Any]:
     has_sketch = starts[1:] > starts[:-1]
     return {
         "version": version,
-        "worker": integers(cells.worker),
         "series": integers(cells.series),
         "bucket": bigints(cells.bucket),
         "count": bigints(cells.observations),

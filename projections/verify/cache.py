@@ -88,7 +88,6 @@ async def check_quantiles(
                     LEFT JOIN {series} s
                         ON s.id = r.series
                     WHERE r.version = %(version)s
-                        AND r.worker = 0
                         AND r.sketch IS NOT NULL
                         AND r.bucket >= %(since)s
                         AND r.bucket < %(until)s
@@ -145,7 +144,6 @@ async def _compare(
             ) AS n (series, bucket, count, last_us, sum, min, max, last, p50, p95, p99)
             LEFT JOIN {rollup} r
                 ON r.version = %(version)s
-                AND r.worker = 0
                 AND r.series = n.series
                 AND r.bucket = n.bucket
             LEFT JOIN {series} s

@@ -16,11 +16,11 @@ from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_l
 from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
-from chancy_metrics.projections.fold.accumulator import Accumulator, within
-from chancy_metrics.projections.fold.diff import diff_folds
-from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.diff import diff_projections
+from chancy_metrics.projections.fold.levels import Projection, projection_of
 from chancy_metrics.projections.fold.points import Comparison
-from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
@@ -157,8 +157,8 @@ class _Attempt:
             now = await self._read_base(cursor)
             base.check(now)
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
-            baseline = await read_cells(cursor, self._tables, BASELINE, first, end)
-            live = await read_cells(cursor, self._tables, now.version.version, first, end)
+            baseline = await read_worker_cells(cursor, self._tables, BASELINE, first, end)
+            live = await read_projection(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
             counts = await read_counts(cursor, self._tables, [BASELINE, now.version.version])
         await self._replay_rest(total, now, after)
@@ -257,15 +257,14 @@ class _Attempt:
             self._found.add("counts", where, f"{fault}; a rebuild counts again")
 
     def _compare(
-        self, live: Fold, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
+        self, live: Projection, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
     ) -> Comparison:
         for (position, rule), error in sorted(total.failed.items()):
             text = f"rule {rule!r} fails on it, and did not before: {error}"
             self._found.add("payload", f"position {position}", text, scale="position", at=position)
         for position, error in sorted(total.dead.items()):
             self._found.add("payload", f"position {position}", error, scale="position", at=position)
-        check_workers(live, self._found)
+        check_workers(live, first, end, self._found)
         check_resolutions(live, first, end, self._found)
-        recomputed = total.fold()
         # The horizons may have risen since the replay began.
-        return diff_folds(live, recomputed._replace(levels=within(recomputed.levels, first, end)), limit=self._limit)
+        return diff_projections(live, projection_of(total.fold(), first, end), limit=self._limit)

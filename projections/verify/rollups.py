@@ -1,4 +1,4 @@
-"""Check the rollups against themselves: merged rows against workers' rows, coarse resolutions against fine ones."""
+"""Check the rollups against themselves: merged rows against workers' cells, coarse resolutions against fine ones."""
 
 from __future__ import annotations
 
@@ -8,32 +8,25 @@ from itertools import pairwise
 
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.findings import Check, Findings, Spot
-from chancy_metrics.projections.fold.accumulator import within
-from chancy_metrics.projections.fold.cells import (
-    ALL_WORKERS,
-    Cells,
-    as_all_workers,
-    coarsen,
-    merge,
-    no_sketches,
-    select,
-)
-from chancy_metrics.projections.fold.diff import diff_folds
-from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.cells import Cells, coarsen, within
+from chancy_metrics.projections.fold.diff import diff_projections
+from chancy_metrics.projections.fold.levels import Projection, derive_points, merge_workers
 
 
-def check_workers(live: Fold, found: Findings) -> None:
-    """Compare each merged row with the sum of its workers' rows, which have no sketches."""
-    merged, together = {}, {}
-    for resolution, cells in live.levels.items():
-        of_all = cells.worker == ALL_WORKERS
-        merged[resolution] = select(cells, of_all)._replace(sketches=no_sketches())
-        of_each = select(cells, ~of_all)
-        together[resolution] = merge(as_all_workers(of_each))
-    _compare("workers", "the workers' rows together -> the merged row", live, together, merged, found)
+def check_workers(live: Projection, first: Mapping[str, int], end: Mapping[str, int] | None, found: Findings) -> None:
+    """Compare the merged rows with the points of all workers' cells together.
+
+    Args:
+        first: Resolution -> start of the first bucket in *live*, seconds.
+        end: The same of the first bucket past its end; None if there is none.
+    """
+    together = derive_points(merge_workers(live.by_worker), first, end)
+    _compare("workers", "the workers' cells together -> the merged row", live, together, live.merged, found)
 
 
-def check_resolutions(live: Fold, first: Mapping[str, int], end: Mapping[str, int] | None, found: Findings) -> None:
+def check_resolutions(
+    live: Projection, first: Mapping[str, int], end: Mapping[str, int] | None, found: Findings
+) -> None:
     """Compare each coarse row with the fine rows of its bucket, where all of those are kept.
 
     Args:
@@ -44,7 +37,7 @@ def check_resolutions(live: Fold, first: Mapping[str, int], end: Mapping[str, in
     for (fine, _), (resolution, width) in pairwise(RESOLUTIONS.items()):
         begin = {name: max(first[resolution], -(-first[fine] // width) * width) for name in (fine, resolution)}
         stop = None if end is None else dict.fromkeys((fine, resolution), end[resolution])
-        both = within({name: live.levels[name] for name in begin if name in live.levels}, begin, stop)
+        both = within({name: live.merged[name] for name in begin if name in live.merged}, begin, stop)
         if resolution in both:
             coarse[resolution] = both[resolution]
         if fine in both:
@@ -55,13 +48,13 @@ def check_resolutions(live: Fold, first: Mapping[str, int], end: Mapping[str, in
 def _compare(
     check: Check,
     what: str,
-    live: Fold,
+    live: Projection,
     expected: Mapping[str, Cells],
     there: Mapping[str, Cells],
     found: Findings,
 ) -> None:
-    sides = [Fold.of_cells(live.workers, live.series, dict(levels)) for levels in (expected, there)]
-    differ = diff_folds(*sides, limit=found.room)
+    sides = [Projection(live.workers, live.series, dict(merged), {}) for merged in (expected, there)]
+    differ = diff_projections(*sides, limit=found.room)
     silent = Counter({spot._replace(check=check): count for spot, count in differ.spots.items()})
     for difference in differ.differences:
         resolution, bucket = difference.resolution, difference.bucket

@@ -18,8 +18,9 @@ from chancy_metrics.events.log import APPENDED_US
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.buckets import bucket_of
 from chancy_metrics.projections.fold.accumulator import Accumulator
-from chancy_metrics.projections.fold.cells import kept_of
+from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
 from chancy_metrics.projections.rollups.ids import number, still_numbered
+from chancy_metrics.projections.rollups.segments import write_segments
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
@@ -87,11 +88,18 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
             or not await _mark_absorbed(cursor, tables, day, span.last)
         ):
             return _BUSY
-        await store(cursor, tables, BASELINE, kept_of(numbered.levels, keeps))
+        cells = await to_thread.run_sync(coarsen_expired, numbered.cells, keeps)
+        await store(cursor, tables, BASELINE, derive_points(merge_workers(cells), keeps))
+        await write_segments(cursor, tables, BASELINE, segment_of_day(day), cells, compressed=True)
         await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
         await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
         await raise_baseline_horizons(cursor, tables)
     return None
+
+
+def segment_of_day(day: date) -> int:
+    """Return the number that segments of the baseline have instead of a fold's: no version has a fold below zero."""
+    return -(day - date(1970, 1, 1)).days - 1
 
 
 async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str | None:

@@ -57,17 +57,15 @@ async def read_points(cursor: Cursor, tables: Tables) -> AsyncIterator[Points]:
             await rollup.execute(
                 sql.SQL(
                     """
-                    SELECT w.name, s.key, s.kind, s.unit, r.bucket, r.count, r.last_us, r.sum::text, r.min, r.max,
+                    SELECT s.key, s.kind, s.unit, r.bucket, r.count, r.last_us, r.sum::text, r.min, r.max,
                         r.last, r.last_position, r.last_index, r.p50, r.p95, r.p99, r.sketch
                     FROM {rollup} r
                     JOIN {series} s
                         ON s.id = r.series
-                    LEFT JOIN {workers} w
-                        ON w.id = r.worker
                     WHERE r.version = %(baseline)s
-                    ORDER BY s.key, s.kind, s.unit, w.name NULLS FIRST, r.bucket
+                    ORDER BY s.key, s.kind, s.unit, r.bucket
                     """
-                ).format(rollup=tables.rollup(resolution), series=tables.series, workers=tables.workers),
+                ).format(rollup=tables.rollup(resolution), series=tables.series),
                 {"baseline": BASELINE},
                 binary=True,
             )
@@ -123,8 +121,8 @@ def _fault(point: Point, width: int) -> str | None:
     if len({point.last is None, point.last_position is None, point.last_index is None}) > 1:
         return "its last value has no position, or a position has no value"
     if point.sketch is not None:
-        if point.kind != "histogram" or point.worker is not None:
-            return "only a histogram of all workers has a sketch"
+        if point.kind != "histogram":
+            return "only a histogram has a sketch"
         decode(point.sketch)
     return None
 

@@ -1,23 +1,28 @@
-"""Compare the rollup rows of two versions in SQL: every column and every byte."""
+"""Compare two versions: their merged rows in SQL, every column and every byte, and their workers' cells in numpy."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
+from anyio import to_thread
 from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.diff import diff_projections
 from chancy_metrics.projections.fold.exact_sum import canonical
+from chancy_metrics.projections.fold.levels import Projection
 from chancy_metrics.projections.fold.points import Comparison, Difference, Point
+from chancy_metrics.projections.rollups.read import read_worker_cells
 from chancy_metrics.projections.versions.version import Version
 
 #: Differences that are read; further ones are only counted.
 SHOWN = 1_000
-#: Workers whose rows one statement compares.
-_WORKERS = 100
+#: Cells of workers that are compared at once, unless one worker has more.
+_CELLS = 500_000
 
 _VALUES = (
     *("count", "last_us", "sum", "min", "max", "last"),
@@ -27,40 +32,71 @@ _VALUES = (
 _SHOWN_VALUES = ("count", "sum", "min", "max", "last_us", "last", "sketch")
 
 _SIDE = """
-    SELECT version, worker, series, bucket, {values}
+    SELECT version, series, bucket, {values}
     FROM {rollup}
     WHERE version = %(SIDE)s
-        AND worker BETWEEN %(first)s AND %(last)s
         AND bucket >= %(horizon)s
 """
 _DIFFERENT = f"""
 ({_SIDE.replace("SIDE", "old")}) AS o
 FULL JOIN ({_SIDE.replace("SIDE", "new")}) AS n
-    USING (worker, series, bucket)
+    USING (series, bucket)
 WHERE ({{same}}) IS NOT TRUE
 """
 
 
 async def compare(cursor: Cursor, tables: Tables, old: Version, new: Version) -> Comparison:
-    """Compare the rows that both versions keep, chunk by chunk in the caller's snapshot.
+    """Compare the merged points and the workers' cells that both versions keep, in the caller's snapshot.
 
-    The points of *new* are counted; up to `SHOWN` that differ become `Difference`s. Unlike `diff_folds` this compares
-    the stored quantiles and the bytes of sums and sketches too, and takes no memory here, however many rows there are.
+    The points and cells of *new* are counted; up to `SHOWN` that differ become `Difference`s. The database compares
+    the merged rows, their stored quantiles and the bytes of their sums and sketches too; memory here is bounded by
+    `_CELLS`.
     """
     points = different = 0
     differences: list[Difference] = []
-    await cursor.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {workers}").format(workers=tables.workers))
-    row = await cursor.fetchone()
-    chunks = [(0, 0), *((first, first + _WORKERS - 1) for first in range(1, (row[0] if row else 0) + 1, _WORKERS))]
-    for resolution in RESOLUTIONS:
-        horizon = max(old.horizons[resolution], new.horizons[resolution])
-        for first, last in chunks:
-            where = {"old": old.version, "new": new.version, "horizon": horizon, "first": first, "last": last}
-            there, others = await _count(cursor, tables, resolution, where)
-            points, different = points + there, different + others
-            if others and len(differences) < SHOWN:
-                differences += await _read_differences(cursor, tables, resolution, where, SHOWN - len(differences))
+    horizons = {name: max(old.horizons[name], new.horizons[name]) for name in RESOLUTIONS}
+    for resolution, horizon in horizons.items():
+        where = {"old": old.version, "new": new.version, "horizon": horizon}
+        there, others = await _count(cursor, tables, resolution, where)
+        points, different = points + there, different + others
+        if others and len(differences) < SHOWN:
+            differences += await _read_differences(cursor, tables, resolution, where, SHOWN - len(differences))
+    for workers in await _chunks_of_workers(cursor, tables, old, new):
+        sides = []
+        for version in (old, new):
+            cells = await read_worker_cells(cursor, tables, version.version, horizons, workers=workers)
+            sides.append(Projection(cells.workers, cells.series, {}, cells.cells))
+        limit = SHOWN - len(differences)
+        compared = await to_thread.run_sync(partial(diff_projections, limit=limit), *sides)
+        points += sum(cells.rows for cells in sides[1].by_worker.values())
+        different += compared.different
+        differences += compared.differences
     return Comparison(points, different, differences, Counter())
+
+
+async def _chunks_of_workers(cursor: Cursor, tables: Tables, old: Version, new: Version) -> list[tuple[int, int]]:
+    """Return the first and the last id of some workers each, who have about `_CELLS` cells together."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, sum(cells)
+            FROM {segments}
+            WHERE version IN (%(old)s, %(new)s)
+            GROUP BY worker
+            ORDER BY worker
+            """
+        ).format(segments=tables.worker_segments),
+        {"old": old.version, "new": new.version},
+    )
+    chunks: list[tuple[int, int]] = []
+    size = _CELLS
+    for worker, cells in await cursor.fetchall():
+        if size + cells > _CELLS:
+            chunks.append((worker, worker))
+            size = 0
+        chunks[-1] = (chunks[-1][0], worker)
+        size += cells
+    return chunks
 
 
 def _different(tables: Tables, resolution: str) -> sql.Composed:
@@ -82,7 +118,6 @@ async def _count(cursor: Cursor, tables: Tables, resolution: str, where: dict[st
                     SELECT count(*)
                     FROM {rollup}
                     WHERE version = %(new)s
-                        AND worker BETWEEN %(first)s AND %(last)s
                         AND bucket >= %(horizon)s
                 ),
                 (SELECT count(*) FROM {different})
@@ -102,42 +137,32 @@ async def _read_differences(
     await cursor.execute(
         sql.SQL(
             """
-            SELECT w.name, s.key, s.kind, s.unit, d.*
+            SELECT s.key, s.kind, s.unit, d.*
             FROM (
-                SELECT worker, series, bucket, {columns}
+                SELECT series, bucket, {columns}
                 FROM {different}
-                ORDER BY worker, series, bucket
+                ORDER BY series, bucket
                 LIMIT %(limit)s
-            ) AS d (worker, series, bucket)
+            ) AS d (series, bucket)
             JOIN {series} s
                 ON s.id = d.series
-            LEFT JOIN {workers} w
-                ON w.id = d.worker
-            ORDER BY d.worker, s.key, d.bucket
+            ORDER BY s.key, d.bucket
             """
-        ).format(
-            columns=columns, different=_different(tables, resolution), series=tables.series, workers=tables.workers
-        ),
+        ).format(columns=columns, different=_different(tables, resolution), series=tables.series),
         where | {"limit": limit},
         binary=True,
     )
     differences = []
-    for name, *of_series, _, _, bucket, old, new in [
-        (*row[:7], row[7:15], row[15:]) for row in await cursor.fetchall()
-    ]:
+    for *of_series, _, bucket, old, new in [(*row[:5], row[5:13], row[13:]) for row in await cursor.fetchall()]:
         series = Series(*of_series)
-        differences.append(
-            Difference(
-                *(resolution, name, series, bucket),
-                *(_point(resolution, name, series, bucket, side) for side in (old, new)),
-            )
-        )
+        sides = (_point(resolution, series, bucket, side) for side in (old, new))
+        differences.append(Difference(resolution, None, series, bucket, *sides))
     return differences
 
 
-def _point(resolution: str, worker: str | None, series: Series, bucket: int, side: TupleRow) -> Point | None:
+def _point(resolution: str, series: Series, bucket: int, side: TupleRow) -> Point | None:
     version, count, total, minimum, maximum, last_us, last, sketch = side
     if version is None:
         return None
     shown = count, canonical(total), minimum, maximum, last_us, last, sketch or b""
-    return Point(resolution, worker, series, bucket, *shown)
+    return Point(resolution, None, series, bucket, *shown)

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
-from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, Tables
+from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, SEGMENT_COLUMNS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
@@ -25,6 +25,8 @@ from chancy_metrics.projections.versions.version import (
 
 #: Rows of the baseline that one transaction copies.
 COPY_ROWS = 20_000
+#: Segments of it that one transaction copies; each may have many cells.
+COPY_SEGMENTS = 2_000
 #: Seconds without a step after which a backfill counts as dead, even if its connection is open, as behind a pooler.
 ABANDONED_S = 60
 #: Whether a backfill of version *v* is at work: it took a step lately, and its connection is there.
@@ -141,6 +143,9 @@ async def copy_baseline(connection: Connection, tables: Tables, version: int) ->
             if await _copy(cursor, tables, mine, resolution) == COPY_ROWS:
                 await _set_progress(cursor, tables, version, "copying")
                 return True
+        if await _copy_segments(cursor, tables, mine) == COPY_SEGMENTS:
+            await _set_progress(cursor, tables, version, "copying")
+            return True
         await _set_progress(cursor, tables, version, "backfilling")
         return False
 
@@ -200,10 +205,10 @@ async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: st
         sql.SQL(
             """
             WITH reached AS (
-                SELECT worker, series, bucket
+                SELECT series, bucket
                 FROM {rollup}
                 WHERE version = %(version)s
-                ORDER BY worker DESC, series DESC, bucket DESC
+                ORDER BY series DESC, bucket DESC
                 LIMIT 1
             )
             INSERT INTO {rollup} (version, {columns})
@@ -211,16 +216,47 @@ async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: st
             FROM {rollup}
             WHERE version = 0
                 AND bucket >= %(horizon)s
-                AND (worker, series, bucket) > (
-                    coalesce((SELECT worker FROM reached), -1),
+                AND (series, bucket) > (
                     coalesce((SELECT series FROM reached), -1),
                     coalesce((SELECT bucket FROM reached), -1)
                 )
-            ORDER BY worker, series, bucket
+            ORDER BY series, bucket
             LIMIT %(rows)s
             """
         ).format(rollup=tables.rollup(resolution), columns=columns),
         {"version": version.version, "horizon": version.horizons[resolution], "rows": COPY_ROWS},
+    )
+    return cursor.rowcount
+
+
+async def _copy_segments(cursor: Cursor, tables: Tables, version: Version) -> int:
+    """Copy segments as they are: whoever reads them leaves out what the version's horizons do not keep."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            WITH reached AS (
+                SELECT worker, resolution, fold, part
+                FROM {segments}
+                WHERE version = %(version)s
+                ORDER BY worker DESC, resolution DESC, fold DESC, part DESC
+                LIMIT 1
+            )
+            INSERT INTO {segments} (version, {columns})
+            SELECT %(version)s, {columns}
+            FROM {segments}
+            WHERE version = 0
+                AND end_s > %(horizon)s
+                AND (worker, resolution, fold, part) > (
+                    coalesce((SELECT worker FROM reached), -1),
+                    coalesce((SELECT resolution FROM reached), -1),
+                    coalesce((SELECT fold FROM reached), -1),
+                    coalesce((SELECT part FROM reached), -1)
+                )
+            ORDER BY worker, resolution, fold, part
+            LIMIT %(rows)s
+            """
+        ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
+        {"version": version.version, "horizon": min(version.horizons.values()), "rows": COPY_SEGMENTS},
     )
     return cursor.rowcount
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
@@ -41,11 +41,14 @@ async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]
         for resolution, horizon in horizons.items():
             removed += await _delete_rows(
                 connection,
-                tables,
-                resolution,
+                tables.rollup(resolution),
                 # Points that a horizon ahead hides are kept, until that is repaired.
                 sql.SQL("version = {} AND bucket / 60 < {}").format(version, min(horizon, kept[resolution]) // 60),
             )
+        if horizons:
+            oldest = min(min(horizons[name], kept[name]) for name in RESOLUTIONS)
+            where = sql.SQL("version = {} AND end_s <= {}").format(version, oldest)
+            removed += await _delete_rows(connection, tables.worker_segments, where)
     return removed
 
 
@@ -60,9 +63,8 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
         dropped = [version.version for version in await read_versions(cursor, tables) if version.status == "dropped"]
     removed = 0
     for version in dropped:
-        for resolution in RESOLUTIONS:
-            where = sql.SQL("version = {}").format(version)
-            removed += await _delete_rows(connection, tables, resolution, where)
+        for table in (*map(tables.rollup, RESOLUTIONS), tables.worker_segments):
+            removed += await _delete_rows(connection, table, sql.SQL("version = {}").format(version))
     async with short_transaction(connection) as cursor:
         await _delete_dropped(cursor, tables)
     return removed
@@ -100,32 +102,34 @@ class UnusedNames:
             if not locked or len(locked) < locked[0][1]:
                 return 0
             versions = [row[0] for row in locked]
+            # A series that a worker's cell has is in a merged row, too.
+            rollups = [tables.rollup(resolution) for resolution in RESOLUTIONS]
             series, self._last_series = await _delete_names(
-                cursor, tables, tables.series, "series", versions, self._last_series
+                cursor, tables.series, rollups, "series", versions, self._last_series
             )
             workers, self._last_worker = await _delete_names(
-                cursor, tables, tables.workers, "worker", versions, self._last_worker
+                cursor, tables.workers, [tables.worker_segments], "worker", versions, self._last_worker
             )
             return series + workers
 
 
-async def _delete_rows(connection: Connection, tables: Tables, resolution: str, where: sql.Composed) -> int:
+async def _delete_rows(connection: Connection, table: sql.Identifier, where: sql.Composed) -> int:
     removed = 0
     for _ in range(CHUNKS):
         async with short_transaction(connection) as cursor:
             await cursor.execute(
                 sql.SQL(
                     """
-                    DELETE FROM {rollup}
+                    DELETE FROM {table}
                     WHERE ctid = ANY(ARRAY(
                         SELECT ctid
-                        FROM {rollup}
+                        FROM {table}
                         WHERE {where}
                         LIMIT {chunk}
                         FOR UPDATE SKIP LOCKED
                     ))
                     """
-                ).format(rollup=tables.rollup(resolution), where=where, chunk=CHUNK)
+                ).format(table=table, where=where, chunk=CHUNK)
             )
             removed += cursor.rowcount
             if cursor.rowcount < CHUNK:
@@ -160,8 +164,8 @@ async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
 async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
     """Delete dropped versions without rows; not the newest one, so that no number is used twice."""
     empty = sql.SQL(" AND ").join(
-        sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(tables.rollup(resolution))
-        for resolution in RESOLUTIONS
+        sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(table)
+        for table in (*map(tables.rollup, RESOLUTIONS), tables.worker_segments)
     )
     await cursor.execute(
         sql.SQL(
@@ -177,20 +181,22 @@ async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
 
 async def _delete_names(
     cursor: Cursor,
-    tables: Tables,
     table: sql.Identifier,
+    users: Sequence[sql.Identifier],
     column: str,
     versions: list[int],
     after: int,
 ) -> tuple[int, int]:
-    """Delete names past id *after* that no rollup has; return the number deleted and the id to go on after."""
+    """Delete names past id *after* that no row of *users* has in its *column*.
+
+    Returns:
+        The number deleted, and the id to go on after.
+    """
     used = sql.SQL(" OR ").join(
-        sql.SQL("EXISTS (SELECT 1 FROM {rollup} r WHERE r.version = ANY(%(versions)s) AND {match})").format(
-            rollup=tables.rollup(resolution),
-            # A series that any worker's row has is in a merged row too.
-            match=sql.SQL("r.worker = 0 AND r.series = n.id" if column == "series" else "r.worker = n.id"),
+        sql.SQL("EXISTS (SELECT 1 FROM {user} r WHERE r.version = ANY(%(versions)s) AND r.{column} = n.id)").format(
+            user=user, column=sql.Identifier(column)
         )
-        for resolution in RESOLUTIONS
+        for user in users
     )
     await cursor.execute(
         sql.SQL(

@@ -15,9 +15,11 @@ from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_l
 from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.levels import derive_points, merge_workers
 from chancy_metrics.projections.rollups.delta_ring import write_ring
 from chancy_metrics.projections.rollups.ids import number, still_numbered
-from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.read import read_worker_cells
+from chancy_metrics.projections.rollups.segments import write_segments
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
@@ -70,7 +72,8 @@ async def mend(
 ) -> list[str]:
     """Repair horizons that are ahead: fold the points they hide again, and lower them; return a sentence per version.
 
-    Points of pruned days come from the baseline, as far as it is complete. Memory grows with the hidden points.
+    Points of pruned days come from the baseline, as far as it is complete. Memory grows with the workers' points, all
+    of which are folded again: under other horizons their cells are at other resolutions.
 
     Args:
         connection: An autocommit connection outside a transaction.
@@ -104,7 +107,7 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
         async with short_transaction(connection) as cursor:
             base = await _read_base(cursor, tables, version, ahead)
             days = await days_in_log(cursor, tables)
-        total = Accumulator(base.first, base.version.horizons)
+        total = Accumulator(base.first)
         span = Span(min(base.first.values()) * _US, None)
         for day in days:
             async with short_transaction(connection) as cursor:
@@ -115,9 +118,7 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                 async with short_transaction(connection) as cursor:
                     await _add(cursor, tables, total, base, rules, rows)
         async with short_transaction(connection) as cursor:
-            await to_thread.run_sync(
-                total.add, await read_cells(cursor, tables, BASELINE, base.first, base.version.horizons)
-            )
+            await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, BASELINE, base.first))
         after = base.version.position
         for _ in range(_TRIES):
             numbered = await number(connection, tables, await to_thread.run_sync(total.fold))
@@ -133,7 +134,9 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                 rows = await read_ledger(cursor, tables, after=after, limit=PAGE, until=locked.position)
                 if not rows and await still_numbered(cursor, tables, numbered.series, numbered.workers):
                     await _delete(cursor, tables, version, base)
-                    changed = await store(cursor, tables, version, numbered.levels)
+                    hidden = derive_points(merge_workers(numbered.cells), base.first, base.version.horizons)
+                    changed = await store(cursor, tables, version, hidden)
+                    await write_segments(cursor, tables, version, locked.folds + 1, numbered.cells)
                     if locked.status == "live":
                         await write_ring(
                             cursor,
@@ -144,7 +147,7 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                             points=changed,
                         )
                     await _lower(cursor, tables, version, base.first)
-                    return sum(cells.rows for cells in numbered.levels.values())
+                    return sum(cells.rows for cells in hidden.values())
                 for chunk in chunks(rows):
                     await _add(cursor, tables, total, base, rules, chunk)
                 after = rows[-1].position if rows else after
@@ -183,6 +186,11 @@ async def _add(
 
 
 async def _delete(cursor: Cursor, tables: Tables, version: int, base: _Base) -> None:
+    """Delete the hidden merged points, and all segments: a worker's cells lie elsewhere under other horizons."""
+    await cursor.execute(
+        sql.SQL("DELETE FROM {segments} WHERE version = %(version)s").format(segments=tables.worker_segments),
+        {"version": version},
+    )
     for name in RESOLUTIONS:
         await cursor.execute(
             sql.SQL(

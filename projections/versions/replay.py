@@ -16,8 +16,9 @@ from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, points_of
-from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
 
@@ -46,9 +47,9 @@ async def replay(
         version = await live_version(cursor, tables)
         end = version.position if until is None else until
         total = Accumulator(version.horizons)
-        await to_thread.run_sync(total.add, await read_cells(cursor, tables, BASELINE, version.horizons))
+        await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, BASELINE, version.horizons))
         await replay_into(total, lambda: nullcontext(cursor), tables, rules, version, until=end)
-    return points_of(total.fold(), version.horizons)
+    return points_of(projection_of(total.fold(), version.horizons), version.horizons)
 
 
 async def replay_into(
@@ -133,4 +134,5 @@ async def stored(connection: Connection, tables: Tables) -> list[Point]:
     """Return the points of the live version."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)
-        return points_of(await read_cells(cursor, tables, version.version, version.horizons), version.horizons)
+        projection = await read_projection(cursor, tables, version.version, version.horizons)
+    return points_of(projection, version.horizons)

@@ -19,17 +19,19 @@ from chancy_metrics.events.log import read_batches
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable_text import storable_worker
-from chancy_metrics.projections.fold.cells import kept_of
+from chancy_metrics.projections.fold.cells import Cells
 from chancy_metrics.projections.fold.fold import fold
-from chancy_metrics.projections.rollups.delta_ring import write_ring
+from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
+from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, write_ring
 from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbered
+from chancy_metrics.projections.rollups.segments import write_segments
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
 from chancy_metrics.projections.versions.left_out import summed_up, write_left_out
 from chancy_metrics.projections.versions.outcome import Advanced
-from chancy_metrics.projections.versions.version import ADVANCING, live_version, lock_version, read_version
+from chancy_metrics.projections.versions.version import ADVANCING, Version, live_version, lock_version, read_version
 
 #: Most events of one step, unless one batch has more: keeps its transaction short and its memory bounded.
 STEP_EVENTS = 20_000
@@ -111,7 +113,7 @@ async def read_step(
             return Advanced.refused(before, f"position {waiting} waits for a worker with newer code")
     position = rows[-1].position
     started_ns = time.monotonic_ns()
-    folded = await to_thread.run_sync(fold, batches, rules, limiter=_fold_limiter())
+    folded = await to_thread.run_sync(fold, batches, rules, mine.horizons, limiter=_fold_limiter())
     numbered = await number(connection, tables, folded)
     lost = {at: "its row is not in the log" for at, _ in wanted if at <= position}
     for batch in batches:
@@ -150,9 +152,8 @@ async def write_step(
         numbered = step.numbered
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
             return Advanced.busy(step.before)  # the clean-up deleted one of its names since
-        kept = kept_of(numbered.levels, locked.horizons)
         counts = step.counts + Counter({"expired": too_late(step.days, locked.horizons)})
-        changed = await store(cursor, tables, step.version, kept)
+        changed = await add_cells(cursor, tables, locked, numbered.cells)
         await write_left_out(cursor, tables, step.version, step.dead, step.failed)
         if locked.status == "live":
             await write_ring(
@@ -168,6 +169,26 @@ async def write_step(
             await announce(cursor)
     left_out = summed_up(step.version, step.dead, step.failed)
     return Advanced(step.events, step.position, left_out=left_out or None)
+
+
+async def add_cells(
+    cursor: Cursor, tables: Tables, version: Version, cells: Mapping[str, Cells]
+) -> dict[str, ChangedPoints]:
+    """Add workers' cells, which have the database's ids, to a version as its next fold; the caller holds its lock.
+
+    Returns:
+        Resolution -> the merged points that changed.
+    """
+    kept, points = await to_thread.run_sync(_kept_points, cells, version.horizons)
+    changed = await store(cursor, tables, version.version, points)
+    await write_segments(cursor, tables, version.version, version.folds + 1, kept)
+    return changed
+
+
+def _kept_points(cells: Mapping[str, Cells], horizons: Mapping[str, int]) -> tuple[dict[str, Cells], dict[str, Cells]]:
+    """Return the cells at the resolutions that are kept now, and the merged points of them."""
+    kept = coarsen_expired(cells, horizons)
+    return kept, derive_points(merge_workers(kept), horizons)
 
 
 async def _is_ordered(cursor: Cursor, tables: Tables, position: int) -> bool:

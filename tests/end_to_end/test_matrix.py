@@ -71,8 +71,7 @@ def by(query: str) -> Change:
 
 
 POINT = (
-    "version = 1 AND worker = 0 AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
-    f" AND bucket = {MINUTE_US // 1_000_000}"
+    f"version = 1 AND series = (SELECT id FROM {{series}} WHERE key = 'app:n') AND bucket = {MINUTE_US // 1_000_000}"
 )
 THIRD = "(producer, sequence) = (SELECT producer, sequence FROM {ledger} WHERE position = 3)"
 DIFFERS = {"explain": ["recomputed: DIFFERENT"]}

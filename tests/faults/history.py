@@ -166,9 +166,9 @@ async def rows_of(connection: Connection, tables: Tables, version: int, beside: 
         for resolution in RESOLUTIONS:
             await cursor.execute(
                 sql.SQL(
-                    "SELECT (r.*)::text FROM (SELECT worker, series, bucket, count, last_us, sum, min, max, last,"
+                    "SELECT (r.*)::text FROM (SELECT series, bucket, count, last_us, sum, min, max, last,"
                     " last_position, last_index, p50, p95, p99, sketch FROM {rollup}"
-                    " WHERE version = %(version)s AND bucket >= %(horizon)s) AS r ORDER BY worker, series, bucket"
+                    " WHERE version = %(version)s AND bucket >= %(horizon)s) AS r ORDER BY series, bucket"
                 ).format(rollup=tables.rollup(resolution)),
                 {"version": version, "horizon": max(one.horizons[resolution] for one in both if one)},
             )

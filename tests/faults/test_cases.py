@@ -62,7 +62,7 @@ async def test_a_slow_writer_beside_one_with_an_old_timestamp_is_neither_lost_no
         with anyio.fail_after(5):
             await sequence_and_fold(b, tables)
         before = await total(b, tables, "app:gap")
-        [(bucket,)] = await fetch(b, "SELECT bucket FROM {r1day} WHERE worker = 0", tables)
+        [(bucket,)] = await fetch(b, "SELECT bucket FROM {r1day}", tables)
 
         await getattr(a, ends)()
         await sequence_and_fold(b, tables)
@@ -188,7 +188,7 @@ async def test_every_kind_of_number_is_its_nearest_float_and_what_json_gets_is_f
 
     exact = sum(Fraction(float(number)) for number in NUMBERS)
     for resolution in RESOLUTIONS:
-        sums = await fetch(connection, f"SELECT sum, min::text FROM {{r{resolution}}} WHERE worker = 0", tables)
+        sums = await fetch(connection, f"SELECT sum, min::text FROM {{r{resolution}}}", tables)
         assert [(Fraction(found), least) for found, least in sums] == [(exact, "0")] * 3
     async with an_app(dsn) as (chancy, metrics):
         async with http(chancy) as client:
@@ -251,8 +251,7 @@ async def test_five_projectors_of_a_thousand_keys_beside_cleanup_never_deadlock(
         assert await cursor.fetchone() == (0,)
         rows = await fetch(
             writer,
-            "SELECT count(*), min(sum), max(sum)"
-            " FROM (SELECT sum(sum) FROM {r1day} WHERE worker = 0 GROUP BY series) s",
+            "SELECT count(*), min(sum), max(sum) FROM (SELECT sum(sum) FROM {r1day} GROUP BY series) s",
             tables,
         )
         assert rows == [(keys, batches, batches)]

@@ -107,7 +107,7 @@ async def rolled_up(connection: Connection, tables: Tables) -> dict[str, dict[st
             for key, total in await fetch(
                 connection,
                 f"SELECT s.key, sum(r.sum) FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
-                " WHERE r.worker = 0 AND s.kind = 'counter' GROUP BY 1",
+                " WHERE s.kind = 'counter' GROUP BY 1",
                 tables,
             )
         }

@@ -16,8 +16,7 @@ export function lines(points, choice) {
   if (how === "rate") {
     return [{ name: "per second", values: rates(points, counted), style: "bar", hue: hueOf(points), plain: true }];
   }
-  const hasQuantiles = buckets.some((bucket) => bucket.p50 !== undefined);
-  if (how === "percentiles" && (hasQuantiles || !points.worker_id)) {
+  if (how === "percentiles") {
     return [
       { name: "p50", values: of("p50"), style: "line", hue: "p50" },
       { name: "p95", values: of("p95"), style: "band", above: of("p50"), hue: "p95" },

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import psycopg
 import pytest
 from chancy import QueuedJob, Worker
@@ -30,6 +31,7 @@ from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.accumulator import Accumulator
+from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.rollups.soundness import odd_points
 from chancy_metrics.projections.rules.reserved import DRIFT
@@ -42,6 +44,8 @@ from tests.factories import (
     a_row,
     a_run,
     an_app,
+    cells_of,
+    change_cells,
     connections,
     damage,
     fetch,
@@ -88,7 +92,7 @@ async def test_what_is_right_is_right(dsn: str, connection: Connection, tables: 
     assert (found.drift, found.differences, found.findings) == (0, [], [])
     assert (found.version, found.position, found.events, found.spans) == (1, 6, 54, 1)
     counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", tables))[0][0] for name in RESOLUTIONS]
-    assert found.points == sum(counted) > 100
+    assert found.points == sum(counted) + await cells_of(connection, tables, 1) > 100
 
 
 async def test_nothing_is_folded_in_a_transaction(
@@ -178,17 +182,21 @@ async def test_whatever_the_history_nothing_false_is_found(
             assert (found.differences, found.findings) == ([], [])
 
 
-MAXIMUM = "UPDATE {r1hour} SET max = max + 1 WHERE worker > 0 AND count = 2"
-COUNT = "UPDATE {r1min} SET count = count + 1 WHERE worker = 0 AND count = 2"
+MAXIMUM = "UPDATE {r1hour} SET max = max + 1 WHERE sketch IS NULL AND count = 4"
+COUNT = "UPDATE {r1min} SET count = count + 1 WHERE count = 2"
 DAMAGES = [
     (COUNT, {"workers", "resolutions", "cache"}),
-    ("UPDATE {r1hour} SET sum = sum + 0.000001 WHERE worker > 0", {"workers", "resolutions"}),
-    ("UPDATE {r5min} SET last = 17 WHERE last IS NOT NULL AND worker > 0", {"workers", "resolutions"}),
-    ("UPDATE {r1day} SET last_index = 7 WHERE last IS NOT NULL", {"resolutions"}),
-    ("UPDATE {r1day} SET sketch = '\\x93ce0001869fc3c3' WHERE sketch IS NOT NULL", {"quantiles", "resolutions"}),
-    ("UPDATE {r1day} SET sketch = '\\x92ce000186a001' WHERE sketch IS NOT NULL", {"quantiles", "resolutions"}),
-    ("UPDATE {r1day} SET min = min - 1 WHERE worker = 0", {"workers", "resolutions", "quantiles", "cache"}),
-    ("DELETE FROM {r1hour} WHERE bucket = (SELECT min(bucket) FROM {r1hour})", {"resolutions", "cache"}),
+    ("UPDATE {r1day} SET last_index = 7 WHERE last IS NOT NULL", {"workers", "resolutions"}),
+    (
+        "UPDATE {r1day} SET sketch = '\\x93ce0001869fc3c3' WHERE sketch IS NOT NULL",
+        {"workers", "quantiles", "resolutions"},
+    ),
+    (
+        "UPDATE {r1day} SET sketch = '\\x92ce000186a001' WHERE sketch IS NOT NULL",
+        {"workers", "quantiles", "resolutions"},
+    ),
+    ("UPDATE {r1day} SET min = min - 1", {"workers", "resolutions", "quantiles", "cache"}),
+    ("DELETE FROM {r1hour} WHERE bucket = (SELECT min(bucket) FROM {r1hour})", {"workers", "resolutions", "cache"}),
 ]
 
 
@@ -205,12 +213,37 @@ async def test_a_changed_rollup_is_a_difference_and_found_by_every_other_check_t
     assert checks(found) == expected
 
 
+CELLS: dict[str, Callable[[Cells], Cells]] = {
+    "sum": lambda cells: cells._replace(micro=cells.micro + 1),
+    "maximum": lambda cells: cells._replace(maximum=cells.maximum + 1),
+    "last": lambda cells: cells._replace(last=np.where(np.isnan(cells.last), np.nan, 17.0)),
+    "sketch": lambda cells: cells._replace(sketches=cells.sketches._replace(codes=cells.sketches.codes + 1)),
+    "gone": lambda cells: select(cells, cells.series < 0),
+}
+
+
+@pytest.mark.parametrize("change", CELLS)
+@pytest.mark.parametrize("key", ["app:n", "app:level", "app:took"])
+async def test_a_changed_cell_of_a_worker_is_a_difference_and_contradicts_the_merged_row(
+    dsn: str, connection: Connection, tables: Tables, change: str, key: str
+) -> None:
+    await a_history(connection, tables)
+    assert await change_cells(connection, tables, CELLS[change], worker="w1", key=key) > 0
+
+    found = await verified(dsn)
+
+    changes_nothing = {("last", "app:n"), ("last", "app:took"), ("sketch", "app:n"), ("sketch", "app:level")}
+    assert (found.different > 0) is ((change, key) not in changes_nothing)
+    assert {one.worker for one in found.differences} <= {"w1"}
+    assert checks(found) == ({"workers"} if found.different else set())
+
+
 async def test_a_difference_says_where_and_what(dsn: str, connection: Connection, tables: Tables) -> None:
     await a_history(connection, tables)
     await fetch(
         connection,
         "UPDATE {r1min} r SET count = 17 FROM {series} s"
-        " WHERE s.id = r.series AND s.key = 'app:n' AND worker = 0 AND bucket = %(bucket)s",
+        " WHERE s.id = r.series AND s.key = 'app:n' AND bucket = %(bucket)s",
         tables,
         bucket=NOON_US // 1_000_000,
     )
@@ -544,13 +577,16 @@ async def status_of(dsn: str) -> Status:
         return await read_status(chancy)
 
 
+def add_to(cells: Cells, bucket: int, count: int) -> Cells:
+    return cells._replace(micro=cells.micro + count * (cells.bucket == bucket))
+
+
 async def test_what_was_found_stays_open_until_a_run_over_its_spot_finds_nothing(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)
-    where = "WHERE bucket = %(noon)s AND worker > 0"
     noon = NOON_US // 1_000_000
-    await fetch(connection, f"UPDATE {{r1min}} SET count = count + 1 {where}", tables, noon=noon)
+    await change_cells(connection, tables, lambda cells: add_to(cells, noon, 1))
     bad = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=2))
     half_an_hour = timedelta(minutes=30)
 
@@ -559,7 +595,7 @@ async def test_what_was_found_stays_open_until_a_run_over_its_spot_finds_nothing
     nothing = await verified(dsn, since=EPOCH, until=EPOCH + timedelta(days=1))
     soon = await verified(dsn, since=datetime.now(NOON.tzinfo) - timedelta(seconds=20))
     still = await status_of(dsn)
-    await fetch(connection, f"UPDATE {{r1min}} SET count = count - 1 {where}", tables, noon=noon)
+    await change_cells(connection, tables, lambda cells: add_to(cells, noon, -1))
     mended = await verified(dsn, since=NOON, until=NOON + timedelta(minutes=1))
     healthy = await status_of(dsn)
 
@@ -585,7 +621,7 @@ async def test_a_full_run_closes_all_and_a_bucket_below_the_horizon_takes_its_fi
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     await a_history(connection, tables)
-    await fetch(connection, "UPDATE {r1min} SET last_index = 7 WHERE last IS NOT NULL AND worker > 0", tables)
+    await fetch(connection, "UPDATE {r1min} SET last_index = 7 WHERE last IS NOT NULL", tables)
     ((chain,),) = await fetch(connection, "SELECT chain FROM {ledger} WHERE position = 2", tables)
     await damage(connection, tables, "UPDATE {ledger} SET chain = '\\x00' WHERE position = 2")
     bad = await verified(dsn)
@@ -614,8 +650,8 @@ async def test_a_run_that_compared_nothing_closes_nothing_even_where_something_w
     later = NOON_US // 1_000_000 + 36_000
     await fetch(
         connection,
-        "INSERT INTO {r1min} (version, worker, series, bucket, count, last_us, sum, min, max)"
-        " SELECT version, worker, series, %(later)s, 1, 1, 1, 1, 1 FROM {r1min} WHERE worker = 0 LIMIT 1",
+        "INSERT INTO {r1min} (version, series, bucket, count, last_us, sum, min, max)"
+        " SELECT version, series, %(later)s, 1, 1, 1, 1, 1 FROM {r1min} LIMIT 1",
         tables,
         later=later,
     )

@@ -56,7 +56,7 @@ async def live(connection: Connection, tables: Tables) -> tuple[int, str]:
 async def counted(connection: Connection, tables: Tables, key: str) -> int:
     query = (
         "SELECT coalesce(sum(count), 0)::bigint FROM {r1day} r JOIN {series} s ON s.id = r.series"
-        " WHERE worker = 0 AND key = %(key)s AND version = (SELECT live FROM {head})"
+        " WHERE key = %(key)s AND version = (SELECT live FROM {head})"
     )
     return int((await fetch(connection, query, tables, key=key))[0][0])
 

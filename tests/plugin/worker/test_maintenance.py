@@ -12,7 +12,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.partitions import attached_days
-from chancy_metrics.events.schema import RESOLUTIONS, TABLES, Tables
+from chancy_metrics.events.schema import RESOLUTIONS, SEGMENT_COLUMNS, TABLES, Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.connection import DatabaseClock
@@ -60,9 +60,9 @@ async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Con
 
     removed = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
 
-    assert before == [8, 8, 8, 8]  # of the worker and of all
-    assert await rows_of(connection, tables) == [2, 2, 4, 6]
-    assert removed == 6 + 6 + 4 + 2
+    assert before == [4, 4, 4, 4]
+    assert await rows_of(connection, tables) == [1, 1, 2, 3]
+    assert removed == 3 + 3 + 2 + 1 + 1  # and the segment of the worker that no resolution keeps
     noon = NOON_US // 1_000_000
     expected = (noon - 59 * 60, noon - 287 * 300, noon - 167 * 3600, noon - 43_200 - 89 * 86_400)
     assert await horizons(connection, tables) == expected
@@ -85,8 +85,8 @@ async def test_a_call_deletes_bounded_chunks(
     monkeypatch.setattr(expiry, "CHUNKS", 3)
     await fetch(
         connection,
-        "INSERT INTO {r1day} (version, worker, series, bucket, count, last_us, sum, min, max)"
-        " SELECT 1, 0, n, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 100) n",
+        "INSERT INTO {r1day} (version, series, bucket, count, last_us, sum, min, max)"
+        " SELECT 1, n, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 100) n",
         tables,
     )
 
@@ -119,7 +119,7 @@ async def test_names_without_points_go_and_come_again_under_another_number(
     await LogWriter(connection, tables, "w").append(runs=[a_run("app:n")])
     await sequence_and_fold(connection, tables)
 
-    assert removed == 8 + 2
+    assert removed == 4 + 1 + 2  # points, a segment, names
     assert gone == [(None, None)]
     [after] = await fetch(connection, numbers, tables)
     assert [len(numbers) for numbers in after] == [1, 1] and not set(after[0]) & set(before[0])
@@ -165,11 +165,19 @@ async def make_version(
     for resolution in RESOLUTIONS:
         await fetch(
             connection,
-            f"INSERT INTO {{r{resolution}}} (version, worker, series, bucket, count, last_us, sum, min, max)"
-            f" SELECT %(number)s, worker, series, bucket, 1, 0, 1, 1, 1 FROM {{r{resolution}}} WHERE version = 1",
+            f"INSERT INTO {{r{resolution}}} (version, series, bucket, count, last_us, sum, min, max)"
+            f" SELECT %(number)s, series, bucket, 1, 0, 1, 1, 1 FROM {{r{resolution}}} WHERE version = 1",
             tables,
             number=number,
         )
+
+    await fetch(
+        connection,
+        f"INSERT INTO {{worker_segments}} (version, {SEGMENT_COLUMNS})"
+        f" SELECT %(number)s, {SEGMENT_COLUMNS} FROM {{worker_segments}} WHERE version = 1",
+        tables,
+        number=number,
+    )
 
 
 async def versions(connection: Connection, tables: Tables) -> dict[int, str]:
@@ -190,8 +198,8 @@ async def test_every_version_loses_what_expired_and_one_that_is_held_does_the_ne
 
     again = await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)
 
-    assert (first, during) == (8, [(2,)])
-    assert again == 8 + 2  # and the names
+    assert (first, during) == (4 + 1, [(2,)])  # points and a segment
+    assert again == 4 + 1 + 2  # and the names
     assert await fetch(connection, left, tables) == []
 
 
@@ -199,16 +207,17 @@ async def test_a_name_stays_while_any_version_has_a_point_of_it(connection: Conn
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US)])
     await sequence_and_fold(connection, tables)
     await make_version(connection, tables, 2, "backfilling")
-    for resolution in RESOLUTIONS:
-        await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0 WHERE version = 1", tables)
+    stored_in = [*(f"r{resolution}" for resolution in RESOLUTIONS), "worker_segments"]
+    for table in stored_in:
+        await fetch(connection, f"UPDATE {{{table}}} SET version = 0 WHERE version = 1", tables)
     kept = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US)]
     await fetch(connection, "UPDATE {versions} SET status = 'dropped' WHERE version = 2", tables)
     kept.append(await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US))
 
-    for resolution in RESOLUTIONS:
-        await fetch(connection, f"DELETE FROM {{r{resolution}}} WHERE version = 0", tables)
+    for table in stored_in:
+        await fetch(connection, f"DELETE FROM {{{table}}} WHERE version = 0", tables)
 
-    assert kept == [None, 8]
+    assert kept == [None, 4 + 1]  # points and a segment
     assert await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) == 2
 
 
@@ -240,15 +249,15 @@ async def test_a_dropped_version_is_deleted_in_bounded_chunks_and_its_number_is_
 ) -> None:
     monkeypatch.setattr(expiry, "CHUNK", 3)
     monkeypatch.setattr(expiry, "CHUNKS", 2)
-    for minute in range(4):
-        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
+    for minute in range(8):
+        await LogWriter(connection, tables, "w").append(runs=[a_run("app:n", at_us=NOON_US + minute * 60_000_000)])
     await sequence_and_fold(connection, tables)
     for number in (2, 3):
         await make_version(connection, tables, number, "dropped")
 
     removed = [await Maintenance(OPTIONS).clean(connection, tables, now_us=NOON_US) for _ in range(3)]
 
-    assert removed == [2 * (6 + 2 + 2 + 2), 2 * 2, None]
+    assert removed == [2 * (6 + 2 + 1 + 1 + 1), 2 * 2, None]
     assert await versions(connection, tables) == {0: "baseline", 1: "live", 3: "dropped"}
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 

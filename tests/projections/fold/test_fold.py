@@ -6,7 +6,7 @@ import decimal
 import uuid
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import Cells, concatenate, merge
 from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, projection_of
 from chancy_metrics.projections.fold.sketch import codes, starts_of
 from chancy_metrics.projections.rules.contributions import fed
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
@@ -190,7 +191,7 @@ def oracle(batches: Sequence[Source]) -> Points:
             last_us=at,
             latest=(float(value), position, at_index) if series.kind == "gauge" else None,
             sketch=dict(sorted(Counter(code_of(value) for value in floats).items()))
-            if worker is None and series.kind == "histogram"
+            if series.kind == "histogram"
             else {},
         )
     return points
@@ -200,8 +201,15 @@ def code_of(value: float) -> int:
     return int(codes(np.array([value]))[0])
 
 
-def points_of(folded: Fold) -> Points:
-    return {key: point for name, cells in folded.levels.items() for key, point in level(name, cells, folded).items()}
+def points_of(folded: Fold, horizons: Mapping[str, int] | None = None) -> Points:
+    """The points of all workers together and of each, at every resolution."""
+    projection = projection_of(folded, horizons)
+    return {
+        key: point
+        for levels in (projection.merged, derive_points(projection.by_worker, horizons))
+        for name, cells in levels.items()
+        for key, point in level(name, cells, folded).items()
+    }
 
 
 def level(resolution: str, cells: Cells, folded: Fold) -> Points:
@@ -233,19 +241,19 @@ def merged(folds: Sequence[Fold]) -> Fold:
     """Merge folds as replay and the versions do: renumber workers and series, put together, merge."""
     workers = list(dict.fromkeys(name for part in folds for name in part.workers))
     series = list(dict.fromkeys(key for part in folds for key in part.series))
-    levels = {}
+    together = {}
     for resolution in RESOLUTIONS:
         parts = []
         for part in folds:
-            if part.levels:
-                cells = part.levels[resolution]
+            if resolution in part.cells:
+                cells = part.cells[resolution]
                 worker = np.array([0, *(workers.index(name) + 1 for name in part.workers)])
                 number = np.array([series.index(key) for key in part.series])
                 parts.append(cells._replace(worker=worker[cells.worker], series=number[cells.series]))
         if parts:
-            levels[resolution] = merge(concatenate(parts))
+            together[resolution] = merge(concatenate(parts))
     counts = sum((part.counts for part in folds), Counter[str]())
-    return Fold(sum(part.events for part in folds), workers, series, levels, counts, {})
+    return Fold(sum(part.events for part in folds), workers, series, together, counts, {})
 
 
 NEAR = st.integers(-90 * SECOND, 90 * SECOND)
@@ -335,6 +343,44 @@ def test_merged_folds_of_chunks_in_any_order_equal_the_fold_of_all(sources, piec
     assert result.events == whole.events
 
 
+#: Horizons somewhere around the events, of each resolution on its own.
+HORIZONS = st.fixed_dictionaries(
+    {
+        name: st.sampled_from([-40 * DAY, -DAY, -HOUR, -301 * SECOND, -60 * SECOND, 0, 120 * SECOND, DAY]).map(
+            lambda offset, width=width: (T + offset) // (width * SECOND) * width
+        )
+        for name, width in RESOLUTIONS.items()
+    }
+)
+
+
+@settings(deadline=None)
+@given(SOURCES, HORIZONS)
+def test_a_fold_above_horizons_has_every_point_that_is_kept_and_no_other(
+    sources: list[Source], horizons: dict[str, int]
+) -> None:
+    result = fold([log_batch(batch) for batch in sources], horizons=horizons)
+
+    kept = {key: point for key, point in oracle(sources).items() if key[3] >= horizons[key[0]]}
+    assert points_of(result, horizons) == kept
+    assert result.counts == folded(*sources).counts
+    assert result.days == folded(*sources).days
+
+
+@settings(deadline=None)
+@given(SOURCES, HORIZONS)
+def test_each_observation_is_in_one_cell_at_the_finest_resolution_that_is_kept(
+    sources: list[Source], horizons: dict[str, int]
+) -> None:
+    finest = coarsen_expired(folded(*sources).cells, horizons)
+
+    result = fold([log_batch(batch) for batch in sources], horizons=horizons)
+
+    assert {name: level(name, cells, result) for name, cells in result.cells.items()} == {
+        name: level(name, cells, folded(*sources)) for name, cells in finest.items()
+    }
+
+
 @settings(deadline=None, max_examples=50)
 @given(SOURCES)
 def test_events_are_explained_with_the_durations_that_were_folded(sources: list[Source]) -> None:
@@ -370,7 +416,7 @@ def test_the_fold_of_one_series_has_the_points_it_has_among_others(sources: list
 @settings(deadline=None)
 @given(SOURCES)
 def test_rows_are_in_the_order_of_worker_series_and_bucket(sources: list[Source]) -> None:
-    for cells in folded(*sources).levels.values():
+    for cells in folded(*sources).cells.values():
         rows = list(zip(cells.worker.tolist(), cells.series.tolist(), cells.bucket.tolist(), strict=True))
         assert rows == sorted(set(rows))
 
@@ -510,7 +556,7 @@ def test_the_latest_gauge_is_the_greatest_of_time_then_position_then_index() -> 
 @pytest.mark.parametrize("values", [(0.0, -0.0), (-0.0, 0.0), (-0.0,)])
 @pytest.mark.parametrize("kind", ["gauge", "histogram", "counter"])
 def test_minus_zero_is_zero(values: tuple[float, ...], kind: str) -> None:
-    for cells in folded(source(run(*values, kind=kind))).levels.values():
+    for cells in folded(source(run(*values, kind=kind))).cells.values():
         for column in (cells.minimum, cells.maximum, cells.last):
             assert not np.signbit(column[~np.isnan(column)]).any()
 

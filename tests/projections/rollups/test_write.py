@@ -27,7 +27,7 @@ LARGEST = 1.7976931348623157e308
 
 
 async def merged(connection: Connection, tables: Tables, columns: str, resolution: str = "1min") -> list[TupleRow]:
-    return await fetch(connection, f"SELECT {columns} FROM {{r{resolution}}} WHERE worker = 0 ORDER BY series", tables)
+    return await fetch(connection, f"SELECT {columns} FROM {{r{resolution}}} ORDER BY series", tables)
 
 
 async def fold_one_by_one(connection: Connection, tables: Tables, *values: list[float], **options: object) -> None:
@@ -63,7 +63,7 @@ async def test_sums_are_exact_in_every_order_and_every_batching(connection: Conn
     for resolution in RESOLUTIONS:
         rows = await fetch(
             connection,
-            f"SELECT key, sum, sum::text FROM {{r{resolution}}} JOIN {{series}} s ON s.id = series WHERE worker = 0",
+            f"SELECT key, sum, sum::text FROM {{r{resolution}}} JOIN {{series}} s ON s.id = series",
             tables,
         )
         assert len(rows) == 4 * len(hard)
@@ -121,25 +121,18 @@ async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connect
         assert found == pytest.approx(float(np.quantile(values, q, method="inverted_cdf")), rel=0.0055)
 
 
-async def test_only_merged_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
+async def test_only_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
     await sequence_and_fold(connection, tables)
 
     rows = await fetch(
         connection,
-        "SELECT DISTINCT kind, worker = 0, sketch IS NOT NULL, p95 IS NOT NULL"
-        " FROM {r1hour} r JOIN {series} s ON s.id = r.series ORDER BY 1, 2",
+        "SELECT DISTINCT kind, sketch IS NOT NULL, p95 IS NOT NULL"
+        " FROM {r1hour} r JOIN {series} s ON s.id = r.series ORDER BY 1",
         tables,
     )
 
-    assert rows == [
-        ("counter", False, False, False),
-        ("counter", True, False, False),
-        ("gauge", False, False, False),
-        ("gauge", True, False, False),
-        ("histogram", False, False, False),
-        ("histogram", True, True, True),
-    ]
+    assert rows == [("counter", False, False), ("gauge", False, False), ("histogram", True, True)]
 
 
 async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups_have(
@@ -161,7 +154,7 @@ async def test_the_ring_row_holds_the_changed_points_with_the_values_the_rollups
             connection,
             "SELECT series, bucket, count, last_us, sum::float8, min, max, last, p50, p95, p99"
             f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
-            " WHERE worker = 0 AND key <> 'app:n' AND key NOT LIKE '%%failed' ORDER BY series",
+            " WHERE key <> 'app:n' AND key NOT LIKE '%%failed' ORDER BY series",
             tables,
         )
         expected = np.array(rows, np.float64)

@@ -27,7 +27,7 @@ COMMANDS = {
     "fold": ["fold"],
     "rebuild": ["rebuild"],
 }
-OF_KEY = "version = 1 AND worker = 0 AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
+OF_KEY = "version = 1 AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
 #: What is wrong with a row that no fold has written.
 OUT_OF_BOUNDS = "no fold writes such a row"
 

@@ -27,8 +27,9 @@ from chancy_metrics.plugin.worker.retention import PrunedDay, prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, diff, points_of
-from chancy_metrics.projections.rollups.read import read_cells
+from chancy_metrics.projections.rollups.read import read_worker_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import baseline
 from chancy_metrics.projections.versions.baseline import absorb_day
@@ -95,17 +96,17 @@ class Truth:
             self._batches |= {batch.position: batch for batch in await read_batches(cursor, tables, found)}
 
     def points(self, since: Mapping[str, int]) -> list[Point]:
-        return points_of(fold(list(self._batches.values())), since)
+        return points_of(projection_of(fold(list(self._batches.values())), since), since)
 
 
 async def opening_and_rest(connection: Connection, tables: Tables, since: Mapping[str, int]) -> list[Point]:
     """What a new version with a longer retention would have."""
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         live = await live_version(cursor, tables)
-        total = Accumulator()
-        await to_thread.run_sync(total.add, await read_cells(cursor, tables, BASELINE, since))
+        total = Accumulator(since)
+        await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, BASELINE, since))
         await replay_into(total, lambda: nullcontext(cursor), tables, BUILT_IN, live, until=live.position)
-    return points_of(total.fold(), since)
+    return points_of(projection_of(total.fold(), since), since)
 
 
 async def check(connection: Connection, tables: Tables, truth: Truth) -> None:

@@ -1,4 +1,4 @@
-"""Two versions compared: of many workers' rows it finds the one that differs, and says whose it is."""
+"""Two versions compared: of many workers' cells it finds the one that differs, and says whose it is."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import pytest
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.cells import Cells
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compare
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.version import read_version
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_and_fold
+from tests.factories import NOON_US, LogWriter, a_row, a_run, cells_of, change_cells, fetch, sequence_and_fold
 
 WORKERS = ("ann", "bob", "cid", "dan", "eve")
 
@@ -38,41 +39,48 @@ async def compared(connection: Connection, tables: Tables) -> Comparison:
 
 
 OF = "version = %(version)s AND worker = (SELECT id FROM {workers} WHERE name = %(worker)s)"
-AND_KEY = " AND series = (SELECT id FROM {series} WHERE key = 'app:n')"
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 100])
+def one_more(cells: Cells) -> Cells:
+    return cells._replace(micro=cells.micro + 1_000_000)
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 10_000])
 @pytest.mark.parametrize("worker", [WORKERS[0], WORKERS[2], WORKERS[-1]])
-async def test_a_difference_in_one_worker_s_row_is_found_and_names_the_worker(
+async def test_a_difference_in_one_worker_s_cell_is_found_and_names_the_worker(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch, worker: str, at_once: int
 ) -> None:
-    monkeypatch.setattr(compare, "_WORKERS", at_once)
+    monkeypatch.setattr(compare, "_CELLS", at_once)
     await two_versions(connection, tables)
     assert (await compared(connection, tables)).different == 0
-    change = f"UPDATE {{r1hour}} SET sum = sum + 1 WHERE {OF}{AND_KEY}"
-    await fetch(connection, change, tables, version=2, worker=worker)
+    await change_cells(connection, tables, one_more, version=2, worker=worker, key="app:n")
 
     found = await compared(connection, tables)
 
     assert found.different == 1
     assert [str(one) for one in found.differences] == [
-        f"app:n 1hour 2026-03-10 12:00:00 UTC worker {worker}: sum 4 -> 5"
+        f"app:n 1min 2026-03-10 12:00:00 UTC worker {worker}: sum 4 -> 5"
     ]
     assert [one.worker for one in found.differences] == [worker]
 
 
 @pytest.mark.parametrize(("gone_from", "says"), [(1, "only in the new"), (2, "only in the old")])
-async def test_a_worker_that_one_of_them_lacks_altogether_is_named_row_by_row(
+async def test_a_worker_that_one_of_them_lacks_altogether_is_named_cell_by_cell(
     connection: Connection, tables: Tables, gone_from: int, says: str
 ) -> None:
     await two_versions(connection, tables)
-    rows = len(await fetch(connection, f"SELECT 1 FROM {{r1day}} WHERE {OF}", tables, version=1, worker="dan"))
-    await fetch(connection, f"DELETE FROM {{r1day}} WHERE {OF}", tables, version=gone_from, worker="dan")
+    [(cells,)] = await fetch(
+        connection,
+        f"DELETE FROM {{worker_segments}} WHERE {OF} RETURNING cells",
+        tables,
+        version=gone_from,
+        worker="dan",
+    )
 
     found = await compared(connection, tables)
 
-    assert found.different == len(found.differences) == rows > 2
-    assert {(one.resolution, one.worker, one.change) for one in found.differences} == {("1day", "dan", says)}
+    assert found.different == len(found.differences) == cells > 2
+    assert {(one.resolution, one.worker, one.change) for one in found.differences} == {("1min", "dan", says)}
 
 
 async def test_points_are_counted_once_however_many_workers_one_statement_compares(
@@ -84,15 +92,16 @@ async def test_points_are_counted_once_however_many_workers_one_statement_compar
         for resolution in RESOLUTIONS
     ]
 
-    for at_once in (1, 2, 3, 100):
-        monkeypatch.setattr(compare, "_WORKERS", at_once)
-        assert (await compared(connection, tables)).points == sum(rows)
+    cells = await cells_of(connection, tables, 2)
+    for at_once in (1, 20, 50, 10_000):
+        monkeypatch.setattr(compare, "_CELLS", at_once)
+        assert (await compared(connection, tables)).points == sum(rows) + cells
 
 
 async def test_past_the_limit_differences_are_only_counted(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "_WORKERS", 1)
+    monkeypatch.setattr(compare, "_CELLS", 1)
     monkeypatch.setattr(compare, "SHOWN", 3)
     await two_versions(connection, tables)
     await fetch(connection, "UPDATE {r1day} SET count = count + 1 WHERE version = 2", tables)

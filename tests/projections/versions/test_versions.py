@@ -18,6 +18,7 @@ from chancy_metrics.plugin.rebuilds import listing
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.fold.cells import select
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions import create
@@ -34,6 +35,7 @@ from tests.factories import (
     a_row,
     a_run,
     an_app,
+    change_cells,
     connections,
     eventually,
     fetch,
@@ -164,9 +166,9 @@ async def test_a_version_begins_with_nothing_below_its_horizons(connection: Conn
         pass
 
     for resolution, horizon in kept_from.items():
-        of = f"SELECT worker, series, bucket FROM {{r{resolution}}} WHERE version ="
-        kept = await fetch(connection, f"{of} 0 AND bucket >= %(at)s ORDER BY 1, 2, 3", tables, at=horizon)
-        assert await fetch(connection, f"{of} {made.version} ORDER BY 1, 2, 3", tables) == kept != []
+        of = f"SELECT series, bucket FROM {{r{resolution}}} WHERE version ="
+        kept = await fetch(connection, f"{of} 0 AND bucket >= %(at)s ORDER BY 1, 2", tables, at=horizon)
+        assert await fetch(connection, f"{of} {made.version} ORDER BY 1, 2", tables) == kept != []
         assert await fetch(connection, f"{of} 0 AND bucket < %(at)s", tables, at=horizon)
 
 
@@ -219,19 +221,19 @@ async def test_a_comparison_names_what_is_missing_added_and_changed(connection: 
     await LogWriter(connection, tables).append(jobs=[a_row(NOON_US)], runs=[a_run("app:n", [1.5, 2.5])])
     await sequence_and_fold(connection, tables)
     version = await backfilled(connection, tables)
-    of = "series = (SELECT id FROM {series} WHERE key = 'app:n') AND worker"
-    await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of} = 0", tables)
-    await fetch(connection, f"DELETE FROM {{r5min}} WHERE version = 2 AND {of} <> 0", tables)
-    await fetch(connection, f"UPDATE {{r1day}} SET sum = 5 WHERE version = 2 AND {of} = 0", tables)
-    await fetch(connection, f"UPDATE {{r1hour}} SET sum = 4.00 WHERE version = 2 AND {of} = 0", tables)
+    of = "series = (SELECT id FROM {series} WHERE key = 'app:n')"
+    await fetch(connection, f"DELETE FROM {{r1min}} WHERE version = 1 AND {of}", tables)
+    await fetch(connection, f"UPDATE {{r1day}} SET sum = 5 WHERE version = 2 AND {of}", tables)
+    await fetch(connection, f"UPDATE {{r1hour}} SET sum = 4.00 WHERE version = 2 AND {of}", tables)
+    await change_cells(connection, tables, lambda cells: select(cells, cells.series < 0), version=2, key="app:n")
 
     found = await compared(connection, tables, 1, version)
 
     assert found.different == 4
     said = [str(one) for one in found.differences]
     assert said[0] == "app:n 1min 2026-03-10 12:00:00 UTC worker all: only in the new"
-    assert said[1] == "app:n 5min 2026-03-10 12:00:00 UTC worker worker: only in the old"
-    assert said[3] == "app:n 1day 2026-03-10 00:00:00 UTC worker all: sum 4 -> 5"
+    assert said[2] == "app:n 1day 2026-03-10 00:00:00 UTC worker all: sum 4 -> 5"
+    assert said[3] == "app:n 1min 2026-03-10 12:00:00 UTC worker worker: only in the old"
 
 
 async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection, tables: Tables) -> None:
@@ -240,12 +242,12 @@ async def test_quantiles_and_tie_breaks_are_compared_too(connection: Connection,
     version = await backfilled(connection, tables)
 
     for change in ("p95 = p95 + 1", "last_index = last_index + 1", "sketch = sketch || '\\x00'::bytea"):
-        await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2 AND worker = 0", tables)
+        await fetch(connection, f"UPDATE {{r1day}} SET {change} WHERE version = 2", tables)
         assert (await compared(connection, tables, 1, version)).different > 0
         await fetch(
             connection,
             "UPDATE {r1day} n SET p95 = o.p95, last_index = o.last_index, sketch = o.sketch FROM {r1day} o WHERE"
-            " (n.version, o.version) = (2, 1) AND (n.worker, n.series, n.bucket) = (o.worker, o.series, o.bucket)",
+            " (n.version, o.version) = (2, 1) AND (n.series, n.bucket) = (o.series, o.bucket)",
             tables,
         )
     assert (await compared(connection, tables, 1, version)).different == 0
@@ -367,6 +369,6 @@ async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
         monkeypatch.setattr(listing, "_SAMPLED_BLOCKS", 20)
         [estimated] = await list_versions(chancy)
 
-    assert exact.rows == 4 * 2 * 2_000  # resolutions, of the worker and of all together
+    assert exact.rows == 4 * 2_000
     assert exact.rows / 2 < estimated.rows < exact.rows * 2 and estimated.rows != exact.rows
     assert abs(estimated.size_bytes - exact.size_bytes) <= 4

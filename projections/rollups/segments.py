@@ -1,0 +1,188 @@
+"""Write workers' cells as segments, and read them back: a row per worker, resolution and fold, its cells as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from anyio import to_thread
+from psycopg import sql
+from psycopg.rows import TupleRow, tuple_row
+
+from chancy_metrics.events.database import Cursor
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.schema import RESOLUTIONS, SEGMENT_COLUMNS, Tables
+from chancy_metrics.projections.fold.cell_codec import decode_runs, encode_runs
+from chancy_metrics.projections.fold.cells import Cells, Ints, concatenate, merge, select, starts_of_runs, within
+from chancy_metrics.projections.fold.levels import coarsen_expired
+from chancy_metrics.projections.rollups.arrays import bigints, blobs, integers, take_arrays
+
+#: Most cells of one segment.
+SEGMENT_CELLS = 250_000
+#: Segments written by one statement.
+_CHUNK_ROWS = 5_000
+#: Segments read at once.
+_READ_ROWS = 500
+#: Least cells that are merged at once: merging after each chunk would sort all cells again every time.
+_WAITING_CELLS = 200_000
+
+
+class Segments(NamedTuple):
+    """Rows of segments, all of one resolution, as columns."""
+
+    worker: Ints
+    part: Ints
+    first_s: Ints
+    end_s: Ints
+    cells: Ints
+    data: list[bytes]
+
+
+async def write_segments(
+    cursor: Cursor, tables: Tables, version: int, fold: int, cells: Mapping[str, Cells], *, compressed: bool = False
+) -> None:
+    """Write each worker's cells as a segment of each resolution; the caller holds the version's lock.
+
+    Args:
+        fold: Number of the version's fold that adds them; of the baseline, the number of the absorbed day.
+        cells: Resolution -> merged cells of single workers, with the database's ids.
+    """
+    take_arrays(cursor)
+    for resolution, one in cells.items():
+        if not one.rows:
+            continue
+        segments = await to_thread.run_sync(_encoded, resolution, one, compressed)
+        for start in range(0, len(segments.data), _CHUNK_ROWS):
+            here = slice(start, start + _CHUNK_ROWS)
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    INSERT INTO {segments} (version, {columns})
+                    SELECT %(version)s, s.worker, %(resolution)s, %(fold)s, s.part, s.first_s, s.end_s, s.cells, s.data
+                    FROM unnest(
+                        %(worker)s::integer[], %(part)s::integer[], %(first)s::bigint[], %(end)s::bigint[],
+                        %(cells)s::integer[], %(data)s::bytea[]
+                    ) AS s (worker, part, first_s, end_s, cells, data)
+                    """
+                ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
+                {
+                    "version": version,
+                    "resolution": RESOLUTIONS[resolution],
+                    "fold": fold,
+                    "worker": integers(segments.worker[here]),
+                    "part": integers(segments.part[here]),
+                    "first": bigints(segments.first_s[here]),
+                    "end": bigints(segments.end_s[here]),
+                    "cells": integers(segments.cells[here]),
+                    "data": blobs(segments.data[here]),
+                },
+            )
+
+
+def _encoded(resolution: str, cells: Cells, compressed: bool) -> Segments:
+    of_worker = starts_of_runs(cells.worker)
+    # A worker's place among its own cells says in which part a cell is.
+    place = np.arange(cells.rows) - np.repeat(of_worker, np.diff(of_worker, append=cells.rows))
+    starts = starts_of_runs(cells.worker, place // SEGMENT_CELLS)
+    return Segments(
+        cells.worker[starts],
+        place[starts] // SEGMENT_CELLS,
+        np.minimum.reduceat(cells.bucket, starts),
+        np.maximum.reduceat(cells.bucket, starts) + RESOLUTIONS[resolution],
+        np.diff(starts, append=cells.rows),
+        encode_runs(cells, np.append(starts, cells.rows), compressed=compressed),
+    )
+
+
+async def read_segments(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None = None,
+    *,
+    workers: tuple[int, int] | None = None,
+    series: Sequence[int] | None = None,
+) -> dict[str, Cells]:
+    """Return the workers' cells of *version* in the caller's snapshot, at the finest resolution that *since* keeps.
+
+    The result does not depend on how the cells lie in segments. A damaged segment is left out: `verify` finds it.
+
+    Args:
+        since: Resolution -> start of the first bucket, seconds.
+        until: Resolution -> start of the first bucket past the end; no end by default.
+        workers: Ids of the first and the last worker, to read only the cells of those from one to the other.
+        series: Ids of series, to read only their cells.
+
+    Returns:
+        Resolution -> merged cells, with the database's ids.
+    """
+    parts: dict[str, list[Cells]] = {}
+    wanted = None if series is None else np.array(series, np.int64)
+    names = {width: resolution for resolution, width in RESOLUTIONS.items()}
+    async with cursor.connection.cursor("metrics_segments", row_factory=tuple_row) as segments:
+        await segments.execute(
+            sql.SQL(
+                """
+                SELECT resolution, worker, data
+                FROM {segments}
+                WHERE version = %(version)s
+                    AND end_s > %(since)s
+                    AND first_s < %(until)s
+                    {of_worker}
+                """
+            ).format(
+                segments=tables.worker_segments,
+                of_worker=sql.SQL("" if workers is None else "AND worker BETWEEN %(first)s AND %(last)s"),
+            ),
+            {
+                "version": version,
+                "since": min(since.values()),
+                "until": 2**63 - 1 if until is None else max(until.values()),
+                "first": workers[0] if workers else None,
+                "last": workers[1] if workers else None,
+            },
+            binary=True,
+        )
+        while rows := await segments.fetchmany(_READ_ROWS):
+            for resolution, cells in (await to_thread.run_sync(_decoded, rows, wanted, names)).items():
+                mine = parts.setdefault(resolution, [])
+                mine.append(cells)
+                if sum(waiting.rows for waiting in mine[1:]) > max(_WAITING_CELLS, mine[0].rows):
+                    mine[:] = [await to_thread.run_sync(lambda several: merge(concatenate(several)), mine)]
+    return await to_thread.run_sync(_kept, parts, since, until)
+
+
+def _kept(
+    parts: Mapping[str, list[Cells]], since: Mapping[str, int], until: Mapping[str, int] | None
+) -> dict[str, Cells]:
+    kept = coarsen_expired({resolution: concatenate(several) for resolution, several in parts.items()}, since)
+    return {resolution: cells for resolution, cells in within(kept, None, until).items() if cells.rows}
+
+
+def _decoded(rows: Sequence[TupleRow], series: Ints | None, names: Mapping[int, str]) -> dict[str, Cells]:
+    """Return the cells of segments (width, worker, data) by resolution, unmerged."""
+    levels = {}
+    for width in {row[0] for row in rows} & names.keys():
+        here = [row for row in rows if row[0] == width]
+        cells = decode_sound([row[2] for row in here], [row[1] for row in here])
+        if series is not None:
+            cells = select(cells, np.isin(cells.series, series))
+        if cells.rows:
+            levels[names[width]] = cells
+    return levels
+
+
+def decode_sound(data: Sequence[bytes], workers: Sequence[int]) -> Cells:
+    """Return the cells of segments, unmerged; a damaged segment counts as empty, so that folds and readers go on."""
+    try:
+        return decode_runs(data, workers)
+    except Damaged:
+        parts = []
+        for one, worker in zip(data, workers, strict=True):
+            try:
+                parts.append(decode_runs([one], [worker]))
+            except Damaged:
+                continue
+        return concatenate(parts) if parts else decode_runs([], [])
