@@ -23,6 +23,8 @@ EXACT = Context(
     traps=[Inexact, InvalidOperation],
 )
 ZERO = Decimal(0)
+#: 64 bits hold whole numbers below this as millionths; float64 adds them up exactly.
+_MAX_WHOLE = 2.0**43
 
 
 def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], size: int) -> list[Decimal]:
@@ -65,6 +67,17 @@ def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], size: int
             rest, groups, part = rest[keep], groups[keep], part[:left]
         peak = _peak(rest) if left else 0.0
     return _join(slices, size)
+
+
+def sums_in_millionths(
+    values: NDArray[np.float64], groups: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], dict[int, Decimal]]:
+    """Return `exact_sums` as whole millionths, and group -> the sum of each other group, whose millionths are 0."""
+    if values.size and bool((np.trunc(values) == values).all()) and _peak(values) * values.size < _MAX_WHOLE:
+        return _add_up(groups, values, size) * 1_000_000, {}
+    return np.zeros(size, np.int64), {
+        group: total for group, total in enumerate(exact_sums(values, groups, size)) if total
+    }
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:

@@ -33,7 +33,7 @@ from chancy_metrics.projections.fold.cells import (
     sizes_of,
     starts_of_runs,
 )
-from chancy_metrics.projections.fold.exact_sum import exact_sums
+from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
 from chancy_metrics.projections.fold.sketch import codes
 from chancy_metrics.projections.rules.built_in import has_wait_time, job_series
 from chancy_metrics.projections.rules.derive import derive
@@ -303,14 +303,13 @@ def _observation_cells(
     values, at_us = values[order], at_us[order]
     kinds = np.array([key.kind for key in series])[number[heads]]
     histogram = (kinds == "histogram")[group]
-    sums = exact_sums(values, group, len(starts))
     cells = _cells(
         worker=worker[heads],
         series=number[heads][:, None],
         bucket=bucket[heads] * 60,
         observations=sizes_of(starts, len(order)),
         last_us=np.maximum.reduceat(at_us, starts),
-        sums=(np.zeros(len(starts), np.int64), {row: total for row, total in enumerate(sums) if total}),
+        sums=sums_in_millionths(values, group, len(starts)),
         minimum=np.minimum.reduceat(values, starts),
         maximum=np.maximum.reduceat(values, starts),
         seen=group[histogram],

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chancy_metrics.projections.fold.exact_sum import add, canonical, exact_sums, to_float
+from chancy_metrics.projections.fold.exact_sum import add, canonical, exact_sums, sums_in_millionths, to_float
 
 FLOATS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
@@ -53,6 +53,16 @@ def test_every_group_s_sum_is_what_fractions_add_up_to(values: list[float], data
         mine = (Fraction(value) for value, at in zip(values, groups, strict=True) if at == group)
         assert Fraction(total) == sum(mine)
         assert same(total, canonical(total))
+
+
+@given(cancelling() | st.lists(st.integers(-(2**44), 2**44).map(float), max_size=5), st.data())
+def test_millionths_and_rests_add_up_to_the_exact_sums(values: list[float], data: st.DataObject) -> None:
+    groups = data.draw(st.lists(st.integers(0, 4), min_size=len(values), max_size=len(values)))
+
+    micro, rest = sums_in_millionths(np.array(values, np.float64), np.array(groups, np.int64), 6)
+
+    for group, total in enumerate(sums_of(values, groups, 6)):
+        assert Fraction(int(micro[group]), 1_000_000) + Fraction(rest.get(group, 0)) == Fraction(total)
 
 
 @given(cancelling(), st.randoms(use_true_random=False))
