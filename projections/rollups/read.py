@@ -167,13 +167,16 @@ async def _read_names(
     """Return id -> name of the workers and of the series that *cells* have; ids without a name are missing."""
     workers = {number for one in cells for number in np.unique(one.worker).tolist()} - {ALL_WORKERS}
     series = {number for one in cells for number in np.unique(one.series).tolist()}
-    rows = await _rows_of(cursor, tables.workers, ["name"], sorted(workers))
+    return await read_names(cursor, tables, sorted(workers), sorted(series))
+
+
+async def read_names(
+    cursor: Cursor, tables: Tables, workers: list[int], series: list[int]
+) -> tuple[dict[int, str], dict[int, Series]]:
+    """Return id -> name of these workers and of these series, by id; ids without a name are missing."""
     return (
-        dict(rows),
-        {
-            row[0]: Series(*row[1:])
-            for row in await _rows_of(cursor, tables.series, ["key", "kind", "unit"], sorted(series))
-        },
+        dict(await _rows_of(cursor, tables.workers, ["name"], workers)),
+        {row[0]: Series(*row[1:]) for row in await _rows_of(cursor, tables.series, ["key", "kind", "unit"], series)},
     )
 
 
