@@ -28,6 +28,7 @@ from chancy_metrics.events.transfer.frames import (
     Header,
     Points,
     Producer,
+    Segments,
     Trailer,
     decode_frame,
     frame_name,
@@ -47,7 +48,7 @@ _MAX_FRAME = 64 << 20
 _BATCH_START = b"\xdc\x00\x10\xa5batch"
 
 #: Order of the frames; some come once.
-_RANK = {Header: 0, GoneDay: 1, Baseline: 2, Points: 3, Producer: 4, Gone: 5, Batch: 5, Trailer: 6}
+_RANK = {Header: 0, GoneDay: 1, Baseline: 2, Points: 3, Segments: 4, Producer: 5, Gone: 6, Batch: 6, Trailer: 7}
 _SINGLE = (Header, Baseline, Trailer)
 _encoder = msgspec.msgpack.Encoder()
 _NO_BYTES = _encoder.encode(b"")

@@ -11,7 +11,7 @@ import msgspec
 from chancy_metrics.events.batch import BatchId, LogRow
 from chancy_metrics.events.decoding import HOSTILE, fault_of
 from chancy_metrics.events.errors import DamagedExport
-from chancy_metrics.events.facts import FIRST_US, Kind
+from chancy_metrics.events.facts import FIRST_US, Kind, Series
 from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.row_bounds import (
     END_US,
@@ -25,6 +25,10 @@ from chancy_metrics.events.row_bounds import (
     MAX_SEQUENCE,
 )
 from chancy_metrics.events.schema import RESOLUTIONS
+
+#: Bounds of a frame with segments.
+MAX_FRAME_SERIES = 25_000
+MAX_FRAME_SEGMENTS = 1_000
 
 _FAR = 2**62
 _Position = Annotated[int, msgspec.Meta(ge=1, lt=_FAR)]
@@ -102,6 +106,29 @@ class Points(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     points: Annotated[list[Point], msgspec.Meta(max_length=1_000)]
 
 
+class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Cells of one worker that one day added to the baseline, all of one resolution.
+
+    Attributes:
+        day: The absorbed day.
+        part: Tells segments of one worker, resolution and day apart.
+        data: A run of `projections/fold/cell_codec.py`, whose series are places in the frame's list, from 0.
+    """
+
+    worker: _Name
+    resolution: _Resolution
+    day: date
+    part: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    data: bytes
+
+
+class Segments(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="segments"):
+    """Some segments of the baseline, and the series that are in them."""
+
+    series: Annotated[list[Series], msgspec.Meta(max_length=MAX_FRAME_SERIES)]
+    segments: Annotated[list[Segment], msgspec.Meta(min_length=1, max_length=MAX_FRAME_SEGMENTS)]
+
+
 class Producer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="producer"):
     """A long-lived producer as it stood at the last position."""
 
@@ -160,7 +187,7 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     content: _Hash
 
 
-Frame = Header | GoneDay | Baseline | Points | Producer | Gone | Batch | Trailer
+Frame = Header | GoneDay | Baseline | Points | Segments | Producer | Gone | Batch | Trailer
 _decoder = msgspec.msgpack.Decoder(Frame)
 
 
@@ -193,13 +220,22 @@ def _fault(frame: Frame) -> str:
     """Return what no log can hold, beyond the bounds of single fields; "" if nothing."""
     if isinstance(frame, Header) and len(frame.chain) != (32 if frame.position else 0):
         return f"has a hash of {len(frame.chain)} bytes at position {frame.position}"
-    if isinstance(frame, Header | GoneDay | Gone | Batch) and frame.day and not FIRST_DAY <= frame.day <= LAST_DAY:
-        return f"is of {frame.day}, and a log has days from {FIRST_DAY} to {LAST_DAY}"
+    for day in _days(frame):
+        if not FIRST_DAY <= day <= LAST_DAY:
+            return f"is of {day}, and a log has days from {FIRST_DAY} to {LAST_DAY}"
     if isinstance(frame, Batch) and (frame.first_us or 0) > (frame.last_us if frame.last_us is not None else FAR_US):
         return f"has a last event at {frame.last_us}, before its first one at {frame.first_us}"
     if isinstance(frame, Baseline) and frame.horizons.keys() != RESOLUTIONS.keys():
         return f"has horizons of {', '.join(frame.horizons)}, not of {', '.join(RESOLUTIONS)}"
     return ""
+
+
+def _days(frame: Frame) -> list[date]:
+    if isinstance(frame, Segments):
+        return [one.day for one in frame.segments]
+    if isinstance(frame, Header | GoneDay | Gone | Batch) and frame.day is not None:
+        return [frame.day]
+    return []
 
 
 def frame_name(frame: Frame) -> str:

@@ -24,6 +24,7 @@ from chancy_metrics.events.transfer.file import Writer
 from chancy_metrics.events.transfer.frames import Frame, GoneDay, Header, Producer
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.versions.baseline_io import read_baseline, read_points
+from chancy_metrics.projections.versions.segments_io import read_segment_frames
 
 _PRODUCERS = 1_000
 
@@ -130,6 +131,8 @@ class ExportWriter:
             await self._put([*gone, await read_baseline(cursor, self._tables)])
             async for points in read_points(cursor, self._tables):
                 await self._put([points])
+            async for segments in read_segment_frames(cursor, self._tables):
+                await self._put([segments])
         return {one.day for one in gone}
 
     async def _put_producers(self, cursor: Cursor) -> None:

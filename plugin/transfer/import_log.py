@@ -23,7 +23,17 @@ from chancy_metrics.events.partitions import DDL_LOCK_MS, attached_days, close_d
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.events.transfer.check import checked_entries
 from chancy_metrics.events.transfer.file import check_whole, read_frames
-from chancy_metrics.events.transfer.frames import Baseline, Batch, Frame, Gone, GoneDay, Header, Points, Producer
+from chancy_metrics.events.transfer.frames import (
+    Baseline,
+    Batch,
+    Frame,
+    Gone,
+    GoneDay,
+    Header,
+    Points,
+    Producer,
+    Segments,
+)
 from chancy_metrics.events.transfer.guard import allow_positions, begin_importing, end_importing
 from chancy_metrics.events.transfer.rows import write_entries, write_gone_days, write_producers
 from chancy_metrics.plugin.host.connection import own_connection
@@ -31,6 +41,7 @@ from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.plugin.transfer.import_locks import lock_head, lock_versions, retry_locked
 from chancy_metrics.projections.versions.baseline_io import Names, copy_to_versions, write_points
+from chancy_metrics.projections.versions.segments_io import write_segment_frame
 from chancy_metrics.projections.versions.version import Version
 
 
@@ -131,7 +142,7 @@ class ImportRun:
             for one in self._gone:
                 await remove_day(self._connection, self._tables, one.day)  # a later clean-up does what this can't
         while isinstance(
-            frame, Baseline | Points | Producer
+            frame, Baseline | Points | Segments | Producer
         ):  # an earlier run wrote these, in the transaction of the mark
             frame = await self._next_frame()
         self.position, self._chain = state.position, state.chain
@@ -209,9 +220,11 @@ class ImportRun:
             baseline: Baseline | None = None
             names = Names(self._beside, self._tables)
             try:
-                while isinstance(frame, Baseline | Points | Producer):
+                while isinstance(frame, Baseline | Points | Segments | Producer):
                     if isinstance(frame, Points):
                         await write_points(cursor, self._tables, frame, names)
+                    elif isinstance(frame, Segments):
+                        await write_segment_frame(cursor, self._tables, frame, names)
                     elif isinstance(frame, Baseline):
                         baseline = frame
                     frame = await self._next_frame()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
+_FIRST_DAY = date(1970, 1, 1)
 _BUSY = "another process works on the baseline; the next call tries again"
 
 
@@ -99,7 +100,15 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
 
 def segment_of_day(day: date) -> int:
     """Return the number that segments of the baseline have instead of a fold's: no version has a fold below zero."""
-    return -(day - date(1970, 1, 1)).days - 1
+    return -(day - _FIRST_DAY).days - 1
+
+
+def day_of_segment(number: int) -> date | None:
+    """Return the day that `segment_of_day` gives a number; None if it is that of no day."""
+    try:
+        return _FIRST_DAY + timedelta(days=-number - 1) if number < 0 else None
+    except OverflowError:
+        return None
 
 
 async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str | None:

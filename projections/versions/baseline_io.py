@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from decimal import Decimal
 
 from psycopg import sql
 from psycopg.rows import tuple_row
@@ -12,8 +13,9 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
-from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, Tables
+from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, SEGMENT_COLUMNS, Tables
 from chancy_metrics.events.transfer.frames import Baseline, Point, Points
+from chancy_metrics.projections.fold.exact_sum import LEAST_BIT
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
@@ -22,6 +24,9 @@ from chancy_metrics.projections.versions.version import BASELINE, NO_BASELINE, V
 
 #: Rows in one frame.
 _ROWS = 1_000
+
+#: Most digits of a sum before its point, and after it.
+_MAX_DIGITS, _MAX_DECIMALS = 400, LEAST_BIT + 6
 
 _COLUMNS = sql.SQL(ROLLUP_COLUMNS)
 
@@ -82,14 +87,15 @@ class Names:
         self._series: dict[Series, int] = {}
         self._workers: dict[str, int] = {}
 
-    async def of(self, points: Sequence[Point]) -> tuple[Mapping[Series, int], Mapping[str, int]]:
-        series = {Series(one.key, one.kind, one.unit) for one in points}
-        workers = {one.worker for one in points if one.worker is not None}
-        if new := sorted(series - self._series.keys()):
+    async def series(self, wanted: Collection[Series]) -> Mapping[Series, int]:
+        if new := sorted(set(wanted) - self._series.keys()):
             self._series |= await number_series(self._connection, self._tables, new)
-        if added := sorted(workers - self._workers.keys()):
-            self._workers |= await number_workers(self._connection, self._tables, added)
-        return self._series, self._workers
+        return self._series
+
+    async def workers(self, wanted: Collection[str]) -> Mapping[str, int]:
+        if new := sorted(set(wanted) - self._workers.keys()):
+            self._workers |= await number_workers(self._connection, self._tables, new)
+        return self._workers
 
 
 def check_points(points: Points) -> None:
@@ -114,6 +120,8 @@ def _fault(point: Point, width: int) -> str | None:
     known = [one for one in (point.last, point.p50, point.p95, point.p99) if one is not None]
     if not all(map(math.isfinite, (point.min, point.max, *known))) or point.min > point.max:
         return f"its values are from {point.min} to {point.max}, {known}"
+    if (total := Decimal(point.sum)).adjusted() >= _MAX_DIGITS or int(total.as_tuple().exponent) < -_MAX_DECIMALS:
+        return f"no sum of float64 has the digits of {point.sum[:40]}..."
     if point.bucket % width:
         return f"no bucket of {width} s begins there"
     if (point.kind == "gauge") != (point.last is not None):
@@ -129,16 +137,14 @@ def _fault(point: Point, width: int) -> str | None:
 
 async def write_points(cursor: Cursor, tables: Tables, points: Points, names: Names) -> None:
     """Copy points into the baseline, which has none of them and whose lock the caller holds."""
-    series, workers = await names.of(points.points)
+    series = await names.series([Series(one.key, one.kind, one.unit) for one in points.points])
     async with cursor.copy(
         sql.SQL("COPY {rollup} (version, {columns}) FROM STDIN").format(
             rollup=tables.rollup(points.resolution), columns=_COLUMNS
         )
     ) as copy:
         for one in points.points:
-            worker = 0 if one.worker is None else workers[one.worker]
-            number = series[Series(one.key, one.kind, one.unit)]
-            await copy.write_row((BASELINE, worker, number, *_values(one)))
+            await copy.write_row((BASELINE, series[Series(one.key, one.kind, one.unit)], *_values(one)))
 
 
 async def copy_to_versions(cursor: Cursor, tables: Tables, baseline: Baseline, versions: Sequence[Version]) -> None:
@@ -171,6 +177,18 @@ async def copy_to_versions(cursor: Cursor, tables: Tables, baseline: Baseline, v
             ).format(rollup=tables.rollup(resolution), columns=_COLUMNS),
             {"numbers": numbers, "baseline": BASELINE},
         )
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {segments} (version, {columns})
+            SELECT v.version, {columns}
+            FROM {segments} s
+            CROSS JOIN unnest(%(numbers)s::integer[]) AS v (version)
+            WHERE s.version = %(baseline)s
+            """
+        ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
+        {"numbers": numbers, "baseline": BASELINE},
+    )
     await reset_ring(cursor, tables)
 
 
@@ -178,6 +196,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
     """Delete the points, dead letters and counts of all versions, with the baseline; the caller holds their locks."""
     for resolution in RESOLUTIONS:
         await cursor.execute(sql.SQL("DELETE FROM {rollup}").format(rollup=tables.rollup(resolution)))
+    await cursor.execute(sql.SQL("DELETE FROM {segments}").format(segments=tables.worker_segments))
     await cursor.execute(sql.SQL("DELETE FROM {dead}").format(dead=tables.dead_letters))
     await cursor.execute(
         sql.SQL(
@@ -197,7 +216,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
 
 
 def _values(point: Point) -> tuple[object, ...]:
-    """Return the columns of a rollup row past its worker and series."""
+    """Return the columns of a rollup row past its series."""
     return (
         *(point.bucket, point.count, point.last_us, point.sum, point.min, point.max),
         *(point.last, point.last_position, point.last_index, point.p50, point.p95, point.p99, point.sketch),

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection, sql
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.errors import ImportRefused, MetricsLogError
+from chancy_metrics.events.errors import Damaged, ImportRefused, MetricsLogError
 from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
@@ -44,6 +44,7 @@ from chancy_metrics.plugin.transfer.import_log import Imported, ImportRun, impor
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.replay import stored
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests.commands import run
@@ -109,23 +110,29 @@ async def folded(dsn: str) -> None:
 
 
 async def numbers(connection: Connection, tables: Tables, since: dict[str, int] | None = None) -> dict[str, list[str]]:
-    """Every row of the live version, by names instead of numbers and as text, which tells 1.0 from 1.00."""
-    return {
+    """Every merged row of the live version as text, which tells 1.0 from 1.00, and every worker's point; by names."""
+    found = {
         resolution: [
             row[0]
             for row in await fetch(
                 connection,
-                "SELECT ROW(w.name, s.key, s.kind, s.unit, bucket, count, last_us, sum, min, max, last, last_position,"
+                "SELECT ROW(s.key, s.kind, s.unit, bucket, count, last_us, sum, min, max, last, last_position,"
                 " last_index, p50, p95, p99, sketch)::text"
-                f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series LEFT JOIN {{workers}} w"
-                " ON w.id = r.worker WHERE version = (SELECT live FROM {head}) AND bucket >= %(horizon)s"
-                " ORDER BY key, kind, unit, name NULLS FIRST, bucket",
+                f" FROM {{r{resolution}}} r JOIN {{series}} s ON s.id = r.series"
+                " WHERE version = (SELECT live FROM {head}) AND bucket >= %(horizon)s"
+                " ORDER BY key, kind, unit, bucket",
                 tables,
                 horizon=(since or {}).get(resolution, 0),
             )
         ]
         for resolution in RESOLUTIONS
     }
+    points = [
+        one
+        for one in await stored(connection, tables)
+        if one.worker and one.bucket >= (since or {}).get(one.resolution, 0)
+    ]
+    return found | {"workers": sorted(map(str, points))}
 
 
 async def horizons(connection: Connection, tables: Tables) -> dict[str, int]:
@@ -680,3 +687,45 @@ async def test_progress_is_told_up_to_the_end(
     for told in (out, back):
         assert (told[-1].position, told[-1].until) == (7, 7)
         assert told[-1].events > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("data = '\\x07'", "1min segment of worker 'worker-a' of {gone} is no run of cells: its format is 7"),
+        ("resolution = 61", r"worker \d+ of the baseline has a segment of resolution 61 s and fold -\d+, which no day"),
+        ("fold = 7", r"worker \d+ of the baseline has a segment of resolution 60 s and fold 7, which no day writes"),
+        ("worker = 99", "worker 99 of the baseline has no name in the table of workers"),
+    ],
+)
+async def test_a_damaged_segment_of_the_baseline_is_named_by_the_export(
+    change: str, fault: str, dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await make_history(connection, tables, batches=3)
+    gone = datetime.now(UTC).date() - timedelta(days=3)
+    await fetch(
+        connection,
+        f"UPDATE {{worker_segments}} SET {change} WHERE version = 0 AND resolution = 60 AND worker ="
+        " (SELECT id FROM {workers} WHERE name = 'worker-a')",
+        tables,
+    )
+
+    with pytest.raises(Damaged, match=f"{fault.format(gone=gone)}.*: restore that row from a backup"):
+        await exported(dsn, tmp_path / "log")
+
+    assert os.listdir(tmp_path) == []
+
+
+async def test_cells_of_a_series_without_a_name_are_left_out_as_by_readers(
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, tables, batches=3)
+    await fetch(connection, "DELETE FROM {series} WHERE key = 'app:n'", tables)
+
+    await exported(dsn, tmp_path / "log")
+    await imported(target[0], tmp_path / "log")
+    await folded(target[0])
+
+    async with an_app(target[0]) as (chancy, _):
+        assert (await verify(chancy)).drift == 0
+    assert await fetch(target[1], "SELECT count(*) > 1 FROM {worker_segments} WHERE version = 0", tables) == [(True,)]

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -18,14 +19,27 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.chain import link
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import DamagedExport, ImportRefused, MetricsLogError
+from chancy_metrics.events.facts import Series
 from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.events.transfer.file import Writer
-from chancy_metrics.events.transfer.frames import Baseline, Frame, GoneDay, Header, Point, Points, Producer
+from chancy_metrics.events.transfer.frames import (
+    Baseline,
+    Frame,
+    GoneDay,
+    Header,
+    Point,
+    Points,
+    Producer,
+    Segment,
+    Segments,
+)
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.transfer.abandon_import import abandon_import
 from chancy_metrics.plugin.transfer.import_check import ExportContents
+from chancy_metrics.projections.fold.cell_codec import encode_runs
+from chancy_metrics.projections.fold.cells import Cells, Sketches
 from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
 from tests.commands import run
@@ -48,12 +62,44 @@ __all__ = ["target"]  # a fixture
 YEAR_300_000_US = 300_000 * 31_556_952_000_000
 GONE = date(2026, 3, 9)
 POINT = Point(
-    *(None, "app:n", "counter", "count", 1_773_014_400, 2, 1_773_020_000_000_000, "2.5", 0.5, 2.0),
+    *("app:n", "counter", "count", 1_773_014_400, 2, 1_773_020_000_000_000, "2.5", 0.5, 2.0),
     *(None, None, None, None, None, None, None),
 )
 HISTOGRAM = msgspec.structs.replace(
     POINT, kind="histogram", unit="s", p50=1.0, p95=2.0, p99=2.0, sketch=sketch_of([1, 2], [1, 1])
 )
+SERIES = [Series("app:n", "counter", "count"), Series("app:n", "histogram", "s")]
+
+
+def run_of(*cells: tuple[int, int, float, int | None]) -> bytes:
+    """A run of cells of one observation each: (series, bucket, value, code of its sketch)."""
+    series, bucket, value, codes = (list(column) for column in zip(*cells, strict=True))
+    rows, owners = len(cells), [row for row, code in enumerate(codes) if code is not None]
+    ones, zeros, nan = np.ones(rows, np.int64), np.zeros(rows, np.int64), np.full(rows, np.nan)
+    sketches = Sketches(
+        np.array(owners, np.int64), np.array([codes[row] for row in owners]), np.ones(len(owners), np.int64)
+    )
+    made = Cells(
+        *(zeros, np.array(series), np.array(bucket), ones, np.full(rows, POINT.last_us)),
+        *((np.array(value) * 1_000_000).astype(np.int64), {}, np.array(value), np.array(value)),
+        *(nan, zeros, zeros, sketches),
+    )
+    return encode_runs(made, np.array([0, rows]), compressed=True)[0]
+
+
+def segments(*workers: str, series: Sequence[Series] = SERIES, **changes: Any) -> Segments:
+    """What two workers, "a" and "b", add to POINT and HISTOGRAM; with changes in the last segment."""
+    values = {"a": (0.5, 1), "b": (2.0, 2)}
+    made = []
+    for worker in workers or ("a", "b"):
+        value, code = values.get(worker, (1.0, 1))
+        made.append(
+            Segment(worker, "1day", GONE, 0, run_of((0, POINT.bucket, value, None), (1, POINT.bucket, value, code)))
+        )
+    made[-1] = msgspec.structs.replace(made[-1], **changes)
+    return Segments(list(series), made)
+
+
 PRODUCER = Producer(UUID(int=7), "worker", 3, False, 0, NOON_US)
 BASELINE = Baseline(dict.fromkeys(RESOLUTIONS, 0), {"expired": 1})
 
@@ -81,9 +127,16 @@ def frames_of(*middle: Frame, entries: Sequence[LedgerEntry] = ()) -> list[Frame
     return [Header(None, entries[-1].position, entries[-1].chain), *middle, *entries]
 
 
-def prologue(*, gone: Sequence[date] = (GONE,), baseline: Baseline = BASELINE, point: Any = None, producer: Any = None):
+def prologue(
+    *,
+    gone: Sequence[date] = (GONE,),
+    baseline: Baseline = BASELINE,
+    point: Any = None,
+    workers: Sequence[Segments] = (segments(),),
+    producer: Any = None,
+) -> list[Frame]:
     points = [POINT, HISTOGRAM] if point is None else [point]
-    return [GoneDay(day, 1, None) for day in gone] + [baseline, Points("1day", points), producer or PRODUCER]
+    return [*(GoneDay(day, 1, None) for day in gone), baseline, Points("1day", points), *workers, producer or PRODUCER]
 
 
 def write(path: Path, frames: Sequence[Frame | LedgerEntry]) -> Path:
@@ -142,12 +195,45 @@ def claims() -> Iterator[tuple[str, list[Frame | LedgerEntry]]]:
         "a key of 2 kB": {"key": "k" * 2_000},
         "an unknown kind": {"kind": "meter"},
         "an empty unit": {"unit": ""},
-        "a worker with NUL": {"worker": "\x00"},
         "a sketch of a counter": {"sketch": HISTOGRAM.sketch},
         "a sketch that is none": {"kind": "histogram", "sketch": b"\x92\x01\x00"},
         "an event of the year 300,000": {"last_us": YEAR_300_000_US},
     }.items():
         yield name, frames_of(*prologue(point=of(POINT, **changes)))
+    of_day = POINT.bucket
+    for name, segment in {
+        "a segment of bytes that are no run": {"data": b"x"},
+        "a segment of no bytes": {"data": b""},
+        "a run that ends early": {"data": run_of((0, of_day, 1.0, None))[:-1]},
+        "a run of newer code": {"data": b"\x07" + run_of((0, of_day, 1.0, None))[1:]},
+        "a cell of a series that its frame does not have": {"data": run_of((2, of_day, 1.0, None))},
+        "a cell in a bucket between two": {"data": run_of((0, of_day + 60, 1.0, None))},
+        "a cell of a counter with a sketch": {"data": run_of((0, of_day, 1.0, 1))},
+        "an unknown resolution": {"resolution": "2day"},
+        "a worker with NUL": {"worker": "\x00"},
+        "a worker of 2 kB in a segment": {"worker": "w" * 2_000},
+        "a segment of the day 9999-12-31": {"day": date.max},
+        "a negative part": {"part": -1},
+        "a part past 32 bits": {"part": 2**31},
+        "the same segment twice": {"worker": "a"},
+    }.items():
+        yield name, frames_of(*prologue(workers=[segments(**segment)]))
+    for name, series in {
+        "a series with NUL": [Series("a\x00", "counter", "count"), SERIES[1]],
+        "a series of 2 kB": [SERIES[0], Series("k" * 2_000, "histogram", "s")],
+        "a series of an unknown kind": [SERIES[0], Series("app:n", "meter", "s")],  # type: ignore[arg-type]
+        "a series without a unit": [SERIES[0], Series("app:n", "histogram", "")],
+        "a gauge without a last value": [SERIES[0], Series("app:n", "gauge", "s")],
+        "a series twice": [SERIES[0], SERIES[0]],
+        "series in another order": SERIES[::-1],
+        "a series less": SERIES[:1],
+    }.items():
+        yield name, frames_of(*prologue(workers=[segments(series=series)]))
+    yield "segments of workers in another order", frames_of(*prologue(workers=[segments("b"), segments("a")]))
+    yield "a segment in two frames", frames_of(*prologue(workers=[segments("a"), segments()]))
+    yield "a frame without segments", frames_of(*prologue(workers=[Segments(SERIES, [])]))
+    yield "segments without a baseline", frames_of(segments())
+    yield "segments before the points", frames_of(BASELINE, segments(), Points("1day", [POINT]))
     for name, baseline in {
         "a negative count of the baseline": of(BASELINE, counts={"expired": -1}),
         "a count of the baseline past 64 bits": of(BASELINE, counts={"expired": 2**63}),
@@ -168,6 +254,16 @@ def claims() -> Iterator[tuple[str, list[Frame | LedgerEntry]]]:
 
 
 CLAIMS = dict(claims())
+#: Files whose baseline's points are not the sum of its workers'.
+CONTRADICTIONS = {
+    "no workers": prologue(workers=()),
+    "a worker less": prologue(workers=[segments("a")]),
+    "a worker more": prologue(workers=[segments("a", "b", "c")]),
+    "another value": prologue(point=msgspec.structs.replace(POINT, sum="2.500001")),
+    "another sketch": prologue(point=msgspec.structs.replace(HISTOGRAM, sketch=sketch_of([1, 3], [1, 1]))),
+    "a point twice": [*prologue()[:3], *prologue()[2:]],
+    "another series": prologue(workers=[segments(series=[SERIES[0], Series("app:n", "histogram", "ms")])]),
+}
 
 
 def test_the_files_without_a_false_claim_are_fine(tmp_path: Path) -> None:
@@ -187,12 +283,37 @@ def test_what_no_log_can_hold_is_refused_by_who_looks_it_through(
 
     assert str(raised.value).startswith(str(tmp_path / "log"))
     assert len(str(raised.value)) < 1_000
+    assert "contradicts itself" not in str(raised.value)
+
+
+@pytest.mark.parametrize("frames", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_merged_points_that_are_not_the_sum_of_the_workers_are_refused(frames: list[Frame], tmp_path: Path) -> None:
+    with pytest.raises(DamagedExport, match="has a baseline that contradicts itself: ") as raised:
+        ExportContents(write(tmp_path / "log", frames_of(*frames))).check()
+
+    assert str(raised.value).startswith(str(tmp_path / "log"))
+    assert len(str(raised.value)) < 1_000
+
+
+def test_a_frame_that_claims_too_many_cells_is_refused_before_they_are_all_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "log", frames_of(*prologue()))
+    monkeypatch.setattr("chancy_metrics.projections.versions.segments_io.MAX_CELLS", 3)
+
+    with pytest.raises(DamagedExport, match=r"of worker 'b' of 2026-03-09 is in a frame with more than 3 cells"):
+        ExportContents(path).check()
 
 
 async def state(connection: Connection, tables: Tables) -> list[list[TupleRow]]:
     """All there is of a log, but what waits."""
     queries = [HEAD, LOG, "SELECT day, state FROM {days} ORDER BY day", "SELECT count(*) FROM {ledger}"]
-    queries += ["SELECT count(*) FROM {producers}", "SELECT count(*) FROM {summaries}", "SELECT count(*) FROM {r1day}"]
+    queries += [
+        "SELECT count(*) FROM {worker_segments}",
+        "SELECT count(*) FROM {producers}",
+        "SELECT count(*) FROM {summaries}",
+        "SELECT count(*) FROM {r1day}",
+    ]
     queries += ["SELECT version, position, counts, horizon_1min FROM {versions} ORDER BY version"]
     return [await fetch(connection, query, tables) for query in queries]
 
@@ -202,13 +323,12 @@ async def test_an_import_that_is_refused_changes_nothing(
 ) -> None:
     dsn, connection = target
     before = await state(connection, tables)
-    twice = prologue(point=POINT)
-    twice.insert(2, twice[2])
     ahead = {name: (now_us() // 1_000_000 + 86_400) for name in RESOLUTIONS}
     wanted = [
         *(CLAIMS[name] for name in ("NUL in a batch's worker", "a producer seen in the year 300,000", "a count of 0")),
         *(CLAIMS[name] for name in ("a sum that is NaN", "the batch before", "a count past 64 bits")),
-        frames_of(*twice),
+        CLAIMS["a cell of a series that its frame does not have"],
+        *(frames_of(*frames) for frames in CONTRADICTIONS.values()),
         frames_of(*prologue(baseline=msgspec.structs.replace(BASELINE, horizons=ahead))),
     ]
     for number, frames in enumerate(wanted):
@@ -270,7 +390,14 @@ async def test_an_import_that_was_stopped_can_be_taken_back(
     assert not await importing(there, tables)
     assert await fetch(there, HEAD, tables) == [(0, b"")]
     assert await fetch(there, "SELECT day, producer, sequence FROM {log}", tables) == waiting
-    for table in ("ledger", "producers", "summaries", "dead_letters", *(f"r{name}" for name in RESOLUTIONS)):
+    for table in (
+        "ledger",
+        "producers",
+        "summaries",
+        "dead_letters",
+        "worker_segments",
+        *(f"r{name}" for name in RESOLUTIONS),
+    ):
         assert await fetch(there, f"SELECT count(*) FROM {{{table}}}", tables) == [(0,)], table
     assert await fetch(there, "SELECT 1 FROM {days} WHERE state IN ('absorbed', 'gone')", tables) == []
 
@@ -367,6 +494,7 @@ def test_claims_of_4_gib_take_no_memory(tmp_path: Path) -> None:
         (b"\x94\xa6header\xc0\xc6\xff\xff\xff\xff", "bytes"),
         (b"\xdd\xff\xff\xff\xff", "array"),
         (b"\x93\xa6points\xa41day\xdd\xff\xff\xff\xff", "points"),
+        (b"\x93\xa8segments\x90\xdd\xff\xff\xff\xff", "segments"),
         (b"\x93\xa8baseline\xdf\xff\xff\xff\xff\x80", "counts"),
         (b"\x91" * 1_000_000, "nesting"),
         (b"\x92\xa7trailer" + b"\x91" * 1_000_000, "nested-trailer"),
