@@ -21,6 +21,7 @@ from chancy_metrics.projections.fold.diff import diff_projections
 from chancy_metrics.projections.fold.levels import Projection, projection_of
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
+from chancy_metrics.projections.rollups.segment_soundness import check_segments
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
@@ -110,6 +111,8 @@ async def check_global_state(connection: Connection, tables: Tables, *, limit: i
         await check_books(cursor, tables, found)
     async with short_transaction(connection) as cursor:
         await check_points(cursor, tables, found)
+    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+        await check_segments(cursor, tables, found)
     return found
 
 

@@ -15,6 +15,7 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import SchemaMissing
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.log import APPENDED_US
+from chancy_metrics.events.row_bounds import FIRST_DAY, LAST_DAY
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.buckets import bucket_of
 from chancy_metrics.projections.fold.accumulator import Accumulator
@@ -38,7 +39,6 @@ from chancy_metrics.projections.versions.version import (
     read_versions,
 )
 
-_FIRST_DAY = date(1970, 1, 1)
 _BUSY = "another process works on the baseline; the next call tries again"
 
 
@@ -100,15 +100,13 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
 
 def segment_of_day(day: date) -> int:
     """Return the number that segments of the baseline have instead of a fold's: no version has a fold below zero."""
-    return -(day - _FIRST_DAY).days - 1
+    return -(day - FIRST_DAY).days - 1
 
 
 def day_of_segment(number: int) -> date | None:
     """Return the day that `segment_of_day` gives a number; None if it is that of no day."""
-    try:
-        return _FIRST_DAY + timedelta(days=-number - 1) if number < 0 else None
-    except OverflowError:
-        return None
+    days = -number - 1
+    return FIRST_DAY + timedelta(days=days) if 0 <= days <= (LAST_DAY - FIRST_DAY).days else None
 
 
 async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> str | None:

@@ -65,7 +65,8 @@ TAMPERINGS = {
             f"UPDATE {{r1min}} SET bucket = 9223372036854775807 WHERE {POINT}",
             point("5min", "bucket = bucket + 7"),
             point("1hour", "series = 987654"),
-            point("1day", "worker = 987654"),
+            "UPDATE {worker_segments} SET worker = 987654 WHERE version = 1 AND part = 0 AND worker ="
+            " (SELECT min(worker) FROM {worker_segments} WHERE version = 1)",
         ],
         {
             "explain": ["recomputed: DIFFERENT"],
@@ -75,7 +76,8 @@ TAMPERINGS = {
                 "series 987654 1hour",
                 "worker number 987654",
                 OUT_OF_BOUNDS,
-                "its series or worker has no name",
+                "its series has no name",
+                "its worker has no name",
                 "exit 3",
             ],
             "rebuild": ["version 2 is live", "exit 0"],
