@@ -126,11 +126,12 @@ def _version_lines(versions: list[VersionInfo]) -> list[str]:
     for one in versions:
         until = f", kept until {moment(one.kept_until)}" if one.kept_until else ""
         moved = f"{one.moved_by or 'nobody'}" + (f", {moment(one.moved_at)}" if one.moved_at else "")
+        stored = f"{counted(one.rows, 'row')}, {counted(one.cells, 'cell')} of workers"
         lines += [
             f"version {one.version}: {one.status}{until}",
             f"  rules      {one.rules}{' of ' + ', '.join(one.rule_names) if one.rule_names else ''}",
             f"  position   {one.position:,} of {one.ordered_position:,}",
-            f"  size       {counted(one.rows, 'row')}, about {size(one.size_bytes)}",
+            f"  size       {stored}, about {size(one.size_bytes)}",
             f"  left out   {one.leaves_out.removeprefix(f'version {one.version} leaves out ') or 'nothing'}",
             f"  made by    {one.made_by}, {moment(one.made_at)}",
             f"  moved by   {moved}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import LiteralString, NamedTuple
 
 import msgspec
 from chancy import Chancy
@@ -28,8 +29,11 @@ class VersionInfo(msgspec.Struct, frozen=True):
     Attributes:
         rules: Its two rules versions, built-in and the user's; *rule_names* are the user's rules.
         position: Position of its last fold; *ordered_position* is the end of the ledger.
-        rows: Exact if each rollup has at most 16 MB, extrapolated if one has more.
-        size_bytes: Its share of the rollup tables, by its share of their rows.
+        rows: Its rows in the rollups, each a point of all workers together, at one of the resolutions.
+        cells: What single workers added, as it is stored: each once, at the finest resolution that is kept for its age.
+            Like *rows* exact if its tables have at most 16 MB without what is TOASTed, extrapolated if one has more.
+        size_bytes: Its share of the rollups, by its share of their rows, and of the segments with those cells, by its
+            share of their bytes.
         dead_letters: Number of batches it leaves out; *leaves_out* says which, why, and which rules failed; "" if none.
         moved_by: Name of the process that folded it last, at *moved_at*.
         kept_until: When it may be dropped, if it is ready or on standby.
@@ -42,6 +46,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
     position: int
     ordered_position: int
     rows: int
+    cells: int
     size_bytes: int
     dead_letters: int
     leaves_out: str
@@ -111,7 +116,7 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
         bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        rows, sizes = await _rows(cursor, tables)
+        sizes = await _sizes(cursor, tables)
         await cursor.execute(
             sql.SQL(
                 """
@@ -125,7 +130,7 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
             ).format(versions=tables.versions, head=tables.head)
         )
         found = await cursor.fetchall()
-        return [_info(row, rows, sizes, await left_out(cursor, tables, row[0])) for row in found]
+        return [_info(row, sizes.get(row[0], _Size()), await left_out(cursor, tables, row[0])) for row in found]
 
 
 async def read_left_out(
@@ -142,7 +147,7 @@ async def read_left_out(
         return await left_out(cursor, tables, asked, span_of(utc(since), utc(until)))
 
 
-def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: LeftOut) -> VersionInfo:
+def _info(row: TupleRow, size: _Size, found: LeftOut) -> VersionInfo:
     version, status, built_in, user, rule_names, position, ordered, made_by, made_at, moved_by, *moments = row
     moved_at, live_since, kept_until = map(in_utc, moments)
     return VersionInfo(
@@ -152,8 +157,9 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
         rule_names=rule_names,
         position=position,
         ordered_position=ordered,
-        rows=rows.get(version, 0),
-        size_bytes=sizes.get(version, 0),
+        rows=size.rows,
+        cells=size.cells,
+        size_bytes=size.size_bytes,
         dead_letters=found.batches,
         leaves_out=found.sentence,
         made_by=made_by,
@@ -165,37 +171,62 @@ def _info(row: TupleRow, rows: dict[int, int], sizes: dict[int, int], found: Lef
     )
 
 
-async def _rows(cursor: Cursor, tables: Tables) -> tuple[dict[int, int], dict[int, int]]:
-    """Return rows and bytes of each version, summed over the resolutions and extrapolated for large tables."""
-    rows: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for resolution in RESOLUTIONS:
-        rollup = tables.rollup(resolution)
-        share = min(1.0, _SAMPLED_BLOCKS / max(1, await _blocks(cursor, rollup)))
+class _Size(NamedTuple):
+    """What a version has in some of the tables."""
+
+    rows: int = 0
+    cells: int = 0
+    size_bytes: int = 0
+
+
+class _Measure(NamedTuple):
+    """SQL of a `_Size`: what is counted in one block, and the weight by which versions share a table's bytes."""
+
+    rows: LiteralString
+    cells: LiteralString
+    weight: LiteralString
+
+
+_OF_ROLLUP = _Measure("count(*)", "0", "count(*)")
+_OF_SEGMENTS = _Measure("0", "sum(greatest(cells, 0))", "sum(64 + octet_length(data))")
+
+
+async def _sizes(cursor: Cursor, tables: Tables) -> dict[int, _Size]:
+    """Return what each version has in the rollups and in the segments, extrapolated for large tables."""
+    sizes: dict[int, _Size] = {}
+    measures = [(tables.rollup(resolution), _OF_ROLLUP) for resolution in RESOLUTIONS]
+    for table, measure in [*measures, (tables.worker_segments, _OF_SEGMENTS)]:
+        share = min(1.0, _SAMPLED_BLOCKS / max(1, await _blocks(cursor, table)))
         # Whole blocks, and the same ones each time while the table does not change.
         sample = sql.SQL("TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)").format(percent=sql.Literal(100 * share))
         await cursor.execute(
             sql.SQL(
                 """
-                SELECT version, count(*), (
-                    pg_total_relation_size(%(rollup)s::regclass) * (count(*) / sum(count(*)) OVER ())
+                SELECT version, {rows}, {cells}, (
+                    pg_total_relation_size(%(table)s::regclass) * ({weight} / sum({weight}) OVER ())
                 )::bigint
-                FROM {rollup} {sample}
+                FROM {table} {sample}
                 GROUP BY version
                 """
-            ).format(rollup=rollup, sample=sample if share < 1 else sql.SQL("")),
-            {"rollup": rollup.as_string(cursor)},
+            ).format(
+                table=table,
+                sample=sample if share < 1 else sql.SQL(""),
+                **{name: sql.SQL(text) for name, text in measure._asdict().items()},
+            ),
+            {"table": table.as_string(cursor)},
         )
-        for version, count, size in await cursor.fetchall():
-            rows[version] = rows.get(version, 0) + round(count / share)
-            sizes[version] = sizes.get(version, 0) + size
-    return rows, sizes
+        for version, rows, cells, size in await cursor.fetchall():
+            one = sizes.get(version, _Size())
+            sizes[version] = _Size(
+                one.rows + round(rows / share), one.cells + round(cells / share), one.size_bytes + size
+            )
+    return sizes
 
 
-async def _blocks(cursor: Cursor, rollup: sql.Identifier) -> int:
+async def _blocks(cursor: Cursor, table: sql.Identifier) -> int:
     await cursor.execute(
-        "SELECT pg_relation_size(%(rollup)s::regclass) / current_setting('block_size')::integer",
-        {"rollup": rollup.as_string(cursor)},
+        "SELECT pg_relation_size(%(table)s::regclass) / current_setting('block_size')::integer",
+        {"table": table.as_string(cursor)},
     )
     row = await cursor.fetchone()
     return int(row[0]) if row else 0

@@ -16,6 +16,7 @@ from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.rebuilds import listing
 from chancy_metrics.plugin.rebuilds.listing import list_versions
+from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.cells import select
@@ -43,6 +44,7 @@ from tests.factories import (
     sequence_all,
     sequence_and_fold,
 )
+from tests.faults.history import make_history
 
 EVERYTHING = dict.fromkeys(RESOLUTIONS, 0)
 MINUTE_US = 60_000_000
@@ -358,17 +360,42 @@ async def test_a_killed_filler_is_followed_at_once(dsn: str, connection: Connect
     assert await a_version(connection, tables, by="rebuild by bob") == 2
 
 
-async def test_rows_of_a_large_rollup_are_estimated_by_some_of_its_blocks(
+async def test_what_a_version_has_in_large_tables_is_estimated_by_some_of_their_blocks(
     dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = LogWriter(connection, tables)
     await writer.append(runs=[a_run(f"app:{number}") for number in range(2_000)])
     await sequence_and_fold(connection, tables)
+    for number in range(300):
+        await LogWriter(connection, tables, f"worker-{number}").append(runs=[a_run("app:0")])
+    await sequence_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
         [exact] = await list_versions(chancy)
         monkeypatch.setattr(listing, "_SAMPLED_BLOCKS", 20)
-        [estimated] = await list_versions(chancy)
+        [rows_estimated] = await list_versions(chancy)
+        monkeypatch.setattr(listing, "_SAMPLED_BLOCKS", 2)
+        [cells_estimated] = await list_versions(chancy)
 
-    assert exact.rows == 4 * 2_000
-    assert exact.rows / 2 < estimated.rows < exact.rows * 2 and estimated.rows != exact.rows
-    assert abs(estimated.size_bytes - exact.size_bytes) <= 4
+    assert (exact.rows, exact.cells) == (4 * 2_000, 2_000 + 300)
+    assert exact.rows / 2 < rows_estimated.rows < exact.rows * 2 and rows_estimated.rows != exact.rows
+    assert rows_estimated.cells == exact.cells
+    assert cells_estimated.cells != exact.cells
+    assert abs(rows_estimated.size_bytes - exact.size_bytes) <= 5
+
+
+async def test_the_sizes_of_versions_add_up_to_those_of_their_tables(
+    dsn: str, tables: Tables, connection: Connection
+) -> None:
+    await make_history(connection, tables, batches=3)
+    async with an_app(dsn) as (chancy, _):
+        await rebuild(chancy)
+        found = await list_versions(chancy)
+    names = [f"chancy_metrics_{name}" for name in (*RESOLUTIONS, "worker_segments")]
+    [(whole,)] = await fetch(
+        connection, "SELECT sum(pg_total_relation_size(t))::bigint FROM unnest(%(t)s::regclass[]) AS t", tables, t=names
+    )
+    [(baseline,)] = await fetch(connection, "SELECT sum(cells) FROM {worker_segments} WHERE version = 0", tables)
+
+    assert [one.version for one in found] == [1, 2]
+    assert all(one.rows > 0 and one.cells > baseline for one in found)
+    assert 0.4 * whole < found[0].size_bytes + found[1].size_bytes < whole
