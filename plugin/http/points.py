@@ -130,7 +130,7 @@ def _buckets(kind: Kind, kept: Rows | None, starts: range, now: datetime) -> lis
 
 
 def _values(kind: Kind, row: list[float]) -> dict[str, float]:
-    """Return the values of a row of the cache by name; a worker's own points have no percentiles."""
+    """Return the values of a row of the cache by name."""
     values = {
         name: value for name, value in zip(KEPT[kind], row, strict=True) if name != "last_us" and not isnan(value)
     }

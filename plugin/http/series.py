@@ -162,7 +162,7 @@ async def find_points(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
 
 
 async def find_worker_points(chancy: Chancy, key: str, worker_id: str) -> SeriesColumns:
-    """Return one worker's points of the series that *key* shows; {} if it has none. They have no percentiles."""
+    """Return one worker's points of the series that *key* shows; {} if it has none."""
     names, columns = await _points_in_rollups(chancy, key, worker_id)
     number = names.number_of(key)
     return {} if number is None else columns.get(number, {})

@@ -142,7 +142,7 @@ export class Charts {
     const asked = view.since ?? Date.now() - RANGES[view.range][0];
     const kept = Date.parse(loaded.kept_since);
     const cut = asked + loaded.width_s * 1_000 < kept ? ` ${loaded.resolution} buckets are kept since ${moment(kept)} only.` : "";
-    const worker = view.worker ? [" Only worker ", name(view.worker), ", whose points have no percentiles."] : [];
+    const worker = view.worker ? [" Only worker ", name(view.worker), "."] : [];
     note.replaceChildren(
       `${span(since, until)}, ${loaded.buckets.length} buckets of ${loaded.resolution} (${length(until - since)}).${cut}`,
       ...worker,
