@@ -218,6 +218,7 @@ async def _note_rows(connection: Connection, when: str, note: Note) -> None:
         "workers": ["chancy_metrics_workers"],
         "producers": ["chancy_metrics_producers"],
         "points": _LEVELS,
+        "workers' segments": ["chancy_metrics_worker_segments"],
     }.items():
         rows = sum([await ask(connection, f"SELECT count(*) FROM {one}") for one in relations])
         note(f"{name} {when}", rows, "")

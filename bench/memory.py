@@ -70,8 +70,8 @@ async def _fill(connection: Connection, kind: Kind, series: int) -> None:
         await connection.execute(
             sql.SQL(
                 """
-                INSERT INTO {rollup} (version, worker, series, bucket, count, last_us, sum, min, max, p50, p95, p99)
-                SELECT 1, 0, s.id, {newest} - {width} * n, 1000 + n, ({newest} - {width} * n) * 1000000::bigint,
+                INSERT INTO {rollup} (version, series, bucket, count, last_us, sum, min, max, p50, p95, p99)
+                SELECT 1, s.id, {newest} - {width} * n, 1000 + n, ({newest} - {width} * n) * 1000000::bigint,
                     1.5 * n + s.id, 0.25 * n, n, {quantiles}
                 FROM {series} s, generate_series(0, {last}) AS n
                 """

@@ -17,7 +17,7 @@ _GROUPS = {
     "pending": ["pending"],
     "ledger": ["ledger"],
     "log": ["log"],
-    "rollups": list(RESOLUTIONS),
+    "rollups": [*RESOLUTIONS, "worker_segments"],
     "producers": ["producers"],
     "head and versions": ["head", "versions"],
     "cache": ["cache"],

@@ -32,13 +32,14 @@ from .harness import Row, Size, Target, Turn, at_most, by_turns, check, middle
 
 _TABLES = tables_for("chancy_")
 _LEVELS = [f"chancy_metrics_{resolution}" for resolution in RESOLUTIONS]
+_SEGMENTS = "chancy_metrics_worker_segments"
 _FLOOR = "bench_plain"
 #: Values of a series in one fold, and in each of the twelve hours before the first one, its own hour too.
 _VALUES, _AN_HOUR = 20, 100
 #: Seconds of event time between folds: a minute has seven of them.
 _STEP_S = 8
 _COLUMNS = sql.SQL(
-    "version, worker, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99"
+    "version, series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99"
 )
 _RECORD = re.compile(r"len \(rec/tot\):\s*(\d+)/\s*\d+,.* lsn: (\S+),.* desc: (\S+)")
 _RELATION = re.compile(r"rel \d+/\d+/(\d+)")
@@ -72,15 +73,17 @@ async def _counters(dsn: str, series: int, rounds: int) -> list[Row]:
         await connection.execute(sql.SQL(_PLAIN).format(plain=sql.Identifier(_FLOOR), columns=_COLUMNS))
         await connection.execute("CHECKPOINT")
         figures = middle(await by_turns(rounds, {"ours": folds.turn, "plain": _plain(connection)}))
-    points = 2 * len(_LEVELS) * series  # merged, and of the one worker
+    points = len(_LEVELS) * series
     spent: Counter[str] = Counter()
     for one in chain.from_iterable(folds.written[1:]):
         spent[one.what] += one.size
+    own = median(folds.own[1:]) / series
     parts = " + ".join(f"{what} {size / points / rounds:.0f}" for what, size in spent.most_common())
     floor = figures["plain"], "plain HOT UPDATE of such a row"
     work = f"WAL of a changed point without sketch ({parts})"
     return [
         Row("upkeep", work, figures["ours"] / points, "B", "median", *floor, at_most(1.2)),
+        Row("upkeep", "beside it a series' cell in the worker's segment", own, "B", "median"),
         Row("upkeep", "of the whole fold, ring and version too", median(folds.whole[1:]) / points, "B", "median"),
     ]
 
@@ -94,9 +97,8 @@ async def _histograms(dsn: str, series: int, rounds: int) -> list[Row]:
         check("rows with quantiles", await ask(connection, f"SELECT count(p99) FROM {_LEVELS[-1]}"), series)
         newest = "SELECT avg(length(sketch))::float8 FROM {0} WHERE bucket = (SELECT max(bucket) FROM {0})"
         sketches = [await ask(connection, newest.format(level)) for level in _LEVELS]
-    halves = [_halves(written, series) for written in folds.written[1:]]
-    merged = [median(half[0][level] for half in halves) / series for level in range(len(_LEVELS))]
-    own = median(sum(half[1]) for half in halves) / series
+    merged = [median(sizes[name] for sizes in map(folds.by_level, folds.written[1:])) / series for name in _LEVELS]
+    own = median(folds.own[1:]) / series
     parts = ", ".join(
         f"{level} {figure:.0f} with a sketch of {sketch:.0f}"
         for level, figure, sketch in zip(RESOLUTIONS, merged, sketches, strict=True)
@@ -105,7 +107,7 @@ async def _histograms(dsn: str, series: int, rounds: int) -> list[Row]:
     goal = Target("ours", "<=", 600, "<= 600 B")
     return [
         Row("upkeep", work, sum(merged), "B", "median", target=goal),
-        Row("upkeep", "beside it the worker's own, all four levels, without sketch", own, "B", "median"),
+        Row("upkeep", "beside it a series' cell in the worker's segment", own, "B", "median"),
     ]
 
 
@@ -113,7 +115,8 @@ class _Folds:
     """Folds of the same series in the same buckets, again and again, a few seconds later each.
 
     Attributes:
-        written: What each turn wrote of the rollups; *whole* is all that its fold wrote, in bytes.
+        written: What each turn wrote of the rollups; *own* is what it wrote of the worker's segment, and *whole* all
+            that its fold wrote, both in bytes.
     """
 
     def __init__(self, connection: Connection, kind: Kind, series: int) -> None:
@@ -124,7 +127,9 @@ class _Folds:
         self._start = datetime.combine(datetime.now(UTC).date() - timedelta(days=1), time(12, 31), UTC)
         self._number = 0
         self._tables: dict[int, str] = {}
+        self._of_segments: set[int] = set()
         self.written: list[list[_Written]] = []
+        self.own: list[float] = []
         self.whole: list[float] = []
 
     async def begin(self) -> None:
@@ -139,6 +144,16 @@ class _Folds:
         await self._fold_all()
         for name in _LEVELS:
             self._tables[await _filenode(self._connection, name)] = name
+        toast = "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = '{}'::regclass"
+        for name in (_SEGMENTS, await ask(self._connection, toast.format(_SEGMENTS))):
+            self._of_segments.add(await _filenode(self._connection, name))
+
+    def by_level(self, written: Sequence[_Written]) -> Counter[str]:
+        """Return the bytes of each rollup."""
+        sizes: Counter[str] = Counter()
+        for one in written:
+            sizes[self._tables[one.relation]] += one.size
+        return sizes
 
     async def turn(self) -> float:
         """Append, order and fold; return the bytes written of the rollups."""
@@ -148,10 +163,12 @@ class _Folds:
         advanced = await advance(self._connection, _TABLES, folded_by="bench")
         after = await _wal(self._connection)
         check("fold", (advanced.events, advanced.reason), (_VALUES * len(self._series), None))
-        written = [one for one in await _records(self._connection, before, after) if one.relation in self._tables]
+        records = await _records(self._connection, before, after)
+        written = [one for one in records if one.relation in self._tables]
         updates = Counter(self._tables[one.relation] for one in written if one.what in _UPDATES)
-        check("rows changed", updates, dict.fromkeys(_LEVELS, 2 * len(self._series)))
+        check("rows changed", updates, dict.fromkeys(_LEVELS, len(self._series)))
         self.written.append(written)
+        self.own.append(float(sum(one.size for one in records if one.relation in self._of_segments)))
         self.whole.append(await _between(self._connection, before, after))
         return float(sum(one.size for one in written))
 
@@ -175,8 +192,8 @@ class _Folds:
 
 
 _PLAIN = """
-CREATE TABLE {plain} (LIKE chancy_metrics_1min INCLUDING STORAGE) WITH (fillfactor = 50);
-ALTER TABLE {plain} ADD PRIMARY KEY (version, worker, series, bucket);
+CREATE TABLE {plain} (LIKE chancy_metrics_1min INCLUDING STORAGE) WITH (fillfactor = 40);
+ALTER TABLE {plain} ADD PRIMARY KEY (version, series, bucket);
 INSERT INTO {plain} ({columns}) SELECT {columns} FROM chancy_metrics_1min;
 INSERT INTO {plain} ({columns}) SELECT {columns} FROM chancy_metrics_5min ON CONFLICT DO NOTHING;
 """
@@ -197,18 +214,6 @@ def _plain(connection: Connection) -> Turn:
         return sum(one.size for one in written) / changed.rowcount
 
     return turn
-
-
-def _halves(written: Sequence[_Written], series: int) -> tuple[list[int], list[int]]:
-    """Bytes by level of the merged points, which each level writes first, and of the worker's own."""
-    merged, own = [], []
-    for relation in dict.fromkeys(one.relation for one in written):
-        mine = [one for one in written if one.relation == relation]
-        updates = [index for index, one in enumerate(mine) if one.what in _UPDATES]
-        end = updates[series - 1] + 1
-        merged.append(sum(one.size for one in mine[:end]))
-        own.append(sum(one.size for one in mine[end:]))
-    return merged, own
 
 
 async def _records(connection: Connection, start: str, end: str) -> list[_Written]:
