@@ -4,8 +4,8 @@
     python examples/parquet_fold.py events rollups.parquet
 
 The same command again adds what is new to the folder; several clusters can export into folders of one parent, and the
-pattern `parent/*` folds them together. Rows are those of `metrics_1min` ... `metrics_1day`: a bucket of each series,
-of one worker or (worker null) of all. Against the product's own rows:
+pattern `parent/*` folds them together. A row is a bucket of a series: where worker is null the row of all workers that
+`metrics_1min` ... `metrics_1day` have, else the point of one that `get_metrics(worker_id=...)` reads. Against these:
 
 - count, min, max, last and the sums of counted job updates and of durations are equal, to the last bit;
 - sums of custom values are the product's up to float64 rounding: it adds exactly, `fsum` compensates;

@@ -112,8 +112,8 @@ CASES = [
     Case(
         "a rollup row added",
         by(
-            "INSERT INTO {r1min} (version, worker, series, bucket, count, last_us, sum, min, max)"
-            f" SELECT version, worker, series, bucket + 60, 1, last_us, 1, 1, 1 FROM {{r1min}} WHERE {POINT}"
+            "INSERT INTO {r1min} (version, series, bucket, count, last_us, sum, min, max)"
+            f" SELECT version, series, bucket + 60, 1, last_us, 1, 1, 1 FROM {{r1min}} WHERE {POINT}"
         ),
         "only in the old",
     ),

@@ -13,8 +13,10 @@ import pytest
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.exact_sum import to_float
+from chancy_metrics.projections.versions.replay import stored
 from examples.parquet_fold import fold
-from tests.factories import NOON_US, LogWriter, a_row, a_run, fetch, sequence_and_fold
+from tests.factories import NOON_US, LogWriter, a_row, a_run, sequence_and_fold
 from tests.plugin.audit.test_audit_events import audit
 
 #: (resolution, worker or None, key, kind, unit, bucket) -> (count, last_us, sum, min, max, last)
@@ -22,21 +24,13 @@ Rollups = dict[tuple[Any, ...], tuple[Any, ...]]
 DAY_US = 86_400_000_000
 
 
-async def stored(connection: Connection, tables: Tables) -> Rollups:
-    rollups = {}
-    for resolution in RESOLUTIONS:
-        for row in await fetch(
-            connection,
-            f"""
-            SELECT w.name, s.key, s.kind, s.unit, r.bucket, r.count, r.last_us, r.sum::float8, r.min, r.max, r.last
-            FROM {{r{resolution}}} r
-            JOIN {{series}} s ON s.id = r.series
-            LEFT JOIN {{workers}} w ON w.id = r.worker
-            """,
-            tables,
-        ):
-            rollups[resolution, *row[:5]] = row[5:]
-    return rollups
+async def points_of(connection: Connection, tables: Tables) -> Rollups:
+    return {
+        (one.resolution, one.worker, *one.series, one.bucket): (
+            *(one.observations, one.last_us, to_float(one.sum), one.minimum, one.maximum, one.last),
+        )
+        for one in await stored(connection, tables)
+    }
 
 
 def folded(folder: Path) -> Rollups:
@@ -73,7 +67,7 @@ async def test_job_updates_come_to_the_same_numbers_to_the_last_bit(
 
     rollups = folded(tmp_path / "log")
 
-    assert rollups == await stored(connection, tables)
+    assert rollups == await points_of(connection, tables)
     assert {key[0] for key in rollups} == set(RESOLUTIONS)
     assert {key[1] for key in rollups} == {"w1", "w2", None}
 
@@ -97,7 +91,7 @@ async def test_observations_do_too_but_for_the_rounding_of_their_sums(
     await sequence_and_fold(connection, tables)
     assert audit(dsn, "events", "--after", "0", "--parquet", str(tmp_path / "log")).returncode == 0
 
-    rollups, expected = folded(tmp_path / "log"), await stored(connection, tables)
+    rollups, expected = folded(tmp_path / "log"), await points_of(connection, tables)
 
     def without_sum(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values[:2] + values[3:]
@@ -121,4 +115,4 @@ async def test_the_script_writes_one_parquet_file(
     )
 
     count = f"SELECT count(*) FROM '{tmp_path / 'rollups.parquet'}'"
-    assert duckdb.sql(count).fetchall() == [(len(await stored(connection, tables)),)]
+    assert duckdb.sql(count).fetchall() == [(len(await points_of(connection, tables)),)]

@@ -41,7 +41,9 @@ async def test_neighbours_with_awkward_prefixes_never_meet(empty_dsn: str) -> No
         assert found == dict.fromkeys(found, float(count)), prefix
         await refuses_truncate(empty_dsn, prefix)
         async with an_app(empty_dsn, prefix=prefix) as (chancy, metrics):
-            assert await metrics.cleanup(chancy) == 8 + 2  # the points of "app:old", its name and its worker's
+            assert (
+                await metrics.cleanup(chancy) == 4 + 1 + 2
+            )  # "app:old": its points, its worker's segment, and both names
 
     async with connections(empty_dsn, 1) as (connection,):
         for gone, prefix in enumerate(PREFIXES, 1):
