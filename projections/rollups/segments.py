@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from chancy_metrics.projections.fold.cells import Cells, Ints, concatenate, merg
 from chancy_metrics.projections.fold.levels import coarsen_expired
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, integers, take_arrays
 
-#: Most cells of one segment.
+#: Most cells of one segment; of a histogram's, so many codes count as one more.
 SEGMENT_CELLS = 250_000
+_CODES_A_CELL = 4
 #: Segments written by one statement.
 _CHUNK_ROWS = 5_000
 #: Segments read at once.
@@ -27,11 +29,26 @@ _READ_ROWS = 500
 #: Least cells that are merged at once: merging after each chunk would sort all cells again every time.
 _WAITING_CELLS = 200_000
 
+_NEXT_PART = """
+s.part + coalesce(
+    (
+        SELECT max(e.part) + 1
+        FROM {segments} e
+        WHERE e.version = %(version)s
+            AND e.worker = s.worker
+            AND e.resolution = %(resolution)s
+            AND e.fold = s.fold
+    ),
+    0
+)
+"""
+
 
 class Segments(NamedTuple):
     """Rows of segments, all of one resolution, as columns."""
 
     worker: Ints
+    fold: Ints
     part: Ints
     first_s: Ints
     end_s: Ints
@@ -48,45 +65,60 @@ async def write_segments(
         fold: Number of the version's fold that adds them; of the baseline, the number of the absorbed day.
         cells: Resolution -> merged cells of single workers, with the database's ids.
     """
-    take_arrays(cursor)
     for resolution, one in cells.items():
-        if not one.rows:
-            continue
-        segments = await to_thread.run_sync(_encoded, resolution, one, compressed)
-        for start in range(0, len(segments.data), _CHUNK_ROWS):
-            here = slice(start, start + _CHUNK_ROWS)
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    INSERT INTO {segments} (version, {columns})
-                    SELECT %(version)s, s.worker, %(resolution)s, %(fold)s, s.part, s.first_s, s.end_s, s.cells, s.data
-                    FROM unnest(
-                        %(worker)s::integer[], %(part)s::integer[], %(first)s::bigint[], %(end)s::bigint[],
-                        %(cells)s::integer[], %(data)s::bytea[]
-                    ) AS s (worker, part, first_s, end_s, cells, data)
-                    """
-                ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
-                {
-                    "version": version,
-                    "resolution": RESOLUTIONS[resolution],
-                    "fold": fold,
-                    "worker": integers(segments.worker[here]),
-                    "part": integers(segments.part[here]),
-                    "first": bigints(segments.first_s[here]),
-                    "end": bigints(segments.end_s[here]),
-                    "cells": integers(segments.cells[here]),
-                    "data": blobs(segments.data[here]),
-                },
-            )
+        if one.rows:
+            segments = await to_thread.run_sync(partial(encode_segments, resolution, one, compressed=compressed))
+            await insert_segments(cursor, tables, version, resolution, segments._replace(fold=segments.fold + fold))
 
 
-def _encoded(resolution: str, cells: Cells, compressed: bool) -> Segments:
+async def insert_segments(
+    cursor: Cursor, tables: Tables, version: int, resolution: str, segments: Segments, *, beside: bool = False
+) -> None:
+    """Insert segments; the caller holds the version's lock.
+
+    Args:
+        beside: Number parts after those that are there of the same worker, resolution and fold.
+    """
+    take_arrays(cursor)
+    part = sql.SQL(_NEXT_PART if beside else "s.part").format(segments=tables.worker_segments)
+    for start in range(0, len(segments.data), _CHUNK_ROWS):
+        here = slice(start, start + _CHUNK_ROWS)
+        await cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO {segments} (version, {columns})
+                SELECT %(version)s, s.worker, %(resolution)s, s.fold, {part}, s.first_s, s.end_s, s.cells, s.data
+                FROM unnest(
+                    %(worker)s::integer[], %(fold)s::bigint[], %(part)s::integer[], %(first)s::bigint[],
+                    %(end)s::bigint[], %(cells)s::integer[], %(data)s::bytea[]
+                ) AS s (worker, fold, part, first_s, end_s, cells, data)
+                """
+            ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS), part=part),
+            {
+                "version": version,
+                "resolution": RESOLUTIONS[resolution],
+                "worker": integers(segments.worker[here]),
+                "fold": bigints(segments.fold[here]),
+                "part": integers(segments.part[here]),
+                "first": bigints(segments.first_s[here]),
+                "end": bigints(segments.end_s[here]),
+                "cells": integers(segments.cells[here]),
+                "data": blobs(segments.data[here]),
+            },
+        )
+
+
+def encode_segments(resolution: str, cells: Cells, *, compressed: bool) -> Segments:
+    """Return merged cells as segments of each worker; those of one worker differ in their parts, from 0, and fold 0."""
     of_worker = starts_of_runs(cells.worker)
-    # A worker's place among its own cells says in which part a cell is.
-    place = np.arange(cells.rows) - np.repeat(of_worker, np.diff(of_worker, append=cells.rows))
+    # What a worker's cells before it weigh says in which part a cell is.
+    weights = 1 + np.bincount(cells.sketches.owner, minlength=cells.rows) // _CODES_A_CELL
+    before = np.cumsum(weights) - weights
+    place = before - np.repeat(before[of_worker], np.diff(of_worker, append=cells.rows))
     starts = starts_of_runs(cells.worker, place // SEGMENT_CELLS)
     return Segments(
         cells.worker[starts],
+        np.zeros(len(starts), np.int64),
         place[starts] // SEGMENT_CELLS,
         np.minimum.reduceat(cells.bucket, starts),
         np.maximum.reduceat(cells.bucket, starts) + RESOLUTIONS[resolution],
