@@ -1,0 +1,435 @@
+"""Compact segments: merge a worker's rows, and coarsen cells past their horizon, so that its history is a few rows."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Rollback, sql
+
+from chancy_metrics.events.database import Connection, Cursor, short_transaction
+from chancy_metrics.events.errors import Damaged
+from chancy_metrics.events.off_loop import in_thread
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.cell_codec import decode_runs
+from chancy_metrics.projections.fold.cells import Cells, concatenate, select, starts_of_runs
+from chancy_metrics.projections.fold.levels import coarsen_expired
+from chancy_metrics.projections.rollups.arrays import bigints, integers, take_arrays
+from chancy_metrics.projections.rollups.segments import Segments, encode_segments, insert_segments
+from chancy_metrics.projections.rollups.tiers import FAN_OUT, TIERS, Segment, choose, choose_whole, is_mostly_past
+from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_version, read_versions
+
+#: Workers that one query looks through.
+WORKERS = 1_000
+#: Rows of segments that are weighed up at once.
+ROWS = 5_000
+#: Segments, cells and bytes that are merged and replaced at once, unless one worker has more to merge.
+PIECE_SEGMENTS, PIECE_CELLS, PIECE_BYTES = 1_000, 50_000, 8 << 20
+#: Attempts to lock a version, which a fold holds while it writes, and seconds between them.
+_TRIES, _TRY_S = 10, 0.02
+#: Statuses in which a version's rows are not compacted: `copy_baseline` goes by their keys.
+_SPARED = ("copying", "dropped")
+
+_Choice = list[Segment]
+
+
+class Compacted(NamedTuple):
+    """What compaction did.
+
+    Attributes:
+        removed: Segments that were replaced.
+        written: Segments that replaced them.
+        cells: Cells of the replaced ones.
+        missed: Segments whose merge was in vain: others replaced them, or held the version's lock.
+    """
+
+    removed: int = 0
+    written: int = 0
+    cells: int = 0
+    missed: int = 0
+
+    def __add__(self, other: Compacted) -> Compacted:  # type: ignore[override] # not longer, but more
+        return Compacted(*map(sum, zip(self, other, strict=True)))
+
+
+class _Merged(NamedTuple):
+    """Segments to delete, and by resolution those that replace them."""
+
+    replaced: list[Segment]
+    made: dict[str, Segments]
+
+
+class Compaction:
+    """Compacts the segments of every version; remembers how far it came.
+
+    Args:
+        share: Share of the time that it takes at most; it rests in between.
+    """
+
+    def __init__(self, *, share: float = 1.0) -> None:
+        self._rest = 1 / share - 1
+        self._version = BASELINE
+        self._worker = 0
+
+    async def run(
+        self, connection: Connection, tables: Tables, kept: Mapping[str, int], *, within_s: float = math.inf
+    ) -> Compacted:
+        """Go through all workers of every version once, or begin no further ones once *within_s* seconds have passed.
+
+        Segments are read and merged without a lock, since their rows never change; then the version's lock is held
+        for milliseconds: all of the merged rows are still there, and are replaced, or none is. So two compactions, or
+        one that is killed, only waste work. Damaged segments stay as they are.
+
+        Args:
+            connection: An autocommit one outside a transaction.
+            kept: The horizons by the settings: resolution -> start of the oldest bucket, seconds. Later ones of a
+                version are those of a clock ahead, and do not count.
+
+        Raises:
+            ValueError: Merged cells are out of bounds; the others are compacted.
+        """
+        began = time.monotonic()
+        done, wrong = Compacted(), list[ValueError]()
+        for version, horizons in await self._versions(connection, tables, kept):
+            while True:
+                until = await _last_worker(connection, tables, self._worker)
+                after, self._version, self._worker = self._worker, version, until or 0
+                if until is None:
+                    break
+                async for choices in _choices(connection, tables, version, horizons, after, until):
+                    for piece in _pieces(choices):
+                        started = time.monotonic()
+                        try:
+                            done += await _compact(connection, tables, version, horizons, piece)
+                        except ValueError as error:
+                            wrong.append(error)
+                        await asyncio.sleep(self._rest * (time.monotonic() - started))
+                if time.monotonic() - began >= within_s:
+                    return done
+        self._version = BASELINE
+        if wrong:
+            raise wrong[0]
+        return done
+
+    async def _versions(
+        self, connection: Connection, tables: Tables, kept: Mapping[str, int]
+    ) -> list[tuple[int, dict[str, int]]]:
+        """Return the versions, the newest first, from the one on where it stopped, and their horizons."""
+        async with short_transaction(connection) as cursor:
+            versions = [*reversed(await read_versions(cursor, tables)), await read_version(cursor, tables, BASELINE)]
+        there = [one for one in versions if one is not None and one.status not in _SPARED]
+        if self._worker:
+            there = [one for one in there if one.version <= self._version]
+            if there and there[0].version < self._version:  # it is gone
+                self._worker = 0
+        return [
+            (one.version, {name: min(horizon, kept[name]) for name, horizon in one.horizons.items()}) for one in there
+        ]
+
+
+async def compact(connection: Connection, tables: Tables, kept: Mapping[str, int]) -> Compacted:
+    """Go through all workers of every version once, without rest; see `Compaction.run`."""
+    return await Compaction().run(connection, tables, kept)
+
+
+async def _last_worker(connection: Connection, tables: Tables, after: int) -> int | None:
+    """Return the id of the last of the next `WORKERS` workers; None if there are none."""
+    async with short_transaction(connection, index_only=True) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                "SELECT max(id) FROM (SELECT id FROM {workers} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS w"
+            ).format(workers=tables.workers),
+            {"after": after, "limit": WORKERS},
+        )
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+
+async def _choices(
+    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], after: int, until: int
+) -> AsyncIterator[list[_Choice]]:
+    """Yield what to merge of the workers past id *after* and up to *until*, some workers at a time."""
+    by_width = {width: horizons[name] for name, width in RESOLUTIONS.items()}
+    async with short_transaction(connection, index_only=True) as cursor:
+        due = await _due(cursor, tables, version, by_width, after, until)
+    workers: list[int] = []
+    rows = 0
+    for worker, its_rows in [*due, (0, ROWS)]:
+        if workers and rows + its_rows > ROWS:
+            async with short_transaction(connection, index_only=True) as cursor:
+                segments = await _read_rows(cursor, tables, version, workers)
+            yield await in_thread(_choose, version, segments, by_width)
+            workers, rows = [], 0
+        workers.append(worker)
+        rows += its_rows
+
+
+async def _due(
+    cursor: Cursor, tables: Tables, version: int, horizons: Mapping[int, int], after: int, until: int
+) -> list[tuple[int, int]]:
+    """Return the ids of workers with something to merge, and how many segments each has; reads no data."""
+    horizon = sql.SQL(" ").join(
+        sql.SQL("WHEN {} THEN {}").format(width, 2 * horizon) for width, horizon in horizons.items()
+    )
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, sum(segments)::bigint
+            FROM (
+                SELECT worker, count(*) AS segments,
+                    bool_or(first_s + end_s < CASE resolution {horizon} END)
+                    OR (%(merges)s AND count(*) >= {fan_out} AND tier < {full}) AS is_due
+                FROM (
+                    SELECT worker, resolution, first_s, end_s, width_bucket(cells, {tiers}::integer[]) AS tier
+                    FROM {segments}
+                    WHERE version = %(version)s
+                        AND worker > %(after)s
+                        AND worker <= %(until)s
+                ) AS s
+                GROUP BY worker, resolution, tier
+            ) AS t
+            GROUP BY worker
+            HAVING bool_or(is_due)
+            ORDER BY worker
+            """
+        ).format(
+            segments=tables.worker_segments,
+            horizon=horizon,
+            fan_out=FAN_OUT,
+            tiers=sql.Literal(list(TIERS)),
+            full=len(TIERS),
+        ),
+        {"version": version, "after": after, "until": until, "merges": version != BASELINE},
+    )
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+
+async def _read_rows(cursor: Cursor, tables: Tables, version: int, workers: Sequence[int]) -> list[Segment]:
+    """Return the rows of the segments of *workers* without their data; of those with very many, the first ones."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT worker, resolution, fold, part, first_s, end_s, cells, octet_length(data), xmin::text
+            FROM {segments}
+            WHERE version = %(version)s
+                AND worker = ANY(%(workers)s::integer[])
+                AND resolution = ANY(%(widths)s::integer[])
+            ORDER BY worker, resolution, fold, part
+            LIMIT %(limit)s
+            """
+        ).format(segments=tables.worker_segments),
+        {
+            "version": version,
+            "workers": list(workers),
+            "widths": list(RESOLUTIONS.values()),
+            "limit": 2 * ROWS,
+        },
+    )
+    return [Segment(*row) for row in await cursor.fetchall()]
+
+
+def _choose(version: int, segments: Sequence[Segment], horizons: Mapping[int, int]) -> list[_Choice]:
+    if version == BASELINE:
+        # A day's segments stay apart from those of others, so that it can be replaced.
+        days = sorted(segments, key=_worker_and_fold)
+        choices = [choose_whole(list(rows), horizons) for _, rows in groupby(days, _worker_and_fold)]
+    else:
+        choices = [choose(list(rows), horizons) for _, rows in groupby(segments, lambda one: one.worker)]
+    return [choice for choice in choices if choice]
+
+
+def _worker_and_fold(segment: Segment) -> tuple[int, int]:
+    return segment.worker, segment.fold
+
+
+def _pieces(choices: Sequence[_Choice]) -> Iterator[list[_Choice]]:
+    piece: list[_Choice] = []
+    segments = cells = size_bytes = 0
+    for choice in choices:
+        own = len(choice), sum(one.cells for one in choice), sum(one.size_bytes for one in choice)
+        segments, cells, size_bytes = segments + own[0], cells + own[1], size_bytes + own[2]
+        if piece and (segments > PIECE_SEGMENTS or cells > PIECE_CELLS or size_bytes > PIECE_BYTES):
+            yield piece
+            piece = []
+            segments, cells, size_bytes = own
+        piece.append(choice)
+    if piece:
+        yield piece
+
+
+async def _compact(
+    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], piece: Sequence[_Choice]
+) -> Compacted:
+    """Replace the segments of each choice by one of each resolution."""
+    rows = [one for choice in piece for one in choice]
+    async with short_transaction(connection, index_only=True) as cursor:
+        data = await _read_data(cursor, tables, version, rows)
+    merged = await in_thread(_merge, piece, data, horizons)
+    if not merged.replaced:
+        return Compacted(missed=len(rows) - len(data))
+    for _ in range(_TRIES):
+        replaced = await _replace(connection, tables, version, merged)
+        if replaced is not None:
+            break
+        await asyncio.sleep(_TRY_S)
+    if not replaced:
+        return Compacted(missed=len(rows))
+    return Compacted(
+        removed=len(merged.replaced),
+        written=sum(len(made.data) for made in merged.made.values()),
+        cells=sum(one.cells for one in merged.replaced),
+        missed=len(rows) - len(data),
+    )
+
+
+async def _read_data(cursor: Cursor, tables: Tables, version: int, rows: Sequence[Segment]) -> dict[Segment, bytes]:
+    """Return the data of those rows that are still there."""
+    take_arrays(cursor)
+    await cursor.execute(
+        sql.SQL("SELECT k.number, r.data FROM {rows} LIMIT %(limit)s").format(
+            rows=_ROWS.format(segments=tables.worker_segments, columns=sql.SQL("f.data"))
+        ),
+        {**_keys(version, rows), "limit": len(rows)},
+    )
+    return {rows[number - 1]: data for number, data in await cursor.fetchall()}
+
+
+async def _replace(connection: Connection, tables: Tables, version: int, merged: _Merged) -> bool | None:
+    """Replace segments under the version's lock.
+
+    Returns:
+        Whether they were; not if one of them is gone, or the version may not change now. None if it is locked.
+    """
+    async with short_transaction(connection, index_only=True) as cursor:
+        locked = await lock_version(cursor, tables, version)
+        if locked is None:
+            return None
+        if locked.status in _SPARED or (
+            # A new version copies the baseline's rows by their keys; it is made under this lock.
+            version == BASELINE and any(one.status == "copying" for one in await read_versions(cursor, tables))
+        ):
+            return False
+        take_arrays(cursor)
+        await cursor.execute(
+            sql.SQL("DELETE FROM {segments} WHERE ctid = ANY(ARRAY(SELECT r.ctid FROM {rows}))").format(
+                segments=tables.worker_segments,
+                rows=_ROWS.format(segments=tables.worker_segments, columns=sql.SQL("f.ctid")),
+            ),
+            _keys(version, merged.replaced),
+        )
+        if cursor.rowcount != len(merged.replaced):
+            raise Rollback
+        for resolution, made in merged.made.items():
+            await insert_segments(cursor, tables, version, resolution, made, beside=True)
+        return True
+    return False
+
+
+# LIMIT makes the join a look-up per row, whatever the statistics say.
+_ROWS = sql.SQL(
+    """
+    unnest(
+        %(worker)s::integer[], %(resolution)s::integer[], %(fold)s::bigint[], %(part)s::integer[], %(by)s::text[]
+    ) WITH ORDINALITY AS k (worker, resolution, fold, part, written_by, number)
+    CROSS JOIN LATERAL (
+        SELECT {columns}
+        FROM {segments} f
+        WHERE f.version = %(version)s
+            AND f.worker = k.worker
+            AND f.resolution = k.resolution
+            AND f.fold = k.fold
+            AND f.part = k.part
+            AND f.xmin = k.written_by::xid
+        LIMIT 1
+    ) AS r
+    """
+)
+
+
+def _keys(version: int, rows: Sequence[Segment]) -> dict[str, object]:
+    return {
+        "version": version,
+        "worker": integers(np.array([one.worker for one in rows])),
+        "resolution": integers(np.array([one.resolution for one in rows])),
+        "fold": bigints(np.array([one.fold for one in rows])),
+        "part": integers(np.array([one.part for one in rows])),
+        "by": [one.written_by for one in rows],
+    }
+
+
+def _merge(piece: Sequence[_Choice], data: Mapping[Segment, bytes], horizons: Mapping[str, int]) -> _Merged:
+    """Return what replaces the sound segments of each choice, as far as their data is there."""
+    by_width = {width: horizons[name] for name, width in RESOLUTIONS.items()}
+    numbered = [(number, one) for number, choice in enumerate(piece) for one in choice if one in data]
+    levels, sound = {}, list[tuple[int, Segment]]()
+    for name, width in RESOLUTIONS.items():
+        here = [(number, one) for number, one in numbered if one.resolution == width]
+        cells, is_sound = _decode(here, data, width)
+        if cells is not None:
+            levels[name] = cells
+        sound += [pair for pair, keeps in zip(here, is_sound, strict=True) if keeps]
+    replaced: dict[int, list[Segment]] = {}
+    for number, one in sound:
+        replaced.setdefault(number, []).append(one)
+    # What is left of a choice beside damaged segments may be nothing to merge.
+    replaced = {
+        number: rows
+        for number, rows in replaced.items()
+        if len(rows) > 1 or any(is_mostly_past(one, by_width) for one in rows)
+    }
+    numbers = np.array(list(replaced), np.int64)
+    if len(numbers) < len(piece):
+        levels = {name: select(cells, np.isin(cells.worker, numbers)) for name, cells in levels.items()}
+    worker = np.array([choice[0].worker for choice in piece])
+    fold = np.array([max((one.fold for one in replaced.get(number, ())), default=0) for number in range(len(piece))])
+    made = {}
+    for name, cells in coarsen_expired({name: one for name, one in levels.items() if one.rows}, horizons).items():
+        segments = encode_segments(name, cells, compressed=True)
+        made[name] = segments._replace(worker=worker[segments.worker], fold=fold[segments.worker])
+    return _Merged([one for rows in replaced.values() for one in rows], made)
+
+
+def _decode(
+    rows: Sequence[tuple[int, Segment]], data: Mapping[Segment, bytes], width: int
+) -> tuple[Cells | None, list[bool]]:
+    """Return the cells of segments with the numbers of their choices as workers, and which of the segments are sound.
+
+    One whose row says something else than its data is not.
+    """
+    parts: list[Cells] = []
+    is_sound = [False] * len(rows)
+    ranges = [(0, len(rows))] if rows else []
+    while ranges:
+        start, end = ranges.pop()
+        here = [one for _, one in rows[start:end]]
+        try:
+            cells = decode_runs([data[one] for one in here], range(start, end))
+        except Damaged:
+            middle = (start + end) // 2
+            ranges += [(start, middle), (middle, end)] if end - start > 1 else []
+            continue
+        fits = _fits(cells, here, width)
+        is_sound[start:end] = fits.tolist()
+        if not fits.all():
+            cells = select(cells, fits[cells.worker - start])
+        parts.append(cells)
+    if not parts:
+        return None, is_sound
+    together = concatenate(parts)
+    return together._replace(worker=np.array([number for number, _ in rows])[together.worker]), is_sound
+
+
+def _fits(cells: Cells, rows: Sequence[Segment], width: int) -> NDArray[np.bool_]:
+    """Return which rows say of their cells what is true; the cells of each are a run."""
+    starts = starts_of_runs(cells.worker)
+    fits: NDArray[np.bool_] = np.diff(starts, append=cells.rows) == np.array([one.cells for one in rows])
+    fits &= np.minimum.reduceat(cells.bucket, starts) == np.array([one.first_s for one in rows])
+    fits &= np.maximum.reduceat(cells.bucket, starts) + width == np.array([one.end_s for one in rows])
+    fits &= ~np.logical_or.reduceat(cells.bucket % width != 0, starts)
+    return fits
