@@ -1,4 +1,4 @@
-"""Maintain the tables: create partitions ahead, delete expired rows, prune days, measure table sizes."""
+"""Maintain the tables: create partitions ahead, delete expired rows, compact segments, prune days, measure sizes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.worker.retention import first_kept_day, prune_days
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.versions.compact import Compacted, Compaction
 from chancy_metrics.projections.versions.expiry import CHUNK, UnusedNames, drop_versions, expire
 from chancy_metrics.projections.versions.horizons_ahead import mend
 from chancy_metrics.projections.versions.lag import newest_appended_us
@@ -28,6 +29,9 @@ from chancy_metrics.projections.versions.left_out import forget_left_out
 
 #: More series than this are reported: most likely an id or a user's name is part of a key.
 SERIES_ALARM = 100_000
+#: Share of the time that compaction takes at most while it goes on, and seconds after which it is begun anew.
+COMPACTION_SHARE = 0.25
+COMPACTION_WITHIN_S = 60
 #: Name of the dashboard's card for the built-in plugin's table; the sizes of our tables are summed under it.
 DASHBOARD_NAME = "metrics"
 #: The database's clock is trusted up to this long after the newest batch, in microseconds.
@@ -35,11 +39,12 @@ _IDLE_US = 3_600_000_000
 
 
 class Maintenance:
-    """Periodic clean-up by one process; it remembers how far it has scanned the names."""
+    """Periodic clean-up by one process; it remembers how far it has scanned the names and compacted the segments."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._names = UnusedNames()
+        self._compaction = Compaction(share=COMPACTION_SHARE)
 
     async def clean(self, connection: Connection, tables: Tables, *, now_us: int | None = None) -> int | None:
         """Delete expired rows in bounded chunks, and prune one day of the log past its retention.
@@ -72,6 +77,16 @@ class Maintenance:
         keeps = horizons(latest, options.max_points, options.maximum_metric_age)
         await mend(connection, tables, options.rules, keeps, now_s=latest // 1_000_000)
         return removed or None
+
+    async def compact(self, connection: Connection, tables: Tables) -> Compacted:
+        """Merge the segments of workers that have many, and coarsen those that are past their horizon.
+
+        Args:
+            connection: An autocommit one outside a transaction.
+        """
+        latest = await believed_now_us(connection, tables)
+        kept = horizons(latest, self._options.max_points, self._options.maximum_metric_age)
+        return await self._compaction.run(connection, tables, kept, within_s=COMPACTION_WITHIN_S)
 
 
 async def believed_now_us(connection: Connection, tables: Tables) -> int:

@@ -40,6 +40,7 @@ OPEN_WAIT_S = 5
 #: Seconds the end of the loops may spend on appending the buffer; `close` appends the rest.
 LAST_APPEND_S = 1
 MAINTENANCE_S = 60
+COMPACTION_S = 20
 DAYS_S = 600
 
 
@@ -119,6 +120,7 @@ class Session:
                 self.schedule, projector, self._options.sync_interval, self.chancy.log, on_failure=self._tell_fold_error
             ),
             "maintenance": self._every(MAINTENANCE_S, self._maintain),
+            "compaction": self._every(COMPACTION_S, self._compact_segments),
             "summaries": self._every(MAINTENANCE_S, self._index_events),
             "rules": self._every(rollout_s, self._roll_out_rules),
             "table_sizes": self._every(self._options.collection_interval, self._measure_tables),
@@ -193,22 +195,35 @@ class Session:
         if not self.schedule.is_mine:
             return
         # They import numpy, which a worker that only records does without.
-        from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM, Maintenance, make_days_ahead, series_count
+        from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM, make_days_ahead, series_count
 
-        if self._maintenance is None:
-            self._maintenance = Maintenance(self._options)
+        maintenance = self._maintaining()
         tables = tables_for(self.chancy.prefix)
         async with own_connection(self.chancy) as connection:
             if time.monotonic() - self._days_at >= DAYS_S:
                 await make_days_ahead(connection, tables, self._clock)
                 self._days_at = time.monotonic()
-            await self._maintenance.clean(connection, tables)
+            await maintenance.clean(connection, tables)
             if await series_count(connection, tables) > SERIES_ALARM:
                 self._warnings.warn(
                     "series",
                     f"there are more than {SERIES_ALARM:,} series of metrics: does an id or a name that changes "
                     "with every job stand in a key? Each one costs memory in every process that reads",
                 )
+
+    async def _compact_segments(self) -> None:
+        if not self.schedule.is_mine:
+            return
+        maintenance = self._maintaining()
+        async with own_connection(self.chancy) as connection:
+            await maintenance.compact(connection, tables_for(self.chancy.prefix))
+
+    def _maintaining(self) -> Maintenance:
+        from chancy_metrics.plugin.worker.maintenance import Maintenance
+
+        if self._maintenance is None:
+            self._maintenance = Maintenance(self._options)
+        return self._maintenance
 
     async def _index_events(self) -> None:
         if not self.schedule.is_mine:

@@ -29,7 +29,18 @@ from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.versions import expiry
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import NOON_US, LogWriter, a_run, an_app, connections, eventually, fetch, sequence_and_fold, total
+from tests.factories import (
+    NOON_US,
+    LogWriter,
+    a_run,
+    an_app,
+    connections,
+    eventually,
+    fetch,
+    now_us,
+    sequence_and_fold,
+    total,
+)
 
 DAY_US = 86_400_000_000
 OPTIONS = Metrics().options
@@ -395,3 +406,30 @@ async def test_maintenance_happens_where_neither_pruner_nor_leadership_run(
 
     async with short_transaction(connection) as cursor:
         assert len(await attached_days(cursor, tables)) > maintenance.DAYS_AHEAD
+
+
+async def test_the_segments_of_a_worker_become_few_where_a_worker_folds(
+    dsn: str, tables: Tables, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "COMPACTION_S", 0.1)
+    writer = LogWriter(connection, tables, "of many folds")
+    for _ in range(20):
+        await writer.append(runs=[a_run("app:n", at_us=now_us())])
+        await sequence_and_fold(connection, tables)
+
+    async def are_few() -> bool:
+        rows = await fetch(
+            connection,
+            "SELECT 1 FROM {worker_segments} s JOIN {workers} w ON w.id = s.worker WHERE w.name = 'of many folds'",
+            tables,
+        )
+        return len(rows) <= 2
+
+    assert not await are_few()
+    await writer.append(runs=[a_run("app:n", at_us=now_us())])  # a worker that finds nothing to fold is none that folds
+    metrics = Metrics(sync_interval=0.2)
+    async with Chancy(dsn, plugins=[metrics], no_default_plugins=True) as chancy:
+        await chancy.declare(Queue("default", executor=Chancy.Executor.Async))
+        async with Worker(chancy, register_signal_handlers=False):
+            await eventually(are_few)
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
