@@ -32,6 +32,7 @@ SUBJECTS = (
     "audit",
     "disk",
     "upkeep",
+    "segments",
     "memory",
     "start",
 )
