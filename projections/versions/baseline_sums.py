@@ -29,8 +29,8 @@ from chancy_metrics.projections.fold.levels import Projection, coarsen_expired, 
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.versions.segments_io import decode_segments
 
-#: About how many bytes of points are compared at once; what compares them takes a few times that.
-SHARE_BYTES = 64 << 20
+#: About how many bytes of points are compared at once; comparing them takes five times that.
+SHARE_BYTES = 32 << 20
 #: Least rows that are merged at once.
 _WAITING_ROWS = 50_000
 _CELL_BYTES = 128
