@@ -110,7 +110,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Cells of one worker that one day added to the baseline, all of one resolution.
 
     Attributes:
-        day: The absorbed day.
+        day: The absorbed day that they came with.
         part: Tells segments of one worker, resolution and day apart.
         data: A run of `projections/fold/cell_codec.py`, whose series are places in the frame's list, from 0.
     """

@@ -128,10 +128,11 @@ class ExportWriter:
         )
         gone = [GoneDay(*row) for row in await cursor.fetchall()]
         if gone:
-            await self._put([*gone, await read_baseline(cursor, self._tables)])
+            baseline = await read_baseline(cursor, self._tables)
+            await self._put([*gone, baseline])
             async for points in read_points(cursor, self._tables):
                 await self._put([points])
-            async for segments in read_segment_frames(cursor, self._tables):
+            async for segments in read_segment_frames(cursor, self._tables, baseline.horizons):
                 await self._put([segments])
         return {one.day for one in gone}
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from anyio import to_thread
 from psycopg import sql
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation
@@ -18,7 +18,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, SEGMENT_COLUMNS, Tables
 from chancy_metrics.events.transfer.frames import MAX_FRAME_SEGMENTS, MAX_FRAME_SERIES, Segment, Segments
 from chancy_metrics.projections.fold.cell_codec import MAX_CELLS, MAX_CODES, decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import Cells, Ints, concatenate, merge, select, starts_of_runs
-from chancy_metrics.projections.rollups.arrays import bigints, integers, take_arrays
+from chancy_metrics.projections.fold.levels import coarsen_expired
 from chancy_metrics.projections.rollups.read import read_names
 from chancy_metrics.projections.versions.baseline import day_of_segment, segment_of_day
 from chancy_metrics.projections.versions.baseline_io import Names
@@ -28,7 +28,7 @@ from chancy_metrics.projections.versions.version import BASELINE
 _MAX_COST = 1_000_000
 _CELL_COST = 50
 _MAX_FRAME_CELLS = _MAX_COST // _CELL_COST
-#: Keys of segments read at once.
+#: Workers whose names are read at once.
 _KEYS = 1_000
 _NAMES = {width: resolution for resolution, width in RESOLUTIONS.items()}
 
@@ -36,17 +36,14 @@ assert _MAX_FRAME_CELLS < MAX_FRAME_SERIES
 
 
 class _Source(NamedTuple):
-    """All parts that a worker has of one resolution and one absorbed day."""
+    """What a worker has of one resolution and one absorbed day."""
 
     worker: str
-    number: int
     resolution: str
-    fold: int
     day: date
-    cells: int
 
     def __str__(self) -> str:
-        return _where(self.worker, self.resolution, self.day)
+        return _where(*self)
 
 
 def _where_of(segment: Segment) -> str:
@@ -57,11 +54,15 @@ def _where(worker: str, resolution: str, day: date) -> str:
     return f"the baseline's {resolution} segment of worker {worker[:100]!r} of {day}"
 
 
-async def read_segment_frames(cursor: Cursor, tables: Tables) -> AsyncIterator[Segments]:
-    """Yield the workers' segments of the baseline in the caller's transaction, by worker, resolution and day.
+async def read_segment_frames(cursor: Cursor, tables: Tables, horizons: Mapping[str, int]) -> AsyncIterator[Segments]:
+    """Yield the workers' cells of the baseline in the caller's transaction, by worker, resolution and absorbed day.
 
-    The same cells give the same frames, whatever ids this database has given their names. Cells of a series without
-    a name are left out, as by all readers. Memory is that of one frame, or of what one worker has of one day.
+    The same cells give the same frames, whatever ids this database has given their names, and however compaction has
+    laid them out: those of a day are merged, and lie where the horizons put them. Cells of a series without a name are
+    left out, as by all readers. Memory is that of one worker's cells.
+
+    Args:
+        horizons: Of the baseline: resolution -> start of the first bucket, seconds.
 
     Raises:
         Damaged: A segment can't be read; without it the export would be refused by an import.
@@ -70,107 +71,105 @@ async def read_segment_frames(cursor: Cursor, tables: Tables) -> AsyncIterator[S
         await keys.execute(
             sql.SQL(
                 """
-                SELECT w.name, s.worker, s.resolution, s.fold, sum(greatest(s.cells, 1))::bigint
+                SELECT w.name, s.worker
                 FROM {segments} s
                 LEFT JOIN {workers} w
                     ON w.id = s.worker
                 WHERE s.version = %(baseline)s
-                GROUP BY w.name, s.worker, s.resolution, s.fold
+                GROUP BY w.name, s.worker
                 -- By the name's code points, whatever the database's encoding and collation are.
-                ORDER BY convert_to(w.name, 'UTF8'), s.resolution, s.fold DESC
+                ORDER BY convert_to(w.name, 'UTF8')
                 """
             ).format(segments=tables.worker_segments, workers=tables.workers),
             {"baseline": BASELINE},
         )
-        waiting: list[_Source] = []
-        cells = 0
         while rows := await keys.fetchmany(_KEYS):
-            for row in rows:
-                source = _source(*row)
-                if waiting and (cells + source.cells > _MAX_FRAME_CELLS or len(waiting) == MAX_FRAME_SEGMENTS):
-                    for frame in await _frames(cursor, tables, waiting):
-                        yield frame
-                    waiting, cells = [], 0
-                waiting.append(source)
-                cells += source.cells
-        for frame in await _frames(cursor, tables, waiting) if waiting else ():
-            yield frame
-
-
-def _source(worker: str | None, number: int, width: int, fold: int, cells: int) -> _Source:
-    day, resolution = day_of_segment(fold), _NAMES.get(width)
-    if worker is None or day is None or resolution is None:
-        fault = (
-            "has no name in the table of workers"
-            if worker is None
-            else f"has a segment of resolution {width} s and fold {fold}, which no day writes"
-        )
-        raise Damaged(f"{fault}: {_WHAT_TO_DO}", where=f"worker {number} of the baseline", kind="segment")
-    return _Source(worker, number, resolution, fold, day, cells)
+            for worker, number in rows:
+                if worker is None:
+                    where = f"worker {number} of the baseline"
+                    raise Damaged(f"has no name in the table of workers: {_WHAT_TO_DO}", where=where, kind="segment")
+                for frame in await _frames(cursor, tables, worker, number, horizons):
+                    yield frame
 
 
 _WHAT_TO_DO = "restore that row from a backup (`chancy-metrics verify` names each one)"
 
 
-async def _frames(cursor: Cursor, tables: Tables, sources: Sequence[_Source]) -> list[Segments]:
-    take_arrays(cursor)
+async def _frames(
+    cursor: Cursor, tables: Tables, worker: str, number: int, horizons: Mapping[str, int]
+) -> list[Segments]:
     await cursor.execute(
         sql.SQL(
             """
-            SELECT n.place - 1, s.data
-            FROM unnest(%(worker)s::integer[], %(width)s::integer[], %(fold)s::bigint[])
-                WITH ORDINALITY AS n (worker, width, fold, place)
-            -- LIMIT keeps this a look-up for each row, whatever the statistics say.
-            CROSS JOIN LATERAL (
-                SELECT f.part, f.data
-                FROM {segments} f
-                WHERE f.version = %(baseline)s
-                    AND f.worker = n.worker
-                    AND f.resolution = n.width
-                    AND f.fold = n.fold
-                ORDER BY f.part
-                LIMIT 2147483647
-            ) AS s
-            ORDER BY n.place, s.part
+            SELECT resolution, fold, data
+            FROM {segments}
+            WHERE version = %(baseline)s
+                AND worker = %(worker)s
             """
         ).format(segments=tables.worker_segments),
-        {
-            "baseline": BASELINE,
-            "worker": integers(np.array([one.number for one in sources], np.int64)),
-            "width": integers(np.array([RESOLUTIONS[one.resolution] for one in sources], np.int64)),
-            "fold": bigints(np.array([one.fold for one in sources], np.int64)),
-        },
+        {"baseline": BASELINE, "worker": number},
         binary=True,
     )
-    places, data = zip(*await cursor.fetchall(), strict=True)
-    cells = await to_thread.run_sync(_decoded, sources, places, data)
-    _, series = await read_names(cursor, tables, [], np.unique(cells.series).tolist())
-    return await to_thread.run_sync(_framed, sources, cells, series)
+    rows = await cursor.fetchall()
+    days = sorted({day for _, fold, _ in rows if (day := day_of_segment(fold)) is not None})
+    levels = await to_thread.run_sync(_decoded, worker, rows, days)
+    ids = {one for cells in levels.values() for one in np.unique(cells.series).tolist()}
+    _, series = await read_names(cursor, tables, [], sorted(ids))
+    return await to_thread.run_sync(_framed, worker, days, levels, series, horizons)
 
 
-def _decoded(sources: Sequence[_Source], places: Sequence[int], data: Sequence[bytes]) -> Cells:
-    try:
-        return decode_runs(data, places, lambda run: str(sources[places[run]]))
-    except Damaged as error:
-        raise Damaged(f"{error.fault}: {_WHAT_TO_DO}", where=error.where, kind=error.kind) from error
+def _decoded(worker: str, rows: Sequence[TupleRow], days: Sequence[date]) -> dict[str, Cells]:
+    """Return the cells of a worker's rows (width, fold, data) by resolution, unmerged; days number their workers."""
+    levels = {}
+    for width in {row[0] for row in rows}:
+        mine = [row for row in rows if row[0] == width]
+        of = [day_of_segment(fold) for _, fold, _ in mine]
+        resolution = _NAMES.get(width)
+        if resolution is None or None in of:
+            fold = mine[0][1] if resolution is None else mine[of.index(None)][1]
+            fault = f"has a segment of resolution {width} s and fold {fold}, which no day writes"
+            raise Damaged(f"{fault}: {_WHAT_TO_DO}", where=f"worker {worker[:100]!r} of the baseline", kind="segment")
+        where = [_where(worker, resolution, day) for day in of if day is not None]
+        places = [days.index(day) for day in of if day is not None]
+        try:
+            levels[resolution] = decode_runs([row[2] for row in mine], places, where.__getitem__)
+        except Damaged as error:
+            raise Damaged(f"{error.fault}: {_WHAT_TO_DO}", where=error.where, kind=error.kind) from error
+    return levels
 
 
-def _framed(sources: Sequence[_Source], cells: Cells, series: Mapping[int, Series]) -> list[Segments]:
-    """Return cells, which have the database's ids of series and the places of their sources as workers, as frames."""
+def _framed(
+    worker: str,
+    days: Sequence[date],
+    levels: Mapping[str, Cells],
+    series: Mapping[int, Series],
+    horizons: Mapping[str, int],
+) -> list[Segments]:
+    """Return one worker's cells, which have the database's ids of series, as frames."""
     names = sorted(series.values())
     ids = np.array(sorted(series), np.int64)
     places = {one: place for place, one in enumerate(names)}
     ranks = np.array([places[series[number]] for number in ids.tolist()], np.int64)
-    known = select(cells, np.isin(cells.series, ids)) if cells.rows else cells
-    if not known.rows:
+    known = {name: select(cells, np.isin(cells.series, ids)) for name, cells in levels.items()}
+    ranked = {
+        name: cells._replace(series=ranks[np.searchsorted(ids, cells.series)])
+        for name, cells in known.items()
+        if cells.rows
+    }
+    sources: list[_Source] = []
+    parts: list[Cells] = []
+    for resolution, cells in coarsen_expired(ranked, horizons).items():
+        parts.append(cells._replace(worker=len(sources) + cells.worker))
+        sources += [_Source(worker, resolution, day) for day in days]
+    if not parts:
         return []
-    merged = merge(known._replace(series=ranks[np.searchsorted(ids, known.series)]))
+    merged = merge(concatenate(parts))
     if found := _fault(merged, [one.resolution for one in sources], names):
         place, text = found
         raise Damaged(f"{text}: {_WHAT_TO_DO}", where=str(sources[place]), kind="segment")
-    starts, parts = _segments_of(merged)
+    starts, numbers = _segments_of(merged)
     return [
-        _frame(sources, names, merged, starts[first : last + 1], parts[first:last])
+        _frame(sources, names, merged, starts[first : last + 1], numbers[first:last])
         for first, last in _runs(merged, starts)
     ]
 

@@ -44,6 +44,7 @@ from chancy_metrics.plugin.transfer.import_log import Imported, ImportRun, impor
 from chancy_metrics.plugin.worker.maintenance import Maintenance
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.versions.compact import compact
 from chancy_metrics.projections.versions.replay import stored
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
@@ -693,8 +694,14 @@ async def test_progress_is_told_up_to_the_end(
     ("change", "fault"),
     [
         ("data = '\\x07'", "1min segment of worker 'worker-a' of {gone} is no run of cells: its format is 7"),
-        ("resolution = 61", r"worker \d+ of the baseline has a segment of resolution 61 s and fold -\d+, which no day"),
-        ("fold = 7", r"worker \d+ of the baseline has a segment of resolution 60 s and fold 7, which no day writes"),
+        (
+            "resolution = 61",
+            r"'worker-a' of the baseline has a segment of resolution 61 s and fold -\d+, which no day",
+        ),
+        (
+            "fold = 7",
+            r"'worker-a' of the baseline has a segment of resolution 60 s and fold 7, which no day",
+        ),
         ("worker = 99", "worker 99 of the baseline has no name in the table of workers"),
     ],
 )
@@ -729,3 +736,18 @@ async def test_cells_of_a_series_without_a_name_are_left_out_as_by_readers(
     async with an_app(target[0]) as (chancy, _):
         assert (await verify(chancy)).drift == 0
     assert await fetch(target[1], "SELECT count(*) > 1 FROM {worker_segments} WHERE version = 0", tables) == [(True,)]
+
+
+async def test_compaction_does_not_change_what_is_exported(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await make_history(connection, tables, batches=4)
+    await fetch(connection, f"UPDATE {{versions}} SET horizon_1min = {now_us() // 3_600_000_000 * 3_600}", tables)
+    rows = "SELECT worker, resolution, cells FROM {worker_segments} WHERE version = 0 ORDER BY 1, 2"
+
+    before, first = await fetch(connection, rows, tables), await exported(dsn, tmp_path / "first")
+    await compact(connection, tables, await horizons(connection, tables))
+    after, second = await fetch(connection, rows, tables), await exported(dsn, tmp_path / "second")
+
+    assert before != after
+    assert second.content == first.content

@@ -7,7 +7,6 @@ from datetime import date
 from uuid import UUID
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from chancy_metrics.events.codec import encode
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.events.transfer.frames import Point, Points, Segments
-from chancy_metrics.projections.fold.cells import Cells, concatenate
+from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
 from chancy_metrics.projections.fold.points import to_points
@@ -25,10 +24,9 @@ from chancy_metrics.projections.fold.sketch import encode as sketch_of
 from chancy_metrics.projections.versions import baseline_sums, segments_io
 from chancy_metrics.projections.versions.baseline_io import check_points
 from chancy_metrics.projections.versions.baseline_sums import BaselineSums
-from chancy_metrics.projections.versions.segments_io import _framed, _Source, decode_segments
+from chancy_metrics.projections.versions.segments_io import _framed, decode_segments
 from tests.factories import NOON_US, a_row, a_run
 
-DAY = date(2026, 3, 10)
 SECOND = 1_000_000
 #: Each resolution keeps a part of the two hours in which the events are.
 HORIZONS = {
@@ -84,14 +82,17 @@ def points_of(both: Fold, horizons: Mapping[str, int]) -> list[Points]:
     return frames
 
 
-def segments_of(both: Fold, day: date = DAY) -> list[Segments]:
+DAY = date(2026, 3, 10)
+
+
+def segments_of(both: Fold, horizons: Mapping[str, int] = ALL) -> list[Segments]:
     """The workers' cells of a fold as frames."""
-    sources, parts = [], []
-    for resolution, cells in both.cells.items():
-        places = np.array([len(sources) + number for number in range(len(both.workers))])
-        sources += [_Source(name, 0, resolution, -1, day, 0) for name in both.workers]
-        parts.append(cells._replace(worker=places[cells.worker - 1]))
-    return _framed(sources, concatenate(parts), dict(enumerate(both.series))) if parts else []
+    frames = []
+    for number, name in sorted(enumerate(both.workers, start=1), key=lambda one: one[1]):
+        mine = {resolution: select(cells, cells.worker == number) for resolution, cells in both.cells.items()}
+        levels = {resolution: cells._replace(worker=0 * cells.worker) for resolution, cells in mine.items()}
+        frames += _framed(name, [DAY], levels, dict(enumerate(both.series)), horizons)
+    return frames
 
 
 def fault(frames: Sequence[Points | Segments], horizons: Mapping[str, int]) -> str | None:
@@ -191,11 +192,13 @@ def test_points_below_the_horizons_are_not_compared() -> None:
     assert fault([*points_of(both, HORIZONS), *segments_of(both)], ALL) is not None
 
 
-def test_frames_do_not_depend_on_the_ids_of_names() -> None:
+def test_frames_depend_neither_on_the_ids_of_names_nor_on_how_cells_were_coarsened() -> None:
     both = folded([("a", [a_run("app:n"), a_run("app:m"), a_run("app:m", kind="gauge")], [a_row()])], ALL)
     ids = dict(enumerate(both.series))
     turned = {100 - number: one for number, one in ids.items()}
-    sources = [_Source("a", 0, "1min", -1, DAY, 0)]
-    cells = both.cells["1min"]._replace(worker=np.zeros(both.cells["1min"].rows, np.int64))
+    levels = both.cells
+    other = {name: cells._replace(series=100 - cells.series) for name, cells in levels.items()}
+    later = dict.fromkeys(RESOLUTIONS, NOON_US // SECOND + 60) | {"1day": 0}
 
-    assert _framed(sources, cells, ids) == _framed(sources, cells._replace(series=100 - cells.series), turned)
+    assert _framed("a", levels, ids, ALL) == _framed("a", other, turned, ALL)
+    assert _framed("a", levels, ids, later) == _framed("a", coarsen_expired(levels, later), ids, later) != []
