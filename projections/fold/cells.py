@@ -105,6 +105,28 @@ def merge(cells: Cells) -> Cells:
     return _reduce(cells, *group_rows(cells.worker, cells.series, cells.bucket // 60))
 
 
+def is_sorted(cells: Cells) -> bool:
+    """Whether rows ascend by (worker, series, bucket) and their sketches by code, so that merging changes nothing.
+
+    Those of a fold before its first merge may still have positions that belong to no gauge.
+    """
+    sketches = cells.sketches
+    return _ascend(cells.worker, cells.series, cells.bucket) and _ascend(sketches.owner, sketches.codes)
+
+
+def _ascend(*columns: NDArray[np.int64] | NDArray[np.int32]) -> bool:
+    """Whether each row is greater than the one before, by the first column first."""
+    if len(columns[0]) > 1 and columns[0][0] > columns[0][-1]:
+        return False
+    greater: NDArray[np.bool_] | None = None
+    for column in columns[::-1]:
+        more = column[1:] > column[:-1]
+        if greater is not None:
+            more |= (column[1:] == column[:-1]) & greater
+        greater = more
+    return greater is None or bool(greater.all())
+
+
 def coarsen(cells: Cells, width_s: int) -> Cells:
     """Merge the rows of merged cells into buckets *width_s* wide; that keeps their order, so nothing is sorted."""
     cells = cells._replace(bucket=cells.bucket // width_s * width_s)

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.projections.fold.cells import Cells, as_all_workers, coarsen, concatenate, merge, select, within
+from chancy_metrics.projections.fold.cells import (
+    Cells,
+    as_all_workers,
+    coarsen,
+    concatenate,
+    is_sorted,
+    merge,
+    select,
+    within,
+)
 from chancy_metrics.projections.fold.fold import Fold
 
 
@@ -72,7 +81,7 @@ def coarsen_expired(cells: Mapping[str, Cells], horizons: Mapping[str, int]) -> 
     """Return *cells* where each that its resolution no longer keeps is in the next one that does, or dropped.
 
     Args:
-        cells: Resolution -> cells, merged or not.
+        cells: Resolution -> cells of folds, or of segments, merged with each other or not.
         horizons: Resolution -> start of the oldest bucket that is kept, seconds.
 
     Returns:
@@ -86,7 +95,9 @@ def coarsen_expired(cells: Mapping[str, Cells], horizons: Mapping[str, int]) -> 
             parts.append(cells[resolution])
         if not parts:
             continue
-        together = merge(concatenate(parts))
+        together = concatenate(parts)
+        if len(parts) > 1 or not is_sorted(together):
+            together = merge(together)
         is_kept = together.bucket >= horizons[resolution]
         if is_kept.any():
             kept[resolution] = select(together, is_kept)
