@@ -147,16 +147,16 @@ def changed_points(rows: list[TupleRow]) -> ChangedPoints:
 
 def as_changed(points: Cells) -> ChangedPoints:
     """Return points as a fold of the live version would have changed them: with their quantiles, as float64."""
-    starts = starts_of(points.sketches.owner, points.rows)
-    sketches = starts, points.sketches.codes, points.sketches.counts
     sums = points.micro / 1_000_000
     exact = np.flatnonzero(np.abs(points.micro) >= 2**53).tolist()
     for row in {*exact, *points.rest}:
         sums[row] = finite(points.sum_of(row))
-    values = [
-        *(points.observations, points.last_us, sums, points.minimum, points.maximum, points.last),
-        *(quantile_many(*sketches, q, points.minimum, points.maximum) for q in QUANTILES.values()),
-    ]
+    values = [points.observations, points.last_us, sums, points.minimum, points.maximum, points.last]
+    if len(points.sketches.owner):
+        sketches = starts_of(points.sketches.owner, points.rows), points.sketches.codes, points.sketches.counts
+        values += [quantile_many(*sketches, q, points.minimum, points.maximum) for q in QUANTILES.values()]
+    else:
+        values += [np.full(points.rows, np.nan)] * len(QUANTILES)
     return ChangedPoints(points.series.astype(np.int32), points.bucket, np.column_stack(values).astype(np.float64))
 
 
