@@ -51,7 +51,7 @@ async def read_directly(
 def _put_cells(replica: Replica, cells: Mapping[str, Cells], series: Mapping[int, Series]) -> None:
     """Put the points of one worker's cells in."""
     points = derive_points(cells, replica.horizons)
-    replica.put({resolution: as_changed(one) for resolution, one in points.items()}, series)
+    replica.fill({resolution: as_changed(one) for resolution, one in points.items()}, series)
 
 
 async def _worker_number(cursor: Cursor, tables: Tables, worker: str) -> int | None:
