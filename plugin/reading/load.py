@@ -167,16 +167,19 @@ async def _read_series_near(cursor: Cursor, tables: Tables, version: Version, pr
     has_point = sql.SQL(" OR ").join(
         sql.SQL(
             """
-            EXISTS (
-                SELECT 1
+            (
+                SELECT true
                 FROM {rollup} r
                 WHERE r.version = %(version)s
                     AND r.series = s.id
                     AND r.bucket >= {horizon}
-            )
+                LIMIT 1
+            ) IS NOT NULL
             """
         ).format(rollup=tables.rollup(resolution), horizon=sql.Literal(version.horizons[resolution]))
-        for resolution in RESOLUTIONS
+        # The coarsest first: it is kept longest, mostly, so that one look-up answers. LIMIT keeps it a look-up for
+        # each series: EXISTS may be planned as a scan of all that is kept.
+        for resolution in reversed(RESOLUTIONS)
     )
     await cursor.execute(
         sql.SQL(
