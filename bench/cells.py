@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from chancy_metrics.projections.fold.cell_codec import decode_runs, encode_runs
-from chancy_metrics.projections.fold.cells import Cells, select, starts_of_runs
+from chancy_metrics.projections.fold.cells import Cells, no_sketches, select, starts_of_runs
 from chancy_metrics.projections.fold.fold import fold
 
 from .database import Databases
@@ -80,7 +80,7 @@ async def run(pool: Databases, size: Size) -> list[Row]:
 def _worker_cells(events: int, *, per_batch: int, workers: int, per_second: int) -> Cells:
     """The minutes of each worker of a fold of job updates."""
     batches = batches_of(job_rows(events, until_us=_UNTIL_US, per_second=per_second), per_batch)
-    return fold(log_batches(batches, workers=workers)).cells["1min"]
+    return fold(log_batches(batches, workers=workers)).cells["1min"]._replace(sketches=no_sketches())
 
 
 def _timed(work: Callable[[], object]) -> Turn:

@@ -257,7 +257,7 @@ def _ring() -> list[bytes]:
 
 def _runs() -> list[bytes]:
     cells = golden_cells()
-    job = fold([LogBatch(1, UUID(int=1), 1, "worker", NOON_US, 7, CODEC, *_payload_and_hash())]).levels["1min"]
+    job = fold([LogBatch(1, UUID(int=1), 1, "worker", NOON_US, 7, CODEC, *_payload_and_hash())]).cells["1min"]
     starts = np.append(starts_of_runs(job.worker), job.rows)
     made = encode_runs(cells, np.array([0, cells.rows])) + encode_runs(job, starts)
     return made + encode_runs(cells, np.array([0, cells.rows]), compressed=True)

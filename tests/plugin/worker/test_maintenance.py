@@ -73,7 +73,7 @@ async def test_each_resolution_loses_what_is_older_than_it_keeps(connection: Con
 
     assert before == [4, 4, 4, 4]
     assert await rows_of(connection, tables) == [1, 1, 2, 3]
-    assert removed == 3 + 3 + 2 + 1 + 1  # and the segment of the worker that no resolution keeps
+    assert removed == 3 + 3 + 2 + 1  # the worker's one segment has cells that are kept
     noon = NOON_US // 1_000_000
     expected = (noon - 59 * 60, noon - 287 * 300, noon - 167 * 3600, noon - 43_200 - 89 * 86_400)
     assert await horizons(connection, tables) == expected

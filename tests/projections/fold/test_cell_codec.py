@@ -20,9 +20,9 @@ from chancy_metrics.events.facts import FIRST_US
 from chancy_metrics.events.row_bounds import FAR_US
 from chancy_metrics.projections.fold.cell_codec import DEFLATED, MAX_CODES, PLAIN, decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import (
-    ALL_WORKERS,
     Cells,
     Ints,
+    no_sketches,
     select,
     starts_of_runs,
 )
@@ -216,7 +216,7 @@ def test_folded_cells_of_every_kind_and_resolution_survive() -> None:
         source(job(state="failed"), run(0.1), run(-3.0, kind="gauge", key="app:n"), worker="w2", position=2),
     ]
 
-    for cells in fold([log_batch(batch) for batch in batches]).levels.values():
+    for cells in fold([log_batch(batch) for batch in batches]).cells.values():
         starts, workers = runs_of(cells)
         assert_same(decode_runs(encode_runs(cells, starts), workers), cells)
         assert_same(decode_runs(encode_runs(cells, starts, compressed=True), workers), cells)
@@ -262,15 +262,14 @@ def test_format_2_writes_and_reads_what_it_always_did() -> None:
     assert_same(decoded(bytes([DEFLATED]) + zlib.compress(stored, 9)), golden_cells())
 
 
-def cells_of_a_worker(events: int, per_second: int) -> Cells:
+def cells_without_sketches(events: int, per_second: int) -> Cells:
     until_us = T * 10**6
     batches = batches_of(job_rows(events, until_us=until_us, per_second=per_second), 1_000)
-    cells = fold(log_batches(batches, workers=1)).levels["1min"]
-    return select(cells, cells.worker != ALL_WORKERS)
+    return fold(log_batches(batches, workers=1)).cells["1min"]._replace(sketches=no_sketches())
 
 
 def test_a_cell_takes_less_than_10_bytes_in_a_large_compressed_run() -> None:
-    cells = cells_of_a_worker(20_000, 5)
+    cells = cells_without_sketches(20_000, 5)
 
     (data,) = encode_runs(cells, np.array([0, cells.rows]), compressed=True)
 
@@ -279,7 +278,7 @@ def test_a_cell_takes_less_than_10_bytes_in_a_large_compressed_run() -> None:
 
 
 def test_a_cell_takes_less_than_20_bytes_in_a_small_run() -> None:
-    cells = cells_of_a_worker(5, 1)
+    cells = cells_without_sketches(5, 1)
 
     (data,) = encode_runs(cells, np.array([0, cells.rows]))
 

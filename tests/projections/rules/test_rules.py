@@ -16,6 +16,7 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
 from chancy_metrics.projections.fold.cells import Cells
 from chancy_metrics.projections.fold.fold import Fold, fold
+from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.rules.derive import derive
 from chancy_metrics.projections.rules.rule_set import RuleSet, is_above
 from tests import rules
@@ -33,14 +34,10 @@ _PRODUCER: Any = None
 
 
 def sums(folded: Fold) -> dict[str, float]:
-    cells: Cells | None = folded.levels.get("1day")
+    cells: Cells | None = projection_of(folded).merged.get("1day")
     if cells is None:
         return {}
-    return {
-        folded.series[cells.series[row]].key: float(cells.sum_of(row))
-        for row in range(cells.rows)
-        if cells.worker[row] == 0
-    }
+    return {folded.series[cells.series[row]].key: float(cells.sum_of(row)) for row in range(cells.rows)}
 
 
 def test_the_cost_of_a_customer_comes_out_of_the_kept_meta() -> None:
@@ -60,11 +57,9 @@ def test_the_cost_of_a_customer_comes_out_of_the_kept_meta() -> None:
 def test_a_derived_observation_has_its_update_s_time_and_worker() -> None:
     folded = fold([batch(a_row(NOON_US), a_row(NOON_US + 120_000_000))], RuleSet(user=1, rules=(rules.first,)))
 
-    minutes = folded.levels["1min"]
+    minutes = folded.cells["1min"]
     mine = [row for row in range(minutes.rows) if folded.series[minutes.series[row]].key == "made:by:first"]
     assert {(int(minutes.worker[row]), int(minutes.bucket[row]) - NOON_US // 10**6) for row in mine} == {
-        (0, 0),
-        (0, 120),
         (1, 0),
         (1, 120),
     }
@@ -87,7 +82,7 @@ def test_a_rule_sees_no_time_after_the_append_and_an_update_ahead_of_it_counts_a
 def test_of_two_gauges_at_one_time_the_later_rule_s_is_the_latest(order: tuple[Any, ...]) -> None:
     folded = fold([batch(a_row())], RuleSet(user=1, rules=order))
 
-    cells = folded.levels["1day"]
+    cells = folded.cells["1min"]
     [last] = {cells.last[row] for row in range(cells.rows) if folded.series[cells.series[row]].key == "made:by:last"}
     assert last == (2 if order[1] is rules.later else 1)
 
@@ -97,7 +92,7 @@ def test_what_a_rule_makes_comes_behind_what_the_batch_holds() -> None:
 
     folded = fold([batch(a_row(), runs=[recorded])], RuleSet(user=1, rules=(rules.latest,)))
 
-    cells = folded.levels["1day"]
+    cells = folded.cells["1min"]
     assert {cells.last[row] for row in range(cells.rows) if folded.series[cells.series[row]].key == "made:by:last"} == {
         1.0
     }

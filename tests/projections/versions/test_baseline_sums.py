@@ -196,9 +196,10 @@ def test_frames_depend_neither_on_the_ids_of_names_nor_on_how_cells_were_coarsen
     both = folded([("a", [a_run("app:n"), a_run("app:m"), a_run("app:m", kind="gauge")], [a_row()])], ALL)
     ids = dict(enumerate(both.series))
     turned = {100 - number: one for number, one in ids.items()}
-    levels = both.cells
+    levels = {name: cells._replace(worker=0 * cells.worker) for name, cells in both.cells.items()}
     other = {name: cells._replace(series=100 - cells.series) for name, cells in levels.items()}
     later = dict.fromkeys(RESOLUTIONS, NOON_US // SECOND + 60) | {"1day": 0}
 
-    assert _framed("a", levels, ids, ALL) == _framed("a", other, turned, ALL)
-    assert _framed("a", levels, ids, later) == _framed("a", coarsen_expired(levels, later), ids, later) != []
+    assert _framed("a", [DAY], levels, ids, ALL) == _framed("a", [DAY], other, turned, ALL)
+    coarse = coarsen_expired(levels, later)
+    assert _framed("a", [DAY], levels, ids, later) == _framed("a", [DAY], coarse, ids, later) != []

@@ -312,7 +312,7 @@ async def test_two_at_once_beside_folds_and_readers_lose_and_double_nothing(
             await sequence_and_fold(connection, tables)
         ends.set()
 
-    assert done.removed > 20
+    assert done.removed > done.written > 0
     await compact_all(connection, tables)
     await assert_exact(connection, tables)
 
