@@ -34,6 +34,8 @@ def json_line(value: Any, encoding: str = "utf-8") -> str:
 
 def encodable(lines: str, encoding: str) -> str:
     """Escape what is not ASCII in those of some lines of JSON that have characters which *encoding* lacks."""
+    if lines.isascii():
+        return lines
     try:
         lines.encode(encoding)
     except UnicodeError:

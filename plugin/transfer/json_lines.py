@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,11 @@ JSON_PAGE_EVENTS = 10_000
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
 _EPOCH = date(1970, 1, 1)
-_DIGITS = np.array([f"{number:02}" for number in range(100)], "S2").view(np.uint8).reshape(100, 2)
+#: Combos and series whose texts are kept from page to page.
+_KNOWN = 2_000
+#: The two digits of a number below 100, as one number; and a moment in such pairs, with NULs that keep digits together.
+_DIGITS = np.array([f"{number:02}" for number in range(100)], "S2").view(np.uint16)
+_MOMENT = np.frombuffer(b"yyyy-mm-ddT\0hh:\0mm:\0ss.\0ddddddZ\0", np.uint16)
 _KINDS = ("job", "counter", "gauge", "histogram")
 #: Where the hexadecimal digits of a UUID stand in its text, between the dashes.
 _GROUPS = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))
@@ -66,21 +71,17 @@ def moment_texts(us: _Ints) -> _Texts:
     seconds, micros = np.divmod(in_day_us, _SECOND_US)
     known, which = np.unique(days, return_inverse=True)
     dates = [(_EPOCH + timedelta(days=day)).isoformat().encode() for day in known.tolist()]
-    text = np.empty((len(us), 27), np.uint8)
-    text[:, :20] = np.frombuffer(b"yyyy-mm-ddThh:mm:ss.", np.uint8)
-    text[:, :10] = _matrix(dates)[which]
-    for place, numbers in (
-        (11, seconds // 3_600),
-        (14, seconds // 60 % 60),
-        (17, seconds % 60),
-        (20, micros // 10_000),
-        (22, micros // 100 % 100),
-        (24, micros % 100),
-    ):
-        text[:, place : place + 2] = _DIGITS[numbers]
-    text[micros == 0, 19:26] = 0
-    text[:, 26] = ord("Z")
-    return text
+    pairs = np.empty((len(us), len(_MOMENT)), np.uint16)
+    pairs[:] = _MOMENT
+    pairs[:, :5] = np.array(dates, "S10").view(np.uint16).reshape(-1, 5)[which]
+    pairs[:, 6] = _DIGITS[seconds // 3_600]
+    pairs[:, 8] = _DIGITS[seconds // 60 % 60]
+    pairs[:, 10] = _DIGITS[seconds % 60]
+    pairs[:, 12] = _DIGITS[micros // 10_000]
+    pairs[:, 13] = _DIGITS[micros // 100 % 100]
+    pairs[:, 14] = _DIGITS[micros % 100]
+    pairs[micros == 0, 11:15] = 0
+    return pairs.view(np.uint8)
 
 
 def uuid_texts(ids: bytes) -> _Texts:
@@ -107,21 +108,21 @@ def _names(columns: EventColumns) -> list[bytes]:
     """Return what each event shares with others: the fields of its combo, or its key and unit."""
     numbers = np.where(columns.is_job, columns.combo, len(columns.combos) + columns.run)
     names: list[Combo | Series] = [*columns.combos, *columns.series]
-    texts, known = [b""] * len(names), dict[Combo | Series, bytes]()
+    texts = [b""] * len(names)
     for number in np.flatnonzero(np.bincount(numbers, minlength=len(names))).tolist():
         name = names[number]
-        if name not in known:
-            known[name] = _combo(name) if isinstance(name, Combo) else _series(name)
-        texts[number] = known[name]
+        texts[number] = _combo(name) if isinstance(name, Combo) else _series(name)
     return [texts[number] for number in numbers.tolist()]
 
 
+@lru_cache(_KNOWN)
 def _combo(combo: Combo) -> bytes:
     func, queue, state, error = map(json_line, (combo.func, combo.queue, combo.state, combo.error))
     text = f',"func":{func},"queue":{queue},"state":{state},"attempt":{combo.attempt}'
     return (f'{text},"error":{error}' if combo.error else text).encode()
 
 
+@lru_cache(_KNOWN)
 def _series(series: Series) -> bytes:
     return f',"key":{json_line(series.key)},"unit":{json_line(series.unit)},"value":'.encode()
 

@@ -119,7 +119,7 @@ def columns_of(found: Sequence[Matches]) -> EventColumns:
     for one in found:
         jobs, observed = one.decoded.jobs, one.decoded.observations
         first = 0 if jobs is None else len(jobs.at_us)
-        until = int(np.searchsorted(one.indexes, first))
+        until = first if len(one.indexes) == one.batch.events else int(np.searchsorted(one.indexes, first))
         lengths.append((until, len(one.indexes) - until))
         if jobs is not None and until:
             updates.append((jobs, _rows(one.indexes[:until], first)))
