@@ -33,6 +33,7 @@ SUBJECTS = (
     "disk",
     "upkeep",
     "segments",
+    "mix",
     "memory",
     "start",
 )

@@ -64,7 +64,7 @@ class _Pace:
         print(json.dumps(told), flush=True)
 
 
-class _Producer(NamedTuple):
+class LoadProducer(NamedTuple):
     """One worker's producer; only one connection appends for it, so that one batch is in flight."""
 
     id: UUID
@@ -77,7 +77,7 @@ class _Producer(NamedTuple):
                 raise RuntimeError(f"benchmark broken: {batch_id} is in the log already")
 
 
-def _encoded() -> dict[int, list[EncodedBatch]]:
+def encoded_batches() -> dict[int, list[EncodedBatch]]:
     now_us = time.time_ns() // 1_000
     return {
         size: batches_of(
@@ -92,7 +92,7 @@ def _encoded() -> dict[int, list[EncodedBatch]]:
 
 async def _append_for_ever(
     connection: Connection,
-    producers: Sequence[_Producer],
+    producers: Sequence[LoadProducer],
     encoded: dict[int, list[EncodedBatch]],
     pace: _Pace,
     share: float,
@@ -131,8 +131,8 @@ async def _follow(pace: _Pace) -> None:
 
 
 async def _main(dsn: str, producers: int, connected: int) -> None:
-    pace, encoded = _Pace(), _encoded()
-    everybody = [_Producer(uuid4(), f"{WORKER}-{number}") for number in range(producers)]
+    pace, encoded = _Pace(), encoded_batches()
+    everybody = [LoadProducer(uuid4(), f"{WORKER}-{number}") for number in range(producers)]
     async with connections(dsn, connected) as several:
         print(json.dumps({"ready": True}), flush=True)
         pace.set(float(await asyncio.to_thread(sys.stdin.readline)))
