@@ -53,7 +53,11 @@ async def call(
         psycopg.Error: The first error of the two.
     """
     async with connection.lock:
-        return await connection.wait(_call(connection, statement, arguments, savepoint))
+        exchange = _call(connection, statement, arguments, savepoint)
+        try:
+            return await connection.wait(exchange)
+        finally:
+            exchange.close()  # and the connection, where a second cancellation has kept psycopg from taking the answers
 
 
 def _call(
@@ -95,8 +99,8 @@ def _call(
 def _results(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]]:
     """Send what is not sent yet, and return the results of the pipeline, but for that of its end."""
     while pgconn.flush():
-        if (yield Wait.RW) & Ready.R:
-            pgconn.consume_input()
+        yield Wait.RW
+        pgconn.consume_input()  # which takes what is there, if anything is
     results: list[PGresult] = []
     while True:
         yield Wait.R
@@ -105,7 +109,7 @@ def _results(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]]:
             result = pgconn.get_result()
             if result is None:
                 if pgconn.status == ConnStatus.BAD:
-                    raise OperationalError(f"the connection is lost: {pgconn.get_error_message()}")
+                    raise OperationalError(f"the connection is lost: {pgconn.error_message.decode(errors='replace')}")
             elif result.status == ExecStatus.PIPELINE_SYNC:
                 return results
             else:

@@ -107,6 +107,20 @@ async def test_a_cancelled_call_leaves_no_answer_for_the_next_statement(host: Co
         assert await cursor.fetchone() == ("mine",)
 
 
+async def test_a_call_that_is_given_up_in_the_middle_closes_its_connection(host: Connection) -> None:
+    task = asyncio.create_task(call(host, SLEEP, [b"1 hour"], savepoint=SAVEPOINT))
+    while host.pgconn.pipeline_status == PipelineStatus.OFF:
+        await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(20):
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+
+    assert task.cancelled()
+    assert host.closed
+
+
 async def test_a_lost_connection_is_an_error_and_not_a_wait_without_end(
     host: Connection, connection: Connection
 ) -> None:
