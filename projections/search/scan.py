@@ -59,7 +59,7 @@ class Page(NamedTuple):
         return sum(len(one.indexes) for one in self.found)
 
     def to_events(self) -> list[Event]:
-        """Return the events one by one: 6 us each, in which columns have fifty events."""
+        """Return the events one by one, 5 us each: as columns they take a hundredth."""
         return to_events(self.found)
 
     def cut(self, limit: int) -> Page:
