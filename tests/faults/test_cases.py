@@ -129,7 +129,9 @@ async def test_names_that_change_every_night_leave_nothing_behind_once_retention
     cleaner = Maintenance(options)
     last = now_us() // DAY_US * DAY_US
     nights, sizes = 8, []
-    counts = ", ".join(f"(SELECT count(*) FROM {{{table}}})" for table in ("series", "workers", "r1day", "r1min"))
+    counts = ", ".join(
+        f"(SELECT count(*) FROM {{{table}}})" for table in ("series", "workers", "r1day", "worker_segments")
+    )
     async with connections(dsn, 1) as (connection,):
         for night in range(nights):
             at_us = last - (nights - 1 - night) * DAY_US
@@ -140,12 +142,12 @@ async def test_names_that_change_every_night_leave_nothing_behind_once_retention
             while await cleaner.clean(connection, tables, now_us=at_us):
                 pass
             counts = ", ".join(
-                f"(SELECT count(*) FROM {{{table}}})" for table in ("series", "workers", "r1day", "r1min")
+                f"(SELECT count(*) FROM {{{table}}})" for table in ("series", "workers", "r1day", "worker_segments")
             )
             sizes.append((await fetch(connection, f"SELECT {counts}", tables))[0])
         assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
-    assert sizes[0] == (20, 40, 820, 820)
+    assert sizes[0] == (20, 40, 20, 40)
     settled = sizes[2]
     assert settled[0] <= 3 * 20 and settled[1] <= 3 * 40
     assert all(abs(mine - then) <= then / 10 for size in sizes[2:] for mine, then in zip(size, settled, strict=True))
