@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, select
+from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, select, starts_of_runs
 from chancy_metrics.projections.fold.sketch import (
     decode_many,
     encode,
@@ -167,7 +167,7 @@ def finite(total: Decimal) -> float:
 
 async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
     """Return *cells* with the stored sketches, minima and maxima merged into theirs."""
-    owners = np.unique(cells.sketches.owner)
+    owners = cells.sketches.owner[starts_of_runs(cells.sketches.owner)]
     if not len(owners):
         return cells
     await cursor.execute(
