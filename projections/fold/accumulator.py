@@ -53,6 +53,11 @@ class Accumulator:
             if sum(waiting.rows for waiting in parts[1:]) > max(_WAITING_ROWS, parts[0].rows):
                 parts[:] = [merge(concatenate(parts))]
 
+    @property
+    def rows(self) -> int:
+        """How many cells it holds, of which some may still become one."""
+        return sum(part.rows for parts in self._parts.values() for part in parts)
+
     def add_batches(self, batches: Sequence[LogBatch], rules: RuleSet) -> None:
         """Fold *batches* and add them."""
         self.add(fold(batches, rules, self._since))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from datetime import date
 from typing import NamedTuple
 
 from anyio import CapacityLimiter, to_thread
@@ -20,7 +21,7 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.storable_text import storable_worker
 from chancy_metrics.projections.fold.cells import Cells
-from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, write_ring
 from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbered
@@ -98,35 +99,83 @@ async def read_step(
         if reason := mine.refuses(rules):
             return Advanced.refused(mine.position, reason)
         before = mine.position if after is None else after
-        rows = await next_rows(cursor, tables, before, until, step_events)
         gone = await gone_days(cursor, tables)
-        wanted = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
-        batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, wanted)]
-        unknown = [batch for batch in batches if batch.codec != CODEC]
-        waiting = _first_waiting(unknown, await database_now_us(cursor)) if unknown else None
-    if not rows:
-        return Advanced.nothing_left(before)
+        read = await read_range(cursor, tables, before, until, step_events, gone, without=without)
+    started_ns = time.monotonic_ns()
+    if not read.rows:
+        if read.waiting is None:
+            return Advanced.nothing_left(before)
+        return Advanced.refused(before, f"position {read.waiting} waits for a worker with newer code")
+    folded = await to_thread.run_sync(read.fold, rules, mine.horizons, limiter=_fold_limiter())
+    return await make_step(connection, tables, mine.version, before, read.position, folded, started_ns)
+
+
+class LogRange(NamedTuple):
+    """A range of the ledger with those of its batches that are in the log, read and not folded.
+
+    Attributes:
+        rows: [] where there are none, or the first one waits.
+        lost: Positions whose rows are missing from the log.
+        waiting: Position of a batch of newer code, which the range ends before, since it may still be folded by that.
+    """
+
+    rows: list[LedgerRow]
+    batches: list[LogBatch]
+    lost: list[int]
+    waiting: int | None
+
+    @property
+    def position(self) -> int:
+        """The last position of the range."""
+        return self.rows[-1].position
+
+    def fold(self, rules: RuleSet, horizons: Mapping[str, int]) -> Fold:
+        """Fold the batches; those that are lost are in `dead`, too."""
+        folded = fold(self.batches, rules, horizons)
+        return folded._replace(dead=folded.dead | dict.fromkeys(self.lost, "its row is not in the log"))
+
+
+async def read_range(
+    cursor: Cursor,
+    tables: Tables,
+    after: int,
+    until: int | None,
+    step_events: int,
+    gone: Set[date],
+    *,
+    without: frozenset[str] = frozenset(),
+) -> LogRange:
+    """Read the next range past *after*, bounded as `next_rows` says, but for the batches of days that are *gone*.
+
+    Args:
+        without: Names of rules that the fold is to leave out.
+    """
+    rows = await next_rows(cursor, tables, after, until, step_events)
+    wanted = [(row.position, row.batch_id) for row in rows if row.batch_id.day not in gone]
+    batches = [batch._replace(without=without) for batch in await read_batches(cursor, tables, wanted)]
+    unknown = [batch for batch in batches if batch.codec != CODEC]
+    waiting = _first_waiting(unknown, await database_now_us(cursor)) if unknown else None
     if waiting is not None:
         rows = [row for row in rows if row.position < waiting]
         batches = [batch for batch in batches if batch.position < waiting]
-        if not rows:
-            return Advanced.refused(before, f"position {waiting} waits for a worker with newer code")
-    position = rows[-1].position
-    started_ns = time.monotonic_ns()
-    folded = await to_thread.run_sync(fold, batches, rules, mine.horizons, limiter=_fold_limiter())
-    numbered = await number(connection, tables, folded)
-    lost = {at: "its row is not in the log" for at, _ in wanted if at <= position}
-    for batch in batches:
-        del lost[batch.position]
+    found = {batch.position for batch in batches}
+    lost = [at for at, _ in wanted if rows and at <= rows[-1].position and at not in found]
+    return LogRange(rows, batches, lost, waiting)
+
+
+async def make_step(
+    connection: Connection, tables: Tables, version: int, before: int, position: int, folded: Fold, started_ns: int
+) -> Step:
+    """Make the step that adds what was folded, past *before* and up to *position*, to a version; new names get ids."""
     return Step(
-        version=mine.version,
+        version=version,
         before=before,
         position=position,
         events=folded.events,
-        numbered=numbered,
+        numbered=await number(connection, tables, folded),
         counts=folded.counts,
         days=folded.days,
-        dead=folded.dead | lost,
+        dead=folded.dead,
         failed=folded.failed,
         started_ns=started_ns,
     )
