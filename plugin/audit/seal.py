@@ -22,7 +22,7 @@ from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.plugin.audit.walk import CheckInTasks, walk
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.progress import LedgerProgress
-from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
+from chancy_metrics.plugin.parallel.source import check_read_dsn, proven_at, source_of
 from chancy_metrics.projections.findings import Finding, Findings
 from chancy_metrics.projections.rollups.soundness import check_books
 from chancy_metrics.projections.verify.last_check import keep_checked
@@ -108,7 +108,8 @@ async def check(
             notes.append(f"{counted(waiting, 'batch')} {have} no position yet: {unseen}")
         in_tasks = None
         if executor is not None:
-            source = await source_of(chancy, connection, read_dsn)
+            async with short_transaction(connection) as cursor:
+                source = await proven_at(cursor, tables, source_of(chancy, read_dsn))
             in_tasks = CheckInTasks(executor, source, connection, limit=SHOWN)
         parts = walk(connection, tables, found, until=until) if in_tasks is None else in_tasks.walk(found, until)
         batches = events = entries = 0

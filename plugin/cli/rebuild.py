@@ -8,6 +8,7 @@ import click
 
 from chancy_metrics.events.humanize import counted, moment, size, span
 from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.executors import open_sharing, sharing_options
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_rebuild
 from chancy_metrics.plugin.cli.types import Duration
@@ -47,6 +48,7 @@ _KEEP = click.option(
     help="Only show the rebuild in progress: its version, who runs it, and its position.",
 )
 @click.option("--abort", "only_abort", is_flag=True, help="Give up the version that is being rebuilt.")
+@sharing_options
 @click.pass_obj
 def rebuild_command(
     door: Door,
@@ -55,6 +57,9 @@ def rebuild_command(
     keep_s: float,
     only_status: bool,
     only_abort: bool,
+    processes: int | None,
+    dask: str | None,
+    read_dsn: str | None,
 ) -> None:
     """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
 
@@ -75,9 +80,17 @@ def rebuild_command(
         text = "nothing is being rebuilt" if given_up is None else f"gave up version {given_up}"
         door.answer({"version": given_up}, lambda: [text])
         return
-    done = door.run(
-        rebuild(chancy, swap=not no_swap, throttle_s=throttle_s, keep_s=keep_s, on_progress=show_rebuild(door))
-    )
+    with open_sharing(processes, dask, read_dsn) as (executor, source):
+        work = rebuild(
+            chancy,
+            swap=not no_swap,
+            throttle_s=throttle_s,
+            keep_s=keep_s,
+            executor=executor,
+            read_dsn=source,
+            on_progress=show_rebuild(door),
+        )
+        done = door.run(work)
     door.answer(done, lambda: _rebuilt_lines(done))
     if (no_swap and done.different) or done.behind:
         sys.exit(FOUND_SOMETHING)

@@ -27,12 +27,13 @@ class Source(NamedTuple):
     """A database to read, as plain data.
 
     Attributes:
-        position: Ledger position that it must have, and *chain* the hash there: proof that it holds this log, that far.
-            0 where the database is the app's own.
+        is_replica: Whether it is another database than the app's.
+        position: Ledger position that a replica must have, and *chain* the hash there: proof that it holds this log.
     """
 
     dsn: str
     prefix: str
+    is_replica: bool = False
     position: int = 0
     chain: bytes = b""
 
@@ -47,18 +48,21 @@ def check_read_dsn(executor: Executor | None, read_dsn: str | None) -> None:
         raise MetricsLogError("read_dsn says where the tasks of an executor read: give an executor, too")
 
 
-async def source_of(chancy: Database, connection: Connection, read_dsn: str | None) -> Source:
-    """Return where tasks read: *read_dsn*, which must have all that the app's ledger has now, or the app's database.
+def source_of(chancy: Database, read_dsn: str | None) -> Source:
+    """Return where tasks read: *read_dsn*, or by default the app's database; `proven_at` adds what it must have."""
+    return Source(read_dsn or chancy.dsn, chancy.prefix, read_dsn is not None)
+
+
+async def proven_at(cursor: Cursor, tables: Tables, source: Source, position: int | None = None) -> Source:
+    """Return *source*; a replica with the proof that it has *position*, by default the end of the ledger.
 
     Args:
-        connection: To the app's database.
+        cursor: Of the app's database.
     """
-    if read_dsn is None:
-        return Source(chancy.dsn, chancy.prefix)
-    tables = tables_for(chancy.prefix)
-    async with short_transaction(connection) as cursor:
-        position, chain = await _end(cursor, tables)
-    return Source(read_dsn, chancy.prefix, position, chain)
+    if not source.is_replica:
+        return source
+    last, chain = await _end(cursor, tables, position)
+    return source._replace(position=last if position is None else position, chain=chain)
 
 
 @asynccontextmanager

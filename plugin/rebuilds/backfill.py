@@ -21,6 +21,7 @@ from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import Phase, RebuildProgress
+from chancy_metrics.plugin.rebuilds.ahead import BACKFILL_EVENTS, Folder, FoldHere, read_ahead
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.isolate import isolate, leave_out_next
@@ -41,6 +42,9 @@ _Other = TypeVar("_Other")
 class Backfill:
     """One run that backfills a version, on the caller's connection; any run can resume what another one began.
 
+    Args:
+        folder: Folds the ledger's ranges; by default a thread of this process does.
+
     Attributes:
         version: Number of the version; 0 before `begin`, unless one was given.
         events: How many this run has folded.
@@ -55,6 +59,7 @@ class Backfill:
         *,
         version: int = 0,
         throttle_s: float | None = None,
+        folder: Folder | None = None,
         on_progress: Callable[[RebuildProgress], None] | None = None,
     ) -> None:
         self.tables = tables_for(chancy.prefix)
@@ -67,10 +72,11 @@ class Backfill:
         self._options = options
         self.run_name = folded_by
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
+        self._folder = folder or FoldHere(self.tables, options.rules)
         self._on_progress = on_progress
         self._total_events = 0
         self._counted_to = 0
-        self._steps = StepSize(REBUILD_STEP_EVENTS)
+        self._steps = StepSize(BACKFILL_EVENTS)
 
     async def read_live(self) -> Version:
         async with short_transaction(self._connection) as cursor:
@@ -254,6 +260,19 @@ class Backfill:
             yield connection
 
     async def _read(self, connection: Connection, until: int, *, after: int | None = None) -> Step | Advanced:
+        if not self._steps.is_tried_alone:
+            step = await read_ahead(
+                self._folder,
+                connection,
+                self.tables,
+                self.rules,
+                self.version,
+                after=after,
+                until=until,
+                step_events=self._steps.events,
+            )
+            if step is not None:
+                return step
         return await read_step(
             connection,
             self.tables,
@@ -261,7 +280,7 @@ class Backfill:
             version=self.version,
             after=after,
             until=until,
-            step_events=self._steps.events,
+            step_events=min(self._steps.events, REBUILD_STEP_EVENTS),
         )
 
     async def _narrow(self, until: int) -> Advanced:
@@ -272,7 +291,7 @@ class Backfill:
             rules=self.rules,
             version=self.version,
             until=until,
-            step_events=self._steps.events,
+            step_events=min(self._steps.events, REBUILD_STEP_EVENTS),
         )
 
     async def _give_way(self, position: int, target: int) -> None:

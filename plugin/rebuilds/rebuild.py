@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
+from chancy_metrics.plugin.rebuilds.ahead import fold_ahead
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.plugin.rebuilds.connection import connect_bounded, run_name
 from chancy_metrics.projections.fold.points import Comparison
@@ -78,6 +81,8 @@ async def rebuild(
     throttle_s: float | None = None,
     keep_s: float = DAY_S,
     by: str | None = None,
+    executor: Executor | None = None,
+    read_dsn: str | None = None,
     on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> Rebuilt:
     """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
@@ -90,13 +95,18 @@ async def rebuild(
             seconds; half a sync interval by default.
         keep_s: Seconds for which the replaced version, or one left ready, is kept.
         by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
+        executor: Runs tasks that fold ranges of the ledger ahead; without one, this process folds them.
+        read_dsn: The database from which the tasks read: a replica of the app's, by default that itself.
         on_progress: Called after each step, from the event loop.
 
     Raises:
         AlreadyRunning: Another process rebuilds by the same rules.
         VersionRefused: The live version's rules are newer than this code's.
         TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
+        WorkersLost: The processes or machines of the executor are gone; the next call resumes.
+        MetricsLogError: A rule can't be imported by tasks, or *read_dsn* is no replica.
     """
+    check_read_dsn(executor, read_dsn)
     options = options_of(chancy)
     folded_by = run_name("rebuild", by)
     behind = ""
@@ -104,7 +114,13 @@ async def rebuild(
         working, holding, comparing = [
             await stack.enter_async_context(connect_bounded(chancy, folded_by)) for _ in range(3)
         ]
-        backfill = Backfill(chancy, options, working, folded_by, throttle_s=throttle_s, on_progress=on_progress)
+        folder = None
+        if executor is not None:
+            source, tables = source_of(chancy, read_dsn), tables_for(chancy.prefix)
+            folder = await stack.enter_async_context(fold_ahead(executor, source, tables, options.rules))
+        backfill = Backfill(
+            chancy, options, working, folded_by, throttle_s=throttle_s, folder=folder, on_progress=on_progress
+        )
         await _check_promotable(backfill, working)
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
         await backfill.run()

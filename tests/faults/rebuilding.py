@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
 
@@ -76,15 +77,21 @@ class Rebuilding:
 
 @contextmanager
 def rebuilding(
-    dsn: str, *, swaps_to: int | None = None, step_events: int = STEP_EVENTS, freezes_at: str = ""
+    dsn: str,
+    *,
+    swaps_to: int | None = None,
+    step_events: int = STEP_EVENTS,
+    freezes_at: str = "",
+    threads: int = 0,
 ) -> Iterator[Rebuilding]:
     """Start a rebuild, or a swap to version *swaps_to*; the process ends with the block.
 
     Args:
         freezes_at: A phase in which it stops itself, between two transactions, until it gets SIGCONT.
+        threads: How many threads fold ranges ahead as tasks; 0: the rebuild folds by itself.
     """
     ours, theirs = spawner.Pipe(duplex=False)
-    process = spawner.Process(target=_run, args=(dsn, swaps_to, step_events, freezes_at, theirs), daemon=True)
+    process = spawner.Process(target=_run, args=(dsn, swaps_to, step_events, freezes_at, threads, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -94,16 +101,16 @@ def rebuilding(
         process.join()
 
 
-def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, pipe: Pipe) -> None:
+def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, threads: int, pipe: Pipe) -> None:
     create.COPY_ROWS = COPY_ROWS
-    backfill.REBUILD_STEP_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
+    backfill.BACKFILL_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
     try:
-        pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, pipe)))
+        pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, threads, pipe)))
     except (MetricsLogError, psycopg.Error) as error:  # what ends the command, too
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-async def _work(dsn: str, swaps_to: int | None, freezes_at: str, pipe: Pipe) -> Rebuilt | int:
+async def _work(dsn: str, swaps_to: int | None, freezes_at: str, threads: int, pipe: Pipe) -> Rebuilt | int:
     def tell(progress: RebuildProgress) -> None:
         nonlocal freezes_at
         pipe.send(progress)
@@ -113,6 +120,7 @@ async def _work(dsn: str, swaps_to: int | None, freezes_at: str, pipe: Pipe) -> 
 
     async with Chancy(dsn, plugins=[Metrics(sync_interval=1)]) as chancy:
         if swaps_to is None:
-            return await rebuild(chancy, on_progress=tell)
+            with ThreadPoolExecutor(threads) if threads else nullcontext() as executor:
+                return await rebuild(chancy, executor=executor, on_progress=tell)
         pipe.send(RebuildProgress("swapping", swaps_to, 0, 0, 0, 0, 0.0, None))
         return await swap(chancy, swaps_to)

@@ -28,9 +28,9 @@ async def live_version_of(connection: Connection, tables: Tables) -> tuple[int, 
     return version, replaced
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize(("seed", "threads"), [(1, 0), (2, 2)])
 async def test_killed_twenty_times_it_goes_on_each_time_and_ends_with_the_same_bytes(
-    seed: int, dsn: str, connection: Connection, tables: Tables
+    seed: int, threads: int, dsn: str, connection: Connection, tables: Tables
 ) -> None:
     chance = random.Random(seed)
     killed_in: Counter[str] = Counter()
@@ -39,7 +39,7 @@ async def test_killed_twenty_times_it_goes_on_each_time_and_ends_with_the_same_b
     async with live_load(dsn, tables) as load:
         for phase in KILLS:
             while True:
-                with rebuilding(dsn) as process:
+                with rebuilding(dsn, threads=threads) as process:
                     if await process.reach(phase):
                         await anyio.sleep(chance.random() * LASTS_S[phase])  # the kill is to come at any point
                         await process.kill()
@@ -47,7 +47,7 @@ async def test_killed_twenty_times_it_goes_on_each_time_and_ends_with_the_same_b
                         break
                     # The runs before it had done all of that phase: it ended well, and the next one begins anew.
                     assert isinstance(process.told, Rebuilt), process.told
-        with rebuilding(dsn) as process:
+        with rebuilding(dsn, threads=threads) as process:
             done = await process.result()
         appended, folds = load.appended, load.folds
 

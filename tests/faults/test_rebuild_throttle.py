@@ -59,7 +59,7 @@ async def throttled(
     dsn: str, monkeypatch: pytest.MonkeyPatch, *, throttle_s: float | None = None
 ) -> AsyncIterator[Throttled]:
     """Rebuild through a block and to its end."""
-    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)  # a row of the ledger
+    monkeypatch.setattr(backfill, "BACKFILL_EVENTS", 20)  # a row of the ledger
     monkeypatch.setattr(backfill, "_POLL_S", 0.001)
     async with an_app(dsn, Metrics(sync_interval=INTERVAL_S)) as (chancy, _):
         running = Throttled(chancy, throttle_s=throttle_s)

@@ -236,7 +236,7 @@ async def test_a_range_that_was_not_written_is_read_again_with_those_that_follow
         written.append(arguments[2].before)
         return Advanced.busy(0) if len(written) == 2 else await write_step(*arguments, **options)
 
-    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
+    monkeypatch.setattr(backfill, "BACKFILL_EVENTS", 20)
     monkeypatch.setattr(backfill, "write_step", is_busy_at_first)
     async with an_app(dsn) as (chancy, _):
         done = await rebuild(chancy)
@@ -249,7 +249,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = await some_history(connection, tables)
-    monkeypatch.setattr(backfill, "REBUILD_STEP_EVENTS", 20)
+    monkeypatch.setattr(backfill, "BACKFILL_EVENTS", 20)
     seen: list[RebuildProgress] = []
     give_way = backfill.Backfill._give_way
 
