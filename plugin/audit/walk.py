@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
-from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from anyio import to_thread
@@ -16,10 +15,10 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.ledger import LedgerRow, chunks, find_range_end, naming_batches, read_ledger
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.parallel.source import Source, connected
-from chancy_metrics.plugin.parallel.tasks import Tasks, in_order
+from chancy_metrics.plugin.parallel.summaries_task import check_summaries_in_tasks
+from chancy_metrics.plugin.parallel.tasks import Tasks
 from chancy_metrics.projections.findings import Findings, FindingsParts
 from chancy_metrics.projections.verify.entries import Unchecked, check_batches, read_unchecked
-from chancy_metrics.projections.verify.skip_index import check_summaries
 from chancy_metrics.projections.versions.replay import PAGE
 
 #: What a task checks, unless one batch has more: some tenths of a second.
@@ -84,14 +83,13 @@ class _Reader:
 
 
 class RangeTask(NamedTuple):
-    """What one task checks: the entries past *after* and up to *until*, or the summaries that begin there.
+    """What one task checks: the entries past *after* and up to *until*.
 
     Attributes:
         limit: Findings that are kept.
     """
 
     source: Source
-    what: Literal["entries", "summaries"]
     after: int
     until: int
     limit: int
@@ -129,7 +127,7 @@ class CheckInTasks:
                 while after is not None and tasks.has_room:
                     end = await self._find_end(after, until)
                     if end is not None:
-                        tasks.submit(RangeTask(self._source, "entries", after, end, self._limit))
+                        tasks.submit(RangeTask(self._source, after, end, self._limit))
                         self._ends.append(end)
                     after = end
                 if not tasks:
@@ -141,11 +139,7 @@ class CheckInTasks:
 
     async def check_summaries(self, found: Findings) -> None:
         """Check the skip index, in the ranges into which `walk` has cut the ledger."""
-        bounds = [-(2**63), *self._ends[:-1], 2**63 - 1]
-        ranges = [RangeTask(self._source, "summaries", after, until, self._limit) for after, until in pairwise(bounds)]
-        async with aclosing(in_order(self._executor, check_range, ranges)) as results:
-            async for _, result in results:
-                found.add_parts(_decoder.decode(result).findings)
+        await check_summaries_in_tasks(self._executor, self._source, self._ends, found, limit=self._limit)
 
     async def _find_end(self, after: int, until: int) -> int | None:
         async with short_transaction(self._connection, index_only=True) as cursor:
@@ -167,11 +161,9 @@ def check_range(task: RangeTask) -> bytes:
 
 async def _check(task: RangeTask) -> _Checked:
     tables, found = tables_for(task.source.prefix), Findings(task.limit)
-    walked: list[Walked] = []
-    async with connected(task.source) as connection:
-        if task.what == "summaries":
-            await check_summaries(connection, tables, found, after=task.after, until=task.until)
-        else:
-            async with aclosing(walk(connection, tables, found, after=task.after, until=task.until)) as parts:
-                walked = [part async for part in parts]
+    async with (
+        connected(task.source) as connection,
+        aclosing(walk(connection, tables, found, after=task.after, until=task.until)) as parts,
+    ):
+        walked = [part async for part in parts]
     return _Checked(walked, found.to_parts())

@@ -13,6 +13,7 @@ from chancy_metrics.events.humanize import counted as in_numbers
 from chancy_metrics.events.humanize import moment as in_words
 from chancy_metrics.events.humanize import span
 from chancy_metrics.plugin.cli.command import command
+from chancy_metrics.plugin.cli.executors import open_sharing, sharing_options
 from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.types import Duration, Moment
 from chancy_metrics.plugin.health.completeness import Completeness, completeness
@@ -31,8 +32,17 @@ _until = click.option("--until", type=Moment(), help="End of the range, exclusiv
 @click.option(
     "--budget", type=Duration(), help="Check random days and hours for this long, such as 30s, instead of everything."
 )
+@sharing_options
 @click.pass_obj
-def verify_command(door: Door, since: datetime | None, until: datetime | None, budget: float | None) -> None:
+def verify_command(
+    door: Door,
+    since: datetime | None,
+    until: datetime | None,
+    budget: float | None,
+    processes: int | None,
+    dask: str | None,
+    read_dsn: str | None,
+) -> None:
     """Replay the log and compare the result with the stored rollups and the cache.
 
     No worker and no reader waits for it. Exits with 3 when anything differs; `status` reports that until a later run
@@ -40,7 +50,8 @@ def verify_command(door: Door, since: datetime | None, until: datetime | None, b
     """
     _check_order(since, until)
     chancy, _ = door.load()
-    found = door.run(verify(chancy, since=since, until=until, budget_s=budget))
+    with open_sharing(processes, dask, read_dsn) as (executor, source):
+        found = door.run(verify(chancy, since=since, until=until, budget_s=budget, executor=executor, read_dsn=source))
     door.answer(_as_objects(found), lambda: verified_lines(found))
     if found.drift:
         sys.exit(FOUND_SOMETHING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from random import Random
 
@@ -19,6 +20,8 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.parallel.replay_task import ReplayInTasks
+from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
 from chancy_metrics.plugin.recording import in_transaction
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.findings import Finding, Findings, Spot
@@ -92,6 +95,8 @@ async def verify(
     until: datetime | None = None,
     budget_s: float | None = None,
     chance: Random | None = None,
+    executor: Executor | None = None,
+    read_dsn: str | None = None,
 ) -> Verified:
     """Replay the log and compare the result exactly with the rollups and the cache; keep the outcome for `status`.
 
@@ -107,12 +112,18 @@ async def verify(
         until: Exclusive, aware.
         budget_s: Seconds after which no further random day or hour is drawn; at least one is verified, each part once.
         chance: The source of randomness.
+        executor: Runs tasks that replay ranges of the ledger, where all of it is replayed; without one, this process
+            does.
+        read_dsn: The database from which the tasks read the log: a replica of the app's, by default that itself.
 
     Raises:
         VersionRefused: The live version has other rules than this code.
         WrongMoment: A moment is not aware, or not from 1970 to 2199.
-        MetricsLogError: The live version changed too often meanwhile, or there is no metrics log.
+        MetricsLogError: The live version changed too often meanwhile, or there is no metrics log; a rule can't be
+            imported by tasks, or *read_dsn* is no replica.
+        WorkersLost: The processes or machines of the executor are gone.
     """
+    check_read_dsn(executor, read_dsn)
     since, until = utc(since), utc(until)
     options = options_of(chancy)
     tables, started = tables_for(chancy.prefix), time.monotonic()
@@ -130,6 +141,10 @@ async def verify(
         found = Findings(SHOWN)
         if hidden:
             found.add("horizons", f"version {live.version}", ahead_sentence(live.version, live.horizons, hidden))
+        elsewhere = None
+        if executor is not None:
+            source = source_of(chancy, read_dsn)
+            elsewhere = ReplayInTasks(executor, source, connection, options.rules, limit=SHOWN)
         checked = []
         differences: list[Difference] = []
         for span in spans:
@@ -141,6 +156,7 @@ async def verify(
                 limit=SHOWN,
                 open_positions=open_positions,
                 kept=hidden,
+                elsewhere=elsewhere,
             )
             checked.append(one)
             differences += one.diff.differences[: SHOWN - len(differences)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Mapping, Sequence, Set
+from contextlib import aclosing
 from datetime import date
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from anyio import to_thread
 
@@ -15,9 +16,10 @@ from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.ledger import LedgerRow, chunks, find_batches, read_ledger
 from chancy_metrics.events.partitions import days_in_log, gone_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.findings import Findings, FindingsParts
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.diff import diff_projections
+from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import Projection, projection_of
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
@@ -43,6 +45,36 @@ from chancy_metrics.projections.versions.version import BASELINE, Version, live_
 
 #: Positions left for after the snapshot, so that the replay does not chase concurrent folds for ever.
 _NEAR = 500
+
+
+class ReplayedRange(NamedTuple):
+    """A range of the ledger that was replayed elsewhere, up to *position*.
+
+    Attributes:
+        passed: Those of the positions asked for that are in it.
+    """
+
+    position: int
+    fold: Fold
+    findings: FindingsParts
+    passed: list[int]
+
+
+class RangeReplay(Protocol):
+    """Replays the ledger in ranges, in other processes or on other machines."""
+
+    def replay(
+        self, base: ReplayBase, since: Mapping[str, int], after: int, until: int, watched: Set[int]
+    ) -> AsyncGenerator[ReplayedRange]:
+        """Check and fold the entries past *after* and up to *until*; yield ranges in order of position.
+
+        Args:
+            since: Resolution -> start of the first bucket that is kept, seconds.
+            watched: Positions of which those that are in a range are named.
+        """
+
+    async def check_summaries(self, found: Findings) -> None:
+        """Check the skip index, as the function of that name does."""
 
 
 class RangeCheck(NamedTuple):
@@ -77,6 +109,7 @@ async def check_span(
     limit: int,
     open_positions: Set[int] = frozenset(),
     kept: Mapping[str, int] | None = None,
+    elsewhere: RangeReplay | None = None,
 ) -> RangeCheck:
     """Replay *span* under *rules* and compare it with the live version, bucket by bucket that lies whole in it.
 
@@ -88,13 +121,15 @@ async def check_span(
         open_positions: Positions with open faults: those that the replay passes are in `covered`.
         kept: Resolution -> start of the oldest bucket that should be kept, seconds. Where a horizon is later, the
             buckets before it are compared too.
+        elsewhere: Replays the whole ledger instead of this process, which does parts of it and what is left.
 
     Raises:
         VersionRefused: The live version has other rules.
         MetricsLogError: Days went into the baseline, or versions were swapped, faster than the span was replayed.
     """
     return await retry_while_changed(
-        lambda: _Attempt(connection, tables, rules, span, limit, open_positions, kept).run(), "they were verified"
+        lambda: _Attempt(connection, tables, rules, span, limit, open_positions, kept, elsewhere).run(),
+        "they were verified",
     )
 
 
@@ -128,6 +163,7 @@ class _Attempt:
         limit: int,
         open_positions: Set[int],
         kept: Mapping[str, int] | None,
+        elsewhere: RangeReplay | None,
     ) -> None:
         self._connection = connection
         self._tables = tables
@@ -136,6 +172,7 @@ class _Attempt:
         self._limit = limit
         self._open_positions = open_positions
         self._kept = kept
+        self._elsewhere = elsewhere
         self._passed: list[int] = []
         self._days: list[int] = []
         self._found = Findings(limit)
@@ -151,7 +188,10 @@ class _Attempt:
             after = await self._replay_ledger(total, base, 0)
             for day in days:
                 await self._check_day(day)
-            await check_summaries(self._connection, self._tables, self._found)
+            if self._elsewhere is None:
+                await check_summaries(self._connection, self._tables, self._found)
+            else:
+                await self._elsewhere.check_summaries(self._found)
         else:
             for day in days:
                 await self._replay_day(total, base, day)
@@ -195,10 +235,24 @@ class _Attempt:
             async with short_transaction(self._connection) as cursor:
                 version = await live_version(cursor, self._tables)
                 page = await self._page(cursor, after, version.position)
+            if page and self._elsewhere is not None and version.position - after >= _NEAR:
+                after = await self._replay_elsewhere(self._elsewhere, total, base, after, version.position)
+                continue
             if not page or version.position - after < _NEAR:
                 return after
             await self._replay(total, base, page)
             after = page[-1].position
+
+    async def _replay_elsewhere(
+        self, elsewhere: RangeReplay, total: Accumulator, base: ReplayBase, after: int, until: int
+    ) -> int:
+        since = self._span.first_buckets(self._scope(base.version))
+        async with aclosing(elsewhere.replay(base, since, after, until, self._open_positions)) as ranges:
+            async for one in ranges:
+                self._found.add_parts(one.findings)
+                self._passed += one.passed
+                await to_thread.run_sync(total.add, one.fold)
+        return until
 
     async def _replay_rest(self, total: Accumulator, now: ReplayBase, after: int) -> None:
         """Replay past *after* up to the position of the snapshot *now*; raise `ReplayBaseChanged` if a day left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import date
 
@@ -108,6 +108,12 @@ async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Seq
 
     The rules that failed on a batch are named in its `without`.
     """
+    left_out = await read_left_out(cursor, tables, version.version, rows[0].position, rows[-1].position)
+    return await read_without(cursor, tables, rows, left_out)
+
+
+async def read_left_out(cursor: Cursor, tables: Tables, version: int, first: int, last: int) -> list[tuple[int, str]]:
+    """Return position and rule of each dead letter of *version* from *first* to *last*; rule "" is the batch itself."""
     await cursor.execute(
         sql.SQL(
             """
@@ -117,10 +123,17 @@ async def read_alive(cursor: Cursor, tables: Tables, version: Version, rows: Seq
                 AND position BETWEEN %(first)s AND %(last)s
             """
         ).format(dead=tables.dead_letters),
-        {"version": version.version, "first": rows[0].position, "last": rows[-1].position},
+        {"version": version, "first": first, "last": last},
     )
+    return [(position, rule) for position, rule in await cursor.fetchall()]
+
+
+async def read_without(
+    cursor: Cursor, tables: Tables, rows: Sequence[LedgerRow], left_out: Iterable[tuple[int, str]]
+) -> list[LogBatch]:
+    """Return the batches at *rows*, in ascending order, as `read_alive` does, but for what *left_out* names."""
     without: dict[int, set[str]] = {}
-    for position, rule in await cursor.fetchall():
+    for position, rule in left_out:
         without.setdefault(position, set()).add(rule)
     wanted = [(row.position, row.batch_id) for row in rows if "" not in without.get(row.position, ())]
     batches = await read_batches(cursor, tables, wanted) if wanted else []

@@ -47,11 +47,11 @@ def said(found: LogCheck) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(1, 40)), max_size=4),
-    events=st.integers(1, 30),
-    rows=st.integers(1, 9),
+    events=st.integers(3, 40),
+    rows=st.integers(2, 20),
     limit=st.sampled_from([2, 100]),
 )
 async def test_wherever_the_ledger_is_cut_the_same_is_found(
