@@ -23,6 +23,7 @@ SUBJECTS = (
     "advance",
     "verify",
     "rebuild",
+    "parallel",
     "prune",
     "proof",
     "read",

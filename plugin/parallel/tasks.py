@@ -100,7 +100,7 @@ class Tasks(Generic[Task]):
     def _begin(self, task: Task) -> Future[bytes]:
         try:
             return self._executor.submit(self._function, task)
-        except (BrokenExecutor, RuntimeError) as error:  # one that is shut down, too
+        except Exception as error:  # one that is broken or shut down, or whatever the client of a lost cluster raises
             raise WorkersLost(
                 f"the executor takes no more tasks ({in_words(error)}): the same call with a new one resumes"
             ) from error

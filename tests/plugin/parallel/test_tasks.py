@@ -22,6 +22,7 @@ from chancy_metrics.plugin.parallel.executors import count_workers, dask_cluster
 from chancy_metrics.plugin.parallel.source import Source
 from chancy_metrics.plugin.parallel.tasks import Tasks, in_order
 from tests.plugin.parallel import calls
+from tests.plugin.parallel.clusters import a_cluster
 from tests.processes import ROOT
 
 
@@ -132,17 +133,6 @@ async def test_the_processes_of_a_pool_end_with_a_killed_parent() -> None:
 
     await asyncio.wait_for(parent.stdout.read(), 20)  # which ends when nobody has it open any more
     assert child != parent.pid
-
-
-def a_cluster(*, workers: int, processes: bool) -> LocalCluster:
-    return LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=processes,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=60,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import MetricsLogError, WorkersLost
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Derived, JobColumns, Metrics
+from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.parallel import executors
 from chancy_metrics.plugin.parallel.executors import dask_cluster, process_pool
 from chancy_metrics.plugin.parallel.shared_rules import SharedRules
 from chancy_metrics.plugin.rebuilds import ahead, backfill
@@ -41,6 +43,7 @@ from tests.factories import (
     now_us,
     sequence_and_fold,
 )
+from tests.plugin.parallel.clusters import a_cluster
 from tests.standby import Standby
 
 MINUTE_US = 60_000_000
@@ -123,14 +126,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Two worker processes of a Dask cluster."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(DIED, str(tmp_path_factory.mktemp("dask") / "died"))  # which its workers inherit
-        with LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            silence_logs=60,
-        ) as made:
+        with a_cluster(workers=2, processes=True) as made:
             yield made
 
 
@@ -161,6 +157,34 @@ async def test_what_a_killed_process_had_folded_is_folded_again(
     assert (done.left_out, done.behind) == (0, "")
     assert diff(await stored(connection, tables), await replay(connection, tables, mine)) == []
     assert any(point.series.key == "made:by:deadly" for point in await stored(connection, tables))
+
+
+@pytest.mark.slow
+async def test_where_the_cluster_goes_away_the_next_call_resumes(
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in ((ahead, "REBUILD_STEP_EVENTS", 5), (backfill, "BACKFILL_EVENTS", 5)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(executors, "_CONNECT_S", 0.5)
+    await some_history(connection, tables)
+    reached: list[RebuildProgress] = []
+    made = a_cluster(workers=1, processes=False)
+
+    def close(progress: RebuildProgress) -> None:
+        reached.append(progress)
+        if progress.phase == "backfilling":
+            made.close()
+
+    with pytest.raises(WorkersLost):
+        async with an_app(dsn) as (chancy, _):
+            with dask_cluster(made.scheduler_address) as executor:
+                await rebuild(chancy, executor=executor, on_progress=close)
+    async with an_app(dsn) as (chancy, _):
+        done = await rebuild(chancy)
+
+    assert done.version == reached[-1].version
+    assert reached[-1].position > 0 and done.events < 9 * 5
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
 async def rebuilt(dsn: str, made: AbstractContextManager[Executor], mine: RuleSet, read_dsn: str | None = None) -> Any:
