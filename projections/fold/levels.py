@@ -11,13 +11,13 @@ from chancy_metrics.projections.fold.cells import (
     Cells,
     as_all_workers,
     coarsen,
-    concatenate,
     is_sorted,
     merge,
     select,
     within,
 )
 from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.fold.merge_sorted import merge_sorted
 
 
 class Projection(NamedTuple):
@@ -72,7 +72,7 @@ def derive_points(
             parts.append(cells[resolution])
         if not parts:
             continue
-        finer = parts[0] if len(parts) == 1 else merge(concatenate(parts))
+        finer = parts[0] if len(parts) == 1 else merge_sorted(*parts)
         points[resolution] = finer
     return {resolution: kept for resolution, kept in within(points, since, until).items() if kept.rows}
 
@@ -88,18 +88,17 @@ def coarsen_expired(cells: Mapping[str, Cells], horizons: Mapping[str, int]) -> 
         Resolution -> merged cells.
     """
     kept = {}
-    expired: list[Cells] = []
+    expired: Cells | None = None
     for resolution, width in RESOLUTIONS.items():
-        parts = [one._replace(bucket=one.bucket // width * width) for one in expired]
+        together = None if expired is None else coarsen(expired, width)
         if resolution in cells:
-            parts.append(cells[resolution])
-        if not parts:
+            own = cells[resolution]
+            own = own if is_sorted(own) else merge(own)
+            together = own if together is None else merge_sorted(together, own)
+        if together is None:
             continue
-        together = concatenate(parts)
-        if len(parts) > 1 or not is_sorted(together):
-            together = merge(together)
         is_kept = together.bucket >= horizons[resolution]
         if is_kept.any():
             kept[resolution] = select(together, is_kept)
-        expired = [] if is_kept.all() else [select(together, ~is_kept)]
+        expired = None if is_kept.all() else select(together, ~is_kept)
     return kept
