@@ -203,11 +203,20 @@ def sizes_of(starts: Ints, rows: int) -> Ints:
 
 
 def add_up(micro: Ints, starts: Ints) -> tuple[Ints, dict[int, Decimal]]:
-    """Add up millionths per group; if a sum might overflow 64 bits, all of them as decimals."""
+    """Add up millionths per group; a sum that 64 bits do not hold is 0 there, and a decimal."""
+    totals = np.add.reduceat(micro, starts)
     if max(int(micro.max(initial=0)), -int(micro.min(initial=0))) * len(micro) < 2**63:
-        return np.add.reduceat(micro, starts), {}
-    totals = np.add.reduceat(micro.astype(object), starts)
-    return np.zeros(len(starts), np.int64), {row: _decimal(total) for row, total in enumerate(totals) if total}
+        return totals, {}
+    rest = {}
+    # Rounding in float64 is far from making up a factor of two.
+    size = np.add.reduceat(np.abs(micro.astype(np.float64)), starts)
+    ends = np.append(starts[1:], len(micro))
+    for group in np.flatnonzero(size >= 2.0**62).tolist():
+        total = sum(micro[starts[group] : ends[group]].tolist())
+        if abs(total) >= 2**63:
+            rest[group] = _decimal(total)
+            totals[group] = 0
+    return totals, rest
 
 
 def _decimal(micro: int) -> Decimal:

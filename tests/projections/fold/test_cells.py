@@ -214,3 +214,10 @@ def test_sums_near_64_bits_are_exact(top: int) -> None:
         Fraction(2 * top, 10**6),
         0,
     ]
+
+
+def test_only_sums_that_64_bits_do_not_hold_are_decimals() -> None:
+    micro, rest = add_up(np.array([2**62, 2**62, 5, 2**62, 2**62, -(2**62), 7], np.int64), np.array([0, 2, 3, 6]))
+
+    assert micro.tolist() == [0, 5, 2**62, 7]
+    assert rest == {0: Decimal(2**63) / 10**6}
