@@ -15,11 +15,9 @@ from chancy_metrics.events.storable_text import storable, storable_worker
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.projections.fold.cells import Cells
-from chancy_metrics.projections.fold.levels import derive_points
+from chancy_metrics.plugin.reading.worker_points import columns_of
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.rollups.segments import read_segments
-from chancy_metrics.projections.rollups.write import as_changed
 from chancy_metrics.projections.versions.version import Version, live_version
 
 
@@ -44,14 +42,8 @@ async def read_directly(
             cells = await read_segments(
                 cursor, tables, version.version, version.horizons, workers=(number, number), series=list(series)
             )
-            await to_thread.run_sync(_put_cells, replica, cells, series)
+            return Names(series), await to_thread.run_sync(columns_of, cells, series, version.horizons)
     return Names(series), replica.columns
-
-
-def _put_cells(replica: Replica, cells: Mapping[str, Cells], series: Mapping[int, Series]) -> None:
-    """Put the points of one worker's cells in."""
-    points = derive_points(cells, replica.horizons)
-    replica.fill({resolution: as_changed(one) for resolution, one in points.items()}, series)
 
 
 async def _worker_number(cursor: Cursor, tables: Tables, worker: str) -> int | None:

@@ -60,15 +60,6 @@ class Replica:
                     # A new dict: a reader may hold the old one.
                     self.columns[number] = columns | {resolution: put(columns.get(resolution), rows[kind][mine])}
 
-    def fill(self, points: Mapping[str, ChangedPoints], names: Mapping[int, Series]) -> None:
-        """Put points, sorted by series and bucket, into a replica that has none; like `put`, in a tenth of the time."""
-        kinds = {one.kind for one in names.values()}
-        for resolution, changed in points.items():
-            rows = {kind: rows_of(kind, changed.bucket, changed.values) for kind in kinds}
-            for number, mine in _by_series(changed):
-                if number in names:
-                    self.columns.setdefault(number, {})[resolution] = rows[names[number].kind][mine]
-
     def keep(self, names: Mapping[int, Series], horizons: Mapping[str, int]) -> None:
         """Drop the points below the horizons, and the series without points."""
         if horizons != self.horizons:

@@ -7,7 +7,7 @@ A run has its codes in ascending order, each once, and with each how many values
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Annotated
 
@@ -198,7 +198,19 @@ def quantile_many(
     minimum: NDArray[np.float64],
     maximum: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return a quantile of each sketch by nearest rank: of n values in order, the one at ceil(q * n), from 1.
+    """Return one of `quantiles_many()`."""
+    return quantiles_many(starts, codes, counts, [q], minimum, maximum)[0]
+
+
+def quantiles_many(
+    starts: NDArray[np.int64],
+    codes: NDArray[np.int32] | NDArray[np.int64],
+    counts: NDArray[np.int64],
+    quantiles: Iterable[tuple[int, int]],
+    minimum: NDArray[np.float64],
+    maximum: NDArray[np.float64],
+) -> list[NDArray[np.float64]]:
+    """Return quantiles of each sketch by nearest rank: of n values in order, the one at ceil(q * n), from 1.
 
     At most 0.55 % off, except that subnormals may be coarser than that themselves; nan for an empty sketch.
 
@@ -206,21 +218,24 @@ def quantile_many(
         starts: Sketch k is the run from starts[k] to before starts[k + 1].
         codes: The runs' codes.
         counts: The runs' counts.
-        q: The quantile from 0 to 1 as numerator and denominator: (95, 100).
+        quantiles: Each from 0 to 1 as numerator and denominator: (95, 100).
         minimum: The least value of each sketch; no answer is below it.
         maximum: The greatest value of each sketch; no answer is above it.
     """
-    numerator, denominator = q
     total = np.concatenate(([0], np.cumsum(counts)))
-    before = total[starts[:-1]]
-    size = total[starts[1:]] - before
-    # In two parts, so that a count times the numerator can't overflow.
-    rank = size // denominator * numerator - (-(size % denominator) * numerator) // denominator
-    filled = np.flatnonzero(size)
-    at = np.searchsorted(total, before[filled] + np.maximum(rank[filled], 1)) - 1
-    result = np.full(len(size), np.nan)
-    result[filled] = np.clip(_midpoints(codes[at]), minimum[filled], maximum[filled])
-    return result
+    filled = np.flatnonzero(starts[1:] > starts[:-1])
+    before = total[starts[filled]]
+    size = total[starts[filled + 1]] - before
+    minimum, maximum = minimum[filled], maximum[filled]
+    found = []
+    for numerator, denominator in quantiles:
+        # In two parts, so that a count times the numerator can't overflow.
+        rank = size // denominator * numerator - (-(size % denominator) * numerator) // denominator
+        at = np.searchsorted(total, before + np.maximum(rank, 1)) - 1
+        result = np.full(len(starts) - 1, np.nan)
+        result[filled] = np.clip(_midpoints(codes[at]), minimum, maximum)
+        found.append(result)
+    return found
 
 
 def _midpoints(codes: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64]:

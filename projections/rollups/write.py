@@ -22,7 +22,7 @@ from chancy_metrics.projections.fold.sketch import (
     encode,
     encode_many,
     merge_runs,
-    quantile_many,
+    quantiles_many,
     starts_of,
 )
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
@@ -145,19 +145,46 @@ def changed_points(rows: list[TupleRow]) -> ChangedPoints:
     return ChangedPoints(table[:, 0].astype(np.int32), table[:, 1].astype(np.int64), table[:, 2:])
 
 
-def as_changed(points: Cells) -> ChangedPoints:
-    """Return points as a fold of the live version would have changed them: with their quantiles, as float64."""
-    sums = points.micro / 1_000_000
-    exact = np.flatnonzero(np.abs(points.micro) >= 2**53).tolist()
-    for row in {*exact, *points.rest}:
-        sums[row] = finite(points.sum_of(row))
-    values = [points.observations, points.last_us, sums, points.minimum, points.maximum, points.last]
-    if len(points.sketches.owner):
+def float_columns(points: Cells, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return points as rows of (bucket, *names): columns of the ring, with the values that a fold of theirs has."""
+    made = np.empty((points.rows, 1 + len(names)))
+    made[:, 0] = points.bucket
+    plain = {
+        "count": points.observations,
+        "last_us": points.last_us,
+        "min": points.minimum,
+        "max": points.maximum,
+        "last": points.last,
+    }
+    for at, name in enumerate(names, 1):
+        if name in plain:
+            made[:, at] = plain[name]
+        elif name == "sum":
+            made[:, at] = _sums(points)
+        else:
+            made[:, at] = np.nan
+    asked = [name for name in QUANTILES if name in names]
+    if asked and len(points.sketches.owner):
         sketches = starts_of(points.sketches.owner, points.rows), points.sketches.codes, points.sketches.counts
-        values += [quantile_many(*sketches, q, points.minimum, points.maximum) for q in QUANTILES.values()]
-    else:
-        values += [np.full(points.rows, np.nan)] * len(QUANTILES)
-    return ChangedPoints(points.series.astype(np.int32), points.bucket, np.column_stack(values).astype(np.float64))
+        wanted = [QUANTILES[name] for name in asked]
+        found = quantiles_many(*sketches, wanted, points.minimum, points.maximum)
+        for name, values in zip(asked, found, strict=True):
+            made[:, 1 + names.index(name)] = values
+    return made
+
+
+def _sums(points: Cells) -> NDArray[np.float64]:
+    """Return the sums, each rounded once; see `finite`."""
+    sums: NDArray[np.float64] = points.micro / 1_000_000
+    large = np.flatnonzero(np.abs(points.micro) >= 2**53)
+    if len(large):
+        whole, part = np.divmod(points.micro[large], 1_000_000)
+        sums[large] = whole
+        broken = large[part != 0]
+        sums[broken] = [micro / 1_000_000 for micro in points.micro[broken].tolist()]  # of Python's ints: exact
+    for row in points.rest:
+        sums[row] = finite(points.sum_of(row))
+    return sums
 
 
 def finite(total: Decimal) -> float:
@@ -252,6 +279,8 @@ def _parameters(version: int, cells: Cells) -> dict[str, Any]:
         "last_index": integers(cells.last_index, gauges),
         "sketch": blobs([data if has else b"" for data, has in zip(encode_many(*sketches), has_sketch, strict=True)]),
     } | {
-        name: doubles(quantile_many(*sketches, q, cells.minimum, cells.maximum), has_sketch)
-        for name, q in QUANTILES.items()
+        name: doubles(values, has_sketch)
+        for name, values in zip(
+            QUANTILES, quantiles_many(*sketches, QUANTILES.values(), cells.minimum, cells.maximum), strict=True
+        )
     }
