@@ -23,7 +23,7 @@ from chancy_metrics.projections.fold.levels import coarsen_expired
 from chancy_metrics.projections.rollups.arrays import bigints, integers, take_arrays
 from chancy_metrics.projections.rollups.segments import Segments, encode_segments, insert_segments
 from chancy_metrics.projections.rollups.tiers import FAN_OUT, TIERS, Segment, choose, choose_whole, is_mostly_past
-from chancy_metrics.projections.versions.version import BASELINE, lock_version, read_version, read_versions
+from chancy_metrics.projections.versions.version import BASELINE, lock_version_soon, read_version, read_versions
 
 #: Workers that one query looks through.
 WORKERS = 1_000
@@ -31,8 +31,6 @@ WORKERS = 1_000
 ROWS = 5_000
 #: Segments, cells and bytes that are merged and replaced at once, unless one worker has more to merge.
 PIECE_SEGMENTS, PIECE_CELLS, PIECE_BYTES = 1_000, 50_000, 8 << 20
-#: Attempts to lock a version, which a fold holds while it writes, and seconds between them.
-_TRIES, _TRY_S = 10, 0.02
 #: Statuses in which a version's rows are not compacted: `copy_baseline` goes by their keys.
 _SPARED = ("copying", "dropped")
 
@@ -273,12 +271,7 @@ async def _compact(
     merged = await in_thread(_merge, piece, data, horizons)
     if not merged.replaced:
         return Compacted(missed=len(rows) - len(data))
-    for _ in range(_TRIES):
-        replaced = await _replace(connection, tables, version, merged)
-        if replaced is not None:
-            break
-        await asyncio.sleep(_TRY_S)
-    if not replaced:
+    if not await _replace(connection, tables, version, merged):
         return Compacted(missed=len(rows))
     return Compacted(
         removed=len(merged.replaced),
@@ -300,16 +293,16 @@ async def _read_data(cursor: Cursor, tables: Tables, version: int, rows: Sequenc
     return {rows[number - 1]: data for number, data in await cursor.fetchall()}
 
 
-async def _replace(connection: Connection, tables: Tables, version: int, merged: _Merged) -> bool | None:
+async def _replace(connection: Connection, tables: Tables, version: int, merged: _Merged) -> bool:
     """Replace segments under the version's lock.
 
     Returns:
-        Whether they were; not if one of them is gone, or the version may not change now. None if it is locked.
+        Whether they were; not if one of them is gone, or the version is locked, or may not change now.
     """
     async with short_transaction(connection, index_only=True) as cursor:
-        locked = await lock_version(cursor, tables, version)
+        locked = await lock_version_soon(cursor, tables, version)
         if locked is None:
-            return None
+            return False
         if locked.status in _SPARED or (
             # A new version copies the baseline's rows by their keys; it is made under this lock.
             version == BASELINE and any(one.status == "copying" for one in await read_versions(cursor, tables))

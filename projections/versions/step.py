@@ -32,7 +32,13 @@ from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.grace import CODEC_PATIENCE_US
 from chancy_metrics.projections.versions.left_out import summed_up, write_left_out
 from chancy_metrics.projections.versions.outcome import Advanced
-from chancy_metrics.projections.versions.version import ADVANCING, Version, live_version, lock_version, read_version
+from chancy_metrics.projections.versions.version import (
+    ADVANCING,
+    Version,
+    live_version,
+    lock_version_soon,
+    read_version,
+)
 
 #: Most events of one step, unless one batch has more: keeps its transaction short and its memory bounded.
 STEP_EVENTS = 20_000
@@ -191,7 +197,8 @@ async def write_step(
 ) -> Advanced:
     """Add *step* to its version, if that is still at `step.before`: rows, position and ring row in one transaction."""
     async with short_transaction(connection, index_only=True) as cursor:
-        locked = await lock_version(cursor, tables, step.version)
+        # A compaction holds the lock for milliseconds: too short to throw away what is folded.
+        locked = await lock_version_soon(cursor, tables, step.version)
         if locked is None or locked.position != step.before:
             return Advanced.busy(step.before)
         if not step.before and not await _is_ordered(cursor, tables, step.position):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import anyio
 from psycopg import sql
 from psycopg.rows import TupleRow
 
@@ -28,6 +29,8 @@ NO_BASELINE = (
 UNFINISHED = ("copying", "backfilling", "ready")
 #: Statuses in which a version takes steps.
 ADVANCING = ("backfilling", "ready", "live", "standby")
+#: Attempts of `lock_version_soon`, and seconds between them.
+_TRIES, _TRY_S = 10, 0.02
 
 
 class Head(NamedTuple):
@@ -132,6 +135,15 @@ async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bo
         version=version,
     )
     return found[0] if found else None
+
+
+async def lock_version_soon(cursor: Cursor, tables: Tables, version: int) -> Version | None:
+    """Lock a version until the transaction ends, waiting out who holds it for milliseconds; None after 0.2 s."""
+    for _ in range(_TRIES):
+        if found := await lock_version(cursor, tables, version):
+            return found
+        await anyio.sleep(_TRY_S)
+    return None
 
 
 async def raise_horizons(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from chancy_metrics.events.codec import encode
-from chancy_metrics.events.database import Connection
+from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.facts import KINDS, Series
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
@@ -22,9 +22,11 @@ from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rollups.delta_ring import RING_SIZE
 from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.versions import version
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.step import STEP_EVENTS
+from chancy_metrics.projections.versions.version import Version, lock_version
 from tests.factories import (
     NOON_US,
     LogWriter,
@@ -200,7 +202,7 @@ async def test_a_step_says_who_took_it_and_how_big_it_was(connection: Connection
     assert row == ("f2", 3, 2, True)
 
 
-async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tables) -> None:
+async def test_who_finds_the_version_locked_leaves_soon(dsn: str, tables: Tables) -> None:
     async with connections(dsn, 2) as (holder, connection), holder.transaction():
         await LogWriter(connection, tables).append(runs=[a_run()])
         await sequence_all(connection, tables)
@@ -210,6 +212,30 @@ async def test_who_finds_the_version_locked_leaves_at_once(dsn: str, tables: Tab
             done = await advance(connection, tables, folded_by="f")
 
         assert (done.events, done.reason) == (0, "another process folds")
+
+
+async def test_a_step_waits_out_who_holds_the_version_for_milliseconds(
+    dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connections(dsn, 2) as (holder, connection):
+        await LogWriter(connection, tables).append(runs=[a_run()])
+        await sequence_all(connection, tables)
+        await holder.execute("BEGIN")
+        await fetch(holder, "SELECT 1 FROM {versions} WHERE version = 1 FOR UPDATE", tables)
+        tried = list[bool]()
+
+        async def lock(cursor: Cursor, tables: Tables, number: int) -> Version | None:
+            found = await lock_version(cursor, tables, number)
+            tried.append(found is not None)
+            if found is None:
+                await holder.execute("COMMIT")
+            return found
+
+        monkeypatch.setattr(version, "lock_version", lock)
+        done = await advance(connection, tables, folded_by="f")
+
+    assert tried == [False, True]
+    assert (done.events, done.position, done.reason) == (1, 1, None)
 
 
 @pytest.mark.parametrize(
