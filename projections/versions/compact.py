@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,19 +21,12 @@ from chancy_metrics.projections.fold.cells import Cells, concatenate, select, st
 from chancy_metrics.projections.fold.levels import coarsen_expired
 from chancy_metrics.projections.rollups.arrays import bigints, integers, take_arrays
 from chancy_metrics.projections.rollups.segments import Segments, encode_segments, insert_segments
-from chancy_metrics.projections.rollups.tiers import FAN_OUT, TIERS, Segment, choose, choose_whole, is_mostly_past
+from chancy_metrics.projections.rollups.tiers import Segment, is_mostly_past
+from chancy_metrics.projections.versions.compact_due import Choice, last_worker, pieces, read_due
 from chancy_metrics.projections.versions.version import BASELINE, lock_version_soon, read_version, read_versions
 
-#: Workers that one query looks through.
-WORKERS = 1_000
-#: Rows of segments that are weighed up at once.
-ROWS = 5_000
-#: Segments, cells and bytes that are merged and replaced at once, unless one worker has more to merge.
-PIECE_SEGMENTS, PIECE_CELLS, PIECE_BYTES = 1_000, 50_000, 8 << 20
 #: Statuses in which a version's rows are not compacted: `copy_baseline` goes by their keys.
 _SPARED = ("copying", "dropped")
-
-_Choice = list[Segment]
 
 
 class Compacted(NamedTuple):
@@ -96,12 +88,12 @@ class Compaction:
         done, wrong = Compacted(), list[ValueError]()
         for version, horizons in await self._versions(connection, tables, kept):
             while True:
-                until = await _last_worker(connection, tables, self._worker)
+                until = await last_worker(connection, tables, self._worker)
                 after, self._version, self._worker = self._worker, version, until or 0
                 if until is None:
                     break
-                async for choices in _choices(connection, tables, version, horizons, after, until):
-                    for piece in _pieces(choices):
+                async for choices in read_due(connection, tables, version, horizons, after, until):
+                    for piece in pieces(choices):
                         started = time.monotonic()
                         try:
                             done += await _compact(connection, tables, version, horizons, piece)
@@ -136,133 +128,8 @@ async def compact(connection: Connection, tables: Tables, kept: Mapping[str, int
     return await Compaction().run(connection, tables, kept)
 
 
-async def _last_worker(connection: Connection, tables: Tables, after: int) -> int | None:
-    """Return the id of the last of the next `WORKERS` workers; None if there are none."""
-    async with short_transaction(connection, index_only=True) as cursor:
-        await cursor.execute(
-            sql.SQL(
-                "SELECT max(id) FROM (SELECT id FROM {workers} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS w"
-            ).format(workers=tables.workers),
-            {"after": after, "limit": WORKERS},
-        )
-        row = await cursor.fetchone()
-        return None if row is None else row[0]
-
-
-async def _choices(
-    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], after: int, until: int
-) -> AsyncIterator[list[_Choice]]:
-    """Yield what to merge of the workers past id *after* and up to *until*, some workers at a time."""
-    by_width = {width: horizons[name] for name, width in RESOLUTIONS.items()}
-    async with short_transaction(connection, index_only=True) as cursor:
-        due = await _due(cursor, tables, version, by_width, after, until)
-    workers: list[int] = []
-    rows = 0
-    for worker, its_rows in [*due, (0, ROWS)]:
-        if workers and rows + its_rows > ROWS:
-            async with short_transaction(connection, index_only=True) as cursor:
-                segments = await _read_rows(cursor, tables, version, workers)
-            yield await in_thread(_choose, version, segments, by_width)
-            workers, rows = [], 0
-        workers.append(worker)
-        rows += its_rows
-
-
-async def _due(
-    cursor: Cursor, tables: Tables, version: int, horizons: Mapping[int, int], after: int, until: int
-) -> list[tuple[int, int]]:
-    """Return the ids of workers with something to merge, and how many segments each has; reads no data."""
-    horizon = sql.SQL(" ").join(
-        sql.SQL("WHEN {} THEN {}").format(width, 2 * horizon) for width, horizon in horizons.items()
-    )
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT worker, sum(segments)::bigint
-            FROM (
-                SELECT worker, count(*) AS segments,
-                    bool_or(first_s + end_s < CASE resolution {horizon} END)
-                    OR (%(merges)s AND count(*) >= {fan_out} AND tier < {full}) AS is_due
-                FROM (
-                    SELECT worker, resolution, first_s, end_s, width_bucket(cells, {tiers}::integer[]) AS tier
-                    FROM {segments}
-                    WHERE version = %(version)s
-                        AND worker > %(after)s
-                        AND worker <= %(until)s
-                ) AS s
-                GROUP BY worker, resolution, tier
-            ) AS t
-            GROUP BY worker
-            HAVING bool_or(is_due)
-            ORDER BY worker
-            """
-        ).format(
-            segments=tables.worker_segments,
-            horizon=horizon,
-            fan_out=FAN_OUT,
-            tiers=sql.Literal(list(TIERS)),
-            full=len(TIERS),
-        ),
-        {"version": version, "after": after, "until": until, "merges": version != BASELINE},
-    )
-    return [(row[0], row[1]) for row in await cursor.fetchall()]
-
-
-async def _read_rows(cursor: Cursor, tables: Tables, version: int, workers: Sequence[int]) -> list[Segment]:
-    """Return the rows of the segments of *workers* without their data; of those with very many, the first ones."""
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT worker, resolution, fold, part, first_s, end_s, cells, octet_length(data), xmin::text
-            FROM {segments}
-            WHERE version = %(version)s
-                AND worker = ANY(%(workers)s::integer[])
-                AND resolution = ANY(%(widths)s::integer[])
-            ORDER BY worker, resolution, fold, part
-            LIMIT %(limit)s
-            """
-        ).format(segments=tables.worker_segments),
-        {
-            "version": version,
-            "workers": list(workers),
-            "widths": list(RESOLUTIONS.values()),
-            "limit": 2 * ROWS,
-        },
-    )
-    return [Segment(*row) for row in await cursor.fetchall()]
-
-
-def _choose(version: int, segments: Sequence[Segment], horizons: Mapping[int, int]) -> list[_Choice]:
-    if version == BASELINE:
-        # A day's segments stay apart from those of others, so that it can be replaced.
-        days = sorted(segments, key=_worker_and_fold)
-        choices = [choose_whole(list(rows), horizons) for _, rows in groupby(days, _worker_and_fold)]
-    else:
-        choices = [choose(list(rows), horizons) for _, rows in groupby(segments, lambda one: one.worker)]
-    return [choice for choice in choices if choice]
-
-
-def _worker_and_fold(segment: Segment) -> tuple[int, int]:
-    return segment.worker, segment.fold
-
-
-def _pieces(choices: Sequence[_Choice]) -> Iterator[list[_Choice]]:
-    piece: list[_Choice] = []
-    segments = cells = size_bytes = 0
-    for choice in choices:
-        own = len(choice), sum(one.cells for one in choice), sum(one.size_bytes for one in choice)
-        segments, cells, size_bytes = segments + own[0], cells + own[1], size_bytes + own[2]
-        if piece and (segments > PIECE_SEGMENTS or cells > PIECE_CELLS or size_bytes > PIECE_BYTES):
-            yield piece
-            piece = []
-            segments, cells, size_bytes = own
-        piece.append(choice)
-    if piece:
-        yield piece
-
-
 async def _compact(
-    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], piece: Sequence[_Choice]
+    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], piece: Sequence[Choice]
 ) -> Compacted:
     """Replace the segments of each choice by one of each resolution."""
     rows = [one for choice in piece for one in choice]
@@ -356,7 +223,7 @@ def _keys(version: int, rows: Sequence[Segment]) -> dict[str, object]:
     }
 
 
-def _merge(piece: Sequence[_Choice], data: Mapping[Segment, bytes], horizons: Mapping[str, int]) -> _Merged:
+def _merge(piece: Sequence[Choice], data: Mapping[Segment, bytes], horizons: Mapping[str, int]) -> _Merged:
     """Return what replaces the sound segments of each choice, as far as their data is there."""
     by_width = {width: horizons[name] for name, width in RESOLUTIONS.items()}
     numbered = [(number, one) for number, choice in enumerate(piece) for one in choice if one in data]

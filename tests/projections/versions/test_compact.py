@@ -32,6 +32,7 @@ from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rollups.tiers import FAN_OUT, tier_of
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compact as compaction
+from chancy_metrics.projections.versions import compact_due
 from chancy_metrics.projections.versions.compact import Compacted, Compaction, compact
 from chancy_metrics.projections.versions.create import copy_baseline, make_version
 from chancy_metrics.projections.versions.expiry import expire
@@ -333,7 +334,7 @@ async def test_a_segment_that_another_compaction_has_written_under_the_same_key_
         return data
 
     monkeypatch.setattr(compaction, "_read_data", read_and_be_overtaken)
-    monkeypatch.setattr(compaction, "_choose", lambda version, segments, horizons: [segments[-1:]])
+    monkeypatch.setattr(compact_due, "_choose", lambda version, segments, horizons: [segments[-1:]])
     done = await compact(connection, tables, ALL)
 
     assert done == Compacted(missed=1)
@@ -445,7 +446,7 @@ async def test_what_a_clock_ahead_hides_is_not_coarsened(connection: Connection,
 async def test_it_goes_on_where_its_time_was_over(
     connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "WORKERS", 2)
+    monkeypatch.setattr(compact_due, "WORKERS", 2)
     for worker in ("a", "b", "c", "d", "e"):
         await folds(connection, tables, FAN_OUT, worker=worker)
     going_on = Compaction()
