@@ -20,6 +20,7 @@ from chancy_metrics.plugin.http.series import find_points, find_worker_points
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading.columns import KEPT, Rows
 from chancy_metrics.plugin.reading.columns import since as cut
+from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.plugin.reading.window import MAX_BUCKETS, default_range_s
 from chancy_metrics.projections.buckets import bucket_of, horizons
 
@@ -115,7 +116,7 @@ async def points_in_window(
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
     (_, kind, unit), columns = await find_points(chancy, key)
     if worker_id is not None:
-        columns = await find_worker_points(chancy, key, worker_id)
+        columns = await find_worker_points(chancy, key, worker_id, Within(resolution, first, last))
     width = RESOLUTIONS[resolution]
     buckets = await work(chancy, _buckets, kind, columns.get(resolution), range(first, last, width), now)
     return Points(

@@ -20,7 +20,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.reading.history import has_kept, kept_since
-from chancy_metrics.plugin.reading.load import read_directly, read_names
+from chancy_metrics.plugin.reading.load import Within, read_directly, read_names
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
@@ -161,17 +161,19 @@ async def find_points(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
     return names[number], found
 
 
-async def find_worker_points(chancy: Chancy, key: str, worker_id: str) -> SeriesColumns:
-    """Return one worker's points of the series that *key* shows; {} if it has none."""
-    names, columns = await _points_in_rollups(chancy, key, worker_id)
+async def find_worker_points(chancy: Chancy, key: str, worker_id: str, within: Within) -> SeriesColumns:
+    """Return one worker's points of the series that *key* shows, of those buckets; {} if it has none."""
+    names, columns = await _points_in_rollups(chancy, key, worker_id, within)
     number = names.number_of(key)
     return {} if number is None else columns.get(number, {})
 
 
-async def _points_in_rollups(chancy: Chancy, key: str, worker_id: str | None) -> tuple[Names, dict[int, SeriesColumns]]:
+async def _points_in_rollups(
+    chancy: Chancy, key: str, worker_id: str | None, within: Within | None = None
+) -> tuple[Names, dict[int, SeriesColumns]]:
     async with (
         room(chancy),
         bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        return await read_directly(cursor, tables_for(chancy.prefix), worker_id, key)
+        return await read_directly(cursor, tables_for(chancy.prefix), worker_id, key, within=within)

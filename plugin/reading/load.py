@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from anyio import to_thread
@@ -16,17 +17,29 @@ from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.worker_points import columns_of
+from chancy_metrics.projections.fold.levels import derive_points
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
-from chancy_metrics.projections.rollups.segments import read_segments
+from chancy_metrics.projections.rollups.segments import read_segments, read_window
 from chancy_metrics.projections.versions.version import Version, live_version
 
 
+class Within(NamedTuple):
+    """Buckets of one resolution, from *first_s*, inclusive, to *end_s*, exclusive: their starts, seconds since 1970."""
+
+    resolution: str
+    first_s: int
+    end_s: int
+
+
 async def read_directly(
-    cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None
+    cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None, *, within: Within | None = None
 ) -> tuple[Names, dict[int, SeriesColumns]]:
     """Read the points of one worker, or for None of all together, from the database, in the caller's snapshot.
 
     The series are those from which keys under *prefix* come, whether this worker has points of them or not.
+
+    Args:
+        within: Of one worker, read only the points that lie there.
     """
     if "\x00" in f"{prefix}{worker}":
         return Names(), {}  # PostgreSQL's text holds no NUL
@@ -39,11 +52,26 @@ async def read_directly(
     elif series and worker is not None:
         number = await _worker_number(cursor, tables, worker)
         if number is not None:
-            cells = await read_segments(
-                cursor, tables, version.version, version.horizons, workers=(number, number), series=list(series)
-            )
-            return Names(series), await to_thread.run_sync(columns_of, cells, series, version.horizons)
+            columns = await _read_worker(cursor, tables, version, number, series, within)
+            return Names(series), columns
     return Names(series), replica.columns
+
+
+async def _read_worker(
+    cursor: Cursor,
+    tables: Tables,
+    version: Version,
+    worker: int,
+    series: Mapping[int, Series],
+    within: Within | None,
+) -> dict[int, SeriesColumns]:
+    kept, ids = version.horizons, list(series)
+    if within is None:
+        cells = await read_segments(cursor, tables, version.version, kept, workers=(worker, worker), series=ids)
+        return await to_thread.run_sync(lambda: columns_of(derive_points(cells, kept), series))
+    name, first_s = within.resolution, max(within.first_s, kept[within.resolution])
+    found = await read_window(cursor, tables, version.version, name, first_s, within.end_s, worker=worker, series=ids)
+    return await to_thread.run_sync(columns_of, {name: found}, series)
 
 
 async def _worker_number(cursor: Cursor, tables: Tables, worker: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Make the points of one worker, as the replica has those of all workers, of its cells."""
+"""Make the points of one worker, as the replica has those of all workers, of merged cells."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.plugin.reading.columns import KEPT, Rows
 from chancy_metrics.plugin.reading.replica import SeriesColumns
 from chancy_metrics.projections.fold.cells import Cells, select, starts_of_runs
-from chancy_metrics.projections.fold.levels import derive_points
 from chancy_metrics.projections.rollups.write import float_columns
 
 
-def columns_of(
-    cells: Mapping[str, Cells], series: Mapping[int, Series], since: Mapping[str, int]
-) -> dict[int, SeriesColumns]:
-    """Return the points of every resolution of each series, by its number.
+def columns_of(levels: Mapping[str, Cells], series: Mapping[int, Series]) -> dict[int, SeriesColumns]:
+    """Return the columns of each series, by its number.
 
     Args:
-        cells: Resolution -> merged cells of one worker; of no other series than these.
-        since: Resolution -> start of the first bucket that is returned, seconds.
+        levels: Resolution -> one worker's points, merged; of no other series than these.
     """
     columns: dict[int, SeriesColumns] = {}
-    for resolution, points in derive_points(cells, since).items():
+    for resolution, points in levels.items():
         for kind, mine in _by_kind(points, series).items():
-            rows = float_columns(mine, KEPT[kind])
-            _cut(columns, resolution, mine, rows)
+            _cut(columns, resolution, mine, float_columns(mine, KEPT[kind]))
     return columns
 
 

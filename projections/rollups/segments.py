@@ -150,9 +150,63 @@ async def read_segments(
     Returns:
         Resolution -> merged cells, with the database's ids.
     """
+    reach = min(since.values()), 2**63 - 1 if until is None else max(until.values())
+    parts = await _read_parts(cursor, tables, version, reach, workers=workers, series=series)
+    return await to_thread.run_sync(_kept, parts, since, until)
+
+
+async def read_window(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    resolution: str,
+    first_s: int,
+    end_s: int,
+    *,
+    worker: int,
+    series: Sequence[int],
+) -> Cells:
+    """Return a worker's points of one resolution in the caller's snapshot: merged cells, with the database's ids.
+
+    Neither coarser segments are read nor those of other times: their cells are in none of these points.
+
+    Args:
+        first_s: Start of the first bucket, no older than the resolution is kept.
+        end_s: Start of the first bucket past the end.
+        series: Ids of series, to read only their cells.
+    """
+    width = RESOLUTIONS[resolution]
+    parts = await _read_parts(
+        cursor, tables, version, (first_s, end_s), workers=(worker, worker), series=series, widest=width, cut=True
+    )
+    return await to_thread.run_sync(_coarsened, [cells for several in parts.values() for cells in several], width)
+
+
+def _coarsened(parts: Sequence[Cells], width: int) -> Cells:
+    if not parts:
+        return decode_runs([], [])
+    return merge(concatenate([one._replace(bucket=one.bucket // width * width) for one in parts]))
+
+
+async def _read_parts(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    reach: tuple[int, int],
+    *,
+    workers: tuple[int, int] | None,
+    series: Sequence[int] | None,
+    widest: int = max(RESOLUTIONS.values()),
+    cut: bool = False,
+) -> dict[str, list[Cells]]:
+    """Return the cells of the segments that have some in *reach*, and with *cut* of those only the ones in it."""
     parts: dict[str, list[Cells]] = {}
-    wanted = None if series is None else np.array(series, np.int64)
-    names = {width: resolution for resolution, width in RESOLUTIONS.items()}
+    decode = partial(
+        _decoded,
+        series=None if series is None else np.array(series, np.int64),
+        names={width: resolution for resolution, width in RESOLUTIONS.items()},
+        reach=reach if cut else None,
+    )
     async with cursor.connection.cursor("metrics_segments", row_factory=tuple_row) as segments:
         await segments.execute(
             sql.SQL(
@@ -160,6 +214,7 @@ async def read_segments(
                 SELECT resolution, worker, data
                 FROM {segments}
                 WHERE version = %(version)s
+                    AND resolution <= %(widest)s
                     AND end_s > %(since)s
                     AND first_s < %(until)s
                     {of_worker}
@@ -170,20 +225,21 @@ async def read_segments(
             ),
             {
                 "version": version,
-                "since": min(since.values()),
-                "until": 2**63 - 1 if until is None else max(until.values()),
+                "widest": widest,
+                "since": reach[0],
+                "until": reach[1],
                 "first": workers[0] if workers else None,
                 "last": workers[1] if workers else None,
             },
             binary=True,
         )
         while rows := await segments.fetchmany(_READ_ROWS):
-            for resolution, cells in (await to_thread.run_sync(_decoded, rows, wanted, names)).items():
+            for resolution, cells in (await to_thread.run_sync(decode, rows)).items():
                 mine = parts.setdefault(resolution, [])
                 mine.append(cells)
                 if sum(waiting.rows for waiting in mine[1:]) > max(_WAITING_CELLS, mine[0].rows):
                     mine[:] = [await to_thread.run_sync(lambda several: merge(concatenate(several)), mine)]
-    return await to_thread.run_sync(_kept, parts, since, until)
+    return parts
 
 
 def _kept(
@@ -193,7 +249,9 @@ def _kept(
     return {resolution: cells for resolution, cells in within(kept, None, until).items() if cells.rows}
 
 
-def _decoded(rows: Sequence[TupleRow], series: Ints | None, names: Mapping[int, str]) -> dict[str, Cells]:
+def _decoded(
+    rows: Sequence[TupleRow], series: Ints | None, names: Mapping[int, str], reach: tuple[int, int] | None
+) -> dict[str, Cells]:
     """Return the cells of segments (width, worker, data) by resolution, unmerged."""
     levels = {}
     for width in {row[0] for row in rows} & names.keys():
@@ -201,6 +259,8 @@ def _decoded(rows: Sequence[TupleRow], series: Ints | None, names: Mapping[int, 
         cells = decode_sound([row[2] for row in here], [row[1] for row in here])
         if series is not None:
             cells = select(cells, np.isin(cells.series, series))
+        if reach is not None:
+            cells = select(cells, (cells.bucket >= reach[0]) & (cells.bucket < reach[1]))
         if cells.rows:
             levels[names[width]] = cells
     return levels

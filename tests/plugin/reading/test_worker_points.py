@@ -12,9 +12,9 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.reading.worker_points import columns_of
 from chancy_metrics.projections.fold.cells import merge
+from chancy_metrics.projections.fold.levels import derive_points
 from tests.projections.fold.test_cells import Row, cells_of
 
-_ALL = dict.fromkeys(RESOLUTIONS, -(2**40))
 _LARGEST = sys.float_info.max
 
 
@@ -27,7 +27,7 @@ def test_each_series_has_the_columns_of_its_kind_at_each_resolution() -> None:
         Row((1, 9, 60), observations=2, micro=3_000_000, minimum=1.0, maximum=2.0, last_us=63, sketch={100_000: 2}),
     ]
 
-    found = columns_of({"1min": merge(cells_of(rows))}, series, _ALL)
+    found = columns_of(derive_points({"1min": merge(cells_of(rows))}), series)
 
     assert found.keys() == series.keys()
     assert {number: list(levels) for number, levels in found.items()} == {key: list(RESOLUTIONS) for key in series}
@@ -49,7 +49,7 @@ def test_each_series_has_the_columns_of_its_kind_at_each_resolution() -> None:
 def test_a_sum_is_rounded_once(micro: int, rest: Decimal) -> None:
     cells = cells_of([Row((1, 3, 60), micro=micro, rest=rest)])
 
-    found = columns_of({"1min": cells}, {3: Series("c", "counter", "x")}, _ALL)
+    found = columns_of({"1min": cells}, {3: Series("c", "counter", "x")})
 
     exact = float(Decimal(micro) / 10**6 + rest) if rest else micro / 10**6
     assert found[3]["1min"][0, 2] == max(-_LARGEST, min(_LARGEST, exact))
