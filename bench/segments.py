@@ -16,7 +16,7 @@ from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.reading.history import history
-from chancy_metrics.plugin.reading.load import read_directly
+from chancy_metrics.plugin.reading.load import Within, read_directly
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.cells import Cells, Sketches, no_sketches
 from chancy_metrics.projections.fold.fold import Fold
@@ -110,19 +110,29 @@ async def _lookup(dsn: str, size: Size, kind: Kind) -> list[Row]:
         await _write(connection, {"1min": today}, 1, series, kind, 2, worker="of today")
         await compact(connection, _TABLES, kept)
 
-        def asks(worker: str) -> Turn:
+        cpu_ms: dict[str, list[float]] = {}
+        end_s = now_s // 300 * 300 + 300
+        hours = Within("5min", max(end_s - 6 * 3_600, kept["5min"]), end_s)
+
+        def asks(name: str, worker: str, within: Within | None = None) -> Turn:
             async def turn() -> float:
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
-                    names, columns = await read_directly(cursor, _TABLES, worker, None)
+                    names, columns = await read_directly(cursor, _TABLES, worker, None, within=within)
                 found = history(options, names, columns, None)
                 took = time.perf_counter() - began
+                cpu_ms.setdefault(name, []).append((time.process_time() - worked) * 1_000)
                 check("series", len(found), series)
                 return took * 1_000
 
             return turn
 
-        figures = middle(await by_turns(rounds, {"old": asks("w0"), "of today": asks("of today")}))
+        asked = {
+            "old": asks("old", "w0"),
+            "window": asks("window", "w0", hours),
+            "of today": asks("of today", "of today"),
+        }
+        figures = middle(await by_turns(rounds, asked))
     cells = sum(one.rows for one in old.values())
     what = f"points of one worker, {series} {kind}s"
     return [
@@ -134,6 +144,10 @@ async def _lookup(dsn: str, size: Size, kind: Kind) -> list[Row]:
             "median",
             target=Target("ours", "<=", 50, "<= 50 ms"),
         ),
+        Row("segments", f"{what}, of 90 days, CPU of this process", min(cpu_ms["old"]), "ms", "min"),
+        Row("segments", f"{what}, six hours of 90 days", figures["window"], "ms", "median"),
+        Row("segments", f"{what}, six hours of 90 days, CPU of this process", min(cpu_ms["window"]), "ms", "min"),
+        Row("segments", f"{what}, of this minute, CPU of this process", min(cpu_ms["of today"]), "ms", "min"),
         Row(
             "segments",
             f"{what}, of this minute",
