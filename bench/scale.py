@@ -91,7 +91,8 @@ async def measure(pool: Databases, updates: int) -> list[Figure]:
             took = 0.0
             while (chunk := await _measured(summarise(connection, _TABLES)))[1]:
                 took += chunk[0]
-            note("summarise", updates / took, "updates/s")
+            if took:  # a short log has no full range to summarise
+                note("summarise", updates / took, "updates/s")
             await connection.execute("VACUUM ANALYZE")
             await _flat(connection, chancy, ids, note)
             await _note_sizes(connection, note)

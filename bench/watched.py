@@ -34,9 +34,9 @@ class _Watched(Projector):
         return done
 
 
-async def _sequence(connection: Connection, tables: Tables, *, after: int) -> Sequenced:
+async def _sequence(connection: Connection, tables: Tables, *, after: int, **options: Any) -> Sequenced:
     started = time.monotonic()
-    done = await sequence(connection, tables, after=after)
+    done = await sequence(connection, tables, after=after, **options)
     _say("sequence", started, batches=done.batches, sweep=not after)
     return done
 
