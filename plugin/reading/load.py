@@ -16,10 +16,9 @@ from chancy_metrics.events.storable_text import storable, storable_worker
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
-from chancy_metrics.plugin.reading.worker_points import columns_of
-from chancy_metrics.projections.fold.levels import derive_points
+from chancy_metrics.plugin.reading.worker_points import all_columns_of, columns_of
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
-from chancy_metrics.projections.rollups.segments import read_segments, read_window
+from chancy_metrics.projections.rollups.segments import read_unmerged, read_window
 from chancy_metrics.projections.versions.version import Version, live_version
 
 
@@ -67,8 +66,8 @@ async def _read_worker(
 ) -> dict[int, SeriesColumns]:
     kept, ids = version.horizons, list(series)
     if within is None:
-        cells = await read_segments(cursor, tables, version.version, kept, workers=(worker, worker), series=ids)
-        return await to_thread.run_sync(lambda: columns_of(derive_points(cells, kept), series))
+        cells = await read_unmerged(cursor, tables, version.version, kept, worker=worker, series=ids)
+        return await to_thread.run_sync(all_columns_of, cells, series, kept)
     name, first_s = within.resolution, max(within.first_s, kept[within.resolution])
     found = await read_window(cursor, tables, version.version, name, first_s, within.end_s, worker=worker, series=ids)
     return await to_thread.run_sync(columns_of, {name: found}, series)

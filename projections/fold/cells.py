@@ -148,6 +148,20 @@ def select(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
     )
 
 
+def cut(cells: Cells, start: int, end: int) -> Cells:
+    """Return rows *start* to before *end* of merged cells; their columns are views."""
+    if (start, end) == (0, cells.rows):
+        return cells
+    owner, codes, counts = cells.sketches
+    codes_of = slice(*np.searchsorted(owner, (start, end)).tolist())
+    columns = {name: getattr(cells, name)[start:end] for name in Cells._fields if name not in ("rest", "sketches")}
+    return Cells(
+        **columns,
+        rest={row - start: value for row, value in cells.rest.items() if start <= row < end},
+        sketches=Sketches(owner[codes_of] - start, codes[codes_of], counts[codes_of]),
+    )
+
+
 def kept_of(levels: Mapping[str, Cells], horizons: Mapping[str, int]) -> dict[str, Cells]:
     """Return the cells of buckets that start at or after the horizons, by resolution."""
     return {resolution: select(cells, cells.bucket >= horizons[resolution]) for resolution, cells in levels.items()}

@@ -155,6 +155,15 @@ async def read_segments(
     return await to_thread.run_sync(_kept, parts, since, until)
 
 
+async def read_unmerged(
+    cursor: Cursor, tables: Tables, version: int, since: Mapping[str, int], *, worker: int, series: Sequence[int]
+) -> dict[str, Cells]:
+    """Return a worker's cells of some series as they lie in segments, for `coarsen_expired`; see `read_segments`."""
+    reach = min(since.values()), 2**63 - 1
+    parts = await _read_parts(cursor, tables, version, reach, workers=(worker, worker), series=series)
+    return await to_thread.run_sync(lambda: {resolution: concatenate(several) for resolution, several in parts.items()})
+
+
 async def read_window(
     cursor: Cursor,
     tables: Tables,

@@ -18,6 +18,7 @@ from chancy_metrics.projections.fold.cells import (
     add_up,
     coarsen,
     concatenate,
+    cut,
     group_rows,
     merge,
     select,
@@ -182,6 +183,15 @@ def test_selecting_rows_keeps_all_that_is_theirs(rows: list[Row], chosen: set[Ke
     keep = np.array([key in chosen for key in rows_of(cells)], bool)
 
     assert rows_of(select(cells, keep)) == {key: row for key, row in rows_of(cells).items() if key in chosen}
+
+
+@settings(deadline=None)
+@given(ROWS.map(with_unique_indexes), st.integers(0, 12), st.integers(0, 12))
+def test_cutting_out_rows_keeps_all_that_is_theirs(rows: list[Row], start: int, size: int) -> None:
+    cells = merge(cells_of(rows))
+    start, end = min(start, cells.rows), min(start + size, cells.rows)
+
+    assert list(rows_of(cut(cells, start, end)).items()) == list(rows_of(cells).items())[start:end]
 
 
 WIDE = st.integers(0, 2) | st.integers(-(2**40), 2**40) | st.sampled_from([-(2**62), 2**62])
