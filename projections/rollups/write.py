@@ -99,16 +99,26 @@ WITH added AS MATERIALIZED (
     WHERE n.old IS NULL
     {returning}
 )
-SELECT * FROM updated UNION ALL SELECT * FROM inserted
+{result}
 """
 _CHANGED = "RETURNING r.series, r.bucket, r.count, r.last_us, {sum}, r.min, r.max, r.last, r.p50, r.p95, r.p99"
 
 
-async def store(cursor: Cursor, tables: Tables, version: int, points: Mapping[str, Cells]) -> dict[str, ChangedPoints]:
+_RESULT = "SELECT * FROM updated UNION ALL SELECT * FROM inserted"
+#: What is added is added although nobody selects it.
+_NO_RESULT = "SELECT FROM added LIMIT 0"
+
+
+async def store(
+    cursor: Cursor, tables: Tables, version: int, points: Mapping[str, Cells], *, tells: bool = True
+) -> dict[str, ChangedPoints]:
     """Add merged points, which have the database's ids, to the rollups of *version*, whose lock the caller holds.
 
+    Args:
+        tells: Whether the caller needs what is returned.
+
     Returns:
-        Resolution -> the points that changed, with their new values.
+        Resolution -> the points that changed, with their new values; {} if nobody needs them.
     """
     take_arrays(cursor)
     changed = {}
@@ -118,14 +128,17 @@ async def store(cursor: Cursor, tables: Tables, version: int, points: Mapping[st
         statement = sql.SQL(_ADD).format(
             rollup=tables.rollup(resolution),
             sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
-            returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM),
+            returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
+            result=sql.SQL(_RESULT if tells else _NO_RESULT),
         )
         rows: list[TupleRow] = []
         for chunk in _chunks(cells):
             together = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
             await cursor.execute(statement, await to_thread.run_sync(_parameters, version, together), binary=True)
-            rows += await cursor.fetchall()
-        changed[resolution] = changed_points(rows)
+            if tells:
+                rows += await cursor.fetchall()
+        if tells:
+            changed[resolution] = changed_points(rows)
     return changed
 
 

@@ -90,7 +90,7 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         ):
             return _BUSY
         cells = await to_thread.run_sync(coarsen_expired, numbered.cells, keeps)
-        await store(cursor, tables, BASELINE, derive_points(merge_workers(cells), keeps))
+        await store(cursor, tables, BASELINE, derive_points(merge_workers(cells), keeps), tells=False)
         await write_segments(cursor, tables, BASELINE, segment_of_day(day), cells, compressed=True)
         await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
         await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))

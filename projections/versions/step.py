@@ -236,7 +236,7 @@ async def add_cells(
         Resolution -> the merged points that changed.
     """
     kept, points = await to_thread.run_sync(_kept_points, cells, version.horizons)
-    changed = await store(cursor, tables, version.version, points)
+    changed = await store(cursor, tables, version.version, points, tells=version.status == "live")
     await write_segments(cursor, tables, version.version, version.folds + 1, kept)
     return changed
 
