@@ -26,8 +26,8 @@ from chancy_metrics.projections.versions.version import Version, read_version
 
 #: Most events of a step, unless one range has more: the fewer steps, the less often a coarse bucket's row is rewritten.
 BACKFILL_EVENTS = 2_000_000
-#: Cells at which a step is large enough, before they are merged: bounds its transaction, and memory.
-_STEP_CELLS = 200_000
+#: Cells, or codes in their sketches, at which a step is large enough: bounds its transaction, and memory.
+_STEP_CELLS, _STEP_CODES = 200_000, 1_000_000
 #: Ledger rows of a task's range at the most: what the statement that cuts it reads.
 _RANGE_ROWS = 50_000
 
@@ -137,7 +137,7 @@ async def read_ahead(
         gone = await gone_days(cursor, tables)
     before = position = mine.position if after is None else after
     total = Accumulator(mine.horizons)
-    while total.events < step_events and total.rows < _STEP_CELLS:
+    while total.events < step_events and total.rows < _STEP_CELLS and total.codes < _STEP_CODES:
         events = min(step_events, REBUILD_STEP_EVENTS)
         folded = await folder.fold_next(connection, mine, gone, position, until, events)
         if folded is None or folded.position == position:

@@ -58,6 +58,11 @@ class Accumulator:
         """How many cells it holds, of which some may still become one."""
         return sum(part.rows for parts in self._parts.values() for part in parts)
 
+    @property
+    def codes(self) -> int:
+        """How many codes their sketches hold, which take most of the memory."""
+        return sum(len(part.sketches.codes) for parts in self._parts.values() for part in parts)
+
     def add_batches(self, batches: Sequence[LogBatch], rules: RuleSet) -> None:
         """Fold *batches* and add them."""
         self.add(fold(batches, rules, self._since))
