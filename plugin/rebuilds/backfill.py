@@ -23,7 +23,8 @@ from chancy_metrics.plugin.host.options import DAY_S, Options
 from chancy_metrics.plugin.host.progress import Phase, RebuildProgress
 from chancy_metrics.plugin.rebuilds.ahead import BACKFILL_EVENTS, Folder, FoldHere, read_ahead
 from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.versions.create import copy_baseline, make_version
+from chancy_metrics.projections.versions.copy_baseline import copy_baseline
+from chancy_metrics.projections.versions.create import make_version
 from chancy_metrics.projections.versions.isolate import isolate, leave_out_next
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out

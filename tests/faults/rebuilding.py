@@ -21,7 +21,7 @@ from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds import backfill
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
 from chancy_metrics.plugin.rebuilds.swap import swap
-from chancy_metrics.projections.versions import create, promote
+from chancy_metrics.projections.versions import copy_baseline, promote
 from tests.faults.stopping import spawner
 
 STEP_EVENTS = 400
@@ -102,7 +102,7 @@ def rebuilding(
 
 
 def _run(dsn: str, swaps_to: int | None, step_events: int, freezes_at: str, threads: int, pipe: Pipe) -> None:
-    create.COPY_ROWS = COPY_ROWS
+    copy_baseline.COPY_ROWS = COPY_ROWS
     backfill.BACKFILL_EVENTS = promote.REBUILD_STEP_EVENTS = step_events
     try:
         pipe.send(asyncio.run(_work(dsn, swaps_to, freezes_at, threads, pipe)))

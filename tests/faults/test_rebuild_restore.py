@@ -19,7 +19,8 @@ from chancy_metrics.plugin.rebuilds.swap import undo
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.create import copy_baseline, make_version
+from chancy_metrics.projections.versions.copy_baseline import copy_baseline
+from chancy_metrics.projections.versions.create import make_version
 from chancy_metrics.projections.versions.replay import stored
 from chancy_metrics.projections.versions.version import BASELINE
 from tests.factories import LogWriter, a_run, an_app, connections, fetch, now_us, sequence_all, sequence_and_fold

@@ -34,7 +34,8 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compact as compaction
 from chancy_metrics.projections.versions import compact_due
 from chancy_metrics.projections.versions.compact import Compacted, Compaction, compact
-from chancy_metrics.projections.versions.create import copy_baseline, make_version
+from chancy_metrics.projections.versions.copy_baseline import copy_baseline
+from chancy_metrics.projections.versions.create import make_version
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.horizons_ahead import mend
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -414,7 +415,7 @@ async def test_the_baseline_is_left_alone_while_a_new_version_copies_it(
     kept = kept_at(FIRST_US + 4 * DAY_US)
     made = await make_version(connection, tables, BUILT_IN, kept, by="test")
     await expire(connection, tables, kept)
-    monkeypatch.setattr("chancy_metrics.projections.versions.create.COPY_SEGMENTS", 2)
+    monkeypatch.setattr("chancy_metrics.projections.versions.copy_baseline.COPY_SEGMENTS", 2)
 
     assert await copy_baseline(connection, tables, made.version)
     await compact(connection, tables, kept)

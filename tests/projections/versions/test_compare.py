@@ -11,7 +11,8 @@ from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.versions import compare
 from chancy_metrics.projections.versions.advance import advance
-from chancy_metrics.projections.versions.create import copy_baseline, make_version
+from chancy_metrics.projections.versions.copy_baseline import copy_baseline
+from chancy_metrics.projections.versions.create import make_version
 from chancy_metrics.projections.versions.version import read_version
 from tests.factories import NOON_US, LogWriter, a_row, a_run, cells_of, change_cells, fetch, sequence_and_fold
 

@@ -22,10 +22,10 @@ from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.cells import select
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions import create
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.compare import compare
-from chancy_metrics.projections.versions.create import copy_baseline, drop_version, finish_version, make_version
+from chancy_metrics.projections.versions.copy_baseline import copy_baseline
+from chancy_metrics.projections.versions.create import drop_version, finish_version, make_version
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.promote import promote
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
@@ -138,7 +138,7 @@ async def test_a_version_begins_with_the_baseline_copied_in_any_chunks(
     for resolution in RESOLUTIONS:  # as if all of it had been pruned
         await fetch(connection, f"UPDATE {{r{resolution}}} SET version = 0", tables)
     await fetch(connection, "UPDATE {days} SET state = 'gone'", tables)
-    monkeypatch.setattr(create, "COPY_ROWS", 3)
+    monkeypatch.setattr("chancy_metrics.projections.versions.copy_baseline.COPY_ROWS", 3)
 
     made = await make_version(connection, tables, BUILT_IN, EVERYTHING, by="test")
     chunks = 0
