@@ -172,7 +172,7 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN ('baseline', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped')
+        status IN ('baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped')
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
@@ -186,6 +186,7 @@ CREATE TABLE {versions} (
     auto_promote boolean NOT NULL DEFAULT true,
     live_since timestamptz,
     replaced integer,
+    baseline integer NOT NULL DEFAULT 0, -- the version with the points of pruned days that this one is made from
     kept_until timestamptz,
     verified jsonb,
     folded_at timestamptz,

@@ -106,7 +106,7 @@ async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:
 
 
 async def list_versions(chancy: Chancy) -> list[VersionInfo]:
-    """Return every version but the baseline, oldest first. Its cost does not grow with the rollups.
+    """Return every version but the baselines, oldest first. Its cost does not grow with the rollups.
 
     Raises:
         MetricsLogError: There is no metrics log, or a table is locked.
@@ -125,6 +125,7 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
                 FROM {versions} v
                 CROSS JOIN {head} h
                 WHERE v.version > 0
+                    AND v.status <> 'baseline'
                 ORDER BY v.version
                 """
             ).format(versions=tables.versions, head=tables.head)

@@ -25,6 +25,7 @@ from chancy_metrics.events.transfer.frames import Frame, GoneDay, Header, Produc
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.projections.versions.baseline_io import read_baseline, read_points
 from chancy_metrics.projections.versions.segments_io import read_segment_frames
+from chancy_metrics.projections.versions.version import live_version
 
 _PRODUCERS = 1_000
 
@@ -128,11 +129,12 @@ class ExportWriter:
         )
         gone = [GoneDay(*row) for row in await cursor.fetchall()]
         if gone:
-            baseline = await read_baseline(cursor, self._tables)
+            number = (await live_version(cursor, self._tables)).baseline
+            baseline = await read_baseline(cursor, self._tables, number)
             await self._put([*gone, baseline])
-            async for points in read_points(cursor, self._tables):
+            async for points in read_points(cursor, self._tables, number):
                 await self._put([points])
-            async for segments in read_segment_frames(cursor, self._tables, baseline.horizons):
+            async for segments in read_segment_frames(cursor, self._tables, number, baseline.horizons):
                 await self._put([segments])
         return {one.day for one in gone}
 

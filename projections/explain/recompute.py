@@ -36,7 +36,7 @@ from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
 from chancy_metrics.projections.versions.replay_base import ReplayBase, read_replay_base, retry_while_changed
-from chancy_metrics.projections.versions.version import BASELINE, Version
+from chancy_metrics.projections.versions.version import Version
 
 _US = 1_000_000
 
@@ -166,7 +166,7 @@ class _Attempt:
                 after = page[-1].position
             worker, series = await self._ids(cursor)
             stored = await self._read_stored(cursor, now, worker, series)
-            baseline = await self._read_cells(cursor, BASELINE, {}, worker, series)
+            baseline = await self._read_cells(cursor, now.baseline, {}, worker, series)
             missing = await left_out(cursor, self._tables, now.version, self._key.span)
             waiting = await count_waiting_in(cursor, self._tables, now.position, self._key.span)
         is_kept = self._key.bucket >= now.horizons[self._key.resolution]

@@ -41,7 +41,7 @@ from chancy_metrics.projections.versions.replay_base import (
     read_replay_base,
     retry_while_changed,
 )
-from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
+from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Positions left for after the snapshot, so that the replay does not chase concurrent folds for ever.
 _NEAR = 500
@@ -200,10 +200,10 @@ class _Attempt:
             now = await self._read_base(cursor)
             base.check(now)
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
-            baseline = await read_worker_cells(cursor, self._tables, BASELINE, first, end)
+            baseline = await read_worker_cells(cursor, self._tables, now.version.baseline, first, end)
             live = await read_projection(cursor, self._tables, now.version.version, first, end)
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
-            counts = await read_counts(cursor, self._tables, [BASELINE, now.version.version])
+            counts = await read_counts(cursor, self._tables, [now.version.baseline, now.version.version])
         await self._replay_rest(total, now, after)
         await to_thread.run_sync(total.add, baseline)
         diff = await to_thread.run_sync(self._compare, live, total, first, end)
@@ -303,7 +303,7 @@ class _Attempt:
         try:
             before, stored = (
                 decode_counts(counts.get(version, "{}"), f"what version {version} counted")
-                for version in (BASELINE, base.version.version)
+                for version in (base.version.baseline, base.version.version)
             )
         except Damaged as error:
             self._found.add("counts", where, f"{error}: a rebuild counts again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -29,13 +30,12 @@ from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.replay import replay_into
 from chancy_metrics.projections.versions.step import too_late
 from chancy_metrics.projections.versions.version import (
-    BASELINE,
-    NO_BASELINE,
     Version,
     live_version,
     lock_version,
+    no_baseline,
     raise_horizons,
-    read_version,
+    read_baselines,
     read_versions,
 )
 
@@ -51,9 +51,9 @@ class _Span(NamedTuple):
 
 
 async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day: date) -> str | None:
-    """Add a closed day to the baseline; return None, or why that is not possible now, as a sentence.
+    """Add a closed day to every baseline; return None, or why that is not possible now, as a sentence.
 
-    One transaction adds all of it and sets the day to "absorbed", so that happens once. The baseline keeps the buckets
+    One transaction adds all of it and sets the day to "absorbed", so that happens once. A baseline keeps the buckets
     that any version keeps. A batch that can't be read becomes a dead letter of the live version, and the day stays in
     the log until somebody discards that; so it does if a user's rule failed on one of its batches. Discarded dead
     letters are copied to the baseline. Memory grows with the day's points, not with its events.
@@ -77,8 +77,15 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
             return await refusal(cursor, tables, rules, day)
     numbered = await number(connection, tables, folded)
     async with short_transaction(connection, index_only=True) as cursor:
-        if await lock_version(cursor, tables, BASELINE) is None:
-            return NO_BASELINE if await read_version(cursor, tables, BASELINE) is None else _BUSY
+        baselines = [one.version for one in await read_baselines(cursor, tables)]
+        if live.baseline not in baselines:
+            return no_baseline(live.baseline)
+        for one in baselines:
+            if await lock_version(cursor, tables, one) is None:
+                return _BUSY
+        # Under the lock of the live version's baseline no other baseline comes into use.
+        if baselines != [one.version for one in await read_baselines(cursor, tables)]:
+            return _BUSY
         if reason := await refusal(cursor, tables, rules, day):
             return reason
         keeps = await _kept(cursor, tables)
@@ -90,11 +97,14 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         ):
             return _BUSY
         cells = await to_thread.run_sync(coarsen_expired, numbered.cells, keeps)
-        await store(cursor, tables, BASELINE, derive_points(merge_workers(cells), keeps), tells=False)
-        await write_segments(cursor, tables, BASELINE, segment_of_day(day), cells, compressed=True)
-        await copy_left_out(cursor, tables, live.version, BASELINE, day=day)
-        await _count(cursor, tables, folded.counts + Counter({"expired": too_late(folded.days, keeps)}))
-        await raise_baseline_horizons(cursor, tables)
+        counts = folded.counts + Counter({"expired": too_late(folded.days, keeps)})
+        points = derive_points(merge_workers(cells), keeps)
+        for one in baselines:
+            await store(cursor, tables, one, points, tells=False)
+            await write_segments(cursor, tables, one, segment_of_day(day), cells, compressed=True)
+            await copy_left_out(cursor, tables, live.version, one, day=day)
+            await count(cursor, tables, one, counts)
+            await raise_baseline_horizons(cursor, tables, one)
     return None
 
 
@@ -143,8 +153,8 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
     return None
 
 
-async def raise_baseline_horizons(cursor: Cursor, tables: Tables) -> dict[str, int]:
-    """Raise the baseline's horizons to the earliest ones of all versions, but not past its latest event.
+async def raise_baseline_horizons(cursor: Cursor, tables: Tables, number: int) -> dict[str, int]:
+    """Raise a baseline's horizons to the earliest ones of the versions made from it, but not past its latest event.
 
     Below its horizons the baseline is incomplete. Past its latest event all batches are still in the log, so a
     version that keeps more than the present ones may go back as far as that. The caller holds the baseline's lock.
@@ -153,25 +163,33 @@ async def raise_baseline_horizons(cursor: Cursor, tables: Tables) -> dict[str, i
         Resolution -> start of the oldest bucket that is complete, seconds.
 
     Raises:
-        SchemaMissing: Version 0 is missing.
+        SchemaMissing: There is no such version.
     """
-    await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
-    row = await cursor.fetchone()
-    last_us = row[0] if row else None
-    kept = await _kept(cursor, tables)
-    reached = {
-        resolution: 0 if last_us is None else min(kept[resolution], bucket_of(last_us, width) + width)
-        for resolution, width in RESOLUTIONS.items()
-    }
-    raised = await raise_horizons(cursor, tables, BASELINE, reached)
+    reached = await within_pruned_days(cursor, tables, await _kept(cursor, tables, number))
+    raised = await raise_horizons(cursor, tables, number, reached)
     if raised is None:
-        raise SchemaMissing(NO_BASELINE)
+        raise SchemaMissing(no_baseline(number))
     return raised
 
 
-async def _kept(cursor: Cursor, tables: Tables) -> dict[str, int]:
-    """Return resolution -> start of the oldest bucket that any version keeps, seconds."""
-    versions = [version for version in await read_versions(cursor, tables) if version.status != "dropped"]
+async def within_pruned_days(cursor: Cursor, tables: Tables, kept: Mapping[str, int]) -> dict[str, int]:
+    """Return *kept*, horizons, but none past the buckets of the latest event of the days that left the log."""
+    await cursor.execute(sql.SQL("SELECT max(last_us) FROM {days}").format(days=tables.days))
+    row = await cursor.fetchone()
+    last_us = row[0] if row else None
+    return {
+        resolution: 0 if last_us is None else min(kept[resolution], bucket_of(last_us, width) + width)
+        for resolution, width in RESOLUTIONS.items()
+    }
+
+
+async def _kept(cursor: Cursor, tables: Tables, baseline: int | None = None) -> dict[str, int]:
+    """Return resolution -> start of the oldest bucket that any version keeps, or one made from *baseline*, seconds."""
+    versions = [
+        version
+        for version in await read_versions(cursor, tables)
+        if version.status != "dropped" and baseline in (None, version.baseline)
+    ]
     return {resolution: min(version.horizons[resolution] for version in versions) for resolution in RESOLUTIONS}
 
 
@@ -251,11 +269,12 @@ async def _mark_absorbed(cursor: Cursor, tables: Tables, day: date, last: int) -
     return cursor.rowcount == 1
 
 
-async def _count(cursor: Cursor, tables: Tables, counts: Counter[str]) -> None:
-    total = await added_counts(cursor, tables, BASELINE, counts)
+async def count(cursor: Cursor, tables: Tables, baseline: int, counts: Counter[str]) -> None:
+    """Add *counts* to those of a baseline, whose lock the caller holds."""
+    total = await added_counts(cursor, tables, baseline, counts)
     await cursor.execute(
-        sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = 0").format(
+        sql.SQL("UPDATE {versions} SET counts = coalesce(%(counts)s, counts) WHERE version = %(baseline)s").format(
             versions=tables.versions
         ),
-        {"counts": None if total is None else Jsonb(total)},
+        {"counts": None if total is None else Jsonb(total), "baseline": baseline},
     )

@@ -20,7 +20,7 @@ from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.counts import decode_counts
-from chancy_metrics.projections.versions.version import BASELINE, NO_BASELINE, Version
+from chancy_metrics.projections.versions.version import BASELINE, Version, no_baseline
 
 #: Rows in one frame.
 _ROWS = 1_000
@@ -31,12 +31,12 @@ _MAX_DIGITS, _MAX_DECIMALS = 400, LEAST_BIT + 6
 _COLUMNS = sql.SQL(ROLLUP_COLUMNS)
 
 
-async def read_baseline(cursor: Cursor, tables: Tables) -> Baseline:
-    """Return the counts and the horizons of the baseline.
+async def read_baseline(cursor: Cursor, tables: Tables, number: int) -> Baseline:
+    """Return the counts and the horizons of the baseline with this number.
 
     Raises:
         Damaged: Its counts can't be read.
-        SchemaMissing: Version 0 is missing.
+        SchemaMissing: It is missing.
     """
     await cursor.execute(
         sql.SQL(
@@ -46,17 +46,17 @@ async def read_baseline(cursor: Cursor, tables: Tables) -> Baseline:
             WHERE version = %(baseline)s
             """
         ).format(versions=tables.versions),
-        {"baseline": BASELINE},
+        {"baseline": number},
     )
     row = await cursor.fetchone()
     if row is None:
-        raise SchemaMissing(NO_BASELINE)
+        raise SchemaMissing(no_baseline(number))
     counts, *horizons = row
     return Baseline(dict(zip(RESOLUTIONS, horizons, strict=True)), decode_counts(counts, "the baseline's row"))
 
 
-async def read_points(cursor: Cursor, tables: Tables) -> AsyncIterator[Points]:
-    """Yield the baseline's rows in the caller's transaction, in chunks."""
+async def read_points(cursor: Cursor, tables: Tables, number: int) -> AsyncIterator[Points]:
+    """Yield the rows of the baseline with this number in the caller's transaction, in chunks."""
     for resolution in RESOLUTIONS:
         async with cursor.connection.cursor("metrics_baseline", row_factory=tuple_row) as rollup:
             await rollup.execute(
@@ -71,7 +71,7 @@ async def read_points(cursor: Cursor, tables: Tables) -> AsyncIterator[Points]:
                     ORDER BY s.key, s.kind, s.unit, r.bucket
                     """
                 ).format(rollup=tables.rollup(resolution), series=tables.series),
-                {"baseline": BASELINE},
+                {"baseline": number},
                 binary=True,
             )
             while rows := await rollup.fetchmany(_ROWS):
@@ -204,6 +204,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
             UPDATE {versions}
             SET position = 0,
                 counts = '{{}}',
+                baseline = 0,
                 verified = NULL,
                 horizon_1min = 0,
                 horizon_5min = 0,

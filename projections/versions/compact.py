@@ -23,10 +23,10 @@ from chancy_metrics.projections.rollups.arrays import bigints, integers, take_ar
 from chancy_metrics.projections.rollups.segments import Segments, encode_segments, insert_segments
 from chancy_metrics.projections.rollups.tiers import Segment, is_mostly_past
 from chancy_metrics.projections.versions.compact_due import Choice, last_worker, pieces, read_due
-from chancy_metrics.projections.versions.version import BASELINE, lock_version_soon, read_version, read_versions
+from chancy_metrics.projections.versions.version import BASELINE, lock_version_soon, read_baselines, read_versions
 
 #: Statuses in which a version's rows are not compacted: `copy_baseline` goes by their keys.
-_SPARED = ("copying", "dropped")
+_SPARED = ("collecting", "copying", "dropped")
 
 
 class Compacted(NamedTuple):
@@ -86,13 +86,13 @@ class Compaction:
         """
         began = time.monotonic()
         done, wrong = Compacted(), list[ValueError]()
-        for version, horizons in await self._versions(connection, tables, kept):
+        for version, horizons, by_day in await self._versions(connection, tables, kept):
             while True:
                 until = await last_worker(connection, tables, self._worker)
                 after, self._version, self._worker = self._worker, version, until or 0
                 if until is None:
                     break
-                async for choices in read_due(connection, tables, version, horizons, after, until):
+                async for choices in read_due(connection, tables, version, horizons, after, until, by_day=by_day):
                     for piece in pieces(choices):
                         started = time.monotonic()
                         try:
@@ -109,17 +109,25 @@ class Compaction:
 
     async def _versions(
         self, connection: Connection, tables: Tables, kept: Mapping[str, int]
-    ) -> list[tuple[int, dict[str, int]]]:
-        """Return the versions, the newest first, from the one on where it stopped, and their horizons."""
+    ) -> list[tuple[int, dict[str, int], bool]]:
+        """Return the versions, the newest first, from the one on where it stopped, and their horizons.
+
+        The third says whether it is a baseline, where a day's segments stay apart from those of others.
+        """
         async with short_transaction(connection) as cursor:
-            versions = [*reversed(await read_versions(cursor, tables)), await read_version(cursor, tables, BASELINE)]
-        there = [one for one in versions if one is not None and one.status not in _SPARED]
+            versions = [*await read_versions(cursor, tables), *await read_baselines(cursor, tables)]
+        there = [one for one in sorted(versions, reverse=True) if one.status not in _SPARED]
         if self._worker:
             there = [one for one in there if one.version <= self._version]
             if there and there[0].version < self._version:  # it is gone
                 self._worker = 0
         return [
-            (one.version, {name: min(horizon, kept[name]) for name, horizon in one.horizons.items()}) for one in there
+            (
+                one.version,
+                {name: min(horizon, kept[name]) for name, horizon in one.horizons.items()},
+                one.status == "baseline",
+            )
+            for one in there
         ]
 
 
@@ -172,7 +180,7 @@ async def _replace(connection: Connection, tables: Tables, version: int, merged:
             return False
         if locked.status in _SPARED or (
             # A new version copies the baseline's rows by their keys; it is made under this lock.
-            version == BASELINE and any(one.status == "copying" for one in await read_versions(cursor, tables))
+            locked.status == "baseline" and any(one.status == "copying" for one in await read_versions(cursor, tables))
         ):
             return False
         take_arrays(cursor)

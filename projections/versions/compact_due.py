@@ -11,7 +11,6 @@ from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rollups.tiers import FAN_OUT, TIERS, Segment, choose, choose_whole
-from chancy_metrics.projections.versions.version import BASELINE
 
 #: Workers that one query looks through.
 WORKERS = 1_000
@@ -38,26 +37,33 @@ async def last_worker(connection: Connection, tables: Tables, after: int) -> int
 
 
 async def read_due(
-    connection: Connection, tables: Tables, version: int, horizons: Mapping[str, int], after: int, until: int
+    connection: Connection,
+    tables: Tables,
+    version: int,
+    horizons: Mapping[str, int],
+    after: int,
+    until: int,
+    *,
+    by_day: bool,
 ) -> AsyncIterator[list[Choice]]:
     """Yield what to merge of the workers past id *after* and up to *until*, some workers at a time."""
     by_width = {width: horizons[name] for name, width in RESOLUTIONS.items()}
     async with short_transaction(connection, index_only=True) as cursor:
-        due = await _due(cursor, tables, version, by_width, after, until)
+        due = await _due(cursor, tables, version, by_width, after, until, merges=not by_day)
     workers: list[int] = []
     rows = 0
     for worker, its_rows in [*due, (0, ROWS)]:
         if workers and rows + its_rows > ROWS:
             async with short_transaction(connection, index_only=True) as cursor:
                 segments = await _read_rows(cursor, tables, version, workers)
-            yield await in_thread(_choose, version, segments, by_width)
+            yield await in_thread(_choose, segments, by_width, by_day)
             workers, rows = [], 0
         workers.append(worker)
         rows += its_rows
 
 
 async def _due(
-    cursor: Cursor, tables: Tables, version: int, horizons: Mapping[int, int], after: int, until: int
+    cursor: Cursor, tables: Tables, version: int, horizons: Mapping[int, int], after: int, until: int, *, merges: bool
 ) -> list[tuple[int, int]]:
     """Return the ids of workers with something to merge, and how many segments each has; reads no data."""
     horizon = sql.SQL(" ").join(
@@ -91,7 +97,7 @@ async def _due(
             tiers=sql.Literal(list(TIERS)),
             full=len(TIERS),
         ),
-        {"version": version, "after": after, "until": until, "merges": version != BASELINE},
+        {"version": version, "after": after, "until": until, "merges": merges},
     )
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
@@ -120,8 +126,8 @@ async def _read_rows(cursor: Cursor, tables: Tables, version: int, workers: Sequ
     return [Segment(*row) for row in await cursor.fetchall()]
 
 
-def _choose(version: int, segments: Sequence[Segment], horizons: Mapping[int, int]) -> list[Choice]:
-    if version == BASELINE:
+def _choose(segments: Sequence[Segment], horizons: Mapping[int, int], by_day: bool) -> list[Choice]:
+    if by_day:
         # A day's segments stay apart from those of others, so that it can be replaced.
         days = sorted(segments, key=_worker_and_fold)
         choices = [choose_whole(list(rows), horizons) for _, rows in groupby(days, _worker_and_fold)]

@@ -59,7 +59,7 @@ async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: st
             INSERT INTO {rollup} (version, {columns})
             SELECT %(version)s, {columns}
             FROM {rollup}
-            WHERE version = 0
+            WHERE version = %(baseline)s
                 AND bucket >= %(horizon)s
                 AND (series, bucket) > (
                     coalesce((SELECT series FROM reached), -1),
@@ -69,7 +69,12 @@ async def _copy(cursor: Cursor, tables: Tables, version: Version, resolution: st
             LIMIT %(rows)s
             """
         ).format(rollup=tables.rollup(resolution), columns=columns),
-        {"version": version.version, "horizon": version.horizons[resolution], "rows": COPY_ROWS},
+        {
+            "version": version.version,
+            "baseline": version.baseline,
+            "horizon": version.horizons[resolution],
+            "rows": COPY_ROWS,
+        },
     )
     return cursor.rowcount
 
@@ -89,7 +94,7 @@ async def _copy_segments(cursor: Cursor, tables: Tables, version: Version) -> in
             INSERT INTO {segments} (version, {columns})
             SELECT %(version)s, {columns}
             FROM {segments}
-            WHERE version = 0
+            WHERE version = %(baseline)s
                 AND end_s > %(horizon)s
                 AND (worker, resolution, fold, part) > (
                     coalesce((SELECT worker FROM reached), -1),
@@ -101,6 +106,11 @@ async def _copy_segments(cursor: Cursor, tables: Tables, version: Version) -> in
             LIMIT %(rows)s
             """
         ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
-        {"version": version.version, "horizon": min(version.horizons.values()), "rows": COPY_SEGMENTS},
+        {
+            "version": version.version,
+            "baseline": version.baseline,
+            "horizon": min(version.horizons.values()),
+            "rows": COPY_SEGMENTS,
+        },
     )
     return cursor.rowcount

@@ -14,11 +14,12 @@ from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
     BASELINE,
-    NO_BASELINE,
     UNFINISHED,
+    Head,
     Version,
     lock_head,
     lock_version,
+    no_baseline,
     read_version,
     read_versions,
 )
@@ -60,14 +61,12 @@ async def make_version(
 
     Raises:
         AlreadyRunning: Another backfill has it, or, unless *again*, the live version has these rules.
-        SchemaMissing: Version 0 is missing.
+        SchemaMissing: The live version's baseline is missing.
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
         # A day that is being absorbed is either in the baseline or folded from the log; this lock decides which.
-        baseline = await lock_version(cursor, tables, BASELINE, wait=True)
-        if baseline is None:
-            raise SchemaMissing(NO_BASELINE)
+        base = await _lock_baseline(cursor, tables, head)
         versions = await read_versions(cursor, tables)
         if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
             raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")
@@ -82,7 +81,7 @@ async def make_version(
                 """
                 INSERT INTO {versions} (
                     version, rules, user_rules, rule_names, status, auto_promote, replaced, position, counts,
-                    created_by, folded_by, folding_since, folded_at, horizon_1min, horizon_5min,
+                    created_by, folded_by, folding_since, folded_at, baseline, horizon_1min, horizon_5min,
                     horizon_1hour, horizon_1day
                 )
                 SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
@@ -98,11 +97,11 @@ async def make_version(
                         ),
                         %(position)s
                     ),
-                    o.counts, %(by)s, %(by)s, clock_timestamp(), clock_timestamp(),
+                    o.counts, %(by)s, %(by)s, clock_timestamp(), clock_timestamp(), o.version,
                     greatest(o.horizon_1min, %(1min)s), greatest(o.horizon_5min, %(5min)s),
                     greatest(o.horizon_1hour, %(1hour)s), greatest(o.horizon_1day, %(1day)s)
                 FROM {versions} o
-                WHERE o.version = 0
+                WHERE o.version = %(baseline)s
                 RETURNING version
                 """
             ).format(versions=tables.versions, ledger=tables.ledger, days=tables.days),
@@ -114,15 +113,30 @@ async def make_version(
                 "live": head.live,
                 "position": head.position,
                 "by": by,
+                "baseline": base.version,
                 **horizons,
             },
         )
         row = await cursor.fetchone()
         assert row is not None
-        await copy_left_out(cursor, tables, BASELINE, row[0])
+        await copy_left_out(cursor, tables, base.version, row[0])
         made = await read_version(cursor, tables, row[0])
         assert made is not None
         return made
+
+
+async def _lock_baseline(cursor: Cursor, tables: Tables, head: Head) -> Version:
+    """Lock the live version's baseline until the transaction ends, and return it.
+
+    Raises:
+        SchemaMissing: It is missing.
+    """
+    live = await read_version(cursor, tables, head.live)
+    number = live.baseline if live is not None else BASELINE
+    baseline = await lock_version(cursor, tables, number, wait=True)
+    if baseline is None:
+        raise SchemaMissing(no_baseline(number))
+    return baseline
 
 
 async def _is_withheld(cursor: Cursor, tables: Tables, version: Version, live: int) -> bool:

@@ -9,7 +9,13 @@ from psycopg import sql
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions.baseline import raise_baseline_horizons
-from chancy_metrics.projections.versions.version import BASELINE, lock_version, raise_horizons, read_versions
+from chancy_metrics.projections.versions.version import (
+    BASELINE,
+    lock_version,
+    raise_horizons,
+    read_baselines,
+    read_versions,
+)
 
 #: Most rows that one statement deletes, so that its locks are short.
 CHUNK = 10_000
@@ -28,14 +34,17 @@ async def expire(connection: Connection, tables: Tables, kept: Mapping[str, int]
     """
     async with short_transaction(connection) as cursor:
         versions = [version.version for version in await read_versions(cursor, tables) if version.status != "dropped"]
+        baselines = [one.version for one in await read_baselines(cursor, tables)]
     removed = 0
-    # The baseline last: its horizons depend on those of the others.
-    for version in [*versions, BASELINE]:
+    # The baselines last: their horizons depend on those of the others.
+    for version in [*versions, *baselines]:
         async with short_transaction(connection) as cursor:
             if await lock_version(cursor, tables, version) is None:
                 continue
-            if version == BASELINE:
-                horizons = await raise_baseline_horizons(cursor, tables)
+            if version in baselines:
+                if version not in {one.version for one in await read_baselines(cursor, tables)}:
+                    continue  # its last version was dropped since
+                horizons = await raise_baseline_horizons(cursor, tables, version)
             else:
                 horizons = await raise_horizons(cursor, tables, version, kept) or {}
         for resolution, horizon in horizons.items():
@@ -61,13 +70,29 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
     async with short_transaction(connection) as cursor:
         await _drop_old(cursor, tables, now_us)
         dropped = [version.version for version in await read_versions(cursor, tables) if version.status == "dropped"]
+        # Version 0 has the record of the log, too: its row stays when no version is made from its points any more.
+        is_unused = BASELINE not in {one.version for one in await read_baselines(cursor, tables)}
     removed = 0
-    for version in dropped:
+    for version in [*([BASELINE] if is_unused else []), *dropped]:
+        where = sql.SQL("version = {} AND {}").format(version, _UNUSED.format(versions=tables.versions, number=version))
         for table in (*map(tables.rollup, RESOLUTIONS), tables.worker_segments):
-            removed += await _delete_rows(connection, table, sql.SQL("version = {}").format(version))
+            removed += await _delete_rows(connection, table, where)
     async with short_transaction(connection) as cursor:
         await _delete_dropped(cursor, tables)
     return removed
+
+
+#: Whether no version is made from the baseline with this number.
+_UNUSED = sql.SQL(
+    """
+    NOT EXISTS (
+        SELECT
+        FROM {versions} u
+        WHERE u.baseline = {number}
+            AND u.status NOT IN ('baseline', 'collecting', 'dropped')
+    )
+    """
+)
 
 
 class UnusedNames:
@@ -149,14 +174,19 @@ async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
                 WHERE v.version <> (SELECT live FROM {head})
                     AND CASE
                         WHEN v.status IN ('ready', 'standby') THEN v.kept_until < to_timestamp(%(now)s)
-                        WHEN v.status IN ('copying', 'backfilling') THEN
+                        WHEN v.status IN ('collecting', 'copying', 'backfilling') THEN
                             coalesce(v.folded_at, v.created_at) < to_timestamp(%(now)s - %(progress)s)
+                        WHEN v.status = 'baseline' THEN v.version > 0 AND {unused}
                         ELSE false
                     END
                 FOR UPDATE SKIP LOCKED
             )
             """
-        ).format(versions=tables.versions, head=tables.head),
+        ).format(
+            versions=tables.versions,
+            head=tables.head,
+            unused=_UNUSED.format(versions=tables.versions, number=sql.SQL("v.version")),
+        ),
         {"now": now_us / 1_000_000, "progress": PROGRESS_S},
     )
 

@@ -24,7 +24,7 @@ from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.span import Span
 from chancy_metrics.projections.versions.replay import PAGE, read_alive
-from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_version, read_versions
+from chancy_metrics.projections.versions.version import Version, lock_version, read_version, read_versions
 
 _US = 1_000_000
 #: Attempts, since folds go on meanwhile.
@@ -118,7 +118,9 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
                 async with short_transaction(connection) as cursor:
                     await _add(cursor, tables, total, base, rules, rows)
         async with short_transaction(connection) as cursor:
-            await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, BASELINE, base.first))
+            await to_thread.run_sync(
+                total.add, await read_worker_cells(cursor, tables, base.version.baseline, base.first)
+            )
         after = base.version.position
         for _ in range(_TRIES):
             numbered = await number(connection, tables, await to_thread.run_sync(total.fold))
@@ -158,9 +160,10 @@ async def _mend(connection: Connection, tables: Tables, rules: RuleSet, version:
 
 
 async def _read_base(cursor: Cursor, tables: Tables, version: int, ahead: Mapping[str, int]) -> _Base:
-    mine, baseline = await read_version(cursor, tables, version), await read_version(cursor, tables, BASELINE)
+    mine = await read_version(cursor, tables, version)
     if mine is None:
         raise MetricsLogError(f"version {version} is not there any more")
+    baseline = await read_version(cursor, tables, mine.baseline)
     gone = await gone_days(cursor, tables)
     # Below its horizon the baseline is incomplete, and its days are no longer in the log.
     whole = baseline.horizons if baseline is not None and gone else dict.fromkeys(RESOLUTIONS, 0)

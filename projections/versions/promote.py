@@ -19,11 +19,11 @@ from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Announce
 from chancy_metrics.projections.versions.version import (
     ADVANCING,
-    NO_BASELINE,
     Head,
     Version,
     lock_head,
     lock_version,
+    no_baseline,
     read_version,
 )
 
@@ -111,7 +111,7 @@ async def promote(
             raise LeavesOutMore(withheld(more, label(coming.pair), live.version))
         await lock_version(cursor, tables, version, wait=True)
         await set_status(cursor, tables, live.version, "standby", keep_s=keep_s)
-        await _set_live(cursor, tables, version, live, head, cause)
+        await _set_live(cursor, tables, coming, live, head, cause)
         if announce is not None:
             await announce(cursor)
         return live
@@ -138,7 +138,7 @@ def promotion_blocker(coming: Version, live: Version, head: Head, cause: Cause) 
     return None
 
 
-async def _set_live(cursor: Cursor, tables: Tables, version: int, live: Version, head: Head, cause: Cause) -> None:
+async def _set_live(cursor: Cursor, tables: Tables, coming: Version, live: Version, head: Head, cause: Cause) -> None:
     blocked_rules = {"asked": [], "undo": sorted({*head.blocked_rules, label(live.pair)})}.get(
         cause, head.blocked_rules
     )
@@ -162,15 +162,15 @@ async def _set_live(cursor: Cursor, tables: Tables, version: int, live: Version,
                 horizon_1day = greatest(v.horizon_1day, o.horizon_1day)
             FROM {versions} o
             WHERE v.version = %(version)s
-                AND o.version = 0
+                AND o.version = v.baseline
             """
         ).format(versions=tables.versions),
-        {"version": version, "live": live.version, "keeps": cause == "undo"},
+        {"version": coming.version, "live": live.version, "keeps": cause == "undo"},
     )
     if not cursor.rowcount:
-        raise SchemaMissing(NO_BASELINE)
+        raise SchemaMissing(no_baseline(coming.baseline))
     await cursor.execute(
         sql.SQL("UPDATE {head} SET live = %(version)s, blocked_rules = %(blocked_rules)s").format(head=tables.head),
-        {"version": version, "blocked_rules": blocked_rules},
+        {"version": coming.version, "blocked_rules": blocked_rules},
     )
     await reset_ring(cursor, tables)

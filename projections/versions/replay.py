@@ -20,7 +20,7 @@ from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, points_of
 from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
-from chancy_metrics.projections.versions.version import BASELINE, Version, live_version
+from chancy_metrics.projections.versions.version import Version, live_version
 
 #: Ledger rows read at once.
 PAGE = 2_000
@@ -47,7 +47,7 @@ async def replay(
         version = await live_version(cursor, tables)
         end = version.position if until is None else until
         total = Accumulator(version.horizons)
-        await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, BASELINE, version.horizons))
+        await to_thread.run_sync(total.add, await read_worker_cells(cursor, tables, version.baseline, version.horizons))
         await replay_into(total, lambda: nullcontext(cursor), tables, rules, version, until=end)
     return points_of(projection_of(total.fold(), version.horizons), version.horizons)
 

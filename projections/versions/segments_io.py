@@ -54,15 +54,18 @@ def _where(worker: str, resolution: str, day: date) -> str:
     return f"the baseline's {resolution} segment of worker {worker[:100]!r} of {day}"
 
 
-async def read_segment_frames(cursor: Cursor, tables: Tables, horizons: Mapping[str, int]) -> AsyncIterator[Segments]:
-    """Yield the workers' cells of the baseline in the caller's transaction, by worker, resolution and absorbed day.
+async def read_segment_frames(
+    cursor: Cursor, tables: Tables, baseline: int, horizons: Mapping[str, int]
+) -> AsyncIterator[Segments]:
+    """Yield the workers' cells of a baseline in the caller's transaction, by worker, resolution and absorbed day.
 
     The same cells give the same frames, whatever ids this database has given their names, and however compaction has
     laid them out: those of a day are merged, and lie where the horizons put them. Cells of a series without a name are
     left out, as by all readers. Memory is that of one worker's cells.
 
     Args:
-        horizons: Of the baseline: resolution -> start of the first bucket, seconds.
+        baseline: Its number.
+        horizons: Its horizons: resolution -> start of the first bucket, seconds.
 
     Raises:
         Damaged: A segment can't be read; without it the export would be refused by an import.
@@ -81,14 +84,14 @@ async def read_segment_frames(cursor: Cursor, tables: Tables, horizons: Mapping[
                 ORDER BY convert_to(w.name, 'UTF8')
                 """
             ).format(segments=tables.worker_segments, workers=tables.workers),
-            {"baseline": BASELINE},
+            {"baseline": baseline},
         )
         while rows := await keys.fetchmany(_KEYS):
             for worker, number in rows:
                 if worker is None:
                     where = f"worker {number} of the baseline"
                     raise Damaged(f"has no name in the table of workers: {_WHAT_TO_DO}", where=where, kind="segment")
-                for frame in await _frames(cursor, tables, worker, number, horizons):
+                for frame in await _frames(cursor, tables, baseline, worker, number, horizons):
                     yield frame
 
 
@@ -96,7 +99,7 @@ _WHAT_TO_DO = "restore that row from a backup (`chancy-metrics verify` names eac
 
 
 async def _frames(
-    cursor: Cursor, tables: Tables, worker: str, number: int, horizons: Mapping[str, int]
+    cursor: Cursor, tables: Tables, baseline: int, worker: str, number: int, horizons: Mapping[str, int]
 ) -> list[Segments]:
     await cursor.execute(
         sql.SQL(
@@ -107,7 +110,7 @@ async def _frames(
                 AND worker = %(worker)s
             """
         ).format(segments=tables.worker_segments),
-        {"baseline": BASELINE, "worker": number},
+        {"baseline": baseline, "worker": number},
         binary=True,
     )
     rows = await cursor.fetchall()

@@ -14,7 +14,8 @@ from chancy_metrics.events.errors import NO_HEAD, NO_LIVE_VERSION, SchemaMissing
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 
-#: Number of the baseline, which holds the points of pruned days; every new version begins with a copy of it.
+#: Number of the first baseline. A baseline holds the points of pruned days, and each version begins with a copy of its
+#: own, which is another one where days were folded again from their archives.
 BASELINE = 0
 
 #: The error where the row of version 0 is missing.
@@ -23,7 +24,11 @@ NO_BASELINE = (
     "from a backup (`chancy-metrics audit check` says what else is wrong)"
 )
 
-#: The error where no version is live.
+
+def no_baseline(number: int) -> str:
+    """Return the error where the row of a baseline is missing."""
+    return NO_BASELINE.replace("version 0", f"version {number}")
+
 
 #: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
@@ -53,12 +58,14 @@ class Version(NamedTuple):
     Attributes:
         pair: Numbers of its built-in rules and of the user's.
         rule_names: Names of the user's rules.
-        status: "baseline", "copying" (the baseline), "backfilling", "ready", "live", "standby" or "dropped".
+        status: "baseline", "collecting" (a baseline that is being made from archives), "copying" (the baseline),
+            "backfilling", "ready", "live", "standby" or "dropped".
         position: Last position of the ledger that is folded into it.
         folds: How many steps it has taken.
         auto_promote: Whether it is promoted as soon as it has caught up; otherwise only on demand.
         replaced: The version that was live before this one.
         horizons: Resolution -> start of the oldest bucket it keeps, seconds.
+        baseline: Number of the baseline it was made from: this and the days in the log add up to it.
     """
 
     version: int
@@ -70,6 +77,7 @@ class Version(NamedTuple):
     auto_promote: bool
     replaced: int | None
     horizons: dict[str, int]
+    baseline: int = BASELINE
 
     def refuses(self, rules: RuleSet) -> str | None:
         """Return why code with *rules* must not fold this version, as a sentence; None if it may."""
@@ -85,7 +93,7 @@ class Version(NamedTuple):
 
 _COLUMNS = """
     v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.auto_promote, v.replaced,
-    v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
+    v.baseline, v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
 """
 
 
@@ -122,8 +130,28 @@ async def read_version(cursor: Cursor, tables: Tables, version: int) -> Version 
 
 
 async def read_versions(cursor: Cursor, tables: Tables) -> list[Version]:
-    """Return all versions but the baseline, by number."""
-    return await _select(cursor, tables, "WHERE v.version > 0 ORDER BY v.version")
+    """Return all versions but the baselines, by number."""
+    return await _select(
+        cursor, tables, "WHERE v.status NOT IN ('baseline', 'collecting') AND v.version > 0 ORDER BY v.version"
+    )
+
+
+async def read_baselines(cursor: Cursor, tables: Tables) -> list[Version]:
+    """Return the baselines that versions are made from, by number."""
+    return await _select(
+        cursor,
+        tables,
+        """
+        WHERE (v.status = 'baseline' OR v.version = 0)
+            AND EXISTS (
+                SELECT
+                FROM {versions} u
+                WHERE u.baseline = v.version
+                    AND u.status NOT IN ('baseline', 'collecting', 'dropped')
+            )
+        ORDER BY v.version
+        """,
+    )
 
 
 async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bool = False) -> Version | None:
@@ -181,9 +209,9 @@ async def _select(cursor: Cursor, tables: Tables, where: str, **values: int) -> 
 
 
 def _version(row: TupleRow) -> Version:
-    version, built_in, user, names, status, position, folds, auto_promote, replaced, *horizons = row
+    version, built_in, user, names, status, position, folds, auto_promote, replaced, baseline, *horizons = row
     kept = dict(zip(RESOLUTIONS, horizons, strict=True))
-    return Version(version, (built_in, user), names, status, position, folds, auto_promote, replaced, kept)
+    return Version(version, (built_in, user), names, status, position, folds, auto_promote, replaced, kept, baseline)
 
 
 def _head(row: TupleRow | None) -> Head:

@@ -335,7 +335,7 @@ async def test_a_segment_that_another_compaction_has_written_under_the_same_key_
         return data
 
     monkeypatch.setattr(compaction, "_read_data", read_and_be_overtaken)
-    monkeypatch.setattr(compact_due, "_choose", lambda version, segments, horizons: [segments[-1:]])
+    monkeypatch.setattr(compact_due, "_choose", lambda segments, horizons, by_day: [segments[-1:]])
     done = await compact(connection, tables, ALL)
 
     assert done == Compacted(missed=1)
