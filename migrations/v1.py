@@ -187,6 +187,7 @@ CREATE TABLE {versions} (
     live_since timestamptz,
     replaced integer,
     baseline integer NOT NULL DEFAULT 0, -- the version with the points of pruned days that this one is made from
+    archives jsonb, -- of a baseline made from archives: its days, and which are left to fold
     kept_until timestamptz,
     verified jsonb,
     folded_at timestamptz,

@@ -13,6 +13,7 @@ from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.progress import show_rebuild
 from chancy_metrics.plugin.cli.types import Duration
 from chancy_metrics.plugin.host.options import DAY_S
+from chancy_metrics.plugin.rebuilds.from_archives import Archives
 from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, read_left_out
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
 from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
@@ -48,10 +49,16 @@ _KEEP = click.option(
     help="Only show the rebuild in progress: its version, who runs it, and its position.",
 )
 @click.option("--abort", "only_abort", is_flag=True, help="Give up the version that is being rebuilt.")
+@click.option(
+    "--archive",
+    metavar="DIR",
+    help="Fold pruned days again from what `prune --archive` wrote to DIR, a folder or a URL such as s3://bucket/log.",
+)
 @sharing_options
 @click.pass_obj
 def rebuild_command(
     door: Door,
+    archive: str | None,
     no_swap: bool,
     throttle_s: float | None,
     keep_s: float,
@@ -64,14 +71,17 @@ def rebuild_command(
     """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
 
     Workers go on, and readers see the live version until then. After an interruption the same command resumes. Exits
-    with 3 when events past the new version's position can't be folded, or, with --no-swap, when the versions differ.
+    with 3 when events past the new version's position can't be folded, when a pruned day has no sound archive in
+    --archive, or, with --no-swap, when the versions differ.
     """
     if only_status and only_abort:
         raise click.UsageError("--status and --abort exclude each other: leave one of them out")
     chancy, _ = door.load()
     if only_status:
         unfinished = [
-            one for one in door.run(list_versions(chancy)) if one.status in ("copying", "backfilling", "ready")
+            one
+            for one in door.run(list_versions(chancy))
+            if one.status in ("collecting", "copying", "backfilling", "ready")
         ]
         door.answer(unfinished, lambda: _version_lines(unfinished) or ["nothing is being rebuilt"])
         return
@@ -88,11 +98,14 @@ def rebuild_command(
             keep_s=keep_s,
             executor=executor,
             read_dsn=source,
+            archive=archive,
             on_progress=show_rebuild(door),
         )
         done = door.run(work)
+    if done.archives is not None:
+        door.tell(*_not_taken(done.archives))
     door.answer(done, lambda: _rebuilt_lines(done))
-    if (no_swap and done.different) or done.behind:
+    if (no_swap and done.different) or done.behind or (done.archives and done.archives.kept):
         sys.exit(FOUND_SOMETHING)
 
 
@@ -152,6 +165,11 @@ def _version_lines(versions: list[VersionInfo]) -> list[str]:
     return lines
 
 
+def _not_taken(archives: Archives) -> list[str]:
+    kept = [f"{one.day} keeps the baseline's figures: {one.why}" for one in archives.kept]
+    return kept + archives.ignored
+
+
 def _rebuilt_lines(done: Rebuilt) -> list[str]:
     lines = [f"- {one}" for one in done.differences[:_SHOWN]]
     if done.different > _SHOWN:
@@ -165,6 +183,11 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
         + (differ if done.different else "no difference")
         + (f"; {done.left_out_before}" if done.left_out_before else "")
     )
+    if done.archives is not None:
+        folded, kept = len(done.archives.folded), len(done.archives.kept)
+        text = f"folded {counted(folded, 'pruned day')} again from {'its archive' if folded == 1 else 'their archives'}"
+        keeps = "keeps" if kept == 1 else "keep"
+        lines.append(text + (f"; {counted(kept, 'day')} without one {keeps} the baseline's figures" if kept else ""))
     lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
     lines.append(
         f"version {done.version} is live; version {done.replaced} is kept for `chancy-metrics undo`"

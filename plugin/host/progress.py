@@ -16,7 +16,7 @@ class LedgerProgress(msgspec.Struct, frozen=True):
     events_per_s: float
 
 
-Phase = Literal["waiting", "copying", "backfilling", "comparing", "swapping"]
+Phase = Literal["waiting", "collecting", "copying", "backfilling", "comparing", "swapping"]
 
 
 class RebuildProgress(msgspec.Struct, frozen=True):
@@ -26,7 +26,8 @@ class RebuildProgress(msgspec.Struct, frozen=True):
         position: Of the ledger; *target* is where the live version stands.
         events: Folded so far, of *total_events* up to the target.
         waits: Whether it pauses so that the live version is folded first.
-        note: Which other run backfills the version, while this one waits for it; "" otherwise.
+        note: Which other run backfills the version, while this one waits for it, or which day is added to a baseline;
+            "" otherwise.
     """
 
     phase: Phase

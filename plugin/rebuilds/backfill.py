@@ -83,22 +83,37 @@ class Backfill:
         async with short_transaction(self._connection) as cursor:
             return await live_version(cursor, self.tables)
 
-    async def begin(self, *, auto_promote: bool, again: bool = True, patience_s: float = 0) -> None:
+    async def kept_horizons(self) -> dict[str, int]:
+        """Return resolution -> start of the oldest bucket that the settings keep now, seconds."""
+        async with short_transaction(self._connection) as cursor:
+            now_us = await database_now_us(cursor)
+        return horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
+
+    def add_archived(self, events: int) -> None:
+        """Count events that were folded from an archive, and so are not among those up to a position."""
+        self.events += events
+        self._total_events += events
+
+    async def begin(
+        self, *, auto_promote: bool, again: bool = True, patience_s: float = 0, collected: int | None = None
+    ) -> None:
         """Create the version, or resume the one that is there, and copy the baseline into it.
 
         Args:
             again: Also if the live version has these rules already.
             patience_s: Seconds to wait for another run that backfills it. If that run was killed, the server notices
                 only after the statement it was executing.
+            collected: Number of a baseline that was made from archives, to begin with; the live version's if None.
 
         Raises:
+            VersionRefused: The version that is there began with another baseline.
             AlreadyRunning: Another run backfills it, or was faster.
         """
         live = await self.read_live()
-        async with short_transaction(self._connection) as cursor:
-            now_us = await database_now_us(cursor)
-        kept = horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-        made = await self._claim_version(kept, auto_promote=auto_promote, again=again, patience_s=patience_s)
+        kept = await self.kept_horizons()
+        made = await self._claim_version(
+            kept, auto_promote=auto_promote, again=again, patience_s=patience_s, collected=collected
+        )
         self.version = made.version
         self._counted_to = made.position
         await self.count_events(live.position)
@@ -140,7 +155,7 @@ class Backfill:
                         "`chancy-metrics status` says more"
                     )
                 self.report("backfilling", done.position, target)
-                await self._give_way(done.position, target)
+                await self.give_way(done.position, target)
 
     async def promote(self, holding: Connection, *, cause: Cause, keep_s: float = DAY_S) -> None:
         """Make the version the live one. What it leaves out and the replaced version did not is logged."""
@@ -192,7 +207,7 @@ class Backfill:
         )
 
     async def _claim_version(
-        self, kept: dict[str, int], *, auto_promote: bool, again: bool, patience_s: float
+        self, kept: dict[str, int], *, auto_promote: bool, again: bool, patience_s: float, collected: int | None
     ) -> Version:
         """Create or resume the version; wait up to *patience_s* seconds for another run of it to end."""
         until, is_reported = time.monotonic() + patience_s, False
@@ -206,6 +221,7 @@ class Backfill:
                     by=self.run_name,
                     auto_promote=auto_promote,
                     again=again,
+                    collected=collected,
                 )
             except AlreadyRunning as error:
                 if time.monotonic() >= until:
@@ -295,7 +311,7 @@ class Backfill:
             step_events=min(self._steps.events, REBUILD_STEP_EVENTS),
         )
 
-    async def _give_way(self, position: int, target: int) -> None:
+    async def give_way(self, position: int = 0, target: int = 0) -> None:
         """Wait while the live version is behind, unless no process folds it."""
         while True:
             async with short_transaction(self._connection, index_only=True) as cursor:

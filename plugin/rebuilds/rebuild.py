@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 from chancy import Chancy
@@ -24,6 +25,7 @@ from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
 from chancy_metrics.plugin.rebuilds.ahead import fold_ahead
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.plugin.rebuilds.connection import connect_bounded, run_name
+from chancy_metrics.plugin.rebuilds.from_archives import Archives, Collection
 from chancy_metrics.projections.fold.points import Comparison
 from chancy_metrics.projections.verify.outcomes import keep_rebuilt
 from chancy_metrics.projections.verify.records import RebuildCompared
@@ -57,6 +59,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
             *left_out_before* says the same of the replaced version. "" if nothing is left out.
         events: Number of events this run folded, in *seconds*.
         behind: The position past which the new version can't fold events, and why; "" if it can.
+        archives: Which pruned days were folded from their archives, and which were not; None without archives.
     """
 
     version: int
@@ -72,6 +75,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     events: int
     seconds: float
     behind: str = ""
+    archives: Archives | None = None
 
 
 async def rebuild(
@@ -83,6 +87,7 @@ async def rebuild(
     by: str | None = None,
     executor: Executor | None = None,
     read_dsn: str | None = None,
+    archive: str | Path | None = None,
     on_progress: Callable[[RebuildProgress], None] | None = None,
 ) -> Rebuilt:
     """Rebuild the rollups from the log into a new version, compare it with the live one, and promote it.
@@ -97,6 +102,8 @@ async def rebuild(
         by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
         executor: Runs tasks that fold ranges of the ledger ahead; without one, this process folds them.
         read_dsn: The database from which the tasks read: a replica of the app's, by default that itself.
+        archive: Where `prune --archive` wrote pruned days: a folder, or a URL that fsspec reads. They are folded again,
+            and what the baseline has of them is not taken; a day without a sound archive keeps that.
         on_progress: Called after each step, from the event loop.
 
     Raises:
@@ -104,7 +111,7 @@ async def rebuild(
         VersionRefused: The live version's rules are newer than this code's.
         TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
         WorkersLost: The processes or machines of the executor are gone; the next call resumes.
-        MetricsLogError: A rule can't be imported by tasks, or *read_dsn* is no replica.
+        MetricsLogError: A rule can't be imported by tasks, *read_dsn* is no replica, or the archives can't be read.
     """
     check_read_dsn(executor, read_dsn)
     options = options_of(chancy)
@@ -122,7 +129,10 @@ async def rebuild(
             chancy, options, working, folded_by, throttle_s=throttle_s, folder=folder, on_progress=on_progress
         )
         await _check_promotable(backfill, working)
-        await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S)
+        collected, archives = None, None
+        if archive is not None:
+            collected, archives = await Collection(backfill, working, archive).run()
+        await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S, collected=collected)
         await backfill.run()
         live, position, compared = await _compare(backfill, working, holding, comparing, folded_by)
         if swap:
@@ -146,6 +156,7 @@ async def rebuild(
             events=backfill.events,
             seconds=time.monotonic() - backfill.started,
             behind=behind,
+            archives=archives,
         )
 
 

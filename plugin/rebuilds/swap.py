@@ -14,7 +14,13 @@ from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.plugin.rebuilds.connection import connect_bounded, run_name
 from chancy_metrics.projections.versions.create import drop_version
 from chancy_metrics.projections.versions.promote import Cause, catch_up
-from chancy_metrics.projections.versions.version import UNFINISHED, live_version, read_version, read_versions
+from chancy_metrics.projections.versions.version import (
+    UNFINISHED,
+    live_version,
+    read_collecting,
+    read_version,
+    read_versions,
+)
 
 
 async def swap(chancy: Chancy, version: int | None = None, *, keep_s: float = DAY_S, by: str | None = None) -> int:
@@ -73,8 +79,13 @@ async def abort(chancy: Chancy) -> int | None:
     async with connect_bounded(chancy, run_name("abort", None)) as connection:
         async with short_transaction(connection) as cursor:
             versions = await read_versions(cursor, tables)
-        for one in versions:
-            if one.status in UNFINISHED and one.pair == pair and await drop_version(connection, tables, one.version):
+            collecting = await read_collecting(cursor, tables)
+        for one in [*versions, *collecting]:
+            if (
+                one.status in ("collecting", *UNFINISHED)
+                and one.pair == pair
+                and await drop_version(connection, tables, one.version)
+            ):
                 return one.version
     return None
 

@@ -136,6 +136,7 @@ async def read_segments(
     *,
     workers: tuple[int, int] | None = None,
     series: Sequence[int] | None = None,
+    fold: int | None = None,
 ) -> dict[str, Cells]:
     """Return the workers' cells of *version* in the caller's snapshot, at the finest resolution that *since* keeps.
 
@@ -146,6 +147,7 @@ async def read_segments(
         until: Resolution -> start of the first bucket past the end; no end by default.
         workers: Ids of the first and the last worker, to read only the cells of those from one to the other.
         series: Ids of series, to read only their cells.
+        fold: Number of a fold, to read only what that added.
 
     Returns:
         Resolution -> merged cells, with the database's ids.
@@ -227,10 +229,12 @@ async def _read_parts(
                     AND end_s > %(since)s
                     AND first_s < %(until)s
                     {of_worker}
+                    {of_fold}
                 """
             ).format(
                 segments=tables.worker_segments,
                 of_worker=sql.SQL("" if workers is None else "AND worker BETWEEN %(first)s AND %(last)s"),
+                of_fold=sql.SQL("" if fold is None else "AND fold = %(fold)s"),
             ),
             {
                 "version": version,
@@ -239,6 +243,7 @@ async def _read_parts(
                 "until": reach[1],
                 "first": workers[0] if workers else None,
                 "last": workers[1] if workers else None,
+                "fold": fold,
             },
             binary=True,
         )

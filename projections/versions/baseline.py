@@ -36,6 +36,7 @@ from chancy_metrics.projections.versions.version import (
     no_baseline,
     raise_horizons,
     read_baselines,
+    read_collecting,
     read_versions,
 )
 
@@ -133,6 +134,11 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
                 f"version {version.version} ({version.status}) is at position {version.position}, and {day} ends "
                 f"at {span.last}: " + _what_to_do(version)
             )
+    for one in await read_collecting(cursor, tables):
+        return (
+            f"archives are folded into baseline {one.version}, which would lack {day}: finish that with "
+            "`chancy-metrics rebuild --archive DIR`, or drop it with `chancy-metrics rebuild --abort`"
+        )
     live = await live_version(cursor, tables)
     undecided = await left_out(cursor, tables, live.version, day=day, undiscarded=True)
     if undecided.batches:

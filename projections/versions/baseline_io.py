@@ -205,6 +205,7 @@ async def empty_versions(cursor: Cursor, tables: Tables) -> None:
             SET position = 0,
                 counts = '{{}}',
                 baseline = 0,
+                status = CASE status WHEN 'collecting' THEN 'dropped' ELSE status END,
                 verified = NULL,
                 horizon_1min = 0,
                 horizon_5min = 0,

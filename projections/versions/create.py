@@ -8,9 +8,10 @@ from datetime import UTC
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing
+from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing, VersionRefused
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
+from chancy_metrics.projections.versions.collected import finish_collected
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
     BASELINE,
@@ -49,6 +50,7 @@ async def make_version(
     by: str,
     auto_promote: bool = True,
     again: bool = True,
+    collected: int | None = None,
 ) -> Version:
     """Claim the unfinished version of *rules* for a backfill by *by*; create it if there is none.
 
@@ -58,24 +60,33 @@ async def make_version(
         by: Name of the backfill and `application_name` of its connection: while that connection lives and the version
             takes steps, no other backfill gets it.
         again: Whether to create one even if the live version has these rules.
+        collected: Number of a baseline that was collected from archives, to create it from; the live version's if None.
 
     Raises:
+        VersionRefused: The unfinished version is made from another baseline, or *collected* is not what it was.
         AlreadyRunning: Another backfill has it, or, unless *again*, the live version has these rules.
         SchemaMissing: The live version's baseline is missing.
     """
     async with short_transaction(connection) as cursor:
         head = await lock_head(cursor, tables)
         # A day that is being absorbed is either in the baseline or folded from the log; this lock decides which.
-        base = await _lock_baseline(cursor, tables, head)
+        base = await lock_baseline(cursor, tables, head)
         versions = await read_versions(cursor, tables)
         if not again and any(one.version == head.live and one.pair == rules.pair for one in versions):
             raise AlreadyRunning(f"version {head.live} has rules {label(rules.pair)} and is live already")
         for version in versions:
             if version.status in UNFINISHED and version.pair == rules.pair:
-                await _claim(cursor, tables, version.version, by)
+                if collected not in (None, version.baseline):
+                    raise VersionRefused(
+                        f"version {version.version} was begun by these rules without archives meanwhile: finish it "
+                        "with `chancy-metrics rebuild`, or drop it with `--abort`, then run this again"
+                    )
+                await claim(cursor, tables, version.version, by)
                 if not await _is_withheld(cursor, tables, version, head.live):
                     return version
                 await set_status(cursor, tables, version.version, "dropped")
+        if collected is not None:
+            base = await finish_collected(cursor, tables, collected, base)
         await cursor.execute(
             sql.SQL(
                 """
@@ -125,7 +136,7 @@ async def make_version(
         return made
 
 
-async def _lock_baseline(cursor: Cursor, tables: Tables, head: Head) -> Version:
+async def lock_baseline(cursor: Cursor, tables: Tables, head: Head) -> Version:
     """Lock the live version's baseline until the transaction ends, and return it.
 
     Raises:
@@ -147,7 +158,8 @@ async def _is_withheld(cursor: Cursor, tables: Tables, version: Version, live: i
     return bool(found and found.beyond(await left_out(cursor, tables, live)))
 
 
-async def _claim(cursor: Cursor, tables: Tables, version: int, by: str) -> None:
+async def claim(cursor: Cursor, tables: Tables, version: int, by: str) -> None:
+    """Write *by* into an unfinished version's row; raise `AlreadyRunning` if another backfill of it is at work."""
     await cursor.execute(
         sql.SQL(
             """
@@ -183,7 +195,7 @@ async def drop_version(connection: Connection, tables: Tables, version: int) -> 
     """Drop a version that is unfinished or on standby; return False if it is neither. The clean-up deletes its rows."""
     async with short_transaction(connection) as cursor:
         mine = await lock_version(cursor, tables, version, wait=True)
-        if mine is None or mine.status not in (*UNFINISHED, "standby"):
+        if mine is None or mine.status not in ("collecting", *UNFINISHED, "standby"):
             return False
         await set_status(cursor, tables, version, "dropped")
         return True

@@ -112,6 +112,25 @@ async def left_out_at(cursor: Cursor, tables: Tables, version: int, positions: S
     return [LeftOutBatch(*row) for row in await cursor.fetchall()]
 
 
+async def left_out_positions(cursor: Cursor, tables: Tables, version: int, day: date) -> set[int]:
+    """Return the positions of the batches of *day* that *version* leaves out as a whole."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT d.position
+            FROM {dead} d
+            JOIN {ledger} o
+                ON o.position = d.position
+            WHERE d.version = %(version)s
+                AND d.rule = ''
+                AND o.day = %(day)s
+            """
+        ).format(dead=tables.dead_letters, ledger=tables.ledger),
+        {"version": version, "day": day},
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
 def summed_up(version: int, dead: Mapping[int, str], failed: Mapping[tuple[int, str], str]) -> LeftOut:
     """Return what one step leaves out.
 

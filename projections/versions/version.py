@@ -154,6 +154,11 @@ async def read_baselines(cursor: Cursor, tables: Tables) -> list[Version]:
     )
 
 
+async def read_collecting(cursor: Cursor, tables: Tables) -> list[Version]:
+    """Return the baselines that are being made from archives, by number."""
+    return await _select(cursor, tables, "WHERE v.status = 'collecting' ORDER BY v.version")
+
+
 async def lock_version(cursor: Cursor, tables: Tables, version: int, *, wait: bool = False) -> Version | None:
     """Lock a version until the transaction ends; None if it does not exist or, without *wait*, is locked."""
     found = await _select(

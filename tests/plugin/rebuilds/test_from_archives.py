@@ -1,0 +1,328 @@
+"""Pruned days are folded again from their archives, each checked against the ledger, and nothing else changes."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from psycopg import AsyncConnection, AsyncCursor
+
+from chancy_metrics.events.batch import BatchId
+from chancy_metrics.events.codec import encode
+from chancy_metrics.events.database import Connection, short_transaction
+from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.ledger import read_ledger
+from chancy_metrics.events.log import append, read_batches
+from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics, prune, rebuild, undo, verify
+from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
+from chancy_metrics.plugin.rebuilds.swap import abort
+from chancy_metrics.projections.fold.fold import fold
+from chancy_metrics.projections.fold.levels import projection_of
+from chancy_metrics.projections.fold.points import Point, diff, points_of
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.expiry import drop_versions
+from chancy_metrics.projections.versions.replay import replay, stored
+from chancy_metrics.projections.versions.version import live_version
+from tests.factories import a_row, a_run, an_app, fetch, sequence_and_fold
+from tests.rules import first
+
+TODAY = datetime.now(UTC).date()
+DAYS = [TODAY - timedelta(days=ago) for ago in (5, 4, 3)]
+HOUR_US = 3_600_000_000
+
+
+def noon(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+async def add(connection: Connection, tables: Tables, day: date, worker: str, *, late_us: int = 0) -> None:
+    at = noon(day) - late_us
+    runs = [
+        a_run("app:n", [1.0, 0.1], at_us=at),
+        a_run("app:t", [0.5, 3.0], kind="histogram", unit="s", at_us=at + 60_000_000),
+        a_run("app:g", [7.0], kind="gauge", unit="x", at_us=at),
+    ]
+    async with short_transaction(connection) as cursor:
+        batch = encode([a_row(at), a_row(at + 1_000_000)], runs, counts={"dropped": 2})
+        await append(cursor, tables, BatchId(day, uuid.uuid4(), 1), batch, worker=worker, closes=True)
+
+
+class Log:
+    """All batches of a log, before any left it."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self._batches = batches
+
+    def points(self, rules: RuleSet, since: dict[str, int]) -> list[Point]:
+        return points_of(projection_of(fold(self._batches, rules, since), since), since)
+
+
+async def a_log(connection: Connection, tables: Tables) -> Log:
+    await make_days(connection, tables, today=DAYS[0], ahead=5)
+    for number, day in enumerate(DAYS):
+        for worker in ("w1", "w2"):
+            await add(connection, tables, day, worker, late_us=number * 20 * HOUR_US)
+    await add(connection, tables, TODAY, "w1")
+    await sequence_and_fold(connection, tables)
+    async with short_transaction(connection) as cursor:
+        rows = await read_ledger(cursor, tables, after=0, limit=100)
+        return Log(await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows]))
+
+
+def plain() -> Metrics:
+    return Metrics(sync_interval=1)
+
+
+def newer() -> Metrics:
+    return Metrics(sync_interval=1, rules=[first], rules_version=1)
+
+
+async def prune_all(dsn: str, folder: Path) -> None:
+    async with an_app(dsn, plain()) as (chancy, _):
+        pruned = await prune(chancy, archive=folder, keep_s=86_400)
+    assert [one.blocker for one in pruned] == [None] * len(pruned)
+    assert {one.day for one in pruned} >= set(DAYS)
+
+
+async def from_archives(dsn: str, place: Path | str) -> Rebuilt:
+    async with an_app(dsn, newer()) as (chancy, _):
+        return await rebuild(chancy, archive=place)
+
+
+async def live_points(connection: Connection, tables: Tables) -> tuple[list[Point], dict[str, int]]:
+    async with short_transaction(connection) as cursor:
+        live = await live_version(cursor, tables)
+    return await stored(connection, tables), live.horizons
+
+
+async def assert_exact(connection: Connection, tables: Tables, log: Log, rules: RuleSet) -> None:
+    points, horizons = await live_points(connection, tables)
+    of_jobs = [one for one in points if not one.series.key.startswith("metrics:")]
+    assert diff(log.points(rules, horizons), of_jobs) == []
+    assert diff(points, await replay(connection, tables, rules)) == []
+
+
+RULES = newer().options.rules
+
+
+async def test_a_rule_of_today_stands_over_days_that_left_the_log(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    log = await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+
+    done = await from_archives(dsn, tmp_path)
+
+    assert done.archives is not None
+    assert (done.archives.folded, done.archives.kept, done.archives.ignored) == (DAYS, [], [])
+    await assert_exact(connection, tables, log, RULES)
+    points, _ = await live_points(connection, tables)
+    made = [one for one in points if one.series.key == "made:by:first" and one.resolution == "1day" and not one.worker]
+    assert sum(one.observations for one in made) == 14
+    query = "SELECT counts -> 'dropped' FROM {versions} WHERE version > 0 ORDER BY version"
+    # The old version, the baseline and the new version.
+    assert await fetch(connection, query, tables) == [(14,), (12,), (14,)]
+    async with an_app(dsn, newer()) as (chancy, _):
+        checked = await verify(chancy)
+    assert checked.drift == 0 and not checked.nothing, checked
+
+
+async def test_days_without_a_sound_archive_keep_the_baselines_figures(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    before, _ = await live_points(connection, tables)
+    missing, damaged = (tmp_path / f"metrics_log-{day}.export" for day in DAYS[:2])
+    missing.unlink()
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    (tmp_path / "other.export").write_bytes(b"")
+    (tmp_path / f"metrics_log-{TODAY}.export").write_bytes(b"")
+
+    done = await from_archives(dsn, tmp_path)
+
+    assert done.archives is not None
+    assert [(one.day, one.why) for one in done.archives.kept] == [
+        (DAYS[0], "there is no archive of it"),
+        (
+            DAYS[1],
+            f"its archive metrics_log-{DAYS[1]}.export is not as it was written: it was cut short or changed; "
+            "copy it again",
+        ),
+    ]
+    assert done.archives.folded == [DAYS[2]]
+    assert [one.split()[0] for one in done.archives.ignored] == ["other.export", f"metrics_log-{TODAY}.export"]
+    after, horizons = await live_points(connection, tables)
+    before = [one for one in before if one.bucket >= horizons[one.resolution]]
+    assert diff(before, [one for one in after if one.series.key != "made:by:first"]) == []
+    assert sum(one.observations for one in after if one.series.key == "made:by:first" and one.resolution == "1day") > 0
+    assert diff(after, await replay(connection, tables, RULES)) == []
+
+
+async def test_an_undo_goes_back_to_the_baseline_of_before_and_a_dropped_one_is_deleted(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    log = await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    await from_archives(dsn, tmp_path)
+
+    async with an_app(dsn, plain()) as (chancy, _):
+        await undo(chancy)
+        await assert_exact(connection, tables, log, BUILT_IN)
+        assert (await verify(chancy)).drift == 0
+    async with an_app(dsn, newer()) as (chancy, _):
+        await rebuild(chancy, archive=tmp_path)
+    await assert_exact(connection, tables, log, RULES)
+    far_us = noon(TODAY) + 10 * 24 * HOUR_US
+    await drop_versions(connection, tables, now_us=far_us)
+    await drop_versions(connection, tables, now_us=far_us)
+    assert await fetch(connection, "SELECT count(*) FROM {worker_segments} WHERE version = 0", tables) == [(0,)]
+    await assert_exact(connection, tables, log, RULES)
+
+
+async def test_a_later_day_and_a_later_rebuild_go_on_from_the_new_baseline(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    log = await a_log(connection, tables)
+    async with an_app(dsn, plain()) as (chancy, _):
+        await prune(chancy, archive=tmp_path, keep_s=4 * 86_400)
+    done = await from_archives(dsn, tmp_path)
+    assert done.archives is not None and done.archives.folded == DAYS[:1]
+    async with an_app(dsn, newer()) as (chancy, _):
+        pruned = await prune(chancy, archive=tmp_path, keep_s=86_400)
+        assert [one.blocker for one in pruned] == [None] * len(pruned)
+        await assert_exact(connection, tables, log, RULES)
+        again = await rebuild(chancy)
+        assert again.different == 0, again.differences
+        await assert_exact(connection, tables, log, RULES)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def flip(data: bytearray, at: int) -> None:
+    data[at % len(data)] ^= 1 << at % 8
+
+
+def cut(data: bytearray, at: int) -> None:
+    del data[at % len(data) :]
+
+
+@pytest.mark.parametrize("change", [flip, cut])
+async def test_whatever_is_changed_in_a_file_its_day_is_named(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path, change: Callable[[bytearray, int], None]
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    path = tmp_path / f"metrics_log-{DAYS[1]}.export"
+    whole = path.read_bytes()
+    for seed in range(6):
+        data = bytearray(whole)
+        change(data, random.Random(seed).randrange(len(whole)))
+        path.write_bytes(data)
+        async with an_app(dsn, newer()) as (chancy, _):
+            done = await rebuild(chancy, archive=tmp_path, swap=False)
+            await abort(chancy)
+        assert done.archives is not None
+        assert [one.day for one in done.archives.kept] == [DAYS[1]], seed
+
+
+async def test_the_file_of_another_database_or_day_is_not_believed(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    names = [tmp_path / f"metrics_log-{day}.export" for day in DAYS]
+    shutil.copy(names[0], names[1])
+    await connection.execute("SET session_replication_role = replica")
+    await fetch(connection, "UPDATE {ledger} SET chain = sha256('x') WHERE day = %(day)s", tables, day=DAYS[2])
+
+    async with an_app(dsn, newer()) as (chancy, _):
+        done = await rebuild(chancy, archive=tmp_path, swap=False)
+
+    assert done.archives is not None
+    assert [(one.day, one.why.partition(".export ")[2][:30]) for one in done.archives.kept] == [
+        (DAYS[1], f"is an export of {DAYS[0]}, no"),
+        (DAYS[2], "is of another log, or was chan"),
+    ]
+
+
+async def test_of_two_files_of_a_day_the_sound_one_is_taken(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    log = await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    (tmp_path / f"metrics_log-{DAYS[0]} (1).export").write_bytes(b"chancy")
+
+    done = await from_archives(dsn, tmp_path)
+
+    assert done.archives is not None and done.archives.kept == []
+    await assert_exact(connection, tables, log, RULES)
+
+
+async def test_killed_at_any_statement_the_same_command_ends_with_the_same(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    execute = AsyncCursor.execute
+    left = 0
+
+    async def mortal(self: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return await execute(self, *arguments, **options)
+
+    monkeypatch.setattr(AsyncCursor, "execute", mortal)
+    done, killed = None, 0
+    for life in range(1, 2_000, 4):
+        left = life
+        try:
+            done = await from_archives(dsn, tmp_path)
+            break
+        except Killed:
+            killed += 1
+    left = 1_000_000
+    assert killed > 20
+    assert done is not None and done.archives is not None and done.archives.folded == DAYS
+    await assert_exact(connection, tables, log, RULES)
+
+
+async def test_archives_are_read_from_a_url(dsn: str, connection: Connection, tables: Tables, tmp_path: Path) -> None:
+    log = await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path), "/archives", recursive=True)
+
+    try:
+        done = await from_archives(dsn, "memory://archives")
+    finally:
+        files.rm("/archives", recursive=True)
+
+    assert done.archives is not None and done.archives.folded == DAYS
+    await assert_exact(connection, tables, log, RULES)
+
+
+async def test_a_place_without_archives_is_refused(dsn: str, connection: Connection, tmp_path: Path) -> None:
+    assert isinstance(connection, AsyncConnection)
+    for place, said in (
+        (tmp_path, "has no archive of a day"),
+        (tmp_path / "no", "can't be read"),
+        ("zz://x", "fsspec"),
+    ):
+        with pytest.raises(MetricsLogError, match=said):
+            await from_archives(dsn, place)
