@@ -25,6 +25,7 @@ SUBJECTS = (
     "rebuild",
     "parallel",
     "prune",
+    "archives",
     "proof",
     "read",
     "delay",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +15,8 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncCursor
 
 from chancy_metrics.events.batch import BatchId
@@ -23,6 +28,7 @@ from chancy_metrics.events.log import append, read_batches
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics, prune, rebuild, undo, verify
+from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from chancy_metrics.plugin.rebuilds.swap import abort
 from chancy_metrics.projections.fold.fold import fold
@@ -32,7 +38,10 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.expiry import drop_versions
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import live_version
+from examples.embedded import Server
+from tests.commands import run
 from tests.factories import a_row, a_run, an_app, fetch, sequence_and_fold
+from tests.projections.versions.test_baseline import a_database
 from tests.rules import first
 
 TODAY = datetime.now(UTC).date()
@@ -73,6 +82,10 @@ async def a_log(connection: Connection, tables: Tables) -> Log:
             await add(connection, tables, day, worker, late_us=number * 20 * HOUR_US)
     await add(connection, tables, TODAY, "w1")
     await sequence_and_fold(connection, tables)
+    return await read_log(connection, tables)
+
+
+async def read_log(connection: Connection, tables: Tables) -> Log:
     async with short_transaction(connection) as cursor:
         rows = await read_ledger(cursor, tables, after=0, limit=100)
         return Log(await read_batches(cursor, tables, [(row.position, row.batch_id) for row in rows]))
@@ -326,3 +339,66 @@ async def test_a_place_without_archives_is_refused(dsn: str, connection: Connect
     ):
         with pytest.raises(MetricsLogError, match=said):
             await from_archives(dsn, place)
+
+
+LATE_US = [0, 60_000_000, 7 * HOUR_US, 24 * HOUR_US, 40 * 24 * HOUR_US]
+#: A day, a worker, and how late its events are.
+batches = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["w1", "w2"]), st.sampled_from(LATE_US)), min_size=1, max_size=8
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=batches, archived=st.sets(st.integers(0, 2)), pruned=st.integers(1, 3), adds=st.booleans())
+async def test_archives_and_log_make_the_same_whatever_is_archived(
+    server: Server,
+    template: str,
+    tables: Tables,
+    drawn: list[tuple[int, str, int]],
+    archived: set[int],
+    pruned: int,
+    adds: bool,
+) -> None:
+    async with a_database(server, template) as connection:
+        dsn = connection.info.dsn
+        await make_days(connection, tables, today=DAYS[0], ahead=5)
+        for day, worker, late_us in drawn:
+            await add(connection, tables, DAYS[day], worker, late_us=late_us)
+        await sequence_and_fold(connection, tables)
+        log = await read_log(connection, tables)
+        with tempfile.TemporaryDirectory() as folder:
+            async with an_app(dsn, plain()) as (chancy, _):
+                assert await prune(chancy, archive=Path(folder), keep_s=(5 - pruned) * 86_400)
+            for day in set(range(pruned)) - archived:
+                os.unlink(f"{folder}/metrics_log-{DAYS[day]}.export")
+            shutil.copy(__file__, f"{folder}/metrics_log-2001-01-01.export")  # a place without any archive is refused
+            async with an_app(dsn, newer() if adds else plain()) as (chancy, _):
+                done = await rebuild(chancy, archive=folder)
+                rules = options_of(chancy).rules
+        used = {DAYS[day] for day, _, _ in drawn if day < pruned}
+        assert done.archives is not None
+        assert set(done.archives.folded) == used & {DAYS[day] for day in archived}
+        assert {one.day for one in done.archives.kept} == used - {DAYS[day] for day in archived}
+        points, horizons = await live_points(connection, tables)
+        assert diff(points, await replay(connection, tables, rules)) == []
+        if not adds or not done.archives.kept:
+            assert diff(log.points(rules, horizons), points) == []
+
+
+async def test_the_command_says_which_days_were_folded_and_which_were_not(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    os.unlink(tmp_path / f"metrics_log-{DAYS[0]}.export")
+
+    done = run(dsn, "rebuild", "--archive", str(tmp_path))
+
+    assert done.returncode == 3
+    assert f"{DAYS[0]} keeps the baseline's figures: there is no archive of it" in done.stderr
+    assert (
+        "folded 2 pruned days again from their archives; 1 day without one keeps the baseline's figures" in done.stdout
+    )
+    as_json = json.loads(run(dsn, "rebuild", "--archive", str(tmp_path), "--json").stdout)
+    assert as_json["archives"]["kept"] == [{"day": str(DAYS[0]), "why": "there is no archive of it"}]
