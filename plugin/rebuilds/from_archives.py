@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
+import anyio
 import msgspec
 from anyio import to_thread
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.error_kinds import in_words, may_be_batch_error
-from chancy_metrics.events.errors import DamagedExport, MetricsLogError
+from chancy_metrics.events.errors import AlreadyRunning, DamagedExport, MetricsLogError
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.archived import archived_batches
@@ -23,6 +26,8 @@ from chancy_metrics.projections.versions.collected import Days, add_folded, add_
 from chancy_metrics.projections.versions.left_out import left_out_positions
 from chancy_metrics.projections.versions.version import Version
 
+#: Seconds between two looks at another run.
+_POLL_S = 0.1
 _MISSING = "there is no archive of it"
 
 
@@ -50,7 +55,8 @@ class Archives(msgspec.Struct, frozen=True):
 class Collection:
     """One run that collects a baseline from archives; any run resumes what another one began."""
 
-    def __init__(self, backfill: Backfill, connection: Connection, place: str | Path) -> None:
+    def __init__(self, backfill: Backfill, connection: Connection, place: str | Path, *, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._backfill = backfill
         self._connection = connection
         self._tables: Tables = backfill.tables
@@ -66,8 +72,8 @@ class Collection:
         """
         store = await to_thread.run_sync(ArchiveStore, self._place)
         horizons = await self._backfill.kept_horizons()
-        tables, rules = self._tables, self._backfill.rules
-        base = await begin_collecting(self._connection, tables, rules, horizons, by=self._backfill.run_name)
+        tables = self._tables
+        base = await self._begin(horizons)
         days = await self._days(base.version)
         total = len(days.left) + len(days.folded) + len(days.kept)
         for number, day in enumerate(days.left, total - len(days.left) + 1):
@@ -91,6 +97,19 @@ class Collection:
         ]
         kept = [KeptDay(day, why) for day, why in sorted(done.kept.items())]
         return base.version, Archives(sorted(done.folded), kept, [*store.ignored, *unused])
+
+    async def _begin(self, horizons: Mapping[str, int]) -> Version:
+        """Claim the baseline; wait for another run to end, since the server may not know yet that it was killed."""
+        until = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await begin_collecting(
+                    self._connection, self._tables, self._backfill.rules, horizons, by=self._backfill.run_name
+                )
+            except AlreadyRunning:
+                if time.monotonic() >= until:
+                    raise
+            await anyio.sleep(_POLL_S)
 
     async def _days(self, version: int) -> Days:
         async with short_transaction(self._connection) as cursor:

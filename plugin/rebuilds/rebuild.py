@@ -131,7 +131,7 @@ async def rebuild(
         await _check_promotable(backfill, working)
         collected, archives = None, None
         if archive is not None:
-            collected, archives = await Collection(backfill, working, archive).run()
+            collected, archives = await Collection(backfill, working, archive, patience_s=_PATIENCE_S).run()
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S, collected=collected)
         await backfill.run()
         live, position, compared = await _compare(backfill, working, holding, comparing, folded_by)

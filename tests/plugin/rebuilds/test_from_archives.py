@@ -22,19 +22,22 @@ from psycopg import AsyncConnection, AsyncCursor
 from chancy_metrics.events.batch import BatchId
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.ledger import read_ledger
 from chancy_metrics.events.log import append, read_batches
 from chancy_metrics.events.partitions import make_days
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics, prune, rebuild, undo, verify
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from chancy_metrics.plugin.rebuilds.swap import abort
+from chancy_metrics.plugin.transfer.export_log import export_log
+from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, diff, points_of
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.versions.collect import begin_collecting
 from chancy_metrics.projections.versions.expiry import drop_versions
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import live_version
@@ -181,6 +184,42 @@ async def test_days_without_a_sound_archive_keep_the_baselines_figures(
     assert diff(before, [one for one in after if one.series.key != "made:by:first"]) == []
     assert sum(one.observations for one in after if one.series.key == "made:by:first" and one.resolution == "1day") > 0
     assert diff(after, await replay(connection, tables, RULES)) == []
+    async with an_app(dsn, newer()) as (chancy, _):
+        await export_log(chancy, tmp_path / "whole")
+    ExportContents(tmp_path / "whole").check()  # an import refuses a baseline that is not the sum of its workers
+
+
+async def test_no_day_is_absorbed_until_the_archives_are_in_the_baseline_or_given_up(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    log = await a_log(connection, tables)
+    async with an_app(dsn, plain()) as (chancy, _):
+        await prune(chancy, archive=tmp_path, keep_s=4 * 86_400)
+        horizons = dict.fromkeys(RESOLUTIONS, 0)
+        begun = await begin_collecting(connection, tables, BUILT_IN, horizons, by="gone")
+        [blocked] = await prune(chancy, keep_s=86_400)
+        given_up = await abort(chancy)
+        free = await prune(chancy, keep_s=86_400)
+
+    assert given_up == begun.version
+    assert blocked.blocker is not None and blocked.blocker.startswith(
+        f"archives are folded into baseline {begun.version}, which would lack {DAYS[1]}: finish that with"
+    )
+    assert [one.blocker for one in free] == [None] * len(free)
+    await assert_exact(connection, tables, log, BUILT_IN)
+
+
+async def test_an_unfinished_version_without_archives_is_not_taken_for_one_with_them(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    async with an_app(dsn, newer()) as (chancy, _):
+        made = await rebuild(chancy, swap=False)
+        with pytest.raises(VersionRefused, match=f"version {made.version} is being made by these rules without"):
+            await rebuild(chancy, archive=tmp_path)
+        await abort(chancy)
+        assert (await rebuild(chancy, archive=tmp_path)).swapped
 
 
 async def test_an_undo_goes_back_to_the_baseline_of_before_and_a_dropped_one_is_deleted(

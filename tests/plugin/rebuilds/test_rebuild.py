@@ -251,7 +251,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
     writer = await some_history(connection, tables)
     monkeypatch.setattr(backfill, "BACKFILL_EVENTS", 20)
     seen: list[RebuildProgress] = []
-    give_way = backfill.Backfill._give_way
+    give_way = backfill.Backfill.give_way
 
     async def meanwhile(self: backfill.Backfill, position: int, target: int) -> None:
         if len(seen) < 6:
@@ -259,7 +259,7 @@ async def test_progress_counts_what_comes_meanwhile_and_never_passes_the_whole(
             await sequence_and_fold(connection, tables)
         await give_way(self, position, target)
 
-    monkeypatch.setattr(backfill.Backfill, "_give_way", meanwhile)
+    monkeypatch.setattr(backfill.Backfill, "give_way", meanwhile)
     async with an_app(dsn) as (chancy, _):
         await rebuild(chancy, on_progress=seen.append)
 
