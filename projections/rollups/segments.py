@@ -153,7 +153,7 @@ async def read_segments(
         Resolution -> merged cells, with the database's ids.
     """
     reach = min(since.values()), 2**63 - 1 if until is None else max(until.values())
-    parts = await _read_parts(cursor, tables, version, reach, workers=workers, series=series)
+    parts = await _read_parts(cursor, tables, version, reach, workers=workers, series=series, fold=fold)
     return await to_thread.run_sync(_kept, parts, since, until)
 
 
@@ -207,6 +207,7 @@ async def _read_parts(
     *,
     workers: tuple[int, int] | None,
     series: Sequence[int] | None,
+    fold: int | None = None,
     widest: int = max(RESOLUTIONS.values()),
     cut: bool = False,
 ) -> dict[str, list[Cells]]:

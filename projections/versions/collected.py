@@ -76,7 +76,7 @@ async def add_folded(connection: Connection, tables: Tables, version: int, day: 
             if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
                 continue  # the clean-up deleted one of its names since
             cells = coarsen_expired(numbered.cells, mine.horizons)
-            await store(cursor, tables, version, derive_points(merge_workers(cells), mine.horizons))
+            await store(cursor, tables, version, derive_points(merge_workers(cells), mine.horizons), tells=False)
             await write_segments(cursor, tables, version, segment_of_day(day), cells, compressed=True)
             await copy_left_out(cursor, tables, mine.baseline, version, day=day)
             await _forget_found_no_more(cursor, tables, version, day, folded)
@@ -115,7 +115,7 @@ async def add_kept(connection: Connection, tables: Tables, version: int, day: da
             ).format(segments=tables.worker_segments, columns=sql.SQL(SEGMENT_COLUMNS)),
             {"version": version, "source": source.version, "fold": fold},
         )
-        await store(cursor, tables, version, derive_points(merge_workers(cells), since))
+        await store(cursor, tables, version, derive_points(merge_workers(cells), since), tells=False)
         await copy_left_out(cursor, tables, source.version, version, day=day)
         days.left.remove(day)
         days.kept[day] = reason
