@@ -28,7 +28,8 @@ def within_memory(dsn: str, *commands: str, more: int) -> list[Any]:
     process = subprocess.run(
         [sys.executable, "-m", "tests.within_memory", dsn, str(more), *commands],
         cwd=ROOT,
-        env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # what a thread's own heap reserves is address space, too
+        # What a thread's own heap reserves is address space, too, and what pyarrow's allocator does.
+        env=os.environ | {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
         capture_output=True,
         timeout=200,
         check=False,

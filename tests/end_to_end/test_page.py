@@ -36,7 +36,7 @@ from chancy_metrics.plugin.audit.marks import mark
 from examples.embedded import Server
 from tests.dashboard_app import chancy, metrics
 from tests.end_to_end.test_dashboard import Page, chromium
-from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually
+from tests.factories import LogWriter, a_job, a_row, a_run, claimed, connections, eventually, sequence_all
 from tests.processes import web
 
 MINUTE_US = 60_000_000
@@ -705,11 +705,28 @@ async def test_a_paused_tail_goes_on_without_a_gap(site: Site, page: MetricsLog)
         page.wait(lambda: "Live" in page.text)
         pause(page).click()
         for number in range(3):
-            await writer.append(runs=[a_run("pause:n", [100.5 + number], at_us=time.time_ns() // 1_000)])
+            await writer.append(runs=[a_run("pause:n", [101 + number], at_us=time.time_ns() // 1_000)])
         pause(page).click()
 
         page.wait(lambda: len(page.all("#events-view tbody tr")) == 3)
-        assert [f"{100.5 + number}".rstrip("0") in page.text for number in range(3)]
+        assert all(f"pause:n = {101 + number}" in page.text for number in range(3))
+
+
+async def test_a_tail_that_is_paused_and_resumed_at_once_shows_each_event_once(site: Site, page: MetricsLog) -> None:
+    async with connections(site.dsn, 1) as (connection,):
+        writer = LogWriter(connection, tables_for("chancy_"), "twice-worker")
+        await writer.append(runs=[a_run("twice:n", [1.0] * 30, at_us=time.time_ns() // 1_000)])
+        page.browser.get(f"{page.url}/metrics-log?view=events&event_prefix=twice")
+        page.wait(lambda: len(page.all("#events-view tbody tr")) == 30)  # enough, so it looks no further back
+        pause(page).click()
+        await writer.append(runs=[a_run("twice:n", [103], at_us=time.time_ns() // 1_000)])
+        await sequence_all(connection, tables_for("chancy_"))
+        page.browser.execute_script("for (let i = 0; i < 5; i++) arguments[0].click()", pause(page))
+        page.wait(lambda: "twice:n = 103" in page.text)
+        await writer.append(runs=[a_run("twice:n", [104], at_us=time.time_ns() // 1_000)])
+
+        page.wait(lambda: "twice:n = 104" in page.text)
+        assert len(page.all("#events-view tbody tr")) == 32
 
 
 def pause(page: MetricsLog) -> WebElement:

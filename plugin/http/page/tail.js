@@ -38,7 +38,7 @@ export class Tail {
     this.shown = null;
     this.paused = false;
     this.#build();
-    setInterval(() => this.#isLive() && !this.paused && !document.hidden && !this.busy && this.load(), POLL_MS);
+    setInterval(() => this.#isLive() && !this.paused && !document.hidden && this.load(), POLL_MS);
   }
 
   /** Load events from now on, while this view is shown. */
@@ -65,8 +65,12 @@ export class Tail {
     this.#begin();
   }
 
-  /** Load the next page. */
-  async load() {
+  /** Load the next page, unless one is on its way: two would begin at the same position. */
+  load() {
+    if (!this.busy) this.#load();
+  }
+
+  async #load() {
     const { view } = this;
     const { signal } = this.asked;
     const window = view.since === null ? {} : { since: new Date(view.since).toISOString(), until: new Date(view.until).toISOString() };
@@ -78,8 +82,8 @@ export class Tail {
       this.full = page.events.length === PAGE ? this.full + 1 : 0;
       if (this.#isLive() && this.full === FULL_PAGES) this.#skip();
       this.problem.textContent = "";
-      if (!page.more && this.#looksFurtherBack()) return await this.load();
-      if (page.more && (this.#isLive() ? !this.paused : !page.events.length)) return await this.load();
+      if (!page.more && this.#looksFurtherBack()) return await this.#load();
+      if (page.more && (this.#isLive() ? !this.paused : !page.events.length)) return await this.#load();
     } catch (error) {
       if (error.name === "AbortError" || error instanceof SignedOut) return undefined;
       this.problem.textContent = error.message;
