@@ -837,6 +837,7 @@ async def test_axe_finds_nothing_serious(page: MetricsLog, site: Site, theme: st
     assert findings(page) == []
 
     page.browser.get(f"{page.url}/metrics-log?key={FAILED}")
+    page.wait(lambda: page.one("#search").is_displayed())
     page.one("#search").send_keys("queue:")
     page.wait(lambda: page.all("#found [role=option] .name"))
     assert findings(page) == []
