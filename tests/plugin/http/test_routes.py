@@ -91,7 +91,7 @@ async def asking(
     api = Api(authentication_backend=SimpleAuthBackend({}), secret_key=secret)
     async with Chancy(dsn, plugins=[metrics or Metrics(), api]) as chancy:
         worker = Worker(chancy, register_signal_handlers=False)
-        transport = httpx.ASGITransport(api.build_starlette_app(worker, chancy), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(api.build_starlette_app(worker, chancy))
         async with httpx.AsyncClient(transport=transport, base_url="http://dashboard") as client:
             if token:
                 client.headers["Authorization"] = f"Bearer {a_token(secret)}"
