@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, select, starts_of_runs
+from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, cut, starts_of_runs
+from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.sketch import (
     decode_many,
     encode,
@@ -29,8 +28,6 @@ from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, i
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
-
-_MAX = sys.float_info.max
 
 #: Rows of one statement.
 _CHUNK_ROWS = 20_000
@@ -144,12 +141,8 @@ async def store(
 
 def _chunks(cells: Cells) -> Iterator[Cells]:
     """Yield *cells* in chunks: encoding all at once would leave the transaction idle until the server ends it."""
-    if cells.rows <= _CHUNK_ROWS:
-        yield cells
-        return
-    number = np.arange(cells.rows) // _CHUNK_ROWS
-    for chunk in range(int(number[-1]) + 1):
-        yield select(cells, number == chunk)
+    for start in range(0, cells.rows, _CHUNK_ROWS):
+        yield cut(cells, start, min(start + _CHUNK_ROWS, cells.rows))
 
 
 def changed_points(rows: list[TupleRow]) -> ChangedPoints:
@@ -187,7 +180,7 @@ def float_columns(points: Cells, names: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _sums(points: Cells) -> NDArray[np.float64]:
-    """Return the sums, each rounded once; see `finite`."""
+    """Return the sums, each rounded once; one past the largest float64 is that, as `FINITE_SUM` says."""
     sums: NDArray[np.float64] = points.micro / 1_000_000
     large = np.flatnonzero(np.abs(points.micro) >= 2**53)
     if len(large):
@@ -196,13 +189,8 @@ def _sums(points: Cells) -> NDArray[np.float64]:
         broken = large[part != 0]
         sums[broken] = [micro / 1_000_000 for micro in points.micro[broken].tolist()]  # of Python's ints: exact
     for row in points.rest:
-        sums[row] = finite(points.sum_of(row))
+        sums[row] = to_float(points.sum_of(row))
     return sums
-
-
-def finite(total: Decimal) -> float:
-    """Return a sum as a float64; a greater one as the largest: like `FINITE_SUM`."""
-    return max(-_MAX, min(_MAX, float(total)))
 
 
 async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
