@@ -39,6 +39,9 @@ TABLES = (
 #: Widths of the rollups in seconds, finest first.
 RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
 
+#: A version's columns with the start of the oldest bucket it keeps, by resolution.
+HORIZON_COLUMNS: LiteralString = "horizon_1min, horizon_5min, horizon_1hour, horizon_1day"
+
 #: Columns of a rollup but for its version.
 ROLLUP_COLUMNS: LiteralString = (
     "series, bucket, count, last_us, sum, min, max, last, last_position, last_index, p50, p95, p99, sketch"

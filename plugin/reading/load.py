@@ -11,7 +11,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, RESOLUTIONS, Tables
 from chancy_metrics.events.storable_text import storable, storable_worker
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
@@ -125,7 +125,7 @@ async def read_ring_changes(cursor: Cursor, tables: Tables, replica: Replica) ->
         sql.SQL(
             """
             SELECT c.version, c.fold, c.token, CASE WHEN c.fold > %(fold)s THEN c.points END,
-                v.version, v.folds, v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
+                v.version, v.folds, {horizons}
             FROM {head} h
             JOIN {versions} v
                 ON v.version = h.live
@@ -133,7 +133,7 @@ async def read_ring_changes(cursor: Cursor, tables: Tables, replica: Replica) ->
                 ON c.fold >= %(fold)s
             ORDER BY c.fold
             """
-        ).format(head=tables.head, versions=tables.versions, cache=tables.cache),
+        ).format(head=tables.head, versions=tables.versions, cache=tables.cache, horizons=sql.SQL(HORIZON_COLUMNS)),
         {"fold": position.fold},
         binary=True,
     )

@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.row_bounds import FIRST_DAY, LAST_DAY
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 from chancy_metrics.projections.fold.cell_codec import decode_runs
 from chancy_metrics.projections.fold.cells import Cells, Ints, concatenate, starts_of_runs
@@ -95,14 +95,14 @@ async def _read_rows(cursor: Cursor, tables: Tables) -> AsyncIterator[list[_Row]
             sql.SQL(
                 """
                 SELECT s.version, s.worker, s.resolution, s.fold, s.part, s.first_s, s.end_s, s.cells,
-                    octet_length(s.data), ARRAY[v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day]
+                    octet_length(s.data), ARRAY[{horizons}]
                 FROM {segments} s
                 JOIN {versions} v
                     ON v.version = s.version
                 WHERE v.status <> 'dropped'
                 ORDER BY s.version, s.worker, s.resolution, s.fold, s.part
                 """
-            ).format(segments=tables.worker_segments, versions=tables.versions)
+            ).format(segments=tables.worker_segments, versions=tables.versions, horizons=sql.SQL(HORIZON_COLUMNS))
         )
         waiting: list[_Row] = []
         size = cells = 0

@@ -13,14 +13,14 @@ from psycopg.types.json import Jsonb
 from chancy_metrics.events.database import Connection, Cursor
 from chancy_metrics.events.errors import Damaged, InvalidObservation, SchemaMissing
 from chancy_metrics.events.facts import Series, check_series
-from chancy_metrics.events.schema import RESOLUTIONS, ROLLUP_COLUMNS, SEGMENT_COLUMNS, Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, RESOLUTIONS, ROLLUP_COLUMNS, SEGMENT_COLUMNS, Tables
 from chancy_metrics.events.transfer.frames import Baseline, Point, Points
 from chancy_metrics.projections.fold.exact_sum import LEAST_BIT
 from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.counts import decode_counts
-from chancy_metrics.projections.versions.version import BASELINE, Version, no_baseline
+from chancy_metrics.projections.versions.version import BASELINE, Version, no_baseline, raise_horizons
 
 #: Rows in one frame.
 _ROWS = 1_000
@@ -41,11 +41,11 @@ async def read_baseline(cursor: Cursor, tables: Tables, number: int) -> Baseline
     await cursor.execute(
         sql.SQL(
             """
-            SELECT counts::text, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            SELECT counts::text, {horizons}
             FROM {versions}
             WHERE version = %(baseline)s
             """
-        ).format(versions=tables.versions),
+        ).format(versions=tables.versions, horizons=sql.SQL(HORIZON_COLUMNS)),
         {"baseline": number},
     )
     row = await cursor.fetchone()
@@ -151,19 +151,13 @@ async def copy_to_versions(cursor: Cursor, tables: Tables, baseline: Baseline, v
     """Copy the imported baseline into *versions*, which have folded nothing; the caller holds the locks of all."""
     numbers = [one.version for one in versions]
     await cursor.execute(
-        sql.SQL(
-            """
-            UPDATE {versions}
-            SET counts = %(counts)s,
-                horizon_1min = greatest(horizon_1min, %(1min)s),
-                horizon_5min = greatest(horizon_5min, %(5min)s),
-                horizon_1hour = greatest(horizon_1hour, %(1hour)s),
-                horizon_1day = greatest(horizon_1day, %(1day)s)
-            WHERE version = ANY(%(numbers)s)
-            """
-        ).format(versions=tables.versions),
-        {"counts": Jsonb(baseline.counts), "numbers": [BASELINE, *numbers], **baseline.horizons},
+        sql.SQL("UPDATE {versions} SET counts = %(counts)s WHERE version = ANY(%(numbers)s)").format(
+            versions=tables.versions
+        ),
+        {"counts": Jsonb(baseline.counts), "numbers": [BASELINE, *numbers]},
     )
+    for version in (BASELINE, *numbers):
+        await raise_horizons(cursor, tables, version, baseline.horizons)
     for resolution in RESOLUTIONS:
         await cursor.execute(
             sql.SQL(

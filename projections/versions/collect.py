@@ -9,7 +9,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import VersionRefused
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet
 from chancy_metrics.projections.versions.baseline import day_of_segment, within_pruned_days
 from chancy_metrics.projections.versions.collected import Days, write_days
@@ -64,14 +64,14 @@ async def begin_collecting(
                 """
                 INSERT INTO {versions} (
                     version, rules, user_rules, rule_names, status, auto_promote, position, created_by, folded_by,
-                    folding_since, folded_at, baseline, horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+                    folding_since, folded_at, baseline, {horizons}
                 )
                 SELECT max(version) + 1, %(built_in)s, %(user)s, %(names)s, 'collecting', false, 0, %(by)s, %(by)s,
                     clock_timestamp(), clock_timestamp(), %(base)s, %(1min)s, %(5min)s, %(1hour)s, %(1day)s
                 FROM {versions}
                 RETURNING version
                 """
-            ).format(versions=tables.versions),
+            ).format(versions=tables.versions, horizons=sql.SQL(HORIZON_COLUMNS)),
             {
                 "built_in": rules.built_in,
                 "user": rules.user,

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
 from chancy_metrics.events.errors import AlreadyRunning, SchemaMissing, VersionRefused
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 from chancy_metrics.projections.versions.collected import finish_collected
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
@@ -92,8 +92,7 @@ async def make_version(
                 """
                 INSERT INTO {versions} (
                     version, rules, user_rules, rule_names, status, auto_promote, replaced, position, counts,
-                    created_by, folded_by, folding_since, folded_at, baseline, horizon_1min, horizon_5min,
-                    horizon_1hour, horizon_1day
+                    created_by, folded_by, folding_since, folded_at, baseline, {horizons}
                 )
                 SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
                     %(auto_promote)s, %(live)s, coalesce(
@@ -115,7 +114,9 @@ async def make_version(
                 WHERE o.version = %(baseline)s
                 RETURNING version
                 """
-            ).format(versions=tables.versions, ledger=tables.ledger, days=tables.days),
+            ).format(
+                versions=tables.versions, ledger=tables.ledger, days=tables.days, horizons=sql.SQL(HORIZON_COLUMNS)
+            ),
             {
                 "built_in": rules.built_in,
                 "user": rules.user,

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import NO_HEAD, NO_LIVE_VERSION, SchemaMissing
-from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.schema import HORIZON_COLUMNS, RESOLUTIONS, Tables
 from chancy_metrics.projections.rules.rule_set import RuleSet, label
 
 #: Number of the first baseline. A baseline holds the points of pruned days, and each version begins with a copy of its
@@ -91,9 +91,9 @@ class Version(NamedTuple):
         return None
 
 
-_COLUMNS = """
-    v.version, v.rules, v.user_rules, v.rule_names, v.status, v.position, v.folds, v.auto_promote, v.replaced,
-    v.baseline, v.horizon_1min, v.horizon_5min, v.horizon_1hour, v.horizon_1day
+_COLUMNS = f"""
+    version, rules, user_rules, rule_names, status, position, folds, auto_promote, replaced, baseline,
+    {HORIZON_COLUMNS}
 """
 
 
@@ -196,9 +196,9 @@ async def raise_horizons(
                 horizon_1hour = greatest(horizon_1hour, %(1hour)s),
                 horizon_1day = greatest(horizon_1day, %(1day)s)
             WHERE version = %(version)s
-            RETURNING horizon_1min, horizon_5min, horizon_1hour, horizon_1day
+            RETURNING {columns}
             """
-        ).format(versions=tables.versions),
+        ).format(versions=tables.versions, columns=sql.SQL(HORIZON_COLUMNS)),
         {"version": version, **horizons},
     )
     row = await cursor.fetchone()
