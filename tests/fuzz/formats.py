@@ -26,10 +26,11 @@ from chancy_metrics.events.transfer.file import check_whole
 from chancy_metrics.events.transfer.frames import Trailer
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.reading.columns import KEPT, put, rows_of
+from chancy_metrics.plugin.transfer.arrow_tables import as_table
 from chancy_metrics.plugin.transfer.cursor_file import CursorFile
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.plugin.transfer.json_lines import json_lines
-from chancy_metrics.plugin.transfer.parquet import ParquetFolder, as_table
+from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.fold.cell_codec import DEFLATED, PLAIN, decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import starts_of_runs
 from chancy_metrics.projections.fold.fold import fold

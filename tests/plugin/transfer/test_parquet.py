@@ -32,7 +32,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import pages
 from chancy_metrics.plugin.host.escape import json_line
 from chancy_metrics.plugin.transfer import parquet
-from chancy_metrics.plugin.transfer.parquet import SCHEMA, ParquetFolder, as_table
+from chancy_metrics.plugin.transfer.arrow_tables import SCHEMA, as_table
+from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.search.columns import Matches, columns_of
 from chancy_metrics.projections.search.event import Event, to_events
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
