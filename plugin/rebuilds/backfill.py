@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import anyio
 from chancy import Chancy
-from psycopg import sql
 
 from chancy_metrics.events.database import Connection, database_now_us, limit_locks, lock_limit_ms, short_transaction
 from chancy_metrics.events.error_kinds import in_words, may_be_batch_error
@@ -20,8 +19,9 @@ from chancy_metrics.plugin.folding.step_size import StepSize
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.notify import announce_by
 from chancy_metrics.plugin.host.options import DAY_S, Options
-from chancy_metrics.plugin.host.progress import Phase, RebuildProgress
+from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.ahead import BACKFILL_EVENTS, Folder, FoldHere, read_ahead
+from chancy_metrics.plugin.rebuilds.progress import Progress
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.versions.copy_baseline import copy_baseline
 from chancy_metrics.projections.versions.create import make_version
@@ -48,7 +48,7 @@ class Backfill:
 
     Attributes:
         version: Number of the version; 0 before `begin`, unless one was given.
-        events: How many this run has folded.
+        progress: Counts what this run has folded, and reports it.
     """
 
     def __init__(
@@ -66,17 +66,13 @@ class Backfill:
         self.tables = tables_for(chancy.prefix)
         self.rules = options.rules
         self.version = version
-        self.events = 0
-        self.started = time.monotonic()
+        self.progress = Progress(connection, self.tables, on_progress, version)
         self._chancy = chancy
         self._connection = connection
         self._options = options
         self.run_name = folded_by
         self._patience_s = options.sync_interval + (options.sync_interval / 2 if throttle_s is None else throttle_s)
         self._folder = folder or FoldHere(self.tables, options.rules)
-        self._on_progress = on_progress
-        self._total_events = 0
-        self._counted_to = 0
         self._steps = StepSize(BACKFILL_EVENTS)
 
     async def read_live(self) -> Version:
@@ -88,11 +84,6 @@ class Backfill:
         async with short_transaction(self._connection) as cursor:
             now_us = await database_now_us(cursor)
         return horizons(now_us, self._options.max_points, self._options.maximum_metric_age)
-
-    def add_archived(self, events: int) -> None:
-        """Count events that were folded from an archive, and so are not among those up to a position."""
-        self.events += events
-        self._total_events += events
 
     async def begin(
         self, *, auto_promote: bool, again: bool = True, patience_s: float = 0, collected: int | None = None
@@ -115,11 +106,11 @@ class Backfill:
             kept, auto_promote=auto_promote, again=again, patience_s=patience_s, collected=collected
         )
         self.version = made.version
-        self._counted_to = made.position
-        await self.count_events(live.position)
-        self.report("copying", made.position, live.position)
+        self.progress.begin(made)
+        await self.progress.count_to(live.position)
+        self.progress.report("copying", made.position, live.position)
         while await copy_baseline(self._connection, self.tables, made.version):
-            self.report("copying", made.position, live.position)
+            self.progress.report("copying", made.position, live.position)
 
     async def run(self) -> None:
         """Fold up to the live version's position.
@@ -131,22 +122,22 @@ class Backfill:
         """
         async with AsyncExitStack() as stack:
             reading = await stack.enter_async_context(self._open_reader())
-            read_ahead: Step | None = None
+            ahead: Step | None = None
             while True:
                 target = (await self.read_live()).position
-                await self.count_events(target)
+                await self.progress.count_to(target)
                 if reading.closed:  # libpq closes it if it has no memory for a result
                     reading = await stack.enter_async_context(self._open_reader())
                 try:
-                    done, read_ahead = await self._take_step(reading, target, read_ahead)
+                    done, ahead = await self._take_step(reading, target, ahead)
                 except Exception as error:
-                    read_ahead = None
+                    ahead = None
                     recovered = await self._recover(error, target)
                     if recovered is None:
                         continue
                     done = recovered
                 self._steps.went_well(grows=False)
-                self.events += done.events
+                self.progress.events += done.events
                 if done.caught_up:
                     return
                 if done.outcome is Outcome.REFUSED:
@@ -154,7 +145,7 @@ class Backfill:
                         f"version {self.version} stops at position {done.position}: {done.reason}; "
                         "`chancy-metrics status` says more"
                     )
-                self.report("backfilling", done.position, target)
+                self.progress.report("backfilling", done.position, target)
                 await self.give_way(done.position, target)
 
     async def promote(self, holding: Connection, *, cause: Cause, keep_s: float = DAY_S) -> None:
@@ -180,32 +171,6 @@ class Backfill:
         async with short_transaction(self._connection) as cursor:
             return await left_out(cursor, self.tables, self.version if version is None else version)
 
-    async def count_events(self, target: int) -> None:
-        """Add the events up to *target*, to which the live version has moved on, to the total of the progress."""
-        if target > self._counted_to:
-            self._total_events += await self._events_between(self._counted_to, target)
-            self._counted_to = target
-
-    def report(self, phase: Phase, position: int, target: int, *, waits: bool = False, note: str = "") -> None:
-        if self._on_progress is None:
-            return
-        rate = self.events / max(time.monotonic() - self.started, 1e-9)
-        left = max(self._total_events - self.events, 0)
-        self._on_progress(
-            RebuildProgress(
-                phase,
-                self.version,
-                position,
-                target,
-                self.events,
-                self._total_events,
-                rate,
-                left / rate if rate else None,
-                waits,
-                note,
-            )
-        )
-
     async def _claim_version(
         self, kept: dict[str, int], *, auto_promote: bool, again: bool, patience_s: float, collected: int | None
     ) -> Version:
@@ -229,19 +194,17 @@ class Backfill:
                 if not is_reported:
                     note = f"{error}; waits {patience_s:.0f} s for that to end"
                     self._chancy.log.info(f"metrics: {note}")
-                    self.report("waiting", 0, 0, note=note)
+                    self.progress.report("waiting", 0, 0, note=note)
                     is_reported = True
             await anyio.sleep(_POLL_S)
 
-    async def _take_step(
-        self, reading: Connection, target: int, read_ahead: Step | None
-    ) -> tuple[Advanced, Step | None]:
-        """Write *read_ahead*, or else the next range, and read the range after it on *reading* meanwhile.
+    async def _take_step(self, reading: Connection, target: int, ahead: Step | None) -> tuple[Advanced, Step | None]:
+        """Write *ahead*, or else the next range, and read the range after it on *reading* meanwhile.
 
         Returns:
             What the step did, and the range read meanwhile; None if there is none, or nothing was written before it.
         """
-        step = await self._read(reading, target) if read_ahead is None else read_ahead
+        step = await self._read(reading, target) if ahead is None else ahead
         if isinstance(step, Advanced):
             return step, None
         writing = write_step(self._connection, self.tables, step, folded_by=self.run_name)
@@ -318,24 +281,8 @@ class Backfill:
                 lag = await live_lag(cursor, self.tables)
             if lag.waiting_s <= self._patience_s or lag.silent_s > 2 * self._patience_s:
                 return
-            self.report("backfilling", position, target, waits=True)
+            self.progress.report("backfilling", position, target, waits=True)
             await anyio.sleep(_POLL_S)
-
-    async def _events_between(self, after: int, until: int) -> int:
-        async with short_transaction(self._connection) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    SELECT coalesce(sum(events), 0)::bigint
-                    FROM {ledger}
-                    WHERE position > %(after)s
-                        AND position <= %(until)s
-                    """
-                ).format(ledger=self.tables.ledger),
-                {"after": after, "until": until},
-            )
-            row = await cursor.fetchone()
-        return row[0] if row else 0
 
 
 async def _both(one: Awaitable[_One], other: Awaitable[_Other]) -> tuple[_One, _Other | None]:

@@ -78,13 +78,13 @@ class Collection:
         total = len(days.left) + len(days.folded) + len(days.kept)
         for number, day in enumerate(days.left, total - len(days.left) + 1):
             note = f"adding {day} to baseline {base.version}, day {number} of {total}"
-            self._backfill.report("collecting", 0, 0, note=note)
+            self._backfill.progress.report("collecting", 0, 0, note=note)
             folded = await self._fold_archive(store, day, base)
             if isinstance(folded, str):
                 await add_kept(self._connection, tables, base.version, day, folded)
             else:
                 await self._add(base.version, day, folded)
-                self._backfill.add_archived(folded.events)
+                self._backfill.progress.add_archived(folded.events)
             await self._backfill.give_way()
         async with short_transaction(self._connection) as cursor:
             gone = await gone_days(cursor, tables)

@@ -136,7 +136,7 @@ async def rebuild(
         await backfill.run()
         live, position, compared = await _compare(backfill, working, holding, comparing, folded_by)
         if swap:
-            backfill.report("swapping", position, position)
+            backfill.progress.report("swapping", position, position)
             await backfill.promote(holding, cause="asked", keep_s=keep_s)
             behind = await _fold_waiting(chancy, options, folded_by)
         else:
@@ -153,8 +153,8 @@ async def rebuild(
             left_out=left_out.batches,
             leaves_out=left_out.sentence,
             left_out_before=(await backfill.left_out(live)).sentence,
-            events=backfill.events,
-            seconds=time.monotonic() - backfill.started,
+            events=backfill.progress.events,
+            seconds=time.monotonic() - backfill.progress.started,
             behind=behind,
             archives=archives,
         )
@@ -208,14 +208,14 @@ async def _compare(
                 live = await _lock_live(cursor, tables, (await backfill.read_live()).version)
                 if live is None:
                     continue
-                backfill.events += await catch_up(
+                backfill.progress.events += await catch_up(
                     working, tables, backfill.version, backfill.rules, until=live.position, folded_by=folded_by
                 )
                 snapshot = await stack.enter_async_context(short_transaction(comparing, isolation="REPEATABLE READ"))
                 new = await read_version(snapshot, tables, backfill.version)  # takes the snapshot while neither moves
             assert new is not None
-            await backfill.count_events(live.position)
-            backfill.report("comparing", live.position, live.position)
+            await backfill.progress.count_to(live.position)
+            backfill.progress.report("comparing", live.position, live.position)
             compared = await compare(snapshot, tables, live, new)
         await _keep_comparison(working, tables, backfill.version, live, compared)
         return live.version, live.position, compared
