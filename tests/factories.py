@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import numpy as np
+import psycopg
 from chancy import Chancy, QueuedJob, Worker
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
@@ -31,6 +32,7 @@ from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.version import read_version
+from examples.embedded import Server
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
 
@@ -137,6 +139,19 @@ async def connections(dsn: str, how_many: int) -> AsyncIterator[list[Connection]
             await stack.enter_async_context(await AsyncConnection.connect(dsn, autocommit=True))
             for _ in range(how_many)
         ]
+
+
+@asynccontextmanager
+async def a_database(server: Server, template: str) -> AsyncIterator[Connection]:
+    """A connection to a copy of *template*, for each example of a property test; both are gone at the end."""
+    name = f"example_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        try:
+            async with connections(server.dsn(name), 1) as (connection,):
+                yield connection
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 async def fetch(connection: Connection, query: str, tables: Tables, **values: Any) -> list[TupleRow]:

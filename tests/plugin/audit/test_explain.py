@@ -35,8 +35,7 @@ from chancy_metrics.projections.search.indexing import summarise
 from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import stored
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, an_app, fetch, now_us, sequence_all, sequence_and_fold
-from tests.projections.versions.test_baseline import a_database
+from tests.factories import LogWriter, a_database, a_row, a_run, an_app, fetch, now_us, sequence_all, sequence_and_fold
 
 DAY_S = 86_400
 DAY_US = DAY_S * 1_000_000

@@ -43,8 +43,7 @@ from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import live_version
 from examples.embedded import Server
 from tests.commands import run
-from tests.factories import a_row, a_run, an_app, fetch, sequence_and_fold
-from tests.projections.versions.test_baseline import a_database
+from tests.factories import a_database, a_row, a_run, an_app, fetch, sequence_and_fold
 from tests.rules import first
 
 TODAY = datetime.now(UTC).date()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-import psycopg
 import pytest
 from anyio import to_thread
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +36,7 @@ from chancy_metrics.projections.versions.expiry import expire
 from chancy_metrics.projections.versions.replay import replay, replay_into, stored
 from chancy_metrics.projections.versions.version import BASELINE, Version, live_version, read_version
 from examples.embedded import Server
-from tests.factories import a_row, a_run, connections, fetch, sequence_all, sequence_and_fold
+from tests.factories import a_database, a_row, a_run, connections, fetch, sequence_all, sequence_and_fold
 
 FIRST = date(2026, 3, 10)
 DAY_S = 86_400
@@ -116,18 +115,6 @@ async def check(connection: Connection, tables: Tables, truth: Truth) -> None:
     assert diff(truth.points(live.horizons), await stored(connection, tables)) == []
     assert diff(truth.points(live.horizons), await replay(connection, tables)) == []
     assert diff(truth.points(opened.horizons), await opening_and_rest(connection, tables, opened.horizons)) == []
-
-
-@asynccontextmanager
-async def a_database(server: Server, template: str) -> AsyncIterator[Connection]:
-    name = f"opening_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
-        try:
-            async with connections(server.dsn(name), 1) as (connection,):
-                yield connection
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 class Append(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -41,7 +40,7 @@ from chancy_metrics.projections.versions.horizons_ahead import mend
 from chancy_metrics.projections.versions.replay import replay, stored
 from chancy_metrics.projections.versions.version import BASELINE, raise_horizons, read_version, read_versions
 from examples.embedded import Server
-from tests.factories import LogWriter, a_row, a_run, connections, fetch, sequence_and_fold
+from tests.factories import LogWriter, a_database, a_row, a_run, connections, fetch, sequence_and_fold
 
 FIRST = date(2026, 3, 10)
 MINUTE_US, HOUR_US, DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
@@ -109,18 +108,6 @@ async def count(connection: Connection, tables: Tables, where: str = "true") -> 
 
 async def assert_exact(connection: Connection, tables: Tables) -> None:
     assert [str(one) for one in diff(await replay(connection, tables), await stored(connection, tables))] == []
-
-
-@asynccontextmanager
-async def a_database(server: Server, template: str) -> AsyncIterator[Connection]:
-    name = f"compact_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
-        try:
-            async with connections(server.dsn(name), 1) as (connection,):
-                yield connection
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 class Fold(NamedTuple):
