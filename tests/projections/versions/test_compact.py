@@ -285,7 +285,8 @@ async def test_two_at_once_beside_folds_and_readers_lose_and_double_nothing(
     async def compact_until_the_end(mine: Connection) -> None:
         nonlocal done
         while not is_over():
-            done += await compact(mine, tables, ALL)
+            found = await compact(mine, tables, ALL)
+            done += found  # not in one statement with the wait: the other's would be lost
 
     async def read_until_the_end(mine: Connection) -> None:
         while not is_over():
