@@ -26,6 +26,7 @@ from chancy_metrics.plugin.audit.marks import Mark, read_marks
 from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
+from chancy_metrics.plugin.host.moments import plain_moment
 from chancy_metrics.plugin.http.events import read_events
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
@@ -220,7 +221,7 @@ def _answering(answer: Answer) -> Endpoint:
 
 def _json(body: object, status: int = 200, more: Mapping[str, str] | None = None) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(more or {})}
-    return BoundedResponse(msgspec.json.encode(body), status, headers, "application/json")
+    return BoundedResponse(msgspec.json.encode(body, enc_hook=plain_moment), status, headers, "application/json")
 
 
 def _route(path: str, endpoint: Endpoint, name: str) -> RouteT:
