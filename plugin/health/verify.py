@@ -27,7 +27,7 @@ from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.findings import Finding, Findings, Spot
 from chancy_metrics.projections.fold.points import Difference
 from chancy_metrics.projections.rollups.read import first_day
-from chancy_metrics.projections.rules.reserved import DRIFT
+from chancy_metrics.projections.rules.measured import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.verify.coverage import Coverage, Record, Share, unite
 from chancy_metrics.projections.verify.outcomes import Run, keep

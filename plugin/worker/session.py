@@ -237,7 +237,7 @@ class Session:
         if not self.schedule.is_mine:
             return
         from chancy_metrics.plugin.worker.maintenance import table_sizes
-        from chancy_metrics.projections.rules.reserved import table_sizes as gauges_of
+        from chancy_metrics.projections.rules.measured import table_sizes as gauges_of
 
         async with own_connection(self.chancy) as connection:
             sizes = await table_sizes(connection, self.chancy)

@@ -34,7 +34,7 @@ from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.rollups.soundness import odd_points
-from chancy_metrics.projections.rules.reserved import DRIFT
+from chancy_metrics.projections.rules.measured import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.versions.advance import advance
 from tests.commands import run

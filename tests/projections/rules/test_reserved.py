@@ -16,7 +16,8 @@ from chancy_metrics.plugin import Derived, Metrics, Observation
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.projections.rules.built_in import STATES, job_series
 from chancy_metrics.projections.rules.derive import _observations
-from chancy_metrics.projections.rules.reserved import DRIFT, check_own_series, table_sizes
+from chancy_metrics.projections.rules.measured import DRIFT, table_sizes
+from chancy_metrics.projections.rules.reserved import check_own_series
 from tests.factories import LogWriter, a_host, a_row, a_run, fetch, now_us, sequence_and_fold, total
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=2_000)

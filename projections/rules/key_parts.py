@@ -1,0 +1,69 @@
+"""Split a series' key into what it is of, a function, a queue or a table, that one's name, and what it measures.
+
+Exporters, views and lists show these as labels and columns; only Chancy's dashboard needs them packed into one key.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.projections.rules.built_in import STATES
+from chancy_metrics.projections.rules.measured import DRIFT, TABLE_SIZES
+
+Subject = Literal["job", "queue", "global", "table", "pipeline", "custom"]
+
+
+class KeyParts(NamedTuple):
+    """The parts of a key.
+
+    Attributes:
+        subject: What the series is of; `custom` for each series that is not this plugin's own.
+        name: Name of the function, queue or table; empty for other subjects.
+        measure: What is measured: `updates` for a counter of job updates to one state, otherwise the ending of the key,
+            such as `execution_time` or `throughput`; the whole key for `custom`.
+        state: The state that is counted; None where the series is not of one state.
+    """
+
+    subject: Subject
+    name: str
+    measure: str
+    state: str | None = None
+
+
+@lru_cache(maxsize=10_000)
+def key_parts(series: Series) -> KeyParts:
+    """Return the parts of a series' key.
+
+    A name may have colons itself: the ending is what follows the last one that can begin it.
+    """
+    for subject, pattern in _PATTERNS.get((series.kind, series.unit), ()):
+        if found := pattern.fullmatch(series.key):
+            named = found.groupdict()
+            state = named.get("state")
+            return KeyParts(subject, named.get("name", ""), named.get("measure") or "updates", state)
+    return KeyParts("custom", "", series.key)
+
+
+def _patterns() -> dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]]:
+    """Return (kind, unit) -> subjects and what matches the keys of this plugin's own series."""
+    states, sizes = "|".join(STATES), "|".join(TABLE_SIZES)
+    written: list[tuple[str, str, Subject, str]] = [
+        ("counter", "count", "job", rf"job:(?P<name>.*):(?P<state>{states})"),
+        ("counter", "count", "queue", rf"queue:(?P<name>.*):(?:(?P<state>{states})|(?P<measure>throughput))"),
+        # Not only the states there are: nobody else's counter belongs among those that are shown as all states.
+        ("counter", "count", "global", r"global:status:(?P<state>.*)"),
+        ("histogram", "seconds", "job", r"job:(?P<name>.*):(?P<measure>execution_time|wait_time)"),
+        ("histogram", "seconds", "queue", r"queue:(?P<name>.*):(?P<measure>execution_time|wait_time)"),
+        ("gauge", "bytes", "table", rf"table:(?P<name>.*):(?P<measure>{sizes})"),
+        (DRIFT.kind, DRIFT.unit, "pipeline", r"metrics:(?P<measure>drift)"),
+    ]
+    made: dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]] = {}
+    for kind, unit, subject, pattern in written:
+        made.setdefault((kind, unit), []).append((subject, re.compile(pattern, re.DOTALL)))
+    return made
+
+
+_PATTERNS = _patterns()

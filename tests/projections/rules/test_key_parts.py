@@ -1,0 +1,39 @@
+"""A key's parts are the names that it was made of."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chancy_metrics.events.facts import Series
+from chancy_metrics.projections.rules.built_in import STATES, job_series
+from chancy_metrics.projections.rules.key_parts import KeyParts, key_parts
+from chancy_metrics.projections.rules.measured import DRIFT, table_sizes
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+
+
+@given(NAMES, NAMES, st.sampled_from(STATES))
+def test_the_parts_of_a_job_updates_series_are_its_names(func: str, queue: str, state: str) -> None:
+    assert [key_parts(series) for series in job_series(func, queue, state)] == [
+        KeyParts("job", func, "updates", state),
+        KeyParts("global", "", "updates", state),
+        KeyParts("queue", queue, "throughput"),
+        KeyParts("queue", queue, "updates", state),
+        KeyParts("job", func, "execution_time"),
+        KeyParts("queue", queue, "execution_time"),
+        KeyParts("job", func, "wait_time"),
+        KeyParts("queue", queue, "wait_time"),
+    ]
+
+
+@given(NAMES)
+def test_the_parts_of_what_we_measure(table: str) -> None:
+    names = ("total_size_bytes", "table_size_bytes", "index_size_bytes")
+    assert [key_parts(series) for series in table_sizes(table)] == [KeyParts("table", table, name) for name in names]
+    assert key_parts(DRIFT) == KeyParts("pipeline", "", "drift")
+
+
+def test_another_kind_or_unit_is_the_applications() -> None:
+    for series in (Series("job:app.mail:failed", "counter", "euro"), Series("global:status:failed", "gauge", "count")):
+        assert key_parts(series) == KeyParts("custom", "", series.key)
