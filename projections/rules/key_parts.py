@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.rules.built_in import STATES
-from chancy_metrics.projections.rules.measured import DRIFT, TABLE_SIZES
+from chancy_metrics.projections.rules.measured import DEPTHS, DRIFT, SLOTS, SLOTS_USED, TABLE_SIZES, WORKERS_ACTIVE
 
-Subject = Literal["job", "queue", "global", "table", "pipeline", "custom"]
+Subject = Literal["job", "queue", "global", "workers", "table", "pipeline", "custom"]
 
 
 class KeyParts(NamedTuple):
@@ -24,7 +24,7 @@ class KeyParts(NamedTuple):
         name: Name of the function, queue or table; empty for other subjects.
         measure: What is measured: `updates` for a counter of job updates to one state, otherwise the ending of the key,
             such as `execution_time` or `throughput`; the whole key for `custom`.
-        state: The state that is counted; None where the series is not of one state.
+        state: The state that is counted, or one of `DEPTHS`; None where the series is not of one state.
     """
 
     subject: Subject
@@ -49,14 +49,23 @@ def key_parts(series: Series) -> KeyParts:
 
 def _patterns() -> dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]]:
     """Return (kind, unit) -> subjects and what matches the keys of this plugin's own series."""
-    states, sizes = "|".join(STATES), "|".join(TABLE_SIZES)
+    states, depths, sizes = "|".join(STATES), "|".join(DEPTHS), "|".join(TABLE_SIZES)
+    times = "(?P<measure>execution_time|wait_time|total_time)"
     written: list[tuple[str, str, Subject, str]] = [
         ("counter", "count", "job", rf"job:(?P<name>.*):(?P<state>{states})"),
         ("counter", "count", "queue", rf"queue:(?P<name>.*):(?:(?P<state>{states})|(?P<measure>throughput))"),
         # Not only the states there are: nobody else's counter belongs among those that are shown as all states.
         ("counter", "count", "global", r"global:status:(?P<state>.*)"),
-        ("histogram", "seconds", "job", r"job:(?P<name>.*):(?P<measure>execution_time|wait_time)"),
-        ("histogram", "seconds", "queue", r"queue:(?P<name>.*):(?P<measure>execution_time|wait_time)"),
+        ("histogram", "seconds", "job", rf"job:(?P<name>.*):{times}"),
+        ("histogram", "seconds", "queue", rf"queue:(?P<name>.*):{times}"),
+        ("histogram", "attempts", "job", r"job:(?P<name>.*):(?P<measure>attempts)"),
+        ("histogram", "attempts", "queue", r"queue:(?P<name>.*):(?P<measure>attempts)"),
+        ("gauge", "jobs", "queue", rf"queue:(?P<name>.*):(?P<measure>depth):(?P<state>{depths})"),
+        ("gauge", "seconds", "queue", r"queue:(?P<name>.*):(?P<measure>oldest_wait_seconds)"),
+        *(
+            (series.kind, series.unit, "workers", rf"workers:(?P<measure>{series.key.removeprefix('workers:')})")
+            for series in (WORKERS_ACTIVE, SLOTS_USED, SLOTS)
+        ),
         ("gauge", "bytes", "table", rf"table:(?P<name>.*):(?P<measure>{sizes})"),
         (DRIFT.kind, DRIFT.unit, "pipeline", r"metrics:(?P<measure>drift)"),
     ]

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.rules.built_in import STATES, job_series
 from chancy_metrics.projections.rules.key_parts import KeyParts, key_parts
-from chancy_metrics.projections.rules.measured import DRIFT, table_sizes
+from chancy_metrics.projections.rules.measured import (
+    DEPTHS,
+    DRIFT,
+    SLOTS,
+    SLOTS_USED,
+    WORKERS_ACTIVE,
+    oldest_wait,
+    queue_depths,
+    table_sizes,
+)
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
 
@@ -32,6 +41,25 @@ def test_the_parts_of_what_we_measure(table: str) -> None:
     names = ("total_size_bytes", "table_size_bytes", "index_size_bytes")
     assert [key_parts(series) for series in table_sizes(table)] == [KeyParts("table", table, name) for name in names]
     assert key_parts(DRIFT) == KeyParts("pipeline", "", "drift")
+
+
+@given(NAMES)
+def test_the_parts_of_the_health_of_queues(queue: str) -> None:
+    depths = [KeyParts("queue", queue, "depth", state) for state in DEPTHS]
+    assert [key_parts(series) for series in queue_depths(queue)] == depths
+    assert key_parts(oldest_wait(queue)) == KeyParts("queue", queue, "oldest_wait_seconds")
+    assert [key_parts(series) for series in (WORKERS_ACTIVE, SLOTS_USED, SLOTS)] == [
+        KeyParts("workers", "", name) for name in ("active", "slots_used", "slots")
+    ]
+
+
+@given(NAMES)
+def test_the_parts_of_the_life_cycle(name: str) -> None:
+    for subject in ("job", "queue"):
+        total = Series(f"{subject}:{name}:total_time", "histogram", "seconds")
+        attempts = Series(f"{subject}:{name}:attempts", "histogram", "attempts")
+        assert key_parts(total) == KeyParts(subject, name, "total_time")
+        assert key_parts(attempts) == KeyParts(subject, name, "attempts")
 
 
 def test_another_kind_or_unit_is_the_applications() -> None:

@@ -16,7 +16,15 @@ from chancy_metrics.plugin import Derived, Metrics, Observation
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.projections.rules.built_in import STATES, job_series
 from chancy_metrics.projections.rules.derive import _observations
-from chancy_metrics.projections.rules.measured import DRIFT, table_sizes
+from chancy_metrics.projections.rules.measured import (
+    DRIFT,
+    SLOTS,
+    SLOTS_USED,
+    WORKERS_ACTIVE,
+    oldest_wait,
+    queue_depths,
+    table_sizes,
+)
 from chancy_metrics.projections.rules.reserved import check_own_series
 from tests.factories import LogWriter, a_host, a_row, a_run, fetch, now_us, sequence_and_fold, total
 
@@ -26,6 +34,11 @@ RESERVED = [
     *job_series("app.work", "mail", "failed"),
     *table_sizes("jobs"),
     *table_sizes("metrics"),
+    *queue_depths("mail"),
+    oldest_wait("mail"),
+    WORKERS_ACTIVE,
+    SLOTS_USED,
+    SLOTS,
     DRIFT,
     Series("global:status:anything", "counter", "count"),
 ]
