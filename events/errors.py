@@ -119,6 +119,10 @@ class LeavesOutMore(VersionRefused):
     """A version leaves out more than the live one, and its promotion was not asked for explicitly."""
 
 
+class TotalsNotReady(MetricsLogError):
+    """The totals are being built, and none are served until they are complete; the message says how far it is."""
+
+
 class AlreadyRunning(MetricsLogError):
     """Another process does the same; the message says which, and since when."""
 
