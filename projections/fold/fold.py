@@ -3,53 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from functools import cache
-from itertools import chain, compress
-from operator import attrgetter, itemgetter
-from typing import NamedTuple, TypeVar
+from itertools import compress
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, ObservationColumns
 from chancy_metrics.events.codec import decode_batch
 from chancy_metrics.events.errors import DamagedBatch, UnknownCodec
-from chancy_metrics.events.facts import SKEW_US, Series
+from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS
-from chancy_metrics.projections.fold.cells import (
-    ALL_WORKERS,
-    Cells,
-    Floats,
-    Ints,
-    Sketches,
-    add_up,
-    concatenate,
-    group_rows,
-    merge,
-    select,
-    sizes_of,
-    starts_of_runs,
-)
-from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
-from chancy_metrics.projections.fold.sketch import codes
-from chancy_metrics.projections.rules.built_in import has_wait_time, job_series
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, concatenate, merge
+from chancy_metrics.projections.fold.new_cells import Numbers, by_resolution, job_cells, observation_cells
 from chancy_metrics.projections.rules.derive import derive
-from chancy_metrics.projections.rules.job_times import OwnTimes, believed_us, job_times, shown_us
+from chancy_metrics.projections.rules.job_times import believed_us
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 
-_MINUTE_US = 60_000_000
-_FINEST, *_, _COARSEST = RESOLUTIONS
 _DAY_S = RESOLUTIONS["1day"]
 _DAY_US = _DAY_S * 1_000_000
-_ONE_US = 1_000_000
-
-_FUNC_QUEUE_STATE = itemgetter(slice(3))
-
-_T = TypeVar("_T")
-_N = TypeVar("_N", np.int64, np.float64)
 
 
 class Fold(NamedTuple):
@@ -83,17 +58,6 @@ class Fold(NamedTuple):
         return cls(0, workers, series, cells, Counter(), {})
 
 
-class _Numbers(dict[_T, int]):
-    """Numbers keys from 0, in the order in which they are first seen."""
-
-    def __missing__(self, key: _T) -> int:
-        number = self[key] = len(self)
-        return number
-
-    def of(self, keys: Iterable[_T]) -> Ints:
-        return np.array(list(map(self.__getitem__, keys)), np.int64)
-
-
 def fold(
     batches: Sequence[LogBatch],
     rules: RuleSet = BUILT_IN,
@@ -114,7 +78,7 @@ def fold(
         decode: Decodes a batch, or returns it as it was decoded before; raises like `decode_batch`.
     """
     _keep_freed_memory()
-    workers, series, counts, dead = _Numbers[str](), _Numbers[Series](), Counter[str](), dict[int, str]()
+    workers, series, counts, dead = Numbers[str](), Numbers[Series](), Counter[str](), dict[int, str]()
     failed = dict[tuple[int, str], str]()
     jobs: list[tuple[LogBatch, JobColumns]] = []
     recorded: list[tuple[LogBatch, ObservationColumns]] = []
@@ -138,13 +102,13 @@ def fold(
     events = sum(batch.events for batch in batches if batch.position not in dead)
     parts = []
     if jobs:
-        parts.append(_job_cells(jobs, workers, series, counts, horizons))
+        parts.append(job_cells(jobs, workers, series, counts, horizons))
     if observations:
-        parts.append(_observation_cells(observations, workers, series, counts, horizons))
+        parts.append(observation_cells(observations, workers, series, counts, horizons))
     if not parts:
         return Fold(events, [], [], {}, counts, dead, failed)
     days = _days([*jobs, *recorded])
-    levels = _by_resolution(merge(concatenate(parts)), horizons)
+    levels = by_resolution(merge(concatenate(parts)), horizons)
     names, cells = _without_unused(list(workers), list(series), levels)
     return Fold(events, *names, cells, counts, dead, failed, days)
 
@@ -182,38 +146,6 @@ def _days(decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]]) -
     return dict(zip((days * _DAY_S).tolist(), events.tolist(), strict=True))
 
 
-def _bucket_keys(at_us: Ints, horizons: Mapping[str, int] | None) -> Ints:
-    """Return a key for each event's bucket, at the finest resolution that is kept for its age: see `_by_resolution`.
-
-    What no resolution keeps is in a bucket of the last one, before its horizon.
-    """
-    minute = at_us // _MINUTE_US
-    keys = minute * len(RESOLUTIONS)
-    if horizons is None or not len(minute) or minute.min() * 60 >= horizons[_FINEST]:
-        return keys
-    is_left = np.ones(len(minute), bool)
-    for number, (resolution, width) in enumerate(RESOLUTIONS.items()):
-        bucket = minute // (width // 60) * (width // 60)
-        is_here = is_left & (bucket * 60 >= horizons[resolution]) if resolution != _COARSEST else is_left
-        keys[is_here] = bucket[is_here] * len(RESOLUTIONS) + number
-        is_left &= ~is_here
-    return keys
-
-
-def _by_resolution(cells: Cells, horizons: Mapping[str, int] | None) -> dict[str, Cells]:
-    """Return cells whose `bucket` is 60 times a key of `_bucket_keys` by resolution, with the start of their bucket."""
-    minute, number = np.divmod(cells.bucket // 60, len(RESOLUTIONS))
-    cells = cells._replace(bucket=minute * 60)
-    levels = {}
-    for at, resolution in enumerate(RESOLUTIONS):
-        is_here = number == at
-        if resolution == _COARSEST and horizons is not None:
-            is_here &= cells.bucket >= horizons[resolution]
-        if is_here.any():
-            levels[resolution] = select(cells, is_here)
-    return levels
-
-
 def _without_unused(
     workers: list[str], series: list[Series], levels: Mapping[str, Cells]
 ) -> tuple[tuple[list[str], list[Series]], dict[str, Cells]]:
@@ -230,149 +162,3 @@ def _without_unused(
         resolution: cells._replace(worker=worker_numbers[cells.worker], series=series_numbers[cells.series])
         for resolution, cells in levels.items()
     }
-
-
-def _job_cells(
-    jobs: list[tuple[LogBatch, JobColumns]],
-    workers: _Numbers[str],
-    series: _Numbers[Series],
-    counts: Counter[str],
-    horizons: Mapping[str, int] | None,
-) -> Cells:
-    kinds = _Numbers[tuple[str, str, str]]()  # func, queue, state
-    kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
-    own = OwnTimes.of([columns for _, columns in jobs])
-    worker, appended_us = _worker_and_append_time(jobs, workers)
-    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
-    known, took_us, skewed = job_times(own, may_wait, appended_us)
-    counts["skewed"] += int(np.count_nonzero(skewed))
-    at_us = believed_us(own.at_us, appended_us)
-    # Group by (worker, kind, bucket) first: everything after works on groups, which are few.
-    bucket = _bucket_keys(at_us, horizons)
-    order, starts = group_rows(worker, kind, bucket)
-    heads, size = order[starts], len(starts)
-    observations, at_us = sizes_of(starts, len(order)), at_us[order]
-    last_us = np.maximum.reduceat(at_us, starts)
-    # The two times of each update, one below the other, without those it does not have.
-    timed_rows = np.flatnonzero(known.take(order, axis=1))
-    micro = shown_us(took_us.take(order, axis=1).ravel()[timed_rows])
-    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(observations, 2))[timed_rows]
-    starts = starts_of_runs(timed)
-    total, rest = add_up(micro, starts)
-    timed_observations = sizes_of(starts, len(timed_rows))
-
-    def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
-        return np.concatenate((counted, counted, of_times))
-
-    # Every group feeds two pairs of counters, and a pair of histograms with each of the times it has.
-    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts])), size)
-    head = heads[group]
-    fed = series.of(chain.from_iterable(job_series(*names) for names in kinds)).reshape(len(kinds), 4, 2)
-    return _cells(
-        worker=worker[head],
-        series=fed[kind[head], measure],
-        bucket=bucket[head] * 60,
-        observations=below(observations, timed_observations),
-        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[timed_rows], starts)),
-        sums=(below(observations * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
-        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
-        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
-        seen=np.repeat(np.arange(2 * size, len(head)), timed_observations),
-        values=micro / _ONE_US,
-    )
-
-
-def _observation_cells(
-    observations: list[tuple[LogBatch, ObservationColumns]],
-    workers: _Numbers[str],
-    series: _Numbers[Series],
-    counts: Counter[str],
-    horizons: Mapping[str, int] | None,
-) -> Cells:
-    number = np.concatenate([np.repeat(series.of(columns.series), columns.lengths) for _, columns in observations])
-    # A -0.0 would make minimum and maximum depend on the order.
-    values = np.concatenate([columns.values for _, columns in observations]) + 0.0
-    worker, appended_us = _worker_and_append_time(observations, workers)
-    at_us = np.concatenate([columns.at_us for _, columns in observations])
-    counts["skewed"] += int(np.count_nonzero(at_us > appended_us + SKEW_US))
-    at_us = believed_us(at_us, appended_us)
-    bucket = _bucket_keys(at_us, horizons)
-    order, starts = group_rows(worker, number, bucket)
-    heads = order[starts]
-    group = np.repeat(np.arange(len(starts)), sizes_of(starts, len(order)))
-    values, at_us = values[order], at_us[order]
-    kinds = np.array([key.kind for key in series])[number[heads]]
-    histogram = (kinds == "histogram")[group]
-    cells = _cells(
-        worker=worker[heads],
-        series=number[heads][:, None],
-        bucket=bucket[heads] * 60,
-        observations=sizes_of(starts, len(order)),
-        last_us=np.maximum.reduceat(at_us, starts),
-        sums=sums_in_millionths(values, group, len(starts)),
-        minimum=np.minimum.reduceat(values, starts),
-        maximum=np.maximum.reduceat(values, starts),
-        seen=group[histogram],
-        values=values[histogram],
-    )
-    # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
-    latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
-    position, index = (
-        np.concatenate(column)[order[latest]]
-        for column in zip(
-            *((np.full(len(c.values), b.position), np.arange(len(c.values))) for b, c in observations), strict=True
-        )
-    )
-    last = np.where(kinds == "gauge", values[latest], np.nan)
-    return cells._replace(last=last, last_position=position, last_index=index)
-
-
-def _worker_and_append_time(
-    decoded: Sequence[tuple[LogBatch, JobColumns | ObservationColumns]], workers: _Numbers[str]
-) -> tuple[Ints, Ints]:
-    """Return the number of each row's worker and when the row was appended, microseconds since 1970."""
-    sizes = [len(columns.at_us) for _, columns in decoded]
-    worker = np.repeat(workers.of(batch.worker for batch, _ in decoded) + 1, sizes)
-    return worker, np.repeat([batch.appended_us for batch, _ in decoded], sizes)
-
-
-def _cells(
-    *,
-    worker: Ints,
-    series: Ints,
-    bucket: Ints,
-    observations: Ints,
-    last_us: Ints,
-    sums: tuple[Ints, dict[int, Decimal]],
-    minimum: Floats,
-    maximum: Floats,
-    seen: Ints,
-    values: Floats,
-) -> Cells:
-    """Make a cell for each group and each of its series.
-
-    Args:
-        series: A row a group, a column a series; the other columns hold one value a group.
-        seen: The group of each of the *values* that go into sketches.
-    """
-    size, width = series.shape
-    micro, rest = sums
-    return Cells(
-        worker=np.repeat(worker, width),
-        series=series.ravel(),
-        bucket=np.repeat(bucket, width),
-        observations=np.repeat(observations, width),
-        last_us=np.repeat(last_us, width),
-        micro=np.repeat(micro, width),
-        rest={row * width + copy: total for row, total in rest.items() for copy in range(width)},
-        minimum=np.repeat(minimum, width),
-        maximum=np.repeat(maximum, width),
-        last=np.full(size * width, np.nan),
-        last_position=np.zeros(size * width, np.int64),
-        last_index=np.zeros(size * width, np.int64),
-        sketches=Sketches(
-            np.add.outer(np.arange(width), seen * width).ravel(),
-            np.tile(codes(values), width),
-            np.ones(len(seen) * width, np.int64),
-        ),
-    )
