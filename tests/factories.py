@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from array import array
@@ -20,21 +21,24 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.batch import BatchId, EncodedBatch, ObservationRun
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.facts import Combo, JobRow, Kind, Series
+from chancy_metrics.events.facts import DEFAULT_UNITS, Combo, JobRow, Kind, Series
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.projections.fold.cell_codec import decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import Cells, concatenate, merge, select
+from chancy_metrics.projections.fold.sketch import codes
 from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.totals.read import Sketch, Total, Totals
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.version import read_version
 from examples.embedded import Server
 
 NOON_US = 1_773_144_000_000_000  # 2026-03-10 12:00:00 UTC
+DAY_US = 86_400_000_000
 
 
 def now_us() -> int:
@@ -73,6 +77,34 @@ def a_row(at_us: int = NOON_US, *, state: str = "succeeded", func: str = "app.wo
         meta=b"",
     )
     return row._replace(**changes)
+
+
+def a_total(
+    series: Series | str,
+    value: float = 1.0,
+    *,
+    kind: Kind = "counter",
+    unit: str = "",
+    values: Sequence[float] = (),
+    minimum: float = 1.0,
+    last_us: int = NOON_US,
+) -> Total:
+    """The total of a series: of a histogram with *values*, by default *value* once."""
+    if isinstance(series, str):
+        series = Series(series, kind, unit or DEFAULT_UNITS[kind])
+    if series.kind != "histogram":
+        last = value if series.kind == "gauge" else None
+        return Total(series, 1, value, minimum, value, last, last_us, None, NOON_US - DAY_US)
+    held = np.array(values or [value])
+    found, counts = np.unique(codes(held), return_counts=True)
+    sketch = Sketch(found.tolist(), counts.tolist())
+    low, high = float(held.min()), float(held.max())
+    return Total(series, len(held), math.fsum(held), low, high, None, last_us, sketch, NOON_US - DAY_US)
+
+
+def some_totals(*series: Total) -> Totals:
+    """Totals that were advanced at noon, and count since the day before."""
+    return Totals(1, 1, NOON_US, NOON_US - DAY_US, list(series))
 
 
 def a_run(
