@@ -1,4 +1,4 @@
-"""Answer GET points: every bucket of one series in a window; one without observations is missing, not zero."""
+"""Answer GET points: every bucket of one series in a window; it is zero where others were recorded, or else missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from math import isnan
 from typing import get_args
 
 import msgspec
+import numpy as np
 from chancy import Chancy
+from numpy.typing import NDArray
 
 from chancy_metrics.events.facts import Kind, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
@@ -24,14 +26,18 @@ from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.plugin.reading.window import MAX_BUCKETS, default_range_s
 from chancy_metrics.projections.buckets import bucket_of, horizons
 
+#: The values of a bucket in which something was recorded, but nothing of the series.
+_NOTHING: dict[Kind, dict[str, float]] = {"counter": {"sum": 0.0}, "gauge": {}, "histogram": {"count": 0, "sum": 0.0}}
+
 NAMES: tuple[Resolution, ...] = get_args(Resolution)
 
 
 class Bucket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One bucket; without observations it is *missing* and has no values, which differs from 0.
+    """One bucket. Without observations a counter is 0, a histogram counts 0, and a gauge has no value.
 
     Attributes:
         at: Its start.
+        missing: The log holds nothing of that time, of any series: it has no values, not even 0.
         partial: It has not ended yet, so its values will grow.
         sum: For counters and histograms.
         last: The latest value, for gauges.
@@ -114,20 +120,26 @@ async def points_in_window(
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
-    (_, kind, unit), columns = await find_points(chancy, key)
+    within = Within(resolution, first, last)
+    (_, kind, unit), columns, recorded = await find_points(chancy, key, within)
     if worker_id is not None:
-        columns = await find_worker_points(chancy, key, worker_id, Within(resolution, first, last))
+        columns = await find_worker_points(chancy, key, worker_id, within)
     width = RESOLUTIONS[resolution]
-    buckets = await work(chancy, _buckets, kind, columns.get(resolution), range(first, last, width), now)
+    starts = range(first, last, width)
+    buckets = await work(chancy, _buckets, kind, columns.get(resolution), recorded, starts, now)
     return Points(
         key, kind, unit, resolution, width, from_s(first), from_s(last), from_s(kept), now, worker_id, buckets
     )
 
 
-def _buckets(kind: Kind, kept: Rows | None, starts: range, now: datetime) -> list[Bucket]:
+def _buckets(kind: Kind, kept: Rows | None, recorded: NDArray[np.int64], starts: range, now: datetime) -> list[Bucket]:
     rows = [] if kept is None else cut(kept, starts.start, starts.stop).tolist()
     values = {row[0]: _values(kind, row[1:]) for row in rows}
-    return [_bucket(from_s(start), starts.step, values.get(start), now) for start in starts]
+    known = set(recorded.tolist())
+    return [
+        _bucket(from_s(start), starts.step, values.get(start, _NOTHING[kind] if start in known else None), now)
+        for start in starts
+    ]
 
 
 def _values(kind: Kind, row: list[float]) -> dict[str, float]:

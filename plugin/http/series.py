@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
+import numpy as np
 from chancy import Chancy
+from numpy.typing import NDArray
 from psycopg import sql
 
-from chancy_metrics.events.database import short_transaction
+from chancy_metrics.events.database import Cursor, short_transaction
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.find_series import UnknownSeries
@@ -20,7 +23,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.reading.history import has_kept, kept_since
-from chancy_metrics.plugin.reading.load import Within, read_directly, read_names
+from chancy_metrics.plugin.reading.load import Within, read_directly, read_names, read_recorded
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
@@ -142,38 +145,56 @@ async def list_workers(chancy: Chancy, *, after: str | None, limit: int) -> Work
     return WorkersPage(workers[:limit], workers[limit - 1] if len(workers) > limit else None)
 
 
-async def find_points(chancy: Chancy, key: str) -> tuple[Series, SeriesColumns]:
-    """Return the series that *key* shows, and its points of all workers together.
+class Found(NamedTuple):
+    """A series, its points of all workers together, and the buckets of a window in which any series has a point."""
+
+    series: Series
+    columns: SeriesColumns
+    recorded: NDArray[np.int64]
+
+
+async def find_points(chancy: Chancy, key: str, within: Within) -> Found:
+    """Return the series that *key* shows, with its points.
 
     Raises:
         UnknownSeries: It has none; the message has the keys that come near.
     """
     replica = await reader_of(chancy).replica_soon(SOON_S)
-    names, columns = (
-        await _points_in_rollups(chancy, key, None) if replica is None else (replica.series, replica.columns)
-    )
+    if replica is None:
+        names, columns, recorded = await _all_points_in_rollups(chancy, key, within)
+    else:
+        names, columns, recorded = replica.series, replica.columns, replica.recorded[within.resolution]
     number = names.number_of(key)
     found = {} if number is None else columns.get(number, {})
     if number is None or not has_kept(found, kept_since(options_of(chancy))):
         near = await work(chancy, (await index_of(chancy)).near, key)
         like = f"; like it are {', '.join(map(repr, near))}" if near else ""
         raise UnknownSeries(f"there is no series {key!r}{like}: GET …/series lists them")
-    return names[number], found
+    return Found(names[number], found, recorded)
 
 
 async def find_worker_points(chancy: Chancy, key: str, worker_id: str, within: Within) -> SeriesColumns:
     """Return one worker's points of the series that *key* shows, of those buckets; {} if it has none."""
-    names, columns = await _points_in_rollups(chancy, key, worker_id, within)
+    async with _snapshot(chancy) as cursor:
+        names, columns = await read_directly(cursor, tables_for(chancy.prefix), worker_id, key, within=within)
     number = names.number_of(key)
     return {} if number is None else columns.get(number, {})
 
 
-async def _points_in_rollups(
-    chancy: Chancy, key: str, worker_id: str | None, within: Within | None = None
-) -> tuple[Names, dict[int, SeriesColumns]]:
+async def _all_points_in_rollups(
+    chancy: Chancy, key: str, within: Within
+) -> tuple[Names, dict[int, SeriesColumns], NDArray[np.int64]]:
+    tables = tables_for(chancy.prefix)
+    async with _snapshot(chancy) as cursor:
+        names, columns = await read_directly(cursor, tables, None, key)
+        return names, columns, await read_recorded(cursor, tables, within)
+
+
+@asynccontextmanager
+async def _snapshot(chancy: Chancy) -> AsyncIterator[Cursor]:
     async with (
         room(chancy),
         bounded_connection(chancy) as connection,
         short_transaction(connection, isolation="REPEATABLE READ") as cursor,
     ):
-        return await read_directly(cursor, tables_for(chancy.prefix), worker_id, key, within=within)
+        yield cursor

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
@@ -54,6 +55,34 @@ async def read_directly(
             columns = await _read_worker(cursor, tables, version, number, series, within)
             return Names(series), columns
     return Names(series), replica.columns
+
+
+async def read_recorded(cursor: Cursor, tables: Tables, within: Within) -> NDArray[np.int64]:
+    """Return the buckets of *within* in which any series of the live version has a point, ascending."""
+    version = await live_version(cursor, tables)
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT b.bucket
+            FROM generate_series(%(first)s::bigint, %(end)s::bigint - 1, %(width)s) AS b (bucket)
+            WHERE (
+                SELECT true
+                FROM {rollup} r
+                WHERE r.bucket / 60 = b.bucket / 60 -- as the index for clean-up has it
+                    AND r.version = %(version)s
+                LIMIT 1
+            ) IS NOT NULL
+            ORDER BY b.bucket
+            """
+        ).format(rollup=tables.rollup(within.resolution)),
+        {
+            "first": max(within.first_s, version.horizons[within.resolution]),
+            "end": within.end_s,
+            "width": RESOLUTIONS[within.resolution],
+            "version": version.version,
+        },
+    )
+    return np.array([row[0] for row in await cursor.fetchall()], np.int64)
 
 
 async def _read_worker(

@@ -7,14 +7,18 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chancy_metrics.events.facts import Kind, Series
+from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.reading.columns import Rows, put, rows_of, without_before
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
 
 #: Resolution -> rows, for one series.
 SeriesColumns = dict[str, Rows]
+#: Resolution -> starts of the buckets in which any series has a point, ascending, seconds since 1970.
+Recorded = dict[str, NDArray[np.int64]]
 
 
 class RingPosition(NamedTuple):
@@ -39,6 +43,7 @@ class Replica:
 
     Attributes:
         horizons: Resolution -> start of the oldest bucket kept, seconds since 1970.
+        recorded: The buckets in which anything was recorded: elsewhere a series has no zero, but nothing is known.
     """
 
     def __init__(self, position: RingPosition, horizons: Mapping[str, int]) -> None:
@@ -46,10 +51,12 @@ class Replica:
         self.horizons = horizons
         self.series = Names()
         self.columns: dict[int, SeriesColumns] = {}
+        self.recorded: Recorded = {resolution: np.array([], np.int64) for resolution in RESOLUTIONS}
 
     def put(self, changed: Mapping[str, ChangedPoints], names: Mapping[int, Series]) -> None:
         """Put changed points in, replacing those of the same bucket; skip series without a name: they have expired."""
         for resolution, points in changed.items():
+            self.recorded[resolution] = np.union1d(self.recorded[resolution], points.bucket)
             rows: dict[Kind, Rows] = {}
             for number, mine in _by_series(points):
                 if number in names:
@@ -64,6 +71,8 @@ class Replica:
         """Drop the points below the horizons, and the series without points."""
         if horizons != self.horizons:
             self.horizons = horizons
+            for resolution, buckets in self.recorded.items():
+                self.recorded[resolution] = buckets[buckets >= horizons[resolution]]
             for number, columns in list(self.columns.items()):
                 self.columns[number] = {
                     resolution: kept
@@ -78,7 +87,7 @@ class Replica:
     def after(self, changes: RingChanges) -> Replica:
         """Return a replica with the *changes* applied; this one stays unchanged while it is read."""
         later = Replica(self.position, self.horizons)
-        later.series, later.columns = self.series, dict(self.columns)
+        later.series, later.columns, later.recorded = self.series, dict(self.columns), dict(self.recorded)
         for points in changes.points:
             later.put(points, changes.names)
         later.keep(changes.names, changes.horizons)
@@ -89,7 +98,7 @@ class Replica:
     def become(self, later: Replica) -> None:
         """Take everything from *later*."""
         self.position, self.horizons = later.position, later.horizons
-        self.series, self.columns = later.series, later.columns
+        self.series, self.columns, self.recorded = later.series, later.columns, later.recorded
 
 
 def _by_series(points: ChangedPoints) -> Iterator[tuple[int, slice]]:

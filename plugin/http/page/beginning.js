@@ -24,7 +24,7 @@ export async function firstKeys() {
 /** The shortest range that has all points of the series from the last day; null if there are none. */
 export async function fittingRange(keys) {
   const answers = await Promise.all(keys.map((key) => ask("points", { key, resolution: "5min", range: DAY / 1_000 })));
-  const first = answers.map(({ buckets }) => buckets.find((bucket) => !bucket.missing)).filter(Boolean).map(({ at }) => Date.parse(at));
+  const first = answers.map(({ buckets }) => buckets.find((bucket) => bucket.sum || bucket.last !== undefined)).filter(Boolean).map(({ at }) => Date.parse(at));
   return first.length ? rangeSince(Math.min(...first)) : null;
 }
 

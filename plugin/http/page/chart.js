@@ -10,6 +10,12 @@ import { followPointer } from "./pointer.js";
 
 let numbers = 0;
 
+/** Why a bucket has no values: the log holds nothing of its time, or nothing of this series; "" if it has some. */
+function nothing(bucket) {
+  if (bucket.missing) return "nothing recorded at all";
+  return bucket.last === undefined && bucket.sum === undefined ? "no sample" : "";
+}
+
 export class Chart {
   /** Make an empty chart; *actions* are remove(key), cursor(at or null), zoom(from, to) and explain(key, at, width_s). */
   constructor(key, actions) {
@@ -125,7 +131,7 @@ export class Chart {
   describe(index) {
     const bucket = this.points.buckets[index];
     const when = span(this.starts[index], this.starts[index] + this.points.width_s * 1_000);
-    const what = bucket.missing ? "nothing observed" : this.lines.map((line) => this.#value(line, index)).join(", ");
+    const what = nothing(bucket) || this.lines.map((line) => this.#value(line, index)).join(", ");
     return `${when}: ${what}${bucket.partial ? ", still filling" : ""}`;
   }
 
@@ -156,10 +162,10 @@ export class Chart {
   }
 
   #readout(index) {
-    if (index >= 0 && this.points.buckets[index].missing) {
-      return [el("div", {}, el("dt", { class: "quiet", text: this.#start(index) }), el("dd", { text: "nothing observed" }))];
+    if (index >= 0 && nothing(this.points.buckets[index])) {
+      return [el("div", {}, el("dt", { class: "quiet", text: this.#start(index) }), el("dd", { text: nothing(this.points.buckets[index]) }))];
     }
-    const shown = index >= 0 ? index : this.points.buckets.findLastIndex((bucket) => !bucket.missing);
+    const shown = index >= 0 ? index : this.points.buckets.findLastIndex((bucket) => !nothing(bucket));
     if (shown < 0) return [el("div", {}, el("dt", { class: "quiet", text: "no observation in this window" }))];
     const isTotal = index < 0 && this.lines[0].name === "count";
     const items = this.lines.map((line) => {
@@ -179,7 +185,7 @@ export class Chart {
     const rows = this.points.buckets.map((bucket, index) => [
       moment(this.starts[index], 0),
       ...this.lines.map((line) => (line.values[index] === null ? "" : String(Number(line.values[index].toPrecision(6))))),
-      [bucket.missing ? "nothing observed" : "", bucket.partial ? "still filling" : ""].filter(Boolean).join(", "),
+      [nothing(bucket), bucket.partial ? "still filling" : ""].filter(Boolean).join(", "),
     ]).reverse();
     this.values.querySelector(".scrolled")?.remove();
     const caption = `${visible(this.key)} by ${this.points.resolution}, newest first`;

@@ -68,7 +68,7 @@ export function reach(shown) {
   return [low - room, Math.max(high + room, 0)];
 }
 
-/** Plotly's traces: hatched ranges without observations first, then the lines over them. */
+/** Plotly's traces: hatched ranges in which nothing was recorded first, then the lines over them. */
 export function traces(points, shown) {
   const width = points.width_s * 1_000;
   const starts = points.buckets.map((bucket) => Date.parse(bucket.at));
@@ -86,7 +86,7 @@ export function traces(points, shown) {
 
 const base = { showlegend: false, hoverinfo: "skip", yaxis: "y2" };
 
-/** One hatched bar for each run of buckets that ended without an observation, from top to bottom. */
+/** One hatched bar for each run of buckets that ended without anything in the log, from top to bottom. */
 function missing(buckets, starts, width) {
   const runs = [];
   buckets.forEach((bucket, index) => {
@@ -152,12 +152,13 @@ function edge(line, starts, width, partial) {
   return [solid, dotted];
 }
 
-/** A ring at each value that is 0: observed, and not missing. */
+/** A flat line where bars are 0: others were recorded then, and nothing of this series. */
 function zeros(line, starts, width) {
-  const at = line.values.flatMap((value, index) => (value === 0 ? [starts[index] + width / 2] : []));
+  const of = line.style === "bar" ? runsOf(line.values.map((value) => (value === 0 ? 0 : null))) : [];
+  const x = of.flatMap((run) => [starts[run[0]], starts[run.at(-1)] + width, null]);
   return {
-    ...base, type: "scatter", mode: "markers", x: at, y: at.map(() => 0), cliponaxis: false,
-    marker: { symbol: "circle-open", size: 6, color: color(line.hue), line: { width: 1.4 } },
+    ...base, type: "scatter", mode: "lines", x, y: x.map((at) => (at === null ? null : 0)), cliponaxis: false,
+    line: { color: color(line.hue), width: 2 },
   };
 }
 

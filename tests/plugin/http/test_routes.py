@@ -305,6 +305,25 @@ async def test_zero_missing_and_partial_buckets_are_told_apart(dsn: str, log: Lo
     assert found["until"] == f"{NOW + timedelta(minutes=1):%Y-%m-%dT%H:%M}:00Z"
 
 
+async def test_a_series_is_zero_where_another_was_recorded_and_missing_only_where_the_log_holds_nothing(
+    dsn: str, log: LogWriter, at_now: None
+) -> None:
+    async with asking(dsn) as client:
+        asked = {"resolution": "1min", "range": 240}
+        retried = (await get(client, "points", key="global:status:retrying", **asked))["buckets"]
+        level = (await get(client, "points", key="app:level", **asked))["buckets"]
+        took = (await get(client, "points", key="app:took", **asked))["buckets"]
+        other = (await get(client, "points", key="app:n", worker_id="idle", **asked))["buckets"]
+
+    for buckets in (retried, level, took, other):
+        assert [bucket.get("missing", False) for bucket in buckets] == [True, False, True, False, False]
+    assert [bucket.get("sum") for bucket in retried] == [None, 1.0, None, 0.0, 0.0]
+    assert [bucket.get("sum") for bucket in other] == [None, 0.0, None, 0.0, 0.0]
+    assert [bucket.get("last") for bucket in level] == [None, None, None, None, 5.0]
+    assert [bucket.get("count") for bucket in took] == [None, 0, None, 0, 2]
+    assert took[1] == {"at": took[1]["at"], "count": 0, "sum": 0.0}
+
+
 async def test_gauges_tell_their_last_value_and_histograms_their_spread(dsn: str, log: LogWriter, at_now: None) -> None:
     async with asking(dsn) as client:
         [level] = (await get(client, "points", key="app:level", resolution="1min", range=60))["buckets"][-1:]
@@ -321,13 +340,13 @@ async def test_gauges_tell_their_last_value_and_histograms_their_spread(dsn: str
     assert 0.99 < took["p50"] < 1.01 and 2.98 < took["p99"] <= 3.0
 
 
-async def test_a_worker_that_has_no_points_has_only_missing_buckets(dsn: str, log: LogWriter, at_now: None) -> None:
+async def test_a_worker_that_has_no_points_counts_zero(dsn: str, log: LogWriter, at_now: None) -> None:
     async with asking(dsn) as client:
         mine = await get(client, "points", key="app:n", resolution="1hour", range=3600, worker_id="worker-1")
         other = await get(client, "points", key="app:n", resolution="1hour", range=3600, worker_id="it's %s")
 
     assert sum(bucket.get("sum", 0) for bucket in mine["buckets"]) == 6.0
-    assert all(bucket["missing"] for bucket in other["buckets"])
+    assert all(bucket.get("missing") or bucket["sum"] == 0 for bucket in other["buckets"])
     assert other["worker_id"] == "it's %s"
 
 

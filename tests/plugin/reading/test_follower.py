@@ -48,7 +48,7 @@ def content(replica: Replica) -> dict[Any, bytes]:
         (number, replica.series[number], resolution): rows.tobytes()
         for number, columns in replica.columns.items()
         for resolution, rows in columns.items()
-    }
+    } | {resolution: buckets.tobytes() for resolution, buckets in replica.recorded.items()}
 
 
 async def loaded(chancy: Chancy) -> Replica:
