@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from chancy_metrics.plugin import Derived, JobColumns
+
+#: Where a process of a pool says that it has died.
+DIED = "CHANCY_METRICS_TEST_DIED"
 
 
 def cost_per_customer(jobs: JobColumns) -> Iterator[Derived]:
@@ -39,3 +46,15 @@ def picky(jobs: JobColumns) -> Iterator[Derived]:
     if any(combo.state == "failed" for combo in jobs.combos):
         raise LookupError("no failed jobs, please")
     yield Derived.counter("made:by:picky", np.arange(len(jobs.at_us)))
+
+
+def deadly(jobs: JobColumns) -> Iterator[Derived]:
+    """Kill the first process of a pool or cluster that calls it, and count updates in every other one."""
+    if multiprocessing.parent_process() is not None:
+        try:
+            Path(os.environ[DIED]).touch(exist_ok=False)
+        except FileExistsError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield Derived.counter("made:by:deadly", np.arange(len(jobs.at_us)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import Executor
+from contextlib import aclosing
 from datetime import date
 from pathlib import Path
 
@@ -13,13 +15,21 @@ from anyio import to_thread
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.error_kinds import in_words, may_be_batch_error
-from chancy_metrics.events.errors import AlreadyRunning, DamagedExport, MetricsLogError
+from chancy_metrics.events.errors import AlreadyRunning, MetricsLogError
 from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.events.transfer.archived import archived_batches
+from chancy_metrics.plugin.parallel.archive_task import (
+    ArchivedDay,
+    ArchiveTask,
+    fold_archives,
+    fold_archives_in_task,
+    read_folded_day,
+)
+from chancy_metrics.plugin.parallel.shared_rules import share
+from chancy_metrics.plugin.parallel.source import Source, proven_at
+from chancy_metrics.plugin.parallel.tasks import Tasks
 from chancy_metrics.plugin.rebuilds.backfill import Backfill
 from chancy_metrics.plugin.transfer.archive_store import ArchiveStore
-from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.versions.collect import begin_collecting
 from chancy_metrics.projections.versions.collected import Days, add_folded, add_kept, read_days
@@ -28,7 +38,6 @@ from chancy_metrics.projections.versions.version import Version
 
 #: Seconds between two looks at another run.
 _POLL_S = 0.1
-_MISSING = "there is no archive of it"
 
 
 class KeptDay(msgspec.Struct, frozen=True):
@@ -53,10 +62,26 @@ class Archives(msgspec.Struct, frozen=True):
 
 
 class Collection:
-    """One run that collects a baseline from archives; any run resumes what another one began."""
+    """One run that collects a baseline from archives; any run resumes what another one began.
 
-    def __init__(self, backfill: Backfill, connection: Connection, place: str | Path, *, patience_s: float) -> None:
+    Args:
+        executor: Folds the archives in tasks, which check them against the ledger in *source*; without one, a thread
+            of this process does.
+    """
+
+    def __init__(
+        self,
+        backfill: Backfill,
+        connection: Connection,
+        place: str | Path,
+        *,
+        patience_s: float,
+        executor: Executor | None = None,
+        source: Source | None = None,
+    ) -> None:
         self._patience_s = patience_s
+        self._executor = executor
+        self._source = source
         self._backfill = backfill
         self._connection = connection
         self._tables: Tables = backfill.tables
@@ -75,17 +100,10 @@ class Collection:
         tables = self._tables
         base = await self._begin(horizons)
         days = await self._days(base.version)
-        total = len(days.left) + len(days.folded) + len(days.kept)
-        for number, day in enumerate(days.left, total - len(days.left) + 1):
-            note = f"adding {day} to baseline {base.version}, day {number} of {total}"
-            self._backfill.progress.report("collecting", 0, 0, note=note)
-            folded = await self._fold_archive(store, day, base)
-            if isinstance(folded, str):
-                await add_kept(self._connection, tables, base.version, day, folded)
-            else:
+        async with aclosing(self._fold_days(store, base, days)) as results:
+            async for day, folded in results:
                 await self._add(base.version, day, folded)
-                self._backfill.progress.add_archived(folded.events)
-            await self._backfill.give_way()
+                await self._backfill.give_way()
         async with short_transaction(self._connection) as cursor:
             gone = await gone_days(cursor, tables)
         done = await self._days(base.version)
@@ -115,34 +133,46 @@ class Collection:
         async with short_transaction(self._connection) as cursor:
             return await read_days(cursor, self._tables, version) or Days()
 
-    async def _fold_archive(self, store: ArchiveStore, day: date, base: Version) -> Fold | str:
-        """Fold the first sound archive of *day*; return why there is none otherwise."""
-        why = []
-        for name in store.by_day.get(day, ()):
-            opened = store.opened(name)
-            path = await to_thread.run_sync(opened.__enter__)
-            try:
-                return await self._fold_file(path, day, base)
-            except DamagedExport as error:
-                why.append(f"its archive {name} {error.fault}")
-            except OSError as error:
-                raise MetricsLogError(f"the archive {name} can't be read: {error}; the same command resumes") from error
-            finally:
-                await to_thread.run_sync(opened.__exit__, None, None, None)
-        return "; ".join(why) or _MISSING
+    async def _fold_days(
+        self, store: ArchiveStore, base: Version, days: Days
+    ) -> AsyncGenerator[tuple[date, Fold | str]]:
+        """Yield each day that is left with the fold of its archive, or why there is none, in order."""
+        added = len(days.folded) + len(days.kept)
+        total = added + len(days.left)
+        if self._executor is None or self._source is None:
+            for number, day in enumerate(days.left, added + 1):
+                self._report(base, day, number, total)
+                archived = await self._archived(store, base, day)
+                yield day, await fold_archives(self._connection, self._tables, self._backfill.rules, archived)
+            return
+        rules, source = share(self._backfill.rules), await self._proven(self._source)
+        ahead = iter(days.left)
+        async with Tasks(self._executor, fold_archives_in_task) as tasks:
+            for number, day in enumerate(days.left, added + 1):
+                while tasks.has_room and (following := next(ahead, None)) is not None:
+                    tasks.submit(ArchiveTask(source, rules, await self._archived(store, base, following)))
+                self._report(base, day, number, total)
+                _, result = await tasks.take()
+                yield day, await to_thread.run_sync(read_folded_day, result)
 
-    async def _fold_file(self, path: Path, day: date, base: Version) -> Fold:
+    async def _archived(self, store: ArchiveStore, base: Version, day: date) -> ArchivedDay:
         async with short_transaction(self._connection) as cursor:
             lost = await left_out_positions(cursor, self._tables, base.baseline, day)
-        total = Accumulator(base.horizons)
-        async for batches in archived_batches(self._connection, self._tables, path, day, lost):
-            lost -= {batch.position for batch in batches}
-            await to_thread.run_sync(total.add_batches, batches, self._backfill.rules)
-        folded = await to_thread.run_sync(total.fold)
-        folded.dead.update(dict.fromkeys(lost, "it was lost before its day was archived"))
-        return folded
+        return ArchivedDay(day, store.place, tuple(store.by_day.get(day, ())), frozenset(lost), base.horizons)
 
-    async def _add(self, version: int, day: date, folded: Fold) -> None:
+    async def _proven(self, source: Source) -> Source:
+        async with short_transaction(self._connection) as cursor:
+            return await proven_at(cursor, self._tables, source)
+
+    def _report(self, base: Version, day: date, number: int, total: int) -> None:
+        note = f"adding {day} to baseline {base.version}, day {number} of {total}"
+        self._backfill.progress.report("collecting", 0, 0, note=note)
+
+    async def _add(self, version: int, day: date, folded: Fold | str) -> None:
+        """Add the fold of a day's archive, or what the baseline in use has of it because of *folded*."""
+        if isinstance(folded, str):
+            await add_kept(self._connection, self._tables, version, day, folded)
+            return
         try:
             await add_folded(self._connection, self._tables, version, day, folded)
         except Exception as error:
@@ -152,3 +182,4 @@ class Collection:
                 f"what the rules make of {day} can't be stored ({in_words(error)}): mend the rule and raise "
                 "rules_version, or take the archive of that day away, so that the baseline's figures stay"
             ) from error
+        self._backfill.progress.add_archived(folded.events)

@@ -100,7 +100,7 @@ async def rebuild(
             seconds; half a sync interval by default.
         keep_s: Seconds for which the replaced version, or one left ready, is kept.
         by: Name of the caller, as `status` and `versions` show it; user, host and process by default.
-        executor: Runs tasks that fold ranges of the ledger ahead; without one, this process folds them.
+        executor: Runs tasks that fold ranges of the ledger, and archives, ahead; without one, this process folds them.
         read_dsn: The database from which the tasks read: a replica of the app's, by default that itself.
         archive: Where `prune --archive` wrote pruned days: a folder, or a URL that fsspec reads. They are folded again,
             and what the baseline has of them is not taken; a day without a sound archive keeps that.
@@ -121,9 +121,9 @@ async def rebuild(
         working, holding, comparing = [
             await stack.enter_async_context(connect_bounded(chancy, folded_by)) for _ in range(3)
         ]
-        folder = None
+        folder, source = None, source_of(chancy, read_dsn)
         if executor is not None:
-            source, tables = source_of(chancy, read_dsn), tables_for(chancy.prefix)
+            tables = tables_for(chancy.prefix)
             folder = await stack.enter_async_context(fold_ahead(executor, source, tables, options.rules))
         backfill = Backfill(
             chancy, options, working, folded_by, throttle_s=throttle_s, folder=folder, on_progress=on_progress
@@ -131,7 +131,10 @@ async def rebuild(
         await _check_promotable(backfill, working)
         collected, archives = None, None
         if archive is not None:
-            collected, archives = await Collection(backfill, working, archive, patience_s=_PATIENCE_S).run()
+            collection = Collection(
+                backfill, working, archive, patience_s=_PATIENCE_S, executor=executor, source=source
+            )
+            collected, archives = await collection.run()
         await backfill.begin(auto_promote=swap, patience_s=_PATIENCE_S, collected=collected)
         await backfill.run()
         live, position, compared = await _compare(backfill, working, holding, comparing, folded_by)

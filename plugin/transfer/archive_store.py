@@ -17,9 +17,10 @@ _NAME = re.compile(r"metrics_log-(\d{4}-\d\d-\d\d)\b.*\.export", re.ASCII)
 
 
 class ArchiveStore:
-    """The archives in a place. Its methods block.
+    """The archives in a place, which this looks through; it blocks.
 
     Attributes:
+        place: The folder, absolute, or the URL.
         by_day: Day -> names of its archives, in order.
         ignored: A sentence for each `.export` file that is not named like the archive of a day.
 
@@ -28,11 +29,9 @@ class ArchiveStore:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.place = str(place)
+        self.place = str(place) if _is_url(str(place)) else str(Path(place).absolute())
         self.by_day: dict[date, list[str]] = {}
         self.ignored: list[str] = []
-        self._files: Any = None
-        self._root = self.place
         for name in sorted(self._names()):
             day = _day_of(name)
             if day is not None:
@@ -45,40 +44,44 @@ class ArchiveStore:
                 "metrics_log-2026-03-10.export"
             )
 
-    @contextmanager
-    def opened(self, name: str) -> Iterator[Path]:
-        """Give the path of an archive: the file itself, or a copy that is removed after the block.
-
-        Raises:
-            MetricsLogError: It can't be copied.
-        """
-        if self._files is None:
-            yield Path(self.place, name)
-            return
-        with tempfile.TemporaryDirectory(prefix="chancy-metrics-") as folder:
-            path = Path(folder, "archive.export")
-            try:
-                self._files.get_file(f"{self._root}/{name}", str(path))
-            except Exception as error:  # each file system has errors of its own
-                raise self._refused(name, error) from error
-            yield path
-
     def _names(self) -> list[str]:
         try:
-            if "://" not in self.place:
+            if not _is_url(self.place):
                 return [path.name for path in Path(self.place).iterdir() if path.is_file()]
-            self._files, root = _file_system(self.place)
-            self._root = root.rstrip("/")
-            found = self._files.ls(self._root, detail=False)
-            return [str(path).rstrip("/").rpartition("/")[2] for path in found]
+            files, root = _file_system(self.place)
+            return [str(path).rstrip("/").rpartition("/")[2] for path in files.ls(root, detail=False)]
         except MetricsLogError:
             raise
         except Exception as error:
-            raise self._refused("", error) from error
+            raise _refused(self.place, error) from error
 
-    def _refused(self, name: str, error: Exception) -> MetricsLogError:
-        where = f"{self.place.rstrip('/')}/{name}" if name else self.place
-        return MetricsLogError(f"the archive {where} can't be read: {error or type(error).__name__}")
+
+@contextmanager
+def opened(place: str, name: str) -> Iterator[Path]:
+    """Give the path of an archive in *place*: the file itself, or a copy that is removed after the block. It blocks.
+
+    Raises:
+        MetricsLogError: It can't be copied.
+    """
+    if not _is_url(place):
+        yield Path(place, name)
+        return
+    files, root = _file_system(place)
+    with tempfile.TemporaryDirectory(prefix="chancy-metrics-") as folder:
+        path = Path(folder, "archive.export")
+        try:
+            files.get_file(f"{root}/{name}", str(path))
+        except Exception as error:  # each file system has errors of its own
+            raise _refused(f"{place.rstrip('/')}/{name}", error) from error
+        yield path
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
+def _refused(where: str, error: Exception) -> MetricsLogError:
+    return MetricsLogError(f"the archive {where} can't be read: {error or type(error).__name__}")
 
 
 def _day_of(name: str) -> date | None:
@@ -104,4 +107,4 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise MetricsLogError(
             f"{url} can't be read: {error}; fsspec knows s3://, gs://, memory:// and others"
         ) from error
-    return files, str(root)
+    return files, str(root).rstrip("/")

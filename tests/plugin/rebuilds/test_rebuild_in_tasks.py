@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from distributed import LocalCluster
 from hypothesis import HealthCheck, given, settings
@@ -44,11 +40,10 @@ from tests.factories import (
     sequence_and_fold,
 )
 from tests.plugin.parallel.clusters import a_cluster
+from tests.rules import DIED, deadly
 from tests.standby import Standby
 
 MINUTE_US = 60_000_000
-#: Where a process of a pool says that it has died.
-DIED = "CHANCY_METRICS_TEST_DIED"
 
 
 def a_closure() -> Any:
@@ -56,18 +51,6 @@ def a_closure() -> Any:
         yield from ()
 
     return within
-
-
-def deadly(jobs: JobColumns) -> Iterator[Derived]:
-    """Kill the first process of a pool or cluster that calls it, and count updates in every other one."""
-    if multiprocessing.parent_process() is not None:
-        try:
-            Path(os.environ[DIED]).touch(exist_ok=False)
-        except FileExistsError:
-            pass
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
-    yield Derived.counter("made:by:deadly", np.arange(len(jobs.at_us)))
 
 
 async def some_history(connection: Connection, tables: Tables, rule_set: RuleSet = BUILT_IN, batches: int = 9) -> None:
