@@ -256,7 +256,9 @@ def _quantile(point: Point, percent: int) -> float | None:
         return None
     codes, counts = (np.array(column, np.int64) for column in decode(point.sketch))
     limits = np.array([point.minimum]), np.array([point.maximum])
-    return float(quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits)[0])
+    observations = np.array([point.observations])
+    value = quantile_many(np.array([0, len(codes)]), codes, counts, (percent, 100), *limits, observations)[0]
+    return None if np.isnan(value) else float(value)
 
 
 def _shares(counts: Counter[str]) -> list[Share]:

@@ -69,7 +69,7 @@ def values_of(kind: Kind, rows: Rows) -> list[float] | list[dict[str, float | in
         for count, total, low, high in zip(*(columns[column[n]] for n in ("count", "sum", "min", "max")), strict=True)
     ]
     quantiles = ("p50", "p95", "p99")
-    if not np.isnan(rows[:, column["p50"]]).any():  # a worker's own points have none
-        for summary, *known in zip(summaries, *(columns[column[name]] for name in quantiles), strict=True):
+    for summary, *known in zip(summaries, *(columns[column[name]] for name in quantiles), strict=True):
+        if known[0] == known[0]:  # a worker's own points have none, nor have those that were imported
             summary.update(zip(quantiles, known, strict=True))
     return summaries

@@ -73,7 +73,7 @@ class _Shape:
     GAUGE = 48
     LAST_WHOLE, LAST_FLOAT, LAST_IS_MAXIMUM = 16, 32, 48
     SKETCH = 192
-    #: The sketch is written, or has the one code of the minimum.
+    #: The sketch is written, or has the one code of the minimum, for all observations.
     CODES, ONE_CODE = 64, 128
 
 
@@ -233,14 +233,14 @@ def _shape(cells: Cells) -> tuple[Ints, Ints, Ints, Ints, Ints]:
             _Shape.LAST_IS_MAXIMUM,
             np.where(last_whole, _Shape.LAST_WHOLE, _Shape.LAST_FLOAT),
         )
-    owner, run_codes, _ = cells.sketches
+    owner, run_codes, counts = cells.sketches
     if len(owner):
         shape[owner] |= _Shape.CODES
         ends = starts_of(owner, cells.rows)
         first = ends[:-1]
         one = np.flatnonzero((np.diff(ends) == 1) & equal)
-        # Its count is that of the observations: `check_cells` has seen to it.
         follows = run_codes[first[one]] == codes(cells.minimum[one])
+        follows &= counts[first[one]] == cells.observations[one]
         shape[one[follows]] ^= _Shape.CODES | _Shape.ONE_CODE
     return shape, low, high, cells.micro.copy() if cells.rest else cells.micro, scaled_last
 

@@ -197,9 +197,10 @@ def quantile_many(
     q: tuple[int, int],
     minimum: NDArray[np.float64],
     maximum: NDArray[np.float64],
+    observations: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Return one of `quantiles_many()`."""
-    return quantiles_many(starts, codes, counts, [q], minimum, maximum)[0]
+    return quantiles_many(starts, codes, counts, [q], minimum, maximum, observations)[0]
 
 
 def quantiles_many(
@@ -209,6 +210,7 @@ def quantiles_many(
     quantiles: Iterable[tuple[int, int]],
     minimum: NDArray[np.float64],
     maximum: NDArray[np.float64],
+    observations: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.float64]]:
     """Return quantiles of each sketch by nearest rank: of n values in order, the one at ceil(q * n), from 1.
 
@@ -221,11 +223,13 @@ def quantiles_many(
         quantiles: Each from 0 to 1 as numerator and denominator: (95, 100).
         minimum: The least value of each sketch; no answer is below it.
         maximum: The greatest value of each sketch; no answer is above it.
+        observations: Of how many observations each is to be: nan where a sketch lacks some, as imported ones do.
     """
     total = np.concatenate(([0], np.cumsum(counts)))
     filled = np.flatnonzero(starts[1:] > starts[:-1])
     before = total[starts[filled]]
     size = total[starts[filled + 1]] - before
+    lacks_some = np.zeros(len(filled), bool) if observations is None else size != observations[filled]
     minimum, maximum = minimum[filled], maximum[filled]
     found = []
     for numerator, denominator in quantiles:
@@ -233,7 +237,7 @@ def quantiles_many(
         rank = size // denominator * numerator - (-(size % denominator) * numerator) // denominator
         at = np.searchsorted(total, before + np.maximum(rank, 1)) - 1
         result = np.full(len(starts) - 1, np.nan)
-        result[filled] = np.clip(_midpoints(codes[at]), minimum, maximum)
+        result[filled] = np.where(lacks_some, np.nan, np.clip(_midpoints(codes[at]), minimum, maximum))
         found.append(result)
     return found
 

@@ -38,7 +38,8 @@ FINITE_SUM = sql.SQL(
     " ELSE sign(r.sum)::float8 * 1.7976931348623157e308 END"
 )
 
-# n is added to the stored row r; its quantiles and sketch are those of both together already.
+# n is added to the stored row r; its quantiles and sketch are those of both together already. A histogram without a
+# sketch, which was imported, leaves the stored one as it is, and no quantiles: it does not have all observations.
 _SUM_UP = """
 SET count = r.count + n.count,
     last_us = greatest(r.last_us, n.last_us),
@@ -51,7 +52,7 @@ SET count = r.count + n.count,
     p50 = n.p50,
     p95 = n.p95,
     p99 = n.p99,
-    sketch = n.sketch
+    sketch = coalesce(n.sketch, r.sketch)
 """
 _NEWER = sql.SQL("(n.last_us, n.last_position, n.last_index) > (r.last_us, r.last_position, r.last_index)")
 
@@ -130,8 +131,9 @@ async def store(
         )
         rows: list[TupleRow] = []
         for chunk in _chunks(cells):
-            together = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
-            await cursor.execute(statement, await to_thread.run_sync(_parameters, version, together), binary=True)
+            together, observations = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
+            parameters = await to_thread.run_sync(_parameters, version, together, observations)
+            await cursor.execute(statement, parameters, binary=True)
             if tells:
                 rows += await cursor.fetchall()
         if tells:
@@ -173,7 +175,7 @@ def float_columns(points: Cells, names: Sequence[str]) -> NDArray[np.float64]:
     if asked and len(points.sketches.owner):
         sketches = starts_of(points.sketches.owner, points.rows), points.sketches.codes, points.sketches.counts
         wanted = [QUANTILES[name] for name in asked]
-        found = quantiles_many(*sketches, wanted, points.minimum, points.maximum)
+        found = quantiles_many(*sketches, wanted, points.minimum, points.maximum, points.observations)
         for name, values in zip(asked, found, strict=True):
             made[:, 1 + names.index(name)] = values
     return made
@@ -193,20 +195,22 @@ def _sums(points: Cells) -> NDArray[np.float64]:
     return sums
 
 
-async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells) -> Cells:
-    """Return *cells* with the stored sketches, minima and maxima merged into theirs."""
+async def _with_stored_sketches(
+    cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells
+) -> tuple[Cells, Ints]:
+    """Return *cells* with the stored sketches, minima and maxima merged into theirs, and the observations of both."""
     owners = cells.sketches.owner[starts_of_runs(cells.sketches.owner)]
     if not len(owners):
-        return cells
+        return cells, cells.observations
     await cursor.execute(
         sql.SQL(
             """
-            SELECT n.owner, r.min, r.max, r.sketch
+            SELECT n.owner, r.count, r.min, r.max, coalesce(r.sketch, %(empty)b)
             FROM unnest(%(owner)s::integer[], %(series)s::integer[], %(bucket)s::bigint[])
                 AS n (owner, series, bucket)
             -- LIMIT keeps this a look-up for each row: as a join it may be planned as a scan of all that is kept.
             CROSS JOIN LATERAL (
-                SELECT f.min, f.max, f.sketch
+                SELECT f.count, f.min, f.max, f.sketch
                 FROM {rollup} f
                 WHERE f.version = %(version)s
                     AND f.series = n.series
@@ -217,6 +221,7 @@ async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, re
         ).format(rollup=tables.rollup(resolution)),
         {
             "version": version,
+            "empty": encode([], []),
             "owner": integers(owners),
             "series": integers(cells.series[owners]),
             "bucket": bigints(cells.bucket[owners]),
@@ -225,13 +230,14 @@ async def _with_stored_sketches(cursor: Cursor, tables: Tables, version: int, re
     )
     stored = await cursor.fetchall()
     if not stored:
-        return cells
+        return cells, cells.observations
     return await to_thread.run_sync(_merge_sketches, cells, stored)
 
 
-def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
-    rows, minima, maxima, sketches = zip(*stored, strict=True)
-    row = np.array(rows, np.int64)
+def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
+    rows, counts_there, minima, maxima, sketches = zip(*stored, strict=True)
+    row, observations = np.array(rows, np.int64), cells.observations.copy()
+    observations[row] += np.array(counts_there, np.int64)
     minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
     minimum[row], maximum[row] = np.minimum(minimum[row], minima), np.maximum(maximum[row], maxima)
     owner, codes, counts = _decode_sound(sketches)
@@ -240,7 +246,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> Cells:
         np.concatenate((cells.sketches.codes, codes)),
         np.concatenate((cells.sketches.counts, counts)),
     )
-    return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs))
+    return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs)), observations
 
 
 def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
@@ -257,7 +263,8 @@ def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], I
         return decode_many(sound)
 
 
-def _parameters(version: int, cells: Cells) -> dict[str, Any]:
+def _parameters(version: int, cells: Cells, observations: Ints) -> dict[str, Any]:
+    """Return what `_ADD` needs; *observations* are those of the row that each is added to, and its own."""
     rest = ["NULL"] * cells.rows
     for row, value in cells.rest.items():
         rest[row] = str(value)
@@ -280,8 +287,10 @@ def _parameters(version: int, cells: Cells) -> dict[str, Any]:
         "last_index": integers(cells.last_index, gauges),
         "sketch": blobs([data if has else b"" for data, has in zip(encode_many(*sketches), has_sketch, strict=True)]),
     } | {
-        name: doubles(values, has_sketch)
+        name: doubles(values, ~np.isnan(values))
         for name, values in zip(
-            QUANTILES, quantiles_many(*sketches, QUANTILES.values(), cells.minimum, cells.maximum), strict=True
+            QUANTILES,
+            quantiles_many(*sketches, QUANTILES.values(), cells.minimum, cells.maximum, observations),
+            strict=True,
         )
     }

@@ -83,7 +83,7 @@ async def check_quantiles(
             await sketches.execute(
                 sql.SQL(
                     """
-                    SELECT s.key, r.bucket, r.min, r.max, r.p50, r.p95, r.p99, r.sketch
+                    SELECT s.key, r.bucket, r.min, r.max, r.p50, r.p95, r.p99, r.sketch, r.count
                     FROM {rollup} r
                     LEFT JOIN {series} s
                         ON s.id = r.series
@@ -178,10 +178,12 @@ def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> 
     starts = np.cumsum([0, *(len(codes) for codes, _ in sketches)])
     codes: NDArray[np.int64] = np.array([code for codes, _ in sketches for code in codes], np.int64)
     counts: NDArray[np.int64] = np.array([count for _, counts in sketches for count in counts], np.int64)
+    observations: NDArray[np.int64] = np.array([row[8] for row in rows], np.int64)
     wrong = starts[1:] == starts[:-1]
     for column, quantile in enumerate(QUANTILES.values(), start=4):
         there = np.array([np.nan if row[column] is None else row[column] for row in rows], np.float64)
-        wrong |= ~(there == quantile_many(starts, codes, counts, quantile, minimum, maximum))
+        known = quantile_many(starts, codes, counts, quantile, minimum, maximum, observations)
+        wrong |= ~((there == known) | (np.isnan(there) & np.isnan(known)))
     for row in np.flatnonzero(wrong).tolist():
         key, bucket = rows[row][:2]
         where = f"{key} {resolution} {bucket_in_words(bucket)}"

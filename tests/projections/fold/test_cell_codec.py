@@ -286,6 +286,16 @@ def test_a_cell_takes_less_than_20_bytes_in_a_small_run() -> None:
     assert len(data) < 20 * cells.rows
 
 
+@pytest.mark.parametrize("maximum", [1.0, 2.0])
+def test_a_sketch_may_lack_observations_that_were_imported_without_one(maximum: float) -> None:
+    code = int(codes(np.array([1.0]))[0])
+    cells = cells_of([Row((1, 1, T), 9, minimum=1.0, maximum=maximum, sketch={code: 2})])
+
+    (data,) = encode_runs(cells, np.array([0, 1]))
+
+    assert_same(decode_runs([data], [1]), cells)
+
+
 def test_counters_of_ones_need_no_sums() -> None:
     def size(number: int) -> int:
         some = [Row((1, n, T), n + 1, (n + 1) * 10**6, minimum=1.0, maximum=1.0) for n in range(number)]
@@ -314,7 +324,7 @@ UNSOUND: dict[str, tuple[dict[str, Any], str]] = {
     "a time too late": ({"last_us": FAR_US + 1}, "time"),
     "a code past its bound": ({"sketch": {1: 1, MAX_CODE + 1: 1}}, "sketch"),
     "a count of none": ({"sketch": {1: 2, 2: 0}}, "sketch"),
-    "counts that miss an observation": ({"sketch": {1: 1}}, "sketch"),
+    "counts of more than the observations": ({"sketch": {1: 1, 2: 2}}, "sketch"),
     "counts that wrap around": ({"sketch": dict.fromkeys(range(2**11), 2**53) | {-1: 2}}, "sketch"),
     "a rest that is nan": ({"rest": Decimal("nan")}, "rest"),
     "an infinite rest": ({"rest": Decimal("-inf")}, "rest"),
@@ -400,7 +410,7 @@ HOSTILE: dict[str, tuple[tuple[int, ...], Any]] = {
     "codes that descend": ((14, 2), -1),
     "constant counts": ((14, 3), 2),
     "counts of none": ((14, 3), [0, b"\x00\x03\x03"]),
-    "counts that do not add up": ((14, 3), [1, b"\x00\x00\x00"]),
+    "counts of more than all observations": ((14, 3), [1, b"\x7f\x7f\x7f"]),
 }
 
 

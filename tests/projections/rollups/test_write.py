@@ -13,11 +13,17 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.findings import Findings
+from chancy_metrics.projections.fold.cells import no_sketches
 from chancy_metrics.projections.fold.points import diff
+from chancy_metrics.projections.fold.sketch import decode
 from chancy_metrics.projections.rollups import ids
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
+from chancy_metrics.projections.rollups.read import read_merged
+from chancy_metrics.projections.rollups.write import store
+from chancy_metrics.projections.verify.cache import check_quantiles
 from chancy_metrics.projections.versions.advance import advance
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.replay import replay, stored
@@ -283,3 +289,26 @@ async def test_a_fold_finds_each_sketch_by_its_key_where_there_are_no_statistics
 
     cursor = await connection.execute("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_expiry'")
     assert await cursor.fetchall() == [(0,)] * 4
+
+
+async def test_observations_without_a_sketch_leave_the_stored_one_and_take_the_quantiles(
+    connection: Connection, tables: Tables
+) -> None:
+    await fold_one_by_one(connection, tables, [1.0, 2.0, 3.0], kind="histogram")
+    async with short_transaction(connection) as cursor:
+        (points,) = (await read_merged(cursor, tables, 1, dict.fromkeys(["1min"], 0))).values()
+
+    async with short_transaction(connection) as cursor:
+        changed = await store(cursor, tables, 1, {"1min": points._replace(sketches=no_sketches())})
+    alone = await merged(connection, tables, "count, p50, p99, sketch")
+    await fold_one_by_one(connection, tables, [4.0], kind="histogram")
+
+    assert np.isnan(changed["1min"].values[0, COLUMNS.index("p50")])
+    assert [row[:3] for row in alone] == [(6, None, None)]
+    assert sum(decode(alone[0][3])[1]) == 3
+    ((count, p50, sketch),) = await merged(connection, tables, "count, p50, sketch")
+    assert (count, p50, sum(decode(sketch)[1])) == (7, None, 4)
+    found = Findings(10)
+    async with short_transaction(connection) as cursor:
+        await check_quantiles(cursor, tables, 1, dict.fromkeys(RESOLUTIONS, 0), None, found)
+    assert not found.kept
