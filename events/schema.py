@@ -1,4 +1,4 @@
-"""Names of all tables and functions of the metrics log, made from Chancy's prefix, and the rollups' resolutions."""
+"""Names of the metrics log's tables, views and functions, made from Chancy's prefix, and the rollups' resolutions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,21 @@ TABLES = (
     "metrics_1hour",
     "metrics_1day",
     "metrics_worker_segments",
-    "metrics_totals",
     "metrics_cache",
 )
 
 #: Widths of the rollups in seconds, finest first.
 RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
+
+#: Names of the views without the prefix, each after those that it reads.
+VIEWS = (
+    "metrics_keys",
+    "metrics_resolutions",
+    *(f"metrics_points_{resolution}" for resolution in RESOLUTIONS),
+    "metrics_points",
+    "metrics_marks",
+    "metrics_pipeline",
+)
 
 #: A version's columns with the start of the oldest bucket it keeps, by resolution.
 HORIZON_COLUMNS: LiteralString = "horizon_1min, horizon_5min, horizon_1hour, horizon_1day"
@@ -75,11 +84,17 @@ class Tables(NamedTuple):
     series: sql.Identifier
     workers: sql.Identifier
     worker_segments: sql.Identifier
-    totals: sql.Identifier
     cache: sql.Identifier
     refuse_change: sql.Identifier
     refuse_append: sql.Identifier
     append: sql.Identifier
+    resolution_for: sql.Identifier
+    jobs_due: sql.Identifier
+    oldest_wait: sql.Identifier
+
+    def view(self, name: str) -> sql.Identifier:
+        """Return the view of this name in `VIEWS`, which is given without `metrics_`; `ValueError` if there is none."""
+        return sql.Identifier(f"{self.prefix}{VIEWS[VIEWS.index(f'metrics_{name}')]}")
 
     def rollup(self, resolution: str) -> sql.Identifier:
         """Return the table of *resolution*; `KeyError` if there is none."""
@@ -132,9 +147,11 @@ def tables_for(prefix: str) -> Tables:
         series=name("series"),
         workers=name("workers"),
         worker_segments=name("worker_segments"),
-        totals=name("totals"),
         cache=name("cache"),
         refuse_change=name("refuse_change"),
         refuse_append=name("refuse_append"),
         append=name("append"),
+        resolution_for=name("resolution_for"),
+        jobs_due=name("jobs_due"),
+        oldest_wait=name("oldest_wait"),
     )

@@ -9,6 +9,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
 
 from chancy_metrics.events import row_bounds, schema
+from chancy_metrics.migrations import v1_views
 
 # Rows of these tables live for seconds: vacuum often, by count rather than by share, and never
 # truncate, which takes a lock that appends would wait for.
@@ -172,10 +173,7 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN (
-            'baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped',
-            'totals_copying', 'totals_backfilling', 'totals'
-        )
+        status IN ('baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped')
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
@@ -228,6 +226,7 @@ CREATE TABLE {series} (
     key text COLLATE "C" NOT NULL,
     kind text NOT NULL CHECK (kind IN ('counter', 'gauge', 'histogram')),
     unit text NOT NULL,
+    {key_columns},
     UNIQUE (key, kind, unit)
 );
 
@@ -425,14 +424,10 @@ CREATE TABLE {rollup} (
     vacuum_truncate = off
 );
 ALTER TABLE {rollup} ALTER COLUMN sketch SET STORAGE MAIN;
-"""
-_EXPIRY = """
 -- On an expression, so that it serves clean-up alone: where there are no statistics yet the planner would take
 -- it for the primary key's probes too, each of which would then read a whole bucket.
 CREATE INDEX {expiry} ON {rollup} ((bucket / 60));
 """
-# A rollup with one bucket, which begins at 0 and has no end. Its versions are generations of the totals.
-_TOTALS = "ALTER TABLE {rollup} ADD COLUMN created_us bigint;"
 
 
 class MetricsLog(Migration):
@@ -455,6 +450,7 @@ class MetricsLog(Migration):
                 short_lived=_SHORT_LIVED,
                 ledger_days=ledger_days,
                 segments_key=segments_key,
+                key_columns=v1_views.key_columns(),
                 session_in_bounds=sql.SQL(row_bounds.SESSION_IN_BOUNDS),
                 **{name.removeprefix("metrics_"): domain for name, domain in domains.items()},
                 **_identifiers(names),
@@ -470,14 +466,18 @@ class MetricsLog(Migration):
             )
         )
         for resolution in schema.RESOLUTIONS:
-            rollup = names.rollup(resolution)
-            expiry = sql.Identifier(f"{names.prefix}metrics_{resolution}_expiry")
-            await cursor.execute(sql.SQL(_ROLLUP + _EXPIRY).format(rollup=rollup, expiry=expiry))
-        await cursor.execute(sql.SQL(_ROLLUP + _TOTALS).format(rollup=names.totals))
+            await cursor.execute(
+                sql.SQL(_ROLLUP).format(
+                    rollup=names.rollup(resolution),
+                    expiry=sql.Identifier(f"{names.prefix}metrics_{resolution}_expiry"),
+                )
+            )
+        await v1_views.create(cursor, names, _identifiers(names))
 
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Drop everything of ours, the raw events too."""
         names = schema.tables_for(migrator.prefix)
+        await v1_views.drop(cursor, names)
         await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'absorbed'").format(days=names.days))
         for row in await cursor.fetchall():  # its partition may be detached already, and would stay
             await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(row["day"])))

@@ -118,37 +118,27 @@ async def store(
     Returns:
         Resolution -> the points that changed, with their new values; {} if nobody needs them.
     """
+    take_arrays(cursor)
     changed = {}
     for resolution, cells in points.items():
-        if cells.rows:
-            rows = await store_rows(cursor, tables.rollup(resolution), version, cells, tells=tells)
+        if not cells.rows:
+            continue
+        statement = sql.SQL(_ADD).format(
+            rollup=tables.rollup(resolution),
+            sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
+            returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
+            result=sql.SQL(_RESULT if tells else _NO_RESULT),
+        )
+        rows: list[TupleRow] = []
+        for chunk in _chunks(cells):
+            together, observations = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
+            parameters = await to_thread.run_sync(_parameters, version, together, observations)
+            await cursor.execute(statement, parameters, binary=True)
             if tells:
-                changed[resolution] = changed_points(rows)
-    return changed
-
-
-async def store_rows(
-    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells, *, tells: bool
-) -> list[TupleRow]:
-    """Add merged points to one rollup of *version*; return the changed rows as `changed_points` takes them, if asked.
-
-    The totals are a rollup, too.
-    """
-    take_arrays(cursor)
-    statement = sql.SQL(_ADD).format(
-        rollup=rollup,
-        sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
-        returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
-        result=sql.SQL(_RESULT if tells else _NO_RESULT),
-    )
-    rows: list[TupleRow] = []
-    for chunk in _chunks(cells):
-        together, observations = await _with_stored_sketches(cursor, rollup, version, chunk)
-        parameters = await to_thread.run_sync(_parameters, version, together, observations)
-        await cursor.execute(statement, parameters, binary=True)
+                rows += await cursor.fetchall()
         if tells:
-            rows += await cursor.fetchall()
-    return rows
+            changed[resolution] = changed_points(rows)
+    return changed
 
 
 def _chunks(cells: Cells) -> Iterator[Cells]:
@@ -206,7 +196,7 @@ def _sums(points: Cells) -> NDArray[np.float64]:
 
 
 async def _with_stored_sketches(
-    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells
+    cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells
 ) -> tuple[Cells, Ints]:
     """Return *cells* with the stored sketches, minima and maxima merged into theirs, and the observations of both."""
     owners = cells.sketches.owner[starts_of_runs(cells.sketches.owner)]
@@ -228,7 +218,7 @@ async def _with_stored_sketches(
                 LIMIT 1
             ) AS r
             """
-        ).format(rollup=rollup),
+        ).format(rollup=tables.rollup(resolution)),
         {
             "version": version,
             "empty": encode([], []),
@@ -250,7 +240,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     observations[row] += np.array(counts_there, np.int64)
     minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
     minimum[row], maximum[row] = np.minimum(minimum[row], minima), np.maximum(maximum[row], maxima)
-    owner, codes, counts = decode_sound(sketches)
+    owner, codes, counts = _decode_sound(sketches)
     runs = merge_runs(
         np.concatenate((cells.sketches.owner, row[owner])),
         np.concatenate((cells.sketches.codes, codes)),
@@ -259,7 +249,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs)), observations
 
 
-def decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
+def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
     """Decode stored sketches; a damaged one counts as empty, so that folds go on. `verify` finds its point."""
     sound = list(sketches)
     try:
