@@ -13,8 +13,10 @@ from math import frexp, inf, ldexp
 
 from chancy_metrics.projections.fold.sketch import OFFSET, STEPS
 from chancy_metrics.projections.rules.key_parts import key_parts
-from chancy_metrics.projections.totals.read import Total
+from chancy_metrics.projections.totals.read import Sketch, Total
 
+#: The sketch of a histogram of which only summaries were imported.
+NOTHING = Sketch([], [])
 #: Exponents of the first and last boundary by unit: 1 ms to 18 h, and 1 to 64 attempts.
 _FIXED = {"seconds": range(-10, 17), "attempts": range(7)}
 #: The boundaries of other histograms begin and end at multiples of this exponent.
@@ -25,24 +27,26 @@ _MIN_EXPONENT, _MAX_EXPONENT = -1_072, 1_023
 
 
 def le_buckets(total: Total) -> list[tuple[float, int]]:
-    """Return (boundary, number of values at most that) of a histogram's total, ascending; the last boundary is inf."""
-    assert total.sketch is not None
-    codes, counted = total.sketch.codes, [0, *accumulate(total.sketch.counts)]
+    """Return (boundary, number of values at most that) of a histogram's total, ascending; the last boundary is inf.
+
+    Imported summaries are in no sketch, and so below inf only. Their number never changes, and a rate does not see it.
+    """
+    codes, counts = total.sketch or NOTHING
+    counted = [0, *accumulate(counts)]
     found = [(0.0, counted[bisect_right(codes, 0)])] if total.min <= 0 else []
-    for exponent in _exponents(total):
+    for exponent in _exponents(total, codes):
         # The bucket that ends at the boundary has the last index below it.
         last = exponent * STEPS - 1 + OFFSET
         found.append((ldexp(1.0, exponent), counted[bisect_right(codes, last)]))
-    return [*found, (inf, counted[-1])]
+    return [*found, (inf, total.count)]
 
 
-def _exponents(total: Total) -> Sequence[int]:
+def _exponents(total: Total, codes: list[int]) -> Sequence[int]:
     if key_parts(total.series).subject != "custom":
         return _FIXED[total.series.unit]
-    if total.max <= 0:
+    if not codes or codes[-1] <= 0:
         return ()
-    assert total.sketch is not None
-    smallest = total.sketch.codes[bisect_right(total.sketch.codes, 0)] - OFFSET
+    smallest = codes[bisect_right(codes, 0)] - OFFSET
     low, high = smallest // STEPS, frexp(total.max)[1]
     step = 1
     while (high - low) / step >= _MAX_BOUNDARIES:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from chancy_metrics.events.facts import Kind
 from chancy_metrics.plugin.telemetry.families import Family, Member
-from chancy_metrics.plugin.telemetry.le_buckets import le_buckets
+from chancy_metrics.plugin.telemetry.le_buckets import NOTHING, le_buckets
 from chancy_metrics.projections.fold.sketch import OFFSET, SCALE
 from chancy_metrics.projections.totals.read import Sketch, Total
 
@@ -88,18 +88,18 @@ def _metric(kind: Kind, member: Member) -> bytes:
 
 
 def _histogram(total: Total) -> bytes:
-    assert total.sketch is not None
-    zeros, negative, positive = _split(total.sketch)
+    sketch = total.sketch or NOTHING
+    zeros, negative, positive = _split(sketch)
     return b"".join(
         (
-            _number(1, total.count),
+            _number(1, sum(sketch.counts)),  # as many as are in the buckets, or it is refused
             _double(2, total.sum),
             *(_message(3, _number(1, count) + _double(2, boundary)) for boundary, count in le_buckets(total)),
             _number(5, zigzag(SCALE)),
             _double(6, 0.0),  # the zero bucket holds nothing but zeros
             _number(7, zeros),
             _runs(9, 10, negative),
-            _runs(12, 13, positive),
+            _runs(12, 13, positive) or _message(12, _number(1, 0)),  # a span of none says that it is native
             _message(15, _timestamp(total.created_us)),
         )
     )

@@ -6,6 +6,7 @@ import math
 import subprocess
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,6 +176,17 @@ def test_a_sum_that_can_fall_is_left_out_of_the_text() -> None:
     text = write_form(families_of(some_totals(a_total("app:x", kind="histogram", values=[-1.0, 2.0]))), OPENMETRICS)
 
     assert b"_sum" not in text and b'app_x_bucket{le="0.0"} 1' in text
+
+
+def test_imported_summaries_count_where_no_rate_sees_them() -> None:
+    """They have no sketch, and a native histogram must have as many values as its buckets."""
+    whole = a_total("app:took", kind="histogram", values=[1.0, 3.0])
+    some, none = msgspec.structs.replace(whole, count=5), msgspec.structs.replace(whole, count=5, sketch=None)
+
+    assert le_buckets(some)[-3:] == [(128.0, 2), (256.0, 2), (math.inf, 5)]
+    assert le_buckets(none) == [(math.inf, 5)]
+    assert (native(some).sample_count, native(none).sample_count) == (2, 0)
+    assert native(none).positive_span
 
 
 def native(total: Total) -> Any:
