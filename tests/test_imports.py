@@ -38,6 +38,7 @@ ORDER = [
     "plugin/health",
     "plugin/telemetry",
     "plugin/audit",
+    "plugin/alerts",
     "plugin",
     "plugin/http",
     "plugin/cli",
