@@ -30,16 +30,18 @@ from chancy_metrics.plugin.host.moments import plain_moment
 from chancy_metrics.plugin.http.events import read_events
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
+from chancy_metrics.plugin.http.overview import SUBJECTS, Overview, overview
+from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, PLAIN
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, points_in_window
 from chancy_metrics.plugin.http.response import BoundedResponse
-from chancy_metrics.plugin.http.scrape import scrape_route
 from chancy_metrics.plugin.http.series import SeriesPage, WorkersPage, list_series, list_workers
 from chancy_metrics.projections.search.event import Event
 
 #: Seconds after which an answer is refused: a client that left holds nothing longer, and the server stops in time.
 ANSWER_S = 12.0
 MAX_SERIES, MAX_WORKERS, MAX_MARKS, MAX_LISTED = 1_000, 1_000, 1_000, 200
+MAX_OVERVIEW_S, MAX_ROWS, MAX_ROWS_BEFORE = 90 * 86_400, 200, 1_000_000
 MAX_RANGE_S = 10 * 365 * 86_400
 #: Bytes of a cursor of marks: a moment and a text.
 _MARK_CURSOR_BYTES = 17 + MAX_KEY_BYTES
@@ -89,6 +91,20 @@ async def points(chancy: Chancy, given: Parameters) -> Points:
     if range_s is not None and (since or until):
         raise WrongParameter("range", str(range_s), "a value only where neither since nor until has one")
     return await points_in_window(chancy, key, resolution, since, until, worker, range_s=range_s)
+
+
+async def overview_table(chancy: Chancy, given: Parameters) -> Overview:
+    table = given.choice("table", tuple(SUBJECTS), "functions")
+    range_s = given.whole("range", minimum=60, maximum=MAX_OVERVIEW_S, default=86_400)
+    order = given.choice("order", (*PLAIN, *BY_QUANTILE), "failed")
+    descending = given.choice("direction", ("descending", "ascending"), "descending") == "descending"
+    search = given.text("search")
+    after = given.whole("after", minimum=0, maximum=MAX_ROWS_BEFORE, default=0)
+    limit = given.whole("limit", minimum=1, maximum=MAX_ROWS, default=50)
+    given.finish()
+    return await overview(
+        chancy, table, range_s, order=order, descending=descending, search=search, after=after, limit=limit
+    )
 
 
 async def resolutions(chancy: Chancy, given: Parameters) -> dict[str, list[KeptResolution]]:
@@ -160,6 +176,7 @@ async def status(chancy: Chancy, given: Parameters) -> Status:
 ANSWERS: dict[str, Answer] = {
     "series": series,
     "points": points,
+    "overview": overview_table,
     "resolutions": resolutions,
     "explain": explanation,
     "events": read_events,
@@ -171,10 +188,9 @@ ANSWERS: dict[str, Answer] = {
 
 
 def page_routes() -> list[RouteT]:
-    """Return the routes; the page's files are public, its JSON needs the dashboard's token, a scrape one of its own."""
+    """Return the routes of the page; its files are public, the JSON needs the dashboard's token."""
     return [
         _route("/metrics-log", _shell, "metrics_log"),
-        _route("/metrics-log/prometheus", scrape_route, "metrics_log_prometheus"),
         _route("/metrics-log/{file}", _file, "metrics_log_file"),
         *(
             _route(f"/api/v1/metrics-log/{path}", _answering(answer), f"metrics_log_{path.partition('/')[0]}")

@@ -68,9 +68,9 @@ class WindowMetric:
         if self.type == "gauge":
             return max(self.data, key=lambda point: point.sampled_at).value
         if self.type == "counter":
-            return _total([point.value for point in self.data if isinstance(point.value, float)])
+            return finite_total([point.value for point in self.data if isinstance(point.value, float)])
         values = [point.value for point in self.data if isinstance(point.value, dict)]
-        count, total = sum(value["count"] for value in values), _total([value["sum"] for value in values])
+        count, total = sum(value["count"] for value in values), finite_total([value["sum"] for value in values])
         low, high = min(value["min"] for value in values), max(value["max"] for value in values)
         return {"count": int(count), "sum": total, "avg": total / count, "min": low, "max": high}
 
@@ -188,7 +188,7 @@ def _points(kind: Kind, rows: Rows) -> list[MetricPoint]:
     return list(map(MetricPoint, map(from_s, rows[:, 0].tolist()), values_of(kind, rows), map(from_us, sampled)))
 
 
-def _total(values: Sequence[float]) -> float:
+def finite_total(values: Sequence[float]) -> float:
     """Add up, rounding once; beyond the largest float64 it is that one, since JSON has no infinity."""
     try:
         return math.fsum(values)

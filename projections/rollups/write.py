@@ -240,7 +240,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     observations[row] += np.array(counts_there, np.int64)
     minimum, maximum = cells.minimum.copy(), cells.maximum.copy()
     minimum[row], maximum[row] = np.minimum(minimum[row], minima), np.maximum(maximum[row], maxima)
-    owner, codes, counts = _decode_sound(sketches)
+    owner, codes, counts = decode_sound_sketches(sketches)
     runs = merge_runs(
         np.concatenate((cells.sketches.owner, row[owner])),
         np.concatenate((cells.sketches.codes, codes)),
@@ -249,7 +249,7 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs)), observations
 
 
-def _decode_sound(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
+def decode_sound_sketches(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
     """Decode stored sketches; a damaged one counts as empty, so that folds go on. `verify` finds its point."""
     sound = list(sketches)
     try:
