@@ -1,7 +1,8 @@
 """A busy cluster on one PostgreSQL with one projector: `python -m bench.producers [--seconds N] [--json FILE]`.
 
 A thousand producers append batches of 1 to 1,000 job updates. In the second phase a reader holds a snapshot, so that
-nothing is vacuumed; in the fourth more comes than the projector can carry. At the end every update must be counted.
+nothing is vacuumed; in the surges more comes than the rate, in the second of them with a snapshot held, too. At the end
+every update must be counted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ from .report import machine
 from .sampling import Sample, Sampler
 
 #: What is done, and for how much of the time.
-PHASES = {"steady": 0.25, "snapshot held": 0.35, "released": 0.1, "surge": 0.05, "recovery": 0.25}
+PHASES = {
+    "steady": 0.2,
+    "snapshot held": 0.35,
+    "released": 0.1,
+    "surge": 0.05,
+    "recovery": 0.1,
+    "surge, snapshot held": 0.05,
+    "released again": 0.15,
+}
+_SURGES = ("surge", "recovery", "surge, snapshot held", "released again")
 _LATEST_S = 60
 _DRAIN_S = 1_800
 _APPENDED = "SELECT coalesce(sum(events), 0)::bigint FROM chancy_metrics_log WHERE starts_with(worker, %(worker)s)"
@@ -113,13 +123,13 @@ async def measure(pool: Databases, options: Options) -> Run:
             sampler = Sampler(looking, processes, backends)
             listening = [asyncio.create_task(child.listen()) for child in (projector, load)]
             for phase, share in PHASES.items():
-                if phase in ("surge", "recovery") and options.surge == 0:
+                if phase in _SURGES and options.surge == 0:
                     continue
-                rate = options.rate if phase != "surge" else options.surge or 2 * _carried(projector)
+                rate = options.surge or 2 * _carried(projector) if phase.startswith("surge") else options.rate
                 print(f"{phase}: {share * options.seconds:.0f} s at {rate:,.0f} updates/s", file=sys.stderr)
                 await load.tell(str(rate))
                 async with AsyncExitStack() as holding:
-                    if phase == "snapshot held":
+                    if "snapshot held" in phase:
                         await holding.enter_async_context(_snapshot(dsn))
                     if not found:
                         found["begin"] = await plans(dsn)

@@ -1,4 +1,4 @@
-"""Bounds of every column of a log row, for the database's checks and for the readers that trust no row."""
+"""Bounds of each column of a row of the log or a rollup, for the database's checks and readers that trust no row."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ MAX_INTERVAL_S = 3_155_760_000
 
 #: SQL: whether a row's batch id is in bounds; every reader filters by it.
 ID_IN_BOUNDS: LiteralString = f"day BETWEEN '{FIRST_DAY}' AND '{LAST_DAY}' AND sequence BETWEEN 1 AND {MAX_SEQUENCE}"
+#: SQL: whether a rollup row's numbers are in bounds; readers leave out the others, which no fold can have written.
+POINT_IN_BOUNDS: LiteralString = f"""
+    count BETWEEN 1 AND {2**53}
+    AND sum > '-Infinity' AND sum < 'Infinity'
+    AND min > '-Infinity' AND max < 'Infinity' AND min <= max
+    AND (last IS NULL OR (last > '-Infinity' AND last < 'Infinity'))
+    AND last_us BETWEEN {FIRST_US} AND {FAR_US}
+    AND bucket BETWEEN {FIRST_US // 1_000_000 - 86_400} AND {FAR_US // 1_000_000}
+    AND coalesce(last_position, 0) BETWEEN 0 AND {2**62}
+"""
 #: SQL: the bounds of a batch's columns, as domains: name without the prefix -> (type, check). A session keeps the check
 #: of a domain, while it parses that of a table again for each INSERT, which took a sixth of an append.
 DOMAINS: dict[str, tuple[LiteralString, LiteralString]] = {

@@ -1,4 +1,4 @@
-"""Names of all tables and functions of the metrics log, made from Chancy's prefix, and the rollups' resolutions."""
+"""Names of the metrics log's tables, views and functions, made from Chancy's prefix, and the rollups' resolutions."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ TABLES = (
 #: Widths of the rollups in seconds, finest first.
 RESOLUTIONS = {"1min": 60, "5min": 300, "1hour": 3_600, "1day": 86_400}
 
+#: Names of the views without the prefix, each after those that it reads.
+VIEWS = (
+    "metrics_keys",
+    "metrics_resolutions",
+    *(f"metrics_points_{resolution}" for resolution in RESOLUTIONS),
+    "metrics_points",
+    "metrics_marks",
+    "metrics_pipeline",
+)
+
 #: A version's columns with the start of the oldest bucket it keeps, by resolution.
 HORIZON_COLUMNS: LiteralString = "horizon_1min, horizon_5min, horizon_1hour, horizon_1day"
 
@@ -78,6 +88,13 @@ class Tables(NamedTuple):
     refuse_change: sql.Identifier
     refuse_append: sql.Identifier
     append: sql.Identifier
+    resolution_for: sql.Identifier
+    jobs_due: sql.Identifier
+    oldest_wait: sql.Identifier
+
+    def view(self, name: str) -> sql.Identifier:
+        """Return the view of this name in `VIEWS`, which is given without `metrics_`; `ValueError` if there is none."""
+        return sql.Identifier(f"{self.prefix}{VIEWS[VIEWS.index(f'metrics_{name}')]}")
 
     def rollup(self, resolution: str) -> sql.Identifier:
         """Return the table of *resolution*; `KeyError` if there is none."""
@@ -134,4 +151,7 @@ def tables_for(prefix: str) -> Tables:
         refuse_change=name("refuse_change"),
         refuse_append=name("refuse_append"),
         append=name("append"),
+        resolution_for=name("resolution_for"),
+        jobs_due=name("jobs_due"),
+        oldest_wait=name("oldest_wait"),
     )

@@ -9,6 +9,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
 
 from chancy_metrics.events import row_bounds, schema
+from chancy_metrics.migrations import v1_views
 
 # Rows of these tables live for seconds: vacuum often, by count rather than by share, and never
 # truncate, which takes a lock that appends would wait for.
@@ -225,6 +226,7 @@ CREATE TABLE {series} (
     key text COLLATE "C" NOT NULL,
     kind text NOT NULL CHECK (kind IN ('counter', 'gauge', 'histogram')),
     unit text NOT NULL,
+    {key_columns},
     UNIQUE (key, kind, unit)
 );
 
@@ -448,6 +450,7 @@ class MetricsLog(Migration):
                 short_lived=_SHORT_LIVED,
                 ledger_days=ledger_days,
                 segments_key=segments_key,
+                key_columns=v1_views.key_columns(),
                 session_in_bounds=sql.SQL(row_bounds.SESSION_IN_BOUNDS),
                 **{name.removeprefix("metrics_"): domain for name, domain in domains.items()},
                 **_identifiers(names),
@@ -469,10 +472,12 @@ class MetricsLog(Migration):
                     expiry=sql.Identifier(f"{names.prefix}metrics_{resolution}_expiry"),
                 )
             )
+        await v1_views.create(cursor, names, _identifiers(names))
 
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:
         """Drop everything of ours, the raw events too."""
         names = schema.tables_for(migrator.prefix)
+        await v1_views.drop(cursor, names)
         await cursor.execute(sql.SQL("SELECT day FROM {days} WHERE state = 'absorbed'").format(days=names.days))
         for row in await cursor.fetchall():  # its partition may be detached already, and would stay
             await cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names.partition(row["day"])))

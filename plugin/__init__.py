@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WrongMoment,
     )
     from chancy_metrics.events.facts import Observation
+    from chancy_metrics.plugin.alerts.backtest import Backtest, backtest
     from chancy_metrics.plugin.audit.events import JobLife, events, job_life
     from chancy_metrics.plugin.audit.explain import Explained, explain
     from chancy_metrics.plugin.audit.find_series import UnknownSeries
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Abandoned",
     "AlreadyRunning",
+    "Backtest",
     "Completeness",
     "Damaged",
     "DamagedExport",
@@ -105,6 +107,7 @@ __all__ = [
     "WrongMoment",
     "abandon_import",
     "abort",
+    "backtest",
     "check",
     "completeness",
     "discard",
@@ -138,6 +141,7 @@ _DEFINED_IN = {
         "WrongMoment"
     ),
     "events.facts": "Observation",
+    "plugin.alerts.backtest": "Backtest backtest",
     "plugin.audit.events": "JobLife events job_life",
     "plugin.audit.explain": "Explained explain",
     "plugin.audit.find_series": "UnknownSeries",

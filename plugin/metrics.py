@@ -62,6 +62,7 @@ class Metrics(Plugin):
         rules: Iterable[Rule] = (),
         rules_version: int = 0,
         auto_rebuild: bool = True,
+        scrape_token: str | None = None,
     ) -> None:
         """Check and keep the settings.
 
@@ -83,6 +84,8 @@ class Metrics(Plugin):
             rules: Pure functions that make more metrics of job updates, also of those in the log already.
             rules_version: Number of these rules, raised whenever they change.
             auto_rebuild: Backfill and promote a version with this code's rules once they are newer than the live ones.
+            scrape_token: Which Prometheus has to bear at `/metrics-log/prometheus` of Chancy's API server; None answers
+                no scrape there.
 
         Raises:
             ValueError: A value is wrong; the message names it and the rule.
@@ -104,6 +107,7 @@ class Metrics(Plugin):
             rules=rules,
             rules_version=rules_version,
             auto_rebuild=auto_rebuild,
+            scrape_token=scrape_token,
         )
         self.session_id = uuid4()
         self._clock = DatabaseClock()

@@ -21,6 +21,7 @@ COMMANDS = [
     ["verify"],
     ["verify", "--since", "1d", "--budget", "1s"],
     ["prune", "--dry-run"],
+    ["backtest", "examples/alerts.toml", "--since", "1h"],
     ["audit", "events", "--since", "1h"],
     ["audit", "events", "--json"],
     ["audit", "explain", "app:n", "--at", "1m"],

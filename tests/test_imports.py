@@ -38,6 +38,7 @@ ORDER = [
     "plugin/health",
     "plugin/telemetry",
     "plugin/audit",
+    "plugin/alerts",
     "plugin",
     "plugin/http",
     "plugin/cli",
@@ -111,7 +112,8 @@ def test_an_upward_import_and_a_cycle_are_found(tmp_path: Path, modules: dict[st
 
 def test_migrations_import_nothing_but_the_names_of_tables_and_the_bounds_of_their_rows() -> None:
     for module in (ROOT / "migrations").glob("v*.py"):
-        assert set(imported(module)) == {"events.row_bounds", "events.schema"}
+        others = {name for name in imported(module) if not name.startswith("migrations.")}
+        assert {".".join(name.split(".")[:2]) for name in others} == {"events.row_bounds", "events.schema"}
 
 
 def test_a_worker_that_only_records_loads_neither_numpy_nor_the_web() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from chancy_metrics.plugin.cli.backtest import backtest_command
 from chancy_metrics.plugin.cli.command import Front, Section
 from chancy_metrics.plugin.cli.events import events_command, job_command
 from chancy_metrics.plugin.cli.explain import explain_command
@@ -43,7 +44,7 @@ def audit() -> None:
 for one in (
     *(status_command, fold_command, verify_command, completeness_command),
     *(rebuild_command, swap_command, undo_command, versions_command),
-    *(prune_command, discard_command, mark_command),
+    *(prune_command, discard_command, mark_command, backtest_command),
 ):
     main.add_command(one)
 for one in (

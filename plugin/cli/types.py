@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
 
 from chancy_metrics.events.errors import WrongMoment
+from chancy_metrics.plugin.host.durations import read_duration
 from chancy_metrics.plugin.host.moments import BOUNDS, EARLIEST, LATEST, is_aware, utc
 from chancy_metrics.plugin.transfer.cursor_file import parse_cursor
 from chancy_metrics.projections.search.query import EventCursor
 
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"(?P<number>\d+(\.\d*)?)(?P<unit>[smhd])", re.ASCII)
 _MAX_DAYS = 24_855
 
 
@@ -24,10 +22,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic only in new
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = _DURATION.fullmatch(str(value))
-        if match is None:
+        seconds = read_duration(str(value))
+        if seconds is None:
             self.fail(f"{str(value)!r} is not a duration: write 30s, 15m, 24h or 7d", param, ctx)
-        seconds = float(match["number"]) * _SECONDS[match["unit"]]
         if seconds > _MAX_DAYS * 86_400:
             self.fail(f"{str(value)!r} is too long: at most {_MAX_DAYS}d", param, ctx)
         return seconds
@@ -42,8 +39,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # see above
         if isinstance(value, datetime):
             return value
         text = str(value)
-        if match := _DURATION.fullmatch(text):
-            return self._ago(text, float(match["number"]) * _SECONDS[match["unit"]], param, ctx)
+        if (seconds := read_duration(text)) is not None:
+            return self._ago(text, seconds, param, ctx)
         try:
             moment = datetime.fromisoformat(text)
             return utc(moment if is_aware(moment) else moment.replace(tzinfo=UTC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,16 @@ _MAX_META_BYTES = 1 << 20
 META_BYTES = 4_096
 
 
+_TOKEN = re.compile(r"[!-~]{16,}")
+
+
+class Secret(str):
+    """A text that no repr shows."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class Options(NamedTuple):
     """Checked arguments of `Metrics`; intervals in seconds."""
 
@@ -41,6 +52,7 @@ class Options(NamedTuple):
     error_messages: bool
     rules: RuleSet
     auto_rebuild: bool
+    scrape_token: Secret | None
 
     @property
     def lock_wait_ms(self) -> int:
@@ -65,6 +77,7 @@ def check_options(
     rules: Iterable[Rule],
     rules_version: int,
     auto_rebuild: bool,
+    scrape_token: str | None,
 ) -> Options:
     """Return the arguments with defaults filled in.
 
@@ -119,7 +132,26 @@ def check_options(
         error_messages,
         _rule_set(tuple(rules), rules_version),
         auto_rebuild,
+        None if scrape_token is None else _scrape_token(scrape_token),
     )
+
+
+def check_token(token: str) -> Secret:
+    """Return a bearer token.
+
+    Raises:
+        ValueError: It is none; the message does not show it.
+    """
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise ValueError("a token has 16 characters or more, ASCII without spaces; `openssl rand -hex 32` makes one")
+    return Secret(token)
+
+
+def _scrape_token(token: str) -> Secret:
+    try:
+        return check_token(token)
+    except ValueError as error:
+        raise ValueError(f"scrape_token is wrong: {error}") from None
 
 
 def _rule_set(rules: tuple[Rule, ...], version: int) -> RuleSet:

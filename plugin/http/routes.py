@@ -35,6 +35,7 @@ from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, PLAIN
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, points_in_window
 from chancy_metrics.plugin.http.response import BoundedResponse
+from chancy_metrics.plugin.http.scrape import scrape_route
 from chancy_metrics.plugin.http.series import SeriesPage, WorkersPage, list_series, list_workers
 from chancy_metrics.projections.search.event import Event
 
@@ -188,9 +189,10 @@ ANSWERS: dict[str, Answer] = {
 
 
 def page_routes() -> list[RouteT]:
-    """Return the routes of the page; its files are public, the JSON needs the dashboard's token."""
+    """Return the routes; the page's files are public, its JSON needs the dashboard's token, a scrape one of its own."""
     return [
         _route("/metrics-log", _shell, "metrics_log"),
+        _route("/metrics-log/prometheus", scrape_route, "metrics_log_prometheus"),
         _route("/metrics-log/{file}", _file, "metrics_log_file"),
         *(
             _route(f"/api/v1/metrics-log/{path}", _answering(answer), f"metrics_log_{path.partition('/')[0]}")

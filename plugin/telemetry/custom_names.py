@@ -16,6 +16,8 @@ from chancy_metrics.events.facts import DEFAULT_UNITS, Kind, Series
 _RESERVED = ("_total", "_bucket", "_count", "_sum", "_created", "_info", "_gcount", "_gsum")
 #: Names of Prometheus itself, and the beginning of this plugin's own.
 _TAKEN = re.compile(r"\d|chancy_|scrape_|(up|ALERTS|ALERTS_FOR_STATE)$")
+#: What is added to a name that is reserved, or that another kind has, too. Linters dislike the names of the kinds.
+_OF_KIND: dict[Kind, str] = {"counter": "counted", "gauge": "value", "histogram": "values"}
 _OTHER = re.compile(r"[^a-zA-Z0-9]+")
 
 #: Label -> value, in order of the labels.
@@ -42,7 +44,7 @@ class _Parts(NamedTuple):
     kind: Kind
 
     def name(self, *, with_kind: bool = False) -> str:
-        middle = f"_{self.kind}" if with_kind else ""
+        middle = f"_{_OF_KIND[self.kind]}" if with_kind else ""
         return f"{self.stem}{middle}" + (f"_{self.unit}" if self.unit else "")
 
 
@@ -81,5 +83,5 @@ def _parts(series: Series, kind: Kind) -> _Parts:
     if unit:
         stem = stem.removesuffix(f"_{unit}")
     elif stem.endswith(_RESERVED):
-        stem += f"_{kind}"
+        stem += f"_{_OF_KIND[kind]}"
     return _Parts(f"custom_{stem}" if _TAKEN.match(stem) else stem, unit, kind)

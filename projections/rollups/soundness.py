@@ -8,28 +8,18 @@ from typing import LiteralString
 from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.facts import FIRST_US
-from chancy_metrics.events.row_bounds import END_US, FAR_US
+from chancy_metrics.events.row_bounds import END_US, POINT_IN_BOUNDS
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 
 #: Rows that one check names.
 _SHOWN = 20
-_IN_BOUNDS: LiteralString = f"""
-    count BETWEEN 1 AND {2**53}
-    AND sum > '-Infinity' AND sum < 'Infinity'
-    AND min > '-Infinity' AND max < 'Infinity' AND min <= max
-    AND (last IS NULL OR (last > '-Infinity' AND last < 'Infinity'))
-    AND last_us BETWEEN {FIRST_US} AND {FAR_US}
-    AND bucket BETWEEN {FIRST_US // 1_000_000 - 86_400} AND {FAR_US // 1_000_000}
-    AND coalesce(last_position, 0) BETWEEN 0 AND {2**62}
-"""
 
 
 def sound(tables: Tables, resolution: str) -> sql.Composed:
     """Return the SQL condition that each row written by a fold meets; readers leave out rows that don't."""
     return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND series IN (SELECT id FROM {series}))").format(
-        width=RESOLUTIONS[resolution], in_bounds=sql.SQL(_IN_BOUNDS), series=tables.series
+        width=RESOLUTIONS[resolution], in_bounds=sql.SQL(POINT_IN_BOUNDS), series=tables.series
     )
 
 
@@ -54,7 +44,7 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
         series=tables.series,
         versions=tables.versions,
         width=RESOLUTIONS[resolution],
-        in_bounds=sql.SQL(_IN_BOUNDS),
+        in_bounds=sql.SQL(POINT_IN_BOUNDS),
     )
 
 

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from chancy_metrics.events.facts import Series
+from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.projections.rules.built_in import STATES
 from chancy_metrics.projections.rules.measured import DEPTHS, DRIFT, SLOTS, SLOTS_USED, TABLE_SIZES, WORKERS_ACTIVE
 
@@ -47,11 +47,21 @@ def key_parts(series: Series) -> KeyParts:
     return KeyParts("custom", "", series.key)
 
 
-def _patterns() -> dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]]:
+def own_series(key: str) -> Series | None:
+    """Return the series of this plugin's own that has *key*, whether it has any point or not; None if none can.
+
+    Where it may be of two names, the shorter one counts: `queue:mail:depth:pending` is a depth of `mail`.
+    """
+    found = [Series(key, kind, unit) for kind, unit in _PATTERNS]
+    own = [series for series in found if key_parts(series).subject != "custom"]
+    return min(own, key=lambda series: len(key_parts(series).name), default=None)
+
+
+def _patterns() -> dict[tuple[Kind, str], list[tuple[Subject, re.Pattern[str]]]]:
     """Return (kind, unit) -> subjects and what matches the keys of this plugin's own series."""
     states, depths, sizes = "|".join(STATES), "|".join(DEPTHS), "|".join(TABLE_SIZES)
     times = "(?P<measure>execution_time|wait_time|total_time)"
-    written: list[tuple[str, str, Subject, str]] = [
+    written: list[tuple[Kind, str, Subject, str]] = [
         ("counter", "count", "job", rf"job:(?P<name>.*):(?P<state>{states})"),
         ("counter", "count", "queue", rf"queue:(?P<name>.*):(?:(?P<state>{states})|(?P<measure>throughput))"),
         # Not only the states there are: nobody else's counter belongs among those that are shown as all states.
@@ -69,7 +79,7 @@ def _patterns() -> dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]]:
         ("gauge", "bytes", "table", rf"table:(?P<name>.*):(?P<measure>{sizes})"),
         (DRIFT.kind, DRIFT.unit, "pipeline", r"metrics:(?P<measure>drift)"),
     ]
-    made: dict[tuple[str, str], list[tuple[Subject, re.Pattern[str]]]] = {}
+    made: dict[tuple[Kind, str], list[tuple[Subject, re.Pattern[str]]]] = {}
     for kind, unit, subject, pattern in written:
         made.setdefault((kind, unit), []).append((subject, re.compile(pattern, re.DOTALL)))
     return made

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, sql
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.log import append
-from chancy_metrics.events.schema import TABLES, Tables
+from chancy_metrics.events.schema import TABLES, VIEWS, Tables
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.export_log import export_log
@@ -25,6 +25,7 @@ from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
 
 REFERENCE = ROOT / "docs" / "reference.md"
+ROLES = ("recorder", "auditor", "reader", "scaler")
 APPEND_ONLY = "refused: the metrics log and its ledger are append-only"
 
 
@@ -37,13 +38,15 @@ def grants() -> str:
 
 
 @pytest.fixture
-def roles(dsn: str, grants: str) -> Iterator[tuple[str, str]]:
-    """The names of a role that appends and one that reads, of this test's own: roles belong to the whole server."""
-    names = f"recorder_{uuid.uuid4().hex[:8]}", f"auditor_{uuid.uuid4().hex[:8]}"
+def roles(dsn: str, grants: str) -> Iterator[tuple[str, ...]]:
+    """The names of this test's own roles, in the order of `ROLES`: roles belong to the whole server."""
+    names = tuple(f"{role}_{uuid.uuid4().hex[:8]}" for role in ROLES)
     with psycopg.connect(dsn, autocommit=True) as owner:
         for name in names:
             owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        owner.execute(grants.replace("TO recorder", f"TO {names[0]}").replace("TO auditor", f"TO {names[1]}").encode())
+        for role, name in zip(ROLES, names, strict=True):
+            grants = grants.replace(f"TO {role};", f"TO {name};")
+        owner.execute(grants.encode())
         yield names
         for name in names:
             owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
@@ -54,7 +57,7 @@ def as_role(dsn: str, role: str) -> str:
 
 
 @pytest.fixture
-async def recorder(dsn: str, roles: tuple[str, str]) -> AsyncIterator[Connection]:
+async def recorder(dsn: str, roles: tuple[str, ...]) -> AsyncIterator[Connection]:
     async with await AsyncConnection.connect(as_role(dsn, roles[0]), autocommit=True) as connection:
         yield connection
 
@@ -107,7 +110,7 @@ async def test_who_may_append_appends_and_what_it_appends_counts(
 
 
 async def test_an_application_under_that_role_records(
-    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
 ) -> None:
     async with an_app(as_role(dsn, roles[0])) as (chancy, metrics), metrics.recording(chancy):
         await metrics.increment_counter("app:n", 3)
@@ -117,7 +120,7 @@ async def test_an_application_under_that_role_records(
 
 
 async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survives_that_it_may_not_fold(
-    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
 ) -> None:
     await connection.execute(
         sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(
@@ -171,7 +174,7 @@ async def test_who_may_append_can_change_nothing(change: str, recorder: Connecti
 
 
 async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
-    dsn: str, roles: tuple[str, str], connection: Connection, tables: Tables, tmp_path: Path
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
     await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
     await sequence_and_fold(connection, tables)
@@ -193,6 +196,38 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
     assert shown.keys() == {"app:n"}
 
 
-async def test_the_grants_name_every_table(grants: str, connection: Connection, tables: Tables) -> None:
-    assert [table for table in TABLES if f"chancy_{table}" not in grants] == []
+async def test_a_reader_reads_every_view_and_no_event(
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
+) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+    await sequence_and_fold(connection, tables)
+
+    async with await AsyncConnection.connect(as_role(dsn, roles[2]), autocommit=True) as reader:
+        rows = {name: await fetch(reader, f"SELECT count(*) FROM chancy_{name}", tables) for name in VIEWS}
+        chosen = await fetch(reader, "SELECT {resolution_for}(0, 3600)", tables)
+        for table in [*TABLES, "jobs"]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await reader.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(f"chancy_{table}")))
+        with pytest.raises(psycopg.errors.Error):
+            await fetch(reader, "DELETE FROM chancy_metrics_keys", tables)
+
+    assert rows["metrics_points"] == [(4,)]
+    assert chosen == [("1hour",)]
+
+
+async def test_a_scaler_asks_for_a_queue_and_sees_no_job(
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
+) -> None:
+    await connection.execute("INSERT INTO chancy_jobs (id, queue, func) VALUES (gen_random_uuid(), 'mail', 'app.f')")
+
+    async with await AsyncConnection.connect(as_role(dsn, roles[3]), autocommit=True) as scaler:
+        [due] = await fetch(scaler, "SELECT {jobs_due}('mail'), {oldest_wait}('mail') > 0", tables)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await scaler.execute("SELECT kwargs FROM chancy_jobs")
+
+    assert due == (1, True)
+
+
+async def test_the_grants_name_every_table_and_view(grants: str, connection: Connection, tables: Tables) -> None:
+    assert [name for name in (*TABLES, *VIEWS) if f"chancy_{name}" not in grants] == []
     assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]

@@ -103,7 +103,7 @@ def test_custom_metrics_keep_their_words() -> None:
         ("orders:total", "histogram", "euro", "orders_total_euro"),
         ("orders:took", "histogram", "seconds", "orders_took_seconds"),
         ("orders:took_seconds", "gauge", "seconds", "orders_took_seconds"),
-        ("orders:count", "gauge", "number", "orders_count_gauge"),
+        ("orders:count", "gauge", "number", "orders_count_value"),
         ("a-b/c d", "gauge", "number", "a_b_c_d"),
         ("3d:prints", "counter", "count", "custom_3d_prints"),
         ("chancy:jobs", "counter", "count", "custom_chancy_jobs"),
@@ -131,18 +131,18 @@ def test_two_of_one_name_are_told_apart() -> None:
     assert {name: values(one) for name, one in found.items()} == {
         "app_n": {"key=app:n": 1, "key=app/n": 2},
         "app_m": {"key=app:m,unit=€": 3, "key=app:m,unit=$": 4},
-        "app_x_gauge": {"": 5},
-        "app_x_counter": {"": 6},
+        "app_x_value": {"": 5},
+        "app_x_counted": {"": 6},
     }
 
 
 _texts = st.text(st.sampled_from('ab_:-/ é0\n"'), min_size=1, max_size=6)
-_words = st.sampled_from(["a", "a:total", "a:bucket", "a_count", "total", "gauge", "a:gauge", "a:counter:seconds"])
+_words = st.sampled_from(["a", "a:total", "a:bucket", "a_count", "total", "value", "a:value", "a:counted:seconds"])
 _series = st.builds(
     Series,
     _texts | _words,
     st.sampled_from(KINDS),
-    st.sampled_from(["count", "number", "seconds", "total", "gauge", "é"]),
+    st.sampled_from(["count", "number", "seconds", "total", "value", "é"]),
 )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.rules.built_in import STATES, job_series
-from chancy_metrics.projections.rules.key_parts import KeyParts, key_parts
+from chancy_metrics.projections.rules.key_parts import KeyParts, key_parts, own_series
 from chancy_metrics.projections.rules.measured import (
     DEPTHS,
     DRIFT,
@@ -65,3 +65,13 @@ def test_the_parts_of_the_life_cycle(name: str) -> None:
 def test_another_kind_or_unit_is_the_applications() -> None:
     for series in (Series("job:app.mail:failed", "counter", "euro"), Series("global:status:failed", "gauge", "count")):
         assert key_parts(series) == KeyParts("custom", "", series.key)
+
+
+@given(NAMES, NAMES, st.sampled_from(STATES))
+def test_a_key_of_ours_is_known_without_its_kind_and_unit(func: str, queue: str, state: str) -> None:
+    mine = [*job_series(func, queue, state), *queue_depths(queue), oldest_wait(queue), WORKERS_ACTIVE, DRIFT]
+
+    assert [own_series(series.key) for series in mine if len(series.key) < 200] == [
+        series for series in mine if len(series.key) < 200
+    ]
+    assert own_series("app:orders") is None

@@ -1,0 +1,175 @@
+"""Scrapes on Chancy's API server: who may scrape, in which form, and what is said where something can't be read."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from chancy import Chancy, Worker
+from chancy.plugins.api import Api, SimpleAuthBackend
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from chancy_metrics.events.database import Connection
+from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.telemetry import scrape as scrape_module
+from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PLAIN, PROTOBUF
+from tests.factories import a_total, fetch, some_totals
+from tests.plugin.telemetry.client_model import read_families
+from tests.plugin.telemetry.test_exposition import CLASSIC, NATIVE
+
+TOKEN = "0123456789abcdef-right"
+PATH = "/metrics-log/prometheus"
+
+
+@asynccontextmanager
+async def scraping(
+    dsn: str, token: str | None = TOKEN, *, bear: str | None = TOKEN, **headers: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an API server in which nothing of the plugin's runs."""
+    api = Api(authentication_backend=SimpleAuthBackend({}))
+    async with Chancy(dsn, plugins=[Metrics(scrape_token=token), api]) as chancy:
+        transport = httpx.ASGITransport(api.build_starlette_app(Worker(chancy, register_signal_handlers=False), chancy))
+        async with httpx.AsyncClient(transport=transport, base_url="http://dashboard", headers=headers) as client:
+            if bear is not None:
+                client.headers["Authorization"] = f"Bearer {bear}"
+            yield client
+
+
+def samples(text: str) -> dict[str, float]:
+    """Sample with its labels -> value."""
+    return {
+        one.name + "".join(f"{{{name}={value}}}" for name, value in sorted(one.labels.items())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(*_: Any, **__: Any) -> Any:
+        return some_totals(a_total("job:app.mail:succeeded", 3))
+
+    monkeypatch.setattr(scrape_module, "read_totals", read)
+
+
+async def test_it_is_off_without_a_token_in_the_settings(dsn: str) -> None:
+    async with scraping(dsn, None) as client:
+        answer = await client.get(PATH)
+
+    assert (answer.status_code, answer.text) == (
+        404,
+        "scrapes are off here: Metrics(scrape_token=…) switches them on\n",
+    )
+
+
+WRONG = ["", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN, "Bearer é"]
+
+
+@pytest.mark.parametrize("header", [None, *WRONG])
+async def test_without_the_right_token_nothing_is_answered(dsn: str, header: str | None) -> None:
+    async with scraping(dsn, bear=None) as client:
+        answer = await client.get(PATH, headers={} if header is None else {b"Authorization": header.encode()})  # type: ignore[arg-type]
+
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert answer.text == "a scrape needs the header `Authorization: Bearer TOKEN` with the right token\n"
+
+
+@pytest.mark.parametrize(("accept", "form"), [(NATIVE, PROTOBUF), (CLASSIC, OPENMETRICS), ("*/*", PLAIN)])
+async def test_each_client_gets_the_form_that_it_likes_best(dsn: str, held: None, accept: str, form: str) -> None:
+    async with scraping(dsn, Accept=accept) as client:
+        answer = await client.get(PATH)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, form)
+    assert answer.headers["content-encoding"] == "gzip" and answer.headers["cache-control"] == "no-store"
+    names = (
+        {one.name for one in read_families(answer.content)}
+        if form == PROTOBUF
+        else {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")}
+    )
+    assert {"chancy_jobs_total", "chancy_jobs"} & names and "chancy_metrics_healthy" in names
+
+
+async def test_only_who_takes_it_gets_gzip(dsn: str, held: None) -> None:
+    async with scraping(dsn, **{"Accept": CLASSIC, "Accept-Encoding": "identity"}) as client:
+        answer = await client.get(PATH)
+        zipped = await client.get(PATH, headers={"Accept-Encoding": "gzip"})
+
+    assert "content-encoding" not in answer.headers and "content-encoding" in zipped.headers
+    assert len(gzip.compress(answer.content)) < len(answer.content) / 2
+
+
+async def test_the_health_of_the_pipeline_is_told(dsn: str, connection: Connection, tables: Tables, held: None) -> None:
+    async with scraping(dsn, Accept=CLASSIC) as client:
+        found = samples((await client.get(PATH)).text)
+
+    assert found["chancy_jobs_total{func=app.mail}{state=succeeded}"] == 3
+    assert {name: value for name, value in found.items() if name.startswith("chancy_metrics")} == {
+        "chancy_metrics_readable{part=status}": 1,
+        "chancy_metrics_readable{part=totals}": 1,
+        "chancy_metrics_generation": 1,
+        "chancy_metrics_healthy": 1,
+        "chancy_metrics_lag_seconds": 0,
+        "chancy_metrics_waiting_batches": 0,
+        "chancy_metrics_spilled_batches": 0,
+        "chancy_metrics_dead_letters": 0,
+        "chancy_metrics_left_out": 0,
+        "chancy_metrics_failing_rules": 0,
+        "chancy_metrics_holes": 0,
+        "chancy_metrics_set_aside": 0,
+    }
+
+
+async def test_without_totals_the_pipeline_is_answered(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with scraping(dsn, Accept=CLASSIC) as client:
+        found = samples((await client.get(PATH)).text)
+
+    assert found["chancy_metrics_readable{part=totals}"] == 0 and found["chancy_metrics_healthy"] == 1
+
+
+async def test_without_a_status_the_totals_are_answered(
+    dsn: str, connection: Connection, tables: Tables, held: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fetch(connection, "DROP TABLE {summaries}, {days} CASCADE", tables)
+    async with scraping(dsn, Accept=CLASSIC) as client:
+        answers = [await client.get(PATH) for _ in range(3)]
+
+    found = samples(answers[-1].text)
+    assert found["chancy_metrics_readable{part=status}"] == 0 and "chancy_metrics_healthy" not in found
+    assert found["chancy_jobs_total{func=app.mail}{state=succeeded}"] == 3
+    said = [one.getMessage() for one in caplog.records if "scrape" in one.getMessage()]
+    assert len(said) == 1 and "can't be answered in full" in said[0]
+
+
+async def test_a_database_that_is_down_is_a_sentence(dsn: str) -> None:
+    async with scraping(dsn) as client:
+        assert (await client.get(PATH)).status_code == 200
+    async with scraping(dsn.replace("dbname=", "dbname=no_") if "dbname=" in dsn else dsn + "_no") as client:
+        answer = await client.get(PATH)
+
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert answer.text.startswith("the database did not answer: ") and answer.text.count("\n") == 1
+
+
+def test_a_token_is_shown_by_nothing() -> None:
+    metrics = Metrics(scrape_token=TOKEN)
+    copied = pickle.loads(pickle.dumps(metrics))
+
+    assert TOKEN not in repr(metrics.options) + str(metrics.options) + repr(vars(metrics))
+    assert copied.options.scrape_token == TOKEN and TOKEN not in repr(copied.options)
+
+
+NO_TOKENS = ["", "short", "0123456789abcdef with spaces", "0123456789abcdéf", 17, "a" * 15, "a" * 20 + "\n"]
+
+
+@pytest.mark.parametrize("token", NO_TOKENS)
+def test_a_token_that_is_none_is_refused_and_not_shown(token: Any) -> None:
+    with pytest.raises(ValueError, match="scrape_token is wrong: a token has 16 characters") as caught:
+        Metrics(scrape_token=token)
+
+    assert len(str(token)) < 3 or str(token) not in str(caught.value)
