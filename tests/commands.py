@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 APP = "tests.app.chancy"
 
@@ -22,3 +25,16 @@ def run(dsn: str, *arguments: str, app: str = APP, **environment: str) -> subpro
         text=True,
         timeout=60,
     )
+
+
+@contextmanager
+def serving(dsn: str, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `serve` on a free port for the length of a block; hand out its address and the process."""
+    words = command("serve", "--listen", "127.0.0.1:0", "--json", *arguments)
+    environment = os.environ | {"DSN": dsn}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["url"], process
+        finally:
+            process.kill()

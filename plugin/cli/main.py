@@ -17,6 +17,7 @@ from chancy_metrics.plugin.cli.output import APP, Door
 from chancy_metrics.plugin.cli.proof import check_command, export_command, import_command, seal_command
 from chancy_metrics.plugin.cli.rebuild import rebuild_command, swap_command, undo_command, versions_command
 from chancy_metrics.plugin.cli.retention import discard_command, prune_command
+from chancy_metrics.plugin.cli.serve import serve_command
 from chancy_metrics.plugin.cli.status import status_command
 from chancy_metrics.plugin.cli.verify import completeness_command, verify_command
 
@@ -45,6 +46,7 @@ for one in (
     *(status_command, fold_command, verify_command, completeness_command),
     *(rebuild_command, swap_command, undo_command, versions_command),
     *(prune_command, discard_command, mark_command, backtest_command),
+    *(serve_command,),
 ):
     main.add_command(one)
 for one in (

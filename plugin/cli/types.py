@@ -1,4 +1,4 @@
-"""The types of the commands' arguments: durations, moments, days, and positions in the ledger."""
+"""The types of the commands' arguments: durations, moments, days, positions in the ledger, and addresses."""
 
 from __future__ import annotations
 
@@ -86,3 +86,15 @@ class CursorType(click.ParamType):  # type: ignore[type-arg] # see above
             return value if isinstance(value, EventCursor) else parse_cursor(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Address(click.ParamType):  # type: ignore[type-arg] # see above
+    """An address to listen on, such as 127.0.0.1:9470 or [::1]:9470; port 0 is any free one."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        host, _, port = str(value).rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and int(port) < 65_536):
+            self.fail(f"{str(value)!r} is no address such as 127.0.0.1:9470 or [::1]:9470", param, ctx)
+        return host.strip("[]"), int(port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hmac
+import re
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,7 @@ _COMPRESSED_BYTES = 1_000
 
 
 class Trouble:
-    """Tells when scrapes begin to go wrong, and when they are right again, once each.
+    """Tells when scrapes begin to go wrong, or go wrong for another reason, and when they are right again, once each.
 
     Args:
         tell: Takes a sentence.
@@ -41,15 +42,17 @@ class Trouble:
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell
-        self._is_wrong = False
+        self._last = ""
 
     def note(self, problem: str) -> None:
         """Take what was wrong with a scrape; "" for nothing."""
-        if bool(problem) != self._is_wrong:
+        reason = _NUMBERS.sub("", problem)  # a time or a count in it is no other reason
+        if reason != self._last:
             self._tell(f"metrics: a scrape can't be answered in full: {problem}" if problem else _RIGHT)
-        self._is_wrong = bool(problem)
+        self._last = reason
 
 
+_NUMBERS = re.compile(r"\d+")
 _RIGHT = "metrics: scrapes are answered in full again"
 _troubles: WeakKeyDictionary[Chancy, Trouble] = WeakKeyDictionary()
 
