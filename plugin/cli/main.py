@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from chancy_metrics.plugin.cli.alert_rules import alert_rules_command
 from chancy_metrics.plugin.cli.backtest import backtest_command
 from chancy_metrics.plugin.cli.command import Front, Section
 from chancy_metrics.plugin.cli.events import events_command, job_command
@@ -46,7 +47,7 @@ for one in (
     *(status_command, fold_command, verify_command, completeness_command),
     *(rebuild_command, swap_command, undo_command, versions_command),
     *(prune_command, discard_command, mark_command, backtest_command),
-    *(serve_command,),
+    *(serve_command, alert_rules_command),
 ):
     main.add_command(one)
 for one in (
