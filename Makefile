@@ -5,6 +5,7 @@
 #   make test ARGS="-m 'not slow'"                     those that take two minutes together
 #   make bench [ARGS=--smoke]                          the benchmarks
 #   make lint                                          ruff and mypy
+#   make release-check [ARGS=--no-tests]               whether a release could go out
 #   make clean                                         remove .venv and what was built
 
 SECONDS ?= 30
@@ -14,7 +15,7 @@ ARGS ?=
 PY := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint release-check clean
 .DEFAULT_GOAL := test
 
 demo: .venv/installed-demo
@@ -33,6 +34,9 @@ lint: .venv/installed-dev
 	@mkdir -p .venv/typed/chancy_metrics
 	@ln -sfn $(foreach part,package/__init__.py events projections plugin migrations,$(CURDIR)/$(part)) .venv/typed/chancy_metrics/
 	MYPYPATH=.venv/typed $(PY) -m mypy -p chancy_metrics -p examples -p bench $(ARGS)
+
+release-check: .venv/installed-release
+	@$(PY) -m tests.release_check $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
