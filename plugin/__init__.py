@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
     from chancy_metrics.plugin.transfer.export_log import export_log
     from chancy_metrics.plugin.transfer.export_writer import Exported
+    from chancy_metrics.plugin.transfer.import_built_in import BuiltInImported, import_built_in
     from chancy_metrics.plugin.transfer.import_log import Imported, import_log
     from chancy_metrics.plugin.worker.retention import PrunedDay, prune
     from chancy_metrics.projections.rules.rule_set import Derived
@@ -61,6 +62,7 @@ __all__ = [
     "Abandoned",
     "AlreadyRunning",
     "Backtest",
+    "BuiltInImported",
     "Completeness",
     "Damaged",
     "DamagedExport",
@@ -115,6 +117,7 @@ __all__ = [
     "events",
     "explain",
     "export_log",
+    "import_built_in",
     "import_log",
     "job_life",
     "list_versions",
@@ -162,6 +165,7 @@ _DEFINED_IN = {
     "plugin.transfer.abandon_import": "Abandoned abandon_import",
     "plugin.transfer.export_log": "export_log",
     "plugin.transfer.export_writer": "Exported",
+    "plugin.transfer.import_built_in": "BuiltInImported import_built_in",
     "plugin.transfer.import_log": "Imported import_log",
     "plugin.worker.retention": "PrunedDay prune",
     "projections.rules.rule_set": "Derived",

@@ -91,7 +91,7 @@ class Point(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     min: float
     max: float
     last: float | None
-    last_position: _Position | None
+    last_position: Annotated[int, msgspec.Meta(ge=0, lt=_FAR)] | None  # 0 of an imported gauge
     last_index: _Events | None
     p50: float | None
     p95: float | None

@@ -78,7 +78,9 @@ class Explained(msgspec.Struct, frozen=True):
             does not consider it.
         sentence: The result in words.
         events: Number of events in the log.
-        pruned: Number of observations that only the baseline has.
+        pruned: Number of observations that only the baseline has: their events have left the log.
+        imported: Number of observations that Chancy's own plugin had summed up before the switch; no events of theirs
+            were ever in the log.
         by_func: Of the events in the log, the most frequent first; so the other `by_…`.
         largest: The events with the largest values, or for a counter of job updates the longest runs.
         failed: The last job updates that failed or will be retried, the latest first.
@@ -106,6 +108,7 @@ class Explained(msgspec.Struct, frozen=True):
     sentence: str
     events: int
     pruned: int
+    imported: int
     by_func: list[Share]
     by_queue: list[Share]
     by_state: list[Share]
@@ -190,7 +193,8 @@ def _explained(key: str, point: PointKey, made: Recomputed, marks: list[Mark], t
         left_out=made.left_out,
         sentence=_sentence(point, made),
         events=breakdown.events,
-        pruned=made.baseline.observations if made.baseline else 0,
+        pruned=_pruned(made),
+        imported=made.imported,
         **{f"by_{name}": _shares(counts) for name, counts in breakdown.by.items()},
         largest=breakdown.largest,
         failed=breakdown.failed[::-1],
@@ -204,9 +208,11 @@ def _sentence(point: PointKey, made: Recomputed) -> str:
     parts = []
     if made.breakdown.events or made.baseline is None:
         parts.append(f"{counted(made.breakdown.events, 'event')} in the log")
-    if made.baseline is not None:
-        pruned = counted(made.baseline.observations, "observation")
-        parts.append(f"{pruned} of days that have left it, in the baseline")
+    if pruned := _pruned(made):
+        parts.append(f"{counted(pruned, 'observation')} of days that have left it, in the baseline")
+    if made.imported:
+        imported = counted(made.imported, "observation")
+        parts.append(f"{imported} that Chancy's own plugin had summed up, imported into the baseline")
     behind = " and ".join(parts)
     if not made.is_kept:
         verdict = f"at {point.resolution} its bucket is not kept any more, so nothing was compared"
@@ -217,6 +223,10 @@ def _sentence(point: PointKey, made: Recomputed) -> str:
     else:
         verdict = "recomputed: equal"
     return "; ".join([behind, verdict, *_beside(made)])
+
+
+def _pruned(made: Recomputed) -> int:
+    return made.baseline.observations - made.imported if made.baseline else 0
 
 
 def _beside(made: Recomputed) -> Iterator[str]:

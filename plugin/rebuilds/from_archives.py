@@ -33,6 +33,7 @@ from chancy_metrics.plugin.transfer.archive_store import ArchiveStore
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.versions.collect import begin_collecting
 from chancy_metrics.projections.versions.collected import Days, add_folded, add_kept, read_days
+from chancy_metrics.projections.versions.imported import read_imported_day
 from chancy_metrics.projections.versions.left_out import left_out_positions
 from chancy_metrics.projections.versions.version import Version
 
@@ -106,6 +107,7 @@ class Collection:
                 await self._backfill.give_way()
         async with short_transaction(self._connection) as cursor:
             gone = await gone_days(cursor, tables)
+            imported = await read_imported_day(cursor, tables)
         done = await self._days(base.version)
         known = {*done.folded, *done.kept}
         unused = [
@@ -113,6 +115,8 @@ class Collection:
             for day in sorted(store.by_day.keys() - known - gone)
             for name in store.by_day[day]
         ]
+        if imported is not None:  # no day of the log: nobody could have archived it
+            done.kept.pop(imported.day, None)
         kept = [KeptDay(day, why) for day, why in sorted(done.kept.items())]
         return base.version, Archives(sorted(done.folded), kept, [*store.ignored, *unused])
 

@@ -32,6 +32,8 @@ from chancy_metrics.projections.search.match import may_match
 from chancy_metrics.projections.search.query import EventQuery
 from chancy_metrics.projections.search.ranges import last_pruned_position, read_ranges
 from chancy_metrics.projections.span import Span
+from chancy_metrics.projections.versions.baseline import segment_of_day
+from chancy_metrics.projections.versions.imported import read_imported_day
 from chancy_metrics.projections.versions.lag import count_waiting_in
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.replay import PAGE, log_snapshot, read_alive
@@ -65,7 +67,8 @@ class Recomputed(NamedTuple):
         position: Position of the live version; events past it are in neither.
         is_kept: Whether the live version still keeps its bucket at its resolution.
         stored: None where no point is stored, or it is not kept.
-        baseline: The part from events that have left the log; None where there are none.
+        baseline: The part from events that have left the log, and from what was imported; None where there is neither.
+        imported: How many of its observations were imported: no events of theirs were ever in the log.
         recomputed: The baseline and the events in the log together; None where there is nothing.
         breakdown: The events in the log up to *position*.
         left_out: What the version leaves out of the bucket's time; some of it may belong to the point.
@@ -85,6 +88,7 @@ class Recomputed(NamedTuple):
     waiting: int
     lost: dict[int, str]
     is_index_wrong: bool = False
+    imported: int = 0
 
     @property
     def is_compared(self) -> bool:
@@ -167,6 +171,7 @@ class _Attempt:
             worker, series = await self._ids(cursor)
             stored = await self._read_stored(cursor, now, worker, series)
             baseline = await self._read_cells(cursor, now.baseline, {}, worker, series)
+            imported = await self._count_imported(cursor, now.baseline, worker, series)
             missing = await left_out(cursor, self._tables, now.version, self._key.span)
             waiting = await count_waiting_in(cursor, self._tables, now.position, self._key.span)
         is_kept = self._key.bucket >= now.horizons[self._key.resolution]
@@ -184,6 +189,7 @@ class _Attempt:
             waiting,
             {position: error for position, error in self._lost.items() if position not in known},
             self._is_index_broken,
+            imported,
         )
 
     async def _base(self, cursor: Cursor) -> ReplayBase:
@@ -291,8 +297,22 @@ class _Attempt:
         cells = found.get(self._key.resolution)
         return None if cells is None else cells._replace(series=np.zeros(cells.rows, np.int64))
 
+    async def _count_imported(self, cursor: Cursor, baseline: int, worker: int, series: int) -> int:
+        day = await read_imported_day(cursor, self._tables)
+        if day is None:
+            return 0
+        cells = await self._read_cells(cursor, baseline, {}, worker, series, fold=segment_of_day(day.day))
+        return 0 if cells is None else int(cells.observations.sum())
+
     async def _read_cells(
-        self, cursor: Cursor, version: int, horizons: Mapping[str, int], worker: int, series: int
+        self,
+        cursor: Cursor,
+        version: int,
+        horizons: Mapping[str, int],
+        worker: int,
+        series: int,
+        *,
+        fold: int | None = None,
     ) -> Cells | None:
         """Return the stored cell of one worker, or of all together as far as they are stored by worker."""
         found = await read_segments(
@@ -303,6 +323,7 @@ class _Attempt:
             dict.fromkeys(RESOLUTIONS, self._end),
             workers=(worker, worker) if worker else None,
             series=[series],
+            fold=fold,
         )
         mine = {name: self._of_series(cells, series) for name, cells in found.items()}
         return await in_thread(lambda: self._one_point(merge_workers(mine)))
