@@ -37,6 +37,7 @@ ORDER = [
     "plugin/worker",
     "plugin/health",
     "plugin/telemetry",
+    "plugin/grafana",
     "plugin/audit",
     "plugin/alerts",
     "plugin",

@@ -13,6 +13,7 @@ from chancy_metrics.plugin.cli.command import Front, Section
 from chancy_metrics.plugin.cli.events import events_command, job_command
 from chancy_metrics.plugin.cli.explain import explain_command
 from chancy_metrics.plugin.cli.fold import fold_command
+from chancy_metrics.plugin.cli.grafana import grafana_command
 from chancy_metrics.plugin.cli.import_built_in import import_built_in_command
 from chancy_metrics.plugin.cli.mark import mark_command
 from chancy_metrics.plugin.cli.output import APP, Door
@@ -49,6 +50,7 @@ for one in (
     *(rebuild_command, swap_command, undo_command, versions_command),
     *(prune_command, discard_command, mark_command, backtest_command),
     *(serve_command, alert_rules_command, import_built_in_command),
+    grafana_command,
 ):
     main.add_command(one)
 for one in (

@@ -1,0 +1,1 @@
+"""Dashboards for Grafana, over the SQL views and over the exported families."""
