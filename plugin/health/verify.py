@@ -112,8 +112,7 @@ async def verify(
         until: Exclusive, aware.
         budget_s: Seconds after which no further random day or hour is drawn; at least one is verified, each part once.
         chance: The source of randomness.
-        executor: Runs tasks that replay ranges of the ledger, where all of it is replayed; without one, this process
-            does.
+        executor: Runs tasks that replay ranges of the ledger; without one, this process does.
         read_dsn: The database from which the tasks read the log: a replica of the app's, by default that itself.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Set
+from collections.abc import AsyncGenerator, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from datetime import date
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.ledger import CHUNK_BYTES, chunks, find_range_end, naming_batches, read_ledger
+from chancy_metrics.events.ledger import CHUNK_BYTES, LedgerRow, chunks, find_range_end, naming_batches, read_ledger
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.parallel.shared_rules import SharedRules, share
 from chancy_metrics.plugin.parallel.source import Source, connected, proven_at
@@ -28,12 +28,15 @@ from chancy_metrics.projections.versions.replay_base import ReplayBase
 
 #: What a task replays, unless one batch has more.
 _TASK_EVENTS, _TASK_ROWS = 250_000, 20_000
+#: Events of a task where only some batches are replayed: a day of them is to be shared, too.
+_PART_EVENTS = 100_000
 
 
 class ReplayTask(NamedTuple):
     """A range to check and fold, past position *after* and up to *until*.
 
     Attributes:
+        only: The positions in it that are meant; None for all.
         since: Resolution -> start of the first bucket that is kept, seconds.
         version: The live version; *left_out* are position and rule of its dead letters in the range.
         gone: Days that are in the baseline instead of the log.
@@ -46,6 +49,7 @@ class ReplayTask(NamedTuple):
     since: Mapping[str, int]
     after: int
     until: int
+    only: frozenset[int] | None
     version: int
     left_out: tuple[tuple[int, str], ...]
     gone: frozenset[date]
@@ -95,15 +99,28 @@ class ReplayInTasks:
             begin: int | None = after
             while True:
                 while begin is not None and tasks.has_room:
-                    task = await self._cut(base, since, begin, until, watched)
-                    begin = None if task is None else task.until
-                    if task is not None:
-                        tasks.submit(task)
-                        self._ends.append(task.until)
+                    begin = end = await self._find_end(begin, until)
+                    if end is not None:
+                        tasks.submit(await self._task(base, since, after, end, watched))
+                        self._ends.append(end)
+                        after = end
                 if not tasks:
                     return
-                read = _decoder.decode((await tasks.take())[1])
-                yield ReplayedRange(read.position, decode_fold(read.fold), read.findings, read.passed)
+                yield _replayed((await tasks.take())[1])
+
+    async def replay_rows(
+        self, base: ReplayBase, since: Mapping[str, int], rows: Sequence[LedgerRow], watched: Set[int]
+    ) -> AsyncGenerator[ReplayedRange]:
+        """Check and fold the entries at *rows*, in ascending order; yield ranges in order of position."""
+        left = chunks(rows, events=_PART_EVENTS, size=2 * CHUNK_BYTES)
+        async with Tasks(self._executor, replay_range) as tasks:
+            while True:
+                while tasks.has_room and (part := next(left, None)) is not None:
+                    only = frozenset(row.position for row in part)
+                    tasks.submit(await self._task(base, since, min(only) - 1, max(only), watched, only))
+                if not tasks:
+                    return
+                yield _replayed((await tasks.take())[1])
 
     async def check_summaries(self, found: Findings) -> None:
         """Check the skip index, in the ranges into which `replay` has cut the ledger."""
@@ -111,11 +128,9 @@ class ReplayInTasks:
             source = await proven_at(cursor, self._tables, self._source)
         await check_summaries_in_tasks(self._executor, source, self._ends, found, limit=self._limit)
 
-    async def _cut(
-        self, base: ReplayBase, since: Mapping[str, int], after: int, until: int, watched: Set[int]
-    ) -> ReplayTask | None:
+    async def _find_end(self, after: int, until: int) -> int | None:
         async with short_transaction(self._connection, index_only=True) as cursor:
-            end = await find_range_end(
+            return await find_range_end(
                 cursor,
                 self._tables,
                 after=after,
@@ -124,8 +139,17 @@ class ReplayInTasks:
                 size=2 * CHUNK_BYTES,
                 limit=_TASK_ROWS,
             )
-            if end is None:
-                return None
+
+    async def _task(
+        self,
+        base: ReplayBase,
+        since: Mapping[str, int],
+        after: int,
+        end: int,
+        watched: Set[int],
+        only: frozenset[int] | None = None,
+    ) -> ReplayTask:
+        async with short_transaction(self._connection, index_only=True) as cursor:
             version = base.version.version
             left_out = await read_left_out(cursor, self._tables, version, after + 1, end)
             return ReplayTask(
@@ -134,12 +158,18 @@ class ReplayInTasks:
                 since=since,
                 after=after,
                 until=end,
+                only=only,
                 version=version,
                 left_out=tuple(left_out),
                 gone=frozenset(base.gone),
                 watched=frozenset(at for at in watched if after < at <= end),
                 limit=self._limit,
             )
+
+
+def _replayed(result: bytes) -> ReplayedRange:
+    read = _decoder.decode(result)
+    return ReplayedRange(read.position, decode_fold(read.fold), read.findings, read.passed)
 
 
 def replay_range(task: ReplayTask) -> bytes:
@@ -159,7 +189,7 @@ async def _replay(task: ReplayTask) -> _Result:
             if not page:
                 break
             after = page[-1].position
-            for rows in chunks(page):
+            for rows in chunks(row for row in page if task.only is None or row.position in task.only):
                 async with short_transaction(connection) as cursor:
                     await check_entries(cursor, tables, task.version, rows, found)
                 passed += [row.position for row in rows if row.position in task.watched]

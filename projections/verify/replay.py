@@ -61,17 +61,21 @@ class ReplayedRange(NamedTuple):
 
 
 class RangeReplay(Protocol):
-    """Replays the ledger in ranges, in other processes or on other machines."""
+    """Replays ranges of the ledger in other processes or on other machines; yields them in order of position.
+
+    In its arguments *since* is resolution -> start of the first bucket that is kept, seconds; of *watched* those
+    positions are named that are in a range.
+    """
 
     def replay(
         self, base: ReplayBase, since: Mapping[str, int], after: int, until: int, watched: Set[int]
     ) -> AsyncGenerator[ReplayedRange]:
-        """Check and fold the entries past *after* and up to *until*; yield ranges in order of position.
+        """Check and fold the entries past *after* and up to *until*."""
 
-        Args:
-            since: Resolution -> start of the first bucket that is kept, seconds.
-            watched: Positions of which those that are in a range are named.
-        """
+    def replay_rows(
+        self, base: ReplayBase, since: Mapping[str, int], rows: Sequence[LedgerRow], watched: Set[int]
+    ) -> AsyncGenerator[ReplayedRange]:
+        """Check and fold the entries at *rows*, in ascending order."""
 
     async def check_summaries(self, found: Findings) -> None:
         """Check the skip index, as the function of that name does."""
@@ -121,7 +125,7 @@ async def check_span(
         open_positions: Positions with open faults: those that the replay passes are in `covered`.
         kept: Resolution -> start of the oldest bucket that should be kept, seconds. Where a horizon is later, the
             buckets before it are compared too.
-        elsewhere: Replays the whole ledger instead of this process, which does parts of it and what is left.
+        elsewhere: Replays the ledger instead of this process, which does what is left.
 
     Raises:
         VersionRefused: The live version has other rules.
@@ -182,7 +186,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await days_in_log(cursor, self._tables)
-        total = Accumulator(self._span.first_buckets(self._scope(base.version)), self._span.end_buckets())
+        total = Accumulator(self._since(base), self._span.end_buckets())
         after = base.version.position
         if self._span.is_everything:
             after = await self._replay_ledger(total, base, 0)
@@ -236,23 +240,25 @@ class _Attempt:
                 version = await live_version(cursor, self._tables)
                 page = await self._page(cursor, after, version.position)
             if page and self._elsewhere is not None and version.position - after >= _NEAR:
-                after = await self._replay_elsewhere(self._elsewhere, total, base, after, version.position)
+                since = self._since(base)
+                ranges = self._elsewhere.replay(base, since, after, version.position, self._open_positions)
+                await self._add_replayed(total, ranges)
+                after = version.position
                 continue
             if not page or version.position - after < _NEAR:
                 return after
             await self._replay(total, base, page)
             after = page[-1].position
 
-    async def _replay_elsewhere(
-        self, elsewhere: RangeReplay, total: Accumulator, base: ReplayBase, after: int, until: int
-    ) -> int:
-        since = self._span.first_buckets(self._scope(base.version))
-        async with aclosing(elsewhere.replay(base, since, after, until, self._open_positions)) as ranges:
+    def _since(self, base: ReplayBase) -> dict[str, int]:
+        return self._span.first_buckets(self._scope(base.version))
+
+    async def _add_replayed(self, total: Accumulator, ranges: AsyncGenerator[ReplayedRange]) -> None:
+        async with aclosing(ranges):
             async for one in ranges:
                 self._found.add_parts(one.findings)
                 self._passed += one.passed
                 await to_thread.run_sync(total.add, one.fold)
-        return until
 
     async def _replay_rest(self, total: Accumulator, now: ReplayBase, after: int) -> None:
         """Replay past *after* up to the position of the snapshot *now*; raise `ReplayBaseChanged` if a day left."""
@@ -277,9 +283,14 @@ class _Attempt:
                 until_us=self._span.until_us,
                 until=base.version.position,
             )
-        await self._replay(total, base, found)
-        if found:
-            await self._check_day(day)
+        if not found:
+            return
+        if self._elsewhere is None:
+            await self._replay(total, base, found)
+        else:
+            ranges = self._elsewhere.replay_rows(base, self._since(base), found, self._open_positions)
+            await self._add_replayed(total, ranges)
+        await self._check_day(day)
 
     async def _replay(self, total: Accumulator, base: ReplayBase, found: Sequence[LedgerRow]) -> None:
         for rows in chunks(found):

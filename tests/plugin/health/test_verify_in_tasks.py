@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from random import Random
 from typing import Any
 
 import msgspec
@@ -60,12 +63,21 @@ def said(found: Verified) -> dict[str, Any]:
     changes=st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(1, 40)), max_size=3),
     events=st.integers(5, 60),
     rows=st.integers(3, 30),
+    ago_h=st.one_of(st.none(), st.tuples(st.integers(-1, 30), st.integers(1, 50))),
+    budget_s=st.sampled_from([None, 0, 30]),
 )
 async def test_wherever_the_ledger_is_cut_the_same_is_found(
-    dsn: str, tables: Tables, changes: list[tuple[str, int]], events: int, rows: int
+    dsn: str,
+    tables: Tables,
+    changes: list[tuple[str, int]],
+    events: int,
+    rows: int,
+    ago_h: tuple[int, int] | None,
+    budget_s: float | None,
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(replay_task, "_TASK_EVENTS", events)
+        patched.setattr(replay_task, "_PART_EVENTS", events)
         patched.setattr(replay_task, "_TASK_ROWS", rows)
         patched.setattr(replay, "_NEAR", 1)
         patched.setattr(indexing, "RANGE_BATCHES", 4)
@@ -74,18 +86,24 @@ async def test_wherever_the_ledger_is_cut_the_same_is_found(
             if len(await list_versions(chancy)) == 1:
                 await rebuild(chancy)  # to the rules of this app
             for number in range(8):
-                jobs = [a_row(now_us(), state="failed" if number == 3 else "succeeded")]
-                await LogWriter(connection, tables, f"w{number % 2}").append(jobs=jobs, runs=[a_run(at_us=now_us())])
+                at_us = now_us() - number * 5 * 3_600_000_000
+                jobs = [a_row(at_us, state="failed" if number == 3 else "succeeded")]
+                await LogWriter(connection, tables, f"w{number % 2}").append(jobs=jobs, runs=[a_run(at_us=at_us)])
             await sequence_and_fold(connection, tables, MINE)
             await indexing.summarise(connection, tables)
             for change, at in changes:
                 await damage(connection, tables, change.format(at=at))
-            one = await verify(chancy)
+            now, since, until = datetime.now(UTC), None, None
+            if ago_h is not None:
+                until = now - timedelta(hours=ago_h[0])
+                since = until - timedelta(hours=ago_h[1])
+            check = partial(verify, chancy, since=since, until=until, budget_s=budget_s)
+            one = await check(chance=Random(1))
             with ThreadPoolExecutor(3) as executor:
-                many = await verify(chancy, executor=executor)
+                many = await check(chance=Random(1), executor=executor)
 
     assert said(many) == said(one)
-    assert many.events > 0
+    assert many.events > 0 or ago_h is not None or budget_s == 0
 
 
 async def test_a_lost_batch_that_is_given_up_is_no_finding(
@@ -107,6 +125,35 @@ async def test_a_lost_batch_that_is_given_up_is_no_finding(
 
     assert [(one.check, one.where) for one in lost.findings] == [("log", "position 3")]
     assert (given_up.drift, given_up.events) == (0, 4)
+
+
+class Counting(ThreadPoolExecutor):
+    """Counts what is submitted."""
+
+    submitted = 0
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        self.submitted += 1
+        return super().submit(*arguments, **options)
+
+
+async def test_the_batches_of_a_range_of_time_are_shared_and_no_others(
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_task, "_PART_EVENTS", 2)
+    hour_us = 3_600_000_000
+    for ago in (5, 1, 5, 1, 1, 5):
+        run_of_two = a_run("app:n", [1.0, 2.0], at_us=now_us() - ago * hour_us)
+        await LogWriter(connection, tables).append(runs=[run_of_two])
+    await sequence_and_fold(connection, tables)
+
+    async with an_app(dsn) as (chancy, _):
+        with Counting(2) as executor:
+            since = datetime.now(UTC) - timedelta(hours=3)
+            found = await verify(chancy, since=since, executor=executor)
+
+    assert (executor.submitted, found.events, found.drift) == (3, 6, 0)
+    assert found.points > 0
 
 
 async def test_pruned_days_come_from_the_baseline_and_tasks_read_a_replica(
