@@ -33,6 +33,7 @@ TABLES = (
     "metrics_1hour",
     "metrics_1day",
     "metrics_worker_segments",
+    "metrics_totals",
     "metrics_cache",
 )
 
@@ -84,6 +85,7 @@ class Tables(NamedTuple):
     series: sql.Identifier
     workers: sql.Identifier
     worker_segments: sql.Identifier
+    totals: sql.Identifier
     cache: sql.Identifier
     refuse_change: sql.Identifier
     refuse_append: sql.Identifier
@@ -147,6 +149,7 @@ def tables_for(prefix: str) -> Tables:
         series=name("series"),
         workers=name("workers"),
         worker_segments=name("worker_segments"),
+        totals=name("totals"),
         cache=name("cache"),
         refuse_change=name("refuse_change"),
         refuse_append=name("refuse_append"),

@@ -173,7 +173,10 @@ CREATE TABLE {versions} (
     user_rules integer NOT NULL,
     rule_names text[] NOT NULL,
     status text NOT NULL CHECK (
-        status IN ('baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped')
+        status IN (
+            'baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped',
+            'totals_copying', 'totals_backfilling', 'totals'
+        )
     ),
     position bigint NOT NULL,
     folds bigint NOT NULL DEFAULT 0,
@@ -424,10 +427,14 @@ CREATE TABLE {rollup} (
     vacuum_truncate = off
 );
 ALTER TABLE {rollup} ALTER COLUMN sketch SET STORAGE MAIN;
+"""
+_EXPIRY = """
 -- On an expression, so that it serves clean-up alone: where there are no statistics yet the planner would take
 -- it for the primary key's probes too, each of which would then read a whole bucket.
 CREATE INDEX {expiry} ON {rollup} ((bucket / 60));
 """
+# A rollup with one bucket, which begins at 0 and has no end. Its versions are generations of the totals.
+_TOTALS = "ALTER TABLE {rollup} ADD COLUMN created_us bigint;"
 
 
 class MetricsLog(Migration):
@@ -466,12 +473,10 @@ class MetricsLog(Migration):
             )
         )
         for resolution in schema.RESOLUTIONS:
-            await cursor.execute(
-                sql.SQL(_ROLLUP).format(
-                    rollup=names.rollup(resolution),
-                    expiry=sql.Identifier(f"{names.prefix}metrics_{resolution}_expiry"),
-                )
-            )
+            rollup = names.rollup(resolution)
+            expiry = sql.Identifier(f"{names.prefix}metrics_{resolution}_expiry")
+            await cursor.execute(sql.SQL(_ROLLUP + _EXPIRY).format(rollup=rollup, expiry=expiry))
+        await cursor.execute(sql.SQL(_ROLLUP + _TOTALS).format(rollup=names.totals))
         await v1_views.create(cursor, names, _identifiers(names))
 
     async def down(self, migrator: Migrator, cursor: AsyncCursor[DictRow]) -> None:

@@ -293,7 +293,7 @@ class _Attempt:
         if self._key.worker is not None:
             return await self._read_cells(cursor, version.version, version.horizons, worker, series)
         since, until = {self._key.resolution: self._key.bucket}, {self._key.resolution: self._end}
-        found = await read_merged(cursor, self._tables, version.version, since, until, series=series)
+        found = await read_merged(cursor, self._tables, version.version, since, until, series=(series, series))
         cells = found.get(self._key.resolution)
         return None if cells is None else cells._replace(series=np.zeros(cells.rows, np.int64))
 

@@ -24,7 +24,7 @@ from chancy_metrics.projections.rollups.soundness import sound
 
 #: Rows read at once.
 _CHUNK_ROWS = 20_000
-_OF_SERIES = sql.SQL("AND series = %(series)s")
+_OF_SERIES = sql.SQL("AND series BETWEEN %(first)s AND %(last)s")
 #: Whether a sum is a number of millionths that 64 bits hold.
 _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
 
@@ -76,14 +76,14 @@ async def read_merged(
     since: Mapping[str, int],
     until: Mapping[str, int] | None = None,
     *,
-    series: int | None = None,
+    series: tuple[int, int] | None = None,
 ) -> dict[str, Cells]:
     """Return the stored points of all workers together, with the database's ids, without rows that are not `sound`.
 
     Args:
         since: Resolution -> start of the first bucket, seconds; other resolutions are not read.
         until: Resolution -> start of the first bucket past the end; no end by default.
-        series: Id of a series, to read only its points.
+        series: Ids of a first and a last series, to read only their points and those of the ids between.
     """
     levels = {}
     for resolution in [name for name in RESOLUTIONS if name in since]:
@@ -113,7 +113,8 @@ async def read_merged(
                     "version": version,
                     "since": since[resolution],
                     "until": 2**63 - 1 if until is None else until[resolution],
-                    "series": series,
+                    "first": series and series[0],
+                    "last": series and series[1],
                 },
                 binary=True,
             )

@@ -118,27 +118,37 @@ async def store(
     Returns:
         Resolution -> the points that changed, with their new values; {} if nobody needs them.
     """
-    take_arrays(cursor)
     changed = {}
     for resolution, cells in points.items():
-        if not cells.rows:
-            continue
-        statement = sql.SQL(_ADD).format(
-            rollup=tables.rollup(resolution),
-            sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
-            returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
-            result=sql.SQL(_RESULT if tells else _NO_RESULT),
-        )
-        rows: list[TupleRow] = []
-        for chunk in _chunks(cells):
-            together, observations = await _with_stored_sketches(cursor, tables, version, resolution, chunk)
-            parameters = await to_thread.run_sync(_parameters, version, together, observations)
-            await cursor.execute(statement, parameters, binary=True)
+        if cells.rows:
+            rows = await store_rows(cursor, tables.rollup(resolution), version, cells, tells=tells)
             if tells:
-                rows += await cursor.fetchall()
-        if tells:
-            changed[resolution] = changed_points(rows)
+                changed[resolution] = changed_points(rows)
     return changed
+
+
+async def store_rows(
+    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells, *, tells: bool
+) -> list[TupleRow]:
+    """Add merged points to one rollup of *version*; return the changed rows as `changed_points` takes them, if asked.
+
+    The totals are a rollup, too.
+    """
+    take_arrays(cursor)
+    statement = sql.SQL(_ADD).format(
+        rollup=rollup,
+        sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
+        returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
+        result=sql.SQL(_RESULT if tells else _NO_RESULT),
+    )
+    rows: list[TupleRow] = []
+    for chunk in _chunks(cells):
+        together, observations = await _with_stored_sketches(cursor, rollup, version, chunk)
+        parameters = await to_thread.run_sync(_parameters, version, together, observations)
+        await cursor.execute(statement, parameters, binary=True)
+        if tells:
+            rows += await cursor.fetchall()
+    return rows
 
 
 def _chunks(cells: Cells) -> Iterator[Cells]:
@@ -196,7 +206,7 @@ def _sums(points: Cells) -> NDArray[np.float64]:
 
 
 async def _with_stored_sketches(
-    cursor: Cursor, tables: Tables, version: int, resolution: str, cells: Cells
+    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells
 ) -> tuple[Cells, Ints]:
     """Return *cells* with the stored sketches, minima and maxima merged into theirs, and the observations of both."""
     owners = cells.sketches.owner[starts_of_runs(cells.sketches.owner)]
@@ -218,7 +228,7 @@ async def _with_stored_sketches(
                 LIMIT 1
             ) AS r
             """
-        ).format(rollup=tables.rollup(resolution)),
+        ).format(rollup=rollup),
         {
             "version": version,
             "empty": encode([], []),

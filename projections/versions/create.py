@@ -87,54 +87,74 @@ async def make_version(
                 await set_status(cursor, tables, version.version, "dropped")
         if collected is not None:
             base = await finish_collected(cursor, tables, collected, base)
-        await cursor.execute(
-            sql.SQL(
-                """
-                INSERT INTO {versions} (
-                    version, rules, user_rules, rule_names, status, auto_promote, replaced, position, counts,
-                    created_by, folded_by, folding_since, folded_at, baseline, {horizons}
-                )
-                SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, 'copying',
-                    %(auto_promote)s, %(live)s, coalesce(
-                        (
-                            SELECT l.position - 1
-                            FROM {ledger} l
-                            WHERE NOT EXISTS (
-                                SELECT 1 FROM {days} d WHERE d.day = l.day AND d.state IN ('absorbed', 'gone')
-                            )
-                            ORDER BY l.position
-                            LIMIT 1
-                        ),
-                        %(position)s
-                    ),
-                    o.counts, %(by)s, %(by)s, clock_timestamp(), clock_timestamp(), o.version,
-                    greatest(o.horizon_1min, %(1min)s), greatest(o.horizon_5min, %(5min)s),
-                    greatest(o.horizon_1hour, %(1hour)s), greatest(o.horizon_1day, %(1day)s)
-                FROM {versions} o
-                WHERE o.version = %(baseline)s
-                RETURNING version
-                """
-            ).format(
-                versions=tables.versions, ledger=tables.ledger, days=tables.days, horizons=sql.SQL(HORIZON_COLUMNS)
-            ),
-            {
-                "built_in": rules.built_in,
-                "user": rules.user,
-                "names": rules.names,
-                "auto_promote": auto_promote,
-                "live": head.live,
-                "position": head.position,
-                "by": by,
-                "baseline": base.version,
-                **horizons,
-            },
+        return await insert_version(
+            cursor, tables, rules, head, base, horizons, status="copying", by=by, auto_promote=auto_promote
         )
-        row = await cursor.fetchone()
-        assert row is not None
-        await copy_left_out(cursor, tables, base.version, row[0])
-        made = await read_version(cursor, tables, row[0])
-        assert made is not None
-        return made
+
+
+async def insert_version(
+    cursor: Cursor,
+    tables: Tables,
+    rules: RuleSet,
+    head: Head,
+    base: Version,
+    horizons: Mapping[str, int],
+    *,
+    status: str,
+    by: str,
+    auto_promote: bool = True,
+) -> Version:
+    """Insert the row of a version that begins with the baseline *base*; the caller holds the locks of head and base.
+
+    Its position is the last one before the first batch of a day that is still in the log.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO {versions} (
+                version, rules, user_rules, rule_names, status, auto_promote, replaced, position, counts,
+                created_by, folded_by, folding_since, folded_at, baseline, {horizons}
+            )
+            SELECT (SELECT max(version) + 1 FROM {versions}), %(built_in)s, %(user)s, %(names)s, %(status)s,
+                %(auto_promote)s, %(live)s, coalesce(
+                    (
+                        SELECT l.position - 1
+                        FROM {ledger} l
+                        WHERE NOT EXISTS (
+                            SELECT 1 FROM {days} d WHERE d.day = l.day AND d.state IN ('absorbed', 'gone')
+                        )
+                        ORDER BY l.position
+                        LIMIT 1
+                    ),
+                    %(position)s
+                ),
+                o.counts, %(by)s, %(by)s, clock_timestamp(), clock_timestamp(), o.version,
+                greatest(o.horizon_1min, %(1min)s), greatest(o.horizon_5min, %(5min)s),
+                greatest(o.horizon_1hour, %(1hour)s), greatest(o.horizon_1day, %(1day)s)
+            FROM {versions} o
+            WHERE o.version = %(baseline)s
+            RETURNING version
+            """
+        ).format(versions=tables.versions, ledger=tables.ledger, days=tables.days, horizons=sql.SQL(HORIZON_COLUMNS)),
+        {
+            "built_in": rules.built_in,
+            "user": rules.user,
+            "names": rules.names,
+            "status": status,
+            "auto_promote": auto_promote,
+            "live": head.live,
+            "position": head.position,
+            "by": by,
+            "baseline": base.version,
+            **horizons,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    await copy_left_out(cursor, tables, base.version, row[0])
+    made = await read_version(cursor, tables, row[0])
+    assert made is not None
+    return made
 
 
 async def lock_baseline(cursor: Cursor, tables: Tables, head: Head) -> Version:

@@ -11,6 +11,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.versions.baseline import raise_baseline_horizons
 from chancy_metrics.projections.versions.version import (
     BASELINE,
+    NO_VERSION,
     lock_version,
     raise_horizons,
     read_baselines,
@@ -75,7 +76,7 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
     removed = 0
     for version in [*([BASELINE] if is_unused else []), *dropped]:
         where = sql.SQL("version = {} AND {}").format(version, _UNUSED.format(versions=tables.versions, number=version))
-        for table in (*map(tables.rollup, RESOLUTIONS), tables.worker_segments):
+        for table in _tables_of_points(tables):
             removed += await _delete_rows(connection, table, where)
     async with short_transaction(connection) as cursor:
         await _delete_dropped(cursor, tables)
@@ -84,12 +85,13 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
 
 #: Whether no version is made from the baseline with this number.
 _UNUSED = sql.SQL(
-    """
+    f"""
     NOT EXISTS (
         SELECT
-        FROM {versions} u
-        WHERE u.baseline = {number}
-            AND u.status NOT IN ('baseline', 'collecting', 'dropped')
+        FROM {{versions}} u
+        WHERE u.baseline = {{number}}
+            AND u.status NOT IN {NO_VERSION}
+            AND u.status <> 'dropped'
     )
     """
 )
@@ -128,7 +130,7 @@ class UnusedNames:
                 return 0
             versions = [row[0] for row in locked]
             # A series that a worker's cell has is in a merged row, too.
-            rollups = [tables.rollup(resolution) for resolution in RESOLUTIONS]
+            rollups = [*map(tables.rollup, RESOLUTIONS), tables.totals]
             series, self._last_series = await _delete_names(
                 cursor, tables.series, rollups, "series", versions, self._last_series
             )
@@ -162,6 +164,10 @@ async def _delete_rows(connection: Connection, table: sql.Identifier, where: sql
     return removed
 
 
+def _tables_of_points(tables: Tables) -> list[sql.Identifier]:
+    return [*map(tables.rollup, RESOLUTIONS), tables.worker_segments, tables.totals]
+
+
 async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
     await cursor.execute(
         sql.SQL(
@@ -176,6 +182,9 @@ async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
                         WHEN v.status IN ('ready', 'standby') THEN v.kept_until < to_timestamp(%(now)s)
                         WHEN v.status IN ('collecting', 'copying', 'backfilling') THEN
                             coalesce(v.folded_at, v.created_at) < to_timestamp(%(now)s - %(progress)s)
+                        WHEN v.status IN ('totals_copying', 'totals_backfilling') THEN
+                            coalesce(v.folded_at, v.created_at) < to_timestamp(%(now)s - %(progress)s)
+                            AND EXISTS (SELECT FROM {versions} s WHERE s.status = 'totals')
                         WHEN v.status = 'baseline' THEN v.version > 0 AND {unused}
                         ELSE false
                     END
@@ -195,7 +204,7 @@ async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
     """Delete dropped versions without rows; not the newest one, so that no number is used twice."""
     empty = sql.SQL(" AND ").join(
         sql.SQL("NOT EXISTS (SELECT 1 FROM {} r WHERE r.version = v.version)").format(table)
-        for table in (*map(tables.rollup, RESOLUTIONS), tables.worker_segments)
+        for table in _tables_of_points(tables)
     )
     await cursor.execute(
         sql.SQL(

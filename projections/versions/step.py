@@ -26,6 +26,7 @@ from chancy_metrics.projections.fold.levels import coarsen_expired, derive_point
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, write_ring
 from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbered
 from chancy_metrics.projections.rollups.segments import write_segments
+from chancy_metrics.projections.rollups.totals import add_totals
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.versions.counts import added_counts
@@ -34,6 +35,7 @@ from chancy_metrics.projections.versions.left_out import summed_up, write_left_o
 from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.version import (
     ADVANCING,
+    TOTALS,
     Version,
     live_version,
     lock_version_soon,
@@ -209,7 +211,10 @@ async def write_step(
         if not await still_numbered(cursor, tables, numbered.series, numbered.workers):
             return Advanced.busy(step.before)  # the clean-up deleted one of its names since
         counts = step.counts + Counter({"expired": too_late(step.days, locked.horizons)})
-        changed = await add_cells(cursor, tables, locked, numbered.cells)
+        if locked.status in TOTALS:
+            await add_totals(cursor, tables, locked.version, numbered.cells, is_served=locked.status == "totals")
+        else:
+            changed = await add_cells(cursor, tables, locked, numbered.cells)
         await write_left_out(cursor, tables, step.version, step.dead, step.failed)
         if locked.status == "live":
             await write_ring(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 import anyio
 from psycopg import sql
@@ -32,8 +32,13 @@ def no_baseline(number: int) -> str:
 
 #: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
+#: Statuses of the generations of the totals, which have rows among the versions: their position, rules and dead letters
+#: are kept and moved like those of a version. The last one is served.
+TOTALS = ("totals_copying", "totals_backfilling", "totals")
 #: Statuses in which a version takes steps.
-ADVANCING = ("backfilling", "ready", "live", "standby")
+ADVANCING = ("backfilling", "ready", "live", "standby", "totals_backfilling", "totals")
+#: The statuses of what is no version, for SQL.
+NO_VERSION: LiteralString = "('baseline', 'collecting', 'totals_copying', 'totals_backfilling', 'totals')"
 #: Attempts of `lock_version_soon`, and seconds between them.
 _TRIES, _TRY_S = 10, 0.02
 
@@ -79,13 +84,18 @@ class Version(NamedTuple):
     horizons: dict[str, int]
     baseline: int = BASELINE
 
+    @property
+    def subject(self) -> str:
+        """What it is called in sentences."""
+        return f"{'generation' if self.status in TOTALS else 'version'} {self.version}"
+
     def refuses(self, rules: RuleSet) -> str | None:
         """Return why code with *rules* must not fold this version, as a sentence; None if it may."""
         if self.pair != rules.pair:
-            return f"version {self.version} has rules {label(self.pair)}, this code has {label(rules.pair)}"
+            return f"{self.subject} has rules {label(self.pair)}, this code has {label(rules.pair)}"
         if self.rule_names != rules.names:
             return (
-                f"version {self.version} was made by rules {label(self.pair)} named {_list(self.rule_names)}, this "
+                f"{self.subject} was made by rules {label(self.pair)} named {_list(self.rule_names)}, this "
                 f"code's {label(rules.pair)} are named {_list(rules.names)}: raise rules_version where rules change"
             )
         return None
@@ -131,9 +141,12 @@ async def read_version(cursor: Cursor, tables: Tables, version: int) -> Version 
 
 async def read_versions(cursor: Cursor, tables: Tables) -> list[Version]:
     """Return all versions but the baselines, by number."""
-    return await _select(
-        cursor, tables, "WHERE v.status NOT IN ('baseline', 'collecting') AND v.version > 0 ORDER BY v.version"
-    )
+    return await _select(cursor, tables, f"WHERE v.status NOT IN {NO_VERSION} AND v.version > 0 ORDER BY v.version")
+
+
+async def read_generations(cursor: Cursor, tables: Tables) -> list[Version]:
+    """Return the generations of the totals, by number: at most one that is served, and one that is being built."""
+    return await _select(cursor, tables, "WHERE v.status = ANY(%(totals)s) ORDER BY v.version", totals=list(TOTALS))
 
 
 async def read_baselines(cursor: Cursor, tables: Tables) -> list[Version]:
@@ -141,13 +154,14 @@ async def read_baselines(cursor: Cursor, tables: Tables) -> list[Version]:
     return await _select(
         cursor,
         tables,
-        """
+        f"""
         WHERE (v.status = 'baseline' OR v.version = 0)
             AND EXISTS (
                 SELECT
-                FROM {versions} u
+                FROM {{versions}} u
                 WHERE u.baseline = v.version
-                    AND u.status NOT IN ('baseline', 'collecting', 'dropped')
+                    AND u.status NOT IN {NO_VERSION}
+                    AND u.status <> 'dropped'
             )
         ORDER BY v.version
         """,
@@ -205,7 +219,7 @@ async def raise_horizons(
     return None if row is None else dict(zip(RESOLUTIONS, row, strict=True))
 
 
-async def _select(cursor: Cursor, tables: Tables, where: str, **values: int) -> list[Version]:
+async def _select(cursor: Cursor, tables: Tables, where: str, **values: int | list[str]) -> list[Version]:
     await cursor.execute(
         sql.SQL(f"SELECT {_COLUMNS} FROM {{versions}} v {where}").format(versions=tables.versions, head=tables.head),
         values,
