@@ -39,12 +39,16 @@ def module(dsn: str, *arguments: str) -> Iterator[None]:
             process.wait()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def web(dsn: str) -> Iterator[str]:
     """Run `chancy worker web` and hand out its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     app = ("chancy.cli.cli", "--app", "tests.dashboard_app.chancy")
     with module(dsn, *app, "worker", "web", "--host", "127.0.0.1", "--port", str(port)):
         yield f"http://127.0.0.1:{port}"

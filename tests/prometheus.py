@@ -1,9 +1,8 @@
-"""A real Prometheus over samples that a test has written."""
+"""A real Prometheus, over samples that a test has written."""
 
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import httpx
 
 from chancy_metrics.plugin.telemetry.families import Family
 from chancy_metrics.plugin.telemetry.text_form import openmetrics_text
+from tests.processes import free_port
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 
@@ -31,29 +31,31 @@ def scraped(families: Sequence[Family], at_s: float, **target: str) -> str:
 def prometheus(folder: Path, samples: str) -> Iterator[httpx.Client]:
     """Run a Prometheus that holds *samples*, in OpenMetrics with times, for the length of a block."""
     (folder / "samples").write_text(f"{samples}# EOF\n")
-    (folder / "empty.yml").write_text("")
     made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "samples"), str(folder / "data")]
     subprocess.run(made, check=True, capture_output=True, text=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "config.file": folder / "empty.yml",
+    with running(folder, "", "--storage.tsdb.retention.time=10y") as client:
+        yield client
+
+
+@contextmanager
+def running(folder: Path, settings: str, *options: str) -> Iterator[httpx.Client]:
+    """Run a Prometheus for the length of a block, with its data in *folder*."""
+    (folder / "prometheus.yml").write_text(settings)
+    port = free_port()
+    own = {
+        "config.file": folder / "prometheus.yml",
         "storage.tsdb.path": folder / "data",
-        "storage.tsdb.retention.time": "10y",
         "web.listen-address": f"127.0.0.1:{port}",
     }
-    process = subprocess.Popen(
-        ["prometheus", *(f"--{name}={value}" for name, value in options.items())],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in own.items()), *options], stdout=log, stderr=log
+        )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             until = time.monotonic() + 20
             while not _is_ready(client):
-                assert process.poll() is None, f"it ended with {process.returncode}"
-                assert time.monotonic() < until, "it does not answer"
+                assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
                 time.sleep(0.05)
             yield client
     finally:
