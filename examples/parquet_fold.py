@@ -40,8 +40,18 @@ FROM (
     SELECT *, 'execution_time' AS name, run_s AS took_s FROM events WHERE kind = 'job'
     UNION ALL
     SELECT *, 'wait_time', wait_s FROM events WHERE kind = 'job'
+    UNION ALL
+    SELECT *, 'total_time', greatest(epoch_us("at") - epoch_us(
+        CASE WHEN attempt > 1 THEN created_at ELSE greatest(created_at, scheduled_at) END), 0) / 1e6
+    FROM events
+    WHERE kind = 'job' AND state = 'succeeded' AND completed_at IS NOT NULL
 )
 WHERE took_s IS NOT NULL
+UNION ALL
+SELECT unnest(['job:' || func, 'queue:' || queue]) || ':attempts', 'histogram', 'attempts', worker, "at",
+    "position", "index", attempt, NULL
+FROM events
+WHERE kind = 'job' AND state IN ('succeeded', 'failed')
 """
 
 #: Of each worker by minutes, then the coarser resolutions from those. The latest gauge is the one with the greatest

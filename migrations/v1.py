@@ -266,7 +266,7 @@ CREATE TABLE {cache} (
 ALTER TABLE {cache} ALTER COLUMN points SET STORAGE EXTERNAL;
 
 INSERT INTO {versions} (version, rules, user_rules, rule_names, status, position, created_by)
-VALUES (0, 2, 0, '{{}}', 'baseline', 0, 'migration'), (1, 2, 0, '{{}}', 'live', 0, 'migration');
+VALUES (0, 3, 0, '{{}}', 'baseline', 0, 'migration'), (1, 3, 0, '{{}}', 'live', 0, 'migration');
 INSERT INTO {head} (position, chain, live) VALUES (0, '', 1);
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, starmap
 from operator import itemgetter
 from typing import TypeVar
 
@@ -31,13 +31,20 @@ from chancy_metrics.projections.fold.cells import (
 )
 from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
 from chancy_metrics.projections.fold.sketch import codes
-from chancy_metrics.projections.rules.built_in import has_wait_time, job_series
-from chancy_metrics.projections.rules.job_times import OwnTimes, believed_us, job_times, shown_us
+from chancy_metrics.projections.rules.built_in import job_counters, job_histograms
+from chancy_metrics.projections.rules.job_times import (
+    Outcomes,
+    OwnTimes,
+    attempts_of,
+    believed_us,
+    job_times,
+    shown_us,
+)
 
 _MINUTE_US = 60_000_000
 _ONE_US = 1_000_000
 _FINEST, *_, _COARSEST = RESOLUTIONS
-_FUNC_QUEUE_STATE = itemgetter(slice(3))
+_FUNC_QUEUE_STATE_ATTEMPT = itemgetter(slice(4))
 
 _T = TypeVar("_T")
 _N = TypeVar("_N", np.int64, np.float64)
@@ -61,12 +68,13 @@ def job_cells(
     counts: Counter[str],
     horizons: Mapping[str, int] | None,
 ) -> Cells:
-    kinds = Numbers[tuple[str, str, str]]()  # func, queue, state
-    kind = np.concatenate([kinds.of(map(_FUNC_QUEUE_STATE, columns.combos))[columns.combo] for _, columns in jobs])
+    kinds = Numbers[tuple[str, str, str, int]]()  # func, queue, state, attempt
+    kind = np.concatenate(
+        [kinds.of(map(_FUNC_QUEUE_STATE_ATTEMPT, columns.combos))[columns.combo] for _, columns in jobs]
+    )
     own = OwnTimes.of([columns for _, columns in jobs])
     worker, appended_us = _worker_and_append_time(jobs, workers)
-    may_wait = np.array([has_wait_time(state) for _, _, state in kinds])[kind]
-    known, took_us, skewed = job_times(own, may_wait, appended_us)
+    known, took_us, skewed = job_times(own, Outcomes.of(kinds, kind), appended_us)
     counts["skewed"] += int(np.count_nonzero(skewed))
     at_us = believed_us(own.at_us, appended_us)
     # Group by (worker, kind, bucket) first: everything after works on groups, which are few.
@@ -75,32 +83,46 @@ def job_cells(
     heads, size = order[starts], len(starts)
     observations, at_us = sizes_of(starts, len(order)), at_us[order]
     last_us = np.maximum.reduceat(at_us, starts)
-    # The two times of each update, one below the other, without those it does not have.
+    # The times of each update, one below the other, without those it does not have.
     timed_rows = np.flatnonzero(known.take(order, axis=1))
     micro = shown_us(took_us.take(order, axis=1).ravel()[timed_rows])
-    timed = np.repeat(np.arange(2 * size, 4 * size), np.tile(observations, 2))[timed_rows]
+    timed = np.repeat(np.arange(2 * size, 5 * size), np.tile(observations, 3))[timed_rows]
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)
     timed_observations = sizes_of(starts, len(timed_rows))
+    # The updates of a group are of one attempt.
+    attempts = attempts_of(kinds)[kind[heads]]
+    ended = np.flatnonzero(attempts >= 0)
+    ended_observations, attempts = observations[ended], attempts[ended]
 
-    def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
-        return np.concatenate((counted, counted, of_times))
+    def below(counted: NDArray[_N], of_times: NDArray[_N], of_attempts: NDArray[_N]) -> NDArray[_N]:
+        return np.concatenate((counted, counted, of_times, of_attempts))
 
-    # Every group feeds two pairs of counters, and a pair of histograms with each of the times it has.
-    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts])), size)
+    # Every group feeds two pairs of counters, and a pair of histograms with each of the times and the attempts it has.
+    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts], 5 * size + ended)), size)
     head = heads[group]
-    fed = series.of(chain.from_iterable(job_series(*names) for names in kinds)).reshape(len(kinds), 4, 2)
+    # Histograms do not depend on the state, so there are fewer of them to look up.
+    names = Numbers[tuple[str, str]]()
+    name = names.of(kind[:2] for kind in kinds)
+    counters = series.of(chain.from_iterable(job_counters(*kind[:3]) for kind in kinds)).reshape(-1, 2, 2)
+    histograms = series.of(chain.from_iterable(starmap(job_histograms, names))).reshape(-1, 4, 2)
+    fed = np.concatenate((counters, histograms[name]), axis=1)
+    seen = np.arange(2 * size, len(head))
     return _cells(
         worker=worker[head],
         series=fed[kind[head], measure],
         bucket=bucket[head] * 60,
-        observations=below(observations, timed_observations),
-        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 2)[timed_rows], starts)),
-        sums=(below(observations * _ONE_US, total), {2 * size + row: value for row, value in rest.items()}),
-        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
-        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
-        seen=np.repeat(np.arange(2 * size, len(head)), timed_observations),
-        values=micro / _ONE_US,
+        observations=below(observations, timed_observations, ended_observations),
+        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 3)[timed_rows], starts), last_us[ended]),
+        sums=(
+            below(observations * _ONE_US, total, ended_observations * attempts * _ONE_US),
+            {2 * size + row: value for row, value in rest.items()},
+        ),
+        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US, attempts.astype(np.float64)),
+        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US, attempts.astype(np.float64)),
+        seen=np.concatenate((np.repeat(seen[: len(starts)], timed_observations), seen[len(starts) :])),
+        values=np.concatenate((micro / _ONE_US, attempts)),
+        times=np.concatenate((np.ones(len(micro), np.int64), ended_observations)),
     )
 
 
@@ -136,6 +158,7 @@ def observation_cells(
         maximum=np.maximum.reduceat(values, starts),
         seen=group[histogram],
         values=values[histogram],
+        times=np.ones(np.count_nonzero(histogram), np.int64),
     )
     # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
     latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
@@ -202,12 +225,13 @@ def _cells(
     maximum: Floats,
     seen: Ints,
     values: Floats,
+    times: Ints,
 ) -> Cells:
     """Make a cell for each group and each of its series.
 
     Args:
         series: A row a group, a column a series; the other columns hold one value a group.
-        seen: The group of each of the *values* that go into sketches.
+        seen: The group of each of the *values* that go into sketches, and how many *times* it goes there.
     """
     size, width = series.shape
     micro, rest = sums
@@ -227,6 +251,6 @@ def _cells(
         sketches=Sketches(
             np.add.outer(np.arange(width), seen * width).ravel(),
             np.tile(codes(values), width),
-            np.ones(len(seen) * width, np.int64),
+            np.tile(times, width),
         ),
     )

@@ -1,4 +1,4 @@
-"""The series that a job update feeds: keys, types and units of Chancy's built-in plugin, and wait times.
+"""The series that a job update feeds: those of Chancy's built-in plugin, wait and total times, and attempts.
 
 A change here makes other metrics of the same facts: raise `rule_set.BUILT_IN_RULES` with it. This module and rule_set
 import no numpy, since each process that records loads them; job_times and derive do.
@@ -12,30 +12,55 @@ from chancy_metrics.events.facts import MAX_KEY_BYTES, Series, cut
 
 #: The states of a job that Chancy knows.
 STATES = ("pending", "running", "failed", "retrying", "succeeded")
+#: Ending of the key -> unit of the histograms of each function and queue; those in seconds as in `JobTimes`.
+HISTOGRAMS = {
+    "execution_time": "seconds",
+    "wait_time": "seconds",
+    "total_time": "seconds",
+    "attempts": "attempts",
+}
 
 
 @lru_cache(maxsize=10_000)
 def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
-    """Return the series of updates to *state* of jobs of *func* on *queue*.
+    """Return the series of updates to *state* of jobs of *func* on *queue*: four counters, then eight histograms."""
+    return job_counters(func, queue, state) + job_histograms(func, queue)
 
-    The first four count each update, two take its execution time and two its wait time, where it has them.
-    """
+
+@lru_cache(maxsize=10_000)
+def job_counters(func: str, queue: str, state: str) -> tuple[Series, ...]:
+    """Return the series that count each update."""
     return (
         Series(bounded_key(f"job:{func}:", state), "counter", "count"),
         Series(bounded_key("global:status:", state), "counter", "count"),
         Series(bounded_key(f"queue:{queue}:", "throughput"), "counter", "count"),
         Series(bounded_key(f"queue:{queue}:", state), "counter", "count"),
-        *(
-            Series(bounded_key(stem, name), "histogram", "seconds")
-            for name in ("execution_time", "wait_time")
-            for stem in (f"job:{func}:", f"queue:{queue}:")
-        ),
+    )
+
+
+@lru_cache(maxsize=10_000)
+def job_histograms(func: str, queue: str) -> tuple[Series, ...]:
+    """Return the series of what an update may have, two each in the order of `HISTOGRAMS`."""
+    return tuple(
+        Series(bounded_key(stem, name), "histogram", unit)
+        for name, unit in HISTOGRAMS.items()
+        for stem in (f"job:{func}:", f"queue:{queue}:")
     )
 
 
 def has_wait_time(state: str) -> bool:
     """Whether updates to *state* have a wait time: on a retry RetryPlugin overwrites the time the job was due."""
     return state != "retrying"
+
+
+def has_total_time(state: str) -> bool:
+    """Whether updates to *state* have a total time: from when the job was created or due until it succeeded."""
+    return state == "succeeded"
+
+
+def has_attempts(state: str) -> bool:
+    """Whether updates to *state* say how many attempts the job took in all: it succeeded, or failed for good."""
+    return state in ("succeeded", "failed")
 
 
 def bounded_key(stem: str, ending: str) -> str:

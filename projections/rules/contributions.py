@@ -13,11 +13,11 @@ from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationCol
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.rules.derive import made_of
-from chancy_metrics.projections.rules.job_times import has_times, shown_us, times_of
+from chancy_metrics.projections.rules.job_times import attempts_of, has_times, shown_us, times_of
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
-#: Of the series of `job_series`: those that count updates, those of the run time, and those of the wait time.
-_COLUMNS = slice(4), slice(4, 6), slice(6, 8)
+#: Of the series of `job_series`: those that count updates, of the run, wait and total time, and of attempts.
+_COLUMNS = slice(4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12)
 _Mask = NDArray[np.bool_]
 
 
@@ -54,22 +54,22 @@ def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int, w
 
 
 def _updates(jobs: JobColumns, series: Series, appended_us: int) -> Iterator[Fed]:
-    counted, ran, waited = updates_that_feed(jobs, series.__eq__)
-    times = times_of(jobs, appended_us)
-    for mask, took_us in ((counted, None), (ran, times.took_us[0]), (waited, times.took_us[1])):
+    took_s = shown_us(times_of(jobs, appended_us).took_us) / 1e6
+    attempts = attempts_of(jobs.combos)[jobs.combo].astype(np.float64)
+    values = (np.ones(len(jobs.at_us)), *took_s, attempts)
+    for mask, value in zip(updates_that_feed(jobs, series.__eq__), values, strict=True):
         rows = np.flatnonzero(mask)
-        yield Fed(rows, jobs.at_us[rows], np.ones(len(rows)) if took_us is None else shown_us(took_us[rows]) / 1e6)
+        yield Fed(rows, jobs.at_us[rows], value[rows])
 
 
-def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tuple[_Mask, _Mask, _Mask]:
-    """Return masks of the updates that feed a built-in series that *matches*: counted, by run time, by wait time."""
+def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tuple[_Mask, ...]:
+    """Return masks of the updates that feed a built-in series that *matches*, one for each of `_COLUMNS`."""
     fed = np.array([[matches(series) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)
     if not fed.any():
-        nothing = np.zeros(len(jobs.at_us), np.bool_)
-        return nothing, nothing, nothing
-    counts, runs, waits = (np.logical_or.reduce(fed[:, columns], axis=1)[jobs.combo] for columns in _COLUMNS)
-    has_run, has_wait = has_times(jobs)
-    return counts, runs & has_run, waits & has_wait
+        return (np.zeros(len(jobs.at_us), np.bool_),) * len(_COLUMNS)
+    has = (True, *has_times(jobs), attempts_of(jobs.combos)[jobs.combo] >= 0)
+    of_combo = (np.logical_or.reduce(fed[:, columns], axis=1) for columns in _COLUMNS)
+    return tuple(feeds[jobs.combo] & one for feeds, one in zip(of_combo, has, strict=True))
 
 
 def _recorded(columns: ObservationColumns, series: Series, first: int) -> Iterator[Fed]:

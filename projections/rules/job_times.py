@@ -1,19 +1,22 @@
-"""Work out how long job updates ran and how long they had waited, and whether their times are skewed."""
+"""Work out how long job updates ran, had waited and took in all, and whether their times are skewed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chancy_metrics.events.batch import JobColumns
 from chancy_metrics.events.facts import SKEW_US
-from chancy_metrics.projections.rules.built_in import has_wait_time
+from chancy_metrics.projections.rules.built_in import has_attempts, has_total_time, has_wait_time
 
 #: Longest duration kept, 142 years: beyond it float64 can't hold every microsecond.
 MAX_DURATION_US = 2**52
+#: An attempt past it counts as this one: sums of attempts stay far from 64 bits.
+MAX_ATTEMPTS = 1_000_000
 
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
@@ -36,8 +39,37 @@ class OwnTimes(NamedTuple):
         return cls(*(np.concatenate([getattr(jobs, name) for jobs in batches]) for name in cls._fields))
 
 
+class Outcomes(NamedTuple):
+    """What durations depend on besides times, of an update each.
+
+    Attributes:
+        waits: Whether its state has a wait time; *succeeded*: a total time.
+        is_first: Whether it is of the first attempt, so that the time it was due is the one it was pushed with: on a
+            retry RetryPlugin overwrites that.
+    """
+
+    waits: _Bools
+    succeeded: _Bools
+    is_first: _Bools
+
+    @classmethod
+    def of(cls, kinds: Iterable[Sequence[Any]], kind: _Ints) -> Outcomes:
+        """Return those of updates.
+
+        Args:
+            kinds: Combos, or as much of each as func, queue, state and attempt.
+            kind: Which of *kinds* each update is.
+        """
+        of_state = lru_cache(lambda state: (has_wait_time(state), has_total_time(state)))
+        flags = [(*of_state(one[2]), one[3] <= 1) for one in kinds]
+        return cls(*np.array(flags, np.bool_).reshape(-1, 3).T.take(kind, axis=1))
+
+
 class JobTimes(NamedTuple):
-    """The durations of updates: how long each ran (row 0) and how long it waited (row 1).
+    """The durations of updates, a row each: how long it ran, how long it waited, how long the job took in all.
+
+    A job takes from when it was due until it succeeds. Where it took more than one attempt, nothing in the log says
+    when it was due at first, and it takes from its creation on.
 
     Attributes:
         known: Whether it has that duration.
@@ -65,20 +97,21 @@ def believed(jobs: JobColumns, appended_us: int) -> JobColumns:
     )
 
 
-def job_times(own: OwnTimes, may_wait: _Bools, appended_us: _Ints | int) -> JobTimes:
+def job_times(own: OwnTimes, outcomes: Outcomes, appended_us: _Ints | int) -> JobTimes:
     """Work out the durations of updates from their own times.
 
     Skewed is an update that happened, started or completed after it was appended, happened before it was created or
-    started, completed before it started, started before it was due, or took more than `MAX_DURATION_US`.
+    started, completed before it started or was due, started before it was due, or took more than `MAX_DURATION_US`.
 
     Args:
-        may_wait: `has_wait_time` of each one's state.
         appended_us: When each was appended.
     """
     started_us = believed_us(own.started_us, appended_us)
     completed_us = believed_us(own.completed_us, appended_us)
-    known = _known(own, may_wait)
-    took_us = np.stack((completed_us - started_us, started_us - np.maximum(own.created_us, own.scheduled_us)))
+    due_us = np.maximum(own.created_us, own.scheduled_us)
+    known = _known(own, outcomes)
+    began_us = np.where(outcomes.is_first, due_us, own.created_us)
+    took_us = np.stack((completed_us - started_us, started_us - due_us, completed_us - began_us))
     latest_us = appended_us + SKEW_US
     skewed = (known & ((took_us < -SKEW_US) | (took_us > MAX_DURATION_US))).any(axis=0)
     skewed |= (own.at_us > latest_us) | (own.at_us - own.created_us < -SKEW_US)
@@ -89,12 +122,12 @@ def job_times(own: OwnTimes, may_wait: _Bools, appended_us: _Ints | int) -> JobT
 
 def times_of(jobs: JobColumns, appended_us: int) -> JobTimes:
     """Return the durations of one batch's updates."""
-    return job_times(OwnTimes.of([jobs]), _may_wait(jobs), appended_us)
+    return job_times(OwnTimes.of([jobs]), Outcomes.of(jobs.combos, jobs.combo), appended_us)
 
 
 def has_times(jobs: JobColumns) -> _Bools:
     """Return which durations one batch's updates have: `JobTimes.known`."""
-    return _known(OwnTimes.of([jobs]), _may_wait(jobs))
+    return _known(OwnTimes.of([jobs]), Outcomes.of(jobs.combos, jobs.combo))
 
 
 def shown_us(took_us: _Ints) -> _Ints:
@@ -102,10 +135,18 @@ def shown_us(took_us: _Ints) -> _Ints:
     return np.clip(took_us, 0, MAX_DURATION_US)
 
 
-def _known(own: OwnTimes, may_wait: _Bools) -> _Bools:
-    return np.stack((own.has_started & own.has_completed, own.has_started & may_wait))
+def attempts_of(kinds: Iterable[Sequence[Any]]) -> _Ints:
+    """Return how many attempts a job took whose update is of each kind; -1 where its end is not there yet.
+
+    Args:
+        kinds: As those of `Outcomes.of`.
+    """
+    return np.array(
+        [min(max(attempt, 0), MAX_ATTEMPTS) if has_attempts(state) else -1 for _, _, state, attempt, *_ in kinds],
+        np.int64,
+    )
 
 
-def _may_wait(jobs: JobColumns) -> _Bools:
-    may_wait = np.array([has_wait_time(combo.state) for combo in jobs.combos], np.bool_)
-    return may_wait[jobs.combo]
+def _known(own: OwnTimes, outcomes: Outcomes) -> _Bools:
+    ran = own.has_started & own.has_completed
+    return np.stack((ran, own.has_started & outcomes.waits, own.has_completed & outcomes.succeeded))

@@ -10,10 +10,11 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from chancy_metrics.events.facts import Kind, Series
-from chancy_metrics.projections.rules.built_in import STATES
+from chancy_metrics.projections.rules.built_in import HISTOGRAMS, STATES
 from chancy_metrics.projections.rules.measured import DEPTHS, DRIFT, SLOTS, SLOTS_USED, TABLE_SIZES, WORKERS_ACTIVE
 
 Subject = Literal["job", "queue", "global", "workers", "table", "pipeline", "custom"]
+_JOB_OR_QUEUE: tuple[Subject, ...] = ("job", "queue")
 
 
 class KeyParts(NamedTuple):
@@ -60,16 +61,16 @@ def own_series(key: str) -> Series | None:
 def _patterns() -> dict[tuple[Kind, str], list[tuple[Subject, re.Pattern[str]]]]:
     """Return (kind, unit) -> subjects and what matches the keys of this plugin's own series."""
     states, depths, sizes = "|".join(STATES), "|".join(DEPTHS), "|".join(TABLE_SIZES)
-    times = "(?P<measure>execution_time|wait_time|total_time)"
     written: list[tuple[Kind, str, Subject, str]] = [
         ("counter", "count", "job", rf"job:(?P<name>.*):(?P<state>{states})"),
         ("counter", "count", "queue", rf"queue:(?P<name>.*):(?:(?P<state>{states})|(?P<measure>throughput))"),
         # Not only the states there are: nobody else's counter belongs among those that are shown as all states.
         ("counter", "count", "global", r"global:status:(?P<state>.*)"),
-        ("histogram", "seconds", "job", rf"job:(?P<name>.*):{times}"),
-        ("histogram", "seconds", "queue", rf"queue:(?P<name>.*):{times}"),
-        ("histogram", "attempts", "job", r"job:(?P<name>.*):(?P<measure>attempts)"),
-        ("histogram", "attempts", "queue", r"queue:(?P<name>.*):(?P<measure>attempts)"),
+        *(
+            ("histogram", unit, subject, rf"{subject}:(?P<name>.*):(?P<measure>{measure})")
+            for measure, unit in HISTOGRAMS.items()
+            for subject in _JOB_OR_QUEUE
+        ),
         ("gauge", "jobs", "queue", rf"queue:(?P<name>.*):(?P<measure>depth):(?P<state>{depths})"),
         ("gauge", "seconds", "queue", r"queue:(?P<name>.*):(?P<measure>oldest_wait_seconds)"),
         *(

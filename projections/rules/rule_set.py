@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 #: Number of the rules in this code, which `job_series` and `job_times` hold. 2: durations end at the append.
-BUILT_IN_RULES = 2
+#: 3: total times and attempts.
+BUILT_IN_RULES = 3
 
 
 _NAME_CHARS = 200

@@ -13,8 +13,7 @@ from chancy_metrics.events.batch import DecodedBatch, JobColumns, LogBatch, Obse
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import FIRST_US, Combo, Series, microseconds
 from chancy_metrics.events.kept_meta import decode_meta
-from chancy_metrics.projections.rules.built_in import has_wait_time
-from chancy_metrics.projections.rules.job_times import OwnTimes, believed_us, job_times, shown_us
+from chancy_metrics.projections.rules.job_times import Outcomes, OwnTimes, believed_us, job_times, shown_us
 
 #: Last time that a datetime can hold, microseconds since 1970.
 LAST_US = microseconds(datetime.max.replace(tzinfo=UTC))
@@ -138,9 +137,7 @@ def columns_of(found: Sequence[Matches]) -> EventColumns:
     )
     combos = [combo for jobs, _ in updates for combo in jobs.combos]
     combo = _numbered([(jobs.combo[rows], len(jobs.combos)) for jobs, rows in updates])
-    waits = {state: has_wait_time(state) for state in {one.state for one in combos}}
-    may_wait = np.array([waits[one.state] for one in combos], np.bool_)[combo]
-    times = job_times(own, may_wait, appended_us[is_job])
+    times = job_times(own, Outcomes.of(combos, combo), appended_us[is_job])
     took_s = shown_us(times.took_us) / 1e6
     ids = _joined([np.frombuffer(jobs.ids, _ID)[rows] for jobs, rows in updates], _ID)
 

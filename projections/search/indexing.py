@@ -19,7 +19,7 @@ from chancy_metrics.events.partitions import gone_days
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.skip_index import Summary, forget_summaries, last_summarised, write_summary
 from chancy_metrics.projections.rules.built_in import job_series
-from chancy_metrics.projections.search.query import names_of, text_token
+from chancy_metrics.projections.search.query import UNINDEXED, names_of, text_token
 
 #: A range ends with the batch that reaches one of these.
 RANGE_EVENTS = 10_000
@@ -116,7 +116,8 @@ def tokens_of(batch: LogBatch, decoded: DecodedBatch) -> set[bytes]:
 def _job_tokens(func: str, queue: str, state: str) -> frozenset[bytes]:
     """Tokens of updates of jobs of *func* on *queue*, and of the keys they feed."""
     own = {text_token("func", func), text_token("queue", queue), text_token("state", state)}
-    return frozenset(own.union(*(_key_tokens(series.key) for series in job_series(func, queue, state))))
+    keys = [series.key for series in job_series(func, queue, state) if not series.key.endswith(UNINDEXED)]
+    return frozenset(own.union(*map(_key_tokens, keys)))
 
 
 @lru_cache(maxsize=10_000)

@@ -71,8 +71,7 @@ def _jobs(query: EventQuery, jobs: JobColumns) -> _Mask:
         found &= (ids == np.frombuffer(query.job_id.bytes, "<u8")).all(axis=1)
     if query.key is not None or query.prefix:
         matches = _key_test(query)
-        counted, ran, waited = updates_that_feed(jobs, lambda series: matches(series.key))
-        found &= counted | ran | waited
+        found &= np.logical_or.reduce(updates_that_feed(jobs, lambda series: matches(series.key)))
     return found
 
 

@@ -8,11 +8,16 @@ from uuid import UUID
 import msgspec
 
 from chancy_metrics.events.bloom import token
-from chancy_metrics.events.facts import bounded_worker, microseconds
+from chancy_metrics.events.facts import MAX_KEY_BYTES, bounded_worker, microseconds
 from chancy_metrics.events.skip_index import Wanted
 from chancy_metrics.projections.search.event import EventKind
 
 _MIN_US, _MAX_US = -(2**63), 2**63 - 1
+#: Endings of keys of job updates that the skip index does not have: they are newer than its first summaries, and what
+#: feeds them is found by the rest of their key, which every update of the function or queue has.
+UNINDEXED = (":total_time", ":attempts")
+#: A key that was cut may be so much shorter than the limit: half a character is left out. It has no rest of its own.
+_MAX_CUT_BYTES = 4
 
 
 class EventCursor(msgspec.Struct, frozen=True):
@@ -93,8 +98,8 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
         texts = {
             "worker": self.worker,
             "producer": None if self.producer is None else str(self.producer),
-            "key": self.key,
-            "prefix": self.prefix or None,
+            "key": self.key and _indexed(self.key),
+            "prefix": (self.prefix and _indexed(self.prefix)) or None,
             "func": self.func,
             "queue": self.queue,
             "state": self.state,
@@ -111,6 +116,14 @@ class EventQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 def text_token(field: str, text: str) -> bytes:
     """Return the token of a text. A key and a prefix have the same: a key is the longest of its own prefixes."""
     return token("key" if field == "prefix" else field, text)
+
+
+def _indexed(key: str) -> str | None:
+    """Return what of a key the skip index has, of each range whose events feed it; None where that is unknown."""
+    if not key.endswith(UNINDEXED):
+        return key
+    is_whole = len(key.encode()) < MAX_KEY_BYTES - _MAX_CUT_BYTES
+    return (key.rpartition(":")[0] or None) if is_whole else None
 
 
 def type_of(error: str) -> str:

@@ -61,8 +61,8 @@ async def test_a_rebuild_without_swap_then_swap_then_undo_under_load(
     assert back == ["version 1 is live again"]
     assert nothing == ["nothing is being rebuilt"]
     assert [(one["version"], one["status"], one["rules"]) for one in listed] == [
-        (1, "live", "2.0"),
-        (2, "standby", "2.0"),
+        (1, "live", "3.0"),
+        (2, "standby", "3.0"),
     ]
     assert listed[1]["made_by"].startswith("rebuild ") and listed[1]["rows"] > 100
     await sequence_and_fold(connection, tables)

@@ -61,7 +61,7 @@ async def test_a_hub_event_that_is_none_of_ours_never_reaches_whoever_emitted_it
         assert list(await metrics.get_metrics(worker.chancy, "app")) == ["app:good"]
 
 
-async def test_job_updates_make_the_built_ins_metrics_and_wait_times(dsn: str) -> None:
+async def test_job_updates_make_the_built_ins_metrics_and_those_of_their_life(dsn: str) -> None:
     async with a_host(dsn) as (worker, metrics):
         await metrics.on_job_updated(worker=worker, job=a_job(func="app.work", queue="mail"))
         await metrics.flush(worker.chancy)
@@ -70,18 +70,23 @@ async def test_job_updates_make_the_built_ins_metrics_and_wait_times(dsn: str) -
 
     assert {key: (metric.metric_type, metric.unit) for key, metric in found.items()} == {
         "global:status:succeeded": ("counter", "count"),
+        "job:app.work:attempts": ("histogram", "attempts"),
         "job:app.work:execution_time": ("histogram", "seconds"),
         "job:app.work:succeeded": ("counter", "count"),
+        "job:app.work:total_time": ("histogram", "seconds"),
         "job:app.work:wait_time": ("histogram", "seconds"),
+        "queue:mail:attempts": ("histogram", "attempts"),
         "queue:mail:execution_time": ("histogram", "seconds"),
         "queue:mail:succeeded": ("counter", "count"),
         "queue:mail:throughput": ("counter", "count"),
+        "queue:mail:total_time": ("histogram", "seconds"),
         "queue:mail:wait_time": ("histogram", "seconds"),
     }
     took = found["job:app.work:execution_time"].values_1min[0][1]
     waited = found["job:app.work:wait_time"].values_1min[0][1]
-    assert isinstance(took, dict) and isinstance(waited, dict)
-    assert (took["sum"], waited["sum"]) == (0.5, 1.0)
+    in_all = found["job:app.work:total_time"].values_1min[0][1]
+    assert isinstance(took, dict) and isinstance(waited, dict) and isinstance(in_all, dict)
+    assert (took["sum"], waited["sum"], in_all["sum"]) == (0.5, 1.0, 1.5)
 
 
 async def test_an_invalid_observation_is_counted_and_does_not_raise(dsn: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -162,7 +162,7 @@ async def test_the_users_metric_is_explained_by_the_jobs_it_was_made_of(
     async with an_app(dsn, metrics) as (chancy, _):
         found = await explain(chancy, "app:failures", moment(at_us))
     async with an_app(dsn) as (chancy, _):
-        with pytest.raises(VersionRefused, match=r"can't explain: version 1 has rules 2\.1"):
+        with pytest.raises(VersionRefused, match=r"can't explain: version 1 has rules 3\.1"):
             await explain(chancy, "app:failures", moment(at_us))
 
     assert found.equal and [event.job_id.bytes for event in found.first if event.job_id] == [bad.job_id]

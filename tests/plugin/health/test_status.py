@@ -73,9 +73,9 @@ async def test_a_batch_that_waits_for_newer_code_is_named_with_its_end(
 async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) -> None:
     found = await status(dsn)
 
-    assert (found.version, found.rules, found.app_rules, found.rules_note) == (1, "2.0", "2.0", "")
+    assert (found.version, found.rules, found.app_rules, found.rules_note) == (1, "3.0", "3.0", "")
     assert (found.unfinished, found.due_day, found.unhealthy) == ([], None, [])
-    assert line(found, "version") == "1, rules 2.0"
+    assert line(found, "version") == "1, rules 3.0"
     assert line(found, "retention") == "no day is due for pruning"
     assert status_lines(found)[-1] == "healthy"
 
@@ -84,14 +84,14 @@ async def test_newer_rules_are_named_and_what_comes_of_them(dsn: str, connection
     by_itself = await status(dsn, rules.first, version=4)
     asked = await status(dsn, rules.first, version=4, auto_rebuild=False)
 
-    assert (by_itself.rules, by_itself.app_rules) == ("2.0", "2.4")
+    assert (by_itself.rules, by_itself.app_rules) == ("3.0", "3.4")
     assert by_itself.rules_note == (
-        "rules 2.4 are newer: a worker of this app backfills a version of its own and promotes it"
+        "rules 3.4 are newer: a worker of this app backfills a version of its own and promotes it"
     )
     assert asked.rules_note == (
-        "version 1 has rules 2.0, this code has 2.4: a rebuild is due, run `chancy-metrics rebuild`"
+        "version 1 has rules 3.0, this code has 3.4: a rebuild is due, run `chancy-metrics rebuild`"
     )
-    assert line(asked, "this app") == f"rules 2.4; {asked.rules_note}"
+    assert line(asked, "this app") == f"rules 3.4; {asked.rules_note}"
     assert by_itself.unhealthy == asked.unhealthy == []
 
 
@@ -108,11 +108,11 @@ async def test_rules_that_an_undo_has_left_and_older_ones_are_said_to_be_that(
     older = await status(dsn, rules.first, version=1)
 
     assert blocked_rules.rules_note == (
-        "version 2 has rules 2.1, this code has 2.2, which an undo has blocked: "
+        "version 2 has rules 3.1, this code has 3.2, which an undo has blocked: "
         "`chancy-metrics swap` or `rebuild` promotes them again"
     )
     assert older.rules_note == (
-        "version 3 has rules 2.2, this code has 2.1: this worker records and reads, and leaves folding to newer code"
+        "version 3 has rules 3.2, this code has 3.1: this worker records and reads, and leaves folding to newer code"
     )
     assert blocked_rules.unhealthy == older.unhealthy == []
 
@@ -124,7 +124,7 @@ async def test_equal_numbers_with_other_rules_are_unhealthy(dsn: str, connection
     found = await status(dsn, rules.second, version=1)
 
     assert found.unhealthy == [
-        "this app can't fold: version 2 was made by rules 2.1 named first, this code's 2.1 are named second: "
+        "this app can't fold: version 2 was made by rules 3.1 named first, this code's 3.1 are named second: "
         "raise rules_version where rules change"
     ]
     await let_wait(connection, tables, 660)
@@ -161,10 +161,10 @@ async def test_where_only_other_code_can_fold_it_says_which(dsn: str, connection
     late = await status(dsn, sync_interval=1)
 
     [waits], [stands_still] = soon.unhealthy, late.unhealthy
-    assert waits.endswith(": no worker with rules 2.1 folds, and this app has 2.0; start one")
+    assert waits.endswith(": no worker with rules 3.1 folds, and this app has 3.0; start one")
     assert stands_still.endswith(
-        ": nobody folds the live version: version 2 has rules 2.1, this code has 2.0; "
-        "start a worker with rules 2.1, or one of this app, which then promotes a version of its own"
+        ": nobody folds the live version: version 2 has rules 3.1, this code has 3.0; "
+        "start a worker with rules 3.1, or one of this app, which then promotes a version of its own"
     )
 
 
@@ -197,9 +197,9 @@ async def test_an_unfinished_version_is_shown_with_who_fills_it_and_what_remains
 
         [one] = (found := await status(dsn)).unfinished
 
-    assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "backfilling", "2.4", 1, 2)
+    assert (one.version, one.status, one.rules, one.position, one.remaining) == (2, "backfilling", "3.4", 1, 2)
     assert (one.filled_by, one.is_filled) == ("rebuild by ann", True)
-    assert line(found, "version 2") == "backfilling, rules 2.4, position 1, 2 batches left"
+    assert line(found, "version 2") == "backfilling, rules 3.4, position 1, 2 batches left"
     assert line(found, "  of 2").startswith("backfilled by rebuild by ann, last step 20")
 
 
@@ -219,7 +219,7 @@ async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_wai
     assert said.startswith("backfilled by nobody since 20")
     assert said.endswith("UTC: `rebuild` resumes it, `rebuild --abort` ends it")
     assert [one.kept_until for one in ready.unfinished if one.version == 2] == [NOON]
-    assert line(ready, "version 2") == "ready, rules 2.4, position 0, 0 batches left"
+    assert line(ready, "version 2") == "ready, rules 3.4, position 0, 0 batches left"
     assert line(ready, "  of 2") == "kept until 2026-03-10 12:00:00 UTC for `swap`"
 
 

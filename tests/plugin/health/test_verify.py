@@ -539,7 +539,7 @@ async def test_code_with_other_rules_is_refused_with_the_sentence(dsn: str) -> N
         return []
 
     async with an_app(dsn, Metrics(rules=[cost], rules_version=2)) as (chancy, _):  # type: ignore[list-item]
-        with pytest.raises(VersionRefused, match=r"version 1 has rules 2\.0, this code has 2\.2"):
+        with pytest.raises(VersionRefused, match=r"version 1 has rules 3\.0, this code has 3\.2"):
             await verify(chancy)
 
 

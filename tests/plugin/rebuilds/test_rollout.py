@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.folding.projector import fold_all
 from chancy_metrics.plugin.health.completeness import completeness
@@ -76,7 +76,7 @@ async def test_a_metric_invented_today_stands_over_the_jobs_of_yesterday(
         again = await new.look()
 
     assert (done.cause, again) == ("newer", RolloutPlan())
-    assert await live(connection, tables) == (2, "2.1")
+    assert await live(connection, tables) == (2, "3.1")
     assert await counted(connection, tables, "made:by:first") == 3
     assert await counted(connection, tables, "global:status:succeeded") == 3
     assert diff(await stored(connection, tables), await replay(connection, tables, new.metrics.options.rules)) == []
@@ -97,7 +97,7 @@ async def test_old_and_new_code_side_by_side_never_swap_back_and_forth(
             await old.look()
             seen.append(await live(connection, tables))
 
-    assert seen == [(3, "2.2")] * 8
+    assert seen == [(3, "3.2")] * 8
     assert await counted(connection, tables, "made:by:second") == 12
     assert await counted(connection, tables, "made:by:first") == 0
 
@@ -115,7 +115,7 @@ async def test_code_with_lower_rules_or_none_appends_and_reads_and_leaves_foldin
 
         read = await script.metrics.get_metrics(script.chancy, "app:n")
 
-    assert refused == "version 2 has rules 2.2, this code has 2.0"
+    assert refused == "version 2 has rules 3.2, this code has 3.0"
     assert plan.cause is None and "leaves folding to newer code" in plan.reason
     assert [value for _, value in read["app:n"].values_1day] == [4]
 
@@ -131,20 +131,20 @@ async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
 
         assert await undo(old.chancy) == 2
         blocked_rules = await new.look()
-        assert await live(connection, tables) == (2, "2.1")
+        assert await live(connection, tables) == (2, "3.1")
         assert await counted(connection, tables, "made:by:first") == 3
 
         await swap(new.chancy, 3)
 
     assert blocked_rules.cause is None and "an undo has blocked" in blocked_rules.reason
-    assert await live(connection, tables) == (3, "2.2")
+    assert await live(connection, tables) == (3, "3.2")
     assert await fetch(connection, "SELECT blocked_rules FROM {head}", tables) == [([],)]
 
 
 async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, tables: Tables) -> None:
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
-        with pytest.raises(Exception, match=r"version 1 has rules 2.0, this code has 2.1"):
+        with pytest.raises(Exception, match=r"version 1 has rules 3.0, this code has 3.1"):
             await undo(new.chancy)
 
 
@@ -158,17 +158,17 @@ async def test_after_a_deploy_is_rolled_back_the_old_version_is_taken_again(
         await sequence_all(connection, tables)
 
         waits = await old.look(standstill_s=600)
-        assert await live(connection, tables) == (3, "2.2")
+        assert await live(connection, tables) == (3, "3.2")
         takes = await old.look(standstill_s=0)
         await old.fold()
 
         assert waits.cause is None
         assert (takes.cause, takes.version) == ("standstill", 2)
-        assert await live(connection, tables) == (2, "2.1")
+        assert await live(connection, tables) == (2, "3.1")
         assert await counted(connection, tables, "made:by:first") == 3
 
         await new.look()  # deployed again: the version on standby is promoted again
-        assert await live(connection, tables) == (3, "2.2")
+        assert await live(connection, tables) == (3, "3.2")
         await new.fold()
         assert await counted(connection, tables, "made:by:second") == 3
 
@@ -185,7 +185,7 @@ async def test_where_no_version_of_its_rules_is_kept_a_standstill_is_ended_by_ba
         await left.fold()
 
     assert takes.cause == "standstill"
-    assert await live(connection, tables) == (3, "2.1")
+    assert await live(connection, tables) == (3, "3.1")
     assert await counted(connection, tables, "made:by:second") == 3
 
 
@@ -199,7 +199,7 @@ async def test_equal_numbers_with_other_rules_are_refused_with_a_sentence(
 
     assert plan.cause is None
     assert plan.reason == refused
-    assert "made by rules 2.1 named first, this code's 2.1 are named second: raise rules_version" in refused
+    assert "made by rules 3.1 named first, this code's 3.1 are named second: raise rules_version" in refused
 
 
 async def test_durations_that_rules_1_made_of_a_clock_that_is_ahead_are_made_again(
@@ -216,9 +216,36 @@ async def test_durations_that_rules_1_made_of_a_clock_that_is_ahead_are_made_aga
         answer = await new.metrics.get_metrics(new.chancy, "queue:default:execution_time", resolution="1day")
         facts = await completeness(new.chancy)
 
-    assert (done.cause, await live(connection, tables)) == ("newer", (2, "2.0"))
+    assert (done.cause, await live(connection, tables)) == ("newer", (2, "3.0"))
     assert 0 < answer["series"]["queue:default:execution_time"].summary["max"] < 600
     assert facts.skewed == 1
+
+
+async def test_a_live_version_of_older_code_is_replaced_by_one_with_total_times_since_the_log_began(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    for ago_us in (3_600_000_000, 0):
+        at_us = now_us() - ago_us
+        pushed = {"created_us": at_us - 9_000_000, "scheduled_us": at_us - 7_000_000}
+        await LogWriter(connection, tables).append(jobs=[a_row(at_us, started_us=at_us, **pushed)])
+    await sequence_and_fold(connection, tables)
+    # As rules 2 have left it.
+    await fetch(connection, "UPDATE {versions} SET rules = 2", tables)
+    newer = "series IN (SELECT id FROM {series} WHERE key ~ ':(total_time|attempts)$')"
+    for resolution in RESOLUTIONS:
+        await fetch(connection, f'DELETE FROM "chancy_metrics_{resolution}" WHERE {newer}', tables)
+
+    async with code(dsn) as new:
+        older = await new.metrics.get_metrics(new.chancy, "job:app.work", resolution="1day")
+        done = await new.look()
+        await new.metrics.flush(new.chancy)
+        answer = await new.metrics.get_metrics(new.chancy, "job:app.work", resolution="1day", limit=2)
+
+    assert not {"job:app.work:total_time", "job:app.work:attempts"} & {*older["series"]}
+    assert (done.cause, await live(connection, tables)) == ("newer", (2, "3.0"))
+    total, attempts = (answer["series"][f"job:app.work:{name}"].summary for name in ("total_time", "attempts"))
+    assert (total["count"], total["sum"], attempts["count"], attempts["sum"]) == (2, 14.0, 2, 2.0)
+    assert diff(await stored(connection, tables), await replay(connection, tables, new.metrics.options.rules)) == []
 
 
 async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
@@ -226,11 +253,11 @@ async def test_without_auto_rebuild_it_only_says_that_a_rebuild_is_due(
 ) -> None:
     async with code(dsn, rules.first, version=1, auto_rebuild=False) as new:
         plan = await new.look()
-        assert await live(connection, tables) == (1, "2.0")
+        assert await live(connection, tables) == (1, "3.0")
         await rebuild(new.chancy)
 
     assert plan.cause is None and "a rebuild is due" in plan.reason
-    assert await live(connection, tables) == (2, "2.1")
+    assert await live(connection, tables) == (2, "3.1")
 
 
 async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
@@ -251,7 +278,7 @@ async def test_newer_rules_that_fail_do_not_take_over_by_themselves(
         assert await swap(new.chancy) == 2
         taken = await read_status(new.chancy)
 
-    assert before == ((1, "2.0"), 3)
+    assert before == ((1, "3.0"), 3)
     says = "what rule 'picky' makes of 1 batch (position 2: LookupError: no failed jobs, please)"
     assert [record.levelname for record in logged] == ["ERROR"] and says in logged[0].getMessage()
     assert again.cause is None and says in again.reason and "`chancy-metrics swap 2`" in again.reason
@@ -279,7 +306,7 @@ async def test_newer_rules_do_not_take_over_without_a_batch_that_the_live_versio
         plan = await new.look()
 
     assert (await live(connection, tables), await counted(connection, tables, "global:status:succeeded")) == (
-        (1, "2.0"),
+        (1, "3.0"),
         3,
     )
     assert plan.reason.startswith("version 2 leaves out 1 batch of 3 events (position 1: the payload does not match")
@@ -301,11 +328,11 @@ async def test_a_version_that_was_withheld_is_made_anew_by_a_rebuild_and_by_mend
         made = await rebuild(same_number.chancy)
     async with code(dsn, rules.picky, version=2) as broken, code(dsn, rules.first, version=3) as new:
         await broken.look()
-        assert (await live(connection, tables))[1] == "2.1"
+        assert (await live(connection, tables))[1] == "3.1"
         await new.look()
 
     assert (made.version, made.leaves_out) == (3, "")
-    assert (await live(connection, tables))[1] == "2.3"
+    assert (await live(connection, tables))[1] == "3.3"
 
 
 async def test_metrics_do_not_stand_still_for_a_rule_that_fails(
@@ -318,5 +345,5 @@ async def test_metrics_do_not_stand_still_for_a_rule_that_fails(
     async with code(dsn, rules.picky, version=1) as left:
         await left.look(standstill_s=0)
 
-    assert (await live(connection, tables))[1] == "2.1"
+    assert (await live(connection, tables))[1] == "3.1"
     assert any(one.levelname == "ERROR" and "did not leave out" in one.getMessage() for one in caplog.records)

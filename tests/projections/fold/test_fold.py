@@ -35,7 +35,7 @@ DAY = 24 * HOUR
 T = 1_773_144_000 * SECOND  # 2026-03-10 12:00:00 UTC
 LONGEST = 2**52
 LONG_NAME = "module." + "é" * 600
-EXECUTION, WAIT = "execution_time", "wait_time"
+EXECUTION, WAIT, TOTAL = "execution_time", "wait_time", "total_time"
 
 
 class Source(NamedTuple):
@@ -73,8 +73,9 @@ def job(
     completed_us: int | None = T,
     created_us: int = T - 5 * SECOND,
     scheduled_us: int = T - 5 * SECOND,
+    attempt: int = 1,
 ) -> JobRow:
-    combo = Combo(func, queue, state, 1, "")
+    combo = Combo(func, queue, state, attempt, "")
     return JobRow(bytes(16), combo, at_us, created_us, scheduled_us, started_us, completed_us, b"")
 
 
@@ -117,14 +118,16 @@ def key_of(stem: str, ending: str) -> str:
 
 
 def took_us(row: JobRow, appended_us: int) -> dict[str, int]:
-    """How long an update ran and waited, so far as it has these times: by the append at the latest."""
-    if row.started_us is None:
-        return {}
+    """How long an update ran, waited and took, so far as it has these times: by the append at the latest."""
     times = {}
-    if row.completed_us is not None:
+    due_us = max(row.created_us, row.scheduled_us)
+    if row.started_us is not None and row.completed_us is not None:
         times[EXECUTION] = min(row.completed_us, appended_us) - min(row.started_us, appended_us)
-    if row.combo.state != "retrying":
-        times[WAIT] = min(row.started_us, appended_us) - max(row.created_us, row.scheduled_us)
+    if row.started_us is not None and row.combo.state != "retrying":
+        times[WAIT] = min(row.started_us, appended_us) - due_us
+    if row.completed_us is not None and row.combo.state == "succeeded":
+        began_us = row.created_us if row.combo.attempt > 1 else due_us
+        times[TOTAL] = min(row.completed_us, appended_us) - began_us
     return times
 
 
@@ -140,6 +143,10 @@ def metrics_of(row: JobRow, appended_us: int) -> list[tuple[Series, Fraction]]:
         seconds = Fraction(min(max(took, 0), LONGEST), SECOND)
         made.append((Series(key_of(f"job:{func}:", name), "histogram", "seconds"), seconds))
         made.append((Series(key_of(f"queue:{queue}:", name), "histogram", "seconds"), seconds))
+    if state in ("succeeded", "failed"):
+        attempts = Fraction(min(max(row.combo.attempt, 0), 1_000_000))
+        made.append((Series(key_of(f"job:{func}:", "attempts"), "histogram", "attempts"), attempts))
+        made.append((Series(key_of(f"queue:{queue}:", "attempts"), "histogram", "attempts"), attempts))
     return made
 
 
@@ -261,7 +268,7 @@ FAR = st.sampled_from([-40 * DAY, -DAY, -301 * SECOND, 2 * SECOND, DAY, -T - DAY
 INSTANT = st.builds(lambda offset: T + offset, NEAR | NEAR | FAR)
 DURATION = st.integers(-SECOND, 100 * SECOND) | st.sampled_from([0, 1, -1, LONGEST, LONGEST + 1, -DAY, 400 * DAY])
 JOB = st.builds(
-    lambda at, func, queue, state, ran, waited, early, started, completed, ahead: job(
+    lambda at, func, queue, state, ran, waited, early, started, completed, ahead, attempt: job(
         at_us=at + ahead,
         func=func,
         queue=queue,
@@ -270,6 +277,7 @@ JOB = st.builds(
         completed_us=at + ahead if completed else None,
         scheduled_us=at - ran - waited,
         created_us=at - ran - waited - early,
+        attempt=attempt,
     ),
     INSTANT,
     st.sampled_from(["app.send", "app.tidy", LONG_NAME, LONG_NAME + "x", ""]),
@@ -281,6 +289,7 @@ JOB = st.builds(
     st.booleans() | st.just(True),
     st.booleans() | st.just(True),
     st.just(0) | st.sampled_from([1, SECOND, SECOND + 1, 8 * HOUR, 7_973 * 366 * DAY, -8 * HOUR, -DAY]),
+    st.just(1) | st.sampled_from([2, 3, 25, 0, -1, 1_000_000, 1_000_001, -(2**63), 2**63 - 1]),
 )
 VALUE = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [0.0, -0.0, 0.1, 1.0, -1.0, 1e308, -1e308, 5e-324, 2.0**70]
@@ -493,33 +502,74 @@ def test_an_update_whose_times_contradict_the_database_s_by_more_than_a_second_c
 def test_a_negative_duration_counts_as_zero(ahead_us: int) -> None:
     result = folded(source(job(started_us=T + ahead_us, created_us=T + 2 * ahead_us, scheduled_us=T)))
 
-    times = [point for (_, _, series, _), point in points_of(result).items() if series.kind == "histogram"]
+    times = [point for (_, _, series, _), point in points_of(result).items() if series.unit == "seconds"]
     assert {(point.count, point.sum, point.minimum, point.maximum) for point in times} == {(1, 0, 0.0, 0.0)}
 
 
-def test_a_retrying_update_has_no_wait_time_but_an_execution_time() -> None:
-    names = {series.key for series in folded(source(job(state="retrying"))).series}
+def test_a_retrying_update_has_an_execution_time_and_no_other_histogram() -> None:
+    names = {series.key for series in folded(source(job(state="retrying"))).series if series.kind == "histogram"}
 
-    assert "job:app.send:execution_time" in names
-    assert not any(name.endswith(WAIT) for name in names)
+    assert names == {"job:app.send:execution_time", "queue:default:execution_time"}
 
 
 @pytest.mark.parametrize(
     ("started", "completed", "expected"),
-    [(True, True, {EXECUTION, WAIT}), (True, False, {WAIT}), (False, True, set()), (False, False, set())],
+    [
+        (True, True, {EXECUTION, WAIT, TOTAL}),
+        (True, False, {WAIT}),
+        (False, True, {TOTAL}),
+        (False, False, set()),
+    ],
 )
 def test_times_exist_only_where_both_their_ends_do(started: bool, completed: bool, expected: set[str]) -> None:
     result = folded(source(job(started_us=T - 1 if started else None, completed_us=T if completed else None)))
 
-    assert {series.key.split(":")[-1] for series in result.series if series.kind == "histogram"} == expected
+    assert {series.key.split(":")[-1] for series in result.series if series.unit == "seconds"} == expected
+
+
+def sums_of(result: Fold) -> dict[str, Fraction]:
+    """The sums of all workers over a day, by key without the function."""
+    return {
+        series.key.removeprefix("job:app.send:"): point.sum
+        for (name, who, series, _), point in points_of(result).items()
+        if (name, who) == ("1day", None) and series.key.startswith("job:")
+    }
+
+
+def test_a_job_that_succeeds_at_once_takes_from_when_it_was_due() -> None:
+    due = {"created_us": T - 60 * SECOND, "scheduled_us": T - 9 * SECOND}
+
+    sums = sums_of(folded(source(job(**due))))
+
+    assert (sums[TOTAL], sums[EXECUTION], sums[WAIT], sums["attempts"]) == (9, 2, 7, 1)
+
+
+def test_a_job_that_was_retried_takes_from_its_creation_over_all_attempts() -> None:
+    pushed_us, retries = T - 60 * SECOND, []
+    for attempt in (1, 2):
+        started_us = T - (40 - 10 * attempt) * SECOND
+        retry = job(state="retrying", attempt=attempt, at_us=started_us + SECOND, started_us=started_us)
+        # RetryPlugin: the time it was due is the one of the next attempt.
+        retries.append(retry._replace(created_us=pushed_us, scheduled_us=started_us + 9 * SECOND, completed_us=None))
+
+    sums = sums_of(folded(source(*retries, job(attempt=3, created_us=pushed_us, scheduled_us=T - 3 * SECOND))))
+
+    assert (sums["retrying"], sums["succeeded"], sums["attempts"], sums[TOTAL]) == (2, 1, 3, 60)
+
+
+def test_a_job_that_failed_for_good_has_attempts_and_no_total_time() -> None:
+    sums = sums_of(folded(source(job(state="failed", attempt=5))))
+
+    assert (sums["failed"], sums["attempts"]) == (1, 5)
+    assert TOTAL not in sums
 
 
 def test_long_names_make_bounded_keys_that_stay_apart() -> None:
     keys = [s.key for s in folded(source(job(func=LONG_NAME), job(func=LONG_NAME + "x"))).series if "module" in s.key]
 
-    assert len(set(keys)) == len(keys) == 6
+    assert len(set(keys)) == len(keys) == 10
     assert all(len(key.encode()) <= 1_024 for key in keys)
-    assert {key.rsplit(":", 1)[1] for key in keys} == {"succeeded", EXECUTION, WAIT}
+    assert {key.rsplit(":", 1)[1] for key in keys} == {"succeeded", EXECUTION, WAIT, TOTAL, "attempts"}
 
 
 def test_one_key_with_two_kinds_and_units_makes_a_series_of_each() -> None:

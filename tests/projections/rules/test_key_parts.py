@@ -33,6 +33,10 @@ def test_the_parts_of_a_job_updates_series_are_its_names(func: str, queue: str, 
         KeyParts("queue", queue, "execution_time"),
         KeyParts("job", func, "wait_time"),
         KeyParts("queue", queue, "wait_time"),
+        KeyParts("job", func, "total_time"),
+        KeyParts("queue", queue, "total_time"),
+        KeyParts("job", func, "attempts"),
+        KeyParts("queue", queue, "attempts"),
     ]
 
 
@@ -51,15 +55,6 @@ def test_the_parts_of_the_health_of_queues(queue: str) -> None:
     assert [key_parts(series) for series in (WORKERS_ACTIVE, SLOTS_USED, SLOTS)] == [
         KeyParts("workers", "", name) for name in ("active", "slots_used", "slots")
     ]
-
-
-@given(NAMES)
-def test_the_parts_of_the_life_cycle(name: str) -> None:
-    for subject in ("job", "queue"):
-        total = Series(f"{subject}:{name}:total_time", "histogram", "seconds")
-        attempts = Series(f"{subject}:{name}:attempts", "histogram", "attempts")
-        assert key_parts(total) == KeyParts(subject, name, "total_time")
-        assert key_parts(attempts) == KeyParts(subject, name, "attempts")
 
 
 def test_another_kind_or_unit_is_the_applications() -> None:

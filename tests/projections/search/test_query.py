@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chancy_metrics.events.batch import ObservationRun
+from chancy_metrics.events.bloom import token
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import EPOCH, Combo, JobRow
 from chancy_metrics.events.schema import Tables
@@ -22,7 +23,7 @@ from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.search import indexing
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.search.gaps import Gap
-from chancy_metrics.projections.search.indexing import summarise
+from chancy_metrics.projections.search.indexing import _job_tokens, summarise
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 from chancy_metrics.projections.search.ranges import ranges_to_read
 from chancy_metrics.projections.search.scan import read_pages
@@ -71,9 +72,25 @@ selections = st.builds(
     last_position=maybe(st.integers(1, 12)),
     worker=maybe(st.sampled_from(["w0", "w1"])),
     kinds=st.lists(st.sampled_from(["job", "counter", "gauge", "histogram"]), unique=True, max_size=2).map(tuple),
-    key=maybe(st.sampled_from([*KEYS, "job:app.work:succeeded", "queue:slow:wait_time"])),
+    key=maybe(
+        st.sampled_from(
+            [*KEYS, "job:app.work:succeeded", "queue:slow:wait_time", "job:app.work:total_time", "queue:slow:attempts"]
+        )
+    ),
     prefix=maybe(
-        st.sampled_from(["", "app", "app:n", "a", "a:", "job", "queue:default", "job:app.rest:execution_time"])
+        st.sampled_from(
+            [
+                "",
+                "app",
+                "app:n",
+                "a",
+                "a:",
+                "job",
+                "queue:default",
+                "job:app.rest:execution_time",
+                "job:app.rest:attempts",
+            ]
+        )
     ),
     func=maybe(st.just("app.work")),
     queue=maybe(st.just("slow")),
@@ -96,6 +113,9 @@ def fits(wanted: EventQuery, event: Event) -> bool:
         keys = [series.key for series in job_series(event.func, event.queue, event.state)]
         keys = [key for key in keys if not key.endswith(":execution_time") or event.run_s is not None]
         keys = [key for key in keys if not key.endswith(":wait_time") or event.wait_s is not None]
+        ended = event.state == "succeeded" and event.completed_at is not None
+        keys = [key for key in keys if not key.endswith(":total_time") or ended]
+        keys = [key for key in keys if not key.endswith(":attempts") or event.state in ("succeeded", "failed")]
 
     def is_under(key: str) -> bool:
         return not wanted.prefix or key == wanted.prefix or key.startswith(wanted.prefix + ":")
@@ -216,3 +236,19 @@ async def test_behind_any_cursor_comes_exactly_the_rest(connection: Connection, 
 
         assert behind == everything[number:]
         assert batch == [one for one in everything if one.position > event.position]
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=2_000)
+
+
+@settings(deadline=None)
+@given(NAMES, NAMES, st.sampled_from(["succeeded", "failed"]))
+def test_summaries_made_before_a_series_was_there_deny_none_of_its_events(func: str, queue: str, state: str) -> None:
+    newer = [one.key for one in job_series(func, queue, state) if one.key.endswith((":total_time", ":attempts"))]
+    before = _job_tokens(func, queue, state)
+
+    assert len(newer) == 4
+    for key in newer:
+        assert token("key", key) not in before
+        assert all(before.intersection(clause) for clause in EventQuery(key=key).wanted().clauses)
+        assert all(before.intersection(clause) for clause in EventQuery(prefix=key).wanted().clauses)

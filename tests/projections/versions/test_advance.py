@@ -271,7 +271,7 @@ async def test_a_version_with_rules_of_other_code_is_left_alone(connection: Conn
 
     done = await advance(connection, tables, folded_by="f", rules=RuleSet(user=5))
 
-    assert done.reason == "version 1 has rules 2.0, this code has 2.5"
+    assert done.reason == "version 1 has rules 3.0, this code has 3.5"
     assert await position(connection, tables) == 0
 
 

@@ -318,7 +318,7 @@ async def test_code_without_the_live_rules_leaves_the_days_alone(connection: Con
 
     assert await reason(connection, tables) == (
         "the baseline has the live version's rules, which this code does not have: "
-        "version 1 has rules 2.7, this code has 2.0"
+        "version 1 has rules 3.7, this code has 3.0"
     )
 
 

@@ -342,7 +342,7 @@ async def test_of_two_that_see_older_rules_live_only_the_faster_one_makes_a_vers
     async with connections(dsn, 1) as (other,):
         await promote(other, connection, tables, version, newer, cause="newer", folded_by="test", keep_s=60)
 
-    with pytest.raises(AlreadyRunning, match=r"version 2 has rules 2\.1 and is live already"):
+    with pytest.raises(AlreadyRunning, match=r"version 2 has rules 3\.1 and is live already"):
         await make_version(connection, tables, newer, EVERYTHING, by="slower", again=False)
     assert (await make_version(connection, tables, newer, EVERYTHING, by="asked")).version == 3
 
