@@ -21,6 +21,7 @@ from chancy_metrics.plugin.host.connection import DatabaseClock, own_connection
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.worker.retention import first_kept_day, prune_days
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.totals.expiry import expire_totals
 from chancy_metrics.projections.versions.compact import Compacted, Compaction
 from chancy_metrics.projections.versions.expiry import CHUNK, UnusedNames, drop_versions, expire
 from chancy_metrics.projections.versions.horizons_ahead import mend
@@ -63,6 +64,8 @@ class Maintenance:
         kept = horizons(min(now, latest), options.max_points, options.maximum_metric_age)
         forgotten = first_kept_day(now, options.maximum_metric_age)
         removed = await expire(connection, tables, kept)
+        silent_us = min(now, latest) - options.maximum_metric_age * 1_000_000
+        removed += await expire_totals(connection, tables, before_us=silent_us, chunk=CHUNK)
         removed += await drop_versions(connection, tables, now_us=now)
         removed += await self._names.delete(connection, tables)
         async with short_transaction(connection) as cursor:

@@ -33,10 +33,12 @@ async def advance_totals(
         StuckAt: A batch fails alone, and its error may be temporary.
     """
     current = await current_generation(connection, tables)
+    if current is not None and current.refuses(rules):
+        if reason := await take_over(connection, tables, current, rules):
+            return Advanced.refused(current.position, reason)
+        current = await current_generation(connection, tables)
     if current is None:
         current = await begin_generation(connection, tables, rules, by=folded_by)
-    elif reason := await take_over(connection, tables, current, rules):
-        return Advanced.refused(current.position, reason)
     return await step_generation(
         connection, tables, current, rules, folded_by=folded_by, step_events=step_events, lock_wait_ms=lock_wait_ms
     )

@@ -37,6 +37,7 @@ from chancy_metrics.projections.versions.version import (
     raise_horizons,
     read_baselines,
     read_collecting,
+    read_generations,
     read_versions,
 )
 
@@ -55,9 +56,10 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
     """Add a closed day to every baseline; return None, or why that is not possible now, as a sentence.
 
     One transaction adds all of it and sets the day to "absorbed", so that happens once. A baseline keeps the buckets
-    that any version keeps. A batch that can't be read becomes a dead letter of the live version, and the day stays in
-    the log until somebody discards that; so it does if a user's rule failed on one of its batches. Discarded dead
-    letters are copied to the baseline. Memory grows with the day's points, not with its events.
+    that any version keeps. The totals, which don't begin with it again, must be past the day. A batch that can't be
+    read becomes a dead letter of the live version, and the day stays in the log until somebody discards that; so it
+    does if a user's rule failed on one of its batches. Discarded dead letters are copied to the baseline. Memory grows
+    with the day's points, not with its events.
     """
     async with short_transaction(connection) as cursor:
         live = await live_version(cursor, tables)
@@ -87,7 +89,7 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         # Under the lock of the live version's baseline no other baseline comes into use.
         if baselines != [one.version for one in await read_baselines(cursor, tables)]:
             return _BUSY
-        if reason := await refusal(cursor, tables, rules, day):
+        if reason := await refusal(cursor, tables, rules, day) or await totals_behind(cursor, tables, day):
             return reason
         keeps = await _kept(cursor, tables)
         if (
@@ -156,6 +158,18 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
         )
     if reason := live.refuses(rules):
         return f"the baseline has the live version's rules, which this code does not have: {reason}"
+    return None
+
+
+async def totals_behind(cursor: Cursor, tables: Tables, day: date) -> str | None:
+    """Return which generation of the totals has not added all of *day*, as a sentence; None if none lacks any of it."""
+    last = (await _span(cursor, tables, day)).last
+    for one in await read_generations(cursor, tables):
+        if one.position < last:
+            stands = (
+                f"generation {one.version} of the totals is at position {one.position:,}, and {day} ends at {last:,}"
+            )
+            return stands if one.status == "totals" else f"{stands}; `chancy-metrics rebuild --totals` finishes it"
     return None
 
 
