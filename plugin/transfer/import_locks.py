@@ -13,7 +13,14 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import NO_HEAD, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import is_importing
-from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
+from chancy_metrics.projections.versions.create import set_status
+from chancy_metrics.projections.versions.version import (
+    BASELINE,
+    Version,
+    lock_version,
+    read_generations,
+    read_versions,
+)
 
 #: Seconds for which a lock that another transaction holds is tried again.
 PATIENCE_S = 30
@@ -39,11 +46,17 @@ async def lock_head(cursor: Cursor, tables: Tables) -> LedgerEnd:
 
 
 async def lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
-    """Lock the baseline and all versions that are not dropped; return the latter."""
+    """Lock the baseline and all versions that are not dropped; return the latter. Drop the totals.
+
+    These are built anew, as another generation, of what an import brings or leaves.
+    """
     await lock_version(cursor, tables, BASELINE, wait=True)
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     for one in versions:
         await lock_version(cursor, tables, one.version, wait=True)
+    for one in await read_generations(cursor, tables):
+        await lock_version(cursor, tables, one.version, wait=True)
+        await set_status(cursor, tables, one.version, "dropped")
     return versions
 
 

@@ -22,13 +22,13 @@ from psycopg import AsyncConnection, sql
 from chancy_metrics.events.chain import Seal
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.errors import Damaged, ImportRefused, MetricsLogError
+from chancy_metrics.events.errors import Damaged, ImportRefused, MetricsLogError, TotalsNotReady
 from chancy_metrics.events.ledger import LedgerEntry
 from chancy_metrics.events.log import append
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
-from chancy_metrics.events.transfer.guard import is_importing
+from chancy_metrics.events.transfer.guard import begin_importing, is_importing
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.folding.projector import fold_all
@@ -37,6 +37,7 @@ from chancy_metrics.plugin.health.verify import verify
 from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.rebuilds.swap import undo
+from chancy_metrics.plugin.telemetry.totals import read_totals
 from chancy_metrics.plugin.transfer import export_writer
 from chancy_metrics.plugin.transfer.export_log import export_log
 from chancy_metrics.plugin.transfer.export_writer import Exported
@@ -751,3 +752,32 @@ async def test_compaction_does_not_change_what_is_exported(
 
     assert before != after
     assert second.content == first.content
+
+
+async def test_after_an_import_the_totals_are_another_generation_of_what_it_brought(
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await make_history(connection, tables, batches=6)
+    await exported(dsn, tmp_path / "log")
+    async with an_app(dsn) as (chancy, _), an_app(target[0]) as (other, _):
+        source, before = await read_totals(chancy), await read_totals(other)
+
+        await imported(target[0], tmp_path / "log")
+        after = await read_totals(other)
+
+    assert before.series == []
+    assert after.generation > before.generation
+    assert (after.position, after.series) == (source.position, source.series)
+
+
+async def test_during_an_import_no_totals_are_begun(
+    dsn: str, connection: Connection, tables: Tables, target: tuple[str, Connection], tmp_path: Path
+) -> None:
+    await some_log(connection, tables)
+    await exported(dsn, tmp_path / "log")
+    async with an_app(target[0]) as (chancy, _):
+        async with short_transaction(target[1]) as cursor:
+            await begin_importing(cursor, tables)
+
+        with pytest.raises(TotalsNotReady, match="an import has not ended"):
+            await read_totals(chancy)
