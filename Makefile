@@ -4,6 +4,7 @@
 #   make test [ARGS="-k fold"]                         the tests, on a PostgreSQL of their own
 #   make test ARGS="-m 'not slow'"                     those that take two minutes together
 #   make bench [ARGS=--smoke]                          the benchmarks
+#   make docs                                          the site, in docs/_build/html
 #   make lint                                          ruff and mypy
 #   make release-check [ARGS=--no-tests]               whether a release could go out
 #   make clean                                         remove .venv and what was built
@@ -15,7 +16,7 @@ ARGS ?=
 PY := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench lint release-check clean
+.PHONY: demo test bench docs lint release-check clean
 .DEFAULT_GOAL := test
 
 demo: .venv/installed-demo
@@ -26,6 +27,9 @@ test: .venv/installed-test
 
 bench: .venv/installed-dev
 	$(PY) -m bench $(ARGS)
+
+docs: .venv/installed-docs
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
 
 # mypy does not see through an editable install, but it follows links laid out like the installed package.
 lint: .venv/installed-dev
