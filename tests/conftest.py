@@ -20,6 +20,7 @@ from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
 from tests import scratch
+from tests.roles import made_roles
 from tests.standby import Standby
 
 _numbers = itertools.count(1)
@@ -108,6 +109,13 @@ def empty_dsn(server: Server) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield server.dsn(name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def roles(dsn: str) -> Iterator[tuple[str, ...]]:
+    """The names of roles that have the rights of the documents, in the order of `ROLES`."""
+    with made_roles(dsn) as names:
+        yield names
 
 
 @pytest.fixture

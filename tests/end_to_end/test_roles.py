@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -22,38 +20,9 @@ from chancy_metrics.plugin.transfer.export_log import export_log
 from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, sequence_and_fold, total
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
-from tests.processes import ROOT
+from tests.roles import as_role, read_grants
 
-REFERENCE = ROOT / "docs" / "reference.md"
-ROLES = ("recorder", "auditor", "reader", "scaler")
 APPEND_ONLY = "refused: the metrics log and its ledger are append-only"
-
-
-@pytest.fixture
-def grants() -> str:
-    [block] = re.findall(
-        r"<!-- tests/end_to_end/test_roles.py runs these -->\n```sql\n(.*?)```", REFERENCE.read_text(), re.S
-    )
-    return str(block)
-
-
-@pytest.fixture
-def roles(dsn: str, grants: str) -> Iterator[tuple[str, ...]]:
-    """The names of this test's own roles, in the order of `ROLES`: roles belong to the whole server."""
-    names = tuple(f"{role}_{uuid.uuid4().hex[:8]}" for role in ROLES)
-    with psycopg.connect(dsn, autocommit=True) as owner:
-        for name in names:
-            owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        for role, name in zip(ROLES, names, strict=True):
-            grants = grants.replace(f"TO {role};", f"TO {name};")
-        owner.execute(grants.encode())
-        yield names
-        for name in names:
-            owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
-
-
-def as_role(dsn: str, role: str) -> str:
-    return dsn.replace("postgres@", f"{role}@")
 
 
 @pytest.fixture
@@ -228,6 +197,7 @@ async def test_a_scaler_asks_for_a_queue_and_sees_no_job(
     assert due == (1, True)
 
 
-async def test_the_grants_name_every_table_and_view(grants: str, connection: Connection, tables: Tables) -> None:
+async def test_the_grants_name_every_table_and_view(connection: Connection, tables: Tables) -> None:
+    grants = read_grants()
     assert [name for name in (*TABLES, *VIEWS) if f"chancy_{name}" not in grants] == []
     assert await fetch(connection, "SELECT count(*) FROM {log}", tables) == [(0,)]

@@ -1,0 +1,44 @@
+"""The roles that docs/reference.md grants rights to, of a test's own."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+
+from tests.processes import ROOT
+
+ROLES = ("recorder", "auditor", "reader", "scaler")
+
+
+def read_grants() -> str:
+    """Return the SQL of the document."""
+    [block] = re.findall(
+        r"<!-- tests/end_to_end/test_roles.py runs these -->\n```sql\n(.*?)```",
+        (ROOT / "docs" / "reference.md").read_text(),
+        re.S,
+    )
+    return str(block)
+
+
+@contextmanager
+def made_roles(dsn: str) -> Iterator[tuple[str, ...]]:
+    """Make the roles under names of their own, in the order of `ROLES`: roles belong to the whole server."""
+    names = tuple(f"{role}_{uuid.uuid4().hex[:8]}" for role in ROLES)
+    grants = read_grants()
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        for role, name in zip(ROLES, names, strict=True):
+            owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+            grants = grants.replace(f"TO {role};", f"TO {name};")
+        owner.execute(grants.encode())
+        yield names
+        for name in names:
+            owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def as_role(dsn: str, role: str) -> str:
+    return dsn.replace("postgres@", f"{role}@")
