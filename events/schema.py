@@ -91,8 +91,7 @@ class Tables(NamedTuple):
     refuse_append: sql.Identifier
     append: sql.Identifier
     resolution_for: sql.Identifier
-    jobs_due: sql.Identifier
-    oldest_wait: sql.Identifier
+    due: sql.Identifier
 
     def view(self, name: str) -> sql.Identifier:
         """Return the view of this name in `VIEWS`, which is given without `metrics_`; `ValueError` if there is none."""
@@ -155,6 +154,5 @@ def tables_for(prefix: str) -> Tables:
         refuse_append=name("refuse_append"),
         append=name("append"),
         resolution_for=name("resolution_for"),
-        jobs_due=name("jobs_due"),
-        oldest_wait=name("oldest_wait"),
+        due=name("due"),
     )

@@ -132,31 +132,51 @@ BEGIN
 END
 $fn$;
 
-CREATE FUNCTION {jobs_due}(of_queue text) RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE AS $fn$
+-- Chancy's index has the attempts before the time, so each number of attempts that there is has a range of its own.
+CREATE FUNCTION {due}(of_queue text, OUT jobs bigint, OUT wait_s double precision)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $fn$
+DECLARE
+    _most CONSTANT bigint := 100000;
+    _now CONSTANT timestamptz := statement_timestamp();
+    _state text;
+    _attempts integer;
+    _first timestamptz;
 BEGIN
-    RETURN (
-        SELECT count(*)
-        FROM (
-            SELECT
-            FROM {jobs}
-            WHERE queue = of_queue
-                AND state IN ('pending', 'retrying')
-                AND scheduled_at <= statement_timestamp()
-            LIMIT 100000
-        ) AS due
-    );
-END
-$fn$;
-
-CREATE FUNCTION {oldest_wait}(of_queue text) RETURNS double precision LANGUAGE plpgsql STABLE PARALLEL SAFE AS $fn$
-BEGIN
-    RETURN (
-        SELECT coalesce(extract(epoch FROM statement_timestamp() - min(scheduled_at))::double precision, 0)
-        FROM {jobs}
-        WHERE queue = of_queue
-            AND state IN ('pending', 'retrying')
-            AND scheduled_at <= statement_timestamp()
-    );
+    jobs := 0;
+    FOREACH _state IN ARRAY ARRAY['pending', 'retrying'] LOOP
+        _attempts := -1;
+        LOOP
+            SELECT min(j.attempts) INTO _attempts
+            FROM {jobs} j
+            WHERE j.queue = of_queue
+                AND j.state = _state
+                AND j.state IN ('pending', 'retrying')
+                AND j.attempts > _attempts;
+            EXIT WHEN _attempts IS NULL;
+            _first := least(_first, (
+                SELECT min(j.scheduled_at)
+                FROM {jobs} j
+                WHERE j.queue = of_queue
+                    AND j.state = _state
+                    AND j.state IN ('pending', 'retrying')
+                    AND j.attempts = _attempts
+            ));
+            jobs := jobs + (
+                SELECT count(*)
+                FROM (
+                    SELECT
+                    FROM {jobs} j
+                    WHERE j.queue = of_queue
+                        AND j.state = _state
+                        AND j.state IN ('pending', 'retrying')
+                        AND j.attempts = _attempts
+                        AND j.scheduled_at <= _now
+                    LIMIT _most - jobs
+                ) AS due
+            );
+        END LOOP;
+    END LOOP;
+    wait_s := coalesce(greatest(extract(epoch FROM _now - _first)::double precision, 0), 0);
 END
 $fn$;
 """
@@ -233,7 +253,7 @@ async def create(cursor: AsyncCursor[DictRow], names: schema.Tables, identifiers
 
 async def drop(cursor: AsyncCursor[DictRow], names: schema.Tables) -> None:
     """Drop the views and functions."""
-    for function in (names.resolution_for, names.jobs_due, names.oldest_wait):
+    for function in (names.resolution_for, names.due):
         await cursor.execute(sql.SQL("DROP FUNCTION IF EXISTS {}").format(function))
     for view in reversed(schema.VIEWS):
         await cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(names.view(view.removeprefix("metrics_"))))

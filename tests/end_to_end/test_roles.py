@@ -190,7 +190,7 @@ async def test_a_scaler_asks_for_a_queue_and_sees_no_job(
     await connection.execute("INSERT INTO chancy_jobs (id, queue, func) VALUES (gen_random_uuid(), 'mail', 'app.f')")
 
     async with await AsyncConnection.connect(as_role(dsn, roles[3]), autocommit=True) as scaler:
-        [due] = await fetch(scaler, "SELECT {jobs_due}('mail'), {oldest_wait}('mail') > 0", tables)
+        [due] = await fetch(scaler, "SELECT jobs, wait_s > 0 FROM {due}('mail')", tables)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await scaler.execute("SELECT kwargs FROM chancy_jobs")
 

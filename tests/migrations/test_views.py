@@ -237,20 +237,24 @@ async def test_a_series_and_a_range_of_time_are_a_range_of_the_index(connection:
 
 
 async def test_a_queues_jobs_are_due_until_they_are_taken(connection: Connection, tables: Tables) -> None:
-    query = "SELECT {jobs_due}('mail'), round({oldest_wait}('mail'))"
-    insert = (
-        "INSERT INTO {jobs} (id, queue, func, state, scheduled_at) SELECT gen_random_uuid(), q, 'f', s,"
-        " now() + ago * interval '1 second' FROM (VALUES %s) AS job (q, s, ago)"
-    ).replace("{jobs}", "chancy_jobs")
+    query = "SELECT jobs, round(wait_s) FROM {due}('mail')"
 
     empty = await fetch(connection, query, tables)
     await connection.execute(
-        insert
-        % "('mail', 'pending', -5), ('mail', 'retrying', -60), ('mail', 'pending', 90), ('mail', 'running', -99),"
-        "('mail', 'failed', -99), ('other', 'pending', -99)"
+        """
+        INSERT INTO chancy_jobs (id, queue, func, state, attempts, scheduled_at)
+        SELECT gen_random_uuid(), queue, 'f', state, attempts, now() + ahead * interval '1 second'
+        FROM (VALUES ('mail', 'pending', 0, -5), ('mail', 'retrying', 1, -40), ('mail', 'retrying', 3, -60),
+            ('mail', 'pending', 0, 90), ('mail', 'running', 0, -99), ('mail', 'failed', 4, -99),
+            ('other', 'pending', 0, -99)) AS job (queue, state, attempts, ahead)
+        """
     )
-    two = await fetch(connection, query, tables)
+    three = await fetch(connection, query, tables)
     await connection.execute("UPDATE chancy_jobs SET state = 'running' WHERE state = 'retrying'")
     one = await fetch(connection, query, tables)
+    await connection.execute(
+        "UPDATE chancy_jobs SET state = 'running' WHERE state = 'pending' AND scheduled_at < now()"
+    )
+    none_due = await fetch(connection, query, tables)
 
-    assert (empty, two, one) == ([(0, 0)], [(2, 60)], [(1, 5)])
+    assert (empty, three, one, none_due) == ([(0, 0)], [(3, 60)], [(1, 5)], [(0, 0)])

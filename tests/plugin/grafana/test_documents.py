@@ -36,7 +36,7 @@ async def test_a_reader_can_run_the_examples(
     row, run = a_row(now_s * 1_000_000, func="app.mail"), a_run("orders:placed", [2.0], at_us=now_s * 1_000_000)
     await LogWriter(connection, tables).append(jobs=[row], runs=[run])
     await sequence_and_fold(connection, tables)
-    sent = interpolate_sql(blocks("sql")[0], {}, {}, now_s - 3_600, now_s, 60)
+    sent = interpolate_sql(blocks("text")[0], {}, {}, now_s - 3_600, now_s, 60)
 
     quantiles, placed, [longest] = [
         await answer_as(dsn, roles[ROLES.index("reader")], one) for one in sent.strip().split(";\n")
@@ -56,7 +56,7 @@ async def test_a_scaler_gets_one_number_by_each_query(dsn: str, roles: tuple[str
     queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
 
     [due], [wait], [unfinished] = [
-        await answer_as(dsn, roles[ROLES.index("scaler")], query) for query in [*queries, blocks("sql")[1]]
+        await answer_as(dsn, roles[ROLES.index("scaler")], query) for query in [*queries, blocks("sql")[0]]
     ]
 
     assert (due, wait, unfinished) == ((2,), (91,), (3,))
