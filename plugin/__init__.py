@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SchemaMissing,
         StuckAt,
         TableLocked,
+        TotalsNotReady,
         VersionRefused,
         WorkersLost,
         WrongMoment,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions
     from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
     from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
+    from chancy_metrics.plugin.rebuilds.totals import RebuiltTotals, rebuild_totals
+    from chancy_metrics.plugin.telemetry.totals import read_totals
     from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
     from chancy_metrics.plugin.transfer.export_log import export_log
     from chancy_metrics.plugin.transfer.export_writer import Exported
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from chancy_metrics.projections.rules.rule_set import Derived
     from chancy_metrics.projections.search.event import Event
     from chancy_metrics.projections.search.query import EventCursor, EventQuery
+    from chancy_metrics.projections.totals.read import Total, Totals
 
 __all__ = [
     "Abandoned",
@@ -93,12 +97,16 @@ __all__ = [
     "PrunedDay",
     "RebuildProgress",
     "Rebuilt",
+    "RebuiltTotals",
     "SchemaMissing",
     "Seal",
     "Status",
     "StuckAt",
     "TableLocked",
     "TakenBack",
+    "Total",
+    "Totals",
+    "TotalsNotReady",
     "UnknownSeries",
     "Verified",
     "VersionInfo",
@@ -126,7 +134,9 @@ __all__ = [
     "prune",
     "read_seals",
     "read_status",
+    "read_totals",
     "rebuild",
+    "rebuild_totals",
     "seal",
     "swap",
     "take_back",
@@ -140,8 +150,8 @@ _DEFINED_IN = {
     "events.chain": "Seal read_seals",
     "events.errors": (
         "AlreadyRunning Damaged DamagedExport ImportRefused InvalidObservation MetricsLogError NotRecording "
-        "OutOfMemory PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked VersionRefused WorkersLost "
-        "WrongMoment"
+        "OutOfMemory PluginShared PrefixTooLong SchemaMissing StuckAt TableLocked TotalsNotReady VersionRefused "
+        "WorkersLost WrongMoment"
     ),
     "events.facts": "Observation",
     "plugin.alerts.backtest": "Backtest backtest",
@@ -162,6 +172,8 @@ _DEFINED_IN = {
     "plugin.rebuilds.listing": "VersionInfo list_versions",
     "plugin.rebuilds.rebuild": "Rebuilt rebuild",
     "plugin.rebuilds.swap": "abort swap undo",
+    "plugin.rebuilds.totals": "RebuiltTotals rebuild_totals",
+    "plugin.telemetry.totals": "read_totals",
     "plugin.transfer.abandon_import": "Abandoned abandon_import",
     "plugin.transfer.export_log": "export_log",
     "plugin.transfer.export_writer": "Exported",
@@ -171,6 +183,7 @@ _DEFINED_IN = {
     "projections.rules.rule_set": "Derived",
     "projections.search.event": "Event",
     "projections.search.query": "EventCursor EventQuery",
+    "projections.totals.read": "Total Totals",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of these

@@ -17,6 +17,7 @@ from chancy_metrics.plugin.rebuilds.from_archives import Archives
 from chancy_metrics.plugin.rebuilds.listing import VersionInfo, list_versions, read_left_out
 from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
 from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
+from chancy_metrics.plugin.rebuilds.totals import RebuiltTotals, rebuild_totals
 
 #: Differences printed as text.
 _SHOWN = 20
@@ -54,10 +55,17 @@ _KEEP = click.option(
     metavar="DIR",
     help="Fold pruned days again from what `prune --archive` wrote to DIR, a folder or a URL such as s3://bucket/log.",
 )
+@click.option(
+    "--totals",
+    "only_totals",
+    is_flag=True,
+    help="Build what exporters read anew instead, by this app's rules: the only way to correct a total.",
+)
 @sharing_options
 @click.pass_obj
 def rebuild_command(
     door: Door,
+    only_totals: bool,
     archive: str | None,
     no_swap: bool,
     throttle_s: float | None,
@@ -76,6 +84,8 @@ def rebuild_command(
     """
     if only_status and only_abort:
         raise click.UsageError("--status and --abort exclude each other: leave one of them out")
+    if only_totals and (only_status or only_abort or no_swap or archive is not None):
+        raise click.UsageError("--totals goes with --throttle and --processes, --dask or --read-dsn alone")
     chancy, _ = door.load()
     if only_status:
         unfinished = [
@@ -89,6 +99,19 @@ def rebuild_command(
         given_up = door.run(abort(chancy))
         text = "nothing is being rebuilt" if given_up is None else f"gave up version {given_up}"
         door.answer({"version": given_up}, lambda: [text])
+        return
+    if only_totals:
+        with open_sharing(processes, dask, read_dsn) as (executor, source):
+            made = door.run(
+                rebuild_totals(
+                    chancy,
+                    throttle_s=throttle_s,
+                    executor=executor,
+                    read_dsn=source,
+                    on_progress=show_rebuild(door),
+                )
+            )
+        door.answer(made, lambda: _rebuilt_totals_lines(made))
         return
     with open_sharing(processes, dask, read_dsn) as (executor, source):
         work = rebuild(
@@ -196,4 +219,23 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
     )
     if done.behind:
         lines.append(done.behind)
+    return lines
+
+
+def _rebuilt_totals_lines(done: RebuiltTotals) -> list[str]:
+    lines = [f"- {one}" for one in done.differences]
+    if done.different > len(done.differences):
+        lines.append(f"- and {done.different - len(done.differences):,} more")
+    if done.leaves_out:
+        lines.append(done.leaves_out)
+    if done.series is not None:
+        differ = f"{done.different:,} {'differs' if done.different == 1 else 'differ'}"
+        lines.append(
+            f"compared the totals of {done.series:,} series at position {done.position:,}: "
+            + (differ if done.different else "no difference")
+        )
+    rate = done.events / done.seconds if done.seconds else 0
+    lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
+    replaces = "" if done.replaced is None else f"; it replaces generation {done.replaced}"
+    lines.append(f"exporters read generation {done.generation} of the totals now{replaces}")
     return lines

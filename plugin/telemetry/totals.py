@@ -32,6 +32,9 @@ async def read_totals(chancy: Chancy, *, within_s: float = 2.0) -> Totals:
     Whoever asks advances them, under a row lock for which nobody waits longer than 0.2 s: if another process holds it,
     or they can't be advanced now, the answer is as of their position. Its connection is one of its own.
 
+    Args:
+        within_s: Seconds after which no further step is taken; one is always.
+
     Raises:
         TotalsNotReady: They are being built, or can't be; the message says how far that is, or why.
         MetricsLogError: There is no metrics log, or a table is locked.

@@ -13,14 +13,8 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import NO_HEAD, MetricsLogError, SchemaMissing
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.events.transfer.guard import is_importing
-from chancy_metrics.projections.versions.create import set_status
-from chancy_metrics.projections.versions.version import (
-    BASELINE,
-    Version,
-    lock_version,
-    read_generations,
-    read_versions,
-)
+from chancy_metrics.projections.versions.create import drop_generations
+from chancy_metrics.projections.versions.version import BASELINE, Version, lock_version, read_versions
 
 #: Seconds for which a lock that another transaction holds is tried again.
 PATIENCE_S = 30
@@ -54,9 +48,7 @@ async def lock_versions(cursor: Cursor, tables: Tables) -> list[Version]:
     versions = [one for one in await read_versions(cursor, tables) if one.status != "dropped"]
     for one in versions:
         await lock_version(cursor, tables, one.version, wait=True)
-    for one in await read_generations(cursor, tables):
-        await lock_version(cursor, tables, one.version, wait=True)
-        await set_status(cursor, tables, one.version, "dropped")
+    await drop_generations(cursor, tables)
     return versions
 
 

@@ -15,12 +15,15 @@ from chancy_metrics.projections.versions.collected import finish_collected
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
     BASELINE,
+    TOTALS,
     UNFINISHED,
+    UNFINISHED_TOTALS,
     Head,
     Version,
     lock_head,
     lock_version,
     no_baseline,
+    read_generations,
     read_version,
     read_versions,
 )
@@ -242,6 +245,17 @@ async def withhold_version(connection: Connection, tables: Tables, version: int,
                 ),
                 {"version": version},
             )
+
+
+async def drop_generations(cursor: Cursor, tables: Tables, *, served: bool = True) -> None:
+    """Drop the generations of the totals, or without *served* only one that is being built.
+
+    The caller holds the head's lock, so that none is begun meanwhile.
+    """
+    for one in await read_generations(cursor, tables):
+        locked = await lock_version(cursor, tables, one.version, wait=True)
+        if locked is not None and locked.status in (TOTALS if served else UNFINISHED_TOTALS):
+            await set_status(cursor, tables, one.version, "dropped")
 
 
 async def set_status(cursor: Cursor, tables: Tables, version: int, status: str, *, keep_s: float | None = None) -> None:

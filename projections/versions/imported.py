@@ -19,6 +19,7 @@ from chancy_metrics.projections.rollups.ids import Numbered, number, still_numbe
 from chancy_metrics.projections.rollups.segments import write_segments
 from chancy_metrics.projections.rollups.write import store
 from chancy_metrics.projections.versions.baseline import raise_baseline_horizons, segment_of_day
+from chancy_metrics.projections.versions.create import drop_generations
 from chancy_metrics.projections.versions.step import Announce
 from chancy_metrics.projections.versions.version import (
     Version,
@@ -115,7 +116,11 @@ async def add_imported(
 
 
 async def _lock_all(cursor: Cursor, tables: Tables) -> tuple[list[Version], list[Version]]:
-    """Lock the baselines in use and all versions, and return both."""
+    """Lock the baselines in use and all versions, and return both.
+
+    Totals that are being built are begun anew, since they may have copied a part of the baseline. Those that are served
+    stay without what is imported, as counters that jumped would look like a rate.
+    """
     baselines = await read_baselines(cursor, tables)
     for one in baselines:
         await lock_version(cursor, tables, one.version, wait=True)
@@ -128,6 +133,7 @@ async def _lock_all(cursor: Cursor, tables: Tables) -> tuple[list[Version], list
             )
     for one in versions:
         await lock_version(cursor, tables, one.version, wait=True)
+    await drop_generations(cursor, tables, served=False)
     return baselines, versions
 
 

@@ -33,8 +33,9 @@ def no_baseline(number: int) -> str:
 #: Statuses of versions that are still being made.
 UNFINISHED = ("copying", "backfilling", "ready")
 #: Statuses of the generations of the totals, which have rows among the versions: their position, rules and dead letters
-#: are kept and moved like those of a version. The last one is served.
-TOTALS = ("totals_copying", "totals_backfilling", "totals")
+#: are kept and moved like those of a version. One in the last status is served.
+UNFINISHED_TOTALS = ("totals_copying", "totals_backfilling")
+TOTALS = (*UNFINISHED_TOTALS, "totals")
 #: Statuses in which a version takes steps.
 ADVANCING = ("backfilling", "ready", "live", "standby", "totals_backfilling", "totals")
 #: The statuses of what is no version, for SQL.

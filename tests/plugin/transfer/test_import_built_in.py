@@ -21,16 +21,28 @@ from psycopg import AsyncConnection
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin import completeness, explain, export_log, import_log, prune, rebuild, verify
+from chancy_metrics.plugin import (
+    completeness,
+    explain,
+    export_log,
+    import_log,
+    prune,
+    read_totals,
+    rebuild,
+    rebuild_totals,
+    verify,
+)
 from chancy_metrics.plugin.transfer.built_in_points import each_once, first_complete
 from chancy_metrics.plugin.transfer.import_built_in import import_built_in
 from chancy_metrics.projections.fold.cells import Cells, merge, no_sketches
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.totals.generation import begin_generation
 from chancy_metrics.projections.versions.create import make_version
 from examples.embedded import Server
 from tests.commands import run
 from tests.conftest import TEMPLATE
 from tests.factories import LogWriter, a_job, a_run, an_app, eventually, fetch, now_us, sequence_and_fold
+from tests.projections.totals.test_totals import added_up
 
 NOW = datetime.now(UTC)
 #: Before now, oldest first; the last one is when the last worker with Chancy's own plugin stopped.
@@ -389,3 +401,28 @@ def test_each_bucket_is_taken_at_one_resolution() -> None:
         "5min": [DAY + 7_200],
         "1hour": [DAY, DAY + 3_600],
     }
+
+
+async def test_totals_that_are_served_stay_and_those_built_later_begin_with_what_was_imported(
+    history: str, tables: Tables
+) -> None:
+    async with (
+        an_app(history) as (chancy, _),
+        await AsyncConnection.connect(history, autocommit=True) as connection,
+    ):
+        before = await read_totals(chancy)
+        half_built = await begin_generation(connection, tables, BUILT_IN, by="test")
+
+        await import_built_in(chancy, silent_s=0)
+        after = await read_totals(chancy)
+        done = await rebuild_totals(chancy)
+        anew = await read_totals(chancy)
+        imported = await added_up(connection, tables)
+
+    assert before == after
+    assert done.generation > half_built.version
+    assert done.different == done.series == len(anew.series)
+    assert {one.series.key: (one.count, one.sum) for one in anew.series} == {
+        key: (row.count, float(row.sum)) for key, row in imported.items()
+    }
+    assert imported["orders:placed"].sum > 0
