@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt, rebuild
     from chancy_metrics.plugin.rebuilds.swap import abort, swap, undo
     from chancy_metrics.plugin.rebuilds.totals import RebuiltTotals, rebuild_totals
+    from chancy_metrics.plugin.summary.reader import report
+    from chancy_metrics.plugin.summary.report import Report
     from chancy_metrics.plugin.telemetry.totals import read_totals
     from chancy_metrics.plugin.transfer.abandon_import import Abandoned, abandon_import
     from chancy_metrics.plugin.transfer.export_log import export_log
@@ -98,6 +100,7 @@ __all__ = [
     "RebuildProgress",
     "Rebuilt",
     "RebuiltTotals",
+    "Report",
     "SchemaMissing",
     "Seal",
     "Status",
@@ -137,6 +140,7 @@ __all__ = [
     "read_totals",
     "rebuild",
     "rebuild_totals",
+    "report",
     "seal",
     "swap",
     "take_back",
@@ -174,6 +178,8 @@ _DEFINED_IN = {
     "plugin.rebuilds.swap": "abort swap undo",
     "plugin.rebuilds.totals": "RebuiltTotals rebuild_totals",
     "plugin.telemetry.totals": "read_totals",
+    "plugin.summary.reader": "report",
+    "plugin.summary.report": "Report",
     "plugin.transfer.abandon_import": "Abandoned abandon_import",
     "plugin.transfer.export_log": "export_log",
     "plugin.transfer.export_writer": "Exported",

@@ -22,6 +22,8 @@ COMMANDS = [
     ["verify", "--since", "1d", "--budget", "1s"],
     ["prune", "--dry-run"],
     ["backtest", "examples/alerts.toml", "--since", "1h"],
+    ["report"],
+    ["report", "--since", "2d", "--json"],
     ["audit", "events", "--since", "1h"],
     ["audit", "events", "--json"],
     ["audit", "explain", "app:n", "--at", "1m"],

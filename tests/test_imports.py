@@ -40,6 +40,7 @@ ORDER = [
     "plugin/grafana",
     "plugin/audit",
     "plugin/alerts",
+    "plugin/summary",
     "plugin",
     "plugin/http",
     "plugin/cli",

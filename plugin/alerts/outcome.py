@@ -15,6 +15,7 @@ from chancy_metrics.plugin.alerts.rules import Rule
 from chancy_metrics.plugin.alerts.watched import Watched
 from chancy_metrics.plugin.host.moments import from_s
 from chancy_metrics.projections.grid import Grid
+from chancy_metrics.projections.rules.key_parts import own_series
 
 #: The part of the time in which a value is not as extreme as the "rare" one.
 _RARE = 0.99
@@ -154,6 +155,7 @@ def in_words(rule: Rule, watched: Sequence[Watched]) -> str:
     enough = f", of at least {rule.min_count:,}" if rule.min_count else ""
     if rule.of:
         return f"{rule.series} / ({' + '.join(rule.of)}){over} {limit}{enough}{lasting}"
-    value = rule.value_of(watched[0].series.kind) if watched else rule.value or "value"
-    unit = f" {watched[0].series.unit}" if watched and watched[0].series.unit != "count" else ""
+    series = watched[0].series if watched else own_series(rule.series)
+    value = rule.value or "value" if series is None else rule.value_of(series.kind)
+    unit = "" if series is None or series.unit == "count" else f" {series.unit}"
     return f"{value} of {rule.series}{over} {limit}{unit}{enough}{lasting}"

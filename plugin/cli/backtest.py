@@ -48,8 +48,11 @@ def backtest_lines(found: Backtest) -> list[str]:
 def _time_lines(found: Backtest) -> list[str]:
     if not found.judged:
         return [f"nothing is stored since {moment(found.asked_since)}, so nothing could be judged"]
-    grains = ", ".join(f"from {_short(one.since)} by the {one.resolution}" for one in found.judged)
-    lines = [f"{_short(found.since)} to {_short(found.until)} UTC, judged {grains}"]
+    grains = [f"by the {one.resolution} until {_short(one.until)}" for one in found.judged[:-1]]
+    lines = [
+        f"{_short(found.since)} to {_short(found.until)} UTC",
+        f"judged {', '.join([*grains, f'by the {found.judged[-1].resolution} to the end'])}",
+    ]
     if found.since > found.asked_since:
         lines.append(f"older points than {_short(found.since)} are not kept")
     unknown_s = sum(one.unknown * RESOLUTIONS[one.resolution] for one in found.judged)

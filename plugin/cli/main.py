@@ -19,6 +19,7 @@ from chancy_metrics.plugin.cli.mark import mark_command
 from chancy_metrics.plugin.cli.output import APP, Door
 from chancy_metrics.plugin.cli.proof import check_command, export_command, import_command, seal_command
 from chancy_metrics.plugin.cli.rebuild import rebuild_command, swap_command, undo_command, versions_command
+from chancy_metrics.plugin.cli.report import report_command
 from chancy_metrics.plugin.cli.retention import discard_command, prune_command
 from chancy_metrics.plugin.cli.serve import serve_command
 from chancy_metrics.plugin.cli.status import status_command
@@ -46,7 +47,7 @@ def audit() -> None:
 
 
 for one in (
-    *(status_command, fold_command, verify_command, completeness_command),
+    *(report_command, status_command, fold_command, verify_command, completeness_command),
     *(rebuild_command, swap_command, undo_command, versions_command),
     *(prune_command, discard_command, mark_command, backtest_command),
     *(serve_command, alert_rules_command, import_built_in_command),

@@ -19,14 +19,10 @@ from chancy_metrics.plugin.alerts import watched
 from chancy_metrics.plugin.alerts.backtest import Backtest
 from chancy_metrics.plugin.alerts.outcome import RuleReplay
 from chancy_metrics.plugin.host.moments import from_us
-from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
-from chancy_metrics.projections.buckets import horizons
-from chancy_metrics.projections.versions.expiry import expire
-from tests.factories import LogWriter, a_row, a_run, an_app, now_us, sequence_and_fold
+from tests.factories import an_app
+from tests.feeder import Feeder
 from tests.processes import ROOT
 from tests.reading import invoke
-
-MINUTE_US = 60_000_000
 
 
 def rules_file(folder: Path, *rules: str) -> Path:
@@ -42,46 +38,6 @@ async def replayed(dsn: str, path: Path, since_us: int) -> Backtest:
 
 async def replay(dsn: str, folder: Path, rule: str, since_us: int) -> RuleReplay:
     return (await replayed(dsn, rules_file(folder, rule), since_us)).rules[0]
-
-
-class Feeder:
-    """Writes points of the past into the log."""
-
-    def __init__(self, connection: Connection, tables: Tables) -> None:
-        self._minute_us = now_us() // MINUTE_US * MINUTE_US
-        self._connection, self._tables = connection, tables
-        self._log = LogWriter(connection, tables)
-
-    def minute(self, ago: int) -> int:
-        """The start of a minute of the past, microseconds since 1970; that of 0 began just before the test."""
-        return self._minute_us - ago * MINUTE_US
-
-    async def alive(self, *ago: int) -> None:
-        """Let the log hold something of these minutes."""
-        await self._log.append(runs=[a_run("app:other", at_us=self.minute(one)) for one in ago])
-
-    async def gauge(self, key: str, values: dict[int, float], unit: str = "seconds") -> None:
-        """Sample a gauge: minutes ago -> its value then."""
-        await self._log.append(
-            runs=[a_run(key, [value], kind="gauge", unit=unit, at_us=self.minute(ago)) for ago, value in values.items()]
-        )
-
-    async def jobs(self, ago: int, number: int, **names: str) -> None:
-        rows = [a_row(self.minute(ago)) for _ in range(number)]
-        await self._log.append(jobs=[row._replace(combo=row.combo._replace(**names)) for row in rows])
-
-    async def histogram(self, key: str, values: dict[int, list[float]]) -> None:
-        """Observe: minutes ago -> the values then."""
-        await self._log.append(
-            runs=[a_run(key, some, kind="histogram", unit="s", at_us=self.minute(ago)) for ago, some in values.items()]
-        )
-
-    async def fold(self) -> None:
-        await sequence_and_fold(self._connection, self._tables)
-
-    async def expire(self) -> None:
-        """Delete points that are older than the defaults keep."""
-        await expire(self._connection, self._tables, horizons(now_us(), DEFAULT_POINTS, 90 * DAY_S))
 
 
 @pytest.fixture
@@ -194,7 +150,7 @@ async def test_a_share_is_one_counter_of_several_for_each_function(dsn: str, fee
     [
         (
             "queue:mial:failed",
-            "rule 'rule 1': nothing was recorded under 'queue:mial:failed'; near is 'queue:mail:succeeded'",
+            "rule 'rule 1': nothing was recorded under 'queue:mial:failed'; near are 'queue:mail:succeeded'",
         ),
         ("app:*", "rule 'rule 1': nothing was recorded under 'app:*'"),
         ("global:status:faild", "nothing was recorded under 'global:status:faild'; near"),

@@ -43,7 +43,7 @@ WORKER = "w\nhealthy\x1b]0;x\x07\u2066"
 READS = [
     *("status", "versions", "verify", "completeness", "rebuild --status", "prune --dry-run"),
     *("audit events", f"audit job {JOB}", "audit seal", "audit check", "audit export FILE"),
-    *("audit explain app:n --at 1m", "backtest examples/alerts.toml"),
+    *("audit explain app:n --at 1m", "backtest examples/alerts.toml", "report"),
 ]
 WRITES = [
     *("fold", "rebuild", "rebuild --abort", "swap", "undo", "prune --archive DIR --keep 1s"),
