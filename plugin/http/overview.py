@@ -17,8 +17,8 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import from_s
 from chancy_metrics.plugin.http.limits import Busy, room, work
-from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, Candidate, by_quantile, by_sums
-from chancy_metrics.plugin.http.overview_rows import MEASURES, Cut, Group, Range, choose_range, group
+from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, Candidate, by_quantile, by_sums, promise
+from chancy_metrics.plugin.http.overview_rows import MEASURES, Cut, Group, Range, choose_range, group, recorded_since
 from chancy_metrics.plugin.reading.quantiles import Quantiles, read_quantiles
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica
@@ -91,6 +91,7 @@ class Overview(msgspec.Struct, frozen=True):
     Attributes:
         since: Start of the first bucket.
         until: End of the current one.
+        recorded_since: Start of the first bucket kept in which anything was recorded; None if there is none.
         matching: Number of rows on all pages.
         certain: Whether the order is exact: by a quantile of very many rows it may not be.
         next: The `after` of the next page; None on the last one.
@@ -101,6 +102,7 @@ class Overview(msgspec.Struct, frozen=True):
     width_s: int
     since: datetime
     until: datetime
+    recorded_since: datetime | None
     generated_at: datetime
     rows: list[Row]
     matching: int
@@ -141,13 +143,15 @@ async def overview(
     candidates = await _candidates(chancy, replica, window, groups)
     read = partial(_quantiles, chancy, window)
     if order in BY_QUANTILE:
+        promising = await _promising(chancy, candidates, order, descending=descending)
         wanted = after + limit
-        ordered = await by_quantile(candidates, order, window, read, descending=descending, wanted=wanted)
+        ordered = await by_quantile(promising, order, window, read, descending=descending, wanted=wanted)
     else:
         ordered = by_sums(candidates, order, window, descending=descending)
     page = ordered.candidates[after : after + limit]
     quantiles = await read([number for one in page for number in _histograms(one).values()])
     rows = await work(chancy, lambda: [_row(one, window, replica, quantiles) for one in page])
+    begun_s = recorded_since(options_of(chancy), replica, now)
     more = len(candidates) > after + limit
     return Overview(
         table,
@@ -155,6 +159,7 @@ async def overview(
         window.width_s,
         from_s(window.within.first_s),
         from_s(window.within.end_s),
+        None if begun_s is None else from_s(begun_s),
         now,
         rows,
         len(candidates),
@@ -186,6 +191,19 @@ async def _candidates(chancy: Chancy, replica: Replica, window: Range, groups: S
     for start in range(0, len(groups), _ROWS_AT_ONCE):
         found += await work(chancy, add_up, groups[start : start + _ROWS_AT_ONCE])
     return [one for one in found if one.sums.is_something]
+
+
+async def _promising(
+    chancy: Chancy, candidates: Sequence[Candidate], order: str, *, descending: bool
+) -> list[tuple[float, Candidate]]:
+    found: list[tuple[float, Candidate]] = []
+
+    def promises(some: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
+        return [(promise(one, order, descending=descending), one) for one in some]
+
+    for start in range(0, len(candidates), _ROWS_AT_ONCE):
+        found += await work(chancy, promises, candidates[start : start + _ROWS_AT_ONCE])
+    return found
 
 
 async def _quantiles(chancy: Chancy, window: Range, series: Sequence[int]) -> dict[int, Quantiles]:

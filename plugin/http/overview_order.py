@@ -61,8 +61,23 @@ def _value(sums: Sums, order: str, window: Range) -> float | None:
     return value
 
 
+def promise(one: Candidate, order: str, *, descending: bool) -> float:
+    """Return the best rank that the candidate may have by one of `BY_QUANTILE`; infinite if it has no value.
+
+    A merged quantile lies between the least and the greatest of its buckets, which the replica has.
+    """
+    name, _, quantile = order.partition(".")
+    rows = one.cut.rows(MEASURES[name])
+    values = np.array([]) if rows is None else rows[:, COLUMN_OF["histogram"][quantile]]
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return math.inf
+    best = float(values.max() if descending else values.min())
+    return _rank(best, descending) - _SLACK * abs(best)
+
+
 async def by_quantile(
-    candidates: Sequence[Candidate],
+    promising: Sequence[tuple[float, Candidate]],
     order: str,
     window: Range,
     read: ReadQuantiles,
@@ -72,14 +87,14 @@ async def by_quantile(
 ) -> Ordered:
     """Return the candidates by one of `BY_QUANTILE`, of which the first *wanted* are to be exact.
 
-    A merged quantile lies between the least and the greatest of its buckets, which the replica has. So sketches are
-    read from the most promising candidate on, until no other can come before those that are wanted. Where that takes
-    more than `MAX_SKETCHES`, the order is uncertain.
+    Sketches are read from the most promising candidate on, until no other can come before those that are wanted. Where
+    that takes more than `MAX_SKETCHES`, the order is uncertain.
+
+    Args:
+        promising: The candidates with what `promise` says of each.
     """
     name, _, quantile = order.partition(".")
-    measure = MEASURES[name]
-    queue = [(_best(one, measure, quantile, descending), one) for one in candidates]
-    queue.sort(key=lambda pair: (pair[0], -pair[1].sums.count))
+    queue = sorted(promising, key=lambda pair: (pair[0], -pair[1].sums.count))
     possible = sum(best < math.inf for best, _ in queue)
     most = max(wanted, MAX_SKETCHES // len(window.buckets))
     known: list[tuple[float, Candidate]] = []
@@ -91,24 +106,12 @@ async def by_quantile(
 
     while not is_settled() and len(known) < most:
         chunk = [one for _, one in queue[len(known) : min(len(known) + _AT_ONCE, possible)]]
-        numbers = [one.group.series[measure][0] for one in chunk]
+        numbers = [one.group.series[MEASURES[name]][0] for one in chunk]
         found = await read(numbers)
         for number, one in zip(numbers, chunk, strict=True):
             values = found.get(number)
             known.append((_rank(None if values is None else getattr(values, quantile), descending), one))
-    certain = is_settled()
-    return Ordered(_in_order(known) + [one for _, one in queue[len(known) :]], certain)
-
-
-def _best(one: Candidate, measure: str, quantile: str, descending: bool) -> float:
-    """Return the rank of the best value that the merged quantile may have; infinite if it has none."""
-    rows = one.cut.rows(measure)
-    values = np.array([]) if rows is None else rows[:, COLUMN_OF["histogram"][quantile]]
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return math.inf
-    best = float(values.max() if descending else values.min())
-    return _rank(best, descending) - _SLACK * abs(best)
+    return Ordered(_in_order(known) + [one for _, one in queue[len(known) :]], is_settled())
 
 
 def _rank(value: float | None, descending: bool) -> float:

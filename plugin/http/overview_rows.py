@@ -121,6 +121,20 @@ def choose_range(options: Options, replica: Replica, range_s: int, now: datetime
     )
 
 
+def recorded_since(options: Options, replica: Replica, now: datetime) -> int | None:
+    """Return the start of the first bucket that is kept and in which anything was recorded; None if there is none.
+
+    Of the finest resolution that still keeps all of the coarser one's first bucket.
+    """
+    kept = horizons(microseconds(now), options.max_points, options.maximum_metric_age)
+    first: int | None = None
+    for resolution in reversed(RESOLUTIONS):
+        buckets = replica.recorded[resolution]
+        if len(buckets) and (first is None or kept[resolution] <= first):
+            first = int(buckets[0])
+    return first
+
+
 def group(shown: Iterable[tuple[str, int]], series: Mapping[int, Series], subject: Subject) -> list[Group]:
     """Return the functions or queues that series are of, by name; *shown* are keys with the number of their series."""
     groups: dict[str, Group] = {}

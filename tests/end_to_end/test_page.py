@@ -52,6 +52,7 @@ class MetricsLog(Page):
 
     def show(self, *keys: str, **view: str) -> None:
         """Open the page at an address, and wait until every chart is drawn and nothing above it moves it any more."""
+        view = view if keys else {"view": "charts", **view}
         query = urlencode([("key", key) for key in keys] + list(view.items()))
         self.browser.get(f"{self.url}/metrics-log?{query}")
         self.drawn(len(keys))
@@ -241,18 +242,95 @@ async def test_a_token_that_is_no_good_leads_to_the_form_and_a_wrong_password_is
     assert refusals == []
 
 
-# -- charts -----------------------------------------------------------------------------------------------
+# -- the overview -----------------------------------------------------------------------------------------
 
 
-async def test_a_first_look_shows_what_the_jobs_do(page: MetricsLog) -> None:
+def cells(page: MetricsLog, table: str, name: str) -> list[str]:
+    """The texts of a row of the overview."""
+    rows = page.all(f'[aria-labelledby="overview-{table}"] tbody tr')
+    [row] = [row for row in rows if row.find_element(By.TAG_NAME, "th").text == name]
+    return [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
+
+
+def names(page: MetricsLog, table: str) -> list[str]:
+    return [head.text for head in page.all(f'[aria-labelledby="overview-{table}"] tbody th')]
+
+
+async def test_a_first_look_shows_what_each_queue_and_function_did(page: MetricsLog) -> None:
     page.browser.get(f"{page.url}/metrics-log")
 
-    page.wait(lambda: {SUCCEEDED, FAILED} <= {heading.text for heading in page.all(".chart h2")})
+    page.wait(lambda: "app.mail" in names(page, "functions") and "mail" in names(page, "queues"))
+    assert page.one("#overview-range").get_attribute("value") == "6h"  # what the log holds fits into it
+    failed, share, retried, count, rate, change, trend, p50 = cells(page, "functions", "app.mail")[:8]
+    assert (failed, share, retried, count) == ("12", "3.8 %", "0", "315")
+    assert (trend, change) == ("", "–") and rate.endswith("/min") and p50 == "500 ms"
+    assert cells(page, "queues", "mail")[:3] == ["–", "–", "315"]
+    assert len(page.all(".sparkline")) == len(names(page, "functions")) + len(names(page, "queues"))
     page.wait(lambda: "Healthy" in page.one("#status").text)
     for fact in ("Lag", "Position", "Folded by", "Holes", "Dead letters", "Drift", "Last verify"):
         assert fact in page.one("#status").text
     page.wait(lambda: page.all("#status .quiet code"))
     assert page.one("#status code").text == "chancy-metrics verify" and "`" not in page.one("#status").text
+
+
+async def test_tables_are_put_in_order_by_their_heads_and_the_address_keeps_it(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: names(page, "functions"))
+
+    def head(text: str) -> WebElement:
+        heads = page.all('[aria-labelledby="overview-functions"] thead th')
+        return next(head for head in heads if head.text.startswith(text))
+
+    assert head("failed").get_attribute("aria-sort") == "descending"
+    head("Name").find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    page.wait(lambda: head("Name").get_attribute("aria-sort") == "ascending")
+    assert names(page, "functions") == sorted(names(page, "functions"))
+    assert page.address()["functions"] == ["name"]
+    assert page.focused().text == "Name" and "order of Name" in page.announced()
+    page.browser.refresh()
+    page.wait(lambda: names(page, "functions") and head("Name").get_attribute("aria-sort") == "ascending")
+    page.one("#find").send_keys("MAI app")
+    page.wait(lambda: names(page, "functions") == ["app.mail"])
+    assert page.address()["find"] == ["MAI app"]
+
+
+async def test_a_row_leads_to_its_charts_and_its_failures_to_their_jobs(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: "app.mail" in names(page, "functions"))
+
+    page.one('[aria-label="Charts of app.mail"]').send_keys(Keys.ENTER)
+    page.drawn(4)
+    assert page.address() == {"key": [f"job:app.mail:{ending}" for ending in MAIL], "range": ["6h"]}
+    page.browser.back()
+    page.wait(lambda: "app.mail" in names(page, "functions"))
+    page.wait(lambda: page.one('[aria-label^="12 failed of app.mail"]').click() is None)  # rows may be replaced
+    page.wait(lambda: len(page.all("#events-view tbody tr")) == 12 and page.all("#events-view a.job"))
+
+
+async def test_the_focus_stays_on_its_row_when_the_rows_are_loaded_again(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: len(names(page, "functions")) > 1)
+    last = page.all('[aria-labelledby="overview-functions"] tbody th a')[-1]
+    label = last.get_attribute("aria-label")
+
+    page.browser.execute_script("arguments[0].focus(); document.querySelector('.overview thead button').click()", last)
+
+    page.wait(lambda: not is_there(last))
+    assert page.focused().get_attribute("aria-label") == label
+
+
+MAIL = ("succeeded", "failed", "execution_time", "wait_time")
+
+
+def is_there(element: WebElement) -> bool:
+    """Whether an element is still part of the page."""
+    try:
+        return element.is_displayed()
+    except StaleElementReferenceException:
+        return False
+
+
+# -- charts -----------------------------------------------------------------------------------------------
 
 
 async def test_series_are_found_while_typing_and_chosen_by_key(page: MetricsLog) -> None:
@@ -655,16 +733,20 @@ async def test_a_new_installation_says_why_there_is_nothing_and_shows_the_first_
         page.browser.get(f"{url}/metrics-log")
         page.wait(lambda: "There are no numbers yet" in page.text)
         assert "Nothing has been recorded" in page.one("#nothing").text
-        assert not page.all(".chart") and not page.one("#legend").is_displayed()
+        assert "first numbers within 1 s" in page.one("#nothing").text
+        assert "No numbers yet" in page.one("#status").text and "Healthy" not in page.one("#status").text
+        assert not page.one(".overview").is_displayed()
 
         async with connections(dsn, 1) as (connection,):
             now_us = time.time_ns() // 1_000
             rows = [a_row(now_us - minute * MINUTE_US) for minute in (1, 9)]
             await LogWriter(connection, tables_for("chancy_"), "worker-1").append(jobs=rows)
 
-        page.drawn(3)
+        page.wait(lambda: names(page, "functions") == ["app.work"])
         assert not page.one("#nothing").is_displayed()
-        assert Select(page.one("#range")).first_selected_option.get_attribute("value") == "15m"
+        assert Select(page.one("#overview-range")).first_selected_option.get_attribute("value") == "15m"
+        page.one('[data-view="charts"]').click()
+        page.drawn(3)
         page.browser.get("about:blank")  # it would go on to ask the server that ends
 
 
@@ -770,6 +852,11 @@ async def test_nothing_that_is_shown_is_run_or_taken_for_markup(page: MetricsLog
     assert shown in page.one("#events-view tbody").text
     assert unharmed(page)
 
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: shown in page.one('[aria-labelledby="overview-functions"]').text)
+    assert "⟨U+202E⟩" in page.one('[aria-labelledby="overview-queues"]').text
+    assert unharmed(page)
+
     page.browser.get(f"{page.url}/metrics-log?{urlencode({'key': '<script>window.pwned=1</script>', 'job': EVIL})}")
     page.wait(lambda: "there is no series" in page.text and "it takes a UUID" in page.text)
     assert unharmed(page)
@@ -809,6 +896,12 @@ async def test_it_fits_a_phone(page: MetricsLog, site: Site) -> None:
     page.show(SUCCEEDED, RUN, f"job:{EVIL}:failed", LONG)
     assert page.sideways() <= 0
     assert page.one(".plot").size["width"] > 300
+    assert page.one(".plot").rect["y"] + page.one(".plot").rect["height"] < 844  # on the first screen
+    assert not page.one("#search").is_displayed() and not page.one("#status dl").is_displayed()
+    for fold in page.all(".fold"):
+        if fold.is_displayed():
+            fold.click()
+    assert page.one("#search").is_displayed() and page.one("#status dl").is_displayed() and page.sideways() <= 0
 
     page.show(FAILED, of=FAILED, at=at, width="1hour")
     page.wait(lambda: STORED in page.one("#panel").text)
@@ -820,6 +913,9 @@ async def test_it_fits_a_phone(page: MetricsLog, site: Site) -> None:
     page.browser.get(f"{page.url}/metrics-log?view=events")
     page.wait(lambda: page.all("#events-view tbody tr"))
     assert page.sideways() <= 0
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: names(page, "functions"))
+    assert page.sideways() <= 0 and page.one(".overview tbody tr").rect["y"] < 500
 
 
 AXE = Path(str((importlib.util.find_spec("axe_core_python") or pytest.fail("axe-core-python is missing")).origin))
@@ -833,6 +929,10 @@ async def test_axe_finds_nothing_serious(page: MetricsLog, site: Site, theme: st
     page.wait(lambda: STORED in page.one("#panel").text and "Healthy" in page.one("#status").text)
     for summary in page.all(".values summary"):
         summary.click()
+    assert findings(page) == []
+
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: names(page, "functions") and "Healthy" in page.one("#status").text)
     assert findings(page) == []
 
     page.browser.get(f"{page.url}/metrics-log?view=events")

@@ -1,14 +1,13 @@
-// A new installation: say why there are no numbers yet, and choose the first series to show.
+// A new installation: why there are no numbers yet and when the first ones come, and the charts to begin with.
 
-import { ask, SignedOut } from "./api.js";
-import { byId, el } from "./dom.js";
+import { ask } from "./api.js";
 import { whole } from "./numbers.js";
-import { DAY, rangeSince } from "./times.js";
 
-const AGAIN_MS = 1_000;
 /** Series that are shown first, if they exist and the address names none. */
 const FIRST = ["global:status:succeeded", "global:status:failed"];
 const MAX_SERIES = 4;
+/** Sync intervals after which some worker folds, unless none runs. */
+const PATIENCE = 1.5;
 
 /** The series to start with: the states of jobs, the times of queues, or else any; [] if there is none. */
 export async function firstKeys() {
@@ -21,48 +20,22 @@ export async function firstKeys() {
   return series.map((one) => one.key);
 }
 
-/** The shortest range that has all points of the series from the last day; null if there are none. */
-export async function fittingRange(keys) {
-  const answers = await Promise.all(keys.map((key) => ask("points", { key, resolution: "5min", range: DAY / 1_000 })));
-  const first = answers.map(({ buckets }) => buckets.find((bucket) => bucket.sum || bucket.last !== undefined)).filter(Boolean).map(({ at }) => Date.parse(at));
-  return first.length ? rangeSince(Math.min(...first)) : null;
-}
-
-/** Say why there are no numbers until there are series, whose keys are returned, or *goesOn* returns false. */
-export async function firstNumbers(goesOn) {
-  const note = byId("nothing");
-  while (goesOn()) {
-    try {
-      const keys = await firstKeys();
-      if (keys.length) return keys;
-      tell(note, reasons(await ask("status")));
-    } catch (error) {
-      if (error instanceof SignedOut) throw error;
-      tell(note, [error.message]);
-    }
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-  }
-  return [];
-}
-
-function tell(note, sentences) {
-  note.hidden = false;
-  const shown = sentences.join("\n");
-  if (note.dataset.shown === shown) return; // a screen reader hears it once
-  note.dataset.shown = shown;
-  note.replaceChildren(el("h2", { text: "There are no numbers yet" }), ...sentences.map((text) => el("p", { text })));
-}
-
-/** Sentences on why the log has no series, and what happens next. */
-export function reasons(status) {
+/** A title and sentences on why there is nothing to show, and what happens next; *isRecorded*: something else was. */
+export function reasons(status, isRecorded) {
   const waiting = status.pending_batches;
-  const next = "This page shows them as soon as they are folded.";
-  if (waiting && !status.folded_by) {
-    return [`${waiting === 1 ? "One batch" : `${whole(waiting)} batches`} of events wait, and no worker has folded any yet: a worker does within 5 s of its start. If none runs, start one, or run \u201cchancy-metrics fold\u201d.`, next];
-  }
-  if (waiting) return [`${waiting === 1 ? "One batch" : `${whole(waiting)} batches`} of events wait for the next fold.`, next];
+  const batches = waiting === 1 ? "One batch of events waits" : `${whole(waiting)} batches of events wait`;
+  const left_s = Math.ceil(PATIENCE * status.sync_interval_s - status.oldest_waiting_s);
+  const start = "If no worker runs, start one, or run \u201cchancy-metrics fold\u201d.";
+  if (waiting && left_s > 0) return [`First numbers within ${left_s} s`, `${batches} to be folded.`, start];
+  if (waiting) return ["The first numbers are late", `${batches}, and nobody has folded any for ${whole(status.oldest_waiting_s)} s. ${start}`];
+  if (isRecorded) return ["No job has ended in this range", "A worker records each attempt of a job when it ends. Choose a longer range, or look at the charts of what else was recorded."];
   if (!status.position && !status.ordered_position) {
-    return ["Nothing has been recorded yet. A worker records each attempt of a job, and everything your code observes. The first numbers appear about 5 s later, and new ones after each sync_interval.", next];
+    const within_s = Math.ceil(PATIENCE * status.sync_interval_s);
+    return [
+      "There are no numbers yet",
+      "Nothing has been recorded. A worker records each attempt of a job when it ends, and everything that your code observes.",
+      `This page shows the first numbers within ${within_s} s of the first job, mostly sooner.`,
+    ];
   }
-  return ["All recorded numbers have expired, and nothing has been recorded since.", next];
+  return ["There are no numbers any more", "All recorded numbers have expired, and nothing has been recorded since.", "This page shows new ones as soon as they are folded."];
 }

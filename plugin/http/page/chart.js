@@ -165,7 +165,7 @@ export class Chart {
     if (index >= 0 && nothing(this.points.buckets[index])) {
       return [el("div", {}, el("dt", { class: "quiet", text: this.#start(index) }), el("dd", { text: nothing(this.points.buckets[index]) }))];
     }
-    const shown = index >= 0 ? index : this.points.buckets.findLastIndex((bucket) => !nothing(bucket));
+    const shown = index >= 0 ? index : this.lines[0].values.findLastIndex((value) => value !== null);
     if (shown < 0) return [el("div", {}, el("dt", { class: "quiet", text: "no observation in this window" }))];
     const isTotal = index < 0 && this.lines[0].name === "count";
     const items = this.lines.map((line) => {

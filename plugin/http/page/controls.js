@@ -1,7 +1,7 @@
 // The fields above the charts: range, resolution, worker, and how values are shown.
 
 import { ask } from "./api.js";
-import { byId, el, visible } from "./dom.js";
+import { byId, el, foldButton, visible } from "./dom.js";
 import { RANGES } from "./times.js";
 
 const option = (value, text = value) => el("option", { value, text: visible(text) });
@@ -22,6 +22,7 @@ export class Controls {
     for (const id of ["counters", "histograms"]) {
       byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, false));
     }
+    byId("chart-tools").append(foldButton(byId("chart-tools"), "Filters"));
     byId("now").addEventListener("click", () => change({ since: null, until: null }, true));
     byId("zoom-out").addEventListener("click", zoomOut);
   }

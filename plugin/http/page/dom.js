@@ -33,6 +33,15 @@ export const visible = (text) =>
 
 export const byId = (id) => document.getElementById(id);
 
+/** A button, seen on phones alone, that unfolds what *container* folds there: all children but those that stay. */
+export function foldButton(container, text) {
+  container.classList.add("foldable");
+  const button = el("button", { type: "button", class: "stays fold", "aria-expanded": "false", text, onclick: () => {
+    button.setAttribute("aria-expanded", String(container.classList.toggle("unfolded")));
+  } });
+  return button;
+}
+
 /** Tell a screen reader, politely. */
 export function announce(text) {
   byId("announcer").textContent = text;

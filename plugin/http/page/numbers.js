@@ -28,6 +28,13 @@ export function number(value, unit = "count") {
   return `${written(rounded(value / least))}${suffix ? space + suffix : ""}`;
 }
 
+/** A number per second, as one of at least 1 per second, minute or hour, or else per day. */
+export function rate(per_s) {
+  if (!per_s) return "0";
+  const [length_s, unit] = [[1, "s"], [60, "min"], [3_600, "h"]].find(([length_s]) => rounded(per_s * length_s) >= 1) ?? [86_400, "d"];
+  return `${number(rounded(per_s * length_s))}/${unit}`;
+}
+
 const rounded = (value) => Number(value.toPrecision(3));
 /** Past the largest scale, and below the smallest, the digits would not fit. */
 const written = (value) => (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential() : String(value));

@@ -1,17 +1,20 @@
 // Start here: signing in, the view in the address, and the parts of the page that show it.
 
-import { fittingRange, firstNumbers } from "./beginning.js";
+import { firstKeys } from "./beginning.js";
 import { ask, forgetToken, onTokenChange, signIn, signedOut, SignedOut, token } from "./api.js";
 import { byId } from "./dom.js";
 import { Charts } from "./charts.js";
 import { Controls } from "./controls.js";
 import { keepFocus } from "./focus.js";
 import { Explanation } from "./explain.js";
+import { Overview } from "./overview.js";
 import { Picker } from "./picker.js";
 import { StatusStrip } from "./status.js";
 import { Tail } from "./tail.js";
 import { followTheme } from "./theme.js";
-import { parse, write } from "./view.js";
+import { ORDERS, parse, write } from "./view.js";
+
+const VIEWS = ["overview", "charts", "events"];
 
 class Page {
   constructor() {
@@ -24,6 +27,7 @@ class Page {
     this.controls = new Controls({ change, zoomOut: () => this.charts.zoomOut() });
     this.status = new StatusStrip();
     this.explanation = new Explanation({ change, showJob });
+    this.overview = new Overview(byId("overview-view"), { change });
     this.tail = new Tail(byId("events-view"), { change, showJob });
     keepFocus(byId("main"));
     followTheme(byId("theme"), () => this.charts.redraw());
@@ -39,7 +43,7 @@ class Page {
       link.addEventListener("click", (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
-        this.change({ view: link.dataset.view }, true);
+        this.#go(link.dataset.view);
       });
     }
   }
@@ -53,10 +57,10 @@ class Page {
       byId("sign-in").hidden = true;
       this.charts.start(resolutions);
       this.status.start();
+      this.overview.start({ fits: !new URLSearchParams(location.search).has("range") });
       this.tail.start();
       this.controls.load().catch((error) => this.#fail(error));
       await this.#open(this.view);
-      if (!this.view.keys.length && !location.search) await this.#begin();
     } catch (error) {
       this.#fail(error);
     }
@@ -86,8 +90,7 @@ class Page {
 
   async #open(view, before = {}) {
     this.view = view;
-    byId("charts-view").hidden = view.view !== "charts";
-    byId("events-view").hidden = view.view !== "events";
+    for (const one of VIEWS) byId(`${one}-view`).hidden = view.view !== one;
     for (const link of document.querySelectorAll("[data-view]")) {
       if (link.dataset.view === view.view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -97,20 +100,21 @@ class Page {
     this.explanation.show(view);
     this.charts.follow(view);
     this.tail.show(view);
+    if (["view", "range", "find", ...Object.keys(ORDERS)].some((name) => view[name] !== before[name])) this.overview.show(view);
     const changed = (...names) => names.some((name) => view[name] !== before[name]);
     if (view.view !== "charts") return;
     if (changed("keys", "range", "since", "until", "resolution", "worker", "view")) await this.charts.show();
     else if (changed("counters", "histograms")) this.charts.redraw();
   }
 
-  /** Show the first series as soon as there are any, unless the user chooses others meanwhile. */
-  async #begin() {
-    const isUntouched = () => this.signedIn && !this.view.keys.length && !location.search;
-    const keys = await firstNumbers(isUntouched);
-    byId("nothing").hidden = true;
-    if (!keys.length || !isUntouched()) return;
-    const range = await fittingRange(keys);
-    if (isUntouched()) await this.#open({ ...this.view, keys, range: range ?? this.view.range }, this.view);
+  /** Show another view; charts begin with the first series there are. */
+  async #go(view) {
+    try {
+      const keys = view === "charts" && !this.view.keys.length ? await firstKeys() : this.view.keys;
+      this.change({ view, keys }, true);
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async #signIn(event) {
@@ -130,8 +134,8 @@ class Page {
   #askToSignIn() {
     if (!byId("sign-in").hidden) return;
     this.signedIn = false;
-    for (const part of [this.charts, this.status, this.tail]) part.stop();
-    for (const id of ["status", "views", "sign-out", "charts-view", "events-view", "panel"]) byId(id).hidden = true;
+    for (const part of [this.overview, this.charts, this.status, this.tail]) part.stop();
+    for (const id of ["status", "views", "sign-out", ...VIEWS.map((one) => `${one}-view`), "panel"]) byId(id).hidden = true;
     byId("sign-in").hidden = false;
     byId("username").focus();
   }

@@ -1,7 +1,7 @@
 // The status strip, refreshed every 5 s; `verdict.js` makes its texts.
 
 import { ask, SignedOut } from "./api.js";
-import { announce, byId, el, name, sentence } from "./dom.js";
+import { announce, byId, el, foldButton, name, sentence } from "./dom.js";
 import { facts, verdict } from "./verdict.js";
 
 const REFRESH_MS = 5_000;
@@ -10,6 +10,7 @@ export class StatusStrip {
   constructor() {
     this.isStarted = false;
     this.wasWell = null;
+    this.fold = foldButton(byId("status"), "Details");
     setInterval(() => this.isStarted && !document.hidden && this.load(), REFRESH_MS);
   }
 
@@ -36,16 +37,17 @@ export class StatusStrip {
   #show(status) {
     const [state, word] = verdict(status);
     this.#render(state, word, facts(status), status.unhealthy, status.not_looked_at);
-    const well = state === "good";
+    const well = state !== "bad";
     if (this.wasWell !== null && this.wasWell !== well) announce(well ? "The log is healthy again" : `The log is unhealthy: ${status.unhealthy[0]}`);
     this.wasWell = well;
   }
 
   #render(state, word, facts, problems, unseen = []) {
     byId("status").replaceChildren(
-      el("p", { class: `health ${state}` }, el("span", { class: "dot", "aria-hidden": "true" }), word),
+      el("p", { class: `stays health ${state}` }, el("span", { class: "dot", "aria-hidden": "true" }), word),
       el("dl", {}, facts.map(([term, value, how]) => el("div", { class: how ?? "" }, el("dt", { text: term }), el("dd", {}, Array.isArray(value) ? [name(value[0]), value[1]] : value)))),
-      problems.length ? el("ul", { class: "problem" }, problems.map((text) => el("li", {}, sentence(text)))) : "",
+      this.fold,
+      problems.length ? el("ul", { class: "stays problem" }, problems.map((text) => el("li", {}, sentence(text)))) : "",
       unseen.length ? el("p", { class: "quiet" }, sentence(`Not looked at: ${unseen.join("; ")}`)) : "",
     );
   }

@@ -6,6 +6,7 @@ import { ago, length } from "./times.js";
 /** Whether the status is good, and a word for it, which says so if something was never checked. */
 export function verdict(status) {
   if (status.unhealthy.length) return ["bad", "Unhealthy"];
+  if (!status.series) return ["new", "No numbers yet"];
   return ["good", status.not_looked_at.length ? "Healthy as far as checked" : "Healthy"];
 }
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.facts import Combo, JobRow
+from chancy_metrics.events.facts import Combo, JobRow, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.host import clock
 from chancy_metrics.plugin.http import overview_order
@@ -271,4 +271,16 @@ async def test_an_empty_log_has_no_rows(client: httpx.AsyncClient, monkeypatch: 
     monkeypatch.setattr(clock, "utc_now", lambda: NOW + timedelta(hours=1))
     for table in ("functions", "queues"):
         found = await get(client, "overview", table=table)
-        assert (found["rows"], found["matching"], found["next"]) == ([], 0, None)
+        assert (found["rows"], found["matching"], found["next"], found["recorded_since"]) == ([], 0, None, None)
+
+
+@pytest.mark.parametrize(("minutes", "finely"), [((14, 1), True), ((4_000, 1), False)])
+async def test_it_says_since_when_anything_was_recorded_as_finely_as_that_is_kept(
+    client: httpx.AsyncClient, fill: Callable[..., Any], at_now: None, minutes: tuple[int, int], finely: bool
+) -> None:
+    await fill(*(attempt("app.mail", NOW_US - one * MINUTE_US) for one in minutes))
+
+    since = datetime.fromisoformat((await get(client, "overview"))["recorded_since"])
+
+    width_us = MINUTE_US if finely else 60 * MINUTE_US  # three days ago only hours are kept
+    assert microseconds(since) == (NOW_US - minutes[0] * MINUTE_US) // width_us * width_us
