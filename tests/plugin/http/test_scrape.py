@@ -17,9 +17,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
-from chancy_metrics.plugin.telemetry import scrape as scrape_module
 from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PLAIN, PROTOBUF
-from tests.factories import a_total, fetch, some_totals
+from tests.factories import LogWriter, a_row, a_run, fetch, sequence_all
 from tests.plugin.telemetry.client_model import read_families
 from tests.plugin.telemetry.test_exposition import CLASSIC, NATIVE
 
@@ -51,11 +50,11 @@ def samples(text: str) -> dict[str, float]:
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def read(*_: Any, **__: Any) -> Any:
-        return some_totals(a_total("job:app.mail:succeeded", 3))
-
-    monkeypatch.setattr(scrape_module, "read_totals", read)
+async def held(connection: Connection, tables: Tables) -> None:
+    """Three job updates."""
+    jobs = [a_row(func="app.mail") for _ in range(3)]
+    await LogWriter(connection, tables).append(jobs=jobs, runs=[a_run("orders:placed", [2.0])])
+    await sequence_all(connection, tables)
 
 
 async def test_it_is_off_without_a_token_in_the_settings(dsn: str) -> None:
@@ -109,13 +108,13 @@ async def test_the_health_of_the_pipeline_is_told(dsn: str, connection: Connecti
         found = samples((await client.get(PATH)).text)
 
     assert found["chancy_jobs_total{func=app.mail}{state=succeeded}"] == 3
+    assert found["chancy_queue_execution_seconds_sum{queue=default}"] == 1.5 and found["orders_placed_total"] == 2
+    assert found.pop("chancy_metrics_lag_seconds") > 0 and found.pop("chancy_metrics_generation") > 0
     assert {name: value for name, value in found.items() if name.startswith("chancy_metrics")} == {
         "chancy_metrics_readable{part=status}": 1,
         "chancy_metrics_readable{part=totals}": 1,
-        "chancy_metrics_generation": 1,
         "chancy_metrics_healthy": 1,
-        "chancy_metrics_lag_seconds": 0,
-        "chancy_metrics_waiting_batches": 0,
+        "chancy_metrics_waiting_batches": 1,
         "chancy_metrics_spilled_batches": 0,
         "chancy_metrics_dead_letters": 0,
         "chancy_metrics_left_out": 0,
@@ -125,8 +124,9 @@ async def test_the_health_of_the_pipeline_is_told(dsn: str, connection: Connecti
     }
 
 
-async def test_without_totals_the_pipeline_is_answered(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with scraping(dsn, Accept=CLASSIC) as client:
+async def test_without_totals_the_pipeline_is_answered(dsn: str, connection: Connection, tables: Tables) -> None:
+    async with scraping(dsn, Accept=CLASSIC) as client, connection.transaction():
+        await fetch(connection, "SELECT FROM {head} FOR UPDATE", tables)  # so nobody can begin to build them
         found = samples((await client.get(PATH)).text)
 
     assert found["chancy_metrics_readable{part=totals}"] == 0 and found["chancy_metrics_healthy"] == 1
@@ -135,7 +135,7 @@ async def test_without_totals_the_pipeline_is_answered(dsn: str, caplog: pytest.
 async def test_without_a_status_the_totals_are_answered(
     dsn: str, connection: Connection, tables: Tables, held: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await fetch(connection, "DROP TABLE {summaries}, {days} CASCADE", tables)
+    await fetch(connection, "DROP TABLE {sessions} CASCADE", tables)
     async with scraping(dsn, Accept=CLASSIC) as client:
         answers = [await client.get(PATH) for _ in range(3)]
 
