@@ -46,6 +46,7 @@ async def _run(options: Options, console: Console) -> int:
     with Server(prefix="demo-") as server, Processes(server.folder) as processes:
         # The environment is how every process of the demo, this one too, finds its application.
         os.environ.update(DEMO_DSN=server.dsn(), DEMO_USER="demo", DEMO_PASSWORD=secrets.token_urlsafe(9))
+        os.environ.setdefault("DEMO_TOKEN", secrets.token_hex(16))
         return await tell(options, processes, console)
 
 

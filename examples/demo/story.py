@@ -59,7 +59,7 @@ async def tell(options: Options, processes: Processes, console: Console) -> int:
         if not options.stay:
             console.print("\nTo look around afterwards: make demo ARGS=--stay", highlight=False)
         else:
-            console.print(f"\n{story.addresses()}\nBoth stay until Ctrl-C.", highlight=False, soft_wrap=True)
+            console.print(f"\n{story.addresses()}\nAll of them stay until Ctrl-C.", highlight=False, soft_wrap=True)
             with contextlib.suppress(asyncio.CancelledError):  # that is the way out, and no failure
                 await asyncio.Event().wait()
         return FINE if held else DIFFERENT
@@ -159,7 +159,11 @@ class _Story:
         """Say where the pages are, and how to get in."""
         user, password = os.environ["DEMO_USER"], os.environ["DEMO_PASSWORD"]
         site = f"http://{HOST}:{self.options.port}"
-        return f"Dashboard:   {site}   user {user}   password {password}\nMetrics log: {site}/metrics-log"
+        return (
+            f"Dashboard:   {site}   user {user}   password {password}\n"
+            f"Metrics log: {site}/metrics-log\n"
+            f"Prometheus:  {site}/metrics-log/prometheus   bearer token {os.environ['DEMO_TOKEN']}"
+        )
 
     def _start_worker(self, name: str) -> None:
         self.processes.start(name, "examples.demo.worker", name)
