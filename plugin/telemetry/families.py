@@ -116,6 +116,8 @@ def families_of(totals: Totals, *, sampled_s: float = SAMPLED_S) -> list[Family]
     for name, label in (("chancy_jobs", "func"), ("chancy_queue_jobs", "queue")):
         if name in families:
             families[name].members.extend(_not_counted_yet(families[name].members, label))
+    for family in families.values():
+        family.members.sort(key=lambda one: one.labels)
     return [families[name] for name in sorted(families)]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from chancy_metrics.plugin.telemetry.alert_rules import alert_rules
 from tests.commands import run
+from tests.processes import ROOT
 
 #: Rule -> series with their values, one every 15 s, and the minutes after which it must not fire yet, and must fire.
 CASES: dict[str, tuple[dict[str, str], str, str, dict[str, str]]] = {
@@ -122,3 +123,13 @@ def test_the_command_prints_them_as_promtool_takes_them(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr, checked.returncode) == (0, "", 0), checked.stderr
     assert json.loads(run("", "alert-rules", "--json").stdout) == {"rules": alert_rules()}
+
+
+def test_promtool_takes_what_the_document_shows(tmp_path: Path) -> None:
+    shown = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "prometheus.md").read_text(), re.S | re.M)
+    for text in shown:
+        (tmp_path / "shown.yml").write_text(text)
+        check = ["rules"] if text.startswith("groups:") else ["config", "--syntax-only"]
+        done = subprocess.run(["promtool", "check", *check, "shown.yml"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(shown) == 4

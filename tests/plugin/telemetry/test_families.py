@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chancy_metrics.events.facts import KINDS, Kind, Series
+from chancy_metrics.plugin.telemetry import families, pipeline
 from chancy_metrics.plugin.telemetry.custom_names import custom_names
 from chancy_metrics.plugin.telemetry.families import RECORDED_S, Family, families_of
 from chancy_metrics.projections.rules.built_in import job_series
@@ -22,6 +24,7 @@ from chancy_metrics.projections.rules.measured import (
 )
 from chancy_metrics.projections.totals.read import Total
 from tests.factories import NOON_US, a_total, some_totals
+from tests.processes import ROOT
 
 #: Endings that samples have in the text form.
 ENDINGS = ("_total", "_bucket", "_count", "_sum", "_created", "_info", "_gsum", "_gcount")
@@ -176,3 +179,12 @@ def test_every_series_of_the_plugin_has_a_family_of_its_own() -> None:
     assert len({(name, one.labels) for name, family in found.items() for one in family.members if one.total}) == len(
         own
     )
+
+
+def test_the_document_names_every_family() -> None:
+    text = (ROOT / "docs" / "prometheus.md").read_text()
+    own = [one.name for one in families._OWN.values()]
+    health = re.findall(r'"(chancy_\w+)"', Path(pipeline.__file__).read_text())
+
+    assert len(health) > 10
+    assert [name for name in own + health if not re.search(rf"`{name}(_total)?`", text)] == []
