@@ -15,6 +15,7 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
+from chancy_metrics.projections.totals.read import TotalsState
 from chancy_metrics.projections.verify.outcomes import LastVerified
 from chancy_metrics.projections.verify.records import LastChecked
 
@@ -52,6 +53,7 @@ def status_lines(status: Status) -> list[str]:
         "lag": lag,
         "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
         "last fold": fold,
+        **_totals(status.totals),
         **counted(status.completeness),
         **_verified(status),
         "audit check": _checked(status.checked),
@@ -88,6 +90,19 @@ def _backfilled_by(version: Unfinished) -> str:
     if version.is_filled:
         return f"backfilled by {version.filled_by}, last step {moment(version.moved_at)}"
     return f"backfilled by nobody since {moment(version.moved_at)}: `rebuild` resumes it, `rebuild --abort` ends it"
+
+
+def _totals(totals: list[TotalsState]) -> dict[str, str]:
+    """How far the totals are, if anybody reads them."""
+    lines = {}
+    for one in totals:
+        name = "totals" if one.is_served else "totals anew" if "totals" in lines else "totals built"
+        behind = f", {in_numbers(one.behind, 'batch')} behind" if one.behind else ""
+        series = in_numbers(one.series, "series")
+        how_far = f"{series}, position {one.position:,}{behind}" if one.is_served else one.progress
+        leaves_out = f"; leaves out {one.leaves_out}" if one.leaves_out else ""
+        lines[name] = f"generation {one.generation}, {how_far}, last step {moment(one.advanced_at)}{leaves_out}"
+    return lines
 
 
 def _due(due: DueDay | None) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from chancy_metrics.plugin.health.completeness import Completeness
 from chancy_metrics.plugin.rebuilds.listing import Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
+from chancy_metrics.projections.totals.read import TotalsState
 from chancy_metrics.projections.verify.outcomes import LastVerified
 from chancy_metrics.projections.verify.records import LastChecked
 
@@ -32,6 +33,7 @@ class Status(msgspec.Struct, frozen=True):
         verified: What runs of `verify` compared, and their open findings; None where none ran.
         checked: What the last `audit check` covered and found; None where none ran.
         not_looked_at: What was never checked, so that this status can't say whether it is right; a sentence each.
+        totals: The totals for exporters: the generation that is served first, then one that is being built.
         replayed_at: On a hot standby, the time of the last replayed commit, to which all times refer; else None.
         unhealthy: What is wrong and what to do, a sentence each; [] if healthy.
     """
@@ -59,6 +61,7 @@ class Status(msgspec.Struct, frozen=True):
     folded_at: datetime | None
     last_fold_events: int | None
     last_fold_s: float | None
+    totals: list[TotalsState]
     fold_errors: list[str]
     waited_for: str
     sync_interval_s: float

@@ -31,6 +31,7 @@ from chancy_metrics.plugin.worker.maintenance import series_count
 from chancy_metrics.plugin.worker.retention import oldest_due
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.totals.read import read_states
 from chancy_metrics.projections.verify.last_check import read_last_checked
 from chancy_metrics.projections.verify.outcomes import read_last_verified
 from chancy_metrics.projections.verify.records import read_unreadable
@@ -82,6 +83,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         ambiguous = await _ambiguous(cursor, tables)
         fold_errors = await _fold_errors(cursor, tables)
         waited_for = await read_waited_for(cursor, tables)
+        totals = await read_states(cursor, tables)
         unreadable = await read_unreadable(cursor, tables)
         hidden = ahead_of(
             (live := await live_version(cursor, tables)).horizons,
@@ -114,6 +116,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         folding_since=in_utc(head["folding_since"]),
         folded_at=in_utc(head["folded_at"]),
         last_fold_events=head["fold_events"],
+        totals=totals,
         fold_errors=fold_errors,
         waited_for=waited_for,
         last_fold_s=None if head["fold_us"] is None else head["fold_us"] / 1e6,

@@ -17,6 +17,7 @@ from chancy_metrics.projections.fold.sketch import starts_of
 from chancy_metrics.projections.rollups.soundness import sound
 from chancy_metrics.projections.rollups.write import FINITE_SUM, decode_sound_sketches
 from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 
 
 class Sketch(NamedTuple):
@@ -80,6 +81,7 @@ class TotalsState(msgspec.Struct, frozen=True):
         ordered_position: Last position of the ledger.
         series: Number of series that it has.
         advanced_at: When its last step was taken, by *advanced_by*.
+        leaves_out: The batches that it leaves out, and the rules that failed, in words; "" for none.
     """
 
     generation: int
@@ -91,6 +93,7 @@ class TotalsState(msgspec.Struct, frozen=True):
     created_at: datetime
     advanced_at: datetime
     advanced_by: str
+    leaves_out: str
 
     @property
     def is_served(self) -> bool:
@@ -105,8 +108,8 @@ class TotalsState(msgspec.Struct, frozen=True):
     def progress(self) -> str:
         """How far it is built, in words."""
         if self.status == "totals_copying":
-            return f"{self.series:,} series are copied from the baseline"
-        return f"they are at position {self.position:,} of {self.ordered_position:,}"
+            return f"copies the baseline, {self.series:,} series so far"
+        return f"at position {self.position:,} of {self.ordered_position:,}"
 
 
 async def read_states(cursor: Cursor, tables: Tables) -> list[TotalsState]:
@@ -124,10 +127,11 @@ async def read_states(cursor: Cursor, tables: Tables) -> list[TotalsState]:
             """
         ).format(versions=tables.versions, head=tables.head, totals=tables.totals)
     )
-    return [_state(row) for row in await cursor.fetchall()]
+    rows = await cursor.fetchall()
+    return [_state(row, await left_out(cursor, tables, row[0])) for row in rows]
 
 
-def _state(row: TupleRow) -> TotalsState:
+def _state(row: TupleRow, found: LeftOut) -> TotalsState:
     generation, status, built_in, user, position, ordered, series, created_at, advanced_at, by = row
     return TotalsState(
         generation=generation,
@@ -139,6 +143,7 @@ def _state(row: TupleRow) -> TotalsState:
         created_at=created_at.astimezone(UTC),
         advanced_at=advanced_at.astimezone(UTC),
         advanced_by=by,
+        leaves_out=found.sentence.removeprefix(f"version {generation} leaves out "),
     )
 
 

@@ -20,8 +20,11 @@ from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, standstill_after_s
 from chancy_metrics.plugin.rebuilds.swap import swap, undo
+from chancy_metrics.plugin.telemetry.totals import read_totals
 from chancy_metrics.plugin.worker.retention import DueDay
-from chancy_metrics.projections.rules.rule_set import RuleSet
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.totals.advance import advance_totals
+from chancy_metrics.projections.totals.generation import begin_generation
 from chancy_metrics.projections.versions.create import make_version
 from tests import rules
 from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, sequence_all, sequence_and_fold
@@ -322,3 +325,37 @@ async def test_tables_of_another_release_are_refused_with_what_to_do(dsn: str, c
         SchemaMissing, match=r"are older than this code: run `chancy misc migrate` \(column .*folded_by"
     ):
         await status(dsn)
+
+
+async def test_totals_have_a_line_once_somebody_reads_them(dsn: str, connection: Connection, tables: Tables) -> None:
+    writer = LogWriter(connection, tables)
+    await writer.append(runs=[a_run("app:a"), a_run("app:b")])
+    await writer.append(batch=encode((), [a_run()])._replace(payload=b"?"))
+    await sequence_and_fold(connection, tables)
+    nobody = await status(dsn)
+    async with an_app(dsn) as (chancy, _):
+        totals = await read_totals(chancy)
+    await writer.append(runs=[a_run("app:a")])
+    await sequence_and_fold(connection, tables)
+    await begin_generation(connection, tables, BUILT_IN, by="test")
+
+    found = await status(dsn)
+
+    assert nobody.totals == []
+    assert not any(line.startswith("totals") for line in status_lines(nobody))
+    text = line(found, "totals")
+    assert text.startswith(f"generation {totals.generation}, 2 series, position 2, 1 batch behind, last step 20")
+    assert "; leaves out 1 batch of 1 event (position 2: the payload does not match its sha256" in text
+    assert line(found, "totals anew").startswith("generation 3, copies the baseline, 0 series so far, last")
+
+
+async def test_totals_that_are_built_for_the_first_time_say_how_far_they_are(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run()])
+    await sequence_and_fold(connection, tables)
+    await advance_totals(connection, tables, BUILT_IN, folded_by="test")
+
+    found = await status(dsn)
+
+    assert line(found, "totals built").startswith("generation 2, at position 0 of 1, last step 20")

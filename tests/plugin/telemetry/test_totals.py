@@ -51,7 +51,7 @@ async def test_while_they_are_built_nothing_is_served_and_the_error_says_how_far
             said.append(str(refused.value).partition("UTC: ")[2].partition(";")[0])
         totals = await read_totals(chancy, within_s=0)
 
-    assert said == [f"they are at position {position} of 3" for position in (0, 1, 2, 3)]
+    assert said == [f"at position {position} of 3" for position in (0, 1, 2, 3)]
     assert [one.sum for one in totals.series] == [3]
 
 
