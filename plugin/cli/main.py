@@ -16,6 +16,7 @@ from chancy_metrics.plugin.cli.fold import fold_command
 from chancy_metrics.plugin.cli.grafana import grafana_command
 from chancy_metrics.plugin.cli.import_built_in import import_built_in_command
 from chancy_metrics.plugin.cli.mark import mark_command
+from chancy_metrics.plugin.cli.otlp import otlp_command
 from chancy_metrics.plugin.cli.output import APP, Door
 from chancy_metrics.plugin.cli.proof import check_command, export_command, import_command, seal_command
 from chancy_metrics.plugin.cli.rebuild import rebuild_command, swap_command, undo_command, versions_command
@@ -50,7 +51,7 @@ for one in (
     *(report_command, status_command, fold_command, verify_command, completeness_command),
     *(rebuild_command, swap_command, undo_command, versions_command),
     *(prune_command, discard_command, mark_command, backtest_command),
-    *(serve_command, alert_rules_command, import_built_in_command),
+    *(serve_command, otlp_command, alert_rules_command, import_built_in_command),
     grafana_command,
 ):
     main.add_command(one)

@@ -19,6 +19,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.telemetry.families import SAMPLED_S, Family, families_of
 from chancy_metrics.plugin.telemetry.pipeline import pipeline_families
 from chancy_metrics.plugin.telemetry.totals import read_totals
+from chancy_metrics.projections.totals.read import Totals
 
 #: Seconds to advance the totals, and to read them and the status each: a scrape has 10 by default.
 _TOTALS_S, _READ_S = 2.0, 4.0
@@ -31,10 +32,12 @@ class Scrape(NamedTuple):
 
     Attributes:
         missing: Why the totals or the status could not be read; [] if all was.
+        totals: What most families were made of; None if they could not be read.
     """
 
     families: list[Family]
     missing: list[str]
+    totals: Totals | None = None
 
 
 async def read_scrape(chancy: Chancy) -> Scrape:
@@ -53,7 +56,7 @@ async def read_scrape(chancy: Chancy) -> Scrape:
     # A sample is in the totals once it was appended, and sequenced by a fold.
     sampled_s = max(SAMPLED_S, 3 * options.collection_interval + 2 * options.sync_interval)
     families = families_of(totals, sampled_s=sampled_s) if totals is not None else []
-    return Scrape(pipeline_families(status, totals) + families, [error_sentence(error) for error in failed])
+    return Scrape(pipeline_families(status, totals) + families, [error_sentence(error) for error in failed], totals)
 
 
 async def _or_why(reading: Awaitable[_Read], failed: list[Exception]) -> _Read | None:
