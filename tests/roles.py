@@ -12,7 +12,7 @@ from psycopg import sql
 
 from tests.processes import ROOT
 
-ROLES = ("recorder", "auditor", "reader", "scaler")
+ROLES = ("recorder", "auditor", "reader", "scaler", "exporter")
 
 
 def read_grants() -> str:

@@ -70,7 +70,7 @@ async def _read(connection: Connection, tables: Tables, reason: str | None) -> T
         states = await read_states(cursor, tables)
     why = f"; not further now: {reason}" if reason else ""
     if not states:
-        raise TotalsNotReady(f"the totals are not built yet{why}")
+        raise TotalsNotReady(f"the totals are not built yet{why}; `chancy-metrics rebuild --totals` builds them")
     raise TotalsNotReady(
         f"the totals are being built since {moment(states[0].created_at)}: {states[0].progress}{why}; each request "
         "goes on with it, and `chancy-metrics rebuild --totals` builds them at once"

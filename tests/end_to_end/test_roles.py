@@ -12,12 +12,27 @@ from psycopg import AsyncConnection, sql
 
 from chancy_metrics.events.codec import encode
 from chancy_metrics.events.database import Connection, short_transaction
+from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import TABLES, VIEWS, Tables
+from chancy_metrics.plugin import Metrics, read_totals, rebuild_totals
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.export_log import export_log
-from tests.factories import LogWriter, a_host, a_job, a_run, an_app, claimed, fetch, now_us, sequence_and_fold, total
+from tests import rules
+from tests.factories import (
+    LogWriter,
+    a_host,
+    a_job,
+    a_row,
+    a_run,
+    an_app,
+    claimed,
+    fetch,
+    now_us,
+    sequence_and_fold,
+    total,
+)
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 from tests.roles import as_role, read_grants
@@ -163,6 +178,50 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
     assert out.batches == 1
     assert complete.position == 1
     assert shown.keys() == {"app:n"}
+
+
+async def test_an_exporter_advances_the_totals_that_the_owner_began_and_changes_nothing_else(
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
+) -> None:
+    writer = LogWriter(connection, tables)
+    newer = Metrics(rules=[rules.first], rules_version=1)
+    async with an_app(dsn) as (owner, _), an_app(as_role(dsn, roles[4]), newer) as (exporter, _):
+        with pytest.raises(TotalsNotReady, match=r"permission denied .*`chancy-metrics rebuild --totals`"):
+            await read_totals(exporter)
+        await rebuild_totals(owner)
+        await writer.append(jobs=[a_row()], batch=None)
+        await writer.append(batch=encode((), [a_run()])._replace(payload=b"?"))
+        await sequence_and_fold(connection, tables)
+
+        totals = await read_totals(exporter)
+        async with await AsyncConnection.connect(exporter.dsn, autocommit=True) as other:
+            for change in (
+                "UPDATE {versions} SET status = 'dropped'",
+                "DELETE FROM {totals}",
+                "UPDATE {head} SET live = 0",
+                "UPDATE {r1day} SET count = 0",
+                "INSERT INTO {pending} (day) VALUES ('2026-03-10')",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await fetch(other, change, tables)
+
+    assert totals.position == 2
+    assert {one.series.key: one.sum for one in totals.series}["made:by:first"] == 1
+
+
+async def test_an_auditor_reads_the_totals_as_of_where_others_have_advanced_them(
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = LogWriter(connection, tables)
+    async with an_app(dsn) as (owner, _), an_app(as_role(dsn, roles[1])) as (auditor, _):
+        before = await read_totals(owner)
+        await writer.append(runs=[a_run()])
+        await sequence_and_fold(connection, tables)
+
+        found = await read_totals(auditor)
+
+    assert found == before
+    assert "the totals were not advanced: InsufficientPrivilege" in caplog.text
 
 
 async def test_a_reader_reads_every_view_and_no_event(
