@@ -50,12 +50,14 @@ class Dashboard(NamedTuple):
 
     Attributes:
         plugin: Grafana's id of the kind of data source.
+        source: Name of the data source of the same uid, which is chosen at first.
         queries: Panel -> its queries; panels without any are left out.
     """
 
     title: str
     uid: str
     plugin: str
+    source: str
     variables: tuple[Variable, ...]
     queries: dict[str, list[Query]]
     marks: Annotation
@@ -113,7 +115,7 @@ class Dashboard(NamedTuple):
             "label": "Data source",
             "type": "datasource",
             "query": self.plugin,
-            "current": {},
+            "current": {"selected": True, "text": self.source, "value": self.uid},
             "options": [],
             "refresh": 1,
             "regex": "",

@@ -99,6 +99,7 @@ def dashboard(tables: Tables) -> Dashboard:
         title="Chancy jobs (PostgreSQL)",
         uid="chancy-metrics-postgres",
         plugin=PLUGIN,
+        source="Chancy metrics (PostgreSQL)",
         variables=(variable("func", "Function"), variable("queue", "Queue")),
         queries={
             panel: [_target(named(query), "table" if panel in _TABLES else "time_series")]

@@ -93,6 +93,7 @@ def dashboard() -> Dashboard:
         title="Chancy jobs (Prometheus)",
         uid="chancy-metrics-prometheus",
         plugin=PLUGIN,
+        source="Chancy metrics (Prometheus)",
         variables=(
             _variable("job", "Scrape job", "chancy_metrics_readable"),
             _variable("func", "Function", 'chancy_jobs_total{job=~"$job"}'),

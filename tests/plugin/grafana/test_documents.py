@@ -9,7 +9,7 @@ import yaml
 from psycopg import AsyncConnection
 
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.grafana import postgres, prometheus
 from tests.factories import LogWriter, a_row, a_run, now_us, sequence_and_fold
 from tests.plugin.grafana.interpolation import interpolate_sql
@@ -67,12 +67,15 @@ async def test_a_scaler_gets_one_number_by_each_query(dsn: str, roles: tuple[str
         assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
 
 
-def test_the_provisioned_data_sources_are_of_the_dashboards_kinds() -> None:
+def test_the_provisioned_data_sources_are_those_of_the_dashboards() -> None:
     [sources] = yaml.safe_load_all((PROVISIONING / "datasources" / "chancy.yaml").read_text())
     [boards] = yaml.safe_load_all((PROVISIONING / "dashboards" / "chancy.yaml").read_text())
 
     assert sources["apiVersion"] == boards["apiVersion"] == 1
-    assert [one["type"] for one in sources["datasources"]] == [postgres.PLUGIN, prometheus.PLUGIN]
+    dashboards = (postgres.dashboard(tables_for("chancy_")), prometheus.dashboard())
+    assert [(one["type"], one["uid"], one["name"]) for one in sources["datasources"]] == [
+        (one.plugin, one.uid, one.source) for one in dashboards
+    ]
     assert sources["datasources"][0]["user"] in ROLES
     [provider] = boards["providers"]
     assert (provider["type"], provider["options"]["path"]) == ("file", "/var/lib/grafana/dashboards/chancy")

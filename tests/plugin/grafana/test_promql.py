@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from chancy_metrics.plugin.telemetry.families import families_of
 from chancy_metrics.plugin.telemetry.pipeline import pipeline_families
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.totals.read import Total, Totals
-from tests.factories import NOON_US, a_total, an_app
+from tests.end_to_end.test_prometheus_forms import a_target
+from tests.factories import NOON_US, a_total, an_app, some_totals
 from tests.plugin.grafana.interpolation import Chosen, interpolate_promql
 from tests.prometheus import label_values, prometheus, query, scraped
+from tests.scraping import nearest_rank, scraping
 
 pytestmark = pytest.mark.slow
 
@@ -73,22 +76,21 @@ async def client(dsn: str, tmp_path: Path) -> AsyncIterator[httpx.Client]:
         yield client
 
 
-def answers(client: httpx.Client, chosen: Chosen) -> dict[str, list[dict[tuple[tuple[str, str], ...], float]]]:
-    """Panel -> what each of its expressions answers at the last scrape; and the same of the marks."""
+def expressions(chosen: Chosen) -> dict[str, list[str]]:
+    """Panel -> its expressions as Prometheus gets them; and that of the marks."""
     variables = {one["name"]: one["allValue"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"}
-    expressions = {panel["title"]: [one["expr"] for one in panel["targets"]] for panel in DASHBOARD["panels"]}
-    expressions["Marks"] = [DASHBOARD["annotations"]["list"][0]["target"]["expr"]]
+    each = {panel["title"]: [one["expr"] for one in panel["targets"]] for panel in DASHBOARD["panels"]}
+    each["Marks"] = [DASHBOARD["annotations"]["list"][0]["target"]["expr"]]
     return {
-        name: [
-            query(
-                client,
-                interpolate_promql(one, variables, chosen, EVERY_S, 300),
-                NOON_US / 1e6 + EVERY_S * (SCRAPES - 1),
-            )
-            for one in each
-        ]
-        for name, each in expressions.items()
+        name: [interpolate_promql(one, variables, chosen, EVERY_S, 300) for one in asked]
+        for name, asked in each.items()
     }
+
+
+def answers(client: httpx.Client, chosen: Chosen) -> dict[str, list[dict[tuple[tuple[str, str], ...], float]]]:
+    """Panel -> what each of its expressions answers at the last scrape."""
+    last_s = NOON_US / 1e6 + EVERY_S * (SCRAPES - 1)
+    return {name: [query(client, one, last_s) for one in asked] for name, asked in expressions(chosen).items()}
 
 
 @pytest.mark.parametrize("func", [None, [FUNC], [FUNC, "other"]])
@@ -135,3 +137,19 @@ async def test_the_variables_ask_for_labels_that_are_exposed(client: httpx.Clien
     }
 
     assert found == {"job": ["chancy"], "func": [FUNC], "queue": ["mail"]}
+
+
+def test_quantiles_are_of_native_histograms_where_these_are_stored(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    values = [chance.lognormvariate(-1, 1.2) for _ in range(1_000)]
+    updates = "chancy_jobs_total{state='succeeded'}"
+
+    with a_target() as target, scraping(tmp_path / "native", target.url, native=True) as server:
+        for recorded in ([100.0] * 10, [100.0] * 10 + values):
+            times = a_total(f"job:{FUNC}:execution_time", kind="histogram", unit="seconds", values=recorded)
+            target.families = families_of(some_totals(times, a_total(f"job:{FUNC}:succeeded", len(recorded))))
+            server.until(updates, len(recorded))
+        server.until(f"count_over_time({updates}[1m]) >= bool 15")  # an increase is extrapolated by up to a scrape
+        shown = [server.value(one) for one in expressions({})["Run time by function"]]
+
+    assert shown == pytest.approx([nearest_rank(values, q) for q in (0.5, 0.95, 0.99)], rel=0.01)
