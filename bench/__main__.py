@@ -26,6 +26,7 @@ SUBJECTS = (
     "parallel",
     "prune",
     "archives",
+    "totals",
     "proof",
     "read",
     "delay",
