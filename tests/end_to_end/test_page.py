@@ -501,6 +501,35 @@ async def test_an_address_is_the_same_moment_in_every_zone(page: MetricsLog) -> 
         page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
+async def test_times_are_in_utc_or_in_the_browsers_zone_and_the_choice_is_remembered(
+    page: MetricsLog, site: Site
+) -> None:
+    def shown() -> tuple[datetime, str]:
+        """The start of the window, and the name of the zone."""
+        since, until = page.one("#window").text.split(",")[0].split(" – ")
+        return datetime.strptime(f"2024 {since}", "%Y %d %b %H:%M"), until.split()[-1]
+
+    page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Kolkata"})
+    try:
+        end = datetime.fromtimestamp(site.now_us // 1_000_000, UTC).replace(minute=0, second=0)
+        page.show(SUCCEEDED, since=(end - timedelta(hours=30)).isoformat(), until=end.isoformat(), resolution="1hour")
+        page.wait(lambda: page.one("#window").text)
+        utc = shown()
+        address = page.browser.current_url
+        page.choose("zone", "local")
+        page.wait(lambda: page.one("#window").text and shown()[1] == "GMT+5:30")
+        page.browser.refresh()
+        page.wait(lambda: page.one("#window").text)
+        local = shown()
+        page.one(".values summary").click()
+        assert page.one(".values th").text == "Bucket (GMT+5:30)"
+        assert page.browser.current_url == address
+    finally:
+        page.choose("zone", "utc")
+        page.browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+    assert utc[1] == "UTC" and local == (utc[0] + timedelta(hours=5, minutes=30), "GMT+5:30")
+
+
 #: Number, unit, and what is written: never a thousand of one unit where one of the next would do.
 WRITTEN = [
     (59.99, "seconds", "1 min"),

@@ -4,7 +4,7 @@ import { el, name, table, visible } from "./dom.js";
 import { markLines } from "./marks.js";
 import { number, hasScale, total } from "./numbers.js";
 import { draw, MARGIN } from "./plotly.js";
-import { bucketStart, moment, span } from "./times.js";
+import { bucketStart, moment, span, zone } from "./times.js";
 import { lines } from "./traces.js";
 import { followPointer } from "./pointer.js";
 
@@ -181,7 +181,7 @@ export class Chart {
 
   #fillTable() {
     if (!this.values.open || !this.points) return;
-    const heads = ["Bucket (UTC)", ...this.lines.map((line) => (line.plain || !hasScale(this.points.unit) ? line.name : `${line.name}, ${this.points.unit}`)), ""];
+    const heads = [`Bucket (${zone()})`, ...this.lines.map((line) => (line.plain || !hasScale(this.points.unit) ? line.name : `${line.name}, ${this.points.unit}`)), ""];
     const rows = this.points.buckets.map((bucket, index) => [
       moment(this.starts[index], 0),
       ...this.lines.map((line) => (line.values[index] === null ? "" : String(Number(line.values[index].toPrecision(6))))),

@@ -146,7 +146,7 @@ export class Charts {
     note.replaceChildren(
       `${span(since, until)}, ${loaded.buckets.length} buckets of ${loaded.resolution} (${length(until - since)}).${cut}`,
       ...worker,
-      view.since === null ? ` As of ${clockWithSeconds(Date.parse(loaded.generated_at))} UTC.` : "",
+      view.since === null ? ` As of ${clockWithSeconds(Date.parse(loaded.generated_at))}.` : "",
     );
   }
 

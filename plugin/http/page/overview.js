@@ -87,7 +87,7 @@ export class Overview {
 
   #tell(page) {
     const [since, until] = [page.since, page.until].map((at) => Date.parse(at));
-    this.window.textContent = `${span(since, until)}, in buckets of ${page.resolution}. As of ${clockWithSeconds(Date.parse(page.generated_at))} UTC.`;
+    this.window.textContent = `${span(since, until)}, in buckets of ${page.resolution}. As of ${clockWithSeconds(Date.parse(page.generated_at))}.`;
   }
 
   /** Say why there is nothing, if there is nothing. */

@@ -12,6 +12,7 @@ import { Picker } from "./picker.js";
 import { StatusStrip } from "./status.js";
 import { Tail } from "./tail.js";
 import { followTheme } from "./theme.js";
+import { chooseZone } from "./times.js";
 import { ORDERS, parse, write } from "./view.js";
 
 const VIEWS = ["overview", "charts", "events"];
@@ -30,6 +31,7 @@ class Page {
     this.overview = new Overview(byId("overview-view"), { change });
     this.tail = new Tail(byId("events-view"), { change, showJob });
     keepFocus(byId("main"));
+    chooseZone(byId("zone"));
     followTheme(byId("theme"), () => this.charts.redraw());
     addEventListener("popstate", () => this.#open(parse(location.search)));
     signedOut.addEventListener("refused", () => this.#askToSignIn());

@@ -1,4 +1,4 @@
-// Format times, all of them in UTC, as the buckets are.
+// Format times: in UTC, as the buckets are, or in the browser's zone if that was chosen.
 
 export const SECOND = 1_000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
 
@@ -13,15 +13,35 @@ export const RANGES = {
   "90d": [90 * DAY, "Last 90 days"],
 };
 
-const format = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...options });
+const KEY = "metrics-log.zone";
+/** Whether times are shown in the browser's zone instead of in UTC. */
+const isLocal = localStorage.getItem(KEY) === "local";
+
+const format = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: isLocal ? undefined : "UTC", ...options });
 const CLOCK = format({ hour: "2-digit", minute: "2-digit" });
 const CLOCK_S = format({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DATE = format({ day: "numeric", month: "short" });
 const YEAR = format({ day: "numeric", month: "short", year: "numeric" });
+const ZONE = format({ timeZoneName: "short" });
 
 export const clock = (ms) => CLOCK.format(ms);
-export const clockWithSeconds = (ms) => CLOCK_S.format(ms);
 export const date = (ms) => DATE.format(ms);
+
+/** The name of the zone that times are shown in, as it is at a moment. */
+export const zone = (ms = Date.now()) => (isLocal ? ZONE.formatToParts(ms).find((part) => part.type === "timeZoneName").value : "UTC");
+export const clockWithSeconds = (ms) => `${CLOCK_S.format(ms)} ${zone(ms)}`;
+
+const isSameDay = (one_ms, other_ms) => YEAR.format(one_ms) === YEAR.format(other_ms);
+const isMidnight = (ms) => ms % MINUTE === 0 && CLOCK.format(ms) === "00:00";
+
+/** Let *select* choose the zone: UTC, as the buckets are, or the browser's; the page, whose view is in its address, is loaded again. */
+export function chooseZone(select) {
+  select.value = isLocal ? "local" : "utc";
+  select.addEventListener("change", () => {
+    localStorage.setItem(KEY, select.value);
+    location.reload();
+  });
+}
 
 const ISO = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/;
 
@@ -34,25 +54,23 @@ export function parseMoment(text) {
 
 /** Day and time; the time alone if it is today. */
 export function moment(ms, now_ms = Date.now()) {
-  const today = Math.floor(ms / DAY) === Math.floor(now_ms / DAY);
-  return today ? `${CLOCK_S.format(ms)} UTC` : `${YEAR.format(ms)}, ${CLOCK_S.format(ms)} UTC`;
+  return isSameDay(ms, now_ms) ? clockWithSeconds(ms) : `${YEAR.format(ms)}, ${clockWithSeconds(ms)}`;
 }
 
 /** A bucket or a window, with its day. */
 export function span(from_ms, to_ms) {
-  const sameDay = Math.floor(from_ms / DAY) === Math.floor((to_ms - 1) / DAY);
-  if (from_ms % DAY === 0 && to_ms % DAY === 0) {
+  const sameDay = isSameDay(from_ms, to_ms - 1);
+  if (isMidnight(from_ms) && isMidnight(to_ms)) {
     return sameDay ? YEAR.format(from_ms) : `${DATE.format(from_ms)} – ${YEAR.format(to_ms - 1)}`;
   }
   const end = sameDay ? CLOCK.format(to_ms) : `${DATE.format(to_ms)} ${CLOCK.format(to_ms)}`;
-  return `${DATE.format(from_ms)} ${CLOCK.format(from_ms)} – ${end} UTC`;
+  return `${DATE.format(from_ms)} ${CLOCK.format(from_ms)} – ${end} ${zone(from_ms)}`;
 }
 
 /** The start of a bucket of a window, as short as it is clear: with its day unless the whole window is of one day. */
 export function bucketStart(at_ms, width_ms, from_ms, to_ms) {
-  if (width_ms >= DAY) return YEAR.format(at_ms);
-  const sameDay = Math.floor(from_ms / DAY) === Math.floor((to_ms - 1) / DAY);
-  return sameDay ? CLOCK.format(at_ms) : `${DATE.format(at_ms)} ${CLOCK.format(at_ms)}`;
+  if (width_ms >= DAY && !isLocal) return YEAR.format(at_ms);
+  return isSameDay(from_ms, to_ms - 1) ? CLOCK.format(at_ms) : `${DATE.format(at_ms)} ${CLOCK.format(at_ms)}`;
 }
 
 /** The shortest range that ends now and has a moment in it. */
@@ -88,8 +106,9 @@ const STEPS = [1, 2, 5, 10, 15, 30].map((n) => n * MINUTE)
 export function timeTicks(from_ms, to_ms, max) {
   const step = STEPS.find((one) => (to_ms - from_ms) / one <= max) ?? STEPS.at(-1);
   const ticks = [];
-  for (let at = Math.ceil(from_ms / step) * step; at <= to_ms; at += step) {
-    ticks.push([at, at % DAY === 0 ? date(at) : clock(at)]);
+  const offset = isLocal ? -new Date(from_ms).getTimezoneOffset() * MINUTE : 0; // so that a day begins at a label
+  for (let at = Math.ceil((from_ms + offset) / step) * step - offset; at <= to_ms; at += step) {
+    ticks.push([at, isMidnight(at) ? date(at) : clock(at)]);
   }
   return ticks;
 }
