@@ -37,6 +37,7 @@ SUBJECTS = (
     "upkeep",
     "segments",
     "mix",
+    "queues",
     "memory",
     "start",
 )

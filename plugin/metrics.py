@@ -63,6 +63,7 @@ class Metrics(Plugin):
         rules_version: int = 0,
         auto_rebuild: bool = True,
         scrape_token: str | None = None,
+        queue_health: bool = True,
     ) -> None:
         """Check and keep the settings.
 
@@ -70,7 +71,7 @@ class Metrics(Plugin):
             sync_interval: Seconds between folds: how old what readers see is at the most, roughly.
             max_points_per_resolution: Buckets kept; 60 / 288 / 168 / 90 of 1min / 5min / 1hour / 1day by default.
             maximum_metric_age: Seconds any bucket is kept at the most.
-            collection_interval: Seconds between measurements of table sizes.
+            collection_interval: Seconds between measurements of queues, workers and table sizes.
             append_interval: Seconds an observation may wait in memory: what a killed process can lose. One second by
                 default, or a quarter of *sync_interval* if that is less.
             max_buffered_points: Observations kept while the database is away; past it the oldest go, counted.
@@ -86,6 +87,7 @@ class Metrics(Plugin):
             auto_rebuild: Backfill and promote a version with this code's rules once they are newer than the live ones.
             scrape_token: Which Prometheus has to bear at `/metrics-log/prometheus` of Chancy's API server; None answers
                 no scrape there.
+            queue_health: The leader measures depths and waits of queues, and workers, every *collection_interval*.
 
         Raises:
             ValueError: A value is wrong; the message names it and the rule.
@@ -108,6 +110,7 @@ class Metrics(Plugin):
             rules_version=rules_version,
             auto_rebuild=auto_rebuild,
             scrape_token=scrape_token,
+            queue_health=queue_health,
         )
         self.session_id = uuid4()
         self._clock = DatabaseClock()
@@ -147,7 +150,7 @@ class Metrics(Plugin):
 
     @property
     def collection_interval(self) -> float:
-        """Seconds between measurements of table sizes."""
+        """Seconds between measurements of queues, workers and table sizes."""
         return self._options.collection_interval
 
     @property

@@ -53,6 +53,7 @@ class Options(NamedTuple):
     rules: RuleSet
     auto_rebuild: bool
     scrape_token: Secret | None
+    queue_health: bool
 
     @property
     def lock_wait_ms(self) -> int:
@@ -78,6 +79,7 @@ def check_options(
     rules_version: int,
     auto_rebuild: bool,
     scrape_token: str | None,
+    queue_health: bool,
 ) -> Options:
     """Return the arguments with defaults filled in.
 
@@ -105,7 +107,13 @@ def check_options(
         if resolution not in RESOLUTIONS:
             raise ValueError(f"max_points_per_resolution has {resolution!r}; resolutions are {', '.join(RESOLUTIONS)}")
         _whole(f"max_points_per_resolution[{resolution!r}]", count)
-    for name, flag in {"strict": strict, "error_messages": error_messages, "auto_rebuild": auto_rebuild}.items():
+    flags = {
+        "strict": strict,
+        "error_messages": error_messages,
+        "auto_rebuild": auto_rebuild,
+        "queue_health": queue_health,
+    }
+    for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise ValueError(f"{name}={flag!r} must be True or False")
     if isinstance(keep_meta, str):
@@ -133,6 +141,7 @@ def check_options(
         _rule_set(tuple(rules), rules_version),
         auto_rebuild,
         None if scrape_token is None else _scrape_token(scrape_token),
+        queue_health,
     )
 
 

@@ -73,6 +73,7 @@ class Session:
         self._rollout: Rollout | None = None
         self._maintenance: Maintenance | None = None
         self._days_at = -math.inf
+        self._queues_at = -math.inf  # when the queues may be measured again
         self._spent_s = 0.0  # of `STOP_S`, on the end of the loops
         self.session_row = SessionRow(
             worker.worker_id,
@@ -125,6 +126,8 @@ class Session:
             "rules": self._every(rollout_s, self._roll_out_rules),
             "table_sizes": self._every(self._options.collection_interval, self._measure_tables),
         }
+        if self._options.queue_health:
+            loops["queue_health"] = self._every(self._options.collection_interval, self._measure_queues)
         tasks = [asyncio.create_task(loop, name=f"metrics_{name}") for name, loop in loops.items()]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -244,6 +247,19 @@ class Session:
         for name, measured in sizes.items():
             for series, size in zip(gauges_of(name), measured, strict=True):
                 self.buffer.measure(series, size)
+
+    async def _measure_queues(self) -> None:
+        if not self.schedule.is_mine or time.monotonic() < self._queues_at:
+            return
+        from chancy_metrics.plugin.worker.queue_health import SAMPLE_SHARE, gauges, sample
+
+        async with own_connection(self.chancy) as connection:
+            began = time.monotonic()
+            found = await sample(connection, self.chancy.prefix)
+            self._queues_at = began + (time.monotonic() - began) / SAMPLE_SHARE
+        own_concurrency = {name: executor.concurrency for name, executor in self.worker.executors.items()}
+        for series, value in gauges(found, own_concurrency):
+            self.buffer.measure(series, value)
 
     def _tell_fold_error(self, error: str) -> None:
         self.session_row.fold_error = error

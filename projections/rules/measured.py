@@ -10,6 +10,8 @@ DRIFT = Series("metrics:drift", "gauge", "count")
 TABLE_SIZES = ("total_size_bytes", "table_size_bytes", "index_size_bytes")
 #: What a job that has not ended is: due, running, due once more, or due later. Each is one of them.
 DEPTHS = ("pending", "running", "retrying", "scheduled")
+#: Most jobs of a queue that are counted: where a depth has this value, there are as many or more.
+MOST_JOBS = 100_000
 WORKERS_ACTIVE = Series("workers:active", "gauge", "workers")
 SLOTS_USED = Series("workers:slots_used", "gauge", "slots")
 SLOTS = Series("workers:slots", "gauge", "slots")

@@ -572,6 +572,22 @@ async def test_numbers_and_lengths_of_time_are_rounded_before_their_unit_is_chos
     assert lengths == [text for _, text in LENGTHS]
 
 
+async def test_a_depth_whose_counting_stopped_is_at_least_so_much(page: MetricsLog) -> None:
+    depths = [
+        ("queue:mail:depth:pending", 100_000),
+        ("queue:mail:depth:running", 99_999),
+        ("app:depth:pending", 100_000),
+    ]
+    page.show(SUCCEEDED)
+    written = page.browser.execute_async_script(
+        "const [depths, done] = arguments; import('/metrics-log/numbers.js').then(({ valueOf }) =>"
+        " done(depths.map(([key, value]) => valueOf(key, value, 'jobs'))))",
+        depths,
+    )
+
+    assert written == ["≥ 100,000", "99,999", "100,000"]
+
+
 async def test_the_largest_numbers_are_drawn_and_a_days_bucket_is_read_out_with_its_date(page: MetricsLog) -> None:
     first = datetime(2026, 3, 9, tzinfo=UTC)
     starts = [(first + timedelta(days=day)).isoformat() for day in range(4)]

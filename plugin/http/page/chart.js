@@ -2,7 +2,7 @@
 
 import { el, name, table, visible } from "./dom.js";
 import { markLines } from "./marks.js";
-import { number, hasScale, total } from "./numbers.js";
+import { hasScale, number, total, valueOf } from "./numbers.js";
 import { draw, MARGIN } from "./plotly.js";
 import { bucketStart, moment, span, zone } from "./times.js";
 import { lines } from "./traces.js";
@@ -158,7 +158,7 @@ export class Chart {
   }
 
   #value(line, index) {
-    return `${line.name} ${number(line.values[index], this.#unit(line))}`;
+    return `${line.name} ${valueOf(this.key, line.values[index], this.#unit(line))}`;
   }
 
   #readout(index) {
@@ -173,7 +173,7 @@ export class Chart {
       const swatch = el("span", { class: "swatch" });
       if (line.hue) swatch.style.background = `var(--${line.hue})`;
       return el("div", {}, el("dt", {}, line.hue ? swatch : null, isTotal ? "total" : line.name),
-        el("dd", { text: number(value, this.#unit(line)) }));
+        el("dd", { text: valueOf(this.key, value, this.#unit(line)) }));
     });
     const when = isTotal ? null : el("div", {}, el("dt", { class: "quiet", text: `${index < 0 ? "latest, " : ""}${this.#start(shown)}` }));
     return when ? [when, ...items] : items;

@@ -35,6 +35,16 @@ export function rate(per_s) {
   return `${number(rounded(per_s * length_s))}/${unit}`;
 }
 
+/** Counting the jobs of a queue stops here: a depth of so many is at least so many. */
+const MOST_JOBS = 100_000;
+const DEPTH = /^queue:.*:depth:(pending|running|retrying|scheduled)$/s;
+
+/** How many jobs a queue holds. */
+export const jobs = (count) => (count >= MOST_JOBS ? `≥ ${whole(count)}` : whole(count));
+
+/** A value of a series. */
+export const valueOf = (key, value, unit) => (value >= MOST_JOBS && unit === "jobs" && DEPTH.test(key) ? jobs(value) : number(value, unit));
+
 const rounded = (value) => Number(value.toPrecision(3));
 /** Past the largest scale, and below the smallest, the digits would not fit. */
 const written = (value) => (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential() : String(value));

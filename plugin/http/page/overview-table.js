@@ -1,7 +1,7 @@
 // One table of the overview: its columns, their order, its rows, and a page of them at a time.
 
 import { announce, el, name, visible } from "./dom.js";
-import { number, rate, whole } from "./numbers.js";
+import { jobs, number, rate, whole } from "./numbers.js";
 import { sparkline } from "./sparkline.js";
 import { ORDERS, write } from "./view.js";
 
@@ -16,7 +16,7 @@ const times = (field) => ["p50", "p95", "p99"].map((quantile) => ({
 
 /** Columns in groups: a group without a title has one column. */
 const COLUMNS = {
-  depth: [null, [{ order: "depth", head: "Due", hint: "Jobs that were due at the last sample", text: (row) => whole(row.depth) }]],
+  depth: [null, [{ order: "depth", head: "Due", hint: "Jobs that were due at the last sample", text: (row) => jobs(row.depth) }]],
   oldest: [null, [{ order: "oldest_wait", head: "Oldest wait", hint: "How long the first due job had waited at the last sample", text: (row) => seconds(row.oldest_wait_s) }]],
   count: ["Attempts", [
     { order: "count", head: "count", text: (row) => number(row.count) },
