@@ -21,7 +21,7 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.http.limits import RETRY_S, room, work
 from chancy_metrics.plugin.http.response import BoundedResponse
-from chancy_metrics.plugin.telemetry.exposition import accepted_form, write_form
+from chancy_metrics.plugin.telemetry.exposition import ENDS, accepted_form, cut, write_part
 from chancy_metrics.plugin.telemetry.families import Family
 from chancy_metrics.plugin.telemetry.scrape import Scrape, read_scrape
 
@@ -75,7 +75,7 @@ async def answer_scrape(request: Request, chancy: Chancy, token: str | None, tro
     try:
         async with asyncio.timeout(SCRAPE_S):
             scrape = await _scrape(chancy)
-            body, encoding = await work(chancy, _write, scrape.families, form, zipped)
+            body, encoding = await _write(chancy, scrape.families, form, zipped)
     except _FAILURES as error:
         trouble.note(sentence := _sentence(error))
         return _say(503, sentence)
@@ -112,12 +112,13 @@ def _is_held(header: str, token: str) -> bool:
     return hmac.compare_digest(given.strip().encode(), token.encode()) and scheme.lower() == "bearer"
 
 
-def _write(families: list[Family], form: str, zipped: bool) -> tuple[bytes, dict[str, str]]:
-    """Return the body, and the header that says how it is compressed."""
-    body = write_form(families, form)
+async def _write(chancy: Chancy, families: list[Family], form: str, zipped: bool) -> tuple[bytes, dict[str, str]]:
+    """Return the body, and the header that says how it is compressed; in parts, so that this process' jobs get time."""
+    parts = [await work(chancy, write_part, part, form) for part in cut(families)]
+    body = b"".join(parts) + ENDS.get(form, b"")
     if not zipped or len(body) < _COMPRESSED_BYTES:
         return body, {}
-    return gzip.compress(body, 1, mtime=0), {"Content-Encoding": "gzip"}
+    return await work(chancy, gzip.compress, body, 1), {"Content-Encoding": "gzip"}
 
 
 def _say(status: int, sentence: str, *, bearer: bool = False) -> Response:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from chancy_metrics.events.errors import MetricsLogError
+from chancy_metrics.events.facts import Kind
 from chancy_metrics.plugin.telemetry.families import Family
 from chancy_metrics.plugin.telemetry.protobuf_form import protobuf
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+#: Content type -> what ends an answer.
+ENDS = {OPENMETRICS: b"# EOF\n"}
+#: Samples of a part, and of one series, roughly.
+_PART_SAMPLES = 2_000
+_SAMPLES: dict[Kind, int] = {"counter": 2, "gauge": 1, "histogram": 30}
 _MESSAGE = {"proto": "io.prometheus.client.MetricFamily", "encoding": "delimited"}
 
 
@@ -44,18 +51,57 @@ def accepted_form(accept: str) -> str:
     return (best and best.form) or PLAIN
 
 
-def write_form(families: list[Family], content_type: str) -> bytes:
-    """Write *families* in the form of a content type.
+class Part(NamedTuple):
+    """A part of an answer.
+
+    Attributes:
+        families: Of the first and the last one maybe only some members.
+        continues: Whether the first one began in the part before.
+    """
+
+    families: list[Family]
+    continues: bool
+
+
+def cut(families: Iterable[Family]) -> Iterator[Part]:
+    """Cut families into parts that take some 20 ms to write."""
+    part, room, continues = [], _PART_SAMPLES, False
+    for family in families:
+        samples = _SAMPLES[family.kind]
+        start = 0
+        while start < len(family.members):
+            end = start + max(room // samples, 1)
+            part.append(family._replace(members=family.members[start:end]))
+            room -= samples * len(part[-1].members)
+            start = end
+            if room < samples:
+                yield Part(part, continues)
+                part, room, continues = [], _PART_SAMPLES, start < len(family.members)
+    if part:
+        yield Part(part, continues)
+
+
+def write_part(part: Part, content_type: str) -> bytes:
+    """Write a part in the form of a content type; `ENDS` has what follows the last one.
 
     Raises:
         MetricsLogError: The form needs a package that is not installed.
     """
     if content_type == PROTOBUF:
-        return protobuf(families)
+        return protobuf(part.families)
     require_text_forms()
     from chancy_metrics.plugin.telemetry.text_form import openmetrics_text, plain_text
 
-    return openmetrics_text(families) if content_type == OPENMETRICS else plain_text(families)
+    text = openmetrics_text(part.families) if content_type == OPENMETRICS else plain_text(part.families)
+    text = text.removesuffix(ENDS.get(content_type, b""))
+    while part.continues and text.startswith(b"# "):  # its name and type were said
+        text = text[text.index(b"\n") + 1 :]
+    return text
+
+
+def write_form(families: Iterable[Family], content_type: str) -> bytes:
+    """Write *families* as a whole; see `write_part`."""
+    return b"".join(write_part(part, content_type) for part in cut(families)) + ENDS.get(content_type, b"")
 
 
 def require_text_forms() -> None:

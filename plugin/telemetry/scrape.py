@@ -14,6 +14,7 @@ from chancy import Chancy
 
 from chancy_metrics.events.errors import MetricsLogError
 from chancy_metrics.events.hot_standby import error_sentence
+from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.telemetry.families import SAMPLED_S, Family, families_of
@@ -55,7 +56,7 @@ async def read_scrape(chancy: Chancy) -> Scrape:
     options = options_of(chancy)
     # A sample is in the totals once it was appended, and sequenced by a fold.
     sampled_s = max(SAMPLED_S, 3 * options.collection_interval + 2 * options.sync_interval)
-    families = families_of(totals, sampled_s=sampled_s) if totals is not None else []
+    families = [] if totals is None else await in_thread(families_of, totals, sampled_s=sampled_s)
     return Scrape(pipeline_families(status, totals) + families, [error_sentence(error) for error in failed], totals)
 
 

@@ -146,6 +146,24 @@ async def test_without_a_status_the_totals_are_answered(
     assert len(said) == 1 and "can't be answered in full" in said[0]
 
 
+async def test_a_role_that_only_reads_answers_what_others_have_added(
+    dsn: str, connection: Connection, tables: Tables, held: None
+) -> None:
+    await connection.execute("CREATE ROLE scraper LOGIN")
+    try:
+        await connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO scraper")
+        async with scraping(dsn, Accept=CLASSIC) as owner, scraping(f"{dsn}&user=scraper", Accept=CLASSIC) as reader:
+            before = samples((await reader.get(PATH)).text)
+            shown = samples((await owner.get(PATH)).text)
+            after = samples((await reader.get(PATH)).text)
+    finally:
+        await connection.execute("DROP OWNED BY scraper; DROP ROLE scraper")
+
+    assert before["chancy_metrics_readable{part=totals}"] == 0
+    job = "chancy_jobs_total{func=app.mail}{state=succeeded}"
+    assert after[job] == shown[job] == 3
+
+
 async def test_a_database_that_is_down_is_a_sentence(dsn: str) -> None:
     async with scraping(dsn) as client:
         assert (await client.get(PATH)).status_code == 200

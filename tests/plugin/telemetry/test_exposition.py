@@ -15,9 +15,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_text_to_metric_families
 
 from chancy_metrics.events.facts import KINDS, Kind, Series
-from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PLAIN, PROTOBUF, accepted_form, write_form
+from chancy_metrics.plugin.telemetry.exposition import (
+    OPENMETRICS,
+    PLAIN,
+    PROTOBUF,
+    accepted_form,
+    cut,
+    write_form,
+    write_part,
+)
 from chancy_metrics.plugin.telemetry.families import Family, families_of
 from chancy_metrics.plugin.telemetry.le_buckets import le_buckets
+from chancy_metrics.plugin.telemetry.text_form import openmetrics_text, plain_text
 from chancy_metrics.projections.fold.sketch import OFFSET, codes
 from chancy_metrics.projections.totals.read import Total
 from tests.factories import DAY_US, NOON_US, a_total, some_totals
@@ -90,6 +99,20 @@ def test_a_strict_parser_reads_all_of_openmetrics() -> None:
     }
     assert {s.labels["func"] for s in read["chancy_jobs"].samples} == {'a "b"\n\\'}
     assert {s.value for s in read["chancy_jobs"].samples if s.name.endswith("_created")} == {(NOON_US - DAY_US) / 1e6}
+
+
+@pytest.mark.parametrize("form", [OPENMETRICS, PLAIN])
+def test_the_parts_of_an_answer_are_that_answer(form: str) -> None:
+    """However many series a family has, its name and type are said once, and each part is small."""
+    updates = [a_total(f"job:f{n}:succeeded", n) for n in range(5_000)]
+    times = [a_total(f"job:f{n}:wait_time", kind="histogram", unit="seconds", values=[n]) for n in range(500)]
+    families = [*held_families(), *families_of(some_totals(*updates, *times)), *held_families()[:2]]
+
+    parts = list(cut(families))
+
+    assert max(write_part(part, form).count(b"\n") for part in parts) < 2_500
+    whole = openmetrics_text(families) if form == OPENMETRICS else plain_text(families)
+    assert write_form(families, form) == whole
 
 
 def test_promtool_finds_nothing_wrong_with_the_plain_text() -> None:
