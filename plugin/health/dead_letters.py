@@ -17,7 +17,7 @@ from chancy_metrics.events.storable_text import storable
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.notify import announce_by
-from chancy_metrics.projections.versions.version import ADVANCING, Version, read_versions
+from chancy_metrics.projections.versions.version import ADVANCING, Version, read_generations, read_versions
 
 #: Positions or rules that a message names.
 _NAMED = 10
@@ -179,7 +179,7 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
     async with short_transaction(connection) as cursor:
         waiting = [
             one
-            for one in await read_versions(cursor, tables)
+            for one in [*await read_versions(cursor, tables), *await read_generations(cursor, tables)]
             if one.position == position - 1 and one.status in ADVANCING
         ]
         if not waiting or (await _find(cursor, tables, position)).day is None:
@@ -203,7 +203,7 @@ async def _get_past(chancy: Chancy, connection: Connection, tables: Tables, posi
                 raise
             await leave_out(connection, tables, one.version, position, in_words(cause), folded_by="discard")
         else:
-            said = done.reason or f"the batch at position {position} is folded now, into version {one.version}"
+            said = done.reason or f"the batch at position {position} is folded now, into {one.subject}"
     return said
 
 

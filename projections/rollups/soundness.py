@@ -12,6 +12,9 @@ from chancy_metrics.events.row_bounds import END_US, POINT_IN_BOUNDS
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 
+#: The totals among the resolutions: a rollup of one bucket, from 0 on, that is wider than any time.
+TOTALS = "totals"
+ALL_TIME_S = 2**62
 #: Rows that one check names.
 _SHOWN = 20
 
@@ -40,27 +43,30 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
         LIMIT %(shown)s
         """
     ).format(
-        rollup=tables.rollup(resolution),
+        rollup=tables.totals if resolution == TOTALS else tables.rollup(resolution),
         series=tables.series,
         versions=tables.versions,
-        width=RESOLUTIONS[resolution],
+        width=ALL_TIME_S if resolution == TOTALS else RESOLUTIONS[resolution],
         in_bounds=sql.SQL(POINT_IN_BOUNDS),
     )
 
 
 async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
-    """Report rollup rows that are not `sound`, of whatever bucket. Reads each rollup once."""
-    for resolution in RESOLUTIONS:
+    """Report rows of rollups and totals that are not `sound`, of whatever bucket. Reads each table once."""
+    for resolution in (*RESOLUTIONS, TOTALS):
         await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
         odd = await cursor.fetchall()
         for version, bucket, series, key, has_name, _ in odd:
-            where = f"{key or f'series {series}'} {resolution} {bucket} of version {version}"
+            is_total = resolution == TOTALS
+            of = f"totals, generation {version}" if is_total else f"{resolution} {bucket} of version {version}"
+            where = f"{key or f'series {series}'} {of}"
             fault = (
                 "no fold writes such a row: its numbers are out of bounds, or contradict each other"
                 if has_name
                 else "its series has no name"
             )
-            found.add("rollups", where, f"{fault}; readers leave it out, and a rebuild makes it anew")
+            remedy = "`chancy-metrics rebuild --totals`" if is_total else "a rebuild"
+            found.add("rollups", where, f"{fault}; readers leave it out, and {remedy} makes it anew")
         if odd:
             found.add_uncounted(Counter({Spot("rollups"): odd[0][-1] - len(odd)}))
 

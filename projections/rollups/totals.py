@@ -19,10 +19,8 @@ from chancy_metrics.projections.fold.cells import (
     starts_of_runs,
 )
 from chancy_metrics.projections.rollups.arrays import bigints, integers
+from chancy_metrics.projections.rollups.soundness import ALL_TIME_S
 from chancy_metrics.projections.rollups.write import store_rows
-
-#: Wider than any time: all buckets from 1970 on lie in the one that begins at 0.
-_ALL_TIME_S = 2**62
 
 
 async def add_totals(
@@ -67,4 +65,4 @@ def _sum_up(cells: Mapping[str, Cells]) -> tuple[Cells, Ints]:
     """Return one row a series, and the start of the first bucket of each, microseconds since 1970."""
     together = merge(concatenate([as_all_workers(one) for one in cells.values()]))
     first_us = together.bucket[starts_of_runs(together.series)] * 1_000_000
-    return coarsen(together, _ALL_TIME_S), first_us
+    return coarsen(together, ALL_TIME_S), first_us

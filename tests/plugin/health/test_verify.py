@@ -23,7 +23,7 @@ from chancy_metrics.events.facts import EPOCH
 from chancy_metrics.events.humanize import counted
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.sequencer import sequence
-from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin import Metrics, read_totals
 from chancy_metrics.plugin.cli.status import status_lines
 from chancy_metrics.plugin.cli.verify import verified_lines
 from chancy_metrics.plugin.health.status import Status
@@ -33,7 +33,7 @@ from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.rollups.soundness import odd_points
+from chancy_metrics.projections.rollups.soundness import TOTALS, odd_points
 from chancy_metrics.projections.rules.measured import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.versions.advance import advance
@@ -115,7 +115,7 @@ async def test_nothing_is_folded_in_a_transaction(
     assert (found.drift, found.events, idle) == (0, 54, [0])
 
 
-@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("resolution", [*RESOLUTIONS, TOTALS])
 async def test_rows_without_a_name_are_found_by_joins_however_many_names_there_are(
     connection: Connection, tables: Tables, resolution: str
 ) -> None:
@@ -761,3 +761,25 @@ async def test_the_documented_cron_job_runs(dsn: str, tmp_path: Path, monkeypatc
 
     assert done is not None and done.state == QueuedJob.State.SUCCEEDED
     assert status.verified is not None and status.verified.spans == 1
+
+
+async def test_a_total_that_no_step_can_have_written_is_found_and_left_out(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    await LogWriter(connection, tables).append(runs=[a_run("app:n"), a_run("app:odd")])
+    await sequence_and_fold(connection, tables)
+    async with an_app(dsn) as (chancy, _):
+        before = await read_totals(chancy)
+        await fetch(
+            connection,
+            "UPDATE {totals} SET sum = 'NaN' WHERE series = (SELECT id FROM {series} WHERE key = 'app:odd')",
+            tables,
+        )
+        after = await read_totals(chancy)
+        found = await verified(dsn)
+
+    assert [one.series.key for one in before.series] == ["app:n", "app:odd"]
+    assert [one.series.key for one in after.series] == ["app:n"]
+    [sentence] = found.findings
+    assert "app:odd totals, generation 2: no fold writes such a row" in str(sentence)
+    assert "`chancy-metrics rebuild --totals` makes it anew" in str(sentence)

@@ -19,10 +19,10 @@ from psycopg import errors, sql
 
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.error_kinds import is_deterministic
-from chancy_metrics.events.errors import MetricsLogError, StuckAt
+from chancy_metrics.events.errors import MetricsLogError, StuckAt, TotalsNotReady
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Derived, JobColumns, Metrics, Observation
+from chancy_metrics.plugin import Derived, JobColumns, Metrics, Observation, read_totals
 from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.audit.marks import mark
@@ -370,6 +370,23 @@ async def test_discard_gets_a_version_past_a_batch_whatever_the_error_is(
     assert await counted(connection, tables, "app:n") == 3
     assert (await what_live_leaves_out(connection, tables)).discarded == 1
     assert checked.drift == 0
+
+
+async def test_discard_gets_the_totals_past_a_batch_too(dsn: str, connection: Connection, tables: Tables) -> None:
+    await fetch(connection, REFUSE.replace("untranslatable_character", "internal_error"), tables)
+    for key in ("app:n", "poison", "app:n"):
+        await LogWriter(connection, tables).append(runs=[a_run(key, at_us=now_us())])
+    await sequence_all(connection, tables)
+
+    async with an_app(dsn) as (chancy, _):
+        with pytest.raises(TotalsNotReady, match=r"not further now: StuckAt: .* past position 2: .*discard 2 --why"):
+            await read_totals(chancy)
+        await discard(chancy, 2, why="the server can't", by="me")
+        totals = await read_totals(chancy)
+
+    assert (totals.position, [one.sum for one in totals.series]) == (3, [2])
+    async with short_transaction(connection) as cursor:
+        assert (await left_out(cursor, tables, totals.generation)).discarded == 1
 
 
 async def test_a_process_whose_own_encoding_is_another_folds_and_reads_every_key(
