@@ -26,7 +26,7 @@ from chancy_metrics.plugin.reading.history import has_kept, kept_since
 from chancy_metrics.plugin.reading.load import Within, read_directly, read_names, read_recorded
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
-from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
+from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex, place
 from chancy_metrics.plugin.reading.shown_keys import Names
 
 #: Seconds a request waits for the replica of the cache to be loaded; then it asks the database.
@@ -74,7 +74,7 @@ async def list_series(
 
 def _page(index: SeriesIndex, begin: str, words: Sequence[str], after: str | None, limit: int) -> SeriesPage:
     found = index.find(begin, words)
-    first = 0 if after is None else bisect_right(found, after)
+    first = 0 if after is None else bisect_right(found, place(after), key=place)
     page = found[first : first + limit]
     more = len(found) > first + limit
     return SeriesPage([ListedSeries(*index.series(key)) for key in page], len(found), page[-1] if more else None)

@@ -8,6 +8,7 @@ from chancy_metrics.projections.rules.built_in import bounded_key
 #: The gauge of what `verify` has found.
 DRIFT = Series("metrics:drift", "gauge", "count")
 TABLE_SIZES = ("total_size_bytes", "table_size_bytes", "index_size_bytes")
+_SIZE_ENDINGS = tuple(f":{name}" for name in TABLE_SIZES)
 #: What a job that has not ended is: due, running, due once more, or due later. Each is one of them.
 DEPTHS = ("pending", "running", "retrying", "scheduled")
 #: Most jobs of a queue that are counted: where a depth has this value, there are as many or more.
@@ -15,6 +16,11 @@ MOST_JOBS = 100_000
 WORKERS_ACTIVE = Series("workers:active", "gauge", "workers")
 SLOTS_USED = Series("workers:slots_used", "gauge", "slots")
 SLOTS = Series("workers:slots", "gauge", "slots")
+
+
+def is_table_size(key: str) -> bool:
+    """Whether a key is one of a table's size: there are three a table, which lists show after all others."""
+    return key.startswith("table:") and key.endswith(_SIZE_ENDINGS)
 
 
 def table_sizes(table: str) -> tuple[Series, ...]:

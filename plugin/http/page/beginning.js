@@ -13,7 +13,7 @@ const PATIENCE = 1.5;
 export async function firstKeys() {
   const [states, queues] = [await ask("series", { prefix: "global:status", limit: 20 }), await ask("series", { prefix: "queue:", limit: 50 })];
   const known = states.series.map((one) => one.key);
-  const times = queues.series.filter((one) => one.type === "histogram").map((one) => one.key);
+  const times = queues.series.filter((one) => one.type === "histogram" && one.unit === "seconds").map((one) => one.key);
   const keys = [...FIRST.filter((key) => known.includes(key)), ...times.slice(0, 2)];
   if (keys.length) return keys;
   const { series } = await ask("series", { limit: MAX_SERIES });

@@ -37,6 +37,7 @@ from chancy_metrics.plugin.http import series as series_module
 from chancy_metrics.plugin.http.routes import page_routes
 from chancy_metrics.plugin.reading import follower as follower_module
 from chancy_metrics.plugin.reading.follower import Reader
+from chancy_metrics.projections.rules.measured import table_sizes
 from examples.embedded import Server
 from tests import processes
 from tests.factories import LogWriter, a_host, a_row, a_run, an_app, connections, eventually, sequence_and_fold
@@ -523,6 +524,21 @@ async def test_series_come_page_by_page(dsn: str, connection: Connection, tables
 
     assert seen == keys
     assert [one["key"] for one in begins["series"]] == keys[20:]
+
+
+async def test_sizes_of_tables_are_listed_after_all_others(dsn: str, connection: Connection, tables: Tables) -> None:
+    sizes = [one for table in ("jobs", "a") for one in table_sizes(table)]
+    runs = [a_run(one.key, kind=one.kind, unit=one.unit, at_us=NOW_US) for one in sizes]
+    others = ["app", "table:jobs:rows", "zebra"]
+    await LogWriter(connection, tables).append(runs=[*runs, *(a_run(key, at_us=NOW_US) for key in others)])
+    await sequence_and_fold(connection, tables)
+    async with asking(dsn) as client:
+        for limit in (1, 4, 100):
+            seen = await walk(client, "series", "series", limit=limit)
+            assert [one["key"] for one in seen] == [*others, *sorted(one.key for one in sizes)], limit
+        gone = await get(client, "series", after="table:b:index_size_bytes", limit=1)
+
+    assert [one["key"] for one in gone["series"]] == ["table:jobs:index_size_bytes"]
 
 
 async def test_workers_come_page_by_page(dsn: str, connection: Connection, tables: Tables) -> None:

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex
 
-KEYS = st.lists(st.text("aB:ß.\U0010ffff", min_size=1, max_size=6), unique=True, max_size=30)
-TEXTS = st.text("aAbB:sß.\U0010ffff", max_size=3)
+SIZES = ["table:a:total_size_bytes", "table:jobs:index_size_bytes", "table:z:table_size_bytes"]
+KEYS = st.lists(
+    st.text("aB:ß.\U0010ffff", min_size=1, max_size=6) | st.sampled_from([*SIZES, "table:", "table:a:rows", "z"]),
+    unique=True,
+    max_size=30,
+)
+TEXTS = st.text("aAbB:sß.\U0010ffff", max_size=3) | st.sampled_from(["t", "table", "table:", "table:j", "SIZE", "z"])
 
 
 def an_index(keys: list[str]) -> SeriesIndex:
@@ -20,8 +25,16 @@ def test_it_finds_what_begins_so_and_has_every_word_in_any_case(keys: list[str],
     found = an_index(keys).find(begin, words)
 
     assert list(found) == sorted(
-        key for key in keys if key.startswith(begin) and all(word.casefold() in key.casefold() for word in words)
+        (key for key in keys if key.startswith(begin) and all(word.casefold() in key.casefold() for word in words)),
+        key=lambda key: (key in SIZES, key),
     )
+
+
+def test_a_mistyped_size_of_a_table_is_found_and_so_is_what_lies_beside_it() -> None:
+    index = an_index([*SIZES, "table:jobs:rows", "zebra"])
+
+    assert index.near("table:jobs:index_size_byte")[0] == "table:jobs:index_size_bytes"
+    assert index.near("table:jobs:row")[0] == "table:jobs:rows"
 
 
 def test_a_mistyped_key_is_found_by_its_beginning_or_its_end_among_many() -> None:
