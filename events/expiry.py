@@ -79,7 +79,7 @@ async def forget_positions(cursor: Cursor, tables: Tables, *, before: date, chun
 
 
 async def forget_days(cursor: Cursor, tables: Tables, *, before: date) -> int:
-    """Delete days before *before* that have left the log and have no positions in the ledger.
+    """Delete days that have left the log, have no positions in the ledger, and have no event since *before*.
 
     The one with the latest event stays: the baseline expires up to there.
     """
@@ -88,6 +88,7 @@ async def forget_days(cursor: Cursor, tables: Tables, *, before: date) -> int:
             """
             DELETE FROM {days}
             WHERE day < %(before)s
+                AND (last_us < extract(epoch FROM %(before)s::date) * 1000000) IS NOT FALSE -- imported ones are later
                 AND state = 'gone'
                 AND last_position < coalesce((SELECT min(position) FROM {ledger}), 1)
                 AND (last_us < (SELECT max(last_us) FROM {days})) IS NOT FALSE

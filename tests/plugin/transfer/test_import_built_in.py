@@ -18,8 +18,9 @@ from chancy.plugins.metrics import Metrics as BuiltIn
 from chancy.plugins.metrics import metrics as built_in_module
 from psycopg import AsyncConnection
 
-from chancy_metrics.events.database import Connection
+from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.expiry import forget_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin import (
     completeness,
@@ -264,6 +265,29 @@ async def test_it_waits_for_a_version_that_is_being_made(history: str, connectio
     async with an_app(history) as (chancy, _):
         with pytest.raises(VersionRefused, match=r"version 2 is being made now.*rebuild --abort"):
             await import_built_in(chancy)
+
+
+async def test_it_is_remembered_for_as_long_as_its_points_may_be_kept(
+    history: str, connection: Connection, tables: Tables
+) -> None:
+    """Where workers of both plugins ran side by side for weeks, the day before the log's first one is long ago."""
+    today = NOW.date()
+    async with an_app(history) as (chancy, _):
+        await import_built_in(chancy)
+    await fetch(connection, "UPDATE {days} SET day = day - 50 WHERE state = 'gone'", tables)
+    await fetch(
+        connection,
+        "INSERT INTO {days} VALUES (%(day)s, 'gone', now(), 0, %(last_us)s)",
+        tables,
+        day=today - timedelta(days=1),
+        last_us=now_us(),
+    )
+
+    async with short_transaction(connection) as cursor:
+        early = await forget_days(cursor, tables, before=today - timedelta(days=1))
+        late = await forget_days(cursor, tables, before=today + timedelta(days=1))
+
+    assert (early, late) == (0, 1)
 
 
 async def test_an_export_takes_it_along(
