@@ -7,7 +7,7 @@ fixed, and those of custom histograms, whose scale nobody knows, grow with their
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import frexp, inf, ldexp
 
@@ -33,17 +33,24 @@ def le_buckets(total: Total) -> list[tuple[float, int]]:
     """
     codes, counts = total.sketch or NOTHING
     counted = [0, *accumulate(counts)]
-    found = [(0.0, counted[bisect_right(codes, 0)])] if total.min <= 0 else []
-    for exponent in _exponents(total, codes):
-        # The bucket that ends at the boundary has the last index below it.
-        last = exponent * STEPS - 1 + OFFSET
-        found.append((ldexp(1.0, exponent), counted[bisect_right(codes, last)]))
+    found = [(boundary, counted[bisect_right(codes, last)]) for boundary, last in _boundaries(total, codes)]
     return [*found, (inf, total.count)]
 
 
+def _boundaries(total: Total, codes: list[int]) -> Iterator[tuple[float, int]]:
+    """Yield each boundary with the code of the last bucket below it."""
+    is_own = key_parts(total.series).subject != "custom"
+    exponents: Sequence[int] | None = _FIXED.get(total.series.unit) if is_own else None
+    if exponents is None:
+        if total.min <= 0:
+            yield 0.0, 0
+        exponents = _exponents(total, codes)
+    for exponent in exponents:
+        yield ldexp(1.0, exponent), exponent * STEPS - 1 + OFFSET
+
+
 def _exponents(total: Total, codes: list[int]) -> Sequence[int]:
-    if key_parts(total.series).subject != "custom":
-        return _FIXED[total.series.unit]
+    """Return those of a custom histogram."""
     if not codes or codes[-1] <= 0:
         return ()
     smallest = codes[bisect_right(codes, 0)] - OFFSET

@@ -187,12 +187,15 @@ def test_classic_buckets_count_what_is_at_most_their_boundary(values: list[float
 
 
 def test_boundaries_of_times_are_the_same_for_all() -> None:
-    long, short = (
+    """Also of those that took no time at all: a boundary that comes later would make quantiles wrong for a while."""
+    long, short, none = (
         le_buckets(a_total("job:a:wait_time", kind="histogram", unit="seconds", values=[value]))
-        for value in (1e6, 1e-6)
+        for value in (1e6, 1e-6, 0.0)
     )
 
-    assert [one for one, _ in long] == [one for one, _ in short] == [2.0**n for n in range(-10, 17)] + [math.inf]
+    assert [one for one, _ in long] == [2.0**n for n in range(-10, 17)] + [math.inf]
+    assert [one for one, _ in short] == [one for one, _ in none] == [one for one, _ in long]
+    assert [count for _, count in long] == [0] * 27 + [1] and {count for _, count in none} == {1}
 
 
 def test_a_sum_that_can_fall_is_left_out_of_the_text() -> None:
