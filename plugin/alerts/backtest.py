@@ -83,7 +83,7 @@ async def backtest(chancy: Chancy, path: str | PathLike[str], *, since: datetime
     rules = read_rules(path)
     async with (
         bounded_connection(chancy) as connection,
-        short_transaction(connection, isolation="REPEATABLE READ") as cursor,
+        short_transaction(connection, isolation="REPEATABLE READ", index_only=True) as cursor,
     ):
         return await _replay(cursor, tables_for(chancy.prefix), rules, since)
 

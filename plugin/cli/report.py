@@ -102,7 +102,7 @@ def _verdict(found: Report) -> list[str]:
 
 
 def _is_judged(found: Report) -> bool:
-    return found.recorded_at is not None
+    return found.began_at is not None
 
 
 def _labelled(label: str, line: str, is_first: bool) -> str:
@@ -114,8 +114,11 @@ def _time(found: Report) -> list[str]:
     lines = [f"{found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M:%S} UTC{standby}"]
     if found.days:
         lines[0] += f"; usual is what the same hours of {counted(found.days, 'day')} before had"
-    if found.unknown_s >= 60 and found.recorded_at is not None:
-        lines.append(f"nothing was recorded in {span(found.unknown_s)} of it")
+    if found.unknown_s >= 60 and found.began_at is not None:
+        before_s = (found.began_at - found.since).total_seconds()
+        gaps_s = found.unknown_s - before_s
+        begun = f"nothing was recorded before {found.began_at:%H:%M}" if before_s >= 60 else "nothing was recorded"
+        lines.append(begun + (f" and in {span(gaps_s)} of it" if gaps_s >= 60 else ""))
     if found.marks:
         lines.append(f"marked: {'; '.join(f'{one.at:%H:%M:%S} {one.text}' for one in found.marks[-_MARKS:])}")
     return lines
@@ -126,7 +129,8 @@ def _flow(found: Report) -> list[str]:
         return [f"nothing is folded yet: first numbers within {span(found.first_numbers_s)} of the first job"]
     flow = found.flow
     retried = f", {flow.retried:,} attempts retried" if flow.retried else ""
-    return [f"{counted(flow.done, 'job')} done, {flow.per_min:,.1f}/min{retried}{_usual(flow.usual, _whole)}"]
+    rate = f"{flow.per_min:,.0f}" if flow.per_min >= 100 else f"{flow.per_min:,.1f}"
+    return [f"{counted(flow.done, 'job')} done, {rate}/min{retried}{_usual(flow.usual, _whole)}"]
 
 
 def _waiting(found: Report) -> list[str]:
@@ -169,7 +173,7 @@ def _failures(found: Report) -> list[str]:
         ]
     lines += [_function(one) for one in failures.functions[:_FUNCTIONS]]
     if more := failures.functions[_FUNCTIONS:]:
-        lines[-1] += f"; and {sum(one.failed for one in more):,} of {counted(len(more), 'more function')}"
+        lines[-1] += f"; {sum(one.failed for one in more):,} of {counted(len(more), 'other function')}"
     if (newest := failures.newest) is not None:
         retried = ", to be retried" if newest.state == "retrying" else ""
         error = fit(safe(newest.error or "no error kept"), _NAME)

@@ -71,7 +71,7 @@ async def report(chancy: Chancy, *, since: datetime | None = None) -> Report:
 
 async def _see_all(connection: Connection, tables: Tables, since: datetime, now: datetime) -> list[Seen]:
     """Return the time itself, and the days before that can be compared with it; [] if nothing is kept of it."""
-    async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
+    async with short_transaction(connection, isolation="REPEATABLE READ", index_only=True) as cursor:
         version = await live_version(cursor, tables)
         known = Known(await read_names(cursor, tables))
         some = windows(version.horizons, microseconds(since) // 1_000_000, microseconds(now) // 1_000_000)
@@ -88,9 +88,9 @@ async def _see(cursor: Cursor, tables: Tables, version: int, known: Known, windo
     alive = await read_alive(cursor, tables, version, window.parts)
     ends = np.minimum(grid.ends, window.end_s)
     known_s = float((ends - grid.starts)[alive].sum())
-    recorded_s = float(ends[alive].max()) if alive.any() else None
+    began_s, recorded_s = (float(grid.starts[alive][0]), float(ends[alive][-1])) if alive.any() else (None, None)
     sums = await read_sums(cursor, tables, version, window.parts, list(known.parts))
-    return Seen(window, known, known_s, recorded_s, sums, {})
+    return Seen(window, known, known_s, began_s, recorded_s, sums, {})
 
 
 def _largest(now: Seen) -> list[int]:
@@ -149,6 +149,7 @@ def _report(
         until=until,
         replayed_at=status.replayed_at,
         unknown_s=max(0.0, now.window.end_s - now.window.first_s - now.known_s),
+        began_at=None if now.began_s is None else from_s(now.began_s),
         recorded_at=recorded_at,
         days=len(days),
         first_numbers_s=None if status.position else options.sync_interval,
@@ -166,7 +167,7 @@ def _report(
 def _nothing(since: datetime, until: datetime) -> Seen:
     """Return a time of which nothing is kept."""
     window = Window(0, int(since.timestamp()), int(until.timestamp()), [])
-    return Seen(window, Known({}), 0.0, None, {}, {})
+    return Seen(window, Known({}), 0.0, None, None, {}, {})
 
 
 def _flow(now: Seen, days: Sequence[Seen]) -> Flow:

@@ -172,7 +172,8 @@ class Report(msgspec.Struct, frozen=True):
         since: Start of the first bucket; earlier than was asked for where no finer ones are kept.
         replayed_at: On a hot standby, the time of the last replayed commit, to which all times refer.
         unknown_s: Seconds of the time in which nothing at all was recorded.
-        recorded_at: When anything was last recorded in the time, to the bucket; None for nothing.
+        began_at: When anything was first recorded in the time, to the bucket; None for nothing.
+        recorded_at: When anything was last recorded in it, to the bucket.
         days: How many days are compared with.
         marks: The last marks in the time, such as deploys.
         first_numbers_s: While nothing is folded yet, in how many seconds of the first event numbers come; else None.
@@ -185,6 +186,7 @@ class Report(msgspec.Struct, frozen=True):
     until: datetime
     replayed_at: datetime | None
     unknown_s: float
+    began_at: datetime | None
     recorded_at: datetime | None
     days: int
     first_numbers_s: float | None

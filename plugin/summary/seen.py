@@ -11,8 +11,13 @@ from chancy_metrics.plugin.summary.sums import Sums
 from chancy_metrics.plugin.summary.usual import MIN_COUNT, Usual, usual
 from chancy_metrics.projections.rules.key_parts import KeyParts, Subject, key_parts
 
-#: What a report reads of.
-_SUBJECTS: tuple[Subject, ...] = ("job", "queue", "global", "workers")
+#: What a report reads, by subject.
+_MEASURES: dict[Subject, tuple[str, ...]] = {
+    "job": ("updates", "execution_time"),
+    "queue": ("updates", "wait_time", "depth", "oldest_wait_seconds"),
+    "global": ("updates",),
+    "workers": ("active",),
+}
 
 
 class Known:
@@ -20,7 +25,7 @@ class Known:
 
     def __init__(self, names: Mapping[int, Series]) -> None:
         parts = {number: key_parts(series) for number, series in names.items()}
-        self.parts = {number: one for number, one in parts.items() if one.subject in _SUBJECTS}
+        self.parts = {number: one for number, one in parts.items() if one.measure in _MEASURES.get(one.subject, ())}
         self._numbers = {one: number for number, one in self.parts.items()}
 
     def number(self, subject: Subject, name: str, measure: str, state: str | None = None) -> int | None:
@@ -41,13 +46,15 @@ class Seen(NamedTuple):
 
     Attributes:
         known_s: Seconds of it in which anything was recorded.
-        recorded_s: End of the last bucket in which anything was, seconds since 1970; None for nothing.
+        began_s: Start of the first bucket in which anything was, seconds since 1970; None for nothing.
+        recorded_s: End of the last one.
         p95: p95 by number, of some series.
     """
 
     window: Window
     known: Known
     known_s: float
+    began_s: float | None
     recorded_s: float | None
     sums: dict[int, Sums]
     p95: dict[int, float]

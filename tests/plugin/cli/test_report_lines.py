@@ -64,6 +64,7 @@ REPORTS = st.builds(
     st.none() | st.just(AT),
     SECONDS,
     st.none() | st.just(AT),
+    st.none() | st.just(AT),
     st.integers(0, 7),
     st.none() | SECONDS,
     several(st.builds(Mark, st.just(AT), NAMES)),
