@@ -17,10 +17,10 @@ from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import verify
-from tests.end_to_end.test_roles import grants, recorder, roles, today
+from tests.end_to_end.test_roles import recorder, today
 from tests.factories import LogWriter, a_run, an_app, fetch, now_us, sequence_and_fold, total
 
-__all__ = ["grants", "recorder", "roles"]
+__all__ = ["recorder"]
 
 ID = "day, producer, sequence"
 BATCH = f"{ID}, worker, first_us, last_us, events, closes, codec, payload, sha256"
@@ -133,7 +133,7 @@ async def surfaces(dsn: str) -> tuple[list[str], int, list[str]]:
 
 
 async def test_nothing_that_is_taken_from_a_recorder_stops_the_order_or_hides_a_batch(
-    dsn: str, roles: tuple[str, str], recorder: Connection, connection: Connection, tables: Tables
+    dsn: str, roles: tuple[str, ...], recorder: Connection, connection: Connection, tables: Tables
 ) -> None:
     at = now_us() - 1_000_000
     honest = LogWriter(connection, tables)
