@@ -9,7 +9,7 @@ from typing import NamedTuple
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet, label
 from chancy_metrics.projections.totals.advance import advance_totals, step_generation
 from chancy_metrics.projections.totals.expiry import expire_totals
 from chancy_metrics.projections.totals.generation import begin_generation
@@ -182,7 +182,7 @@ async def test_older_rules_take_over_where_newer_ones_are_gone_for_an_hour(
     await sequence_all(connection, tables)
 
     assert waits_for_nothing.outcome is Outcome.REFUSED
-    assert waits_for_nothing.reason == "generation 2 has rules 2.2, this code has 2.1"
+    assert waits_for_nothing.reason == f"generation 2 has rules {label(newer.pair)}, this code has {label(older.pair)}"
     assert await advance_by(older, connection, tables) == {"made:by:first": 1, "made:by:second": 1}
 
 
