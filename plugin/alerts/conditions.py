@@ -95,6 +95,8 @@ def judge(rule: Rule, kind: Kind, grid: Grid, alive: Flags, points: Points, whol
     holds = np.where(met & (observations >= rule.min_count), HOLDS, HOLDS_NOT)
     if kind == "gauge":
         holds[np.isnan(values)] = UNKNOWN
+    elif value != "share":  # a quantile of observations that were imported
+        holds[np.isnan(values) & (observations > 0)] = UNKNOWN
     if value in ADDED_UP:  # what is missing could only be added
         certain = holds == HOLDS if rule.side == "above" else ~met
         holds[~windows.whole & ~certain] = UNKNOWN
@@ -120,7 +122,7 @@ def _values(value: str, window_s: int, windows: _Windows, points: Points, observ
     if value == "last":
         return _latest(points, windows.first)
     if quantile := quantile_of(value):
-        return _quantiles(points, windows.first, quantile)
+        return _quantiles(points, windows.first, quantile, observations.astype(np.int64))
     total = observations if value == "count" else windows.add(points.sum)
     with np.errstate(divide="ignore", invalid="ignore"):
         if value == "avg":
@@ -152,8 +154,8 @@ def _latest(points: Points, first: Ints) -> Floats:
     return np.where(latest >= first, points.last[np.maximum(latest, 0)], np.nan)
 
 
-def _quantiles(points: Points, first: Ints, quantile: tuple[int, int]) -> Floats:
-    """Return a quantile of each window, of the sketches of its buckets together."""
+def _quantiles(points: Points, first: Ints, quantile: tuple[int, int], observations: Ints) -> Floats:
+    """Return a quantile of each window, of the sketches of its buckets together; NaN where they lack observations."""
     assert points.sketches is not None
     minimum = _reduce(np.minimum, points.minimum, first, np.inf)
     maximum = _reduce(np.maximum, points.maximum, first, -np.inf)
@@ -163,7 +165,7 @@ def _quantiles(points: Points, first: Ints, quantile: tuple[int, int]) -> Floats
         owner, codes, counts = merge_runs(*_gather(points.sketches, first, some))
         starts = starts_of(owner, len(some))
         here = slice(some.start, some.stop)
-        parts.append(quantile_many(starts, codes, counts, quantile, minimum[here], maximum[here]))
+        parts.append(quantile_many(starts, codes, counts, quantile, minimum[here], maximum[here], observations[here]))
     return np.concatenate([np.zeros(0), *parts])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ async def read_sums(
 async def read_quantiles(
     cursor: Cursor, tables: Tables, version: int, parts: Sequence[Stretch], sums: Mapping[int, Sums]
 ) -> dict[int, float]:
-    """Return the p95 of those series of *sums* that have sketches in the window."""
+    """Return the p95 of those series of *sums* whose sketches have all observations of the window."""
     rows: list[tuple[int, bytes]] = []
     for part in parts:
         await cursor.execute(
@@ -104,5 +105,6 @@ def _quantiles(rows: Sequence[tuple[int, bytes]], sums: Mapping[int, Sums]) -> d
     owner, codes, counts = merge_runs(whose[owner], codes, counts)
     minimum = np.array([sums[number].minimum for number in series.tolist()])
     maximum = np.array([sums[number].maximum for number in series.tolist()])
-    found = quantile_many(starts_of(owner, len(series)), codes, counts, (95, 100), minimum, maximum)
-    return dict(zip(series.tolist(), found.tolist(), strict=True))
+    observations = np.array([sums[number].observations for number in series.tolist()], np.int64)
+    found = quantile_many(starts_of(owner, len(series)), codes, counts, (95, 100), minimum, maximum, observations)
+    return {number: value for number, value in zip(series.tolist(), found.tolist(), strict=True) if not isnan(value)}

@@ -197,7 +197,7 @@ def quantile_many(
     q: tuple[int, int],
     minimum: NDArray[np.float64],
     maximum: NDArray[np.float64],
-    observations: NDArray[np.int64] | None = None,
+    observations: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return one of `quantiles_many()`."""
     return quantiles_many(starts, codes, counts, [q], minimum, maximum, observations)[0]
@@ -210,7 +210,7 @@ def quantiles_many(
     quantiles: Iterable[tuple[int, int]],
     minimum: NDArray[np.float64],
     maximum: NDArray[np.float64],
-    observations: NDArray[np.int64] | None = None,
+    observations: NDArray[np.int64],
 ) -> list[NDArray[np.float64]]:
     """Return quantiles of each sketch by nearest rank: of n values in order, the one at ceil(q * n), from 1.
 
@@ -229,7 +229,7 @@ def quantiles_many(
     filled = np.flatnonzero(starts[1:] > starts[:-1])
     before = total[starts[filled]]
     size = total[starts[filled + 1]] - before
-    lacks_some = np.zeros(len(filled), bool) if observations is None else size != observations[filled]
+    lacks_some = size != observations[filled]
     minimum, maximum = minimum[filled], maximum[filled]
     found = []
     for numerator, denominator in quantiles:

@@ -194,7 +194,9 @@ def read_run(data: bytes) -> None:
 def read_sketch(data: bytes) -> None:
     codes, counts = decode_sketch(data)
     ends, one = np.array([0, len(codes)]), np.ones(1)
-    quantile_many(ends, np.array(codes, np.int64), np.array(counts, np.int64), (95, 100), -one, one)
+    quantile_many(
+        ends, np.array(codes, np.int64), np.array(counts, np.int64), (95, 100), -one, one, np.array([sum(counts)])
+    )
 
 
 def read_cursor(data: bytes) -> None:

@@ -132,6 +132,18 @@ KINDS: list[tuple[Kind, str]] = [
 ]
 
 
+def test_a_quantile_is_not_judged_where_observations_were_imported() -> None:
+    made = [Bucket(60, True, [1.0, 2.0]), Bucket(60, True, [1.0, 2.0])]
+    points = the_points(made)
+    points = points._replace(observations=points.observations + np.array([0.0, 7.0]))
+    rule = A_RULE._replace(value="p95", window_s=60, side="above", threshold=0.5)
+
+    found = judge(rule, "histogram", a_grid(made), alive(made), points)
+
+    assert found.holds.tolist() == [HOLDS, UNKNOWN]
+    assert isnan(found.values[1])
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     buckets(),

@@ -213,7 +213,9 @@ def test_a_quantile_is_within_055_percent_of_the_value_of_its_rank(
     least = np.array([min(values, default=0.0) for values in sketches])
     greatest = np.array([max(values, default=0.0) for values in sketches])
 
-    answers = quantile_many(starts_of(owner, len(sketches)), found, counts, q, least, greatest)
+    sizes = np.array([len(values) for values in sketches])
+
+    answers = quantile_many(starts_of(owner, len(sketches)), found, counts, q, least, greatest, sizes)
 
     for values, answer in zip(sketches, answers.tolist(), strict=True):
         if not values:
@@ -232,7 +234,8 @@ def test_a_quantile_s_rank_is_exact_for_counts_beyond_what_floats_hold() -> None
 
     def median(first: int, second: int) -> float:
         counts = np.array([first, second])
-        return float(quantile_many(np.array([0, 2]), np.array([low, high]), counts, (1, 2), *ends)[0])
+        both = np.array([first + second])
+        return float(quantile_many(np.array([0, 2]), np.array([low, high]), counts, (1, 2), *ends, both)[0])
 
     assert median(half, half) == pytest.approx(1.0, rel=0.0055)
     assert median(half, half + 2) == pytest.approx(100.0, rel=0.0055)
@@ -249,6 +252,7 @@ def test_a_quantile_of_the_largest_floats_is_finite() -> None:
         (1, 2),
         np.array([0, -largest]),
         np.array([largest, 0]),
+        counts,
     )
 
     assert answers.tolist() == pytest.approx([largest, -largest], rel=0.0055)
