@@ -299,7 +299,7 @@ async def test_a_row_leads_to_its_charts_and_its_failures_to_their_jobs(page: Me
     page.wait(lambda: "app.mail" in names(page, "functions"))
 
     page.one('[aria-label="Charts of app.mail"]').send_keys(Keys.ENTER)
-    page.drawn(4)
+    page.drawn(len(MAIL))
     assert page.address() == {"key": [f"job:app.mail:{ending}" for ending in MAIL], "range": ["6h"]}
     page.browser.back()
     page.wait(lambda: "app.mail" in names(page, "functions"))
@@ -319,7 +319,7 @@ async def test_the_focus_stays_on_its_row_when_the_rows_are_loaded_again(page: M
     assert page.focused().get_attribute("aria-label") == label
 
 
-MAIL = ("succeeded", "failed", "execution_time", "wait_time")
+MAIL = ("succeeded", "failed", "execution_time", "wait_time", "total_time")
 
 
 def is_there(element: WebElement) -> bool:
@@ -337,9 +337,9 @@ async def test_series_are_found_while_typing_and_chosen_by_key(page: MetricsLog)
     page.show(range="6h")
     search = page.one("#search")
     search.send_keys("queue:ma")
-    page.wait(lambda: len(page.all("#found [role=option] .name")) == 5)
+    page.wait(lambda: len(page.all("#found [role=option] .name")) == 7)
 
-    search.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    search.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_DOWN)  # past all, and past attempts
     active = search.get_attribute("aria-activedescendant")
     assert page.one(f"#{active}").text.startswith(RUN)
     search.send_keys(Keys.ENTER)
@@ -367,11 +367,11 @@ async def test_series_are_found_by_any_part_of_their_key(page: MetricsLog) -> No
 async def test_all_series_under_a_prefix_are_added_at_once(page: MetricsLog) -> None:
     page.show(range="6h")
     page.one("#search").send_keys("queue:mail:")
-    page.wait(lambda: page.all("#found-0") and page.one("#found-0").text == "Add all 5")
+    page.wait(lambda: page.all("#found-0") and page.one("#found-0").text == "Add all 7")
 
     page.one("#found-0").click()
 
-    page.drawn(5)
+    page.drawn(7)
 
 
 async def test_what_is_missing_zero_and_unfinished_is_drawn_differently(page: MetricsLog) -> None:
@@ -403,6 +403,29 @@ async def test_counters_are_shown_as_count_or_rate_and_histograms_in_four_ways(p
 
     page.choose("histograms", "count")
     assert set(page.values(RUN)) == {"total"}
+
+
+async def test_counters_are_shown_as_shares_of_their_sum_and_series_together(page: MetricsLog) -> None:
+    page.show(FAILED, SUCCEEDED, range="6h", resolution="1hour")
+    failed, succeeded = (page.traces(key)[1]["y"] for key in (FAILED, SUCCEEDED))
+    expected = [bad / (bad + good) for bad, good in zip(failed, succeeded, strict=True) if good]
+
+    page.choose("counters", "share")
+    page.wait(lambda: "share" in page.values(FAILED))
+    shares = [share for share in page.traces(FAILED)[1]["y"] if share is not None]
+    assert shares == pytest.approx(expected) and max(shares) < 0.2
+    page.choose("charts-mode", "together")
+    page.drawn(1)
+    assert page.one(".chart h2").text == "counters in count"
+    assert [head.text for head in page.all(".readout dt")][1:] == [FAILED, SUCCEEDED]
+    assert page.address()["charts"] == ["together"] and page.address()["counters"] == ["share"]
+
+    page.browser.refresh()
+    page.drawn(1)
+    page.one(".plot").send_keys(Keys.ARROW_LEFT, Keys.ENTER)
+    page.wait(lambda: STORED in page.one("#panel").text)
+    assert page.one("#panel-title").text == FAILED  # of shares, that which is looked at comes first
+    page.show(FAILED, RUN, charts="together")
 
 
 async def test_one_worker_can_be_chosen(page: MetricsLog) -> None:

@@ -17,9 +17,10 @@ function nothing(bucket) {
 }
 
 export class Chart {
-  /** Make an empty chart; *actions* are remove(key), cursor(at or null), zoom(from, to) and explain(key, at, width_s). */
-  constructor(key, actions) {
+  /** Make an empty chart, of a series or, with a *title*, of several; *actions* are remove(key), cursor(at or null), zoom(from, to) and explain(key, at, width_s). */
+  constructor(key, actions, title = null) {
     this.key = key;
+    this.isOfSeveral = title !== null;
     this.points = null;
     this.index = null;
     const id = `chart-${++numbers}`;
@@ -41,8 +42,8 @@ export class Chart {
     this.element = el(
       "section",
       { class: "chart card", "aria-labelledby": id },
-      el("header", {}, el("h2", { id }, name(key)), this.unit, this.readout,
-        el("button", { type: "button", class: "remove", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => actions.remove(key) })),
+      el("header", {}, el("h2", { id }, title ?? name(key)), this.unit, this.readout,
+        title ? null : el("button", { type: "button", class: "remove", "aria-label": `Remove ${visible(key)}`, text: "×", onclick: () => actions.remove(key) })),
       this.plot,
       this.problem,
       this.values,
@@ -59,12 +60,12 @@ export class Chart {
     this.element.remove();
   }
 
-  /** Show points as the view says; the cursor stays where it was. */
-  show(points, choice) {
+  /** Show points as the view says, or *shown* lines; the cursor stays where it was. */
+  show(points, choice, shown = lines(points, choice)) {
     this.points = points;
-    this.lines = lines(points, choice);
+    this.lines = shown;
     this.starts = points.buckets.map((bucket) => Date.parse(bucket.at));
-    this.unit.textContent = `${points.type}, ${visible(points.unit)}`;
+    this.unit.textContent = this.isOfSeveral ? "" : `${points.type}, ${visible(points.unit)}`;
     this.problem.hidden = true;
     this.plot.setAttribute("aria-valuemax", Math.max(0, points.buckets.length - 1));
     this.element.classList.toggle("empty", points.buckets.every((bucket) => bucket.missing));
@@ -127,6 +128,17 @@ export class Chart {
     return index >= 0 && index < this.starts.length ? index : -1;
   }
 
+  /** The key of the series to explain at a bucket: of several the one with the greatest value, of shares the first. */
+  keyAt(index) {
+    const greatest = this.lines.reduce((one, other) => ((other.values[index] ?? -Infinity) > (one.values[index] ?? -Infinity) ? other : one));
+    return (greatest.unit === "share" ? this.lines[0] : greatest).key ?? this.key;
+  }
+
+  /** Whether it shows a series. */
+  has(key) {
+    return this.key === key || this.lines?.some((line) => line.key === key);
+  }
+
   /** A bucket in words. */
   describe(index) {
     const bucket = this.points.buckets[index];
@@ -154,7 +166,7 @@ export class Chart {
   }
 
   #unit(line) {
-    return line.plain ? "count" : this.points.unit;
+    return line.unit ?? this.points.unit;
   }
 
   #value(line, index) {
@@ -167,13 +179,13 @@ export class Chart {
     }
     const shown = index >= 0 ? index : this.lines[0].values.findLastIndex((value) => value !== null);
     if (shown < 0) return [el("div", {}, el("dt", { class: "quiet", text: "no observation in this window" }))];
-    const isTotal = index < 0 && this.lines[0].name === "count";
+    const isTotal = index < 0 && this.lines[0].adds;
     const items = this.lines.map((line) => {
       const value = isTotal ? total(line.values) : line.values[shown];
       const swatch = el("span", { class: "swatch" });
       if (line.hue) swatch.style.background = `var(--${line.hue})`;
-      return el("div", {}, el("dt", {}, line.hue ? swatch : null, isTotal ? "total" : line.name),
-        el("dd", { text: valueOf(this.key, value, this.#unit(line)) }));
+      return el("div", {}, el("dt", {}, line.hue ? swatch : null, isTotal && !line.key ? "total" : visible(line.name)),
+        el("dd", { text: valueOf(line.key ?? this.key, value, this.#unit(line)) }));
     });
     const when = isTotal ? null : el("div", {}, el("dt", { class: "quiet", text: `${index < 0 ? "latest, " : ""}${this.#start(shown)}` }));
     return when ? [when, ...items] : items;
@@ -181,7 +193,7 @@ export class Chart {
 
   #fillTable() {
     if (!this.values.open || !this.points) return;
-    const heads = [`Bucket (${zone()})`, ...this.lines.map((line) => (line.plain || !hasScale(this.points.unit) ? line.name : `${line.name}, ${this.points.unit}`)), ""];
+    const heads = [`Bucket (${zone()})`, ...this.lines.map((line) => (line.unit || !hasScale(this.points.unit) ? line.name : `${line.name}, ${this.points.unit}`)), ""];
     const rows = this.points.buckets.map((bucket, index) => [
       moment(this.starts[index], 0),
       ...this.lines.map((line) => (line.values[index] === null ? "" : String(Number(line.values[index].toPrecision(6))))),

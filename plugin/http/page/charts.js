@@ -1,9 +1,10 @@
 // The charts of the selected series: they share a window and a cursor, and are reloaded while the window ends now.
 
 import { ask, SignedOut } from "./api.js";
-import { byId, el, name } from "./dom.js";
+import { byId, el, name, visible } from "./dom.js";
 import { Chart } from "./chart.js";
 import { clockWithSeconds, length, moment, parseMoment, RANGES, span } from "./times.js";
+import { lines, sumsOf, together } from "./traces.js";
 
 export const MAX_CHARTS = 12;
 const REFRESH_MS = 5_000;
@@ -16,6 +17,8 @@ export class Charts {
     this.view = null;
     this.resolutions = [];
     this.isStarted = false;
+    this.keys = [];
+    this.points = new Map();
     this.shown = new Map();
     this.loading = null;
     setInterval(() => this.#isLive() && this.load(), REFRESH_MS);
@@ -44,42 +47,42 @@ export class Charts {
     this.#showChosen();
   }
 
-  /** Make the charts those of the view, in its order, and load them. */
+  /** Load the series of the view, and show them. */
   async show() {
-    const keys = this.view.keys.slice(0, MAX_CHARTS);
-    for (const [key, chart] of this.shown) {
-      if (!keys.includes(key)) {
-        chart.remove();
-        this.shown.delete(key);
-      }
-    }
-    for (const key of keys) if (!this.shown.has(key)) this.shown.set(key, new Chart(key, this.actions));
-    byId("charts").replaceChildren(...keys.map((key) => this.shown.get(key).element));
-    byId("legend").hidden = !keys.length;
+    this.keys = this.view.keys.slice(0, MAX_CHARTS);
+    for (const key of this.points.keys()) if (!this.keys.includes(key)) this.points.delete(key);
+    if (!this.#waitsForAll()) this.#arrange(this.keys.map((key) => [key, [key]]));
+    byId("legend").hidden = !this.keys.length;
     await this.load();
   }
 
-  /** Load the points of all charts; a later call aborts an earlier one. */
+  /** Load the points of all series; a later call aborts an earlier one. */
   async load() {
     this.loading?.abort();
     const { signal } = (this.loading = new AbortController());
-    const { view } = this;
+    const { view, keys } = this;
     const asked = this.#window();
+    const failed = new Map();
     byId("charts").setAttribute("aria-busy", "true");
     try {
-      await Promise.all([...this.shown.values()].map(async (chart) => {
+      await Promise.all(keys.map(async (key) => {
         try {
-          const points = await ask("points", { key: chart.key, worker_id: view.worker, ...asked }, signal);
+          const points = await ask("points", { key, worker_id: view.worker, ...asked }, signal);
           if (signal.aborted) return;
-          chart.show(points, view);
+          this.points.set(key, points);
+          if (!this.#waitsForAll()) this.shown.get(key)?.show(points, this.view);
           this.#showChosen();
         } catch (error) {
           if (error.name === "AbortError" || error instanceof SignedOut) throw error;
-          chart.fail(error.message);
+          this.points.delete(key);
+          failed.set(key, error.message);
         }
       }));
+      if (this.#waitsForAll()) this.redraw();
+      for (const [key, message] of failed) this.shown.get(key)?.fail(message);
       this.#tellWindow();
       await this.#loadMarks(signal);
+      byId("charts-problem").textContent = [...failed].filter(([key]) => !this.shown.has(key)).map(([, message]) => message).join(" ");
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof SignedOut)) byId("charts-problem").textContent = error.message;
     } finally {
@@ -89,7 +92,40 @@ export class Charts {
 
   /** Show the loaded points again, as the view says now. */
   redraw() {
-    for (const chart of this.shown.values()) if (chart.points) chart.show(chart.points, this.view);
+    const { view } = this;
+    const loaded = this.keys.map((key) => this.points.get(key)).filter(Boolean);
+    const counters = loaded.filter((points) => points.type === "counter");
+    const sums = view.counters === "share" ? sumsOf(counters) : [];
+    if (view.charts === "each") {
+      this.#arrange(this.keys.map((key) => [key, [key]]));
+      for (const points of loaded) this.shown.get(points.key)?.show(points, view, lines(points, view, sums));
+    } else {
+      const groups = Object.groupBy(loaded, (points) => `${points.type}s in ${points.unit}`);
+      this.#arrange(Object.entries(groups).map(([title, several]) => [title, several.map((points) => points.key)]));
+      for (const [title, several] of Object.entries(groups)) this.shown.get(title).show(several[0], view, together(several, view, sums));
+    }
+    this.#showChosen();
+  }
+
+  /** Whether what is shown of one series depends on others. */
+  #waitsForAll() {
+    return this.view.charts === "together" || this.view.counters === "share";
+  }
+
+  /** Make the charts those of *wanted*, pairs of an id and keys, in this order; those that are there stay. */
+  #arrange(wanted) {
+    const ids = wanted.map(([id]) => id);
+    for (const [id, chart] of this.shown) {
+      if (ids.includes(id)) continue;
+      chart.remove();
+      this.shown.delete(id);
+    }
+    for (const [id] of wanted) {
+      if (!this.shown.has(id)) this.shown.set(id, new Chart(id, this.actions, this.view.charts === "together" ? visible(id) : null));
+    }
+    const elements = ids.map((id) => this.shown.get(id).element);
+    const there = [...byId("charts").children];
+    if (elements.some((one, index) => one !== there[index]) || elements.length !== there.length) byId("charts").replaceChildren(...elements);
   }
 
   /** Show a window, widened to whole minutes. */
@@ -111,7 +147,7 @@ export class Charts {
   /** Highlight the bucket that is explained, in the chart of its series. */
   #showChosen() {
     const { of, at } = this.view;
-    this.shown.forEach((chart) => chart.showChosen(chart.key === of ? parseMoment(at) : null));
+    this.shown.forEach((chart) => chart.showChosen(chart.has(of) ? parseMoment(at) : null));
   }
 
   #isLive() {
@@ -160,6 +196,5 @@ export class Charts {
     byId("marks-list").replaceChildren(
       ...marks.map((mark) => el("li", {}, el("time", { datetime: mark.at, text: moment(Date.parse(mark.at)) }), " ", name(mark.text))),
     );
-    byId("charts-problem").textContent = "";
   }
 }

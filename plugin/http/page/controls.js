@@ -6,6 +6,9 @@ import { RANGES } from "./times.js";
 
 const option = (value, text = value) => el("option", { value, text: visible(text) });
 
+/** Elements whose id is not the view's name for their value. */
+const FIELD = { "charts-mode": "charts" };
+
 export class Controls {
   /** *change*(changes, push) changes the view, *zoomOut*() shows twice the time. */
   constructor({ change, zoomOut }) {
@@ -19,8 +22,8 @@ export class Controls {
     for (const id of ["resolution", "worker"]) {
       byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, true));
     }
-    for (const id of ["counters", "histograms"]) {
-      byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, false));
+    for (const id of ["counters", "histograms", "charts-mode"]) {
+      byId(id).addEventListener("change", (event) => change({ [FIELD[id] ?? id]: event.target.value }, false));
     }
     byId("chart-tools").append(foldButton(byId("chart-tools"), "Filters"));
     byId("now").addEventListener("click", () => change({ since: null, until: null }, true));
@@ -41,7 +44,7 @@ export class Controls {
     range.querySelector('[value=""]')?.remove();
     if (view.since !== null) range.prepend(option("", "Custom"));
     range.value = view.since === null ? view.range : "";
-    for (const id of ["resolution", "counters", "histograms"]) byId(id).value = view[id];
+    for (const id of ["resolution", "counters", "histograms", "charts-mode"]) byId(id).value = view[FIELD[id] ?? id];
     const worker = byId("worker");
     if (![...worker.options].some((one) => one.value === view.worker)) worker.append(option(view.worker));
     worker.value = view.worker;

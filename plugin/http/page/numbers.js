@@ -13,6 +13,7 @@ export const hasScale = (unit) => unit in SCALES;
 /** A value to three digits in the largest scale it fills once rounded, counts below a million in full. */
 export function number(value, unit = "count") {
   if (value === null || value === undefined) return "–";
+  if (unit === "share") return percent(value);
   const scales = SCALES[unit] ?? PLAIN;
   const space = hasScale(unit) ? " " : "";
   if (value === 0) return `0${space}${scales.find(([size]) => size === 1)[1]}`;
@@ -26,6 +27,12 @@ export function number(value, unit = "count") {
   if (index > 0 && rounded(size / scales[index][0]) * scales[index][0] >= scales[index - 1][0] * (1 - 1e-9)) index -= 1;
   const [least, suffix] = scales[index];
   return `${written(rounded(value / least))}${suffix ? space + suffix : ""}`;
+}
+
+/** A share in percent, to two digits; only none is 0 %, and only all is 100 %. */
+export function percent(share) {
+  if (share === 0 || share === 1) return `${share * 100} %`;
+  return `${Number(Math.min(Math.max(share * 100, 0.01), 99.99).toPrecision(2))} %`;
 }
 
 /** A number per second, as one of at least 1 per second, minute or hour, or else per day. */

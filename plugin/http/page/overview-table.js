@@ -1,7 +1,7 @@
 // One table of the overview: its columns, their order, its rows, and a page of them at a time.
 
 import { announce, el, name, visible } from "./dom.js";
-import { jobs, number, rate, whole } from "./numbers.js";
+import { jobs, number, percent, rate, whole } from "./numbers.js";
 import { sparkline } from "./sparkline.js";
 import { ORDERS, write } from "./view.js";
 
@@ -26,7 +26,7 @@ const COLUMNS = {
   ]],
   failed: ["Failures", [
     { order: "failed", head: "failed", hint: "Jobs that failed for good", node: failed },
-    { order: "failure_ratio", head: "share", hint: "Of the jobs that ended", text: (row) => percent(row.failure_ratio), how: (row) => (row.failed ? "bad" : "") },
+    { order: "failure_ratio", head: "share", hint: "Of the jobs that ended", node: ratio, how: (row) => (row.failed ? "bad" : "") },
     { order: "retried", head: "retried", hint: "Attempts that failed and are followed by another", text: (row) => number(row.retried) },
   ]],
   run: ["Run", [...times("run"), { order: "run.sum_s", head: "sum", text: (row) => seconds(row.run?.sum_s) }]],
@@ -44,10 +44,12 @@ function change(row) {
   return `${share > 0 ? "+" : share < 0 ? "−" : "±"}${whole(Math.abs(share))} %`;
 }
 
-function percent(share) {
-  if (share === null) return "–";
-  if (share === 0 || share === 1) return `${share * 100} %`;
-  return `${Math.min(Math.max(share * 100, 0.01), 99.99).toPrecision(2)} %`;
+/** The share of failures, as a link to its chart. */
+function ratio(row, context) {
+  if (row.failure_ratio === null) return "–";
+  const shown = percent(row.failure_ratio);
+  const keys = row.keys.filter((key) => /:(failed|succeeded)$/.test(key));
+  return row.failed && keys.length > 1 ? context.link({ view: "charts", keys: keys.toReversed(), counters: "share", charts: "together" }, shown, `${shown} of ${visible(row.name)} failed: show it over time`, "bad") : shown;
 }
 
 /** The failed jobs, as a link to their events. */

@@ -81,7 +81,7 @@ class Page {
   explain(chart, index) {
     const at = chart.points.buckets[index].at;
     this.explanation.opener = chart.plot;
-    this.change({ of: chart.key, at, width: chart.points.resolution, job: "" }, true);
+    this.change({ of: chart.keyAt(index), at, width: chart.points.resolution, job: "" }, true);
   }
 
   /** Show the history of a job. */
@@ -106,7 +106,7 @@ class Page {
     const changed = (...names) => names.some((name) => view[name] !== before[name]);
     if (view.view !== "charts") return;
     if (changed("keys", "range", "since", "until", "resolution", "worker", "view")) await this.charts.show();
-    else if (changed("counters", "histograms")) this.charts.redraw();
+    else if (changed("counters", "histograms", "charts")) this.charts.redraw();
   }
 
   /** Show another view; charts begin with the first series there are. */

@@ -34,7 +34,7 @@ export async function draw(element, points, shown, width) {
   const by = drawnBy(shown);
   const drawn = divided(shown, by);
   const [low, high] = reach(drawn);
-  const unit = shown[0].plain ? "count" : points.unit;
+  const unit = shown[0].unit ?? points.unit;
   const vertical = ticks(low, high);
   const horizontal = timeTicks(from, to, Math.max(2, Math.floor(width / 80)));
   const axis = { fixedrange: true, zeroline: false, showline: false, tickfont: { color: color("quiet"), size: 11 } };

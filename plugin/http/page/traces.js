@@ -3,33 +3,55 @@
 import { color } from "./theme.js";
 
 const MAX_MARKED = 90;
+/** Colors of lines in one chart; more lines are dotted. */
+const HUES = 6;
 const STATES = [["succeeded", "good"], ["completed", "good"], ["failed", "bad"], ["retrying", "warn"]];
 
-/** The lines of a series: what the readout, the table and the chart show of it. */
-export function lines(points, choice) {
+/** The lines of a series: what the readout, the table and the chart show of it; *sums* are those of all counters shown. */
+export function lines(points, choice, sums = []) {
   const { buckets, type } = points;
   const of = (field) => buckets.map((bucket) => bucket[field] ?? null);
   if (type === "gauge") return [{ name: "last", values: of("last"), style: "line", hue: "gauge" }];
   const counted = type === "counter" ? "sum" : "count";
   const how = type === "counter" ? choice.counters : choice.histograms;
-  if (how === "count") return [{ name: "count", values: of(counted), style: "bar", hue: hueOf(points), plain: true }];
-  if (how === "rate") {
-    return [{ name: "per second", values: rates(points, counted), style: "bar", hue: hueOf(points), plain: true }];
-  }
+  const bar = { style: "bar", hue: hueOf(points), unit: "count" };
+  if (how === "count") return [{ ...bar, name: "count", values: of(counted), adds: true }];
+  if (how === "rate") return [{ ...bar, name: "per second", values: rates(points, counted) }];
+  if (how === "share") return [{ ...bar, name: "share", values: of("sum").map((sum, index) => (sum !== null && sums[index] ? sum / sums[index] : null)), unit: "share" }];
   if (how === "percentiles") {
     return [
       { name: "p50", values: of("p50"), style: "line", hue: "p50" },
       { name: "p95", values: of("p95"), style: "band", above: of("p50"), hue: "p95" },
       { name: "p99", values: of("p99"), style: "band", above: of("p95"), hue: "p99" },
-      { name: "count", values: of("count"), style: "none", plain: true },
+      { name: "count", values: of("count"), style: "none", unit: "count" },
     ];
   }
   return [
     { name: "avg", values: of("avg"), style: "line", hue: "p50" },
     { name: "min", values: of("min"), style: "none" },
     { name: "max", values: of("max"), style: "band", above: of("min"), hue: "p99" },
-    { name: "count", values: of("count"), style: "none", plain: true },
+    { name: "count", values: of("count"), style: "none", unit: "count" },
   ];
+}
+
+/** One line for each of several series of one type and unit: of histograms p95, or the average. */
+export function together(several, choice, sums) {
+  const states = several.map(hueOf);
+  const areStates = !states.includes("counter") && new Set(states).size === states.length;
+  return several.map((points, index) => {
+    const all = lines(points, choice, sums);
+    const main = all.find((line) => line.name === "p95") ?? all[0];
+    return {
+      ...main, name: several.length > 1 && main.name === "p95" ? `${points.key}, p95` : points.key, key: points.key, style: "line",
+      hue: areStates ? states[index] : `series-${index % HUES}`, dash: index < HUES ? "solid" : "dot",
+    };
+  });
+}
+
+/** The sum of several counters in each bucket. */
+export function sumsOf(counters) {
+  const [first] = counters;
+  return first ? first.buckets.map((_, index) => counters.reduce((sum, { buckets }) => sum + (buckets[index]?.sum ?? 0), 0)) : [];
 }
 
 /** Values per second; of the bucket that is still filling, per second of it that has passed. */
@@ -135,7 +157,7 @@ function edge(line, starts, width, partial) {
   const alone = new Set(runs.filter((run) => run.length === 1).map(([index]) => index));
   const marked = (index) => starts.length <= MAX_MARKED || alone.has(index);
   const x = starts.map((at) => at + width / 2);
-  const stroke = { color: color(line.hue), width: line.style === "band" ? 1 : 1.8 };
+  const stroke = { color: color(line.hue), width: line.style === "band" ? 1 : 1.8, dash: line.dash };
   const solid = {
     ...base, type: "scatter", mode: "lines+markers", connectgaps: false, x,
     y: line.values.map((value, index) => (partial[index] ? null : value)), line: stroke,

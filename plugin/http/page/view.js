@@ -8,10 +8,11 @@ const ONE_OF = {
   view: ["overview", "charts", "events"],
   range: Object.keys(RANGES),
   resolution: ["auto", "1min", "5min", "1hour", "1day"],
-  counters: ["count", "rate"],
+  counters: ["count", "rate", "share"],
   histograms: ["percentiles", "spread", "count", "rate"],
+  charts: ["each", "together"],
 };
-const DEFAULTS = { range: "24h", resolution: "auto", counters: "count", histograms: "percentiles" };
+const DEFAULTS = { range: "24h", resolution: "auto", counters: "count", histograms: "percentiles", charts: "each" };
 const TEXTS = ["worker", "of", "at", "width", "job", "find", ...Object.keys(ORDERS)];
 export const FILTERS = ["kind", "prefix", "key", "func", "queue", "state", "worker_id", "error"];
 const MOMENTS = ["since", "until"];
