@@ -247,6 +247,7 @@ async def test_a_session_is_told_by_the_role_that_began_it_alone(
 async def test_rows_that_were_there_before_the_bounds_are_set_aside(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
+    await connection.execute("DROP VIEW chancy_metrics_pipeline")  # it reads these columns
     for table in ("pending", "spill"):
         await fetch(connection, f"ALTER TABLE {{{table}}} ALTER day TYPE date, ALTER sequence TYPE bigint", tables)
         for day in ("'infinity'", "'12000-01-01'", "'0044-03-15 BC'"):

@@ -42,7 +42,7 @@ BREAK = {
     "without its pending table": "ALTER TABLE {pending} RENAME TO gone",
     "refusing": "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
     " CREATE TRIGGER refuse BEFORE INSERT ON {pending} FOR EACH ROW EXECUTE FUNCTION refuse()",
-    "dropped": "DROP TABLE {log}",
+    "dropped": "DROP TABLE {log} CASCADE",
 }
 MEND = {
     "locked": "COMMIT",

@@ -173,7 +173,7 @@ async def test_a_database_that_does_not_say_costs_the_answer_only_its_completene
     client: tuple[httpx.AsyncClient, Chancy], connection: Connection, tables: Tables
 ) -> None:
     await client[0].get("/api/v1/metrics/app")  # the copy is there from now on
-    await fetch(connection, "DROP TABLE {dead_letters}", tables)
+    await fetch(connection, "DROP TABLE {dead_letters} CASCADE", tables)
     module._recent.clear()
 
     answer = await client[0].get("/api/v1/metrics/app")
