@@ -175,7 +175,7 @@ CREATE TABLE {versions} (
     status text NOT NULL CHECK (
         status IN (
             'baseline', 'collecting', 'copying', 'backfilling', 'ready', 'live', 'standby', 'dropped',
-            'totals_copying', 'totals_backfilling', 'totals'
+            'totals_copying', 'totals_backfilling', 'totals', 'totals_dropped'
         )
     ),
     position bigint NOT NULL,

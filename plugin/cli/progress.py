@@ -68,15 +68,15 @@ def show_ledger(door: Door, did: str) -> Callable[[LedgerProgress], None]:
     return show
 
 
-def show_rebuild(door: Door) -> Callable[[RebuildProgress], None]:
-    """Return a function that shows how far a rebuild is."""
+def show_rebuild(door: Door, *, subject: str = "version") -> Callable[[RebuildProgress], None]:
+    """Return a function that shows how far a rebuild is; *subject* is what is rebuilt."""
     shown = door.progress()
 
     def show(progress: RebuildProgress) -> None:
         left = "" if progress.remaining_s is None else f", {span(progress.remaining_s)} left"
         waits = ", gives way to the live version" if progress.waits else ""
         line = progress.note or (
-            f"{progress.phase} version {progress.version}: {progress.events:,} of "
+            f"{progress.phase} {subject} {progress.version}: {progress.events:,} of "
             f"{counted(progress.total_events, 'event')}, {progress.events_per_s:,.0f} a second{left}{waits}"
         )
         shown.show(line, phase=progress.phase, ends=progress.phase == "swapping")

@@ -108,7 +108,7 @@ def rebuild_command(
                     throttle_s=throttle_s,
                     executor=executor,
                     read_dsn=source,
-                    on_progress=show_rebuild(door),
+                    on_progress=show_rebuild(door, subject="generation"),
                 )
             )
         door.answer(made, lambda: _rebuilt_totals_lines(made))

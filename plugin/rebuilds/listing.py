@@ -125,7 +125,8 @@ async def list_versions(chancy: Chancy) -> list[VersionInfo]:
                 FROM {versions} v
                 CROSS JOIN {head} h
                 WHERE v.version > 0
-                    AND v.status NOT IN ('baseline', 'totals_copying', 'totals_backfilling', 'totals')
+                    AND v.status <> 'baseline'
+                    AND NOT starts_with(v.status, 'totals')
                 ORDER BY v.version
                 """
             ).format(versions=tables.versions, head=tables.head)

@@ -28,7 +28,7 @@ from chancy_metrics.projections.totals.generation import begin_generation, copy_
 from chancy_metrics.projections.versions.left_out import left_out
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.promote import catch_up
-from chancy_metrics.projections.versions.version import Version, read_head, read_version
+from chancy_metrics.projections.versions.version import TOTALS_DROPPED, Version, read_head, read_version
 
 _BUSY_S = 0.05
 
@@ -165,7 +165,7 @@ async def _finish(
         async with short_transaction(connection) as cursor:
             target = (await read_head(cursor, tables)).position
             mine = await read_version(cursor, tables, generation.version)
-        if mine is None or mine.status == "dropped":
+        if mine is None or mine.status == TOTALS_DROPPED:
             raise VersionRefused(
                 f"generation {generation.version} of the totals was given up meanwhile, for an import or for one of "
                 "other rules: run the command again"

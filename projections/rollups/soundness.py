@@ -37,7 +37,7 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
         FROM {rollup} r
         LEFT JOIN {series} s
             ON s.id = r.series
-        WHERE version IN (SELECT version FROM {versions} WHERE status <> 'dropped')
+        WHERE version IN (SELECT version FROM {versions} WHERE status NOT IN ('dropped', 'totals_dropped'))
             AND (bucket %% {width} = 0 AND {in_bounds} AND s.id IS NOT NULL) IS NOT TRUE
         ORDER BY r.version, r.series, r.bucket
         LIMIT %(shown)s

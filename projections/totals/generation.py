@@ -16,6 +16,7 @@ from chancy_metrics.projections.versions.create import insert_version, lock_base
 from chancy_metrics.projections.versions.outcome import Advanced
 from chancy_metrics.projections.versions.version import (
     TOTALS,
+    TOTALS_DROPPED,
     Version,
     lock_head,
     lock_version,
@@ -50,7 +51,7 @@ async def begin_generation(connection: Connection, tables: Tables, rules: RuleSe
             if one.refuses(rules) is None:
                 return one
             await lock_version(cursor, tables, one.version, wait=True)
-            await set_status(cursor, tables, one.version, "dropped")
+            await set_status(cursor, tables, one.version, TOTALS_DROPPED)
         return await insert_version(cursor, tables, rules, head, base, _HORIZONS, status="totals_copying", by=by)
 
 
@@ -70,7 +71,7 @@ async def copy_baseline(connection: Connection, tables: Tables, generation: Vers
             since = {"1day": mine.horizons["1day"]}
             cells = await read_merged(cursor, tables, mine.baseline, since, series=(series[0], series[-1]))
         if mine.baseline not in {one.version for one in await read_baselines(cursor, tables)}:
-            await set_status(cursor, tables, mine.version, "dropped")
+            await set_status(cursor, tables, mine.version, TOTALS_DROPPED)
             return Advanced.busy(mine.position)
         await add_totals(cursor, tables, mine.version, cells, is_served=False)
         await _note_progress(cursor, tables, mine, "totals_copying" if series else "totals_backfilling")
@@ -95,7 +96,7 @@ async def take_over(connection: Connection, tables: Tables, generation: Version,
         ):
             return reason
         if mine.status != "totals":
-            await set_status(cursor, tables, mine.version, "dropped")
+            await set_status(cursor, tables, mine.version, TOTALS_DROPPED)
             return None
         await cursor.execute(
             sql.SQL(
@@ -128,7 +129,7 @@ async def serve(connection: Connection, tables: Tables, generation: Version) -> 
         if mine is None or mine.status != "totals_backfilling" or any(one.position > mine.position for one in before):
             return False
         for one in before:
-            await set_status(cursor, tables, one.version, "totals" if one is mine else "dropped")
+            await set_status(cursor, tables, one.version, "totals" if one is mine else TOTALS_DROPPED)
         return True
 
 

@@ -18,6 +18,7 @@ from chancy_metrics.projections.rollups.soundness import sound
 from chancy_metrics.projections.rollups.write import FINITE_SUM, decode_sound_sketches
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
+from chancy_metrics.projections.versions.version import TOTALS
 
 
 class Sketch(NamedTuple):
@@ -122,10 +123,11 @@ async def read_states(cursor: Cursor, tables: Tables) -> list[TotalsState]:
                 v.created_at, v.folded_at, v.folded_by
             FROM {versions} v
             CROSS JOIN {head} h
-            WHERE starts_with(v.status, 'totals')
+            WHERE v.status = ANY(%(statuses)s)
             ORDER BY v.status <> 'totals', v.version
             """
-        ).format(versions=tables.versions, head=tables.head, totals=tables.totals)
+        ).format(versions=tables.versions, head=tables.head, totals=tables.totals),
+        {"statuses": list(TOTALS)},
     )
     rows = await cursor.fetchall()
     return [_state(row, await left_out(cursor, tables, row[0])) for row in rows]

@@ -16,6 +16,7 @@ from chancy_metrics.projections.versions.left_out import copy_left_out, left_out
 from chancy_metrics.projections.versions.version import (
     BASELINE,
     TOTALS,
+    TOTALS_DROPPED,
     UNFINISHED,
     UNFINISHED_TOTALS,
     Head,
@@ -255,7 +256,7 @@ async def drop_generations(cursor: Cursor, tables: Tables, *, served: bool = Tru
     for one in await read_generations(cursor, tables):
         locked = await lock_version(cursor, tables, one.version, wait=True)
         if locked is not None and locked.status in (TOTALS if served else UNFINISHED_TOTALS):
-            await set_status(cursor, tables, one.version, "dropped")
+            await set_status(cursor, tables, one.version, TOTALS_DROPPED)
 
 
 async def set_status(cursor: Cursor, tables: Tables, version: int, status: str, *, keep_s: float | None = None) -> None:

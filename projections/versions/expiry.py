@@ -15,6 +15,7 @@ from chancy_metrics.projections.versions.version import (
     lock_version,
     raise_horizons,
     read_baselines,
+    read_dropped,
     read_versions,
 )
 
@@ -70,7 +71,7 @@ async def drop_versions(connection: Connection, tables: Tables, *, now_us: int) 
     """
     async with short_transaction(connection) as cursor:
         await _drop_old(cursor, tables, now_us)
-        dropped = [version.version for version in await read_versions(cursor, tables) if version.status == "dropped"]
+        dropped = [version.version for version in await read_dropped(cursor, tables)]
         # Version 0 has the record of the log, too: its row stays when no version is made from its points any more.
         is_unused = BASELINE not in {one.version for one in await read_baselines(cursor, tables)}
     removed = 0
@@ -173,7 +174,7 @@ async def _drop_old(cursor: Cursor, tables: Tables, now_us: int) -> None:
         sql.SQL(
             """
             UPDATE {versions}
-            SET status = 'dropped'
+            SET status = CASE WHEN starts_with(status, 'totals') THEN 'totals_dropped' ELSE 'dropped' END
             WHERE version IN (
                 SELECT v.version
                 FROM {versions} v
@@ -210,7 +211,7 @@ async def _delete_dropped(cursor: Cursor, tables: Tables) -> None:
         sql.SQL(
             """
             DELETE FROM {versions} v
-            WHERE v.status = 'dropped'
+            WHERE v.status IN ('dropped', 'totals_dropped')
                 AND v.version < (SELECT max(version) FROM {versions})
                 AND {empty}
             """

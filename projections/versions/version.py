@@ -36,10 +36,13 @@ UNFINISHED = ("copying", "backfilling", "ready")
 #: are kept and moved like those of a version. One in the last status is served.
 UNFINISHED_TOTALS = ("totals_copying", "totals_backfilling")
 TOTALS = (*UNFINISHED_TOTALS, "totals")
+TOTALS_DROPPED = "totals_dropped"
 #: Statuses in which a version takes steps.
 ADVANCING = ("backfilling", "ready", "live", "standby", "totals_backfilling", "totals")
 #: The statuses of what is no version, for SQL.
-NO_VERSION: LiteralString = "('baseline', 'collecting', 'totals_copying', 'totals_backfilling', 'totals')"
+NO_VERSION: LiteralString = (
+    "('baseline', 'collecting', 'totals_copying', 'totals_backfilling', 'totals', 'totals_dropped')"
+)
 #: Attempts of `lock_version_soon`, and seconds between them.
 _TRIES, _TRY_S = 10, 0.02
 
@@ -88,7 +91,7 @@ class Version(NamedTuple):
     @property
     def subject(self) -> str:
         """What it is called in sentences."""
-        return f"{'generation' if self.status in TOTALS else 'version'} {self.version}"
+        return f"{'generation' if self.status in (*TOTALS, TOTALS_DROPPED) else 'version'} {self.version}"
 
     def refuses(self, rules: RuleSet) -> str | None:
         """Return why code with *rules* must not fold this version, as a sentence; None if it may."""
@@ -148,6 +151,12 @@ async def read_versions(cursor: Cursor, tables: Tables) -> list[Version]:
 async def read_generations(cursor: Cursor, tables: Tables) -> list[Version]:
     """Return the generations of the totals, by number: at most one that is served, and one that is being built."""
     return await _select(cursor, tables, "WHERE v.status = ANY(%(totals)s) ORDER BY v.version", totals=list(TOTALS))
+
+
+async def read_dropped(cursor: Cursor, tables: Tables) -> list[Version]:
+    """Return the versions and the generations whose rows may be deleted, by number."""
+    dropped = ["dropped", TOTALS_DROPPED]
+    return await _select(cursor, tables, "WHERE v.status = ANY(%(dropped)s) ORDER BY v.version", dropped=dropped)
 
 
 async def read_baselines(cursor: Cursor, tables: Tables) -> list[Version]:

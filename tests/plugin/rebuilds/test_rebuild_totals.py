@@ -12,6 +12,7 @@ from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.progress import RebuildProgress
+from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.rebuilds.swap import undo
 from chancy_metrics.plugin.rebuilds.totals import rebuild_totals
@@ -37,7 +38,9 @@ async def test_a_wrong_total_is_corrected_and_named(dsn: str, connection: Connec
         said: list[RebuildProgress] = []
         done = await rebuild_totals(chancy, on_progress=said.append)
         after = await read_totals(chancy)
+        versions = await list_versions(chancy)
 
+    assert [one.version for one in versions] == [1]  # generations are none of them
     assert (done.replaced, done.generation) == (before.generation, after.generation)
     assert after.generation > before.generation
     assert after.series == before.series
