@@ -42,7 +42,9 @@ def backtest_command(door: Door, rules: str, since: datetime) -> None:
 
 def backtest_lines(found: Backtest) -> list[str]:
     """What `backtest` prints."""
-    return [*_time_lines(found), *(line for rule in found.rules for line in ["", *_rule_lines(rule)])]
+    total_s = sum(one.buckets * RESOLUTIONS[one.resolution] for one in found.judged)
+    recorded = 1 - _unknown_s(found) / total_s if total_s else 0.0
+    return [*_time_lines(found), *(line for rule in found.rules for line in ["", *_rule_lines(rule, recorded)])]
 
 
 def _time_lines(found: Backtest) -> list[str]:
@@ -55,13 +57,17 @@ def _time_lines(found: Backtest) -> list[str]:
     ]
     if found.since > found.asked_since:
         lines.append(f"older points than {_short(found.since)} are not kept")
-    unknown_s = sum(one.unknown * RESOLUTIONS[one.resolution] for one in found.judged)
-    if unknown_s:
+    if unknown_s := _unknown_s(found):
         lines.append(f"the log holds nothing of {span(unknown_s)} of it: no rule fires or resolves there")
     return lines
 
 
-def _rule_lines(rule: RuleReplay) -> list[str]:
+def _unknown_s(found: Backtest) -> int:
+    return sum(one.unknown * RESOLUTIONS[one.resolution] for one in found.judged)
+
+
+def _rule_lines(rule: RuleReplay, recorded: float) -> list[str]:
+    """Return the lines of a rule; *recorded* is the part of the time in which the log holds anything."""
     lines = [f"{rule.name}: {_verdict(rule)}", f"  {rule.condition}; {counted(rule.series, 'series')}"]
     if rule.worst is not None and rule.usual is not None and rule.rare is not None:
         side = "above" if rule.rare >= rule.usual else "below"
@@ -69,8 +75,10 @@ def _rule_lines(rule: RuleReplay) -> list[str]:
             f"  usual {_value(rule, rule.usual)}, {side} {_value(rule, rule.rare)} for 1 % of the time, "
             f"worst {_value(rule, rule.worst)} at {moment(rule.worst_at)}{_of(rule, rule.worst_key)}"
         )
-    if rule.known < 1 and rule.series:
-        lines.append(f"  {percent(rule.known)} of the time could be judged: the rest was not recorded")
+    if rule.known < recorded - 0.001 and rule.series:
+        lines.append(
+            f"  judged in {percent(rule.known)} of the time: in the rest it was not sampled, or is known in part"
+        )
     longest = sorted(rule.firings, key=lambda one: -one.firing_s)[:_SHOWN]
     lines += [f"  {_firing(rule, one)}" for one in sorted(longest, key=lambda one: (one.since, one.key))]
     if len(rule.firings) > _SHOWN:

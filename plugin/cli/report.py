@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from unicodedata import east_asian_width
 
 import click
@@ -111,9 +111,12 @@ def _labelled(label: str, line: str, is_first: bool) -> str:
 
 def _time(found: Report) -> list[str]:
     standby = ", as far as this standby has replayed" if found.replayed_at is not None else ""
-    lines = [f"{found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M:%S} UTC{standby}"]
+    day = "" if found.since.date() == found.until.date() else f"{found.until:%Y-%m-%d} "
+    lines = [f"{found.since:%Y-%m-%d %H:%M} to {day}{found.until:%H:%M:%S} UTC{standby}"]
     if found.days:
-        lines[0] += f"; usual is what the same hours of {counted(found.days, 'day')} before had"
+        some = f"the same hours of {counted(found.days, 'day')} before"
+        long = found.until - found.since > timedelta(days=1, hours=1)
+        lines[0] += f"; usual is what {'as long a time whole weeks before' if long else some} had"
     if found.unknown_s >= 60 and found.began_at is not None:
         before_s = (found.began_at - found.since).total_seconds()
         gaps_s = found.unknown_s - before_s
@@ -130,7 +133,9 @@ def _flow(found: Report) -> list[str]:
     flow = found.flow
     retried = f", {flow.retried:,} attempts retried" if flow.retried else ""
     rate = f"{flow.per_min:,.0f}" if flow.per_min >= 100 else f"{flow.per_min:,.1f}"
-    return [f"{counted(flow.done, 'job')} done, {rate}/min{retried}{_usual(flow.usual, _whole)}"]
+    workers = found.waiting.workers
+    by = "" if workers is None else f"; {counted(workers, 'worker')} active"
+    return [f"{counted(flow.done, 'job')} done, {rate}/min{retried}{_usual(flow.usual, _whole)}{by}"]
 
 
 def _waiting(found: Report) -> list[str]:
@@ -140,13 +145,11 @@ def _waiting(found: Report) -> list[str]:
     waits = [one for one in waiting.queues if one.pending or one.oldest_wait_s]
     lines = [_queue(one) for one in waits[:_QUEUES]]
     rest = waits[_QUEUES:]
-    workers = "" if waiting.workers is None else f"; {counted(waiting.workers, 'worker')} active"
     if not lines:
         lines = [f"nothing is due in {counted(len(waiting.queues), 'queue')}"]
     if rest:
         due = sum(one.pending or 0 for one in rest)
         lines.append(f"{counted(due, 'job')} due in {counted(len(rest), 'more queue')}")
-    lines[-1] += workers
     return lines
 
 
@@ -171,13 +174,17 @@ def _failures(found: Report) -> list[str]:
             f"{failures.failed:,} of {counted(found.flow.done, 'job')}, {percent(failures.share or 0)}"
             f"{_usual(failures.usual, percent)}"
         ]
-    lines += [_function(one) for one in failures.functions[:_FUNCTIONS]]
-    if more := failures.functions[_FUNCTIONS:]:
+    told = {one.name for one in found.problems if one.kind == "failures"}
+    others = [one for one in failures.functions if one.func not in told]
+    lines += [_function(one) for one in others[:_FUNCTIONS]]
+    if more := others[_FUNCTIONS:]:
         lines[-1] += f"; {sum(one.failed for one in more):,} of {counted(len(more), 'other function')}"
     if (newest := failures.newest) is not None:
         retried = ", to be retried" if newest.state == "retrying" else ""
-        error = fit(safe(newest.error or "no error kept"), _NAME)
-        lines.append(f"newest {moment(newest.at)}: {error}, {name(newest.func)}{retried}")
+        day = "" if newest.at.date() == found.until.date() else f"{newest.at:%Y-%m-%d} "
+        before, after = f"newest at {day}{newest.at:%H:%M:%S}: ", f", {name(newest.func)}{retried}"
+        room = COLUMNS - _LABEL - _columns(before + after)
+        lines.append(f"{before}{fit(safe(newest.error or 'no error kept'), room)}{after}")
         lines.append(f"`chancy-metrics audit job {newest.job_id}` shows it attempt by attempt")
     return lines
 
@@ -233,7 +240,8 @@ def _numbers(found: Report) -> list[str]:
 def _usual(before: Usual | None, form: object, what: str = "") -> str:
     if before is None or not callable(form):
         return ""
-    many = f" ({form(before.least)} to {form(before.most)})" if before.least != before.most else ""
+    least, most = form(before.least), form(before.most)
+    many = f" ({least} to {most})" if least != most else ""
     return f"; usual {what}{' ' if what else ''}{form(before.median)}{many}"
 
 

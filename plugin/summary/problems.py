@@ -56,12 +56,14 @@ def _of_queue(one: QueueState, until: datetime) -> Iterator[Problem]:
         return
     due = f"queue {one.queue}: {counted(one.pending, 'job')} due, the oldest for {span(waits_s)}"
     if one.ended_at is None or (until - one.ended_at).total_seconds() > PATIENCE_S:
-        ended = "none of its jobs has ended" + (f" since {moment(one.ended_at)}" if one.ended_at else "")
-        yield Problem("standstill", f"{due}, and {ended}: does a worker take this queue, or is it paused?")
+        ended = "none of its jobs has ended " + (
+            f"since {moment(one.ended_at)}" if one.ended_at else "in all this time"
+        )
+        yield Problem("standstill", f"{due}, and {ended}: does a worker take this queue, or is it paused?", one.queue)
     elif one.usual_worst_s is None or waits_s > RATIO * one.usual_worst_s.most:
         before = one.usual_worst_s
         usual = "" if before is None else f"; the longest at these hours was {span(before.most)}"
-        yield Problem("waiting", f"{due}{usual}: its workers don't keep up")
+        yield Problem("waiting", f"{due}{usual}: its workers don't keep up", one.queue)
 
 
 def _failing(failures: Failures) -> list[Problem]:
@@ -72,7 +74,7 @@ def _failing(failures: Failures) -> list[Problem]:
         usual = "" if one.usual is None else f", usually {one.usual.median:.1%}".replace("%", " %")
         share = f"{one.share:.1%}".replace("%", " %")
         said = f"{one.func}: {one.failed:,} of {counted(one.done, 'job')} failed ({share}{usual})"
-        found.append(Problem("failures", said))
+        found.append(Problem("failures", said, one.func))
     return found
 
 

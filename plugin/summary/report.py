@@ -21,10 +21,12 @@ class Problem(msgspec.Struct, frozen=True):
             "waiting" (a job waits far longer than is usual), "failures" (more jobs fail than is usual), "no_flow" (no
             job is done).
         sentence: What, which, and what to do.
+        name: The queue or function; "" for what is of none.
     """
 
     kind: Literal["pipeline", "silent", "no_worker", "standstill", "waiting", "failures", "no_flow"]
     sentence: str
+    name: str = ""
 
 
 class Flow(msgspec.Struct, frozen=True):
