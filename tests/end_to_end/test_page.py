@@ -595,6 +595,22 @@ async def test_numbers_and_lengths_of_time_are_rounded_before_their_unit_is_chos
     assert lengths == [text for _, text in LENGTHS]
 
 
+async def test_buckets_without_percentiles_are_drawn_by_their_average(page: MetricsLog) -> None:
+    shown = page.browser.execute_async_script(
+        "const [several, done] = arguments; import('/metrics-log/traces.js').then(({ lines }) => done(several.map("
+        " (buckets) => lines({ buckets, type: 'histogram', key: 'a' }, { histograms: 'percentiles' })"
+        " .map(({ name, values }) => [name, values]))))",
+        [
+            [{"count": 2, "avg": 3, "p50": 2, "p95": 4, "p99": 4}, {"count": 5, "avg": 7}, {"missing": True}],
+            [{"count": 2, "avg": 3, "p50": 2, "p95": 4, "p99": 4}, {"missing": True}],
+        ],
+    )
+
+    imported, measured = [dict(one) for one in shown]
+    assert (imported["p50"], imported["avg"]) == ([2, None, None], [None, 7, None])
+    assert "avg" not in measured
+
+
 async def test_a_depth_whose_counting_stopped_is_at_least_so_much(page: MetricsLog) -> None:
     depths = [
         ("queue:mail:depth:pending", 100_000),

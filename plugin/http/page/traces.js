@@ -23,6 +23,7 @@ export function lines(points, choice, sums = []) {
       { name: "p50", values: of("p50"), style: "line", hue: "p50" },
       { name: "p95", values: of("p95"), style: "band", above: of("p50"), hue: "p95" },
       { name: "p99", values: of("p99"), style: "band", above: of("p95"), hue: "p99" },
+      ...averages(buckets),
       { name: "count", values: of("count"), style: "none", unit: "count" },
     ];
   }
@@ -52,6 +53,12 @@ export function together(several, choice, sums) {
 export function sumsOf(counters) {
   const [first] = counters;
   return first ? first.buckets.map((_, index) => counters.reduce((sum, { buckets }) => sum + (buckets[index]?.sum ?? 0), 0)) : [];
+}
+
+/** The line of the buckets of which no percentiles are known, as imported ones are; none if there are no such buckets. */
+function averages(buckets) {
+  const values = buckets.map((bucket) => (bucket.p50 === undefined ? bucket.avg ?? null : null));
+  return values.some((value) => value !== null) ? [{ name: "avg", values, style: "line", hue: "counter" }] : [];
 }
 
 /** Values per second; of the bucket that is still filling, per second of it that has passed. */
