@@ -27,7 +27,7 @@ from chancy_metrics.plugin.telemetry.push import (
 )
 from chancy_metrics.plugin.telemetry.resource import read_pairs, resource_of
 from tests.commands import command, run
-from tests.factories import LogWriter, a_run, an_app, eventually, now_us, sequence_all
+from tests.factories import LogWriter, a_row, a_run, an_app, eventually, now_us, sequence_all
 from tests.otlp_receiver import Answer, Receiver, rejecting
 from tests.otlp_receiver import resource_of as resource_in
 
@@ -53,11 +53,17 @@ async def test_a_round_sends_every_total_and_the_health_of_the_pipeline(
     dsn: str, connection: Connection, tables: Tables, receiver: Receiver
 ) -> None:
     await record(connection, tables, 2.5)
+    await LogWriter(connection, tables).append(jobs=[a_row(now_us()), a_row(now_us(), state="failed")])
+    await sequence_all(connection, tables)
     async with an_app(dsn) as (chancy, _):
         done = await push_once(await pusher_to(chancy, receiver.url), 0)
 
-    assert (done.position, done.taken_position, done.rejected, done.requests) == (1, 1, 0, 1)
+    assert (done.position, done.taken_position, done.rejected, done.requests) == (2, 2, 0, 1)
     points = receiver.points()
+    of_queue = [("messaging.system", "chancy"), ("messaging.destination.name", "default")]
+    ran = points["messaging.process.duration", frozenset([*of_queue, ("messaging.operation.name", "process")])]
+    assert (ran.count, ran.sum, ran.min, ran.max, ran.scale) == (2, 1.0, 0.5, 0.5, 6)
+    assert points["chancy.queue.updates", frozenset([*of_queue, ("chancy.job.state", "failed")])].as_int == 1
     assert points[PLACED].as_double == 2.5 and len(points) == done.points
     assert ("chancy.metrics.healthy", frozenset()) in points
     assert receiver.headers[0]["content-encoding"] == "gzip" and receiver.headers[0]["x-tenant"] == "a"
