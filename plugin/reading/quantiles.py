@@ -13,8 +13,8 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.reading.load import Within
-from chancy_metrics.projections.fold.sketch import encode, merge_runs, quantiles_many, starts_of
-from chancy_metrics.projections.rollups.write import QUANTILES, decode_sound_sketches
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches, encode, merge_runs, quantiles_many, starts_of
+from chancy_metrics.projections.rollups.write import QUANTILES
 from chancy_metrics.projections.versions.version import live_version
 
 #: Sketches read and merged at once.

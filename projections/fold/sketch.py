@@ -35,6 +35,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]])
 _KIND = "sketch"
 _MAX_COUNT = 2**53
+_EMPTY = _encoder.encode([])
 _OUT_OF_BOUNDS = f"its codes do not ascend within {MAX_CODE}, or a count is not from 1 to 2**53"
 
 
@@ -154,6 +155,24 @@ def decode_many(sketches: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[n
     if wrong := set(owner[np.abs(codes) > MAX_CODE].tolist()):
         raise _damaged(min(wrong), _OUT_OF_BOUNDS)
     return owner, codes.astype(np.int32), flat[1::2]
+
+
+def decode_sound_sketches(
+    sketches: Sequence[bytes],
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Return decode_many() of stored sketches; a damaged one is empty, so that it differs from every sound one."""
+    try:
+        return decode_many(sketches)
+    except Damaged:
+        return decode_many([data if _is_sound(data) else _EMPTY for data in sketches])
+
+
+def _is_sound(sketch: bytes) -> bool:
+    try:
+        decode_many([sketch])
+    except Damaged:
+        return False
+    return True
 
 
 def _check_runs(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:

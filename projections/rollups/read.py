@@ -11,19 +11,18 @@ from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Sketches, concatenate, merge, select
 from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import Projection
-from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches
 from chancy_metrics.projections.rollups.segments import read_segments
 from chancy_metrics.projections.rollups.soundness import sound
 
 #: Rows read at once.
-_CHUNK_ROWS = 20_000
+_CHUNK_ROWS = 5_000
 _OF_SERIES = sql.SQL("AND series BETWEEN %(first)s AND %(last)s")
 #: Whether a sum is a number of millionths that 64 bits hold.
 _WHOLE_MICRO = sql.SQL("(scale(sum) <= 6 AND abs(sum) < 9000000000000)")
@@ -129,7 +128,8 @@ def _cells(rows: Sequence[TupleRow]) -> Cells:
     """Return rows as unmerged cells."""
     columns = zip(*rows, strict=True)
     series, bucket, count, last_us, micro, rest, minimum, maximum, last, position, index, sketch = columns
-    decoded = [(row, *decode_or_empty(data)) for row, data in enumerate(sketch) if data]
+    with_sketch = np.array([row for row, data in enumerate(sketch) if data], np.int64)
+    owner, codes, counts = decode_sound_sketches([data for data in sketch if data])
     return Cells(
         worker=np.full(len(rows), ALL_WORKERS),
         series=np.array(series, np.int64),
@@ -143,23 +143,8 @@ def _cells(rows: Sequence[TupleRow]) -> Cells:
         last=np.array([np.nan if one is None else one for one in last], np.float64),
         last_position=np.array([one or 0 for one in position], np.int64),
         last_index=np.array([one or 0 for one in index], np.int64),
-        sketches=Sketches(
-            np.repeat(
-                np.array([row for row, _, _ in decoded], np.int64),
-                np.array([len(codes) for _, codes, _ in decoded], np.int64),
-            ),
-            np.array([code for _, codes, _ in decoded for code in codes], np.int32),
-            np.array([one for _, _, counts in decoded for one in counts], np.int64),
-        ),
+        sketches=Sketches(with_sketch[owner], codes, counts),
     )
-
-
-def decode_or_empty(sketch: bytes) -> tuple[list[int], list[int]]:
-    """Return a stored sketch's codes and counts; none if it is damaged, so that it differs from any sound one."""
-    try:
-        return decode(sketch)
-    except Damaged:
-        return [], []
 
 
 async def _read_names(

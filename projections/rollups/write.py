@@ -12,12 +12,11 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
-from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, cut, starts_of_runs
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.sketch import (
-    decode_many,
+    decode_sound_sketches,
     encode,
     encode_many,
     merge_runs,
@@ -257,20 +256,6 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
         np.concatenate((cells.sketches.counts, counts)),
     )
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs)), observations
-
-
-def decode_sound_sketches(sketches: Sequence[bytes]) -> tuple[Ints, NDArray[np.int32], Ints]:
-    """Decode stored sketches; a damaged one counts as empty, so that folds go on. `verify` finds its point."""
-    sound = list(sketches)
-    try:
-        return decode_many(sound)
-    except Damaged:
-        for number, data in enumerate(sketches):
-            try:
-                decode_many([data])
-            except Damaged:
-                sound[number] = encode([], [])
-        return decode_many(sound)
 
 
 def _parameters(version: int, cells: Cells, observations: Ints) -> dict[str, Any]:

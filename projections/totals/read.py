@@ -13,9 +13,9 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.sketch import starts_of
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
 from chancy_metrics.projections.rollups.soundness import sound
-from chancy_metrics.projections.rollups.write import FINITE_SUM, decode_sound_sketches
+from chancy_metrics.projections.rollups.write import FINITE_SUM
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.version import TOTALS

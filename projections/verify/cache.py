@@ -14,17 +14,16 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, bucket_in_words
-from chancy_metrics.projections.fold.sketch import quantile_many
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches, quantile_many, starts_of
 from chancy_metrics.projections.rollups.arrays import bigints, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, unpack_points
-from chancy_metrics.projections.rollups.read import decode_or_empty
 from chancy_metrics.projections.rollups.write import FINITE_SUM, QUANTILES
 from chancy_metrics.projections.versions.version import Version
 
 #: Ring rows held in memory at once, points that one statement looks up, and sketches unpacked at once.
 _FOLDS = 20
 _POINTS = 20_000
-_SKETCHES = 10_000
+_SKETCHES = 5_000
 
 
 async def check_cache(cursor: Cursor, tables: Tables, version: Version, found: Findings) -> None:
@@ -174,10 +173,8 @@ async def _compare(
 
 def _check_quantiles(resolution: str, rows: list[TupleRow], found: Findings) -> None:
     minimum, maximum = (np.array([row[column] for row in rows], np.float64) for column in (2, 3))
-    sketches = [decode_or_empty(row[7]) for row in rows]
-    starts = np.cumsum([0, *(len(codes) for codes, _ in sketches)])
-    codes: NDArray[np.int64] = np.array([code for codes, _ in sketches for code in codes], np.int64)
-    counts: NDArray[np.int64] = np.array([count for _, counts in sketches for count in counts], np.int64)
+    owner, codes, counts = decode_sound_sketches([row[7] for row in rows])
+    starts = starts_of(owner, len(rows))
     observations: NDArray[np.int64] = np.array([row[8] for row in rows], np.int64)
     wrong = starts[1:] == starts[:-1]
     for column, quantile in enumerate(QUANTILES.values(), start=4):

@@ -19,6 +19,7 @@ from chancy_metrics.projections.fold.sketch import (
     codes,
     decode,
     decode_many,
+    decode_sound_sketches,
     encode,
     encode_many,
     merge_runs,
@@ -190,6 +191,8 @@ def test_bytes_that_are_no_sketch_are_refused(data: bytes) -> None:
         decode(data)
     with pytest.raises(Damaged, match="number 2 is no sketch"):
         decode_many([encode([1, 2], [3, 4]), encode([], []), data, encode([1], [1])])
+    owner, found, counts = decode_sound_sketches([encode([1, 2], [3, 4]), data, encode([5], [6])])
+    assert (owner.tolist(), found.tolist(), counts.tolist()) == ([0, 0, 2], [1, 2, 5], [3, 4, 6])
 
 
 @pytest.mark.parametrize("count, limit", [(10, 30), (100, 200), (10_000, 1_200)])
