@@ -28,6 +28,8 @@ from chancy_metrics.projections.versions.version import Version, read_version
 BACKFILL_EVENTS = 2_000_000
 #: Cells, or codes in their sketches, at which a step is large enough: bounds its transaction, and memory.
 _STEP_CELLS, _STEP_CODES = 200_000, 1_000_000
+#: Events that this process folds at once, unless one batch has more: what a fold takes of memory.
+_HERE_EVENTS = 100_000
 #: Ledger rows of a task's range at the most: what the statement that cuts it reads.
 _RANGE_ROWS = 50_000
 
@@ -58,7 +60,7 @@ class FoldHere:
         self, connection: Connection, version: Version, gone: Set[date], after: int, until: int, events: int
     ) -> Folded | None:
         async with short_transaction(connection, index_only=True) as cursor:
-            read = await read_range(cursor, self._tables, after, until, events, gone)
+            read = await read_range(cursor, self._tables, after, until, min(events, _HERE_EVENTS), gone)
         if not read.rows:
             return None
         return Folded(read.position, await to_thread.run_sync(read.fold, self._rules, version.horizons))

@@ -54,6 +54,14 @@ class Accumulator:
                 parts[:] = [merge(concatenate(parts))]
 
     @property
+    def workers(self) -> list[str]:
+        return list(self._workers)
+
+    @property
+    def series(self) -> list[Series]:
+        return list(self._series)
+
+    @property
     def rows(self) -> int:
         """How many cells it holds, of which some may still become one."""
         return sum(part.rows for parts in self._parts.values() for part in parts)
@@ -67,10 +75,15 @@ class Accumulator:
         """Fold *batches* and add them."""
         self.add(fold(batches, rules, self._since))
 
+    def take(self) -> dict[str, Cells]:
+        """Return the cells, unmerged, and forget them; their numbers stay those of `workers` and `series`."""
+        taken = {resolution: concatenate(parts) for resolution, parts in self._parts.items()}
+        self._parts.clear()
+        return taken
+
     def fold(self) -> Fold:
         """Return the sum as one fold."""
         for parts in self._parts.values():
             parts[:] = [merge(concatenate(parts))]
         cells = {resolution: one for resolution, (one,) in self._parts.items() if one.rows}
-        names = list(self._workers), list(self._series)
-        return Fold(self.events, *names, cells, self.counts, self.dead, self.failed, self._days)
+        return Fold(self.events, self.workers, self.series, cells, self.counts, self.dead, self.failed, self._days)

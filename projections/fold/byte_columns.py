@@ -118,7 +118,7 @@ def unpack(columns: Sequence[int | Narrow], sizes: Ints, transposed: Sequence[bo
     for width in used - {0}:
         offsets = np.frombuffer(b"".join(d for d, w in zip(datas, kinds, strict=True) if w == width), _TYPES[width])
         if len(used) == 1:
-            values += offsets.astype(np.int64)
+            values += offsets.view(np.int64) if width == 8 else offsets
         else:
             values[np.repeat(widths == width, sizes)] += offsets.astype(np.int64)
     return values

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from chancy_metrics.events.facts import FIRST_US
 from chancy_metrics.events.row_bounds import FAR_US
 from chancy_metrics.projections.fold.byte_columns import WrongRun
-from chancy_metrics.projections.fold.cells import Cells, Ints
+from chancy_metrics.projections.fold.cells import Cells, Ints, starts_of_runs
 from chancy_metrics.projections.fold.sketch import MAX_CODE
 
 #: Starts of buckets, seconds since 1970.
@@ -55,7 +55,7 @@ def check_cells(cells: Cells, starts: Ints) -> None:
     if len(owner):
         bad = (np.abs(run_codes) > MAX_CODE) | _outside(counts, 1, _MAX_COUNT)
         bad[1:] |= (owner[1:] < owner[:-1]) | ((owner[1:] == owner[:-1]) & (run_codes[1:] <= run_codes[:-1]))
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        first = starts_of_runs(owner)
         # In float64 too, which does not wrap around.
         total, about = np.add.reduceat(counts, first), np.add.reduceat(counts.astype(np.float64), first)
         bad[first] |= (total > cells.observations[owner[first]]) | (about > 2 * _MAX_COUNT)

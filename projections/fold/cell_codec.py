@@ -574,15 +574,22 @@ class _Reader:
         first[ends[:-1]] = True
         steps[first] = self._ints([column.first for column in columns], part)
         steps[~first] = unpack([column.steps for column in columns], of_runs - part.sizes, self.transposed)
-        owner = np.repeat(np.flatnonzero(part.mask), sizes)
+        del first
         found = _add_up(steps, ends[:-1])
-        refuse_rows(np.abs(found) > MAX_CODE, ends[part.starts], NO_SKETCH)
+        del steps
+        refuse_rows((found > MAX_CODE) | (found < -MAX_CODE), ends[part.starts], NO_SKETCH)
+        of_cells = np.zeros(len(sketch), np.int64)
+        of_cells[part.mask], of_cells[one] = sizes, 1
+        owner = np.repeat(np.arange(len(sketch)), of_cells)
         if not len(one):
             return Sketches(owner, found.astype(np.int32), counts)
-        owner = np.concatenate((owner, made.owner))
-        order = np.argsort(owner, kind="stable")
-        run_codes = np.concatenate((found.astype(np.int32), made.codes))
-        return Sketches(owner[order], run_codes[order], np.concatenate((counts, made.counts))[order])
+        at = (np.cumsum(of_cells) - 1)[one]
+        written = np.ones(len(owner), bool)
+        written[at] = False
+        run_codes, all_counts = np.empty(len(owner), np.int32), np.empty(len(owner), np.int64)
+        run_codes[written], run_codes[at] = found, made.codes
+        all_counts[written], all_counts[at] = counts, made.counts
+        return Sketches(owner, run_codes, all_counts)
 
 
 def _plain(columns: Sequence[object]) -> list[bool]:
@@ -592,7 +599,8 @@ def _plain(columns: Sequence[object]) -> list[bool]:
 def _add_up(steps: Ints, heads: Ints) -> Ints:
     """Return running totals that begin anew at each of *heads*, the first of which is 0."""
     totals = np.cumsum(steps)
-    return totals - np.repeat(totals[heads] - steps[heads], sizes_of(heads, len(steps)))
+    totals -= np.repeat(totals[heads] - steps[heads], sizes_of(heads, len(steps)))
+    return totals
 
 
 def _wrong_fractions(scales: Ints, sizes: Ints) -> _Bools:

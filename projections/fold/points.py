@@ -86,6 +86,18 @@ class Comparison(NamedTuple):
     differences: list[Difference]
     spots: Counter[Spot]
 
+    def plus(self, other: Comparison) -> Comparison:
+        """Return this comparison and that of other points as one."""
+        return Comparison(
+            self.points + other.points,
+            self.different + other.different,
+            [*self.differences, *other.differences],
+            self.spots + other.spots,
+        )
+
+
+NO_COMPARISON = Comparison(0, 0, [], Counter())
+
 
 def diff(old: Iterable[Point], new: Iterable[Point]) -> list[Difference]:
     """Return the points that differ, by resolution, worker, series and bucket; [] if the projections are the same."""

@@ -296,11 +296,15 @@ def merge_runs(
     else:
         order = np.argsort(keys)
         keys, counts = keys[order], counts[order]
-    lasts = np.flatnonzero(np.concatenate((keys[1:] != keys[:-1], [True])))
-    keys = keys[lasts]
-    merged_codes = (keys & ((1 << _CODE_BITS) - 1)) - _CODE_ZERO
-    merged_counts = np.diff(np.cumsum(counts)[lasts], prepend=0)
-    return keys >> _CODE_BITS, merged_codes.astype(np.int32), merged_counts
+    is_last = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_last[:-1])
+    if not is_last.all():
+        keys = keys[is_last]
+        counts = np.diff(np.cumsum(counts)[is_last], prepend=0)
+    merged_codes = keys & ((1 << _CODE_BITS) - 1)
+    merged_codes -= _CODE_ZERO
+    keys >>= _CODE_BITS
+    return keys, merged_codes.astype(np.int32), counts
 
 
 def starts_of(owner: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from decimal import Decimal
 
 import numpy as np
@@ -13,12 +14,13 @@ from psycopg.rows import TupleRow, tuple_row
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Sketches, concatenate, merge, select
+from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, Sketches, concatenate, cut, merge, select
 from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import Projection
+from chancy_metrics.projections.fold.shelves import Shelves
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches
-from chancy_metrics.projections.rollups.segments import read_segments
+from chancy_metrics.projections.rollups.segments import kept_cells, read_segments, stream_segments
 from chancy_metrics.projections.rollups.soundness import sound
 
 #: Rows read at once.
@@ -63,9 +65,69 @@ async def read_worker_cells(
 ) -> Fold:
     """Return the workers' stored cells, or those of the workers between two ids, like `read_projection`."""
     cells = await read_segments(cursor, tables, version, since, until, workers=workers)
-    names, series = await _read_names(cursor, tables, list(cells.values()))
-    named = await to_thread.run_sync(_with_names, cells, names, series)
-    return Fold.of_cells(list(names.values()), list(series.values()), named)
+    return await _with_names_of(cursor, tables, cells)
+
+
+async def stream_stored(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None = None,
+) -> AsyncGenerator[Fold]:
+    """Yield the stored points of *version*, some at a time, merged rows and workers' cells: see `read_projection`.
+
+    Their sum has the merged rows under `ALL_WORKERS`, and those cells under the workers.
+    """
+    for resolution in [name for name in RESOLUTIONS if name in since]:
+        async with aclosing(_stream_merged(cursor, tables, version, resolution, since, until)) as chunks:
+            async for cells in chunks:
+                yield await _with_names_of(cursor, tables, {resolution: cells})
+    async with aclosing(stream_worker_cells(cursor, tables, version, since, until)) as parts:
+        async for part in parts:
+            yield part
+
+
+def stored_projection(stored: Fold) -> Projection:
+    """Return the points in the sum, or a part of it, that `stream_stored` yields."""
+    merged: dict[str, Cells] = {}
+    by_worker: dict[str, Cells] = {}
+    for resolution, cells in stored.cells.items():
+        end = int(np.searchsorted(cells.worker, ALL_WORKERS, side="right"))
+        for side, start, stop in ((merged, 0, end), (by_worker, end, cells.rows)):
+            if start < stop:
+                side[resolution] = cut(cells, start, stop)
+    return Projection(stored.workers, stored.series, merged, by_worker)
+
+
+async def add_stored(shelves: Shelves, parts: AsyncGenerator[Fold]) -> None:
+    """Add what is read to *shelves*."""
+    async with aclosing(parts):
+        async for part in parts:
+            await to_thread.run_sync(shelves.add, part)
+
+
+async def stream_worker_cells(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None = None,
+    *,
+    workers: tuple[int, int] | None = None,
+) -> AsyncGenerator[Fold]:
+    """Yield what adds up to `read_worker_cells`, some segments at a time."""
+    reach = min(since.values()), 2**63 - 1 if until is None else max(until.values())
+    async with aclosing(stream_segments(cursor, tables, version, reach, workers=workers)) as chunks:
+        async for levels in chunks:
+            kept = await to_thread.run_sync(kept_cells, levels, since, until)
+            yield await _with_names_of(cursor, tables, kept)
+
+
+async def _with_names_of(cursor: Cursor, tables: Tables, levels: Mapping[str, Cells]) -> Fold:
+    workers, series = await _read_names(cursor, tables, list(levels.values()))
+    named = await to_thread.run_sync(_with_names, levels, workers, series)
+    return Fold.of_cells(list(workers.values()), list(series.values()), named)
 
 
 async def read_merged(
@@ -86,42 +148,55 @@ async def read_merged(
     """
     levels = {}
     for resolution in [name for name in RESOLUTIONS if name in since]:
-        parts = []
-        async with cursor.connection.cursor("metrics_rollup", row_factory=tuple_row) as rollup:
-            await rollup.execute(
-                sql.SQL(
-                    """
-                    SELECT series, bucket, count, last_us,
-                        CASE WHEN {whole} THEN (sum * 1000000)::bigint ELSE 0 END,
-                        CASE WHEN {whole} THEN 0 ELSE sum END,
-                        min, max, last, last_position, last_index, coalesce(sketch, '')
-                    FROM {rollup}
-                    WHERE version = %(version)s
-                        AND bucket >= %(since)s
-                        AND bucket < %(until)s
-                        AND {sound}
-                        {only}
-                    """
-                ).format(
-                    rollup=tables.rollup(resolution),
-                    whole=_WHOLE_MICRO,
-                    sound=sound(tables, resolution),
-                    only=sql.SQL("") if series is None else _OF_SERIES,
-                ),
-                {
-                    "version": version,
-                    "since": since[resolution],
-                    "until": 2**63 - 1 if until is None else until[resolution],
-                    "first": series and series[0],
-                    "last": series and series[1],
-                },
-                binary=True,
-            )
-            while rows := await rollup.fetchmany(_CHUNK_ROWS):
-                parts.append(await to_thread.run_sync(_cells, rows))
+        async with aclosing(_stream_merged(cursor, tables, version, resolution, since, until, series=series)) as chunks:
+            parts = [cells async for cells in chunks]
         if parts:
             levels[resolution] = await to_thread.run_sync(lambda parts: merge(concatenate(parts)), parts)
     return levels
+
+
+async def _stream_merged(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    resolution: str,
+    since: Mapping[str, int],
+    until: Mapping[str, int] | None,
+    *,
+    series: tuple[int, int] | None = None,
+) -> AsyncGenerator[Cells]:
+    async with cursor.connection.cursor("metrics_rollup", row_factory=tuple_row) as rollup:
+        await rollup.execute(
+            sql.SQL(
+                """
+                SELECT series, bucket, count, last_us,
+                    CASE WHEN {whole} THEN (sum * 1000000)::bigint ELSE 0 END,
+                    CASE WHEN {whole} THEN 0 ELSE sum END,
+                    min, max, last, last_position, last_index, coalesce(sketch, '')
+                FROM {rollup}
+                WHERE version = %(version)s
+                    AND bucket >= %(since)s
+                    AND bucket < %(until)s
+                    AND {sound}
+                    {only}
+                """
+            ).format(
+                rollup=tables.rollup(resolution),
+                whole=_WHOLE_MICRO,
+                sound=sound(tables, resolution),
+                only=sql.SQL("") if series is None else _OF_SERIES,
+            ),
+            {
+                "version": version,
+                "since": since[resolution],
+                "until": 2**63 - 1 if until is None else until[resolution],
+                "first": series and series[0],
+                "last": series and series[1],
+            },
+            binary=True,
+        )
+        while rows := await rollup.fetchmany(_CHUNK_ROWS):
+            yield await to_thread.run_sync(_cells, rows)
 
 
 def _cells(rows: Sequence[TupleRow]) -> Cells:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ SEGMENT_CELLS = 250_000
 _CODES_A_CELL = 4
 #: Segments written by one statement.
 _CHUNK_ROWS = 5_000
-#: Segments read at once.
-_READ_ROWS = 500
+#: Segments read at once, by number and by size; how many at first, before their size is known.
+_READ_ROWS, _READ_BYTES, _FIRST_ROWS = 500, 1 << 20, 1
 #: Least cells that are merged at once: merging after each chunk would sort all cells again every time.
 _WAITING_CELLS = 200_000
 
@@ -213,6 +214,38 @@ async def _read_parts(
 ) -> dict[str, list[Cells]]:
     """Return the cells of the segments that have some in *reach*, and with *cut* of those only the ones in it."""
     parts: dict[str, list[Cells]] = {}
+    chunks = stream_segments(
+        *(cursor, tables, version, reach), workers=workers, series=series, fold=fold, widest=widest, cut=cut
+    )
+    async with aclosing(chunks):
+        async for levels in chunks:
+            for resolution, cells in levels.items():
+                mine = parts.setdefault(resolution, [])
+                mine.append(cells)
+                if sum(waiting.rows for waiting in mine[1:]) > max(_WAITING_CELLS, mine[0].rows):
+                    mine[:] = [await to_thread.run_sync(lambda several: merge(concatenate(several)), mine)]
+    return parts
+
+
+async def stream_segments(
+    cursor: Cursor,
+    tables: Tables,
+    version: int,
+    reach: tuple[int, int],
+    *,
+    workers: tuple[int, int] | None = None,
+    series: Sequence[int] | None = None,
+    fold: int | None = None,
+    widest: int = max(RESOLUTIONS.values()),
+    cut: bool = False,
+) -> AsyncGenerator[dict[str, Cells]]:
+    """Yield the cells of segments as they lie there, some segments at a time; see `read_segments`.
+
+    Args:
+        reach: Start of the first bucket, and of the first past the end, seconds: segments without any of these are
+            left out, and with *cut* the cells of others in the same segment, too.
+        widest: Width of the coarsest resolution that is read.
+    """
     decode = partial(
         _decoded,
         series=None if series is None else np.array(series, np.int64),
@@ -248,13 +281,13 @@ async def _read_parts(
             },
             binary=True,
         )
-        while rows := await segments.fetchmany(_READ_ROWS):
-            for resolution, cells in (await to_thread.run_sync(decode, rows)).items():
-                mine = parts.setdefault(resolution, [])
-                mine.append(cells)
-                if sum(waiting.rows for waiting in mine[1:]) > max(_WAITING_CELLS, mine[0].rows):
-                    mine[:] = [await to_thread.run_sync(lambda several: merge(concatenate(several)), mine)]
-    return parts
+        size = _FIRST_ROWS
+        while rows := await segments.fetchmany(size):
+            # As many more as those that came say: a fold's segments are small, a compaction's are large.
+            size = max(1, min(_READ_ROWS, _READ_BYTES * len(rows) // (sum(len(row[2]) for row in rows) + 1)))
+            levels = await to_thread.run_sync(decode, rows)
+            del rows  # not held while the caller works
+            yield levels
 
 
 def _kept(
@@ -262,6 +295,15 @@ def _kept(
 ) -> dict[str, Cells]:
     kept = coarsen_expired({resolution: concatenate(several) for resolution, several in parts.items()}, since)
     return {resolution: cells for resolution, cells in within(kept, None, until).items() if cells.rows}
+
+
+def kept_cells(
+    levels: Mapping[str, Cells], since: Mapping[str, int], until: Mapping[str, int] | None
+) -> dict[str, Cells]:
+    """Return cells that segments hold, unmerged, at the finest resolution that *since* keeps, up to before *until*."""
+    if any(cells.bucket.min(initial=2**63 - 1) < since[resolution] for resolution, cells in levels.items()):
+        levels = coarsen_expired(levels, since)
+    return {resolution: cells for resolution, cells in within(levels, None, until).items() if cells.rows}
 
 
 def _decoded(

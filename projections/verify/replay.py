@@ -20,9 +20,10 @@ from chancy_metrics.projections.findings import Findings, FindingsParts
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.diff import diff_projections
 from chancy_metrics.projections.fold.fold import Fold
-from chancy_metrics.projections.fold.levels import Projection, projection_of
-from chancy_metrics.projections.fold.points import Comparison
-from chancy_metrics.projections.rollups.read import read_projection, read_worker_cells
+from chancy_metrics.projections.fold.levels import projection_of
+from chancy_metrics.projections.fold.points import NO_COMPARISON, Comparison
+from chancy_metrics.projections.fold.shelves import Shelves, take_pairs
+from chancy_metrics.projections.rollups.read import add_stored, stored_projection, stream_stored, stream_worker_cells
 from chancy_metrics.projections.rollups.segment_soundness import check_segments
 from chancy_metrics.projections.rollups.soundness import check_books, check_points
 from chancy_metrics.projections.rules.rule_set import RuleSet
@@ -186,7 +187,7 @@ class _Attempt:
         async with short_transaction(self._connection) as cursor:
             base = await self._read_base(cursor)
             days = await days_in_log(cursor, self._tables)
-        total = Accumulator(self._since(base), self._span.end_buckets())
+        total = Shelves(Accumulator(self._since(base), self._span.end_buckets()))
         after = base.version.position
         if self._span.is_everything:
             after = await self._replay_ledger(total, base, 0)
@@ -204,15 +205,15 @@ class _Attempt:
             now = await self._read_base(cursor)
             base.check(now)
             first, end = self._span.first_buckets(self._scope(now.version)), self._span.end_buckets()
-            baseline = await read_worker_cells(cursor, self._tables, now.version.baseline, first, end)
-            live = await read_projection(cursor, self._tables, now.version.version, first, end)
+            await add_stored(total, stream_worker_cells(cursor, self._tables, now.version.baseline, first, end))
+            live = Shelves(Accumulator())
+            await add_stored(live, stream_stored(cursor, self._tables, now.version.version, first, end))
             await check_quantiles(cursor, self._tables, now.version.version, first, end, self._found)
             counts = await read_counts(cursor, self._tables, [now.version.baseline, now.version.version])
         await self._replay_rest(total, now, after)
-        await to_thread.run_sync(total.add, baseline)
         diff = await to_thread.run_sync(self._compare, live, total, first, end)
         if self._span.is_everything:
-            self._check_counts(counts, total, now)
+            self._check_counts(counts, total.total, now)
         covered = Coverage(
             self._span.is_everything,
             ranges_of(first, end)
@@ -221,7 +222,7 @@ class _Attempt:
                 "day": [(day, day + 1) for day in self._days],
             },
         )
-        return RangeCheck(now.version.version, now.version.position, total.events, diff, self._found, covered)
+        return RangeCheck(now.version.version, now.version.position, total.total.events, diff, self._found, covered)
 
     async def _read_base(self, cursor: Cursor) -> ReplayBase:
         return await read_replay_base(cursor, self._tables, self._rules, "verify")
@@ -233,7 +234,7 @@ class _Attempt:
     async def _page(self, cursor: Cursor, after: int, until: int) -> list[LedgerRow]:
         return await read_ledger(cursor, self._tables, after=after, limit=PAGE, until=until)
 
-    async def _replay_ledger(self, total: Accumulator, base: ReplayBase, after: int) -> int:
+    async def _replay_ledger(self, total: Shelves, base: ReplayBase, after: int) -> int:
         """Replay past *after* until the live version's position is near; return how far that was."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -253,14 +254,14 @@ class _Attempt:
     def _since(self, base: ReplayBase) -> dict[str, int]:
         return self._span.first_buckets(self._scope(base.version))
 
-    async def _add_replayed(self, total: Accumulator, ranges: AsyncGenerator[ReplayedRange]) -> None:
+    async def _add_replayed(self, total: Shelves, ranges: AsyncGenerator[ReplayedRange]) -> None:
         async with aclosing(ranges):
             async for one in ranges:
                 self._found.add_parts(one.findings)
                 self._passed += one.passed
                 await to_thread.run_sync(total.add, one.fold)
 
-    async def _replay_rest(self, total: Accumulator, now: ReplayBase, after: int) -> None:
+    async def _replay_rest(self, total: Shelves, now: ReplayBase, after: int) -> None:
         """Replay past *after* up to the position of the snapshot *now*; raise `ReplayBaseChanged` if a day left."""
         while True:
             async with short_transaction(self._connection) as cursor:
@@ -273,7 +274,7 @@ class _Attempt:
             if await gone_days(cursor, self._tables) != now.gone:
                 raise ReplayBaseChanged
 
-    async def _replay_day(self, total: Accumulator, base: ReplayBase, day: date) -> None:
+    async def _replay_day(self, total: Shelves, base: ReplayBase, day: date) -> None:
         async with short_transaction(self._connection) as cursor:
             found = await find_batches(
                 cursor,
@@ -292,14 +293,15 @@ class _Attempt:
             await self._add_replayed(total, ranges)
         await self._check_day(day)
 
-    async def _replay(self, total: Accumulator, base: ReplayBase, found: Sequence[LedgerRow]) -> None:
+    async def _replay(self, total: Shelves, base: ReplayBase, found: Sequence[LedgerRow]) -> None:
         for rows in chunks(found):
             async with short_transaction(self._connection) as cursor:
                 await check_entries(cursor, self._tables, base.version.version, rows, self._found)
             self._passed += [row.position for row in rows if row.position in self._open_positions]
             in_log = [row for row in rows if row.batch_id.day not in base.gone]
             transaction = partial(short_transaction, self._connection)
-            await add_rows(total, transaction, self._tables, self._rules, base.version, in_log)
+            await add_rows(total.total, transaction, self._tables, self._rules, base.version, in_log)
+            await to_thread.run_sync(total.tidy)
 
     async def _check_day(self, day: date) -> None:
         self._days.append(day.toordinal())
@@ -325,14 +327,19 @@ class _Attempt:
             self._found.add("counts", where, f"{fault}; a rebuild counts again")
 
     def _compare(
-        self, live: Projection, total: Accumulator, first: Mapping[str, int], end: Mapping[str, int] | None
+        self, live: Shelves, total: Shelves, first: Mapping[str, int], end: Mapping[str, int] | None
     ) -> Comparison:
-        for (position, rule), error in sorted(total.failed.items()):
+        for (position, rule), error in sorted(total.total.failed.items()):
             text = f"rule {rule!r} fails on it, and did not before: {error}"
             self._found.add("payload", f"position {position}", text, scale="position", at=position)
-        for position, error in sorted(total.dead.items()):
+        for position, error in sorted(total.total.dead.items()):
             self._found.add("payload", f"position {position}", error, scale="position", at=position)
-        check_workers(live, first, end, self._found)
-        check_resolutions(live, first, end, self._found)
-        # The horizons may have risen since the replay began.
-        return diff_projections(live, projection_of(total.fold(), first, end), limit=self._limit)
+        compared = NO_COMPARISON
+        for there, folded in take_pairs(live, total):
+            stored = stored_projection(there)
+            check_workers(stored, first, end, self._found)
+            check_resolutions(stored, first, end, self._found)
+            # The horizons may have risen since the replay began.
+            made = projection_of(folded, first, end)
+            compared = compared.plus(diff_projections(stored, made, limit=self._limit - len(compared.differences)))
+        return compared

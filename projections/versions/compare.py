@@ -12,11 +12,13 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.diff import diff_projections
 from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.levels import Projection
-from chancy_metrics.projections.fold.points import Comparison, Difference, Point
-from chancy_metrics.projections.rollups.read import read_worker_cells
+from chancy_metrics.projections.fold.points import NO_COMPARISON, Comparison, Difference, Point
+from chancy_metrics.projections.fold.shelves import Shelves, take_pairs
+from chancy_metrics.projections.rollups.read import add_stored, stream_worker_cells
 from chancy_metrics.projections.versions.version import Version
 
 #: Differences that are read; further ones are only counted.
@@ -62,16 +64,25 @@ async def compare(cursor: Cursor, tables: Tables, old: Version, new: Version) ->
         if others and len(differences) < SHOWN:
             differences += await _read_differences(cursor, tables, resolution, where, SHOWN - len(differences))
     for workers in await _chunks_of_workers(cursor, tables, old, new):
-        sides = []
-        for version in (old, new):
-            cells = await read_worker_cells(cursor, tables, version.version, horizons, workers=workers)
-            sides.append(Projection(cells.workers, cells.series, {}, cells.cells))
+        sides = Shelves(Accumulator()), Shelves(Accumulator())
+        for side, version in zip(sides, (old, new), strict=True):
+            await add_stored(side, stream_worker_cells(cursor, tables, version.version, horizons, workers=workers))
         limit = SHOWN - len(differences)
-        compared = await to_thread.run_sync(partial(diff_projections, limit=limit), *sides)
-        points += sum(cells.rows for cells in sides[1].by_worker.values())
+        there, compared = await to_thread.run_sync(partial(_compare_cells, limit=limit), *sides)
+        points += there
         different += compared.different
         differences += compared.differences
     return Comparison(points, different, differences, Counter())
+
+
+def _compare_cells(old: Shelves, new: Shelves, limit: int) -> tuple[int, Comparison]:
+    """Return how many cells the new one has, and where they differ."""
+    points, compared = 0, NO_COMPARISON
+    for pair in take_pairs(old, new):
+        sides = [Projection(side.workers, side.series, {}, side.cells) for side in pair]
+        points += sum(cells.rows for cells in sides[1].by_worker.values())
+        compared = compared.plus(diff_projections(*sides, limit=limit - len(compared.differences)))
+    return points, compared
 
 
 async def _chunks_of_workers(cursor: Cursor, tables: Tables, old: Version, new: Version) -> list[tuple[int, int]]:
