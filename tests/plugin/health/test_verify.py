@@ -185,7 +185,7 @@ async def test_whatever_the_history_nothing_false_is_found(
 MAXIMUM = "UPDATE {r1hour} SET max = max + 1 WHERE sketch IS NULL AND count = 4"
 COUNT = "UPDATE {r1min} SET count = count + 1 WHERE count = 2"
 DAMAGES = [
-    (COUNT, {"workers", "resolutions", "cache"}),
+    (COUNT, {"workers", "resolutions", "cache", "quantiles"}),
     ("UPDATE {r1day} SET last_index = 7 WHERE last IS NOT NULL", {"workers", "resolutions"}),
     (
         "UPDATE {r1day} SET sketch = '\\x93ce0001869fc3c3' WHERE sketch IS NOT NULL",
@@ -724,7 +724,7 @@ async def test_the_command_ends_with_0_or_3_and_says_what_it_found(
     difference = said["differences"][0]
     assert (difference["resolution"], difference["worker"]) == ("1min", None)
     assert difference["old"]["observations"] == difference["new"]["observations"] + 1
-    assert {finding["check"] for finding in said["findings"]} == {"workers", "resolutions", "cache"}
+    assert {finding["check"] for finding in said["findings"]} == {"workers", "resolutions", "cache", "quantiles"}
     assert window.returncode == 3, window.stderr  # the cache is looked at whatever the window
     assert "0 differences" in window.stdout
 
