@@ -34,6 +34,7 @@ def made_roles(dsn: str) -> Iterator[tuple[str, ...]]:
         for role, name in zip(ROLES, names, strict=True):
             owner.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
             grants = grants.replace(f"TO {role};", f"TO {name};")
+        owner.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")  # as careful owners do
         owner.execute(grants.encode())
         yield names
         for name in names:
