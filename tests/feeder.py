@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from chancy_metrics.events.database import Connection
-from chancy_metrics.events.facts import JobRow
+from chancy_metrics.events.facts import JobRow, Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.projections.buckets import horizons
@@ -33,6 +35,13 @@ class Feeder:
         """Sample a gauge: minutes ago -> its value then."""
         await self._log.append(
             runs=[a_run(key, [value], kind="gauge", unit=unit, at_us=self.minute(ago)) for ago, value in values.items()]
+        )
+
+    async def measure(self, ago: int, measured: Iterable[tuple[Series, float]]) -> None:
+        """Record what was measured then."""
+        at_us = self.minute(ago)
+        await self._log.append(
+            runs=[a_run(one.key, [value], kind=one.kind, unit=one.unit, at_us=at_us) for one, value in measured]
         )
 
     async def jobs(self, ago: int, number: int, *, run_s: float = 0.5, **names: str) -> list[JobRow]:

@@ -19,6 +19,7 @@ from chancy_metrics.plugin.host.escape import safe
 from chancy_metrics.plugin.summary.reader import report
 from chancy_metrics.plugin.summary.report import Change, FunctionFailures, QueueState, Report, SlowFunction
 from chancy_metrics.plugin.summary.usual import Usual
+from chancy_metrics.projections.rules.measured import MOST_JOBS
 
 #: Most lines of a report, and columns of a line.
 LINES, COLUMNS = 25, 120
@@ -142,22 +143,22 @@ def _waiting(found: Report) -> list[str]:
     waiting = found.waiting
     if not waiting.sampled:
         return ["not sampled: nothing is known of the queues' depth"]
-    waits = [one for one in waiting.queues if one.pending or one.oldest_wait_s]
+    waits = [one for one in waiting.queues if one.due or one.oldest_wait_s]
     lines = [_queue(one) for one in waits[:_QUEUES]]
     rest = waits[_QUEUES:]
     if not lines:
         lines = [f"nothing is due in {counted(len(waiting.queues), 'queue')}"]
     if rest:
-        due = sum(one.pending or 0 for one in rest)
+        due = sum(one.due for one in rest)
         lines.append(f"{counted(due, 'job')} due in {counted(len(rest), 'more queue')}")
     return lines
 
 
 def _queue(one: QueueState) -> str:
-    parts = [f"{one.pending or 0:,} due"]
+    parts = [f"{'at least ' if one.due >= MOST_JOBS else ''}{one.due:,} due"]
     if one.oldest_wait_s is not None:
         parts.append(f"the oldest for {span(one.oldest_wait_s)}")
-    others = {"running": one.running, "retrying": one.retrying, "scheduled": one.scheduled}
+    others = {"running": one.running, "scheduled": one.scheduled}
     parts += [f"{count:,} {state}" for state, count in others.items() if count]
     usual = _usual(one.usual_worst_s, _seconds, "longest wait")
     return f"{name(one.queue)}  {', '.join(parts)}{usual}"

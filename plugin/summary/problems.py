@@ -10,6 +10,7 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.summary.changes import is_wrong
 from chancy_metrics.plugin.summary.report import Failures, Flow, Problem, QueueState, Waiting
 from chancy_metrics.plugin.summary.usual import MIN_COUNT, RATIO, Usual
+from chancy_metrics.projections.rules.measured import MOST_JOBS
 
 #: A job that is due may wait for so long, a queue with due jobs end none, and nothing at all be recorded, seconds.
 PATIENCE_S = 300.0
@@ -32,7 +33,7 @@ def problems(
     """
     found = _silent(status, until, recorded_at, silence_s)
     found += [Problem("pipeline", reason) for reason in status.unhealthy]
-    due = sum(one.pending or 0 for one in waiting.queues)
+    due = sum(one.due for one in waiting.queues)
     if waiting.workers == 0 and due:
         found.append(Problem("no_worker", f"{counted(due, 'job')} due, and no worker is active: start one"))
     found += [one for queue in waiting.queues for one in _of_queue(queue, until)]
@@ -52,9 +53,10 @@ def _silent(status: Status, until: datetime, recorded_at: datetime | None, silen
 def _of_queue(one: QueueState, until: datetime) -> Iterator[Problem]:
     """Yield what is wrong with a queue."""
     waits_s = one.oldest_wait_s
-    if not one.pending or waits_s is None or waits_s <= PATIENCE_S:
+    if not one.due or waits_s is None or waits_s <= PATIENCE_S:
         return
-    due = f"queue {one.queue}: {counted(one.pending, 'job')} due, the oldest for {span(waits_s)}"
+    least = "at least " if one.due >= MOST_JOBS else ""
+    due = f"queue {one.queue}: {least}{counted(one.due, 'job')} due, the oldest for {span(waits_s)}"
     if one.ended_at is None or (until - one.ended_at).total_seconds() > PATIENCE_S:
         ended = "none of its jobs has ended " + (
             f"since {moment(one.ended_at)}" if one.ended_at else "in all this time"

@@ -50,7 +50,8 @@ class QueueState(msgspec.Struct, frozen=True):
     """A queue as it was last sampled, in the last minutes.
 
     Attributes:
-        pending: Jobs that are due; None where it was not sampled, as the other numbers.
+        pending: Jobs that are due and were never tried; None where it was not sampled, as the other numbers.
+        retrying: Jobs that are due once more.
         scheduled: Jobs that are due later.
         oldest_wait_s: How long the first of the due jobs has waited; *worst_wait_s* is the most in the time.
         usual_worst_s: The most at the same hours of the days before.
@@ -66,6 +67,11 @@ class QueueState(msgspec.Struct, frozen=True):
     worst_wait_s: float | None
     usual_worst_s: Usual | None
     ended_at: datetime | None
+
+    @property
+    def due(self) -> int:
+        """Jobs that are due; at least so many where that is `MOST_JOBS` or more."""
+        return (self.pending or 0) + (self.retrying or 0)
 
 
 class Waiting(msgspec.Struct, frozen=True):

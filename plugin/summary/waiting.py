@@ -45,7 +45,7 @@ def waiting(now: Seen, days: Sequence[Seen], until: datetime, fresh_s: float) ->
                 ended_at=ended,
             )
         )
-    queues.sort(key=lambda one: (-(one.oldest_wait_s or 0), -(one.pending or 0), one.queue))
+    queues.sort(key=lambda one: (-(one.oldest_wait_s or 0), -one.due, one.queue))
     workers = sample("workers", "", "active")
     return Waiting(any(one.pending is not None for one in queues), queues, None if workers is None else round(workers))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from chancy import Queue
 from click.testing import Result
 
 from chancy_metrics.events.database import Connection
@@ -19,6 +20,7 @@ from chancy_metrics.plugin.alerts import watched
 from chancy_metrics.plugin.alerts.backtest import Backtest
 from chancy_metrics.plugin.alerts.outcome import RuleReplay
 from chancy_metrics.plugin.host.moments import from_us
+from chancy_metrics.plugin.worker.queue_health import gauges, sample
 from tests.factories import an_app
 from tests.feeder import Feeder
 from tests.processes import ROOT
@@ -63,6 +65,30 @@ async def test_a_queue_that_stopped_for_a_minute_fires_the_oldest_wait_rule(
     assert only.worst_at == from_us(feeder.minute(6))
     assert (found.series, found.worst, found.worst_key, found.unit) == (2, 64.0, WAIT, "seconds")
     assert found.condition == "max of queue:*:oldest_wait_seconds above 30 seconds"
+
+
+async def test_what_the_leader_samples_of_a_queue_that_nobody_serves_fires(
+    dsn: str, feeder: Feeder, connection: Connection, tmp_path: Path
+) -> None:
+    async with an_app(dsn) as (chancy, _):
+        await chancy.declare(Queue("mail"))
+    due_at = from_us(feeder.minute(8))
+    await connection.execute(
+        "INSERT INTO chancy_jobs (id, func, queue, state, created_at, scheduled_at)"
+        " VALUES (gen_random_uuid(), 'app.send', 'mail', 'pending', %(at)s, %(at)s)",
+        {"at": due_at},
+    )
+    for ago in range(10, 1, -1):
+        if ago == 5:  # a worker takes it at last
+            await connection.execute("UPDATE chancy_jobs SET state = 'running', started_at = scheduled_at")
+        await feeder.measure(ago, gauges(await sample(connection, "chancy_", now=from_us(feeder.minute(ago))), {}))
+    await feeder.fold()
+
+    found = await replay(dsn, tmp_path, f"series = '{WAIT}'\nabove = 30", feeder.minute(10))
+
+    (only,) = found.firings
+    assert (only.since, only.until) == (due_at + timedelta(minutes=1), due_at + timedelta(minutes=3))
+    assert (only.worst, found.known) == (120.0, pytest.approx(9 / 10, abs=0.1))
 
 
 async def test_where_the_log_holds_nothing_a_rule_neither_fires_nor_resolves(

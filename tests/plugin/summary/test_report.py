@@ -67,7 +67,8 @@ async def test_a_steady_hour_is_compared_with_the_same_hours_of_the_days_before(
 
     found, text = await reported(dsn), await ran(dsn)
 
-    assert (found.problems, found.days, found.flow.done) == ([], 6, 118)
+    assert (found.problems, found.flow.done) == ([], 118)
+    assert found.days in (5, 6)  # in the first hour after midnight only the whole of the sixth day is kept
     assert found.flow.usual is not None and 80 <= found.flow.usual.median <= 120
     assert (found.failures.share, found.failures.newest) == (0.0, None)
     assert found.failures.usual is not None and found.failures.usual.median == 0.01
