@@ -41,6 +41,12 @@ class Prometheus:
         (value,) = self.query(expression, at_s).values()
         return value
 
+    def samples(self, series: str) -> list[tuple[float, float]]:
+        """Return (time, value) of what was scraped of one series within 5 minutes."""
+        answer = self._client.get("/api/v1/query", params={"query": f"{series}[5m]"}).json()
+        (found,) = answer["data"]["result"]
+        return [(float(at_s), float(value)) for at_s, value in found["values"]]
+
     def until(self, expression: str, holds: float = 1.0) -> float:
         """Wait until the only value of *expression* is *holds*; return the time of that evaluation."""
         deadline = time.monotonic() + _PATIENCE_S
