@@ -35,7 +35,6 @@ from chancy_metrics.projections.rules.built_in import job_counters, job_histogra
 from chancy_metrics.projections.rules.job_times import (
     Outcomes,
     OwnTimes,
-    attempts_of,
     believed_us,
     job_times,
     shown_us,
@@ -74,7 +73,8 @@ def job_cells(
     )
     own = OwnTimes.of([columns for _, columns in jobs])
     worker, appended_us = _worker_and_append_time(jobs, workers)
-    known, took_us, skewed = job_times(own, Outcomes.of(kinds, kind), appended_us)
+    outcomes = Outcomes.of(kinds, kind)
+    known, took_us, skewed = job_times(own, outcomes, appended_us)
     counts["skewed"] += int(np.count_nonzero(skewed))
     at_us = believed_us(own.at_us, appended_us)
     # Group by (worker, kind, bucket) first: everything after works on groups, which are few.
@@ -91,7 +91,7 @@ def job_cells(
     total, rest = add_up(micro, starts)
     timed_observations = sizes_of(starts, len(timed_rows))
     # The updates of a group are of one attempt.
-    attempts = attempts_of(kinds)[kind[heads]]
+    attempts = outcomes.attempts[heads]
     ended = np.flatnonzero(attempts >= 0)
     ended_observations, attempts = observations[ended], attempts[ended]
 

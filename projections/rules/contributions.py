@@ -13,7 +13,7 @@ from chancy_metrics.events.batch import DecodedBatch, JobColumns, ObservationCol
 from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.rules.built_in import job_series
 from chancy_metrics.projections.rules.derive import made_of
-from chancy_metrics.projections.rules.job_times import attempts_of, has_times, shown_us, times_of
+from chancy_metrics.projections.rules.job_times import Outcomes, has_times, shown_us, times_of
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
 #: Of the series of `job_series`: those that count updates, of the run, wait and total time, and of attempts.
@@ -55,8 +55,8 @@ def fed(batch: DecodedBatch, series: Series, rules: RuleSet, appended_us: int, w
 
 def _updates(jobs: JobColumns, series: Series, appended_us: int) -> Iterator[Fed]:
     took_s = shown_us(times_of(jobs, appended_us).took_us) / 1e6
-    attempts = attempts_of(jobs.combos)[jobs.combo].astype(np.float64)
-    values = (np.ones(len(jobs.at_us)), *took_s, attempts)
+    attempts = Outcomes.of(jobs.combos, jobs.combo).attempts
+    values = (np.ones(len(jobs.at_us)), *took_s, attempts.astype(np.float64))
     for mask, value in zip(updates_that_feed(jobs, series.__eq__), values, strict=True):
         rows = np.flatnonzero(mask)
         yield Fed(rows, jobs.at_us[rows], value[rows])
@@ -67,7 +67,7 @@ def updates_that_feed(jobs: JobColumns, matches: Callable[[Series], bool]) -> tu
     fed = np.array([[matches(series) for series in job_series(*combo[:3])] for combo in jobs.combos], np.bool_)
     if not fed.any():
         return (np.zeros(len(jobs.at_us), np.bool_),) * len(_COLUMNS)
-    has = (True, *has_times(jobs), attempts_of(jobs.combos)[jobs.combo] >= 0)
+    has = (True, *has_times(jobs), Outcomes.of(jobs.combos, jobs.combo).attempts >= 0)
     of_combo = (np.logical_or.reduce(fed[:, columns], axis=1) for columns in _COLUMNS)
     return tuple(feeds[jobs.combo] & one for feeds, one in zip(of_combo, has, strict=True))
 

@@ -40,17 +40,19 @@ class OwnTimes(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What durations depend on besides times, of an update each.
+    """What an update says besides its times, of each one.
 
     Attributes:
         waits: Whether its state has a wait time; *succeeded*: a total time.
         is_first: Whether it is of the first attempt, so that the time it was due is the one it was pushed with: on a
             retry RetryPlugin overwrites that.
+        attempts: How many attempts the job took; -1 where it has not ended.
     """
 
     waits: _Bools
     succeeded: _Bools
     is_first: _Bools
+    attempts: _Ints
 
     @classmethod
     def of(cls, kinds: Iterable[Sequence[Any]], kind: _Ints) -> Outcomes:
@@ -60,9 +62,16 @@ class Outcomes(NamedTuple):
             kinds: Combos, or as much of each as func, queue, state and attempt.
             kind: Which of *kinds* each update is.
         """
-        of_state = lru_cache(lambda state: (has_wait_time(state), has_total_time(state)))
-        flags = [(*of_state(one[2]), one[3] <= 1) for one in kinds]
-        return cls(*np.array(flags, np.bool_).reshape(-1, 3).T.take(kind, axis=1))
+        rows = np.array([_outcome(one[2], one[3]) for one in kinds], np.int64).reshape(-1, 4)
+        flags, attempts = rows[:, :3].astype(np.bool_), rows[:, 3]
+        waits, succeeded, is_first = flags.T.take(kind, axis=1)
+        return cls(waits, succeeded, is_first, attempts[kind])
+
+
+@lru_cache(maxsize=1_000)
+def _outcome(state: str, attempt: int) -> tuple[bool, bool, bool, int]:
+    attempts = min(max(attempt, 0), MAX_ATTEMPTS) if has_attempts(state) else -1
+    return has_wait_time(state), has_total_time(state), attempt <= 1, attempts
 
 
 class JobTimes(NamedTuple):
@@ -133,18 +142,6 @@ def has_times(jobs: JobColumns) -> _Bools:
 def shown_us(took_us: _Ints) -> _Ints:
     """Limit durations to 0 and `MAX_DURATION_US`."""
     return np.clip(took_us, 0, MAX_DURATION_US)
-
-
-def attempts_of(kinds: Iterable[Sequence[Any]]) -> _Ints:
-    """Return how many attempts a job took whose update is of each kind; -1 where its end is not there yet.
-
-    Args:
-        kinds: As those of `Outcomes.of`.
-    """
-    return np.array(
-        [min(max(attempt, 0), MAX_ATTEMPTS) if has_attempts(state) else -1 for _, _, state, attempt, *_ in kinds],
-        np.int64,
-    )
 
 
 def _known(own: OwnTimes, outcomes: Outcomes) -> _Bools:
