@@ -1,11 +1,11 @@
-"""Answer GET overview: the functions or queues of an app with what each did in a range that ends now, as a table."""
+"""Answer GET overview: the functions, queues or workers of an app with what each did in a range that ends now."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from chancy import Chancy
@@ -18,7 +18,17 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import from_s
 from chancy_metrics.plugin.http.limits import Busy, room, work
 from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, Candidate, by_quantile, by_sums, promise
-from chancy_metrics.plugin.http.overview_rows import MEASURES, Cut, Group, Range, choose_range, group, recorded_since
+from chancy_metrics.plugin.http.overview_rows import (
+    MEASURES,
+    Asked,
+    Cut,
+    Group,
+    Range,
+    choose_range,
+    group,
+    recorded_since,
+)
+from chancy_metrics.plugin.http.overview_workers import WorkerRow, worker_rows
 from chancy_metrics.plugin.reading.quantiles import Quantiles, read_quantiles
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica
@@ -28,8 +38,9 @@ from chancy_metrics.projections.rules.key_parts import Subject
 _SOON_S = 8.0
 #: Series that are grouped, and rows that are added up, in one call of a thread.
 _SERIES_AT_ONCE, _ROWS_AT_ONCE = 2_000, 200
-Table = Literal["functions", "queues"]
-SUBJECTS: dict[Table, Subject] = {"functions": "job", "queues": "queue"}
+Table = Literal["functions", "queues", "workers"]
+TABLES: tuple[Table, ...] = get_args(Table)
+_SUBJECTS: dict[Table, Subject] = {"functions": "job", "queues": "queue"}
 #: Measures whose charts a row leads to, in their order.
 _CHARTS = (
     "throughput",
@@ -104,29 +115,14 @@ class Overview(msgspec.Struct, frozen=True):
     until: datetime
     recorded_since: datetime | None
     generated_at: datetime
-    rows: list[Row]
+    rows: Sequence[Row | WorkerRow]
     matching: int
     certain: bool
     next: str | None
 
 
-async def overview(
-    chancy: Chancy,
-    table: Table,
-    range_s: int,
-    *,
-    order: str,
-    descending: bool,
-    search: str | None,
-    after: int,
-    limit: int,
-) -> Overview:
+async def overview(chancy: Chancy, table: Table, range_s: int, asked: Asked) -> Overview:
     """Return rows of *table*, computed from this process's replica, and their quantiles from the rollups.
-
-    Args:
-        order: One of `overview_order.PLAIN` or `BY_QUANTILE`.
-        search: Words that a name contains, all of them, in any case.
-        after: Rows of earlier pages.
 
     Raises:
         Busy: This process has not loaded its replica yet.
@@ -136,23 +132,14 @@ async def overview(
         raise Busy("this process still loads the numbers into its memory: try again in a moment")
     now = clock.utc_now()
     window = choose_range(options_of(chancy), replica, range_s, now)
-    words = (search or "").casefold().split()
-    groups = [
-        one for one in await _groups(chancy, replica, table) if all(word in one.name.casefold() for word in words)
-    ]
-    candidates = await _candidates(chancy, replica, window, groups)
-    read = partial(_quantiles, chancy, window)
-    if order in BY_QUANTILE:
-        promising = await _promising(chancy, candidates, order, descending=descending)
-        wanted = after + limit
-        ordered = await by_quantile(promising, order, window, read, descending=descending, wanted=wanted)
-    else:
-        ordered = by_sums(candidates, order, window, descending=descending)
-    page = ordered.candidates[after : after + limit]
-    quantiles = await read([number for one in page for number in _histograms(one).values()])
-    rows = await work(chancy, lambda: [_row(one, window, replica, quantiles) for one in page])
     begun_s = recorded_since(options_of(chancy), replica, now)
-    more = len(candidates) > after + limit
+    rows: Sequence[Row | WorkerRow]
+    if table == "workers":
+        certain = True
+        rows, matching = await worker_rows(chancy, replica, window, asked)
+    else:
+        rows, matching, certain = await _rows(chancy, replica, window, table, asked)
+    following = asked.after + asked.limit
     return Overview(
         table,
         window.within.resolution,
@@ -162,10 +149,30 @@ async def overview(
         None if begun_s is None else from_s(begun_s),
         now,
         rows,
-        len(candidates),
-        ordered.certain,
-        str(after + limit) if more else None,
+        matching,
+        certain,
+        str(following) if matching > following else None,
     )
+
+
+async def _rows(
+    chancy: Chancy, replica: Replica, window: Range, table: Table, asked: Asked
+) -> tuple[list[Row], int, bool]:
+    """Return the rows that are asked for, how many there are on all pages, and whether their order is exact."""
+    groups = await _groups(chancy, replica, table)
+    groups = [one for one in groups if all(word in one.name.casefold() for word in asked.words)]
+    candidates = await _candidates(chancy, replica, window, groups)
+    read = partial(_quantiles, chancy, window)
+    order, descending, wanted = asked.order, asked.descending, asked.after + asked.limit
+    if order in BY_QUANTILE:
+        promising = await _promising(chancy, candidates, order, descending=descending)
+        ordered = await by_quantile(promising, order, window, read, descending=descending, wanted=wanted)
+    else:
+        ordered = by_sums(candidates, order, window, descending=descending)
+    page = ordered.candidates[asked.after : wanted]
+    quantiles = await read([number for one in page for number in _histograms(one).values()])
+    rows = await work(chancy, lambda: [_row(one, window, replica, quantiles) for one in page])
+    return rows, len(candidates), ordered.certain
 
 
 async def _groups(chancy: Chancy, replica: Replica, table: Table) -> list[Group]:
@@ -174,7 +181,7 @@ async def _groups(chancy: Chancy, replica: Replica, table: Table) -> list[Group]
     shown = names.under(None)
     parts: dict[str, Group] = {}
     for start in range(0, len(shown), _SERIES_AT_ONCE):
-        for one in await work(chancy, group, shown[start : start + _SERIES_AT_ONCE], names, SUBJECTS[table]):
+        for one in await work(chancy, group, shown[start : start + _SERIES_AT_ONCE], names, _SUBJECTS[table]):
             parts.setdefault(one.name, Group(one.name, {})).series.update(one.series)
     return [parts[name] for name in sorted(parts)]
 

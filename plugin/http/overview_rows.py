@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -24,6 +24,21 @@ MAX_BUCKETS = 90
 _STALE_S, _STALE_SAMPLES = 300, 3
 #: What the tables call a histogram of times -> the measure in its key.
 MEASURES = {"run": "execution_time", "wait": "wait_time", "total": "total_time"}
+
+
+class Asked(NamedTuple):
+    """Which rows of a table are asked for, and in which order.
+
+    Attributes:
+        words: Words that a name contains, all of them, in any case: folded here.
+        after: Rows of earlier pages.
+    """
+
+    order: str
+    descending: bool
+    words: Sequence[str]
+    after: int
+    limit: int
 
 
 class Range(NamedTuple):

@@ -30,8 +30,10 @@ from chancy_metrics.plugin.host.moments import plain_moment
 from chancy_metrics.plugin.http.events import read_events
 from chancy_metrics.plugin.http.files import SHELL, send_file
 from chancy_metrics.plugin.http.limits import RETRY_S, Busy, room, work
-from chancy_metrics.plugin.http.overview import SUBJECTS, Overview, overview
+from chancy_metrics.plugin.http.overview import TABLES, Overview, overview
 from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, PLAIN
+from chancy_metrics.plugin.http.overview_rows import Asked
+from chancy_metrics.plugin.http.overview_workers import WORKER_ORDERS
 from chancy_metrics.plugin.http.parameters import Parameters, WrongParameter
 from chancy_metrics.plugin.http.points import NAMES, KeptResolution, Points, kept_resolutions, points_in_window
 from chancy_metrics.plugin.http.response import BoundedResponse
@@ -95,17 +97,18 @@ async def points(chancy: Chancy, given: Parameters) -> Points:
 
 
 async def overview_table(chancy: Chancy, given: Parameters) -> Overview:
-    table = given.choice("table", tuple(SUBJECTS), "functions")
+    table = given.choice("table", TABLES, "functions")
     range_s = given.whole("range", minimum=60, maximum=MAX_OVERVIEW_S, default=86_400)
-    order = given.choice("order", (*PLAIN, *BY_QUANTILE), "failed")
-    descending = given.choice("direction", ("descending", "ascending"), "descending") == "descending"
-    search = given.text("search")
-    after = given.whole("after", minimum=0, maximum=MAX_ROWS_BEFORE, default=0)
-    limit = given.whole("limit", minimum=1, maximum=MAX_ROWS, default=50)
-    given.finish()
-    return await overview(
-        chancy, table, range_s, order=order, descending=descending, search=search, after=after, limit=limit
+    orders, usual = (WORKER_ORDERS, "seen_at") if table == "workers" else ((*PLAIN, *BY_QUANTILE), "failed")
+    asked = Asked(
+        given.choice("order", orders, usual),
+        given.choice("direction", ("descending", "ascending"), "descending") == "descending",
+        (given.text("search") or "").casefold().split(),
+        given.whole("after", minimum=0, maximum=MAX_ROWS_BEFORE, default=0),
+        given.whole("limit", minimum=1, maximum=MAX_ROWS, default=50),
     )
+    given.finish()
+    return await overview(chancy, table, range_s, asked)
 
 
 async def resolutions(chancy: Chancy, given: Parameters) -> dict[str, list[KeptResolution]]:

@@ -265,7 +265,9 @@ async def test_a_first_look_shows_what_each_queue_and_function_did(page: Metrics
     assert (failed, share, retried, count) == ("12", "3.8 %", "0", "315")
     assert (trend, change) == ("", "–") and rate.endswith("/min") and p50 == "500 ms"
     assert cells(page, "queues", "mail")[:3] == ["–", "–", "315"]
-    assert len(page.all(".sparkline")) == len(names(page, "functions")) + len(names(page, "queues"))
+    worker = cells(page, "workers", "worker-1")
+    assert (worker[0], worker[1], worker[4], worker[5]) == ("–", "315", "12", "3.8 %")
+    assert len(page.all(".sparkline")) == sum(len(names(page, table)) for table in ("queues", "functions", "workers"))
     page.wait(lambda: "Healthy" in page.one("#status").text)
     for fact in ("Lag", "Position", "Folded by", "Holes", "Dead letters", "Drift", "Last verify"):
         assert fact in page.one("#status").text
@@ -305,6 +307,16 @@ async def test_a_row_leads_to_its_charts_and_its_failures_to_their_jobs(page: Me
     page.wait(lambda: "app.mail" in names(page, "functions"))
     page.wait(lambda: page.one('[aria-label^="12 failed of app.mail"]').click() is None)  # rows may be replaced
     page.wait(lambda: len(page.all("#events-view tbody tr")) == 12 and page.all("#events-view a.job"))
+
+
+async def test_a_worker_leads_to_its_own_charts(page: MetricsLog) -> None:
+    page.browser.get(f"{page.url}/metrics-log?range=6h")
+    page.wait(lambda: "worker-1" in names(page, "workers"))
+
+    page.one('[aria-label="Charts of worker-1"]').send_keys(Keys.ENTER)
+
+    page.wait(lambda: "Only worker worker-1." in page.one("#window").text)
+    assert page.address()["worker"] == ["worker-1"] and SUCCEEDED in page.address()["key"]
 
 
 async def test_the_focus_stays_on_its_row_when_the_rows_are_loaded_again(page: MetricsLog) -> None:

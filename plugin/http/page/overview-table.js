@@ -3,11 +3,17 @@
 import { announce, el, name, visible } from "./dom.js";
 import { jobs, number, percent, rate, whole } from "./numbers.js";
 import { sparkline } from "./sparkline.js";
+import { ago, length } from "./times.js";
 import { ORDERS, write } from "./view.js";
 
+const MAX_KEYS = 12;
 /** Rows of a page: the few queues leave the functions in sight. */
-const PAGE = { queues: 12, functions: 50 };
-const TITLES = { queues: "Queues", functions: "Functions" };
+const PAGE = { queues: 12, functions: 50, workers: 12 };
+const TITLES = { queues: "Queues", functions: "Functions", workers: "Workers" };
+/** The filter of events by a row's name. */
+const FILTERS = { queues: "queue", functions: "func", workers: "worker_id" };
+/** A session that was not seen for so long is silent. */
+const SILENT_MS = 180_000;
 
 const seconds = (value) => number(value, "seconds");
 const times = (field) => ["p50", "p95", "p99"].map((quantile) => ({
@@ -32,11 +38,35 @@ const COLUMNS = {
   run: ["Run", [...times("run"), { order: "run.sum_s", head: "sum", text: (row) => seconds(row.run?.sum_s) }]],
   wait: ["Wait", times("wait")],
   total: ["Total", times("total")],
+  seen: [null, [{ order: "seen_at", head: "Last seen", text: seen, how: (row, context) => (isSilent(row, context.now) ? "bad" : "") }]],
+  ran: ["Run", [
+    { order: null, head: "at once", hint: "Jobs that ran at the same time, on average", text: (row) => number(row.busy) },
+    { order: null, head: "sum", text: (row) => seconds(row.run_s) },
+  ]],
 };
+/** The server puts workers in order by name and last sight alone: it would have to read the points of all of them. */
+const UNORDERED = ["count", "failed"];
 const SHOWN = {
   queues: ["depth", "oldest", "count", "failed", "wait", "run", "total"],
   functions: ["failed", "count", "run", "wait", "total"],
+  workers: ["seen", "count", "failed", "ran"],
 };
+
+/** The groups of columns of a table. */
+const groupsOf = (table) => SHOWN[table].map((group) => {
+  const [title, columns] = COLUMNS[group];
+  if (table !== "workers" || !UNORDERED.includes(group)) return [title, columns];
+  return [title, columns.filter((column) => column.order !== "change").map((column) => ({ ...column, order: null }))];
+});
+
+const isSilent = (row, now) => row.seen_at !== null && row.ended_at === null && now - Date.parse(row.seen_at) > SILENT_MS;
+
+/** Whether a worker lives, or for how long it has not been seen. */
+function seen(row, { now }) {
+  if (row.seen_at === null) return "–";
+  if (row.ended_at !== null) return `ended ${ago(Date.parse(row.ended_at), now)}`;
+  return isSilent(row, now) ? `silent for ${length(now - Date.parse(row.seen_at))}` : "alive";
+}
 
 function change(row) {
   if (row.change === null) return row.count_before === 0 && row.count ? "new" : "–";
@@ -49,7 +79,7 @@ function ratio(row, context) {
   if (row.failure_ratio === null) return "–";
   const shown = percent(row.failure_ratio);
   const keys = row.keys.filter((key) => /:(failed|succeeded)$/.test(key));
-  return row.failed && keys.length > 1 ? context.link({ view: "charts", keys: keys.toReversed(), counters: "share", charts: "together" }, shown, `${shown} of ${visible(row.name)} failed: show it over time`, "bad") : shown;
+  return row.failed && context.filter !== "worker_id" && keys.length > 1 ? context.link({ view: "charts", keys: keys.toReversed(), counters: "share", charts: "together" }, shown, `${shown} of ${visible(row.name)} failed: show it over time`, "bad") : shown;
 }
 
 /** The failed jobs, as a link to their events. */
@@ -65,7 +95,7 @@ export class OverviewTable {
     this.change = change;
     this.load = load;
     this.after = 0;
-    this.columns = SHOWN[table].flatMap((group) => COLUMNS[group][1].map((column, index) => ({ ...column, begins: index === 0 })));
+    this.columns = groupsOf(table).flatMap(([, columns]) => columns.map((column, index) => ({ ...column, begins: index === 0 })));
     this.#build();
   }
 
@@ -94,15 +124,15 @@ export class OverviewTable {
       else head.removeAttribute("aria-sort");
     }
     const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-    this.body.replaceChildren(...page.rows.map((row) => this.#row(row, view)));
+    this.body.replaceChildren(...page.rows.map((row) => this.#row(row, view, Date.parse(page.generated_at))));
     if (focused) [...this.body.querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused)?.focus({ preventScroll: true });
     this.none.textContent = page.matching ? "" : view.find ? "No name contains these words." : "Nothing in this range.";
     this.scrolled.hidden = !page.matching;
     this.#page(page);
   }
 
-  #row(row, view) {
-    const filter = this.table === "queues" ? "queue" : "func";
+  #row(row, view, now) {
+    const filter = FILTERS[this.table];
     const link = (changes, text, label, how) => {
       const target = { ...view, ...changes };
       return el("a", {
@@ -110,10 +140,11 @@ export class OverviewTable {
         onclick: (event) => this.#follow(event, changes),
       }, text);
     };
-    const charts = { view: "charts", keys: row.keys.slice(0, 12) };
+    const charts = { view: "charts", keys: row.keys.slice(0, MAX_KEYS), worker: this.table === "workers" ? row.name : "" };
+    const context = { filter, link, now };
     return el("tr", {},
       el("th", { scope: "row" }, link(charts, name(row.name), `Charts of ${visible(row.name)}`)),
-      this.columns.map(({ text, node, how, begins }) => el("td", { class: `number ${how?.(row) ?? ""}${begins ? " begins" : ""}` }, node ? node(row, { filter, link }) : text(row))),
+      this.columns.map(({ text, node, how, begins }) => el("td", { class: `number ${how?.(row, context) ?? ""}${begins ? " begins" : ""}` }, node ? node(row, context) : text(row, context))),
     );
   }
 
@@ -154,7 +185,7 @@ export class OverviewTable {
       if (order) this.heads.set(order, cell);
       return cell;
     };
-    const groups = SHOWN[this.table].map((group) => COLUMNS[group]);
+    const groups = groupsOf(this.table);
     this.body = el("tbody");
     this.count = el("span", { class: "quiet" });
     this.none = el("p", { class: "quiet none" });

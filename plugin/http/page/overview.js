@@ -1,4 +1,4 @@
-// The overview: what each queue and function did in a range that ends now, in tables that lead to the charts.
+// The overview: what each queue, function and worker did in a range that ends now, in tables that lead to the charts.
 
 import { ask, SignedOut } from "./api.js";
 import { reasons } from "./beginning.js";
@@ -55,7 +55,7 @@ export class Overview {
       const range = RANGES[this.view.range][0] / 1_000;
       const pages = await Promise.all(this.tables.map((one) => ask("overview", { range, ...one.asked(this.view) }, signal)));
       if (signal.aborted) return;
-      isEmpty = !pages.some((page) => page.matching) && !this.view.find;
+      isEmpty = !pages.some((page) => page.table !== "workers" && page.matching) && !this.view.find;
       if (this.#fit(pages[0])) return;
       pages.forEach((page, index) => this.tables[index].show(page, this.view));
       this.#tell(pages[0]);
@@ -113,7 +113,7 @@ export class Overview {
     this.window = el("p", { class: "quiet" });
     this.problem = el("p", { class: "problem", role: "alert" });
     this.note = el("div", { id: "nothing", class: "card", role: "status", hidden: true });
-    this.tables = ["queues", "functions"].map((table) => new OverviewTable(table, { change: this.change, load: () => this.load() }));
+    this.tables = ["queues", "functions", "workers"].map((table) => new OverviewTable(table, { change: this.change, load: () => this.load() }));
     this.root.append(
       el("form", { class: "tools", "aria-label": "Range and filter", onsubmit: (event) => event.preventDefault() },
         el("div", {}, el("label", { for: "overview-range", text: "Range" }), this.range),

@@ -3,7 +3,7 @@
 import { parseMoment, RANGES } from "./times.js";
 
 /** How each table of the overview is put in order where the address does not say: "-" is descending. */
-export const ORDERS = { queues: "-depth", functions: "-failed" };
+export const ORDERS = { queues: "-depth", functions: "-failed", workers: "-seen_at" };
 const ONE_OF = {
   view: ["overview", "charts", "events"],
   range: Object.keys(RANGES),

@@ -15,10 +15,10 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import Combo, JobRow, microseconds
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.host import clock
-from chancy_metrics.plugin.http import overview_order
+from chancy_metrics.plugin.http import overview_order, overview_workers
 from chancy_metrics.plugin.http.overview_order import BY_QUANTILE, PLAIN
 from chancy_metrics.projections.rules.measured import oldest_wait, queue_depths
-from tests.factories import LogWriter, a_row, a_run, sequence_and_fold
+from tests.factories import LogWriter, a_row, a_run, fetch, sequence_and_fold
 from tests.plugin.http.test_routes import MINUTE_US, NOW, NOW_US, asking, at_now, get
 
 __all__ = ["at_now"]  # a fixture
@@ -81,7 +81,7 @@ async def test_a_row_adds_up_what_a_function_did_in_the_range(
     assert queues["rows"][0]["keys"][0] == "queue:default:throughput"
 
 
-ENDINGS = ("succeeded", "failed", "retrying", "execution_time", "wait_time")
+ENDINGS = ("succeeded", "failed", "retrying", "execution_time", "wait_time", "total_time")
 
 
 async def test_quantiles_are_of_all_values_of_the_range_and_not_of_those_of_its_buckets(
@@ -267,9 +267,64 @@ async def test_rows_are_found_by_words_in_their_names_whatever_these_hold(
             assert (await get(client, "points", key=key, range=900))["key"] == key
 
 
+async def begin_session(connection: Connection, tables: Tables, worker: str, seen: datetime, *, ended: bool) -> None:
+    await fetch(
+        connection,
+        "INSERT INTO {sessions} (session, worker, producers, append_interval, started_at, seen_at, ended_at)"
+        " VALUES (gen_random_uuid(), %(worker)s, '{{}}', 1, %(seen)s - interval '1 hour', %(seen)s, %(ended)s)",
+        tables,
+        worker=worker,
+        seen=seen,
+        ended=seen if ended else None,
+    )
+
+
+async def test_workers_are_listed_with_what_each_did_and_when_it_was_last_seen(
+    client: httpx.AsyncClient, connection: Connection, tables: Tables, at_now: None
+) -> None:
+    for number, worker in enumerate(("busy", "<b>%s</b>")):
+        jobs = [attempt("app.mail", NOW_US - minutes * MINUTE_US, 30.0, queue=f"q{minutes}") for minutes in (1, 2, 3)]
+        jobs += [attempt("app.mail", NOW_US - 4 * MINUTE_US, 2.0, state="failed")] * number
+        await LogWriter(connection, tables, worker).append(jobs=jobs)
+    await sequence_and_fold(connection, tables)
+    await begin_session(connection, tables, "busy", NOW, ended=False)
+    await begin_session(connection, tables, "idle", NOW - timedelta(minutes=5), ended=True)
+    await begin_session(connection, tables, "gone", NOW - timedelta(hours=5), ended=True)
+
+    asked = {"table": "workers", "range": 900}
+    found = await get(client, "overview", **asked)
+    rows = {row["name"]: row for row in found["rows"]}
+    pages = [(await get(client, "overview", limit=1, after=after, **asked))["rows"] for after in range(3)]
+    named = await get(client, "overview", order="name", direction="ascending", search="B", **asked)
+
+    assert list(rows) == ["busy", "idle", "<b>%s</b>"] and found["matching"] == 3  # last seen first
+    assert [row for page in pages for row in page] == found["rows"]
+    assert [row["name"] for row in named["rows"]] == ["<b>%s</b>", "busy"]
+    busy, other = rows["busy"], rows["<b>%s</b>"]
+    assert (busy["count"], busy["failed"], busy["failure_ratio"], busy["run_s"]) == (3, 0, 0, 90.0)
+    assert (other["count"], other["failed"], other["failure_ratio"], other["run_s"]) == (4, 1, 0.25, 92.0)
+    assert busy["counts"][-5:] == [0, 1, 1, 1, None] and busy["counts"][0] is None
+    assert busy["busy"] == pytest.approx(30 * busy["rate_per_s"])
+    assert (busy["ended_at"], rows["idle"]["count"], other["seen_at"]) == (None, 0, None)
+    assert rows["idle"]["ended_at"] is not None
+    points = await get(client, "points", key=busy["keys"][0], worker_id="busy", range=900)
+    assert sum(bucket.get("sum", 0) for bucket in points["buckets"]) in (0, 3)
+
+
+async def test_workers_whose_points_are_too_many_to_read_have_no_counts(
+    client: httpx.AsyncClient, fill: Callable[..., Any], at_now: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview_workers, "MAX_CELLS", 3)
+    await fill(attempt("app.mail", NOW_US - MINUTE_US))
+
+    [row] = (await get(client, "overview", table="workers", range=900))["rows"]
+
+    assert (row["name"], row["count"], row["run_s"], row["counts"]) == ("worker-1", None, None, [])
+
+
 async def test_an_empty_log_has_no_rows(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "utc_now", lambda: NOW + timedelta(hours=1))
-    for table in ("functions", "queues"):
+    for table in ("functions", "queues", "workers"):
         found = await get(client, "overview", table=table)
         assert (found["rows"], found["matching"], found["next"], found["recorded_since"]) == ([], 0, None, None)
 

@@ -226,8 +226,9 @@ WRONG = [
     ("points?key=app:n&range=59", "range", "a whole number from 60"),
     ("points?key=app:n&range=60&since=2026-03-10T12:00Z", "range", "only where neither since nor until"),
     ("overview?range=59", "range", "a whole number from 60 to 7,776,000"),
-    ("overview?table=jobs", "table", "one of functions, queues"),
+    ("overview?table=jobs", "table", "one of functions, queues, workers"),
     ("overview?order=p95", "order", "one of name, count, failed"),
+    ("overview?table=workers&order=failed", "order", "one of seen_at, name"),
     ("overview?direction=up", "direction", "one of descending, ascending"),
     ("overview?after=x", "after", "a whole number"),
     ("overview?limit=201", "limit", "a whole number from 1 to 200"),
@@ -488,7 +489,7 @@ async def test_hostile_keys_come_back_as_they_are(dsn: str, connection: Connecti
             points = await get(client, "points", key=key, resolution="1day", range=2 * 86_400)
             assert points["key"] == key
             assert [bucket["sum"] for bucket in points["buckets"] if "sum" in bucket] == [number], key
-            mine = await get(client, "points", key=key, resolution="1day", worker_id=writer.worker)
+            mine = await get(client, "points", key=key, resolution="1day", range=2 * 86_400, worker_id=writer.worker)
             assert [bucket["sum"] for bucket in mine["buckets"] if "sum" in bucket] == [number], key
             found = await get(client, "explain", key=key, at=NOW.isoformat(), resolution="1day")
             assert (found["key"], found["equal"], found["events"]) == (key, True, 1)
