@@ -32,6 +32,7 @@ from chancy_metrics.plugin.audit.events import job_life
 from chancy_metrics.plugin.audit.explain import explain
 from chancy_metrics.plugin.audit.seal import check
 from chancy_metrics.plugin.health.status_reader import read_status
+from chancy_metrics.plugin.host.one_arena import use_one_arena
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.worker.retention import prune_days
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    use_one_arena()  # as the commands do
     figures: list[Figure] = []
     with databases() as pool:
         for updates in options.updates:

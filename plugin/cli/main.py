@@ -25,6 +25,7 @@ from chancy_metrics.plugin.cli.retention import discard_command, prune_command
 from chancy_metrics.plugin.cli.serve import serve_command
 from chancy_metrics.plugin.cli.status import status_command
 from chancy_metrics.plugin.cli.verify import completeness_command, verify_command
+from chancy_metrics.plugin.host.one_arena import use_one_arena
 
 
 @click.group(cls=Front, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +40,7 @@ from chancy_metrics.plugin.cli.verify import completeness_command, verify_comman
 @click.pass_obj
 def main(door: Door, app: str | None) -> None:
     """Inspect, repair and audit the metrics of a Chancy app."""
+    use_one_arena()
     door.app = app
 
 

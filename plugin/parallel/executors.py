@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from chancy_metrics.events.errors import MetricsLogError, WorkersLost
+from chancy_metrics.plugin.host.one_arena import use_one_arena
 
 #: Seconds in which a scheduler must answer.
 _CONNECT_S = 10
@@ -51,7 +52,8 @@ class ProcessPool(Executor):
 
 
 def _begin_process() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent does: a pool's process would wait for it for ever."""
+    """Leave Ctrl-C to the parent, end when it does (a pool's process would wait for ever), hold little freed memory."""
+    use_one_arena()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
