@@ -13,7 +13,7 @@ from chancy_metrics.plugin.cli.output import FOUND_SOMETHING, Door
 from chancy_metrics.plugin.cli.verify import counted, percent
 from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
-from chancy_metrics.plugin.rebuilds.listing import Unfinished
+from chancy_metrics.plugin.rebuilds.listing import Collecting, Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.totals.read import TotalsState
 from chancy_metrics.projections.verify.outcomes import LastVerified
@@ -81,7 +81,16 @@ def _versions(status: Status) -> dict[str, str]:
         progress = f"position {one.position:,}, {in_numbers(one.remaining, 'batch')} left"
         lines[f"version {one.version}"] = f"{one.status}, rules {one.rules}, {progress}"
         lines[f"  of {one.version}"] = _backfilled_by(one)
+    for made in status.collecting:
+        progress = f"made from archives, rules {made.rules}, {made.added} of {in_numbers(made.days, 'day')} added"
+        lines[f"baseline {made.baseline}"] = f"{progress}, {_collected_by(made)}"
     return lines
+
+
+def _collected_by(made: Collecting) -> str:
+    if made.is_collected:
+        return f"by {made.collected_by}, last {moment(made.moved_at)}"
+    return f"by nobody since {moment(made.moved_at)}: `rebuild --archive` resumes it, `rebuild --abort` ends it"
 
 
 def _backfilled_by(version: Unfinished) -> str:

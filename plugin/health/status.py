@@ -7,7 +7,7 @@ from datetime import date, datetime
 import msgspec
 
 from chancy_metrics.plugin.health.completeness import Completeness
-from chancy_metrics.plugin.rebuilds.listing import Unfinished
+from chancy_metrics.plugin.rebuilds.listing import Collecting, Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
 from chancy_metrics.projections.totals.read import TotalsState
 from chancy_metrics.projections.verify.outcomes import LastVerified
@@ -27,8 +27,9 @@ class Status(msgspec.Struct, frozen=True):
         rules: Rules of the live version; *app_rules* are this app's, and *rules_note* says what follows from a
             difference.
         unfinished: Versions that are being backfilled or are ready to be promoted.
-        withheld: Those that are not promoted automatically, because they leave out more than the live version; a
-            sentence each.
+        collecting: Baselines that a rebuild is making from archives.
+        withheld: Those of *unfinished* that are not promoted automatically, because they leave out more than the live
+            version; a sentence each.
         due_day: The oldest day that is due to leave the log, and what keeps it.
         verified: What runs of `verify` compared, and their open findings; None where none ran.
         checked: What the last `audit check` covered and found; None where none ran.
@@ -53,6 +54,7 @@ class Status(msgspec.Struct, frozen=True):
     app_rules: str
     rules_note: str
     unfinished: list[Unfinished]
+    collecting: list[Collecting]
     withheld: list[str]
     position: int
     ordered_position: int

@@ -25,7 +25,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import in_utc
 from chancy_metrics.plugin.host.options import DAY_S, Options
-from chancy_metrics.plugin.rebuilds.listing import read_unfinished
+from chancy_metrics.plugin.rebuilds.listing import read_collected, read_unfinished
 from chancy_metrics.plugin.rebuilds.rollout import RolloutPlan, read_all_withheld, read_rollout_plan
 from chancy_metrics.plugin.worker.maintenance import series_count
 from chancy_metrics.plugin.worker.retention import oldest_due
@@ -67,6 +67,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         lag = await live_lag(cursor, tables)
         task = await read_rollout_plan(cursor, tables, options)
         unfinished = await read_unfinished(cursor, tables)
+        collecting = await read_collected(cursor, tables)
         withheld = await read_all_withheld(cursor, tables)
         due_day = await oldest_due(
             cursor,
@@ -109,6 +110,7 @@ async def _read(connection: Connection, tables: Tables, options: Options) -> Sta
         app_rules=label(options.rules.pair),
         rules_note=_rules_note(task, options),
         unfinished=unfinished,
+        collecting=collecting,
         withheld=withheld,
         position=head["position"],
         ordered_position=head["ledger_position"],

@@ -15,6 +15,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables, tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import in_utc, span_of, utc
 from chancy_metrics.projections.rules.rule_set import label
+from chancy_metrics.projections.versions.collected import decode_days
 from chancy_metrics.projections.versions.create import IS_BACKFILLED
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
 from chancy_metrics.projections.versions.version import UNFINISHED, live_version
@@ -78,6 +79,47 @@ class Unfinished(msgspec.Struct, frozen=True):
     is_filled: bool
     moved_at: datetime | None
     kept_until: datetime | None
+
+
+class Collecting(msgspec.Struct, frozen=True):
+    """A baseline that a rebuild makes from archives, before the version itself; times are UTC.
+
+    Attributes:
+        baseline: Its number.
+        added: Days that are in it, of *days*.
+        collected_by: Name of the process that added the last one, at *moved_at*.
+        is_collected: Whether that process still does.
+    """
+
+    baseline: int
+    rules: str
+    added: int
+    days: int
+    collected_by: str | None
+    is_collected: bool
+    moved_at: datetime | None
+
+
+async def read_collected(cursor: Cursor, tables: Tables) -> list[Collecting]:
+    """Return the baselines that are being made from archives, oldest first."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT v.version, ARRAY[v.rules, v.user_rules], v.archives::text, v.folded_by, {is_backfilled}, v.folded_at
+            FROM {versions} v
+            WHERE v.status = 'collecting'
+            ORDER BY v.version
+            """
+        ).format(versions=tables.versions, is_backfilled=IS_BACKFILLED)
+    )
+    found = []
+    for version, pair, archives, by, is_collected, moved_at in await cursor.fetchall():
+        days = decode_days(archives)
+        added = len(days.folded) + len(days.kept)
+        found.append(
+            Collecting(version, label(pair), added, added + len(days.left), by, is_collected, in_utc(moved_at))
+        )
+    return found
 
 
 async def read_unfinished(cursor: Cursor, tables: Tables) -> list[Unfinished]:

@@ -45,7 +45,12 @@ async def read_days(cursor: Cursor, tables: Tables, version: int) -> Days | None
         {"version": version},
     )
     row = await cursor.fetchone()
-    return None if row is None or row[0] is None else msgspec.json.decode(row[0], type=Days)
+    return None if row is None or row[0] is None else decode_days(row[0])
+
+
+def decode_days(archives: str | None) -> Days:
+    """Return the days that a version's row has in `archives`; none if nothing is there."""
+    return Days() if archives is None else msgspec.json.decode(archives, type=Days)
 
 
 async def write_days(cursor: Cursor, tables: Tables, version: int, days: Days) -> None:

@@ -133,6 +133,22 @@ async def test_no_day_is_absorbed_until_the_archives_are_in_the_baseline_or_give
     await assert_exact(connection, tables, log, BUILT_IN)
 
 
+async def test_status_shows_how_far_a_baseline_from_archives_is(
+    dsn: str, connection: Connection, tables: Tables, tmp_path: Path
+) -> None:
+    await a_log(connection, tables)
+    await prune_all(dsn, tmp_path)
+    begun = await begin_collecting(connection, tables, BUILT_IN, dict.fromkeys(RESOLUTIONS, 0), by="gone")
+
+    shown = run(dsn, "status").stdout
+    [one] = json.loads(run(dsn, "status", "--json").stdout)["collecting"]
+
+    [line] = [text for text in shown.splitlines() if text.startswith(f"baseline {begun.version}")]
+    assert "made from archives, rules" in line and "0 of 3 days added, by nobody since" in line
+    assert "`rebuild --archive` resumes it, `rebuild --abort` ends it" in line
+    assert (one["baseline"], one["added"], one["days"], one["is_collected"]) == (begun.version, 0, 3, False)
+
+
 async def test_an_unfinished_version_without_archives_is_not_taken_for_one_with_them(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path
 ) -> None:
