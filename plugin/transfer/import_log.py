@@ -41,6 +41,7 @@ from chancy_metrics.plugin.host.progress import LedgerProgress
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.plugin.transfer.import_locks import lock_head, lock_versions, retry_locked
 from chancy_metrics.projections.versions.baseline_io import Names, copy_to_versions, write_points
+from chancy_metrics.projections.versions.imported import refuse_imported
 from chancy_metrics.projections.versions.segments_io import write_segment_frame
 from chancy_metrics.projections.versions.version import Version
 
@@ -158,9 +159,11 @@ class ImportRun:
         """Check the file against this database, before anything is changed.
 
         Raises:
-            ImportRefused: A day of its batches has left the log here, or its baseline is ahead of the clock here.
+            ImportRefused: A day of its batches has left the log here, its baseline is ahead of the clock here, or
+                points of Chancy's own plugin were imported here.
         """
         async with short_transaction(self._connection) as cursor:
+            await refuse_imported(cursor, self._tables)
             await cursor.execute(
                 sql.SQL("SELECT day FROM {days} WHERE state <> 'attached' AND day = ANY(%(days)s) LIMIT 1").format(
                     days=self._tables.days

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import NamedTuple
 
 from anyio import to_thread
 from psycopg import sql
 
 from chancy_metrics.events.database import Connection, Cursor, short_transaction
-from chancy_metrics.events.errors import VersionRefused
+from chancy_metrics.events.errors import ImportRefused, VersionRefused
+from chancy_metrics.events.facts import EPOCH
+from chancy_metrics.events.humanize import moment
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.transfer.guard import is_importing
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
@@ -65,6 +68,16 @@ async def read_imported_day(cursor: Cursor, tables: Tables) -> ImportedDay | Non
     return None if row is None else ImportedDay(*row)
 
 
+async def refuse_imported(cursor: Cursor, tables: Tables) -> None:
+    """Raise `ImportRefused` if points were imported: what an export brings would meet them in the baseline."""
+    if (day := await read_imported_day(cursor, tables)) is not None:
+        until = moment(EPOCH + timedelta(microseconds=day.last_us))
+        raise ImportRefused(
+            f"this database has points of Chancy's own plugin up to {until}, and an export can only be taken into one "
+            "that has none: import the log into another database, then run `chancy-metrics import-builtin` there"
+        )
+
+
 async def add_imported(
     connection: Connection,
     tables: Tables,
@@ -87,12 +100,15 @@ async def add_imported(
 
     Raises:
         VersionRefused: A version or a baseline is being made now.
+        ImportRefused: The import of a log has not ended.
     """
     while True:
         numbered = await number(connection, tables, folded)
         async with short_transaction(connection, index_only=True) as cursor:
             # The lock of the head keeps promotions, new versions and other imports away.
             await lock_head(cursor, tables)
+            if await is_importing(cursor, tables):
+                raise ImportRefused("the import of a log has not ended: run this again when it has")
             if await read_imported_day(cursor, tables) is not None:
                 return False
             baselines, versions = await _lock_all(cursor, tables)

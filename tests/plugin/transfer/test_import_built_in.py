@@ -19,9 +19,10 @@ from chancy.plugins.metrics import metrics as built_in_module
 from psycopg import AsyncConnection
 
 from chancy_metrics.events.database import Connection, short_transaction
-from chancy_metrics.events.errors import MetricsLogError, VersionRefused
+from chancy_metrics.events.errors import ImportRefused, MetricsLogError, VersionRefused
 from chancy_metrics.events.expiry import forget_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
+from chancy_metrics.events.transfer.guard import begin_importing, end_importing
 from chancy_metrics.plugin import (
     completeness,
     explain,
@@ -311,6 +312,33 @@ async def test_an_export_takes_it_along(
 
     assert found.equal and found.imported > 0
     assert (verified.different, verified.found) == (0, 0)
+
+
+async def test_the_import_of_a_log_and_this_one_do_not_meet(
+    history: str, server: Server, template: str, tmp_path: Path, connection: Connection, tables: Tables
+) -> None:
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE other TEMPLATE {TEMPLATE}")
+    try:
+        async with an_app(server.dsn("other")) as (chancy, ours):
+            async with ours.recording(chancy):
+                await ours.increment_counter("n", 1)
+            await ours.flush(chancy)
+            await export_log(chancy, tmp_path / "log")
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("DROP DATABASE other WITH (FORCE)")
+    async with an_app(history) as (chancy, _):
+        async with short_transaction(connection) as cursor:
+            await begin_importing(cursor, tables)
+        with pytest.raises(ImportRefused, match="the import of a log has not ended"):
+            await import_built_in(chancy)
+        async with short_transaction(connection) as cursor:
+            await end_importing(cursor, tables)
+        await import_built_in(chancy)
+
+        with pytest.raises(ImportRefused, match="has points of Chancy's own plugin up to"):
+            await import_log(chancy, tmp_path / "log")
 
 
 async def test_completeness_and_prune_do_not_take_it_for_a_pruned_day(history: str) -> None:
