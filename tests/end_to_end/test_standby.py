@@ -9,8 +9,10 @@ import anyio
 import psycopg
 import pytest
 
+from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import read_totals
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, sequence_and_fold
 from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
@@ -53,3 +55,25 @@ def test_a_query_that_had_to_give_way_gets_a_sentence() -> None:
 
     assert said.startswith("canceling statement due to conflict with recovery: on a hot standby")
     assert "hot_standby_feedback" in said
+
+
+async def test_totals_are_read_there_as_of_where_the_primary_has_advanced_them(
+    dsn: str, tables: Tables, standby: Standby
+) -> None:
+    there = standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    await standby.arrived()
+    async with an_app(there) as (chancy, _):
+        with pytest.raises(TotalsNotReady, match=r"read-only transaction.*rebuild --totals` builds them"):
+            await read_totals(chancy)
+    async with connections(dsn, 1) as (connection,), an_app(dsn) as (chancy, _):
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+        await sequence_and_fold(connection, tables)
+        served = await read_totals(chancy)
+        await LogWriter(connection, tables).append(runs=[a_run("app:n", at_us=now_us())])
+        await sequence_and_fold(connection, tables)
+    await standby.arrived()
+
+    async with an_app(there) as (chancy, _):
+        found = await read_totals(chancy)
+
+    assert found == served
