@@ -38,6 +38,7 @@ SUBJECTS = (
     "segments",
     "mix",
     "queues",
+    "views",
     "memory",
     "start",
 )
