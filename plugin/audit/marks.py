@@ -27,10 +27,9 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.clock import now_us
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.host.moments import from_us, utc
+from chancy_metrics.projections.rules.key_parts import MARK
 from chancy_metrics.projections.search.query import EventCursor, EventQuery
 
-#: Start of a mark's key; its text follows.
-PREFIX = "mark:"
 #: How far a mark may lie ahead of this host's clock.
 _AHEAD_US = 1_000_000
 #: Namespace of the producer ids under which marks are taken back.
@@ -147,21 +146,21 @@ async def take_back(
 
 async def _mark_at(chancy: Chancy, text: str, cursor: EventCursor) -> tuple[str, datetime]:
     """Return text and moment of the mark at *cursor*."""
-    asked = EventQuery(first_position=cursor.position, last_position=cursor.position, prefix=PREFIX[:-1])
+    asked = EventQuery(first_position=cursor.position, last_position=cursor.position, prefix=MARK[:-1])
     found = [event async for event in events(chancy, asked) if cursor.index in (None, event.index)]
-    marked = [event for event in found if text in ("", (event.key or "").removeprefix(PREFIX))]
+    marked = [event for event in found if text in ("", (event.key or "").removeprefix(MARK))]
     if len(marked) != 1:
         raise MetricsLogError(
             f"there {'is no mark' if not marked else 'are several marks'} at {cursor}: "
             f"`chancy-metrics audit events --prefix mark` lists them with their positions"
         )
-    return (marked[0].key or "").removeprefix(PREFIX), marked[0].at
+    return (marked[0].key or "").removeprefix(MARK), marked[0].at
 
 
 async def _recorded(chancy: Chancy, text: str) -> dict[int, _Recorded]:
     """Return the marks with *text* by moment, microseconds since 1970."""
     recorded: dict[int, _Recorded] = defaultdict(_Recorded)
-    async for event in events(chancy, EventQuery(key=f"{PREFIX}{text}")):
+    async for event in events(chancy, EventQuery(key=f"{MARK}{text}")):
         at_us = microseconds(event.at)
         recorded[at_us] = recorded[at_us].after(event.value or 0)
     return recorded
@@ -176,7 +175,7 @@ async def _append(
     chancy: Chancy, text: str, at_us: int, value: float, by: str | None, producer: UUID
 ) -> Literal["appended", "spilled", "known", "taken"]:
     """Append one event as the only batch of *producer*; return its `Appended.state`."""
-    series = check_series(f"{PREFIX}{text}", "counter", "count")
+    series = check_series(f"{MARK}{text}", "counter", "count")
     batch = encode((), [ObservationRun(series, [at_us], array("d", [value]))])
     async with own_connection(chancy) as connection, short_transaction(connection) as cursor:
         if storable(cursor, text) != text:
@@ -249,16 +248,16 @@ async def read_marks(
             """
         ).format(series=tables.series, head=tables.head, rows=rows),
         {
-            "prefix": PREFIX,
-            "past": f"{PREFIX[:-1]};",  # ";" follows ":"
+            "prefix": MARK,
+            "past": f"{MARK[:-1]};",  # ";" follows ":"
             "since": -(2**63) if since is None else microseconds(since),
             "until": 2**63 - 1 if until is None else microseconds(until),
             "after_us": -(2**63) if after is None else microseconds(after.at),
-            "after_key": "" if after is None else storable(cursor, PREFIX + after.text),
+            "after_key": "" if after is None else storable(cursor, MARK + after.text),
             "limit": limit,
         },
     )
     return [
-        Mark(from_us(last_us), key.removeprefix(PREFIX), max(1, int(sum_)))
+        Mark(from_us(last_us), key.removeprefix(MARK), max(1, int(sum_)))
         for last_us, key, sum_ in await cursor.fetchall()
     ]

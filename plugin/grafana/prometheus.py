@@ -79,12 +79,9 @@ _PROMQL: dict[str, list[tuple[str, str]]] = {
         )
     ],
 }
-#: A mark is a counter of its own that begins to exist: what was not there five minutes before.
-_MARKS = '{__name__=~"mark_.+",__name__!~".+_created",job=~"$job"}'
-_TEXT = '"text", "$1", "__name__", "mark_(.+?)(_total)?"'
-_NEW_MARKS = " unless ".join(
-    f"max by (text, key) (label_replace({_MARKS}{ago}, {_TEXT}))" for ago in ("", " offset 5m")
-)
+#: Marks that are more than five minutes before, or than none.
+_MARKS = 'max by (mark) (chancy_marks{job=~"$job"}%s)'
+_NEW_MARKS = f"{_MARKS % ''} > ({_MARKS % ' offset 5m'} or {_MARKS % ''} * 0)"
 
 
 def dashboard() -> Dashboard:
@@ -100,7 +97,7 @@ def dashboard() -> Dashboard:
             _variable("queue", "Queue", 'chancy_queue_jobs_total{job=~"$job"}'),
         ),
         queries={panel: [_target(*one) for one in queries] for panel, queries in _PROMQL.items()},
-        marks=Annotation(_target(_NEW_MARKS, ""), {"titleFormat": "{{text}}", "textFormat": "{{key}}", "step": "60s"}),
+        marks=Annotation(_target(_NEW_MARKS, ""), {"titleFormat": "{{mark}}", "step": "60s"}),
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.plugin.telemetry.custom_names import Labels, custom_names
-from chancy_metrics.projections.rules.key_parts import key_parts
+from chancy_metrics.projections.rules.key_parts import MARK, key_parts
 from chancy_metrics.projections.totals.read import Total, Totals
 
 #: Seconds after which the last value of a gauge is not shown any more: of those that the plugin samples itself every
@@ -94,6 +94,8 @@ _OWN: dict[tuple[str, str], _Own] = {
     ("table", "index_size_bytes"): _Own("chancy_table_index_size_bytes", "table", "Size of its indexes.", "bytes"),
     ("pipeline", "drift"): _Own("chancy_metrics_drift", "", "Points that the last run of verify found different."),
 }
+#: Marks are counters, and gauges here: one that is taken back is counted down.
+_MARKS = _Own("chancy_marks", "mark", "How often a moment was marked with that text, and not taken back.")
 #: Subjects whose gauges the plugin samples itself.
 _SAMPLED = ("queue", "workers", "table")
 
@@ -107,6 +109,10 @@ def families_of(totals: Totals, *, sampled_s: float = SAMPLED_S) -> list[Family]
     shown = [one for one in totals.series if _is_shown(one, totals.at_us, sampled_s)]
     families = {one.name: one for one in _custom(shown)}
     for total in shown:
+        if _is_mark(total.series):
+            family = families.setdefault(_MARKS.name, Family(_MARKS.name, "gauge", "", _MARKS.about, []))
+            text = total.series.key.removeprefix(MARK)
+            family.members.append(Member(((_MARKS.label, text),), total.sum, total))
         parts = key_parts(total.series)
         if (own := _OWN.get((parts.subject, parts.measure))) is None:
             continue
@@ -142,7 +148,11 @@ def _custom(totals: list[Total]) -> Iterator[Family]:
 
 def _is_custom(series: Series) -> bool:
     parts = key_parts(series)
-    return (parts.subject, parts.measure) not in _OWN
+    return (parts.subject, parts.measure) not in _OWN and not _is_mark(series)
+
+
+def _is_mark(series: Series) -> bool:
+    return series.kind == "counter" and series.key.startswith(MARK)
 
 
 def _is_shown(total: Total, now_us: int, sampled_s: float) -> bool:

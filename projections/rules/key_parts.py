@@ -13,6 +13,8 @@ from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.projections.rules.built_in import HISTOGRAMS, STATES
 from chancy_metrics.projections.rules.measured import DEPTHS, DRIFT, SLOTS, SLOTS_USED, TABLE_SIZES, WORKERS_ACTIVE
 
+#: Begins the key of a mark, whose text is the rest; marks are recorded like any counter, and not reserved.
+MARK = "mark:"
 Subject = Literal["job", "queue", "global", "workers", "table", "pipeline", "custom"]
 _JOB_OR_QUEUE: tuple[Subject, ...] = ("job", "queue")
 

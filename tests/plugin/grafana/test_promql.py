@@ -120,7 +120,7 @@ async def test_every_expression_answers_right(client: httpx.Client, func: list[s
     assert found["Oldest wait by queue"] == [{of_queue: 90}]
     assert found["Workers"] == [{(): 2}, {(): 8}, {(): 5}]
     assert found["Pipeline"] == [{(): 0}, {(): 0}, {(): 0}]
-    assert [dict(labels)["text"] for [answer] in [found["Marks"]] for labels in answer] == ["deploy_1_43"]
+    assert [dict(labels)["mark"] for [answer] in [found["Marks"]] for labels in answer] == ["deploy 1.43"]
 
 
 async def test_names_that_were_not_chosen_are_not_shown(client: httpx.Client) -> None:

@@ -99,6 +99,14 @@ def test_a_counter_that_can_fall_is_shown_as_a_gauge() -> None:
     assert (family.name, family.kind, family.members[0].value) == ("app_balance", "gauge", 3)
 
 
+def test_marks_are_one_family_and_can_be_taken_back() -> None:
+    found = by_name(a_total("mark:deploy 1.42"), a_total("mark:deploy 1.43", 0, minimum=-1.0))
+
+    assert {name: (one.kind, values(one)) for name, one in found.items()} == {
+        "chancy_marks": ("gauge", {"mark=deploy 1.42": 1, "mark=deploy 1.43": 0})
+    }
+
+
 def test_custom_metrics_keep_their_words() -> None:
     held: list[tuple[str, Kind, str, str]] = [
         ("orders:placed", "counter", "count", "orders_placed"),
@@ -183,7 +191,7 @@ def test_every_series_of_the_plugin_has_a_family_of_its_own() -> None:
 
 def test_the_document_names_every_family() -> None:
     text = (ROOT / "docs" / "prometheus.md").read_text()
-    own = [one.name for one in families._OWN.values()]
+    own = [one.name for one in (*families._OWN.values(), families._MARKS)]
     health = re.findall(r'"(chancy_\w+)"', Path(pipeline.__file__).read_text())
 
     assert len(health) > 10
