@@ -59,7 +59,10 @@ def print_table(rows: Sequence[Row], about: dict[str, Any], explained: dict[str,
         print(f"{subject}: {sentence}")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     judged = [row.met for row in rows if row.met is not None]
-    print(f"{sum(judged)} of {len(judged)} targets met" if judged else "smoke run: the figures mean nothing")
+    if about["smoke"]:
+        print("smoke run: the figures mean nothing")
+    elif judged:
+        print(f"{sum(judged)} of {len(judged)} targets met")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
