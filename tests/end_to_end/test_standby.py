@@ -11,9 +11,9 @@ import pytest
 
 from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.hot_standby import error_sentence
-from chancy_metrics.events.schema import Tables
+from chancy_metrics.events.schema import VIEWS, Tables
 from chancy_metrics.plugin import read_totals
-from tests.factories import LogWriter, a_row, a_run, an_app, connections, now_us, sequence_and_fold
+from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, sequence_and_fold
 from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
 from tests.standby import Standby
@@ -77,3 +77,21 @@ async def test_totals_are_read_there_as_of_where_the_primary_has_advanced_them(
         found = await read_totals(chancy)
 
     assert found == served
+
+
+async def test_views_and_functions_for_sql_answer_there(dsn: str, tables: Tables, standby: Standby) -> None:
+    async with connections(dsn, 1) as (connection,):
+        await connection.execute(
+            "INSERT INTO chancy_jobs (id, queue, func) VALUES (gen_random_uuid(), 'mail', 'app.f')"
+        )
+        runs = [a_run("app:n", at_us=now_us()), a_run("mark:deploy", at_us=now_us())]
+        await LogWriter(connection, tables).append(runs=runs)
+        await sequence_and_fold(connection, tables)
+    await standby.arrived()
+
+    async with connections(standby.dsn(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]), 1) as (there,):
+        rows = {name: await fetch(there, f"SELECT count(*) FROM chancy_{name}", tables) for name in VIEWS}
+        [asked] = await fetch(there, "SELECT {resolution_for}(0, 60), jobs, wait_s > 0 FROM {due}('mail')", tables)
+
+    assert [name for name, [(count,)] in rows.items() if not count] == []
+    assert asked == ("1min", 1, True)
