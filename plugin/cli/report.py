@@ -227,7 +227,7 @@ def _numbers(found: Report) -> list[str]:
     numbers = found.numbers
     kinds = {kind: (counted(count, _MISSING[kind][0]), _MISSING[kind][1]) for kind, count in numbers.missing.items()}
     missing = ", ".join(" ".join(one) for one in kinds.values())
-    late = f"; {span(numbers.lag_s)} behind" if numbers.lag_s >= 1 else ""
+    late = f"; {_seconds(numbers.lag_s)} behind" if numbers.lag_s >= 1 else ""
     lines = [f"{f'missing or late: {missing}' if missing else 'nothing recorded is known to be missing'}{late}"]
     if numbers.verified_at is None:
         lines.append("not compared with the log: `chancy-metrics verify` does it")

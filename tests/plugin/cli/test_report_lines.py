@@ -8,6 +8,7 @@ from unicodedata import east_asian_width
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chancy_metrics.plugin.audit.marks import Mark
 from chancy_metrics.plugin.cli.report import COLUMNS, LINES, name, report_lines
@@ -92,6 +93,18 @@ def test_a_report_has_25_lines_of_120_columns(found: Report) -> None:
     assert ("WRONG" in lines[0]) == bool(found.problems)
     labels = [line.split(" ")[0] for line in lines if not line.startswith(" ")][1:]
     assert labels == ["time", "flow", "waiting", "failures", "slowest", "changed", "numbers"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(REPORTS, several(st.integers(1, 900)))
+def test_what_is_wrong_takes_lines_of_the_lists_but_never_all(found: Report, sizes: list[int]) -> None:
+    problems = [records.Problem("pipeline", "word " * (size // 5) + "end") for size in [*sizes, *[900] * 8]]
+
+    lines = report_lines(structs.replace(found, problems=problems))
+
+    assert len(lines) <= LINES
+    assert lines[0] == f"{len(problems)} THINGS ARE WRONG"
+    assert any(line.startswith("  and ") and "--json` has all" in line for line in lines)
 
 
 @given(NAMES)
