@@ -15,7 +15,6 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.rebuilds.listing import Collecting, Unfinished
 from chancy_metrics.plugin.worker.retention import DueDay
-from chancy_metrics.projections.totals.read import TotalsState
 from chancy_metrics.projections.verify.outcomes import LastVerified
 from chancy_metrics.projections.verify.records import LastChecked
 
@@ -53,7 +52,7 @@ def status_lines(status: Status) -> list[str]:
         "lag": lag,
         "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
         "last fold": fold,
-        **_totals(status.totals),
+        **_totals(status),
         **counted(status.completeness),
         **_verified(status),
         "audit check": _checked(status.checked),
@@ -101,16 +100,18 @@ def _backfilled_by(version: Unfinished) -> str:
     return f"backfilled by nobody since {moment(version.moved_at)}: `rebuild` resumes it, `rebuild --abort` ends it"
 
 
-def _totals(totals: list[TotalsState]) -> dict[str, str]:
-    """How far the totals are, if anybody reads them."""
-    lines = {}
-    for one in totals:
+def _totals(status: Status) -> dict[str, str]:
+    """How far the totals are, if anybody reads them, and by which rules, if those are not this app's."""
+    lines: dict[str, str] = {}
+    for one in status.totals:
         name = "totals" if one.is_served else "totals anew" if "totals" in lines else "totals built"
         behind = f", {in_numbers(one.behind, 'batch')} behind" if one.behind else ""
         series = in_numbers(one.series, "series")
         how_far = f"{series}, position {one.position:,}{behind}" if one.is_served else one.progress
         leaves_out = f"; leaves out {one.leaves_out}" if one.leaves_out else ""
-        lines[name] = f"generation {one.generation}, {how_far}, last step {moment(one.advanced_at)}{leaves_out}"
+        rules = "" if one.rules == status.app_rules else f", rules {one.rules}"
+        last = f"last step {moment(one.advanced_at)}"
+        lines[name] = f"generation {one.generation}{rules}, {how_far}, {last}{leaves_out}"
     return lines
 
 

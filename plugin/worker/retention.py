@@ -22,8 +22,9 @@ from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.connection import own_connection
 from chancy_metrics.plugin.transfer.archive import archive_day
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.versions.baseline import absorb_day, refusal, totals_behind
+from chancy_metrics.projections.versions.baseline import absorb_day, refusal
 from chancy_metrics.projections.versions.outcome import Outcome
+from chancy_metrics.projections.versions.totals_behind import TotalsBehind, totals_behind
 
 _IMPORTING = "an import has not ended: let it come to its end, or run `chancy-metrics audit import` again"
 
@@ -236,21 +237,22 @@ async def _advance_totals(connection: Connection, tables: Tables, rules: RuleSet
     until = time.monotonic() + TOTALS_WITHIN_S
     while behind := await _totals_behind(connection, tables, day):
         left_s = until - time.monotonic()
+        if not behind.is_advanced:
+            return behind.sentence
         if left_s <= 0:
-            return f"{behind}; the next call goes on with it"
+            return f"{behind.sentence}; the next call goes on with it"
         try:
             done = await advance_for(connection, tables, rules, folded_by="prune", within_s=left_s)
         except StuckAt as error:
-            return f"{behind}: {error}"
+            return f"{behind.sentence}: {error}"
         if done.outcome is Outcome.REFUSED:
-            return f"{behind}: {done.reason}"
-        if done.caught_up:
-            return await _totals_behind(connection, tables, day)
-        await anyio.sleep(_BUSY_S)
+            return f"{behind.sentence}: {done.reason}"
+        if not done.caught_up:
+            await anyio.sleep(_BUSY_S)
     return None
 
 
-async def _totals_behind(connection: Connection, tables: Tables, day: date) -> str | None:
+async def _totals_behind(connection: Connection, tables: Tables, day: date) -> TotalsBehind | None:
     async with short_transaction(connection) as cursor:
         return await totals_behind(cursor, tables, day)
 

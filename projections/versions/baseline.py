@@ -29,6 +29,7 @@ from chancy_metrics.projections.versions.counts import added_counts
 from chancy_metrics.projections.versions.left_out import copy_left_out, left_out, write_left_out
 from chancy_metrics.projections.versions.replay import replay_into
 from chancy_metrics.projections.versions.step import too_late
+from chancy_metrics.projections.versions.totals_behind import totals_behind
 from chancy_metrics.projections.versions.version import (
     Version,
     live_version,
@@ -37,7 +38,6 @@ from chancy_metrics.projections.versions.version import (
     raise_horizons,
     read_baselines,
     read_collecting,
-    read_generations,
     read_versions,
 )
 
@@ -89,8 +89,10 @@ async def absorb_day(connection: Connection, tables: Tables, rules: RuleSet, day
         # Under the lock of the live version's baseline no other baseline comes into use.
         if baselines != [one.version for one in await read_baselines(cursor, tables)]:
             return _BUSY
-        if reason := await refusal(cursor, tables, rules, day) or await totals_behind(cursor, tables, day):
+        if reason := await refusal(cursor, tables, rules, day):
             return reason
+        if behind := await totals_behind(cursor, tables, day):
+            return behind.sentence
         keeps = await _kept(cursor, tables)
         if (
             (await live_version(cursor, tables)).version != live.version
@@ -158,18 +160,6 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
         )
     if reason := live.refuses(rules):
         return f"the baseline has the live version's rules, which this code does not have: {reason}"
-    return None
-
-
-async def totals_behind(cursor: Cursor, tables: Tables, day: date) -> str | None:
-    """Return which generation of the totals has not added all of *day*, as a sentence; None if none lacks any of it."""
-    last = (await _span(cursor, tables, day)).last
-    for one in await read_generations(cursor, tables):
-        if one.position < last:
-            stands = (
-                f"generation {one.version} of the totals is at position {one.position:,}, and {day} ends at {last:,}"
-            )
-            return stands if one.status == "totals" else f"{stands}; `chancy-metrics rebuild --totals` finishes it"
     return None
 
 

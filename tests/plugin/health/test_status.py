@@ -22,7 +22,7 @@ from chancy_metrics.plugin.rebuilds.rollout import STANDSTILL_S, Rollout, stands
 from chancy_metrics.plugin.rebuilds.swap import swap, undo
 from chancy_metrics.plugin.telemetry.totals import read_totals
 from chancy_metrics.plugin.worker.retention import DueDay
-from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet, label
 from chancy_metrics.projections.totals.advance import advance_totals
 from chancy_metrics.projections.totals.generation import begin_generation
 from chancy_metrics.projections.versions.create import make_version
@@ -346,6 +346,8 @@ async def test_totals_have_a_line_once_somebody_reads_them(dsn: str, connection:
     text = line(found, "totals")
     assert text.startswith(f"generation {totals.generation}, 2 series, position 2, 1 batch behind, last step 20")
     assert "; leaves out 1 batch of 1 event (position 2: the payload does not match its sha256" in text
+    newer = await status(dsn, rules.first, version=1)
+    assert line(newer, "totals").startswith(f"generation {totals.generation}, rules {label(BUILT_IN.pair)}, 2 series")
     assert line(found, "totals anew").startswith("generation 3, copies the baseline, 0 series so far, last")
 
 

@@ -17,7 +17,7 @@ from psycopg import AsyncCursor
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.facts import KINDS, Series
-from chancy_metrics.events.partitions import make_days
+from chancy_metrics.events.partitions import close_day, make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.fold.exact_sum import ZERO
 from chancy_metrics.projections.fold.exact_sum import add as exactly
@@ -25,11 +25,14 @@ from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, points_of
 from chancy_metrics.projections.fold.sketch import decode
-from chancy_metrics.projections.rules.rule_set import BUILT_IN
+from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.totals.advance import advance_totals
+from chancy_metrics.projections.totals.generation import begin_generation
+from chancy_metrics.projections.versions.baseline import absorb_day
 from chancy_metrics.projections.versions.compact import compact
 from chancy_metrics.projections.versions.promote import promote
 from examples.embedded import Server
+from tests import rules
 from tests.factories import a_database, a_row, a_run, connections, fetch, sequence_all, sequence_and_fold
 from tests.projections.totals.test_totals import built_anew, caught_up
 from tests.projections.versions.test_baseline import (
@@ -355,3 +358,42 @@ async def test_a_copy_of_the_baseline_that_is_killed_goes_on_where_it_stopped(
     assert series > 8  # several chunks
     assert history.seen is not None
     assert len(generations) == 1
+
+
+async def test_what_keeps_a_day_in_the_log_is_said(history: History, connection: Connection, tables: Tables) -> None:
+    newer = RuleSet(user=1, rules=(rules.first,))
+    await history.happen(a_step())
+    await history.happen(("fold", 0))
+    await caught_up(connection, tables, newer)
+    await history.append(a_step())
+    await sequence_and_fold(connection, tables)
+
+    [by_rules] = await let_go(connection, tables, 3)
+    await caught_up(connection, tables, newer)
+    half_built = await begin_generation(connection, tables, BUILT_IN, by="test")
+    [unfinished] = await let_go(connection, tables, 3)
+    await built_anew(connection, tables)
+    [gone] = await let_go(connection, tables, 3)
+
+    stands = f"generation 2 of the totals is at position 1, and {FIRST} ends at 2: generation 2 has rules "
+    assert by_rules.blocker is not None and by_rules.blocker.startswith(stands)
+    assert unfinished.blocker == (
+        f"generation {half_built.version} of the totals is at position 0, and {FIRST} ends at 2; "
+        "`chancy-metrics rebuild --totals` finishes it"
+    )
+    assert (gone.state, gone.blocker) == ("gone", None)
+
+
+async def test_a_day_is_not_absorbed_behind_the_totals_whoever_asks(
+    history: History, connection: Connection, tables: Tables
+) -> None:
+    for step in (a_step(), ("fold", 0), ("scrape", 0), a_step(), ("fold", 0)):
+        await history.happen(step)
+    assert await close_day(connection, tables, FIRST) is None
+
+    refused = await absorb_day(connection, tables, BUILT_IN, FIRST)
+    await history.happen(("scrape", 0))
+    done = await absorb_day(connection, tables, BUILT_IN, FIRST)
+
+    assert refused == f"generation 2 of the totals is at position 1, and {FIRST} ends at 2"
+    assert done is None
