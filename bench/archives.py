@@ -1,6 +1,6 @@
 """Measure a rebuild of days that left the log, from their archives.
 
-Against folding the same events in memory.
+Against folding the same events in memory, and by two processes against one.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from chancy import Chancy
 
 from chancy_metrics.events.batch import EncodedBatch
 from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.host.options import DAY_S, DEFAULT_POINTS
+from chancy_metrics.plugin.parallel.executors import process_pool
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
 from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.buckets import horizons
@@ -28,6 +32,7 @@ from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS
 from .database import Databases, Producer, an_app, connections, sequence_all
 from .facts import batches_of, job_rows, log_batches
 from .harness import Row, Size, check
+from .parallel import start_processes
 
 #: How long ago the first day is; the next ones follow it.
 _DAYS_AGO = 60
@@ -63,13 +68,24 @@ async def run(pool: Databases, size: Size) -> list[Row]:
                     archive=Path(folder),
                 )
                 check("days gone", [(one.day, one.state) for one in pruned], [(day, "gone")])
-            started = time.perf_counter()
-            done = await rebuild(chancy, archive=folder)
-            took = time.perf_counter() - started
-            check("days folded", done.archives and len(done.archives.folded), days)
-            check("differences", done.different, 0)
+            with process_pool(2) as two:
+                await start_processes(two)
+                one_s, two_s = [await _rebuilt(chancy, folder, days, executor) for executor in (None, two)]
     work = f"rebuild(archive=) of {days} days of {events // 1000}k job updates, compared and swapped"
-    return [Row("archives", work, days * events / took, "events/s", "min", days * events / folded_s, "fold in memory")]
+    by_one, by_two, in_memory = (days * events / took for took in (one_s, two_s, folded_s))
+    return [
+        Row("archives", work, by_one, "events/s", "min", in_memory, "fold in memory"),
+        Row("archives", f"{work}, by 2 processes", by_two, "events/s", "min", by_one, "one process"),
+    ]
+
+
+async def _rebuilt(chancy: Chancy, folder: str, days: int, executor: Executor | None) -> float:
+    started = time.perf_counter()
+    done = await rebuild(chancy, archive=folder, executor=executor)
+    took = time.perf_counter() - started
+    check("days folded", done.archives and len(done.archives.folded), days)
+    check("differences", done.different, 0)
+    return took
 
 
 def _folded(encoded: Sequence[EncodedBatch]) -> float:

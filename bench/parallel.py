@@ -38,19 +38,19 @@ _Work = Callable[[Chancy, Executor | None], Awaitable[None]]
 async def run(pool: Databases, size: Size) -> list[Row]:
     rows = []
     for per_second, log in _LOGS.items():
-        events = size.of(4_000_000, 5_000)
+        events = size.of(1_500_000, 5_000)
         encoded = _updates(events, per_second)
         with pool.database() as dsn, ExitStack() as executors:
             await _fill(dsn, encoded)
             shared = _executors(executors)
             for executor in shared.values():
-                await _start(executor)
+                await start_processes(executor)
             contenders = {"in memory": _folded(encoded)}
             for work, function in (("rebuild", _rebuild(events)), ("verify", _verify(events))):
                 contenders[f"{work} one process"] = _timed(dsn, function, None)
                 for name, executor in shared.items():
                     contenders[f"{work} {name}"] = _timed(dsn, function, executor)
-            figures = middle(await by_turns(size.of(3, 1), contenders))
+            figures = middle(await by_turns(size.of(2, 1), contenders))
         for work in ("rebuild", "verify"):
             one = events / figures[f"{work} one process"]
             told = f"{work} of a {log} log of {events:,} updates"
@@ -107,7 +107,7 @@ def _executors(stack: ExitStack) -> dict[str, Executor]:
     }
 
 
-async def _start(executor: Executor) -> None:
+async def start_processes(executor: Executor) -> None:
     """Let each process of *executor* begin: they are made when tasks come."""
     async with aclosing(in_order(executor, _nothing, range(8))) as results:
         async for _ in results:
