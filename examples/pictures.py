@@ -163,7 +163,7 @@ def _take(url: str, folder: Path) -> None:
         for name, text in (("username", USER), ("password", PASSWORD)):
             browser.find_element(By.ID, name).send_keys(text)
         browser.find_element(By.CSS_SELECTOR, "#sign-in button").click()
-        _until(browser, f"{_DRAWN} >= 2")
+        _until(browser, _LISTED)
         for name, (theme, width, height, query, condition) in PICTURES.items():
             feature = {"name": "prefers-color-scheme", "value": theme}
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
@@ -171,8 +171,6 @@ def _take(url: str, folder: Path) -> None:
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             browser.get(f"{url}/metrics-log?{query(datetime.now(UTC))}")
             _until(browser, condition)
-            if width < 500:  # a phone's first screen has the fields
-                browser.execute_script("document.getElementById('charts').scrollIntoView()")
             browser.save_screenshot(str(folder / f"{name}.png"))
             print(folder / f"{name}.png", flush=True)
 
@@ -182,9 +180,14 @@ def _until(browser: Chrome, condition: str) -> None:
 
 
 _DRAWN = "document.querySelectorAll('.chart .canvas .main-svg:first-of-type').length"
+_LISTED = "document.querySelectorAll('.overview tbody tr').length > 12"
 _EXPLAINED = "document.getElementById('panel').textContent.includes('recomputed: equal')"
 _MARKED = "document.querySelectorAll('.mark').length > 2"
 _KEYS = ("global:status:succeeded", "queue:payments:failed", "queue:payments:wait_time", "shop:stock")
+
+
+def _overview(now: datetime) -> str:
+    return urlencode({"range": "24h"})
 
 
 def _charts(now: datetime) -> str:
@@ -199,6 +202,7 @@ def _explained(now: datetime) -> str:
 
 #: Name -> theme, width and height in pixels, the address's query, and what must hold before it is taken.
 PICTURES: dict[str, tuple[str, int, int, Callable[[datetime], str], str]] = {
+    "overview": ("light", 1280, 740, _overview, _LISTED),
     "charts": ("light", 1280, 740, _charts, f"{_DRAWN} === 4 && {_MARKED}"),
     "explain": ("dark", 1280, 740, _explained, f"{_DRAWN} === 2 && {_EXPLAINED}"),
     "phone": ("light", 390, 760, _charts, f"{_DRAWN} === 4 && {_MARKED}"),

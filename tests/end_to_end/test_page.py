@@ -302,6 +302,7 @@ async def test_a_row_leads_to_its_charts_and_its_failures_to_their_jobs(page: Me
 
     page.one('[aria-label="Charts of app.mail"]').send_keys(Keys.ENTER)
     page.drawn(len(MAIL))
+    assert page.focused() == page.one("#main") and not page.one("#found").is_displayed()
     assert page.address() == {"key": [f"job:app.mail:{ending}" for ending in MAIL], "range": ["6h"]}
     page.browser.back()
     page.wait(lambda: "app.mail" in names(page, "functions"))

@@ -1,6 +1,6 @@
 // One table of the overview: its columns, their order, its rows, and a page of them at a time.
 
-import { announce, el, name, visible } from "./dom.js";
+import { announce, byId, el, name, visible } from "./dom.js";
 import { jobs, number, percent, rate, whole } from "./numbers.js";
 import { sparkline } from "./sparkline.js";
 import { ago, length } from "./times.js";
@@ -151,6 +151,7 @@ export class OverviewTable {
   #follow(event, changes) {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
+    byId("main").focus({ preventScroll: true }); // not the first field of the other view, which would open its list
     this.change(changes, true);
     scrollTo(0, 0);
   }

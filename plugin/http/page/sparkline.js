@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 
-const WIDTH = 90, HEIGHT = 20; // as the template in index.html has it
+const WIDTH = 72, HEIGHT = 20; // as the template in index.html has it
 
 /** Bars for *counts*, of which null is unknown; the numbers beside it say the same to a screen reader. */
 export function sparkline(counts) {
