@@ -31,7 +31,7 @@ METHODS = {
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_import_from_the_public_api_alone(path: Any) -> None:
-    text = path.read_text()
+    text = re.sub(r"^\.\. click:: .*", "", path.read_text(), flags=re.M)  # Sphinx's name of the command, for no reader
     promised = {"plugin", "__version__", *(f"plugin.{name}" for name in plugin.__all__)}
 
     named = set(re.findall(r"\bchancy_metrics\.([\w.]*\w)", text))
