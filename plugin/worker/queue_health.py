@@ -21,8 +21,8 @@ from chancy_metrics.projections.rules.measured import (
 
 #: A sample that takes longer is given up, waits for locks included: it must never be what the database is busy with.
 SAMPLE_MS = 2_000
-#: Share of the time that samples take at most: where many queues hold many jobs, they are rarer.
-SAMPLE_SHARE = 0.01
+#: Share of the time that samples take at most: where they are meant to come every second, many jobs make them rarer.
+SAMPLE_SHARE = 0.05
 
 # Chancy's index (queue, state, attempts, scheduled_at) has the attempts before the time, so each number of attempts
 # that waiting jobs have is looked up, which are few, and then its due jobs and the others lie in one range each.
