@@ -21,6 +21,8 @@ from psycopg import AsyncConnection
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import ImportRefused, MetricsLogError, VersionRefused
 from chancy_metrics.events.expiry import forget_days
+from chancy_metrics.events.facts import microseconds
+from chancy_metrics.events.partitions import make_days
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.events.transfer.guard import begin_importing, end_importing
 from chancy_metrics.plugin import (
@@ -36,6 +38,7 @@ from chancy_metrics.plugin import (
 )
 from chancy_metrics.plugin.transfer.built_in_points import each_once, first_complete
 from chancy_metrics.plugin.transfer.import_built_in import import_built_in
+from chancy_metrics.plugin.worker.retention import prune_days
 from chancy_metrics.projections.fold.cells import Cells, merge, no_sketches
 from chancy_metrics.projections.rules.rule_set import BUILT_IN
 from chancy_metrics.projections.totals.generation import begin_generation
@@ -312,6 +315,44 @@ async def test_an_export_takes_it_along(
 
     assert found.equal and found.imported > 0
     assert (verified.different, verified.found) == (0, 0)
+
+
+async def test_a_day_that_leaves_the_log_meets_it_in_the_baseline(
+    history: str, server: Server, template: str, tmp_path: Path, connection: Connection, tables: Tables
+) -> None:
+    old = NOW.date() - timedelta(days=5)
+    await make_days(connection, tables, today=old, ahead=0)
+    at = NOW - timedelta(days=1, hours=2)
+    for worker in ("w1", "w3"):
+        run_times = a_run(
+            "job:app.mail:execution_time", [0.25, 9.0], kind="histogram", unit="seconds", at_us=microseconds(at)
+        )
+        await LogWriter(connection, tables, worker).append(runs=[run_times], day=old)
+    await sequence_and_fold(connection, tables)
+    async with an_app(history) as (chancy, _):
+        await import_built_in(chancy)
+        before = await explain(chancy, "job:app.mail:execution_time", at, resolution="1day")
+        [gone] = await prune_days(connection, tables, BUILT_IN, now_us=now_us(), log_retention_s=86_400)
+        after = await explain(chancy, "job:app.mail:execution_time", at, resolution="1day")
+        verified, rebuilt, again = await verify(chancy), await rebuild(chancy), await verify(chancy)
+        await export_log(chancy, tmp_path / "log")
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE copied TEMPLATE {TEMPLATE}")
+    try:
+        async with an_app(server.dsn("copied")) as (chancy, _):
+            await import_log(chancy, tmp_path / "log")
+            copied = await explain(chancy, "job:app.mail:execution_time", at, resolution="1day")
+            of_copy = await verify(chancy)
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("DROP DATABASE copied WITH (FORCE)")
+
+    assert gone.state == "gone", gone.blocker
+    assert (before.events, before.pruned) == (4, 0) and before.imported > 0 and before.equal
+    assert (after.events, after.pruned, after.imported) == (0, 4, before.imported) and after.equal
+    assert after.stored == before.stored == copied.stored and after.stored is not None and after.stored.p50 is None
+    assert rebuilt.different == 0
+    assert [(one.different, one.found) for one in (verified, again, of_copy)] == [(0, 0)] * 3
 
 
 async def test_the_import_of_a_log_and_this_one_do_not_meet(
