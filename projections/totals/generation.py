@@ -116,6 +116,8 @@ async def take_over(connection: Connection, tables: Tables, generation: Version,
 async def serve(connection: Connection, tables: Tables, generation: Version) -> bool:
     """Serve a generation that is built, and drop the one that was served, in one transaction.
 
+    A series whose total is the same counts since the same time: another one would say that it began anew.
+
     Returns:
         False if it is not being built any more, or is behind the one that is served: advance it further first.
     """
@@ -129,8 +131,29 @@ async def serve(connection: Connection, tables: Tables, generation: Version) -> 
         if mine is None or mine.status != "totals_backfilling" or any(one.position > mine.position for one in before):
             return False
         for one in before:
+            if one.status == "totals":
+                await _keep_created(cursor, tables, one.version, mine.version)
             await set_status(cursor, tables, one.version, "totals" if one is mine else TOTALS_DROPPED)
         return True
+
+
+async def _keep_created(cursor: Cursor, tables: Tables, old: int, new: int) -> None:
+    await cursor.execute(
+        sql.SQL(
+            """
+            UPDATE {totals} n
+            SET created_us = o.created_us
+            FROM {totals} o
+            WHERE o.version = %(old)s
+                AND n.version = %(new)s
+                AND n.series = o.series
+                AND n.count = o.count
+                AND n.sum = o.sum
+                AND n.created_us <> o.created_us
+            """
+        ).format(totals=tables.totals),
+        {"old": old, "new": new},
+    )
 
 
 async def _next_series(cursor: Cursor, tables: Tables, generation: Version) -> list[int]:

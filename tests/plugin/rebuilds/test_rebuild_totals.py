@@ -51,6 +51,28 @@ async def test_a_wrong_total_is_corrected_and_named(dsn: str, connection: Connec
     assert {one.phase for one in said} == {"copying", "backfilling"}
 
 
+async def test_a_series_that_is_not_corrected_counts_since_when_it_did(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    writer = LogWriter(connection, tables)
+    async with an_app(dsn) as (chancy, _):
+        for key in ("app:first", "app:late", "app:wrong"):
+            await writer.append(runs=[a_run(key)])
+            await sequence_and_fold(connection, tables)
+            before = await read_totals(chancy)
+        await fetch(
+            connection,
+            "UPDATE {totals} SET sum = 7 WHERE series = (SELECT id FROM {series} WHERE key = 'app:wrong')",
+            tables,
+        )
+        await rebuild_totals(chancy)
+        after = await read_totals(chancy)
+
+    old, new = ({one.series.key: one.created_us for one in found.series} for found in (before, after))
+    assert old["app:first"] < old["app:late"] < old["app:wrong"]
+    assert new == old | {"app:wrong": old["app:first"]}  # the start of its first day
+
+
 async def test_a_rebuild_and_an_undo_of_the_rollups_leave_the_totals_as_they_are(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
