@@ -18,6 +18,7 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.throttled_log import RateLimited
 from chancy_metrics.projections.totals.read import Totals, read_served, read_states
+from chancy_metrics.projections.versions.outcome import Outcome
 
 _NAME = "chancy-metrics totals"
 #: Milliseconds to wait for a lock on a table: a scrape answers with what is there rather than wait.
@@ -47,9 +48,10 @@ async def read_totals(chancy: Chancy, *, within_s: float = 2.0) -> Totals:
             done = await advance_for(
                 connection, tables, rules, folded_by=_NAME, within_s=within_s, lock_wait_ms=_LOCK_LIMIT_MS
             )
-            reason = done.reason
+            reason, is_alarming = done.reason, done.outcome is Outcome.REFUSED
         except (psycopg.Error, StuckAt) as error:
-            reason = in_words(error)
+            reason, is_alarming = in_words(error), True
+        if is_alarming:
             warnings = _warnings.setdefault(chancy, RateLimited(chancy.log))
             warnings.warn("totals", f"metrics: the totals were not advanced: {reason}")
         if connection.closed:  # by a server that takes no writes, for one

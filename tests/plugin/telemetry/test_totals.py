@@ -10,7 +10,9 @@ import pytest
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.telemetry.totals import read_totals
+from tests import rules
 from tests.factories import LogWriter, a_run, an_app, fetch, sequence_and_fold
 
 
@@ -94,3 +96,21 @@ async def test_if_the_log_is_locked_the_answer_is_what_is_there_and_a_warning_sa
 
     assert locked == before
     assert "the totals were not advanced: LockNotAvailable" in caplog.text
+
+
+async def test_code_with_older_rules_reads_them_and_a_warning_says_why_they_stand(
+    dsn: str, connection: Connection, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = LogWriter(connection, tables)
+    await writer.append(runs=[a_run("app:n")])
+    await sequence_and_fold(connection, tables)
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (newer, _), an_app(dsn) as (older, _):
+        before = await read_totals(newer)
+        await writer.append(runs=[a_run("app:n")])
+        await sequence_and_fold(connection, tables)
+        assert not caplog.records
+
+        found = await read_totals(older)
+
+    assert found == before
+    assert f"the totals were not advanced: generation {before.generation} has rules" in caplog.text
