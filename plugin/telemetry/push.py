@@ -31,6 +31,8 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 60.0
 _RETRYABLE = (429, 502, 503, 504)
 _HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip", "User-Agent": "chancy-metrics"}
 _PATH = "/v1/metrics"
+#: The highest one takes 27 times the CPU time for a tenth less.
+_GZIP_LEVEL = 5
 _SHOWN_CHARS = 200
 
 
@@ -117,9 +119,8 @@ class Pusher:
     async def _send(self, client: httpx.AsyncClient, request: Request) -> tuple[int, str]:
         """Send one request; return how many of its points were rejected, and the collector's message."""
         try:
-            answer = await client.post(
-                self._endpoint, content=await asyncio.to_thread(gzip.compress, request.body), headers=self._headers
-            )
+            body = await asyncio.to_thread(gzip.compress, request.body, _GZIP_LEVEL)
+            answer = await client.post(self._endpoint, content=body, headers=self._headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = str(error) or f"no answer within {TIMEOUT_S:g} s"
             raise PushFailed(f"{self.url} can't be reached: {why}", retryable=True) from error
