@@ -159,20 +159,23 @@ async def test_it_reads_chancys_indexes_alone(connection: Connection) -> None:
         plan = "\n".join(row[0] for row in await cursor.fetchall())
 
     scans = re.findall(r"(\S.*) on chancy_jobs .*\n\s+Index Cond: (.*)", plan)
-    waiting = r"\(queue = q.name\) AND \(state = .*column1\)"
     assert len(scans) == len(re.findall("on chancy_jobs", plan)) == 6
-    of_waiting = [condition for scan, condition in scans if scan.endswith("chancy_idx_jobs_fetch_prune")]
-    assert sorted(re.sub(r"_\d+\b", "", re.sub(waiting, "", one)) for one in of_waiting) == sorted(
-        [
-            "()",
-            "( AND (attempts > tries.attempts))",
-            "( AND (attempts = tries.attempts) AND (scheduled_at > clock.now))",
-            *["( AND (attempts = tries.attempts) AND (scheduled_at <= clock.now))"] * 2,
-        ]
+    # Releases differ in how they write what a column is compared with.
+    read = Counter(
+        (
+            scan.lstrip("-> ").removeprefix("Index Only Scan using chancy_idx_jobs_"),
+            *re.findall(r"\((\w+ [<=>]+) ", condition),
+        )
+        for scan, condition in scans
     )
-    [of_running] = [condition for scan, condition in scans if scan.endswith("chancy_idx_jobs_queue_state")]
-    assert of_running == "((queue = q.name) AND (state = 'running'::text))"
-    assert all(scan.lstrip("-> ").startswith("Index Only Scan using") for scan, _ in scans)
+    of_queue = ("queue =", "state =")
+    assert read == {
+        ("queue_state", *of_queue): 1,
+        ("fetch_prune", *of_queue): 1,
+        ("fetch_prune", *of_queue, "attempts >"): 1,
+        ("fetch_prune", *of_queue, "attempts =", "scheduled_at <="): 2,
+        ("fetch_prune", *of_queue, "attempts =", "scheduled_at >"): 1,
+    }
 
 
 def keys_in(metrics: Metrics, worker: Worker) -> set[str]:
