@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -37,6 +38,7 @@ myst_enable_extensions = ["colon_fence"]
 default_role = "code"  # docstrings are Markdown where they quote code
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
@@ -47,7 +49,13 @@ def setup(app: Sphinx) -> None:
     import llms
 
     app.connect("source-read", name_files_outside)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("build-finished", llms.write)
+
+
+def skip_fields(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Leave out fields of tuples and structs: the docstring of their class has a line on each."""
+    return True if inspect.isdatadescriptor(member) and not isinstance(member, property) else None
 
 
 def name_files_outside(app: Sphinx, page: str, source: list[str]) -> None:
