@@ -30,6 +30,7 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.health.status_reader import read_status
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
+from chancy_metrics.projections.fold import shelves
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
@@ -93,6 +94,24 @@ async def test_what_is_right_is_right(dsn: str, connection: Connection, tables: 
     assert (found.version, found.position, found.events, found.spans) == (1, 6, 54, 1)
     counted = [(await fetch(connection, f"SELECT count(*) FROM {{r{name}}}", tables))[0][0] for name in RESOLUTIONS]
     assert found.points == sum(counted) + await cells_of(connection, tables, 1) > 100
+
+
+async def test_points_compared_some_series_at_a_time_are_found_the_same(
+    dsn: str, connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_history(connection, tables)
+    await fetch(connection, COUNT, tables)
+    found = [await verified(dsn)]
+    for name in ("FRESH_ROWS", "FRESH_CODES"):
+        monkeypatch.setattr(shelves, name, 10)
+    found.append(await verified(dsn))
+
+    whole, shelved = [
+        (one.points, one.different, one.found, sorted(map(str, one.differences)), sorted(map(str, one.findings)))
+        for one in found
+    ]
+    assert shelved == whole
+    assert found[0].different > 1
 
 
 async def test_nothing_is_folded_in_a_transaction(
