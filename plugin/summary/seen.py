@@ -27,6 +27,9 @@ class Known:
         parts = {number: key_parts(series) for number, series in names.items()}
         self.parts = {number: one for number, one in parts.items() if one.measure in _MEASURES.get(one.subject, ())}
         self._numbers = {one: number for number, one in self.parts.items()}
+        self._names: dict[Subject, set[str]] = {}
+        for one in self.parts.values():
+            self._names.setdefault(one.subject, set()).add(one.name)
 
     def number(self, subject: Subject, name: str, measure: str, state: str | None = None) -> int | None:
         return self._numbers.get(KeyParts(subject, name, measure, state))
@@ -38,7 +41,7 @@ class Known:
 
     def names(self, subject: Subject) -> list[str]:
         """Return the names of functions or queues, in order."""
-        return sorted({one.name for one in self.parts.values() if one.subject == subject})
+        return sorted(self._names.get(subject, ()))
 
 
 class Seen(NamedTuple):

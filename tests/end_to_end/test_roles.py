@@ -15,7 +15,7 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.log import append
 from chancy_metrics.events.schema import TABLES, VIEWS, Tables
-from chancy_metrics.plugin import Metrics, read_totals, rebuild_totals
+from chancy_metrics.plugin import Metrics, backtest, read_totals, rebuild_totals, report
 from chancy_metrics.plugin.audit.seal import check, seal
 from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.transfer.export_log import export_log
@@ -35,6 +35,7 @@ from tests.factories import (
 )
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
+from tests.processes import ROOT
 from tests.roles import as_role, read_grants
 
 APPEND_ONLY = "refused: the metrics log and its ledger are append-only"
@@ -169,6 +170,8 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
         out = await export_log(chancy, tmp_path / "log")
         complete = await completeness(chancy)
         shown = await metrics.get_metrics(chancy, "app:n")
+        reported = await report(chancy)
+        replayed = await backtest(chancy, ROOT / "examples" / "alerts.toml", since=reported.since)
         async with await AsyncConnection.connect(chancy.dsn, autocommit=True) as auditor:
             for table in TABLES:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -178,6 +181,7 @@ async def test_an_auditor_checks_seals_exports_and_reads_and_writes_nothing(
     assert out.batches == 1
     assert complete.position == 1
     assert shown.keys() == {"app:n"}
+    assert (reported.problems, len(replayed.rules)) == ([], 5)
 
 
 async def test_an_exporter_advances_the_totals_that_the_owner_began_and_changes_nothing_else(
