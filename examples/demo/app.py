@@ -16,7 +16,7 @@ from chancy.plugins.workflow import WorkflowPlugin
 from chancy_metrics.plugin import Metrics
 
 #: Jobs record through it, so there is one to a process. `DEMO_TOKEN` is what Prometheus has to bear.
-metrics = Metrics(sync_interval=1, collection_interval=5, scrape_token=os.environ.get("DEMO_TOKEN"))
+metrics = Metrics(sync_interval=1, collection_interval=2, scrape_token=os.environ.get("DEMO_TOKEN"))
 
 
 def chancy(*extra: Plugin) -> Chancy:

@@ -19,12 +19,15 @@ _WINDOW_S = 5.0
 
 
 class Line(NamedTuple):
-    """One kind of job: its updates so far by state, and p95 of the current minute in seconds (None: nothing ended)."""
+    """One kind of job: its updates so far by state, p95 of the current minute in seconds (None: nothing ended), and how
+    many of its queue were due at the last sample, and the oldest of them for how long (None: no sample yet)."""
 
     kind: Kind
     updates: dict[str, int]
     run_p95_s: float | None
     wait_p95_s: float | None
+    due: int | None
+    oldest_s: float | None
 
 
 class Pulse(NamedTuple):
@@ -81,7 +84,20 @@ class Monitor:
             newest = metric.values_1min[0][1] if metric and metric.values_1min else None
             return newest["p95"] if isinstance(newest, dict) else None
 
-        return Line(kind, {state: total(state) for state in STATES}, p95_s("execution_time"), p95_s("wait_time"))
+        updates = {state: total(state) for state in STATES}
+        return Line(kind, updates, p95_s("execution_time"), p95_s("wait_time"), *await self._waiting(kind.queue.name))
+
+    async def _waiting(self, queue: str) -> tuple[int | None, float | None]:
+        found = await metrics.get_metrics(self._chancy, f"queue:{queue}")
+
+        def sampled(name: str) -> float | None:
+            metric = found.get(f"queue:{queue}:{name}")
+            newest = metric.values_1min[0][1] if metric and metric.values_1min else None
+            return newest if isinstance(newest, float) else None
+
+        pending, retrying = sampled("depth:pending"), sampled("depth:retrying")
+        due = None if pending is None or retrying is None else int(pending + retrying)
+        return due, sampled("oldest_wait_seconds")
 
 
 async def _lag_s(connection: Connection, tables: Tables) -> float:

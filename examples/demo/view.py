@@ -49,7 +49,7 @@ class View:
 
 def _table(pulse: Pulse) -> Table:
     table = Table("function", "queue", "executor", box=SIMPLE, show_edge=False, padding=0)
-    for title in (*_COLOURS, "run p95", "wait p95"):
+    for title in (*_COLOURS, "run p95", "wait p95", "due", "oldest"):
         table.add_column(title, justify="right")
     for line in pulse.lines:
         queue = line.kind.queue
@@ -60,6 +60,8 @@ def _table(pulse: Pulse) -> Table:
             *(f"[{colour}]{line.updates[state]}" for state, colour in _COLOURS.items()),
             _duration(line.run_p95_s),
             _duration(line.wait_p95_s),
+            "—" if line.due is None else f"{line.due:,}",
+            _duration(line.oldest_s),
         )
     return table
 
@@ -67,10 +69,13 @@ def _table(pulse: Pulse) -> Table:
 def _summary(pulse: Pulse) -> tuple[str, str]:
     run_s = max((line.run_p95_s or 0.0 for line in pulse.lines), default=0.0)
     wait_s = max((line.wait_p95_s or 0.0 for line in pulse.lines), default=0.0)
+    due = sum(line.due or 0 for line in pulse.lines)
+    oldest_s = max((line.oldest_s or 0.0 for line in pulse.lines), default=0.0)
+    waiting = f"{due:,} due, the oldest for {_duration(oldest_s)}" if due else "none due"
     return (
         f"{pulse.elapsed_s:4.0f} s   {pulse.per_s:4.0f} updates/s   {pulse.updates:,} updates   "
         f"{pulse.total('failed'):,} failed   {pulse.total('retrying'):,} retried",
-        f"p95 run {_duration(run_s)}, wait {_duration(wait_s)}   projector {pulse.lag_s:.1f} s behind",
+        f"p95 run {_duration(run_s)}, wait {_duration(wait_s)}   {waiting}   projector {pulse.lag_s:.1f} s behind",
     )
 
 
