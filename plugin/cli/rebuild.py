@@ -59,7 +59,8 @@ _KEEP = click.option(
     "--totals",
     "only_totals",
     is_flag=True,
-    help="Build what exporters read anew instead, by this app's rules: the only way to correct a total.",
+    help="Build what exporters read anew instead, by this app's rules: the only way to correct a total. With --no-swap "
+    "only compare it, and exit with 3 if it differs.",
 )
 @sharing_options
 @click.pass_obj
@@ -84,8 +85,8 @@ def rebuild_command(
     """
     if only_status and only_abort:
         raise click.UsageError("--status and --abort exclude each other: leave one of them out")
-    if only_totals and (only_status or only_abort or no_swap or archive is not None):
-        raise click.UsageError("--totals goes with --throttle and --processes, --dask or --read-dsn alone")
+    if only_totals and (only_status or only_abort or archive is not None):
+        raise click.UsageError("--totals goes with --no-swap, --throttle and --processes, --dask or --read-dsn alone")
     chancy, _ = door.load()
     if only_status:
         unfinished = [
@@ -105,6 +106,7 @@ def rebuild_command(
             made = door.run(
                 rebuild_totals(
                     chancy,
+                    swap=not no_swap,
                     throttle_s=throttle_s,
                     executor=executor,
                     read_dsn=source,
@@ -112,6 +114,8 @@ def rebuild_command(
                 )
             )
         door.answer(made, lambda: _rebuilt_totals_lines(made))
+        if no_swap and made.different:
+            sys.exit(FOUND_SOMETHING)
         return
     with open_sharing(processes, dask, read_dsn) as (executor, source):
         work = rebuild(
@@ -236,6 +240,7 @@ def _rebuilt_totals_lines(done: RebuiltTotals) -> list[str]:
         )
     rate = done.events / done.seconds if done.seconds else 0
     lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
+    if not done.swapped:
+        return [*lines, f"exporters still read generation {done.replaced} of the totals"]
     replaces = "" if done.replaced is None else f"; it replaces generation {done.replaced}"
-    lines.append(f"exporters read generation {done.generation} of the totals now{replaces}")
-    return lines
+    return [*lines, f"exporters read generation {done.generation} of the totals now{replaces}"]

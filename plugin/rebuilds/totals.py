@@ -24,7 +24,7 @@ from chancy_metrics.plugin.rebuilds.connection import connect_bounded, run_name
 from chancy_metrics.projections.rules.rule_set import RuleSet, is_above
 from chancy_metrics.projections.totals.advance import current_generation
 from chancy_metrics.projections.totals.compare import TotalDifference, TotalsCompared, compare_totals
-from chancy_metrics.projections.totals.generation import begin_generation, copy_baseline, serve
+from chancy_metrics.projections.totals.generation import begin_generation, copy_baseline, drop_unserved, serve
 from chancy_metrics.projections.versions.left_out import left_out
 from chancy_metrics.projections.versions.outcome import Outcome
 from chancy_metrics.projections.versions.promote import catch_up
@@ -37,8 +37,9 @@ class RebuiltTotals(msgspec.Struct, frozen=True):
     """The result of building the totals anew.
 
     Attributes:
-        generation: Number of the generation that is served now.
+        generation: Number of the new generation.
         replaced: The one that was served before; None if none was.
+        swapped: Whether the new one is served now; otherwise it was only compared, and is dropped.
         position: Ledger position at which both were compared, or which the new one has reached if they were not.
         series: How many series were compared; None if the two never were at one position, or none was served.
         different: How many of those differ in any column, or are in one only; *differences* are the first ones.
@@ -48,6 +49,7 @@ class RebuiltTotals(msgspec.Struct, frozen=True):
 
     generation: int
     replaced: int | None
+    swapped: bool
     position: int
     series: int | None
     different: int
@@ -60,6 +62,7 @@ class RebuiltTotals(msgspec.Struct, frozen=True):
 async def rebuild_totals(
     chancy: Chancy,
     *,
+    swap: bool = True,
     throttle_s: float | None = None,
     by: str | None = None,
     executor: Executor | None = None,
@@ -73,6 +76,7 @@ async def rebuild_totals(
     another `generation`. If it is killed, the next call resumes it.
 
     Args:
+        swap: Serve them; otherwise only compare them with those that are served, and drop them.
         throttle_s: Pause while events have waited for the live version for longer than a sync interval and this many
             seconds; half a sync interval by default.
         by: Name of the caller, as `status` shows it; user, host and process by default.
@@ -82,7 +86,8 @@ async def rebuild_totals(
 
     Raises:
         TotalsNotReady: An import has not ended.
-        VersionRefused: The old generation has newer rules, or a batch can't be folded now.
+        VersionRefused: The old generation has newer rules, or a batch can't be folded now; or, without *swap*, none is
+            served that these could be compared with, or only one of other rules.
         TableLocked: A table was locked for longer than `REBUILD_LOCK_LIMIT_MS`; the next call resumes.
         WorkersLost: The processes or machines of the executor are gone; the next call resumes.
     """
@@ -100,6 +105,8 @@ async def rebuild_totals(
             raise VersionRefused(
                 f"totals by this code would lack what newer rules make: {replaced.refuses(options.rules)}"
             )
+        if replaced is None and not swap:
+            raise VersionRefused("no totals are served yet that others could be compared with: serve these")
         made = await begin_generation(connection, tables, options.rules, by=name)
         backfill = Backfill(
             chancy,
@@ -114,12 +121,13 @@ async def rebuild_totals(
         backfill.progress.begin(made)
         await _copy(backfill, connection, tables, made)
         await backfill.run()
-        done = await _finish(connection, tables, made, replaced, options.rules, name)
+        done = await _finish(connection, tables, made, replaced, options.rules, name, swap=swap)
         async with short_transaction(connection) as cursor:
             leaves_out = (await left_out(cursor, tables, made.version)).sentence
     return RebuiltTotals(
         generation=made.version,
         replaced=None if replaced is None else replaced.version,
+        swapped=swap,
         position=done.position,
         series=done.compared and done.compared.series,
         different=done.compared.different if done.compared else 0,
@@ -158,8 +166,10 @@ async def _finish(
     replaced: Version | None,
     rules: RuleSet,
     folded_by: str,
+    *,
+    swap: bool,
 ) -> _Finish:
-    """Fold the rest into both generations, compare them, and serve the new one once it is not behind."""
+    """Fold the rest into both generations, compare them, and serve the new one once it is not behind; or drop it."""
     events, compared = 0, None
     while True:
         async with short_transaction(connection) as cursor:
@@ -174,10 +184,13 @@ async def _finish(
             return _Finish(mine.position, compared, events)
         events += await catch_up(connection, tables, mine.version, rules, until=target, folded_by=folded_by)
         if replaced is not None:
-            with suppress(VersionRefused):  # of other rules: then they are not compared
+            with suppress(*([VersionRefused] if swap else [])):  # of other rules: then they are not compared
                 await catch_up(connection, tables, replaced.version, rules, until=target, folded_by=folded_by)
             compared = await _compare(connection, tables, replaced.version, mine.version)
-        if await serve(connection, tables, mine):
+        if not swap:
+            if compared is not None and await drop_unserved(connection, tables, mine):
+                return _Finish(target, compared, events)
+        elif await serve(connection, tables, mine):
             return _Finish(target, compared, events)
 
 

@@ -137,6 +137,16 @@ async def serve(connection: Connection, tables: Tables, generation: Version) -> 
         return True
 
 
+async def drop_unserved(connection: Connection, tables: Tables, generation: Version) -> bool:
+    """Drop a generation that is not served; return False if it is."""
+    async with short_transaction(connection) as cursor:
+        mine = await lock_version(cursor, tables, generation.version, wait=True)
+        if mine is None or mine.status == "totals":
+            return False
+        await set_status(cursor, tables, mine.version, TOTALS_DROPPED)
+        return True
+
+
 async def _keep_created(cursor: Cursor, tables: Tables, old: int, new: int) -> None:
     await cursor.execute(
         sql.SQL(

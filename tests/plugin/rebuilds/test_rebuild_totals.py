@@ -94,6 +94,8 @@ async def test_without_totals_it_builds_them_and_newer_rules_reach_back(
     await writer.append(jobs=[a_row()], runs=[a_run("app:n")])
     await sequence_and_fold(connection, tables)
     async with an_app(dsn) as (chancy, _):
+        with pytest.raises(VersionRefused, match="no totals are served yet"):
+            await rebuild_totals(chancy, swap=False)
         first = await rebuild_totals(chancy)
     newer = Metrics(rules=[rules.first], rules_version=1)
     async with an_app(dsn, newer) as (chancy, _):
@@ -104,6 +106,7 @@ async def test_without_totals_it_builds_them_and_newer_rules_reach_back(
             await rebuild_totals(chancy)
 
     assert (first.replaced, first.series, first.events) == (None, None, 2)
+    assert (first.swapped, second.swapped) == (True, True)
     assert second.replaced == first.generation
     assert {one.series.key: one.sum for one in totals.series}["made:by:first"] == 1
 
@@ -127,14 +130,19 @@ async def test_the_command_says_what_it_did(dsn: str, connection: Connection, ta
         await read_totals(chancy)
     await fetch(connection, "UPDATE {totals} SET sum = 4", tables)
 
+    compared = run(dsn, "rebuild", "--totals", "--no-swap")
     text = run(dsn, "rebuild", "--totals")
-    wrong = run(dsn, "rebuild", "--totals", "--no-swap")
+    again = run(dsn, "rebuild", "--totals", "--no-swap")
+    wrong = run(dsn, "rebuild", "--totals", "--archive", "x")
 
-    assert (text.returncode, wrong.returncode) == (0, 2), text.stderr
+    codes = [done.returncode for done in (compared, text, again, wrong)]
+    assert codes == [3, 0, 0, 2], text.stderr
+    assert compared.stdout.splitlines()[0] == "- app:n (counter, count): 4 of 2 -> 3 of 2"
+    assert compared.stdout.splitlines()[-1] == "exporters still read generation 2 of the totals"
     lines = text.stdout.splitlines()
     assert lines[:2] == [
         "- app:n (counter, count): 4 of 2 -> 3 of 2",
         "compared the totals of 1 series at position 1: 1 differs",
     ]
     assert lines[2].startswith("folded 2 events in ")
-    assert lines[3] == "exporters read generation 3 of the totals now; it replaces generation 2"
+    assert lines[3] == "exporters read generation 4 of the totals now; it replaces generation 2"
