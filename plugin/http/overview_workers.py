@@ -15,7 +15,7 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
-from chancy_metrics.plugin.http.limits import room
+from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.http.overview_rows import Asked, Cut, Group, Range
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.window import finite_total
@@ -71,7 +71,7 @@ class _Worker(NamedTuple):
 async def worker_rows(chancy: Chancy, replica: Replica, window: Range, asked: Asked) -> tuple[list[WorkerRow], int]:
     """Return some of the workers that were seen in the range, or have points in it, and how many there are."""
     tables = tables_for(chancy.prefix)
-    measured = _measured(replica)
+    measured = await work(chancy, _measured, replica)
     columns: dict[str, dict[int, SeriesColumns]] = {}
     async with (
         room(chancy),

@@ -58,27 +58,45 @@ async def read_directly(
 
 
 async def read_recorded(cursor: Cursor, tables: Tables, within: Within) -> NDArray[np.int64]:
-    """Return the buckets of *within* in which any series of the live version has a point, ascending."""
+    """Return the buckets of *within* in which any series of the live version has a point, ascending.
+
+    One look-up for each of them, by the index for clean-up: which version a row is of it does not know.
+    """
     version = await live_version(cursor, tables)
+    following = sql.SQL(
+        """
+        SELECT r.bucket / 60
+        FROM {rollup} r
+        WHERE r.version = %(version)s
+            AND r.bucket / 60 {after}
+            AND r.bucket / 60 < %(end)s::bigint / 60
+        ORDER BY r.bucket / 60
+        LIMIT 1
+        """
+    )
+    rollup = tables.rollup(within.resolution)
     await cursor.execute(
         sql.SQL(
             """
-            SELECT b.bucket
-            FROM generate_series(%(first)s::bigint, %(end)s::bigint - 1, %(width)s) AS b (bucket)
-            WHERE (
-                SELECT true
-                FROM {rollup} r
-                WHERE r.bucket / 60 = b.bucket / 60 -- as the index for clean-up has it
-                    AND r.version = %(version)s
-                LIMIT 1
-            ) IS NOT NULL
-            ORDER BY b.bucket
+            WITH RECURSIVE recorded (minute) AS (
+                ({first})
+                UNION ALL
+                SELECT ({next})
+                FROM recorded
+                WHERE minute IS NOT NULL
+            )
+            SELECT minute * 60
+            FROM recorded
+            WHERE minute IS NOT NULL
+            ORDER BY minute
             """
-        ).format(rollup=tables.rollup(within.resolution)),
+        ).format(
+            first=following.format(rollup=rollup, after=sql.SQL(">= %(first)s::bigint / 60")),
+            next=following.format(rollup=rollup, after=sql.SQL("> recorded.minute")),
+        ),
         {
             "first": max(within.first_s, version.horizons[within.resolution]),
             "end": within.end_s,
-            "width": RESOLUTIONS[within.resolution],
             "version": version.version,
         },
     )
