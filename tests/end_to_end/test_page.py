@@ -847,6 +847,31 @@ async def test_a_new_installation_says_why_there_is_nothing_and_shows_the_first_
         page.browser.get("about:blank")  # it would go on to ask the server that ends
 
 
+#: Batches that wait, for how many seconds, the position, whether anything was recorded, and the title of what is said.
+REASONS = [
+    (2, 3.2, 0, False, "First numbers within 12 s"),
+    (1, 14.9, 0, False, "First numbers within 1 s"),
+    (1, 15.1, 0, False, "The first numbers are late"),
+    (0, 0.0, 0, False, "There are no numbers yet"),
+    (0, 0.0, 7, True, "No job has ended in this range"),
+    (0, 0.0, 7, False, "There are no numbers any more"),
+]
+
+
+async def test_a_new_installation_counts_down_to_the_first_numbers_and_says_if_they_are_late(page: MetricsLog) -> None:
+    page.show(SUCCEEDED)
+    said = page.browser.execute_async_script(
+        "const [given, done] = arguments; import('/metrics-log/beginning.js').then(({ reasons }) => done(given.map("
+        "([pending_batches, oldest_waiting_s, position, isRecorded]) => reasons({ pending_batches, oldest_waiting_s,"
+        " position, ordered_position: position, sync_interval_s: 10 }, isRecorded))))",
+        REASONS,
+    )
+
+    assert [title for title, *_ in said] == [title for *_, title in REASONS]
+    assert all(len(sentences) for _, *sentences in said)
+    assert "nobody has folded any for 15 s" in said[2][1]
+
+
 async def answers(url: str) -> bool:
     """Whether a web process has begun to serve."""
     with suppress(httpx.TransportError):
@@ -1026,6 +1051,10 @@ async def test_axe_finds_nothing_serious(page: MetricsLog, site: Site, theme: st
     page.wait(lambda: STORED in page.one("#panel").text and "Healthy" in page.one("#status").text)
     for summary in page.all(".values summary"):
         summary.click()
+    assert findings(page) == []
+
+    page.browser.get(f"{page.url}/metrics-log?key={FAILED}&key={SUCCEEDED}&counters=share&charts=together")
+    page.drawn(1)
     assert findings(page) == []
 
     page.browser.get(f"{page.url}/metrics-log?range=6h")
