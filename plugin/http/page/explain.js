@@ -10,6 +10,12 @@ const VALUES = [["count", "count"], ["sum", "sum"], ["last", "last"], ["minimum"
 const GROUPS = [["by_func", "Function"], ["by_queue", "Queue"], ["by_state", "State"], ["by_error", "Error"], ["by_worker", "Worker"]];
 const GROUP_ROWS = 6;
 
+/** What a counter adds up; its least and greatest additions, unless they differ, would only push the jobs down. */
+const OF_COUNTERS = ["count", "sum"];
+
+/** Whether all events have the same, and something, in a field. */
+const isShared = (found, field) => found[field].length === 1 && found[field][0][0] !== "" && found[field][0][1] === found.events;
+
 export class Explanation {
   /** *change*(changes, push) changes the view, *showJob*(id, opener) shows a job. */
   constructor({ change, showJob }) {
@@ -65,8 +71,9 @@ export class Explanation {
       this.#verdict(found),
       this.#values(found),
       found.marks.length ? this.#section("Marks nearby", el("ul", {}, found.marks.map((mark) => el("li", {}, `${moment(Date.parse(mark.at))} `, name(mark.text))))) : null,
-      ...GROUPS.map(([field, title]) => this.#group(title, found[field], found.events)),
-      this.#events(found.failed, "Failed or retrying, last recorded first"),
+      this.#shared(found),
+      ...GROUPS.map(([field, title]) => (isShared(found, field) ? null : this.#group(title, found[field], found.events))),
+      this.#events(found.failed, "Failed or retrying, last recorded first", "failed"),
       this.#events(found.largest, found.largest.some((event) => event.kind === "job") ? "Slowest" : "Largest"),
       this.#events(found.first, "First"),
       found.events ? this.#allButton(found, since, until) : null,
@@ -83,9 +90,17 @@ export class Explanation {
     const { stored, recomputed, unit, kind } = found;
     if (!stored && !recomputed) return null;
     const show = (value, field) => (value ? number(value[field], field === "count" || (kind === "counter" && unit === "count") ? "count" : unit) : "–");
-    const rows = VALUES.filter(([field]) => (stored?.[field] ?? recomputed?.[field] ?? null) !== null)
+    const rows = VALUES.filter(([field]) => kind !== "counter" || found.equal === false || OF_COUNTERS.includes(field)).filter(([field]) => (stored?.[field] ?? recomputed?.[field] ?? null) !== null)
       .map(([field, label]) => [label, show(stored, field), show(recomputed, field)]);
     return table(`${kind} in ${visible(unit)}`, ["", "Stored", "Recomputed"], rows, [1, 2]);
+  }
+
+  /** What all events have in common, in a line, so that the jobs are in sight. */
+  #shared(found) {
+    const shared = GROUPS.filter(([field]) => isShared(found, field));
+    if (!shared.length) return null;
+    const items = shared.map(([field, title]) => el("div", {}, el("dt", { text: title }), el("dd", {}, name(found[field][0][0]))));
+    return this.#section(found.events === 1 ? "It has" : "All have", el("dl", { class: "shared" }, items));
   }
 
   #group(title, shares, events) {
@@ -96,13 +111,17 @@ export class Explanation {
       return el("li", {}, bar, what === "" ? el("span", { class: "quiet", text: "none" }) : name(what), el("b", { text: whole(count) }));
     });
     const rest = shares.length - rows.length;
-    return this.#section(title, el("ul", { class: "shares" }, rows), rest > 0 ? el("p", { class: "quiet", text: `and ${whole(rest)} more` }) : null);
+    const section = this.#section(title, el("ul", { class: "shares" }, rows), rest > 0 ? el("p", { class: "quiet", text: `and ${whole(rest)} more` }) : null);
+    section.classList.add("group");
+    return section;
   }
 
-  #events(events, title) {
+  #events(events, title, how = null) {
     if (!events.length) return null;
     const rows = events.map((event) => cells(event, this.showJob).slice(0, 4));
-    return this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(events.length === 1 ? "1 event" : `${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
+    const section = this.#section(title, el("div", { class: "scrolled events", tabindex: 0, role: "region", "aria-label": title }, table(events.length === 1 ? "1 event" : `${whole(events.length)} events`, HEADS.slice(0, 4), rows)));
+    if (how) section.classList.add(how);
+    return section;
   }
 
   #allButton(found, since, until) {
