@@ -15,7 +15,7 @@ export const RANGES = {
 
 const KEY = "metrics-log.zone";
 /** Whether times are shown in the browser's zone instead of in UTC. */
-const isLocal = localStorage.getItem(KEY) === "local";
+const isLocal = globalThis.localStorage?.getItem(KEY) === "local";  // there is none where tests run this in node
 
 const format = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: isLocal ? undefined : "UTC", ...options });
 const CLOCK = format({ hour: "2-digit", minute: "2-digit" });
