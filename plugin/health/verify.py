@@ -144,6 +144,8 @@ async def verify(
         if executor is not None:
             source = source_of(chancy, read_dsn)
             elsewhere = ReplayInTasks(executor, source, connection, options.rules, limit=SHOWN)
+        # First, since a hundred findings are shown, and one of these may be the cause of many of the others.
+        found.add_all(await check_global_state(connection, tables, limit=SHOWN))
         checked = []
         differences: list[Difference] = []
         for span in spans:
@@ -162,7 +164,6 @@ async def verify(
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
-        found.add_all(await check_global_state(connection, tables, limit=SHOWN))
         points = sum(one.diff.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(
