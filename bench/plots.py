@@ -87,7 +87,8 @@ def _phases(axes: Axes, seen: Sequence[tuple[float, str]]) -> None:
     for number, (phase, several) in enumerate(groupby(seen, key=lambda one: one[1])):
         minutes = [minute for minute, _ in several]
         axes.axvspan(minutes[0], minutes[-1], color="black", alpha=0.03 + 0.05 * (number % 2))
-        axes.annotate(phase, (minutes[0], 1.01), xycoords=("data", "axes fraction"), fontsize="small")
+        place = (minutes[0], 1.01 + 0.06 * (number % 2))  # by turns, since short phases have long names
+        axes.annotate(phase, place, xycoords=("data", "axes fraction"), fontsize="small")
 
 
 def main() -> None:
