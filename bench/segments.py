@@ -16,12 +16,13 @@ from chancy_metrics.events.facts import Kind, Series
 from chancy_metrics.events.schema import RESOLUTIONS, tables_for
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.reading.history import history
-from chancy_metrics.plugin.reading.load import Within, read_directly
+from chancy_metrics.plugin.reading.load import read_directly
 from chancy_metrics.projections.buckets import horizons
 from chancy_metrics.projections.fold.cells import Cells, Sketches, no_sketches
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import derive_points, merge_workers
 from chancy_metrics.projections.fold.sketch import codes
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.ids import number
 from chancy_metrics.projections.rollups.segments import write_segments
 from chancy_metrics.projections.rollups.write import store
@@ -112,9 +113,9 @@ async def _lookup(dsn: str, size: Size, kind: Kind) -> list[Row]:
 
         cpu_ms: dict[str, list[float]] = {}
         end_s = now_s // 300 * 300 + 300
-        hours = Within("5min", max(end_s - 6 * 3_600, kept["5min"]), end_s)
+        hours = BucketRange("5min", max(end_s - 6 * 3_600, kept["5min"]), end_s)
 
-        def asks(name: str, worker: str, within: Within | None = None) -> Turn:
+        def asks(name: str, worker: str, within: BucketRange | None = None) -> Turn:
             async def turn() -> float:
                 began, worked = time.perf_counter(), time.process_time()
                 async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from chancy_metrics.events.schema import RESOLUTIONS
 
 
-class Stretch(NamedTuple):
-    """Time that is read at one resolution: from *first_s* to *end_s*, exclusive, starts of buckets in seconds."""
+class BucketRange(NamedTuple):
+    """Buckets of one resolution, from *first_s*, inclusive, to *end_s*, exclusive: their starts, seconds since 1970."""
 
     resolution: str
     first_s: int
@@ -34,8 +34,8 @@ class Grid(NamedTuple):
         return self.starts + self.widths
 
 
-def stretches(horizons: Mapping[str, int], first_s: int, end_s: int) -> list[Stretch]:
-    """Return the time between two moments as stretches, each at the finest resolution that is kept there.
+def bucket_ranges(horizons: Mapping[str, int], first_s: int, end_s: int) -> list[BucketRange]:
+    """Return the time between two moments as ranges of buckets, each at the finest resolution that is kept there.
 
     The first and the last one are widened to whole buckets; what is older than every horizon is left out.
 
@@ -54,14 +54,14 @@ def stretches(horizons: Mapping[str, int], first_s: int, end_s: int) -> list[Str
     found = []
     for (name, begin), end in zip(begins, ends, strict=True):
         width = RESOLUTIONS[name]
-        part = Stretch(name, max(begin, first_s // width * width), min(end, _up(end_s, width)))
+        part = BucketRange(name, max(begin, first_s // width * width), min(end, _up(end_s, width)))
         if part.first_s < part.end_s:
             found.append(part)
     return found
 
 
-def grid_of(parts: Sequence[Stretch]) -> Grid:
-    """Return the buckets of stretches that follow on each other."""
+def grid_of(parts: Sequence[BucketRange]) -> Grid:
+    """Return the buckets of ranges that follow on each other."""
     starts = [np.arange(one.first_s, one.end_s, one.width_s, dtype=np.int64) for one in parts]
     widths = [np.full(len(some), one.width_s, dtype=np.int64) for some, one in zip(starts, parts, strict=True)]
     empty = np.zeros(0, np.int64)

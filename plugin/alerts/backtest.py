@@ -26,7 +26,7 @@ from chancy_metrics.plugin.alerts.watched import Finder, Watched
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import from_s, utc
 from chancy_metrics.plugin.reading.load import read_names
-from chancy_metrics.projections.grid import Grid, Stretch, grid_of, stretches
+from chancy_metrics.projections.grid import BucketRange, Grid, bucket_ranges, grid_of
 from chancy_metrics.projections.versions.lag import live_lag
 from chancy_metrics.projections.versions.version import live_version
 
@@ -92,7 +92,7 @@ class _Time(NamedTuple):
     """The time to judge: its grid, which has windows before it, too, and the place of its first bucket."""
 
     version: int
-    parts: list[Stretch]
+    parts: list[BucketRange]
     grid: Grid
     alive: Flags
     first: int
@@ -128,7 +128,7 @@ async def _read_time(cursor: Cursor, tables: Tables, since: datetime, before_s: 
         raise WrongMoment(
             f"{since.isoformat()} is not before {from_s(end_s).isoformat()}, up to which events are folded"
         )
-    parts = [_whole(one, end_s) for one in stretches(version.horizons, since_s - before_s, end_s)]
+    parts = [_whole(one, end_s) for one in bucket_ranges(version.horizons, since_s - before_s, end_s)]
     parts = [one for one in parts if one.first_s < one.end_s]
     grid = grid_of(parts)
     alive = await read_alive(cursor, tables, version.version, parts)
@@ -136,7 +136,7 @@ async def _read_time(cursor: Cursor, tables: Tables, since: datetime, before_s: 
     return _Time(version.version, parts, grid, alive, first)
 
 
-def _whole(part: Stretch, end_s: int) -> Stretch:
+def _whole(part: BucketRange, end_s: int) -> BucketRange:
     """Leave out a bucket that has not ended."""
     return part._replace(end_s=min(part.end_s, end_s // part.width_s * part.width_s))
 

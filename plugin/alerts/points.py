@@ -13,13 +13,13 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.alerts.conditions import Flags, Points, Runs
 from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.projections.fold.sketch import decode_many, starts_of
-from chancy_metrics.projections.grid import Grid, Stretch
+from chancy_metrics.projections.grid import BucketRange, Grid
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
 
 _COUNT, _SUM, _MIN, _MAX, _LAST = 0, 2, 3, 4, 5
 
 
-async def read_alive(cursor: Cursor, tables: Tables, version: int, parts: Sequence[Stretch]) -> Flags:
+async def read_alive(cursor: Cursor, tables: Tables, version: int, parts: Sequence[BucketRange]) -> Flags:
     """Return of each bucket whether any series has a point in it. One look-up a bucket."""
     found: list[bool] = []
     for part in parts:
@@ -52,7 +52,7 @@ async def read_on_grid(
     cursor: Cursor,
     tables: Tables,
     version: int,
-    parts: Sequence[Stretch],
+    parts: Sequence[BucketRange],
     grid: Grid,
     series: Sequence[int],
     *,
@@ -75,7 +75,7 @@ async def read_on_grid(
 
 
 async def _sketches(
-    cursor: Cursor, tables: Tables, part: Stretch, values: dict[str, object]
+    cursor: Cursor, tables: Tables, part: BucketRange, values: dict[str, object]
 ) -> list[tuple[int, int, bytes]]:
     await cursor.execute(
         sql.SQL(

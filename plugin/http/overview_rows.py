@@ -12,10 +12,10 @@ from chancy_metrics.events.facts import Series, microseconds
 from chancy_metrics.events.schema import RESOLUTIONS
 from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.reading.columns import COLUMN_OF, Rows, since
-from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.window import finite_total
 from chancy_metrics.projections.buckets import bucket_of, horizons
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rules.key_parts import Subject, key_parts
 
 #: Most whole buckets of a range, so that a line of them can be seen, and sketches of them be merged.
@@ -50,7 +50,7 @@ class Range(NamedTuple):
         fresh_us: Samples of gauges that are older are not shown, microseconds since 1970.
     """
 
-    within: Within
+    within: BucketRange
     before_s: int | None
     lived_s: float
     fresh_us: float
@@ -129,7 +129,7 @@ def choose_range(options: Options, replica: Replica, range_s: int, now: datetime
     first = max(first, oldest)
     end = bucket_of(now_us, RESOLUTIONS[resolution]) + RESOLUTIONS[resolution]
     return Range(
-        Within(resolution, first, end),
+        BucketRange(resolution, first, end),
         before if before >= max(oldest, start) else None,
         max(1.0, now_us / 1e6 - max(first, start)),
         now_us - 1e6 * max(_STALE_S, _STALE_SAMPLES * options.collection_interval),

@@ -22,9 +22,9 @@ from chancy_metrics.plugin.http.series import find_points, find_worker_points
 from chancy_metrics.plugin.metrics import metrics_of
 from chancy_metrics.plugin.reading.columns import KEPT, Rows
 from chancy_metrics.plugin.reading.columns import since as cut
-from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.plugin.reading.window import MAX_BUCKETS, default_range_s
 from chancy_metrics.projections.buckets import bucket_of, horizons
+from chancy_metrics.projections.grid import BucketRange
 
 #: The values of a bucket in which something was recorded, but nothing of the series.
 _NOTHING: dict[Kind, dict[str, float]] = {"counter": {"sum": 0.0}, "gauge": {}, "histogram": {"count": 0, "sum": 0.0}}
@@ -120,7 +120,7 @@ async def points_in_window(
     if range_s is not None:
         since = now - timedelta(seconds=range_s)
     first, last, kept = _bounds(plugin.options, resolution, since, until, now)
-    within = Within(resolution, first, last)
+    within = BucketRange(resolution, first, last)
     (_, kind, unit), columns, recorded = await find_points(chancy, key, within)
     if worker_id is not None:
         columns = await find_worker_points(chancy, key, worker_id, within)

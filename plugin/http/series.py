@@ -23,11 +23,12 @@ from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.http.limits import room, work
 from chancy_metrics.plugin.reading.history import has_kept, kept_since
-from chancy_metrics.plugin.reading.load import Within, read_directly, read_names, read_recorded
+from chancy_metrics.plugin.reading.load import read_directly, read_names, read_recorded
 from chancy_metrics.plugin.reading.readers import reader_of
 from chancy_metrics.plugin.reading.replica import Replica, SeriesColumns
 from chancy_metrics.plugin.reading.series_index import Listed, SeriesIndex, place
 from chancy_metrics.plugin.reading.shown_keys import Names
+from chancy_metrics.projections.grid import BucketRange
 
 #: Seconds a request waits for the replica of the cache to be loaded; then it asks the database.
 SOON_S = 1.0
@@ -153,7 +154,7 @@ class Found(NamedTuple):
     recorded: NDArray[np.int64]
 
 
-async def find_points(chancy: Chancy, key: str, within: Within) -> Found:
+async def find_points(chancy: Chancy, key: str, within: BucketRange) -> Found:
     """Return the series that *key* shows, with its points.
 
     Raises:
@@ -173,7 +174,7 @@ async def find_points(chancy: Chancy, key: str, within: Within) -> Found:
     return Found(names[number], found, recorded)
 
 
-async def find_worker_points(chancy: Chancy, key: str, worker_id: str, within: Within) -> SeriesColumns:
+async def find_worker_points(chancy: Chancy, key: str, worker_id: str, within: BucketRange) -> SeriesColumns:
     """Return one worker's points of the series that *key* shows, of those buckets; {} if it has none."""
     async with _snapshot(chancy) as cursor:
         names, columns = await read_directly(cursor, tables_for(chancy.prefix), worker_id, key, within=within)
@@ -182,7 +183,7 @@ async def find_worker_points(chancy: Chancy, key: str, worker_id: str, within: W
 
 
 async def _all_points_in_rollups(
-    chancy: Chancy, key: str, within: Within
+    chancy: Chancy, key: str, within: BucketRange
 ) -> tuple[Names, dict[int, SeriesColumns], NDArray[np.int64]]:
     tables = tables_for(chancy.prefix)
     async with _snapshot(chancy) as cursor:

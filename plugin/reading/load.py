@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from anyio import to_thread
@@ -18,21 +17,14 @@ from chancy_metrics.plugin.reading.binary_copy import read_points
 from chancy_metrics.plugin.reading.replica import Replica, RingChanges, RingPosition, SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.worker_points import all_columns_of, columns_of
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints, unpack_points
 from chancy_metrics.projections.rollups.segments import read_unmerged, read_window
 from chancy_metrics.projections.versions.version import Version, live_version
 
 
-class Within(NamedTuple):
-    """Buckets of one resolution, from *first_s*, inclusive, to *end_s*, exclusive: their starts, seconds since 1970."""
-
-    resolution: str
-    first_s: int
-    end_s: int
-
-
 async def read_directly(
-    cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None, *, within: Within | None = None
+    cursor: Cursor, tables: Tables, worker: str | None, prefix: str | None, *, within: BucketRange | None = None
 ) -> tuple[Names, dict[int, SeriesColumns]]:
     """Read the points of one worker, or for None of all together, from the database, in the caller's snapshot.
 
@@ -57,7 +49,7 @@ async def read_directly(
     return Names(series), replica.columns
 
 
-async def read_recorded(cursor: Cursor, tables: Tables, within: Within) -> NDArray[np.int64]:
+async def read_recorded(cursor: Cursor, tables: Tables, within: BucketRange) -> NDArray[np.int64]:
     """Return the buckets of *within* in which any series of the live version has a point, ascending.
 
     One look-up for each of them, by the index for clean-up: which version a row is of it does not know.
@@ -109,7 +101,7 @@ async def _read_worker(
     version: Version,
     worker: int,
     series: Mapping[int, Series],
-    within: Within | None,
+    within: BucketRange | None,
 ) -> dict[int, SeriesColumns]:
     kept, ids = version.horizons, list(series)
     if within is None:

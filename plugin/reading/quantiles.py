@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches, encode, merge_runs, quantiles_many, starts_of
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.write import QUANTILES
 from chancy_metrics.projections.versions.version import live_version
 
@@ -29,7 +29,9 @@ class Quantiles(NamedTuple):
     p99: float
 
 
-async def read_quantiles(cursor: Cursor, tables: Tables, series: Sequence[int], within: Within) -> dict[int, Quantiles]:
+async def read_quantiles(
+    cursor: Cursor, tables: Tables, series: Sequence[int], within: BucketRange
+) -> dict[int, Quantiles]:
     """Return the quantiles of each of these histograms of the live version.
 
     Series are missing that have no value, or one without a sketch: those that were imported have none.

@@ -13,11 +13,12 @@ from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.options import Options, Resolution
 from chancy_metrics.plugin.reading.history import Metric, history
-from chancy_metrics.plugin.reading.load import Within, read_directly
+from chancy_metrics.plugin.reading.load import read_directly
 from chancy_metrics.plugin.reading.readers import Readers
 from chancy_metrics.plugin.reading.replica import SeriesColumns
 from chancy_metrics.plugin.reading.shown_keys import Names
 from chancy_metrics.plugin.reading.window import Window, check_window, window
+from chancy_metrics.projections.grid import BucketRange
 
 
 async def read_history(
@@ -48,14 +49,14 @@ async def read_window(
     """
     name = "5min" if resolution is None else resolution
     since, until = check_window(options, name, start=start, end=end, range_seconds=range_seconds, limit=limit)
-    within = Within(name, int(since.timestamp()), int(until.timestamp()))
+    within = BucketRange(name, int(since.timestamp()), int(until.timestamp()))
     series, columns = await _columns(readers, chancy, prefix, worker_id, within)
     # In a thread: it may have 100,000 points.
     return await in_thread(window, options, series, columns, prefix, name, since, until)
 
 
 async def _columns(
-    readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None, within: Within | None = None
+    readers: Readers, chancy: Chancy, prefix: str | None, worker_id: str | None, within: BucketRange | None = None
 ) -> tuple[Names, Mapping[int, SeriesColumns]]:
     if not worker_id:
         replica = await readers.of(chancy).replica()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chancy_metrics.projections.grid import Stretch, stretches
+from chancy_metrics.projections.grid import BucketRange, bucket_ranges
 
 _DAY_S = 86_400
 _WEEK_S = 7 * _DAY_S
@@ -22,7 +22,7 @@ class Window(NamedTuple):
     days_before: int
     first_s: int
     end_s: int
-    parts: list[Stretch]
+    parts: list[BucketRange]
 
 
 def windows(horizons: Mapping[str, int], since_s: int, now_s: int) -> list[Window]:
@@ -40,7 +40,7 @@ def windows(horizons: Mapping[str, int], since_s: int, now_s: int) -> list[Windo
     found = []
     for before in [0, *days]:
         shift = before * _DAY_S
-        parts = stretches(horizons, since_s - shift, now_s - shift)
+        parts = bucket_ranges(horizons, since_s - shift, now_s - shift)
         if not parts or (before and parts[0].first_s > since_s - shift):
             continue
         if before and length_s <= _DAY_S and parts[0].width_s == _DAY_S:

@@ -13,7 +13,7 @@ from psycopg import sql
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.sketch import decode_many, merge_runs, quantile_many, starts_of
-from chancy_metrics.projections.grid import Stretch
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.write import FINITE_SUM
 
 
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
 
 
 async def read_sums(
-    cursor: Cursor, tables: Tables, version: int, parts: Sequence[Stretch], series: Sequence[int]
+    cursor: Cursor, tables: Tables, version: int, parts: Sequence[BucketRange], series: Sequence[int]
 ) -> dict[int, Sums]:
     """Return the sums of those of *series* that have points in a window."""
     found: dict[int, Sums] = {}
@@ -73,7 +73,7 @@ async def read_sums(
 
 
 async def read_quantiles(
-    cursor: Cursor, tables: Tables, version: int, parts: Sequence[Stretch], sums: Mapping[int, Sums]
+    cursor: Cursor, tables: Tables, version: int, parts: Sequence[BucketRange], sums: Mapping[int, Sums]
 ) -> dict[int, float]:
     """Return the p95 of those series of *sums* whose sketches have all observations of the window."""
     rows: list[tuple[int, bytes]] = []

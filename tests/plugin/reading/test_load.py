@@ -11,8 +11,9 @@ import pytest
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.plugin.reading.columns import since
-from chancy_metrics.plugin.reading.load import Within, read_directly
+from chancy_metrics.plugin.reading.load import read_directly
 from chancy_metrics.projections.buckets import horizons
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.versions.compact import compact
 from chancy_metrics.projections.versions.expiry import expire
 from tests.factories import LogWriter, a_run, fetch, sequence_and_fold
@@ -22,7 +23,7 @@ POINTS = {"1min": 120, "5min": 144, "1hour": 48, "1day": 6}
 HOURS = 30
 
 
-async def read(connection: Connection, tables: Tables, within: Within | None = None) -> dict[int, dict[str, Any]]:
+async def read(connection: Connection, tables: Tables, within: BucketRange | None = None) -> dict[int, dict[str, Any]]:
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         return (await read_directly(cursor, tables, "w", None, within=within))[1]
 
@@ -52,7 +53,7 @@ async def test_a_window_holds_what_all_points_say_there(connection: Connection, 
     for name, hours, length in product(RESOLUTIONS, (0, 6, 24, 29), (1, 24)):
         width = RESOLUTIONS[name]
         first_s = (FIRST_S + hours * 3_600) // width * width
-        within = Within(name, first_s, first_s + max(width, length * 3_600))
+        within = BucketRange(name, first_s, first_s + max(width, length * 3_600))
 
         found = await read(connection, tables, within)
 
@@ -71,7 +72,7 @@ async def test_a_window_reads_no_segment_of_a_coarser_resolution(
 ) -> None:
     kept = await fold_hours(connection, tables)
     await compact(connection, tables, kept)
-    within = Within("5min", FIRST_S + (HOURS - 4) * 3_600, FIRST_S + HOURS * 3_600)
+    within = BucketRange("5min", FIRST_S + (HOURS - 4) * 3_600, FIRST_S + HOURS * 3_600)
     before = await read(connection, tables, within)
 
     query = f"UPDATE {{worker_segments}} SET data = '\\x00' WHERE resolution = {RESOLUTIONS[name]}"

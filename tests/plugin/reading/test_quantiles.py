@@ -9,8 +9,8 @@ import pytest
 from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.reading import quantiles as quantiles_module
-from chancy_metrics.plugin.reading.load import Within
 from chancy_metrics.plugin.reading.quantiles import Quantiles, read_quantiles
+from chancy_metrics.projections.grid import BucketRange
 from tests.factories import LogWriter, a_run, fetch, now_us, sequence_and_fold
 
 MINUTE_US = 60_000_000
@@ -45,7 +45,7 @@ def begin_us() -> int:
 async def read(connection: Connection, tables: Tables, values: dict[int, list[float]]) -> dict[int, Quantiles]:
     end_s = begin_us() // 1_000_000
     async with short_transaction(connection) as cursor:
-        return await read_quantiles(cursor, tables, [*values, 999_999], Within("1min", end_s - 240, end_s))
+        return await read_quantiles(cursor, tables, [*values, 999_999], BucketRange("1min", end_s - 240, end_s))
 
 
 @pytest.mark.parametrize("chunk", [1, 2_000])

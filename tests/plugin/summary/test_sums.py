@@ -8,7 +8,7 @@ from chancy_metrics.events.database import Connection, short_transaction
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.reading.load import read_names
 from chancy_metrics.plugin.summary.sums import read_quantiles, read_sums
-from chancy_metrics.projections.grid import stretches
+from chancy_metrics.projections.grid import bucket_ranges
 from chancy_metrics.projections.versions.version import live_version
 from tests.feeder import Feeder
 
@@ -23,7 +23,7 @@ async def test_sums_and_quantiles_are_those_of_all_observations(connection: Conn
     async with short_transaction(connection, isolation="REPEATABLE READ") as cursor:
         version = await live_version(cursor, tables)
         numbers = {series.key: number for number, series in (await read_names(cursor, tables)).items()}
-        parts = stretches(version.horizons, feeder.minute(4_000) // 1_000_000, feeder.minute(0) // 1_000_000)
+        parts = bucket_ranges(version.horizons, feeder.minute(4_000) // 1_000_000, feeder.minute(0) // 1_000_000)
         found = await read_sums(cursor, tables, version.version, parts, list(numbers.values()))
         p95 = await read_quantiles(cursor, tables, version.version, parts, {numbers["app:h"]: found[numbers["app:h"]]})
 
