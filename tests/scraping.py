@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from chancy_metrics.plugin.telemetry.exposition import ENDS, cut, write_part
+from chancy_metrics.plugin.telemetry.families import Family
 from tests.prometheus import running
 
 SCRAPE_S = 0.2
@@ -20,6 +22,11 @@ _PATIENCE_S = 30
 
 #: The labels of a series, without those of its target, and its value.
 Found = dict[tuple[tuple[str, str], ...], float]
+
+
+def write_form(families: Iterable[Family], content_type: str) -> bytes:
+    """A whole answer, which is sent in parts."""
+    return b"".join(write_part(part, content_type) for part in cut(families)) + ENDS.get(content_type, b"")
 
 
 class Prometheus:

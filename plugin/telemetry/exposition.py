@@ -99,11 +99,6 @@ def write_part(part: Part, content_type: str) -> bytes:
     return text
 
 
-def write_form(families: Iterable[Family], content_type: str) -> bytes:
-    """Write *families* as a whole; see `write_part`."""
-    return b"".join(write_part(part, content_type) for part in cut(families)) + ENDS.get(content_type, b"")
-
-
 def require_text_forms() -> None:
     """Check that the text forms can be written.
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PROTOBUF, accepted_form, write_form
+from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PROTOBUF, accepted_form
 from chancy_metrics.plugin.telemetry.families import Family, families_of
 from chancy_metrics.projections.totals.read import Total
 from tests.factories import a_total, some_totals
 from tests.plugin.telemetry.test_exposition import held_families
-from tests.scraping import Prometheus, nearest_rank, scraping
+from tests.scraping import Prometheus, nearest_rank, scraping, write_form
 
 QUANTILES = (0.5, 0.95, 0.99)
 UPDATES = "chancy_jobs_total{func='app.mail',state='succeeded'}"

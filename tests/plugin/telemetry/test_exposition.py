@@ -21,7 +21,6 @@ from chancy_metrics.plugin.telemetry.exposition import (
     PROTOBUF,
     accepted_form,
     cut,
-    write_form,
     write_part,
 )
 from chancy_metrics.plugin.telemetry.families import Family, families_of
@@ -31,6 +30,7 @@ from chancy_metrics.projections.fold.sketch import OFFSET, codes
 from chancy_metrics.projections.totals.read import Total
 from tests.factories import DAY_US, NOON_US, a_total, some_totals
 from tests.plugin.telemetry.client_model import buckets, read_families
+from tests.scraping import write_form
 
 #: Accept of Prometheus 2.42, with native histograms switched on, and without.
 NATIVE = (
