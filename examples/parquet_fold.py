@@ -48,7 +48,7 @@ FROM (
 )
 WHERE took_s IS NOT NULL
 UNION ALL
-SELECT unnest(['job:' || func, 'queue:' || queue]) || ':attempts', 'histogram', 'attempts', worker, "at",
+SELECT 'job:' || func || ':attempts', 'histogram', 'attempts', worker, "at",
     "position", "index", attempt, NULL
 FROM events
 WHERE kind = 'job' AND state IN ('succeeded', 'failed')

@@ -21,7 +21,6 @@ _OWN: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
     ("histogram", "seconds", "job", "job:{name}:{measure}", {"measure": _TIMES}),
     ("histogram", "seconds", "queue", "queue:{name}:{measure}", {"measure": _TIMES}),
     ("histogram", "attempts", "job", "job:{name}:{measure}", {"measure": "attempts"}),
-    ("histogram", "attempts", "queue", "queue:{name}:{measure}", {"measure": "attempts"}),
     ("gauge", "jobs", "queue", "queue:{name}:{measure}:{state}", {"measure": "depth", "state": _DEPTHS}),
     ("gauge", "seconds", "queue", "queue:{name}:{measure}", {"measure": "oldest_wait_seconds"}),
     ("gauge", "workers", "workers", "workers:{measure}", {"measure": "active"}),

@@ -78,8 +78,7 @@ _OWN: dict[tuple[str, str], _Own] = {
         for time, about in _TIMES.items()
         for subject, label in (("job", "func"), ("queue", "queue"))
     },
-    ("job", "attempts"): _Own("chancy_job_attempts", "func", "Attempts that jobs took to succeed.", "attempts"),
-    ("queue", "attempts"): _Own("chancy_queue_attempts", "queue", "Attempts that jobs took to succeed.", "attempts"),
+    ("job", "attempts"): _Own("chancy_job_attempts", "func", "Attempts that ended jobs took in all.", "attempts"),
     ("queue", "depth"): _Own("chancy_queue_depth", "queue", "Jobs in a queue that have not ended."),
     ("queue", "oldest_wait_seconds"): _Own(
         "chancy_queue_oldest_wait_seconds", "queue", "How long the first of a queue's due jobs has waited.", "seconds"

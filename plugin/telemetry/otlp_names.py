@@ -47,7 +47,6 @@ _OWN: dict[tuple[str, str], _Own] = {
     ("job", "total_time"): _Own("chancy.job.total.duration", "s"),
     ("queue", "total_time"): _Own("chancy.queue.total.duration", "s"),
     ("job", "attempts"): _Own("chancy.job.attempts", "{attempt}"),
-    ("queue", "attempts"): _Own("chancy.queue.attempts", "{attempt}"),
     ("job", "updates"): _Own("chancy.job.updates", "{update}", counts=True),
     ("queue", "updates"): _Own("chancy.queue.updates", "{update}", counts=True),
     ("queue", "throughput"): _Own("chancy.queue.throughput", "{update}", counts=True),

@@ -24,6 +24,7 @@ from chancy_metrics.projections.fold.cells import (
     Ints,
     Sketches,
     add_up,
+    concatenate,
     group_rows,
     select,
     sizes_of,
@@ -31,7 +32,7 @@ from chancy_metrics.projections.fold.cells import (
 )
 from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
 from chancy_metrics.projections.fold.sketch import codes
-from chancy_metrics.projections.rules.built_in import job_counters, job_histograms
+from chancy_metrics.projections.rules.built_in import job_attempts, job_counters, job_time_series
 from chancy_metrics.projections.rules.job_times import (
     Outcomes,
     OwnTimes,
@@ -90,40 +91,54 @@ def job_cells(
     starts = starts_of_runs(timed)
     total, rest = add_up(micro, starts)
     timed_observations = sizes_of(starts, len(timed_rows))
-    # The updates of a group are of one attempt.
-    attempts = outcomes.attempts[heads]
-    ended = np.flatnonzero(attempts >= 0)
-    ended_observations, attempts = observations[ended], attempts[ended]
 
-    def below(counted: NDArray[_N], of_times: NDArray[_N], of_attempts: NDArray[_N]) -> NDArray[_N]:
-        return np.concatenate((counted, counted, of_times, of_attempts))
+    def below(counted: NDArray[_N], of_times: NDArray[_N]) -> NDArray[_N]:
+        return np.concatenate((counted, counted, of_times))
 
-    # Every group feeds two pairs of counters, and a pair of histograms with each of the times and the attempts it has.
-    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts], 5 * size + ended)), size)
+    # Every group feeds two pairs of counters, and a pair of histograms with each of the times it has.
+    measure, group = np.divmod(np.concatenate((np.arange(2 * size), timed[starts])), size)
     head = heads[group]
     # Histograms do not depend on the state, so there are fewer of them to look up.
     names = Numbers[tuple[str, str]]()
     name = names.of(kind[:2] for kind in kinds)
     counters = series.of(chain.from_iterable(job_counters(*kind[:3]) for kind in kinds)).reshape(-1, 2, 2)
-    histograms = series.of(chain.from_iterable(starmap(job_histograms, names))).reshape(-1, 4, 2)
+    histograms = series.of(chain.from_iterable(starmap(job_time_series, names))).reshape(-1, 3, 2)
     fed = np.concatenate((counters, histograms[name]), axis=1)
-    seen = np.arange(2 * size, len(head))
-    return _cells(
+    counted = _cells(
         worker=worker[head],
         series=fed[kind[head], measure],
         bucket=bucket[head] * 60,
-        observations=below(observations, timed_observations, ended_observations),
-        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 3)[timed_rows], starts), last_us[ended]),
+        observations=below(observations, timed_observations),
+        last_us=below(last_us, np.maximum.reduceat(np.tile(at_us, 3)[timed_rows], starts)),
         sums=(
-            below(observations * _ONE_US, total, ended_observations * attempts * _ONE_US),
+            below(observations * _ONE_US, total),
             {2 * size + row: value for row, value in rest.items()},
         ),
-        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US, attempts.astype(np.float64)),
-        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US, attempts.astype(np.float64)),
-        seen=np.concatenate((np.repeat(seen[: len(starts)], timed_observations), seen[len(starts) :])),
-        values=np.concatenate((micro / _ONE_US, attempts)),
-        times=np.concatenate((np.ones(len(micro), np.int64), ended_observations)),
+        minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
+        maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
+        seen=np.repeat(np.arange(2 * size, len(head)), timed_observations),
+        values=micro / _ONE_US,
+        times=np.ones(len(micro), np.int64),
     )
+    # The updates of a group are of one attempt.
+    ended = np.flatnonzero(outcomes.attempts[heads] >= 0)
+    head, observations = heads[ended], observations[ended]
+    attempts = outcomes.attempts[head]
+    of_func = series.of(job_attempts(kind[0]) for kind in kinds)
+    tried = _cells(
+        worker=worker[head],
+        series=of_func[kind[head]][:, None],
+        bucket=bucket[head] * 60,
+        observations=observations,
+        last_us=last_us[ended],
+        sums=(observations * attempts * _ONE_US, {}),
+        minimum=attempts.astype(np.float64),
+        maximum=attempts.astype(np.float64),
+        seen=np.arange(len(head)),
+        values=attempts.astype(np.float64),
+        times=observations,
+    )
+    return concatenate([counted, tried])
 
 
 def observation_cells(

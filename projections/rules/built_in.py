@@ -12,19 +12,14 @@ from chancy_metrics.events.facts import MAX_KEY_BYTES, Series, cut
 
 #: The states of a job that Chancy knows.
 STATES = ("pending", "running", "failed", "retrying", "succeeded")
-#: Ending of the key -> unit of the histograms of each function and queue; those in seconds as in `JobTimes`.
-HISTOGRAMS = {
-    "execution_time": "seconds",
-    "wait_time": "seconds",
-    "total_time": "seconds",
-    "attempts": "attempts",
-}
+#: Endings of the keys of the times of each function and queue, in the order of `JobTimes`.
+TIMES = ("execution_time", "wait_time", "total_time")
 
 
 @lru_cache(maxsize=10_000)
 def job_series(func: str, queue: str, state: str) -> tuple[Series, ...]:
-    """Return the series of updates to *state* of jobs of *func* on *queue*: four counters, then eight histograms."""
-    return job_counters(func, queue, state) + job_histograms(func, queue)
+    """Return the series of updates to *state* of jobs of *func* on *queue*: four counters, six times, attempts."""
+    return (*job_counters(func, queue, state), *job_time_series(func, queue), job_attempts(func))
 
 
 @lru_cache(maxsize=10_000)
@@ -39,13 +34,19 @@ def job_counters(func: str, queue: str, state: str) -> tuple[Series, ...]:
 
 
 @lru_cache(maxsize=10_000)
-def job_histograms(func: str, queue: str) -> tuple[Series, ...]:
-    """Return the series of what an update may have, two each in the order of `HISTOGRAMS`."""
+def job_time_series(func: str, queue: str) -> tuple[Series, ...]:
+    """Return the series of the times that an update may have: by `TIMES`, of the function and of the queue."""
     return tuple(
-        Series(bounded_key(stem, name), "histogram", unit)
-        for name, unit in HISTOGRAMS.items()
+        Series(bounded_key(stem, name), "histogram", "seconds")
+        for name in TIMES
         for stem in (f"job:{func}:", f"queue:{queue}:")
     )
+
+
+@lru_cache(maxsize=10_000)
+def job_attempts(func: str) -> Series:
+    """Return the series of how many attempts each job took: of functions alone, since a sketch costs each fold."""
+    return Series(bounded_key(f"job:{func}:", "attempts"), "histogram", "attempts")
 
 
 def has_wait_time(state: str) -> bool:

@@ -17,7 +17,7 @@ from chancy_metrics.projections.rules.job_times import Outcomes, has_times, show
 from chancy_metrics.projections.rules.rule_set import RuleSet
 
 #: Of the series of `job_series`: those that count updates, of the run, wait and total time, and of attempts.
-_COLUMNS = slice(4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12)
+_COLUMNS = slice(4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 11)
 _Mask = NDArray[np.bool_]
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from chancy_metrics.events.facts import Kind, Series
-from chancy_metrics.projections.rules.built_in import HISTOGRAMS, STATES
+from chancy_metrics.projections.rules.built_in import STATES, TIMES
 from chancy_metrics.projections.rules.measured import DEPTHS, DRIFT, SLOTS, SLOTS_USED, TABLE_SIZES, WORKERS_ACTIVE
 
 #: Begins the key of a mark, whose text is the rest; marks are recorded like any counter, and not reserved.
@@ -69,10 +69,10 @@ def _patterns() -> dict[tuple[Kind, str], list[tuple[Subject, re.Pattern[str]]]]
         # Not only the states there are: nobody else's counter belongs among those that are shown as all states.
         ("counter", "count", "global", r"global:status:(?P<state>.*)"),
         *(
-            ("histogram", unit, subject, rf"{subject}:(?P<name>.*):(?P<measure>{measure})")
-            for measure, unit in HISTOGRAMS.items()
+            ("histogram", "seconds", subject, rf"{subject}:(?P<name>.*):(?P<measure>{'|'.join(TIMES)})")
             for subject in _JOB_OR_QUEUE
         ),
+        ("histogram", "attempts", "job", r"job:(?P<name>.*):(?P<measure>attempts)"),
         ("gauge", "jobs", "queue", rf"queue:(?P<name>.*):(?P<measure>depth):(?P<state>{depths})"),
         ("gauge", "seconds", "queue", r"queue:(?P<name>.*):(?P<measure>oldest_wait_seconds)"),
         *(

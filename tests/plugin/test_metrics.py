@@ -75,7 +75,6 @@ async def test_job_updates_make_the_built_ins_metrics_and_those_of_their_life(ds
         "job:app.work:succeeded": ("counter", "count"),
         "job:app.work:total_time": ("histogram", "seconds"),
         "job:app.work:wait_time": ("histogram", "seconds"),
-        "queue:mail:attempts": ("histogram", "attempts"),
         "queue:mail:execution_time": ("histogram", "seconds"),
         "queue:mail:succeeded": ("counter", "count"),
         "queue:mail:throughput": ("counter", "count"),

@@ -146,7 +146,6 @@ def metrics_of(row: JobRow, appended_us: int) -> list[tuple[Series, Fraction]]:
     if state in ("succeeded", "failed"):
         attempts = Fraction(min(max(row.combo.attempt, 0), 1_000_000))
         made.append((Series(key_of(f"job:{func}:", "attempts"), "histogram", "attempts"), attempts))
-        made.append((Series(key_of(f"queue:{queue}:", "attempts"), "histogram", "attempts"), attempts))
     return made
 
 

@@ -36,7 +36,6 @@ def test_the_parts_of_a_job_updates_series_are_its_names(func: str, queue: str, 
         KeyParts("job", func, "total_time"),
         KeyParts("queue", queue, "total_time"),
         KeyParts("job", func, "attempts"),
-        KeyParts("queue", queue, "attempts"),
     ]
 
 

@@ -74,7 +74,13 @@ selections = st.builds(
     kinds=st.lists(st.sampled_from(["job", "counter", "gauge", "histogram"]), unique=True, max_size=2).map(tuple),
     key=maybe(
         st.sampled_from(
-            [*KEYS, "job:app.work:succeeded", "queue:slow:wait_time", "job:app.work:total_time", "queue:slow:attempts"]
+            [
+                *KEYS,
+                "job:app.work:succeeded",
+                "queue:slow:wait_time",
+                "job:app.work:total_time",
+                "job:app.work:attempts",
+            ]
         )
     ),
     prefix=maybe(
@@ -247,7 +253,7 @@ def test_summaries_made_before_a_series_was_there_deny_none_of_its_events(func: 
     newer = [one.key for one in job_series(func, queue, state) if one.key.endswith((":total_time", ":attempts"))]
     before = _job_tokens(func, queue, state)
 
-    assert len(newer) == 4
+    assert len(newer) == 3
     for key in newer:
         assert token("key", key) not in before
         assert all(before.intersection(clause) for clause in EventQuery(key=key).wanted().clauses)
