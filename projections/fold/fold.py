@@ -102,7 +102,7 @@ def fold(
     events = sum(batch.events for batch in batches if batch.position not in dead)
     parts = []
     if jobs:
-        parts.append(job_cells(jobs, workers, series, counts, horizons))
+        parts += job_cells(jobs, workers, series, counts, horizons)
     if observations:
         parts.append(observation_cells(observations, workers, series, counts, horizons))
     if not parts:

@@ -24,7 +24,6 @@ from chancy_metrics.projections.fold.cells import (
     Ints,
     Sketches,
     add_up,
-    concatenate,
     group_rows,
     select,
     sizes_of,
@@ -67,7 +66,8 @@ def job_cells(
     series: Numbers[Series],
     counts: Counter[str],
     horizons: Mapping[str, int] | None,
-) -> Cells:
+) -> list[Cells]:
+    """Return the cells of counters and times, which come in pairs, and those of attempts."""
     kinds = Numbers[tuple[str, str, str, int]]()  # func, queue, state, attempt
     kind = np.concatenate(
         [kinds.of(map(_FUNC_QUEUE_STATE_ATTEMPT, columns.combos))[columns.combo] for _, columns in jobs]
@@ -138,7 +138,7 @@ def job_cells(
         values=attempts.astype(np.float64),
         times=observations,
     )
-    return concatenate([counted, tried])
+    return [counted, tried]
 
 
 def observation_cells(
