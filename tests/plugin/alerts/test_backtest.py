@@ -176,7 +176,7 @@ async def test_a_share_is_one_counter_of_several_for_each_function(dsn: str, fee
     [
         (
             "queue:mial:failed",
-            "rule 'rule 1': nothing was recorded under 'queue:mial:failed'; near are 'queue:mail:succeeded'",
+            "rule 'rule 1': nothing was recorded under 'queue:mial:failed'; near is 'queue:mail:succeeded'",
         ),
         ("app:*", "rule 'rule 1': nothing was recorded under 'app:*'"),
         ("global:status:faild", "nothing was recorded under 'global:status:faild'; near"),
