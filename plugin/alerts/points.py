@@ -12,9 +12,10 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.alerts.conditions import Flags, Points, Runs
 from chancy_metrics.plugin.reading.binary_copy import read_points
-from chancy_metrics.projections.fold.sketch import decode_many, starts_of
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
 from chancy_metrics.projections.grid import BucketRange, Grid
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
+from chancy_metrics.projections.rollups.read import read_sketches
 
 _COUNT, _SUM, _MIN, _MAX, _LAST = 0, 2, 3, 4, 5
 
@@ -67,32 +68,11 @@ async def read_on_grid(
         rows = await read_points(cursor, tables, part.resolution, where, values)
         await to_thread.run_sync(_put, found, grid, rows)
         if sketches:
-            for number, bucket, sketch in await _sketches(cursor, tables, part, values):
+            for number, bucket, sketch in await read_sketches(cursor, tables, version, part, series):
                 runs.setdefault(number, []).append((bucket, sketch))
     if sketches:
         return await to_thread.run_sync(_with_sketches, found, grid, runs)
     return found
-
-
-async def _sketches(
-    cursor: Cursor, tables: Tables, part: BucketRange, values: dict[str, object]
-) -> list[tuple[int, int, bytes]]:
-    await cursor.execute(
-        sql.SQL(
-            """
-            SELECT series, bucket, sketch
-            FROM {rollup}
-            WHERE version = %(version)s
-                AND series = ANY(%(series)s::integer[])
-                AND bucket >= %(first)s
-                AND bucket < %(end)s
-                AND sketch IS NOT NULL
-            ORDER BY series, bucket
-            """
-        ).format(rollup=tables.rollup(part.resolution)),
-        values,
-    )
-    return await cursor.fetchall()
 
 
 def no_points(grid: Grid) -> Points:
@@ -121,7 +101,7 @@ def _with_sketches(found: dict[int, Points], grid: Grid, runs: dict[int, list[tu
     size = len(grid.starts)
     for number, some in runs.items():
         buckets, sketches = zip(*some, strict=True)
-        owner, codes, counts = decode_many(sketches)
+        owner, codes, counts = decode_sound_sketches(sketches)
         places = np.searchsorted(grid.starts, np.array(buckets, np.int64))
         found[number] = found[number]._replace(sketches=Runs(starts_of(places[owner], size), codes, counts))
     return found

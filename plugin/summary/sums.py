@@ -12,8 +12,9 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.sketch import decode_many, merge_runs, quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch import decode_sound_sketches, merge_runs, quantile_many, starts_of
 from chancy_metrics.projections.grid import BucketRange
+from chancy_metrics.projections.rollups.read import read_sketches
 from chancy_metrics.projections.rollups.write import FINITE_SUM
 
 
@@ -78,21 +79,8 @@ async def read_quantiles(
     """Return the p95 of those series of *sums* whose sketches have all observations of the window."""
     rows: list[tuple[int, bytes]] = []
     for part in parts:
-        await cursor.execute(
-            sql.SQL(
-                """
-                SELECT series, sketch
-                FROM {rollup}
-                WHERE version = %(version)s
-                    AND series = ANY(%(series)s::integer[])
-                    AND bucket >= %(first)s
-                    AND bucket < %(end)s
-                    AND sketch IS NOT NULL
-                """
-            ).format(rollup=tables.rollup(part.resolution)),
-            {"version": version, "series": list(sums), "first": part.first_s, "end": part.end_s},
-        )
-        rows += await cursor.fetchall()
+        found = await read_sketches(cursor, tables, version, part, list(sums))
+        rows += [(number, sketch) for number, _, sketch in found]
     return await to_thread.run_sync(_quantiles, rows, sums)
 
 
@@ -101,7 +89,7 @@ def _quantiles(rows: Sequence[tuple[int, bytes]], sums: Mapping[int, Sums]) -> d
         return {}
     series = np.array(sorted({number for number, _ in rows}), np.int64)
     whose = np.searchsorted(series, [number for number, _ in rows])
-    owner, codes, counts = decode_many([sketch for _, sketch in rows])
+    owner, codes, counts = decode_sound_sketches([sketch for _, sketch in rows])
     owner, codes, counts = merge_runs(whose[owner], codes, counts)
     minimum = np.array([sums[number].minimum for number in series.tolist()])
     maximum = np.array([sums[number].maximum for number in series.tolist()])

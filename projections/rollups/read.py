@@ -20,6 +20,7 @@ from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import Projection
 from chancy_metrics.projections.fold.shelves import Shelves
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches
+from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.segments import kept_cells, read_segments, stream_segments
 from chancy_metrics.projections.rollups.soundness import sound
 
@@ -275,3 +276,28 @@ async def first_day(cursor: Cursor, tables: Tables, version: int) -> int | None:
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def read_sketches(
+    cursor: Cursor, tables: Tables, version: int, part: BucketRange, series: Sequence[int]
+) -> list[tuple[int, int, bytes]]:
+    """Return (series, bucket, sketch) of the merged points of *series* that have one, in that order.
+
+    They are as they are stored: `decode_sound_sketches` takes a damaged one as empty.
+    """
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT series, bucket, sketch
+            FROM {rollup}
+            WHERE version = %(version)s
+                AND series = ANY(%(series)s::integer[])
+                AND bucket >= %(first)s
+                AND bucket < %(end)s
+                AND sketch IS NOT NULL
+            ORDER BY series, bucket
+            """
+        ).format(rollup=tables.rollup(part.resolution)),
+        {"version": version, "series": list(series), "first": part.first_s, "end": part.end_s},
+    )
+    return await cursor.fetchall()
