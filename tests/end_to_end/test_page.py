@@ -557,6 +557,7 @@ async def test_times_are_in_utc_or_in_the_browsers_zone_and_the_choice_is_rememb
         page.browser.refresh()
         page.wait(lambda: page.one("#window").text)
         local = shown()
+        page.drawn(1)
         page.one(".values summary").click()
         assert page.one(".values th").text == "Bucket (GMT+5:30)"
         assert page.browser.current_url == address
