@@ -85,17 +85,20 @@ def dask_cluster(address: str) -> Iterator[Executor]:
     """
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise MetricsLogError(f"--dask needs Dask ({error}): pip install 'chancy-metrics[dask]'") from error
     for name in logging.root.manager.loggerDict:
         if name.partition(".")[0] == "distributed":  # what it logs of a lost cluster, we raise
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
-        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        get_address_host_port(address)  # the client of no address takes 20 s to leave, and prints a traceback then
     except ValueError as error:
         raise MetricsLogError(
             f"{address!r} is no address of a Dask scheduler: {error}; one is tcp://host:8786"
         ) from error
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
     except OSError as error:  # TimeoutError is one
         raise WorkersLost(
             f"no Dask scheduler answers at {address} within {_CONNECT_S} s: check that `dask scheduler` runs there"

@@ -180,7 +180,13 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
         address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(WorkersLost, match=f"no Dask scheduler answers at {address}"), dask_cluster(address):
             pass
-    with pytest.raises(MetricsLogError, match="'nonsense://x' is no address"), dask_cluster("nonsense://x"):
+
+
+@pytest.mark.parametrize("address", ["nonsense://x", "no-scheduler", "tcp://x", "tcp://x:y", ""])
+def test_what_is_no_address_is_refused_before_a_client_is_made(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed.Client", None)
+
+    with pytest.raises(MetricsLogError, match=f"^'{address}' is no address"), dask_cluster(address):
         pass
 
 
