@@ -1,13 +1,18 @@
-"""The workflows of GitHub Actions are valid YAML, and do what the project's own files do."""
+"""The workflows of GitHub Actions, and the check of a release, do what the project's own files do."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.release_check import EXTRAS
+
+#: Extras of the project's own files.
+OURS = {"demo", "test", "dev", "docs", "release"}
 WORKFLOWS = Path(".github/workflows")
 
 
@@ -41,3 +46,9 @@ def test_a_release_is_checked_before_it_is_published_without_a_token() -> None:
     assert "make release-check" in [step.get("run") for step in jobs["build"]["steps"]]
     assert (jobs["publish"]["needs"], jobs["publish"]["permissions"]) == ("build", {"id-token": "write"})
     assert "secrets." not in (WORKFLOWS / "release.yml").read_text()
+
+
+def test_the_check_of_a_release_looks_at_every_extra_of_users() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - OURS
