@@ -63,6 +63,14 @@ def test_the_reference_names_the_whole_public_api() -> None:
     assert [name for name in plugin.__all__ if not re.search(rf"`[^`]*\b{name}\b[^`]*`", text)] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_that_a_document_names_in_words_are_there(path: Path) -> None:
+    named = re.findall(r"\[([^]`.]+)\]\(\.\./(tests/[\w/]+\.py)\)", path.read_text())
+
+    missing = [name for name, file in named if f"def test_{name.replace(' ', '_')}(" not in (ROOT / file).read_text()]
+    assert missing == []
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md"])
 def test_files_that_a_document_names_are_there(name: str) -> None:
     named = re.findall(r"`((?:\w+/)+\w+\.\w+)`", (ROOT / name).read_text())
