@@ -30,7 +30,7 @@ class Walked(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         position: Its last position.
-        entries: Positions, of which *batches* are in the log and were hashed; *events* of all.
+        entries: Positions, of which *batches* with *events* are in the log and were hashed.
     """
 
     position: int
@@ -54,8 +54,8 @@ async def walk(
             # The next chunk is read while this one is hashed: two of them are held at once.
             ahead = asyncio.create_task(reader.read(rows[-1].position))
             with naming_batches(rows):
-                batches = await to_thread.run_sync(check_batches, unchecked, found)
-            yield Walked(rows[-1].position, len(rows), batches, sum(row.events for row in rows))
+                batches, events = await to_thread.run_sync(check_batches, unchecked, found)
+            yield Walked(rows[-1].position, len(rows), batches, events)
     finally:
         ahead.cancel()
         await asyncio.wait([ahead])

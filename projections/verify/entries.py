@@ -77,26 +77,26 @@ async def read_unchecked(cursor: Cursor, tables: Tables, rows: Sequence[LedgerRo
     return Unchecked(entries, in_log, await _days(cursor, tables, known.gone))
 
 
-def check_batches(unchecked: Unchecked, found: Findings) -> int:
+def check_batches(unchecked: Unchecked, found: Findings) -> tuple[int, int]:
     """Check what `check_entries` does, and each payload: its sha256 and its number of events.
 
     Batches that are given up are found too.
 
     Returns:
-        How many batches were hashed: those in the log.
+        How many batches were hashed, which are those in the log, and how many events they have.
     """
-    hashed = 0
+    batches = events = 0
     for entry in unchecked.entries:
         row, payload = unchecked.in_log.get(entry.batch_id, (None, b""))
         _check_entry(entry, row, unchecked.days, False, found)
         if row is not None and entry.batch_id.day in unchecked.days.raw:
-            hashed += 1
+            batches, events = batches + 1, events + entry.events
             if entry.size_bytes != len(payload):
                 text = f"the ledger says {entry.size_bytes} bytes, the log has {len(payload)}"
                 found.add("ledger", f"position {entry.position}", text, scale="position", at=entry.position)
             if fault := _payload_fault(row, payload):
                 found.add("payload", f"position {entry.position}", fault, scale="position", at=entry.position)
-    return hashed
+    return batches, events
 
 
 def _check_entry(entry: _Entry, row: LogRow | None, days: _Days, is_given_up: bool, found: Findings) -> None:

@@ -148,8 +148,8 @@ async def refusal(cursor: Cursor, tables: Tables, rules: RuleSet, day: date) -> 
     if undecided.batches:
         first = undecided.first[0]
         return (
-            f"the batch at position {first.position} could not be read ({first.error}): once it is given up, "
-            f"`chancy-metrics discard {first.position} --why ...`"
+            f"the batch at position {first.position} could not be read ({first.error}): the day can leave once "
+            f"`chancy-metrics discard {first.position} --why ...` has given it up"
         )
     if undecided.rules:
         rule = undecided.rules[0]

@@ -337,7 +337,7 @@ async def test_across_a_pruned_day_the_chain_is_whole_and_says_how_much_is_carri
     await damage(connection, tables, "UPDATE {ledger} SET chain = sha256(chain) WHERE position = 4")
     broken = await checked(dsn, kept)
 
-    assert (found.found, found.batches, found.carried, found.first) == (0, 4, 4, 1)
+    assert (found.found, found.batches, found.events, found.carried, found.first) == (0, 4, 8, 4, 1)
     assert first(broken) == ("chain", "position 5")
 
 

@@ -168,7 +168,7 @@ async def test_a_day_with_a_batch_that_was_given_up_is_archived_as_it_is(
     given_up = run(dsn, "discard", "2", "--why", "a disk")
     pruned = await let_go(connection, tables, tmp_path)
 
-    assert "once it is given up" in undecided.blocker
+    assert "has given it up" in undecided.blocker
     assert given_up.returncode == 0, given_up.stderr
     assert [day.state for day in pruned] == ["gone"]
     assert check_whole(archive_of(tmp_path, OLD[0])).batches == 3

@@ -342,7 +342,7 @@ async def test_a_batch_that_can_not_be_read_keeps_its_day_until_it_is_given_up_a
     blocker = await reason(connection, tables)
 
     assert blocker.startswith("the batch at position 1 could not be read (")
-    assert blocker.endswith("): once it is given up, `chancy-metrics discard 1 --why ...`")
+    assert blocker.endswith("): the day can leave once `chancy-metrics discard 1 --why ...` has given it up")
     await fetch(connection, "UPDATE {dead_letters} SET discarded_at = now() WHERE position = 1", tables)
     assert await reason(connection, tables) is None
     live = await stored(connection, tables)
