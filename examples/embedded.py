@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -149,3 +149,10 @@ def _copy_wheel(binaries: Path, target: Path) -> Path:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    with Server(prefix="pg-") as instance:
+        print(f"export DATABASE_URL='{instance.dsn()}'", flush=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
