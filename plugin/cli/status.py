@@ -44,13 +44,13 @@ def status_lines(status: Status) -> list[str]:
     lines = {
         **_versions(status),
         "log": f"{size(status.log_bytes)}, {status.events_per_s:,.1f} events/s, kept {status.log_retention_days:g} d",
-        "rollups, cache": f"{size(status.rollup_bytes)}, {in_numbers(status.series, 'series')}",
-        "days": f"{status.first_day} to {status.last_day}, {status.days_ahead} ahead",
+        "other tables": f"{size(status.rollup_bytes)}, {in_numbers(status.series, 'series')}",
+        "days": _days(status),
         "retention": _due(status.due_day),
         "pending": f"{in_numbers(status.pending_batches, 'batch')}, {status.spilled_batches:,} of them spilled",
         "position": f"{status.position:,} folded of {status.ordered_position:,} in the ledger",
         "lag": lag,
-        "folded by": f"{status.folded_by or 'nobody'}, since {moment(status.folding_since)}",
+        "folded by": f"{status.folded_by}, since {moment(status.folding_since)}" if status.folded_by else "nobody",
         "last fold": fold,
         **_totals(status),
         **counted(status.completeness),
@@ -113,6 +113,12 @@ def _totals(status: Status) -> dict[str, str]:
         last = f"last step {moment(one.advanced_at)}"
         lines[name] = f"generation {one.generation}{rules}, {how_far}, {last}{leaves_out}"
     return lines
+
+
+def _days(status: Status) -> str:
+    if status.first_day is None:
+        return "none has a partition"
+    return f"{status.first_day} to {status.last_day} have a partition, {in_numbers(status.days_ahead, 'day')} ahead"
 
 
 def _due(due: DueDay | None) -> str:

@@ -85,7 +85,7 @@ def counted(found: Completeness) -> dict[str, str]:
         or "0",
         "holes": f"{found.holes:,}",
         "set aside": in_numbers(found.set_aside, "entry"),
-        "unclean ends": in_numbers(found.ended_uncleanly, "worker"),
+        "unclean ends": in_numbers(found.ended_uncleanly, "session"),
         "lost": listed(found.lost),
         "uncertain": uncertain(found),
         "in memory": listed(found.in_memory),

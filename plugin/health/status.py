@@ -18,6 +18,7 @@ class Status(msgspec.Struct, frozen=True):
     """The state of the pipeline; times in UTC, sizes in bytes, durations in seconds.
 
     Attributes:
+        rollup_bytes: Size of all tables of the plugin but the log.
         pending_batches: Batches without a position yet; *spilled_batches* of them are in the spill table.
         set_aside: Entries of the pending and spill tables that are no batch.
         oldest_waiting_s: Age of the oldest appended event that the live version lacks.

@@ -50,8 +50,9 @@ def sentence(version: int, horizons: Mapping[str, int], ahead: Mapping[str, int]
     """Return a sentence that says what the horizons *ahead* of a version hide."""
     parts = [f"{name} before {_at(horizons[name])}, though it is kept from {_at(ahead[name])} on" for name in ahead]
     return (
-        f"version {version} hides {', '.join(parts)}: a clock was ahead, or somebody changed its row; the next "
-        "clean-up of a worker folds that again from the log, or `chancy-metrics fold`"
+        f"version {version} hides {', '.join(parts)}: a clock was ahead, the settings "
+        "keep more than before, or somebody changed its row; the next clean-up of a worker folds that again from the "
+        "log, or `chancy-metrics fold`"
     )
 
 

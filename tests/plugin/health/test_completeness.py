@@ -138,7 +138,7 @@ async def test_the_command_tells_counts_of_the_window_from_those_of_all_time(
     assert lines["from"] == "baseline and raw, raw since 2026-03-10"
     assert lines["dropped"] == "0 (of all time)"
     assert lines["uncertain"] == "up to 0 s of custom observations"
-    assert "unclean ends    0 workers\n" in text.stdout
+    assert "unclean ends    0 sessions\n" in text.stdout
     assert answer["source"] == "raw"
     assert timedelta(hours=1.9) < datetime.now(UTC) - datetime.fromisoformat(answer["since"]) < timedelta(hours=2.1)
 

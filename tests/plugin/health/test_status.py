@@ -80,6 +80,9 @@ async def test_the_verdict_comes_last_and_a_new_database_is_healthy(dsn: str) ->
     assert (found.unfinished, found.due_day, found.unhealthy) == ([], None, [])
     assert line(found, "version") == "1, rules 3.0"
     assert line(found, "retention") == "no day is due for pruning"
+    assert (line(found, "folded by"), line(found, "last fold")) == ("nobody", "never")
+    assert line(found, "days") == f"{found.first_day} to {found.last_day} have a partition, 21 days ahead"
+    assert line(found, "other tables").endswith(" kB, 0 series")
     assert status_lines(found)[-1] == "healthy"
 
 
