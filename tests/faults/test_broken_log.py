@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin import Metrics, completeness, read_status
 from tests.factories import an_app, eventually, fetch, sequence_all
 from tests.faults import jobs as examples
 from tests.faults.truth import Update, logged_counts, logged_updates, logged_values, read_log
@@ -109,6 +109,39 @@ async def test_jobs_run_as_if_nothing_had_happened_to_the_log(
         log = await read_log(connection, tables)
         assert logged_updates(log) == await updates_saved(connection)
         assert logged_counts(log) == Counter()
+
+
+FULL = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON {pending} FOR EACH ROW EXECUTE FUNCTION full_disk();
+CREATE TRIGGER full_disk BEFORE INSERT ON {spill} FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
+
+
+async def test_a_full_disk_costs_neither_an_update_nor_an_observation(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    async with a_running_worker(dsn) as worker:
+        await fetch(connection, FULL, tables)
+        await run_jobs(worker, connection, range(5))
+        await worker.increment_counter("app:x", 1)
+
+        async def held() -> bool:
+            return (await completeness(worker.chancy)).in_memory == {"observations": 1, "job_updates": 5}
+
+        await eventually(held)
+        status = await read_status(worker.chancy)
+        await fetch(connection, "DROP FUNCTION full_disk CASCADE", tables)
+        await run_jobs(worker, connection, range(5, 7))
+
+    await sequence_all(connection, tables)
+    log = await read_log(connection, tables)
+    assert [reason for reason in status.unhealthy if "held in memory" in reason]
+    assert logged_updates(log) == await updates_saved(connection)
+    assert (logged_values(log, "app:x"), logged_counts(log)) == ([1], Counter(buffered=5))
 
 
 async def test_a_locked_log_does_not_starve_a_worker_whose_pool_holds_one_connection(
