@@ -79,6 +79,6 @@ def test_the_provisioned_data_sources_are_those_of_the_dashboards() -> None:
     assert sources["datasources"][0]["user"] in ROLES
     [provider] = boards["providers"]
     assert (provider["type"], provider["options"]["path"]) == ("file", "/var/lib/grafana/dashboards/chancy")
-    for name in ("CHANCY_DB_HOST", "CHANCY_DB_NAME", "CHANCY_READER_PASSWORD", "CHANCY_PROMETHEUS_URL"):
-        assert f"${name}" in str(sources) and f"`{name}`" in DOCUMENT
+    for name in ("DB_HOST", "DB_NAME", "DB_SSLMODE", "READER_PASSWORD", "PROMETHEUS_URL"):
+        assert f"$CHANCY_{name}" in str(sources) and f"`CHANCY_{name}`" in DOCUMENT
     assert provider["options"]["path"] in DOCUMENT
