@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,30 @@ import click
 import pytest
 import yaml
 
-from chancy_metrics.plugin.cli.main import main
-from chancy_metrics.plugin.cli.output import Door
+from tests.command_lines import parse
 from tests.processes import ROOT
 
-DOCUMENT = ROOT / "docs" / "kubernetes.md"
+KUBERNETES, PRODUCTION = ROOT / "docs" / "kubernetes.md", ROOT / "docs" / "production.md"
 #: Kind -> path to the template of its pods.
 PODS = {
     "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+    "Job": ("spec", "template", "spec"),
     "Deployment": ("spec", "template", "spec"),
 }
 FIVE_FIELDS = r"(?:\S+ ){4}\S+"
 
 
-def blocks(language: str, path: Path = DOCUMENT) -> list[str]:
+def blocks(language: str, path: Path) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
 def manifests() -> list[dict[str, Any]]:
-    return [one for text in blocks("yaml") for one in yaml.safe_load_all(text)]
+    return [one for text in blocks("yaml", KUBERNETES) for one in yaml.safe_load_all(text)]
 
 
 def units() -> list[configparser.ConfigParser]:
     found = []
-    for text in blocks("ini"):
+    for text in blocks("ini", PRODUCTION):
         unit = configparser.ConfigParser(strict=True, interpolation=None)
         unit.optionxform = str  # type: ignore[assignment, method-assign] # names keep their capitals
         unit.read_string(text)
@@ -46,7 +46,7 @@ def units() -> list[configparser.ConfigParser]:
 
 def crontab() -> list[tuple[str, str]]:
     """When, and what, of each line."""
-    lines = [line for text in blocks("text") for line in text.splitlines() if not re.match(r"\w+=", line)]
+    lines = [line for text in blocks("text", PRODUCTION) for line in text.splitlines() if not re.match(r"\w+=", line)]
     return [(line[: m.end()], line[m.end() :]) for line in lines if (m := re.match(FIVE_FIELDS, line))]
 
 
@@ -69,24 +69,10 @@ def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return pod  # type: ignore[no-any-return]
 
 
-def parse(words: Sequence[str]) -> click.Context:
-    """Parse a command line as the command itself does, without running it; raises what it would end with."""
-    assert Path(words[0]).name == "chancy-metrics"
-    with main.make_context("chancy-metrics", list(words[1:]), obj=Door()) as ctx:
-        group: click.Group = main
-        while True:
-            name, command, rest = group.resolve_command(ctx, [*getattr(ctx, "_protected_args", []), *ctx.args])
-            assert command is not None
-            ctx = command.make_context(name, rest, parent=ctx)
-            if not isinstance(command, click.Group):
-                return ctx
-            group = command
-
-
 def test_there_are_manifests_of_each_kind() -> None:
     assert [one["kind"] for one in manifests()].count("CronJob") >= 3
-    assert len(units()) == 3 and len(crontab()) == 2
-    assert len(list(command_lines())) == 9
+    assert len(units()) == 4 and len(crontab()) == 2
+    assert len(list(command_lines())) == 12
 
 
 @pytest.mark.parametrize("words", [*command_lines()], ids=" ".join)
@@ -104,7 +90,7 @@ def test_a_wrong_command_line_is_found(words: str) -> None:
 
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda one: one["metadata"]["name"])
 def test_a_manifest_has_what_kubernetes_asks_for(manifest: dict[str, Any]) -> None:
-    versions = {"CronJob": "batch/v1", "Deployment": "apps/v1"}
+    versions = {"CronJob": "batch/v1", "Job": "batch/v1", "Deployment": "apps/v1"}
     pod = pod_of(manifest)
 
     assert manifest["apiVersion"] == versions[manifest["kind"]]
@@ -114,6 +100,7 @@ def test_a_manifest_has_what_kubernetes_asks_for(manifest: dict[str, Any]) -> No
     assert names >= {"CHANCY_METRICS_APP", "DATABASE_URL"}
     if manifest["kind"] == "CronJob":
         assert re.fullmatch(FIVE_FIELDS, manifest["spec"]["schedule"])
+    if manifest["kind"] in ("CronJob", "Job"):
         assert pod["restartPolicy"] in ("Never", "OnFailure")
     else:
         spec = manifest["spec"]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -44,8 +45,8 @@ async def work() -> None:
 
 
 @contextmanager
-def pgbouncer(server: Server, **settings: int) -> Iterator[str]:
-    """A pgbouncer in transaction mode before *server*; yields the folder of its socket."""
+def pgbouncer(server: Server, **settings: int | str) -> Iterator[str]:
+    """A pgbouncer before *server*, in transaction mode unless told otherwise; yields the folder of its socket."""
     with tempfile.TemporaryDirectory(prefix="pgb-") as name:
         folder = Path(name)
         options = {"default_pool_size": 3, "pool_mode": "transaction", "auth_type": "any", "listen_port": 6432}
@@ -81,10 +82,10 @@ def without_prepared(chancy: Chancy) -> Chancy:
 
 
 @asynccontextmanager
-async def a_worker(chancy: Chancy) -> AsyncIterator[Worker]:
+async def a_worker(chancy: Chancy, *, polling_s: int = 1) -> AsyncIterator[Worker]:
     """*chancy*'s worker on the queue "default"."""
     async with chancy:
-        queue = Queue("default", executor=Chancy.Executor.Async, concurrency=20, polling_interval=1)
+        queue = Queue("default", executor=Chancy.Executor.Async, concurrency=20, polling_interval=polling_s)
         await chancy.declare(queue, upsert=True)
         async with Worker(chancy, register_signal_handlers=False) as worker:
             yield worker
@@ -158,6 +159,17 @@ async def test_four_workers_behind_pgbouncer_lose_nothing_and_hold_no_session(
     assert "prepared statement" not in caplog.text
     found = await everywhere(dsn, "app:n")
     assert found == dict.fromkeys(found, 22.0)
+
+
+@needs_bouncer
+async def test_in_session_mode_a_worker_hears_of_jobs_and_folds(server: Server, dsn: str, tables: Tables) -> None:
+    with pgbouncer(server, pool_mode="session", default_pool_size=10) as folder:
+        through = f"host={folder} port=6432 dbname={psycopg.conninfo.conninfo_to_dict(dsn)['dbname']}"
+        app = Chancy(through, plugins=[Metrics(sync_interval=0.5), ImmediateLeadership()], max_connection_pool_size=2)
+        async with connections(dsn, 1) as (connection,), a_worker(app, polling_s=600):
+            for jobs in (1, 2):  # the queue is polled at the start, so that the second one is heard of
+                await push(app, 1)
+                await eventually(partial(all_say, connection, tables, "queue:default:succeeded", jobs))
 
 
 @needs_bouncer
