@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 
-from chancy_metrics.plugin.cli.main import main
 from tests.processes import ROOT
 
 DOCUMENTS = [path for folder in (ROOT, ROOT / "docs", ROOT / "bench") for path in sorted(folder.glob("*.md"))]
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_in_a_document_are_there_with_their_options(path: Path) -> None:
-    lines = re.findall(r"^\$ chancy-metrics (.*)", path.read_text(), re.M)
-
-    assert [line for line in lines if unknown(line)] == []
-
-
-def unknown(line: str) -> list[str]:
-    """Words of a command line that the command does not know: names of commands, and options."""
-    words = shlex.split(re.split(r"[|>;#]", line.replace("[", "").replace("]", ""))[0])
-    command: click.Command = main
-    options: set[str] = set()
-    wrong = []
-    for word in words:
-        options |= {name for one in command.params for name in one.opts}
-        if word.startswith("--"):
-            wrong += [word] if word not in options else []
-        elif isinstance(command, click.Group) and word in command.commands:
-            command = command.commands[word]
-    return wrong + ([line] if isinstance(command, click.Group) else [])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
