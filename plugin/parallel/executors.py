@@ -92,7 +92,8 @@ def dask_cluster(address: str) -> Iterator[Executor]:
         if name.partition(".")[0] == "distributed":  # what it logs of a lost cluster, we raise
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
-        get_address_host_port(address)  # the client of no address takes 20 s to leave, and prints a traceback then
+        if not address.startswith("inproc://"):  # of a cluster in this process, which has no port
+            get_address_host_port(address)  # the client of no address takes 20 s to end, and prints a traceback then
     except ValueError as error:
         raise MetricsLogError(
             f"{address!r} is no address of a Dask scheduler: {error}; one is tcp://host:8786"
