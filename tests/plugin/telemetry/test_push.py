@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from typing import Any
 
+import anyio
 import pytest
 from chancy import Chancy
 
@@ -27,7 +28,7 @@ from chancy_metrics.plugin.telemetry.push import (
 )
 from chancy_metrics.plugin.telemetry.resource import read_pairs, resource_of
 from tests.commands import command, run
-from tests.factories import LogWriter, a_row, a_run, an_app, eventually, now_us, sequence_all
+from tests.factories import LogWriter, a_row, a_run, an_app, now_us, sequence_all
 from tests.otlp_receiver import Answer, Receiver, rejecting
 from tests.otlp_receiver import resource_of as resource_in
 
@@ -187,56 +188,59 @@ def sending(dsn: str, url: str, *arguments: str) -> Iterator[subprocess.Popen[st
         process.wait()
 
 
+async def said_by(process: subprocess.Popen[str]) -> str:
+    """The next line on standard output: a round is told once its answer has come, which is after it was taken."""
+    assert process.stdout is not None
+    with anyio.fail_after(20):
+        return await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
+
+
+async def rounds_until(process: subprocess.Popen[str], position: int) -> None:
+    """Wait for a round with totals as of so late a position, all of them taken; earlier rounds may be behind."""
+    while json.loads(await said_by(process))["taken_position"] != position:
+        pass
+
+
 async def test_kill_and_restart_change_nothing(
     dsn: str, connection: Connection, tables: Tables, receiver: Receiver
 ) -> None:
-    async def has(value: float) -> bool:
-        return bool(receiver.taken) and receiver.points()[PLACED].as_double == value
-
-    async def two() -> bool:
-        return await has(2)
-
     await record(connection, tables)
-    with sending(dsn, receiver.url) as process:
-        await eventually(lambda: has(1))
+    with sending(dsn, receiver.url, "--json") as process:
+        await rounds_until(process, 1)
         process.kill()
         process.wait()
     killed_at = len(receiver.taken)
     await record(connection, tables)
-    with sending(dsn, receiver.url) as process:
-        await eventually(two)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
-
-    first, last = receiver.points(0)[PLACED], receiver.points(killed_at)[PLACED]
-    assert first.start_time_unix_nano == last.start_time_unix_nano
-    assert resource_in(receiver.taken[0]) == resource_in(receiver.taken[-1])
-    assert (process.returncode, err) == (0, "")
-    assert out.startswith("sent ") and out.endswith(f"at position 2 to {receiver.url}/v1/metrics\n")
-
-
-async def test_it_tells_of_an_outage_once_and_when_it_ends(dsn: str, connection: Connection, tables: Tables) -> None:
-    await record(connection, tables)
-    first = Receiver()
-    with sending(dsn, first.url) as process, first.running():
-
-        async def began() -> bool:
-            return len(first.taken) > 0
-
-        await eventually(began)
-        first.answers = [Answer(503, headers={"Retry-After": "0"})] * 3
-
-        async def recovered() -> bool:
-            return not first.answers and len(first.taken) > 2
-
-        await eventually(recovered)
+    with sending(dsn, receiver.url, "--json") as process:
+        await rounds_until(process, 2)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
 
-    told = err.splitlines()
-    assert len(told) == 2, err
-    assert "answered 503" in told[0] and told[0].endswith("the next round sends all that is missing")
-    assert "takes all points again after" in told[1] and told[1].endswith("no total was lost")
+    first, last = receiver.points(killed_at - 1)[PLACED], receiver.points()[PLACED]
+    assert (first.as_double, last.as_double) == (1, 2)
+    assert first.start_time_unix_nano == last.start_time_unix_nano
+    assert resource_in(receiver.taken[0]) == resource_in(receiver.taken[-1])
+    assert (process.returncode, err) == (0, "")
+
+
+async def test_it_tells_of_the_first_round_of_an_outage_once_and_when_it_ends(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    await record(connection, tables)
+    first = Receiver()
+    with sending(dsn, first.url) as process, first.running():
+        sent = await said_by(process)
+        first.answers = [Answer(503, headers={"Retry-After": "0"})] * 3
+        assert process.stderr is not None
+        with anyio.fail_after(20):
+            told = [await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+
+    assert sent.startswith("sent ") and sent.endswith(f" to {first.url}/v1/metrics\n")
+    assert "answered 503" in told[0] and told[0].endswith("the next round sends all that is missing\n")
+    assert "takes all points again after" in told[1] and told[1].endswith("no total was lost\n")
+    assert (process.returncode, out, err) == (0, "", "")
 
 
 async def test_once_exits_with_3_where_points_are_rejected(
