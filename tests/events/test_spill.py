@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import LiteralString
 
 import psycopg
@@ -24,9 +24,18 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.verify.ledger import check_producers
 from chancy_metrics.projections.versions.replay import replay, stored
-from tests.factories import LogWriter, a_run, an_app, connections, fetch, sequence_all, sequence_and_fold, total
+from tests.factories import (
+    LogWriter,
+    a_run,
+    an_app,
+    connections,
+    fetch,
+    sequence_all,
+    sequence_and_fold,
+    today,
+    total,
+)
 
-TODAY = datetime.now(UTC).date()
 EXCLUSIVE: LiteralString = "IN ACCESS EXCLUSIVE MODE"
 #: What is locked -> what becomes of a new batch, of one that is in the log, of the latter cut anew, of one cut anew
 #: that is nowhere.
@@ -61,8 +70,8 @@ BREAKS: list[tuple[LiteralString, LiteralString]] = [
 ]
 
 
-def new_id(day: date = TODAY) -> BatchId:
-    return BatchId(day, uuid.uuid4(), 1)
+def new_id(day: date | None = None) -> BatchId:
+    return BatchId(day or today(), uuid.uuid4(), 1)
 
 
 async def attempt(
@@ -97,7 +106,7 @@ async def test_no_lock_on_the_log_keeps_a_batch_from_its_transaction(dsn: str, t
         [(digest,)] = await fetch(connection, "SELECT sha256 FROM {log}", tables)
         for lock in LOCKS:
             async with locking.transaction():
-                await fetch(locking, "LOCK TABLE " + lock.replace("{day}", tables.partition_name(TODAY)), tables)
+                await fetch(locking, "LOCK TABLE " + lock.replace("{day}", tables.partition_name(today())), tables)
                 outcomes = [
                     await attempt(connection, tables, new_id()),
                     await attempt(connection, tables, there),
@@ -162,20 +171,22 @@ async def test_what_pending_swallows_stays_spilled_and_is_said(
 async def test_batches_of_days_that_take_none_come_under_today_and_a_missing_day_is_made(
     connection: Connection, tables: Tables
 ) -> None:
-    old = TODAY - timedelta(days=40)
+    old = today() - timedelta(days=40)
     await make_days(connection, tables, today=old, ahead=0)
     assert await close_day(connection, tables, old) is None
-    await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(TODAY)))
+    await connection.execute(sql.SQL("DROP TABLE {}").format(tables.partition(today())))
     writer = LogWriter(connection, tables)
 
-    outcomes = [state(await attempt(connection, tables, writer.next_id(day))) for day in (old, date(2031, 1, 1), TODAY)]
+    outcomes = [
+        state(await attempt(connection, tables, writer.next_id(day))) for day in (old, date(2031, 1, 1), today())
+    ]
     await sequence_and_fold(connection, tables)
 
     assert outcomes == ["spilled"] * 3
     assert await fetch(connection, "SELECT day, sequence FROM {ledger} ORDER BY position", tables) == [
-        (TODAY, 1),
-        (TODAY, 2),
-        (TODAY, 3),
+        (today(), 1),
+        (today(), 2),
+        (today(), 3),
     ]
     assert await total(connection, tables, "app:n") == [3] * 4
 
@@ -286,7 +297,7 @@ async def test_a_batch_that_the_log_refuses_holds_up_no_other(connection: Connec
 async def test_a_spilled_batch_waits_and_is_said_to_and_its_day_stays(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
-    old = TODAY - timedelta(days=40)
+    old = today() - timedelta(days=40)
     await make_days(connection, tables, today=old, ahead=0)
     await LogWriter(connection, tables).spill(runs=[a_run()], day=old)
     await fetch(connection, "UPDATE {spill} SET appended_at = appended_at - interval '1 hour'", tables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -27,9 +27,18 @@ from chancy_metrics.projections.totals.advance import advance_totals
 from chancy_metrics.projections.totals.generation import begin_generation
 from chancy_metrics.projections.versions.create import make_version
 from tests import rules
-from tests.factories import LogWriter, a_run, an_app, connections, damage, fetch, sequence_all, sequence_and_fold
+from tests.factories import (
+    LogWriter,
+    a_run,
+    an_app,
+    connections,
+    damage,
+    fetch,
+    sequence_all,
+    sequence_and_fold,
+    today,
+)
 
-TODAY = datetime.now(UTC).date()
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
@@ -231,7 +240,7 @@ async def test_an_unfinished_version_that_nobody_fills_any_more_and_one_that_wai
 
 async def a_day(connection: Connection, tables: Tables, days_ago: int) -> date:
     """A day of the log with a batch that is in the numbers."""
-    day = TODAY - timedelta(days=days_ago)
+    day = today() - timedelta(days=days_ago)
     await make_days(connection, tables, today=day, ahead=0)
     await LogWriter(connection, tables).append(runs=[a_run()], day=day)
     await sequence_and_fold(connection, tables)
@@ -255,7 +264,7 @@ async def test_a_day_that_is_due_is_no_fault_and_one_that_hangs_for_a_day_is(
     )
     assert due.due_day is not None and overdue.due_day is not None
     assert (due.due_day.state, due.due_day.blocker, due.unhealthy) == ("closed", blocker, [])
-    assert due.due_day.due_at == datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
+    assert due.due_day.due_at == datetime.combine(day + timedelta(days=4), time(), UTC)
     assert line(due, "retention") == str(due.due_day)
     assert overdue.unhealthy == [f"{overdue.due_day}: {blocker}"]
     assert status_lines(overdue)[-1] == f"UNHEALTHY: {overdue.unhealthy[0]}"
@@ -276,7 +285,7 @@ async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(
     one_by_one = await status(dsn, log_retention=86_400)
 
     [reason] = nobody.unhealthy
-    assert reason.startswith(f"2 days, the oldest {TODAY - timedelta(days=5)}, are due to leave the log since ")
+    assert reason.startswith(f"2 days, the oldest {today() - timedelta(days=5)}, are due to leave the log since ")
     assert reason.endswith(
         "and still attached: no worker cleans up, or an open transaction holds it: `chancy-metrics prune` says which"
     )

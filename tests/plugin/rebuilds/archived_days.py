@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Executor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ from tests.rules import first
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=ago) for ago in (5, 4, 3)]
 HOUR_US = 3_600_000_000
+
+
+def keep_from(day: date) -> float:
+    """The retention, in seconds, by which *day* is the first that stays."""
+    return (datetime.now(UTC) - datetime.combine(day, time(12), UTC)).total_seconds()
 
 
 def noon(day: date) -> int:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from tests.plugin.rebuilds.archived_days import (
     add,
     assert_exact,
     from_archives,
+    keep_from,
     live_points,
     newer,
     noon,
@@ -118,7 +120,7 @@ async def test_no_day_is_absorbed_until_the_archives_are_in_the_baseline_or_give
 ) -> None:
     log = await a_log(connection, tables)
     async with an_app(dsn, plain()) as (chancy, _):
-        await prune(chancy, archive=tmp_path, keep_s=4 * 86_400)
+        await prune(chancy, archive=tmp_path, keep_s=keep_from(DAYS[1]))
         horizons = dict.fromkeys(RESOLUTIONS, 0)
         begun = await begin_collecting(connection, tables, BUILT_IN, horizons, by="gone")
         [blocked] = await prune(chancy, keep_s=86_400)
@@ -188,7 +190,7 @@ async def test_a_later_day_and_a_later_rebuild_go_on_from_the_new_baseline(
 ) -> None:
     log = await a_log(connection, tables)
     async with an_app(dsn, plain()) as (chancy, _):
-        await prune(chancy, archive=tmp_path, keep_s=4 * 86_400)
+        await prune(chancy, archive=tmp_path, keep_s=keep_from(DAYS[1]))
     done = await from_archives(dsn, tmp_path)
     assert done.archives is not None and done.archives.folded == DAYS[:1]
     async with an_app(dsn, newer()) as (chancy, _):
@@ -346,7 +348,7 @@ async def test_archives_and_log_make_the_same_whatever_is_archived(
         log = await read_log(connection, tables)
         with tempfile.TemporaryDirectory() as folder:
             async with an_app(dsn, plain()) as (chancy, _):
-                assert await prune(chancy, archive=Path(folder), keep_s=(5 - pruned) * 86_400)
+                assert await prune(chancy, archive=Path(folder), keep_s=keep_from(DAYS[0] + timedelta(days=pruned)))
             for day in set(range(pruned)) - archived:
                 os.unlink(f"{folder}/metrics_log-{DAYS[day]}.export")
             shutil.copy(__file__, f"{folder}/metrics_log-2001-01-01.export")  # a place without any archive is refused

@@ -194,7 +194,7 @@ async def test_the_command_archives_and_ends_with_3_where_it_cant(
 
     done = run(dsn, "prune", "--archive", str(tmp_path))
     nowhere = run(dsn, "prune", "--archive", str(tmp_path / "none"))
-    kept = run(dsn, "prune", "--keep", "41d", "--dry-run")
+    kept = run(dsn, "prune", "--keep", "42d", "--dry-run")
 
     assert done.returncode == 3
     assert f"{OLD[0]}  " in done.stdout
