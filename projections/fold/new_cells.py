@@ -30,7 +30,7 @@ from chancy_metrics.projections.fold.cells import (
     starts_of_runs,
 )
 from chancy_metrics.projections.fold.exact_sum import sums_in_millionths
-from chancy_metrics.projections.fold.sketch import codes
+from chancy_metrics.projections.fold.sketch import codes, merge_runs
 from chancy_metrics.projections.rules.built_in import job_attempts, job_counters, job_time_series
 from chancy_metrics.projections.rules.job_times import (
     Outcomes,
@@ -116,9 +116,7 @@ def job_cells(
         ),
         minimum=below(np.ones(size), np.minimum.reduceat(micro, starts) / _ONE_US),
         maximum=below(np.ones(size), np.maximum.reduceat(micro, starts) / _ONE_US),
-        seen=np.repeat(np.arange(2 * size, len(head)), timed_observations),
-        values=micro / _ONE_US,
-        times=np.ones(len(micro), np.int64),
+        sketches=_sketches(np.repeat(np.arange(2 * size, len(head)), timed_observations), micro / _ONE_US),
     )
     # The updates of a group are of one attempt.
     ended = np.flatnonzero(outcomes.attempts[heads] >= 0)
@@ -134,9 +132,7 @@ def job_cells(
         sums=(observations * attempts * _ONE_US, {}),
         minimum=attempts.astype(np.float64),
         maximum=attempts.astype(np.float64),
-        seen=np.arange(len(head)),
-        values=attempts.astype(np.float64),
-        times=observations,
+        sketches=Sketches(np.arange(len(head)), codes(attempts.astype(np.float64)), observations),
     )
     return [counted, tried]
 
@@ -171,9 +167,7 @@ def observation_cells(
         sums=sums_in_millionths(values, group, len(starts)),
         minimum=np.minimum.reduceat(values, starts),
         maximum=np.maximum.reduceat(values, starts),
-        seen=group[histogram],
-        values=values[histogram],
-        times=np.ones(np.count_nonzero(histogram), np.int64),
+        sketches=_sketches(group[histogram], values[histogram]),
     )
     # Rows of a group are in the order of position and index: of those at its last instant the last one counts.
     latest = np.maximum.reduceat(np.where(at_us == cells.last_us[group], np.arange(len(order)), 0), starts)
@@ -238,15 +232,13 @@ def _cells(
     sums: tuple[Ints, dict[int, Decimal]],
     minimum: Floats,
     maximum: Floats,
-    seen: Ints,
-    values: Floats,
-    times: Ints,
+    sketches: Sketches,
 ) -> Cells:
     """Make a cell for each group and each of its series.
 
     Args:
         series: A row a group, a column a series; the other columns hold one value a group.
-        seen: The group of each of the *values* that go into sketches, and how many *times* it goes there.
+        sketches: Of the groups.
     """
     size, width = series.shape
     micro, rest = sums
@@ -264,8 +256,16 @@ def _cells(
         last_position=np.zeros(size * width, np.int64),
         last_index=np.zeros(size * width, np.int64),
         sketches=Sketches(
-            np.add.outer(np.arange(width), seen * width).ravel(),
-            np.tile(codes(values), width),
-            np.tile(times, width),
+            np.add.outer(np.arange(width), sketches.owner * width).ravel(),
+            np.tile(sketches.codes, width),
+            np.tile(sketches.counts, width),
         ),
     )
+
+
+def _sketches(owner: Ints, values: Floats) -> Sketches:
+    """Return the sketches of groups: of the *values* of each, whose *owner* it is.
+
+    Equal codes of a group are added up here, before each of its series gets them.
+    """
+    return Sketches(*merge_runs(owner, codes(values), np.ones(len(values), np.int64)))
