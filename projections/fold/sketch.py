@@ -7,9 +7,9 @@ A run has its codes in ascending order, each once, and with each how many values
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain, pairwise
-from typing import Annotated
+from itertools import accumulate, pairwise
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ _EXPONENT_BIAS = 1023
 # Temporaries of this many values stay in the cache and below the size that malloc gives back to the kernel.
 _BLOCK = 8192
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]])
+_decoder = msgspec.msgpack.Decoder(list[int])
 _KIND = "sketch"
 _MAX_COUNT = 2**53
 _EMPTY = _encoder.encode([])
@@ -145,7 +145,13 @@ def decode_many(sketches: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[n
             decode_as(_decoder, data, _KIND, f"number {number}")
         raise
     lengths = np.array([len(run) for run in runs], np.int64)
-    flat = np.fromiter(chain.from_iterable(runs), np.int64, int(lengths.sum()))
+    joined = array("q")
+    try:
+        for run in runs:
+            joined.fromlist(run)
+    except OverflowError:
+        raise _damaged(_first_too_large(runs), _OUT_OF_BOUNDS) from None
+    flat = np.frombuffer(joined, np.int64)
     _check_runs(flat, lengths)
     lengths //= 2
     owner = np.repeat(np.arange(len(runs)), lengths)
@@ -175,13 +181,18 @@ def _is_sound(sketch: bytes) -> bool:
     return True
 
 
+def _first_too_large(runs: Sequence[list[int]]) -> int:
+    """Return the number of the first run with an integer that 64 bits do not hold."""
+    return next(number for number, run in enumerate(runs) if any(one.bit_length() > 63 for one in run))
+
+
 def _check_runs(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
     """Raise `Damaged` if a run has a code without a count, codes that do not ascend, or counts that count nothing."""
     if (lengths % 2).any():
         raise _damaged(int(np.argmax(lengths % 2)), "a code has no count")
     starts = np.cumsum(lengths) - lengths
     steps, counts = flat[::2].copy(), flat[1::2]
-    wrong = (np.abs(steps) > 2 * MAX_CODE) | (counts < 1) | (counts >= _MAX_COUNT)
+    wrong = (steps > 2 * MAX_CODE) | (steps < -2 * MAX_CODE) | (counts < 1) | (counts >= _MAX_COUNT)
     steps[starts[lengths > 0] // 2] = 1  # the first code may be any
     wrong |= steps < 1
     if wrong.any():
