@@ -12,8 +12,9 @@ from psycopg.pq import Format
 
 from chancy_metrics.events.database import Cursor
 
-_INT4, _INT8, _FLOAT8, _BYTEA = 23, 20, 701, 17
-_NULL = struct.pack("!i", -1)
+_INT4, _INT8, _FLOAT8, _BYTEA, _TEXT = 23, 20, 701, 17, 25
+_SIZE = struct.Struct("!i")
+_NULL = _SIZE.pack(-1)
 
 
 class Array:
@@ -52,8 +53,17 @@ def doubles(column: NDArray[np.float64], known: NDArray[np.bool_] | None = None)
 
 def blobs(values: Sequence[bytes]) -> Array:
     """Return a `bytea[]`; NULL for b""."""
-    body = b"".join([struct.pack("!i", len(value)) + value if value else _NULL for value in values])
+    body = b"".join([_SIZE.pack(len(value)) + value if value else _NULL for value in values])
     return Array(_header(_BYTEA, len(values), nulls=True) + body)
+
+
+def texts(cursor: Cursor, values: Sequence[str]) -> Array:
+    """Return a `text[]` in the encoding of the cursor's connection, and register its type there."""
+    take_arrays(cursor)
+    encoding = cursor.connection.info.encoding
+    encoded = [value.encode(encoding) for value in values]
+    body = b"".join([_SIZE.pack(len(value)) + value for value in encoded])
+    return Array(_header(_TEXT, len(encoded), nulls=False) + body)
 
 
 def _fixed(

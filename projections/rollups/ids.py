@@ -16,6 +16,7 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.cells import ALL_WORKERS, Cells, merge
 from chancy_metrics.projections.fold.fold import Fold
+from chancy_metrics.projections.rollups.arrays import Array, texts
 
 _Name = TypeVar("_Name", Series, str)
 
@@ -72,7 +73,7 @@ async def number_workers(connection: Connection, tables: Tables, workers: Sequen
         workers=tables.workers
     )
     find = partial(_find_workers, connection, tables)
-    return await _find_or_insert(connection, tables.workers, workers, find, insert, lambda names: {"names": names})
+    return await _find_or_insert(connection, tables.workers, workers, find, insert, _names)
 
 
 async def _find_or_insert(
@@ -81,7 +82,7 @@ async def _find_or_insert(
     wanted: Sequence[_Name],
     find: Callable[[Sequence[_Name]], Awaitable[dict[_Name, int]]],
     insert: sql.Composed,
-    parameters: Callable[[Sequence[_Name]], Mapping[str, object]],
+    parameters: Callable[[Cursor, Sequence[_Name]], Mapping[str, Array]],
 ) -> dict[_Name, int]:
     """Find the numbers of names, insert those without one, and find again, until each has its number.
 
@@ -94,7 +95,7 @@ async def _find_or_insert(
         if attempt:
             await _catch_up(connection, table)
         async with short_transaction(connection) as cursor:
-            await cursor.execute(insert, parameters(missing))
+            await cursor.execute(insert, parameters(cursor, missing))
         known |= await find(missing)
     return known
 
@@ -147,7 +148,7 @@ async def _find_series(connection: Connection, tables: Tables, series: Sequence[
                     AND s.unit = wanted.unit
                 """
             ).format(series=tables.series),
-            _columns(series),
+            _columns(cursor, series),
         )
         return {Series(*row[:3]): row[3] for row in await cursor.fetchall()}
 
@@ -155,15 +156,18 @@ async def _find_series(connection: Connection, tables: Tables, series: Sequence[
 async def _find_workers(connection: Connection, tables: Tables, workers: Sequence[str]) -> dict[str, int]:
     async with short_transaction(connection) as cursor:
         await cursor.execute(
-            sql.SQL("SELECT name, id FROM {workers} WHERE name = ANY(%(names)s)").format(workers=tables.workers),
-            {"names": list(workers)},
+            sql.SQL("SELECT name, id FROM {workers} WHERE name = ANY(%(names)s::text[])").format(
+                workers=tables.workers
+            ),
+            _names(cursor, workers),
         )
         return dict(await cursor.fetchall())
 
 
-def _columns(series: Sequence[Series]) -> dict[str, list[str]]:
-    return {
-        "keys": [one.key for one in series],
-        "kinds": [one.kind for one in series],
-        "units": [one.unit for one in series],
-    }
+def _columns(cursor: Cursor, series: Sequence[Series]) -> dict[str, Array]:
+    keys, kinds, units = zip(*series, strict=True) if series else ((), (), ())
+    return {"keys": texts(cursor, keys), "kinds": texts(cursor, kinds), "units": texts(cursor, units)}
+
+
+def _names(cursor: Cursor, workers: Sequence[str]) -> dict[str, Array]:
+    return {"names": texts(cursor, workers)}
