@@ -34,7 +34,7 @@ async def add_totals(
     if not any(one.rows for one in cells.values()):
         return
     totals, first_us = await to_thread.run_sync(_sum_up, cells)
-    await store_rows(cursor, tables.totals, generation, totals, tells=False)
+    await store_rows(cursor, generation, [(tables.totals, totals)], tells=False)
     await cursor.execute(
         sql.SQL(
             """

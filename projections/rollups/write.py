@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from anyio import to_thread
+from anyio import create_task_group, to_thread
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import TupleRow
@@ -27,6 +28,8 @@ from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, i
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
+
+_T = TypeVar("_T")
 
 #: Rows of one statement.
 _CHUNK_ROWS = 20_000
@@ -117,37 +120,67 @@ async def store(
     Returns:
         Resolution -> the points that changed, with their new values; {} if nobody needs them.
     """
-    changed = {}
-    for resolution, cells in points.items():
-        if cells.rows:
-            rows = await store_rows(cursor, tables.rollup(resolution), version, cells, tells=tells)
-            if tells:
-                changed[resolution] = changed_points(rows)
-    return changed
+    rollups = [(tables.rollup(resolution), cells) for resolution, cells in points.items()]
+    changed = await store_rows(cursor, version, rollups, tells=tells)
+    return {resolution: changed_points(rows) for resolution, rows in zip(points, changed, strict=True) if rows}
 
 
 async def store_rows(
-    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells, *, tells: bool
-) -> list[TupleRow]:
-    """Add merged points to one rollup of *version*; return the changed rows as `changed_points` takes them, if asked.
+    cursor: Cursor, version: int, rollups: Sequence[tuple[sql.Identifier, Cells]], *, tells: bool
+) -> list[list[TupleRow]]:
+    """Add merged points to rollups of *version*, of which the totals are one.
 
-    The totals are a rollup, too.
+    While the server writes some points, a thread prepares the next ones.
+
+    Returns:
+        The changed rows of each rollup as `changed_points` takes them; none if nobody needs them.
     """
     take_arrays(cursor)
+    changed: list[list[TupleRow]] = [[] for _ in rollups]
+    write = nothing
+    for (rollup, cells), rows in zip(rollups, changed, strict=True):
+        for chunk in _chunks(cells):
+            stored = await _stored_sketches(cursor, rollup, version, chunk)
+            parameters = await run_beside(partial(_parameters, version, chunk, stored), write)
+            write = partial(_add, cursor, rollup, parameters, rows if tells else None)
+    await write()
+    return changed
+
+
+async def nothing() -> None:
+    pass
+
+
+async def run_beside(compute: Callable[[], _T], work: Callable[[], Awaitable[None]]) -> _T:
+    """Return what *compute* does, in a thread, while *work* goes on here; raises what either raises."""
+    made: list[_T] = []
+
+    async def in_thread() -> None:
+        made.append(await to_thread.run_sync(compute))
+
+    try:
+        async with create_task_group() as tasks:
+            tasks.start_soon(in_thread)
+            await work()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return made[0]
+
+
+async def _add(
+    cursor: Cursor, rollup: sql.Identifier, parameters: Mapping[str, Any], changed: list[TupleRow] | None
+) -> None:
+    """Add points to a rollup, and their new values to *changed*."""
+    tells = changed is not None
     statement = sql.SQL(_ADD).format(
         rollup=rollup,
         sum_up=sql.SQL(_SUM_UP).format(newer=_NEWER),
         returning=sql.SQL(_CHANGED).format(sum=FINITE_SUM) if tells else sql.SQL(""),
         result=sql.SQL(_RESULT if tells else _NO_RESULT),
     )
-    rows: list[TupleRow] = []
-    for chunk in _chunks(cells):
-        together, observations = await _with_stored_sketches(cursor, rollup, version, chunk)
-        parameters = await to_thread.run_sync(_parameters, version, together, observations)
-        await cursor.execute(statement, parameters, binary=True)
-        if tells:
-            rows += await cursor.fetchall()
-    return rows
+    await cursor.execute(statement, parameters, binary=True)
+    if changed is not None:
+        changed += await cursor.fetchall()
 
 
 def _chunks(cells: Cells) -> Iterator[Cells]:
@@ -204,13 +237,11 @@ def _sums(points: Cells) -> NDArray[np.float64]:
     return sums
 
 
-async def _with_stored_sketches(
-    cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells
-) -> tuple[Cells, Ints]:
-    """Return *cells* with the stored sketches, minima and maxima merged into theirs, and the observations of both."""
+async def _stored_sketches(cursor: Cursor, rollup: sql.Identifier, version: int, cells: Cells) -> list[TupleRow]:
+    """Return the rows of *cells* that have a sketch and are stored, with count, minimum, maximum and sketch there."""
     owners = cells.sketches.owner[starts_of_runs(cells.sketches.owner)]
     if not len(owners):
-        return cells, cells.observations
+        return []
     await cursor.execute(
         sql.SQL(
             """
@@ -237,13 +268,13 @@ async def _with_stored_sketches(
         },
         binary=True,
     )
-    stored = await cursor.fetchall()
+    return await cursor.fetchall()
+
+
+def _with_stored(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
+    """Return *cells* with the stored sketches, minima and maxima merged into theirs, and the observations of both."""
     if not stored:
         return cells, cells.observations
-    return await to_thread.run_sync(_merge_sketches, cells, stored)
-
-
-def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     rows, counts_there, minima, maxima, sketches = zip(*stored, strict=True)
     row, observations = np.array(rows, np.int64), cells.observations.copy()
     observations[row] += np.array(counts_there, np.int64)
@@ -258,8 +289,9 @@ def _merge_sketches(cells: Cells, stored: list[TupleRow]) -> tuple[Cells, Ints]:
     return cells._replace(minimum=minimum, maximum=maximum, sketches=Sketches(*runs)), observations
 
 
-def _parameters(version: int, cells: Cells, observations: Ints) -> dict[str, Any]:
-    """Return what `_ADD` needs; *observations* are those of the row that each is added to, and its own."""
+def _parameters(version: int, cells: Cells, stored: list[TupleRow]) -> dict[str, Any]:
+    """Return what `_ADD` needs to add *cells* to the rows of which *stored* are the sketches."""
+    cells, observations = _with_stored(cells, stored)
     rest = ["NULL"] * cells.rows
     for row, value in cells.rest.items():
         rest[row] = str(value)

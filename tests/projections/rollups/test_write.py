@@ -17,7 +17,7 @@ from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.cells import no_sketches
 from chancy_metrics.projections.fold.points import diff
 from chancy_metrics.projections.fold.sketch import decode
-from chancy_metrics.projections.rollups import ids
+from chancy_metrics.projections.rollups import ids, write
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
@@ -125,6 +125,40 @@ async def test_sketches_of_many_folds_merge_into_that_of_one(connection: Connect
     assert in_chunks == [at_once]
     for found, q in zip(at_once[3:6], (0.5, 0.95, 0.99), strict=True):
         assert found == pytest.approx(float(np.quantile(values, q, method="inverted_cdf")), rel=0.0055)
+
+
+async def test_points_written_a_few_at_a_time_are_those_written_at_once(
+    connection: Connection, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_CHUNK_ROWS", 3)
+    chance = random.Random(5)
+    for _ in range(3):
+        runs = [
+            a_run(
+                f"app:{key}",
+                [chance.lognormvariate(0, 2) for _ in range(20)],
+                kind=kind,
+                at_us=NOON_US + chance.randrange(900_000_000),
+            )
+            for key in range(5)
+            for kind in ("histogram", "gauge", "counter")
+        ]
+        await LogWriter(connection, tables).append(runs=runs)
+        await sequence_and_fold(connection, tables)
+
+    assert len(await merged(connection, tables, "series")) > 15
+    assert diff(await stored(connection, tables), await replay(connection, tables)) == []
+
+
+async def test_a_write_that_fails_beside_a_thread_raises_what_failed() -> None:
+    async def fails() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await write.run_beside(int, fails)
+    with pytest.raises(ZeroDivisionError):
+        await write.run_beside(lambda: 1 // 0, write.nothing)
+    assert await write.run_beside(lambda: 7, write.nothing) == 7
 
 
 async def test_only_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
