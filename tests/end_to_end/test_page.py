@@ -387,14 +387,15 @@ async def test_all_series_under_a_prefix_are_added_at_once(page: MetricsLog) -> 
     page.drawn(6)
 
 
-async def test_what_is_missing_zero_and_unfinished_is_drawn_differently(page: MetricsLog) -> None:
+async def test_what_is_missing_zero_and_unfinished_is_drawn_differently(page: MetricsLog, site: Site) -> None:
     page.show(SUCCEEDED, "app:zero", range="6h", resolution="5min")
 
     missing, bars, zeros = page.traces(SUCCEEDED)
     assert len(missing["x"]) == 2 and missing["marker"]["pattern"]["shape"] == "/"  # before the log, and the hole
     assert min(missing["width"]) >= 3 * 300_000
     assert bars["marker"]["opacity"][-1] < bars["marker"]["opacity"][0]
-    assert zeros["x"] == []
+    # The tests before this one may have taken longer than a bucket, in which nothing ran.
+    assert all(start >= site.now_us // 300_000_000 * 300_000 for start in zeros["x"][::3])
     same, bars, zeros = page.traces("app:zero")
     assert same["x"] == missing["x"]  # others were recorded
     assert [value for value in bars["y"] if value] == [3]
