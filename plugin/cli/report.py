@@ -120,9 +120,10 @@ def _time(found: Report) -> list[str]:
         lines[0] += f"; usual is what {'as long a time whole weeks before' if long else some} had"
     if found.unknown_s >= 60 and found.began_at is not None:
         before_s = (found.began_at - found.since).total_seconds()
-        gaps_s = found.unknown_s - before_s
-        begun = f"nothing was recorded before {found.began_at:%H:%M}" if before_s >= 60 else "nothing was recorded"
-        lines.append(begun + (f" and in {span(gaps_s)} of it" if gaps_s >= 60 else ""))
+        when = [f"before {found.began_at:%H:%M}"] if before_s >= 60 else []
+        if (gaps_s := found.unknown_s - before_s if when else found.unknown_s) >= 60:
+            when.append(f"in {span(gaps_s)} of it")
+        lines.append(f"nothing was recorded {' and '.join(when)}")
     if found.marks:
         lines.append(f"marked: {'; '.join(f'{one.at:%H:%M:%S} {one.text}' for one in found.marks[-_MARKS:])}")
     return lines

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from unicodedata import east_asian_width
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -115,3 +116,22 @@ def test_a_long_name_keeps_its_beginning_and_its_end(text: str) -> None:
     if shown != whole:
         begin, _, end = shown.partition("…")
         assert len(begin) > 5 and len(end) > 5 and whole.startswith(begin) and whole.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("began_s", "unknown_s", "line"),
+    [
+        (0, 60, "nothing was recorded in 1 min of it"),
+        (40, 80, "nothing was recorded in 1 min 20 s of it"),
+        (120, 120, "nothing was recorded before 12:02"),
+        (120, 300, "nothing was recorded before 12:02 and in 3 min of it"),
+    ],
+)
+@settings(deadline=None, max_examples=5)
+@given(found=REPORTS)
+def test_a_report_says_when_nothing_was_recorded(found: Report, began_s: int, unknown_s: int, line: str) -> None:
+    began_at = AT + timedelta(seconds=began_s)
+
+    lines = report_lines(structs.replace(found, problems=[], began_at=began_at, unknown_s=unknown_s))
+
+    assert [text.strip() for text in lines if "nothing was recorded" in text] == [line]
