@@ -5,6 +5,7 @@
 #   make test ARGS="-m 'not slow'"                     those that take two minutes together
 #   make bench [ARGS=--smoke]                          the benchmarks
 #   make docs                                          the site, in docs/_build/html
+#   make pictures                                      docs/pictures, of the page and of a terminal, light and dark
 #   make lint                                          ruff and mypy
 #   make release-check [ARGS=--no-tests]               whether a release could go out
 #   make clean                                         remove .venv and what was built
@@ -16,7 +17,7 @@ ARGS ?=
 PY := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench docs lint release-check clean
+.PHONY: demo test bench docs pictures lint release-check clean
 .DEFAULT_GOAL := test
 
 demo: .venv/installed-demo
@@ -30,6 +31,9 @@ bench: .venv/installed-dev
 
 docs: .venv/installed-docs
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+
+pictures: .venv/installed-test
+	$(PY) -m examples.pictures $(ARGS)
 
 # mypy does not see through an editable install, but it follows links laid out like the installed package.
 lint: .venv/installed-dev

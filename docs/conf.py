@@ -34,7 +34,7 @@ html_show_sphinx = html_show_copyright = False
 templates_path: list[str] = []
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 default_role = "code"  # docstrings are Markdown where they quote code
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -49,6 +49,7 @@ def setup(app: Sphinx) -> None:
     import llms
 
     app.connect("source-read", name_files_outside)
+    app.connect("source-read", show_pictures)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("build-finished", llms.write)
 
@@ -61,3 +62,13 @@ def skip_fields(app: Sphinx, what: str, name: str, member: object, skip: bool, o
 def name_files_outside(app: Sphinx, page: str, source: list[str]) -> None:
     """Name files of the repository that are no pages, where GitHub links to them."""
     source[0] = re.sub(r"\[`?([^]`]+)`?\]\(\.\./[^)]+\)", r"`\1`", source[0])
+
+
+def show_pictures(app: Sphinx, page: str, source: list[str]) -> None:
+    """Show of a picture, which GitHub chooses by the reader's theme, the one for the theme of this site."""
+    source[0] = re.sub(
+        r'<picture>\n *<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\n'
+        r' *<img alt="([^"]+)" src="([^"]+)">\n</picture>',
+        r"![\2](\3){.only-light}\n![\2](\1){.only-dark}",
+        source[0],
+    )

@@ -1,4 +1,4 @@
-"""The pictures of docs/pictures: our page in headless Chromium, on a day of history and two workers at work.
+"""The pictures of docs/pictures, light and dark: our page and our commands, on four days of history and two workers.
 
 `python -m examples.pictures [--folder docs/pictures] [--stay] [--port PORT]`; needs Chromium, its driver and selenium.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import html
 import math
 import os
 import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -81,15 +83,16 @@ async def main(folder: Path, *, stay: bool, port: int) -> None:
                 print(f"{url}/metrics-log   user {USER}   password {PASSWORD}", flush=True)
                 await _push(app, seconds=math.inf)
             pushing = asyncio.create_task(_push(app, seconds=math.inf))
-            await anyio.to_thread.run_sync(_take, url, folder)
+            await anyio.to_thread.run_sync(_run, "chancy-metrics verify")
+            await anyio.to_thread.run_sync(_take, url, folder, server.folder)
             pushing.cancel()
 
 
 async def _write_history(connection: Connection, app: Chancy) -> None:
-    """Append a day of job updates and observations, made up but always the same."""
+    """Append four days of job updates and observations, made up but always the same."""
     tables, chance, producer = tables_for(app.prefix), random.Random(7), uuid.uuid4()
     now_us = time.time_ns() // 1_000
-    for sequence, minutes in enumerate(range(1_440, 1, -30), 1):
+    for sequence, minutes in enumerate(range(4 * 1_440, 1, -30), 1):
         rows: list[JobRow] = []
         stock: list[tuple[int, float]] = []
         baskets: list[tuple[int, float]] = []
@@ -154,8 +157,8 @@ async def _push(app: Chancy, *, seconds: float) -> None:
         await asyncio.sleep(0.25)
 
 
-def _take(url: str, folder: Path) -> None:
-    """Save each picture when what it is of is there."""
+def _take(url: str, folder: Path, scratch: Path) -> None:
+    """Save each picture in both themes, when what it is of is there."""
     folder.mkdir(parents=True, exist_ok=True)
     with _browser() as browser:
         browser.get(f"{url}/metrics-log")
@@ -164,26 +167,73 @@ def _take(url: str, folder: Path) -> None:
             browser.find_element(By.ID, name).send_keys(text)
         browser.find_element(By.CSS_SELECTOR, "#sign-in button").click()
         _until(browser, _LISTED)
-        for name, (theme, width, height, query, condition) in PICTURES.items():
+        for theme in ("light", "dark"):
             feature = {"name": "prefers-color-scheme", "value": theme}
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            browser.get(f"{url}/metrics-log?{query(datetime.now(UTC))}")
-            _until(browser, condition)
-            browser.save_screenshot(str(folder / f"{name}.png"))
-            print(folder / f"{name}.png", flush=True)
+            for name, (query, condition) in PAGES.items():
+                browser.get(f"{url}/metrics-log?{query(datetime.now(UTC))}")
+                _until(browser, condition)
+                _save(folder / f"{name}-{theme}.png", browser.get_screenshot_as_png())
+        for name, command in COMMANDS.items():
+            (scratch / "terminal.html").write_text(_terminal(command.format(at=_incident(datetime.now(UTC)))))
+            browser.get(f"file://{scratch}/terminal.html")
+            for theme in ("light", "dark"):
+                feature = {"name": "prefers-color-scheme", "value": theme}
+                browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+                _save(folder / f"{name}-{theme}.png", browser.find_element(By.TAG_NAME, "pre").screenshot_as_png)
+
+
+def _save(file: Path, picture: bytes) -> None:
+    file.write_bytes(picture)
+    print(file, flush=True)
 
 
 def _until(browser: Chrome, condition: str) -> None:
     WebDriverWait(browser, 60, 0.2).until(lambda _: browser.execute_script(f"return {condition}"))
 
 
+def _terminal(command: str) -> str:
+    """Run a command line, and return it and what it prints as a page that looks like a terminal."""
+    return _TERMINAL.format(command=html.escape(command), printed=html.escape(_run(command)))
+
+
+def _run(command: str) -> str:
+    environment = os.environ | {
+        "CHANCY_METRICS_APP": "examples.demo.app.chancy",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=60)
+    if done.returncode not in (0, 3):
+        raise RuntimeError(f"{command!r} ended with exit code {done.returncode}: {done.stderr}")
+    return done.stdout.rstrip()
+
+
+_TERMINAL = """<!doctype html>
+<meta charset="utf-8">
+<style>
+  :root {{ color-scheme: light dark; }}
+  body {{ margin: 0; background: light-dark(#fff, #0d1117); }}
+  pre {{
+    display: inline-block; margin: 0; padding: 16px 20px; border-radius: 6px;
+    font: 14px/1.45 "DejaVu Sans Mono", monospace;
+    color: light-dark(#1f2328, #d9dee3); background: light-dark(#f3f4f6, #1b1f24);
+  }}
+  b {{ color: light-dark(#0b5cad, #6cb6ff); }}
+</style>
+<pre><b>$</b> <b>{command}</b>
+{printed}</pre>
+"""
+
 _DRAWN = "document.querySelectorAll('.chart .canvas .main-svg:first-of-type').length"
 _LISTED = "document.querySelectorAll('.overview tbody tr').length > 12"
 _EXPLAINED = "document.getElementById('panel').textContent.includes('recomputed: equal')"
 _MARKED = "document.querySelectorAll('.mark').length > 2"
 _KEYS = ("global:status:succeeded", "queue:payments:failed", "queue:payments:wait_time", "shop:stock")
+
+
+def _incident(now: datetime) -> str:
+    """Return a moment soon after the bank had stopped answering."""
+    return f"{now - timedelta(minutes=INCIDENT_MINUTES[-4]):%Y-%m-%dT%H:%MZ}"
 
 
 def _overview(now: datetime) -> str:
@@ -195,17 +245,20 @@ def _charts(now: datetime) -> str:
 
 
 def _explained(now: datetime) -> str:
-    at = now - timedelta(minutes=INCIDENT_MINUTES[15])
     chosen = [("key", key) for key in (_KEYS[1], _KEYS[2])]
-    return urlencode([*chosen, ("range", "6h"), ("of", _KEYS[1]), ("at", at.isoformat()), ("width", "5min")])
+    return urlencode([*chosen, ("range", "6h"), ("of", _KEYS[1]), ("at", _incident(now)), ("width", "5min")])
 
 
-#: Name -> theme, width and height in pixels, the address's query, and what must hold before it is taken.
-PICTURES: dict[str, tuple[str, int, int, Callable[[datetime], str], str]] = {
-    "overview": ("light", 1280, 740, _overview, _LISTED),
-    "charts": ("light", 1280, 740, _charts, f"{_DRAWN} === 4 && {_MARKED}"),
-    "explain": ("dark", 1280, 740, _explained, f"{_DRAWN} === 2 && {_EXPLAINED}"),
-    "phone": ("light", 390, 760, _charts, f"{_DRAWN} === 4 && {_MARKED}"),
+#: Name -> the address's query, and what must hold before the picture is taken.
+PAGES: dict[str, tuple[Callable[[datetime], str], str]] = {
+    "overview": (_overview, _LISTED),
+    "charts": (_charts, f"{_DRAWN} === 4 && {_MARKED}"),
+    "explain": (_explained, f"{_DRAWN} === 2 && {_EXPLAINED}"),
+}
+#: Name -> the command line whose output is shown.
+COMMANDS = {
+    "terminal-report": "chancy-metrics report --since 4h",
+    "terminal-explain": "chancy-metrics audit explain queue:payments:failed --at {at} --resolution 1hour | head -14",
 }
 
 
@@ -213,9 +266,18 @@ PICTURES: dict[str, tuple[str, int, int, Callable[[datetime], str], str]] = {
 def _browser(*flags: str) -> Iterator[Chrome]:
     options = ChromeOptions()
     options.binary_location = str(shutil.which("chromium") or shutil.which("google-chrome"))
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *flags):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        *flags,
+    ):
         options.add_argument(flag)
     browser = Chrome(options, ChromeService(str(shutil.which("chromedriver"))))
+    size = {"width": 1320, "height": 760, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         yield browser
     finally:
