@@ -255,7 +255,7 @@ async def test_sql_runs_on_a_migrated_database(block: Block, connection: Connect
 def command_lines() -> Iterator[tuple[Block, str]]:
     """Lines of console blocks after their prompt, with those that continue them."""
     for block in of("console"):
-        for found in re.finditer(r"^\$ ((?:.*\\\n)*.*)", block.text, re.M):
+        for found in re.finditer(r"^\$ (.*\\\n(?: .*\n)*|.*)", block.text, re.M):
             yield block, found[1].replace("\\\n", " ")
 
 

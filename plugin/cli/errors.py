@@ -127,7 +127,7 @@ def _unreachable(error: psycopg.Error, said: str) -> str:
 
 def _lacking(said: str, chancy: Chancy | None) -> str:
     """Name the role, and the privileges that it lacks on the table in the message."""
-    roles = '"Roles" in docs/reference.md has the GRANTs; commands that write or fold need the owner of the tables'
+    roles = "docs/roles.md has the GRANTs; commands that write or fold need the owner of the tables"
     table = _TABLE.search(said)
     if chancy is None:
         return roles

@@ -120,7 +120,7 @@ def test_grafanas_role_has_the_rights_of_the_documents() -> None:
     def grants(text: str) -> list[str]:
         return re.findall(r"^GRANT [^;]*TO reader;", text, re.M)
 
-    documented = (ROOT / "docs" / "reference.md").read_text()
+    documented = (ROOT / "docs" / "roles.md").read_text()
     assert grants((FOLDER / "reader.sql").read_text()) == grants(documented) != []
 
 

@@ -125,6 +125,6 @@ async def test_a_rule_is_over_all_jobs_of_the_log(dsn: str, connection: Connecti
 
 
 def test_every_example_has_a_readme_of_a_few_lines() -> None:
-    for folder in ("script", "fastapi_app", "flask_app", "django_app", "rules"):
+    for folder in ("script", "fastapi_app", "flask_app", "django_app", "rules", "compose"):
         lines = (EXAMPLES / folder / "README.md").read_text().splitlines()
         assert lines[0].startswith("# ") and len(lines) <= 10, folder

@@ -1,4 +1,4 @@
-"""Who may append can stop and hide nothing, whatever it writes with what docs/reference.md grants."""
+"""Who may append can stop and hide nothing, whatever it writes with what docs/roles.md grants."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""The log is append-only for its owner, and what docs/reference.md grants is enough for its purpose and no more."""
+"""The log is append-only for its owner, and what docs/roles.md grants is enough for its purpose and no more."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from chancy import Chancy
+from chancy.plugins.leadership import ImmediateLeadership
 from psycopg import AsyncConnection, sql
 
 from chancy_metrics.events.codec import encode
@@ -28,11 +31,13 @@ from tests.factories import (
     a_run,
     an_app,
     claimed,
+    eventually,
     fetch,
     now_us,
     sequence_and_fold,
     total,
 )
+from tests.faults.test_poolers import a_worker, push, saved
 from tests.faults.truth import logged_updates, read_log
 from tests.plugin.recording.test_job_hook import flush, updates
 from tests.processes import ROOT
@@ -107,16 +112,10 @@ async def test_an_application_under_that_role_records(
 async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survives_that_it_may_not_fold(
     dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
 ) -> None:
-    await connection.execute(
-        sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(
-            sql.SQL(", ").join(sql.Identifier(f"chancy_{name}") for name in ("jobs", "queues", "workers", "leader")),
-            sql.Identifier(roles[0]),
-        )
-    )
     jobs = [a_job() for _ in range(3)]
     await claimed(connection, *jobs)
 
-    async with a_host(as_role(dsn, roles[0])) as (worker, _):
+    async with a_host(as_role(dsn, roles[5])) as (worker, _):
         worker.is_leader.set()
         await flush(worker, *jobs)
     logged = logged_updates(await read_log(connection, tables))
@@ -126,6 +125,39 @@ async def test_a_worker_under_that_role_records_with_its_jobs_and_its_stop_survi
     assert await total(connection, tables, "global:status:succeeded") == [3] * 4
     [(ended,)] = await fetch(connection, "SELECT count(*) FROM {producers} WHERE NOT closed", tables)
     assert ended == 0
+
+
+async def test_a_worker_under_its_role_starts_and_runs_jobs_which_the_owner_folds(
+    dsn: str, roles: tuple[str, ...], connection: Connection, tables: Tables
+) -> None:
+    app = Chancy(as_role(dsn, roles[5]), plugins=[Metrics(sync_interval=0.5), ImmediateLeadership()])
+    async with a_worker(app):
+        await push(app, 3)
+
+        async def are_saved() -> bool:
+            return await saved(connection) == 3
+
+        await eventually(are_saved)
+    assert await total(connection, tables, "global:status:succeeded") == [0] * 4
+    await sequence_and_fold(connection, tables)
+
+    assert await total(connection, tables, "global:status:succeeded") == [3] * 4
+
+
+async def test_the_owner_needs_a_schema_to_create_in_and_no_more(empty_dsn: str) -> None:
+    [grant] = re.findall(r"^GRANT .* TO owner;$", read_grants(), re.M)
+    async with await AsyncConnection.connect(empty_dsn, autocommit=True) as admin:
+        await admin.execute("CREATE ROLE an_owner LOGIN")
+        await admin.execute(grant.replace("owner", "an_owner").encode())
+        try:
+            async with an_app(as_role(empty_dsn, "an_owner")) as (chancy, metrics):
+                await chancy.migrate()
+                async with metrics.recording(chancy):
+                    await metrics.increment_counter("app:n", 1)
+                await metrics.flush(chancy)
+                assert (await metrics.get_metrics(chancy))["app:n"].values_1day[0][1] == 1
+        finally:
+            await admin.execute("DROP OWNED BY an_owner; DROP ROLE an_owner")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 from chancy import Chancy
+from chancy.plugins.metrics import Metrics as BuiltIn
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Connection
@@ -101,3 +102,24 @@ async def test_processes_that_migrate_at_once_all_end_well(empty_dsn: str, table
             (0, "baseline"),
             (1, "live"),
         ]
+
+
+async def test_up_and_down_wait_for_no_table_of_chancys_that_only_readers_may_lock(empty_dsn: str) -> None:
+    async with Chancy(empty_dsn, plugins=[BuiltIn()]) as chancy:
+        await chancy.migrate()
+    metrics = Metrics()
+    async with Chancy(empty_dsn, plugins=[metrics]) as chancy, connections(empty_dsn, 1) as (jobs,), jobs.transaction():
+        await jobs.execute("LOCK TABLE chancy_jobs, chancy_queues, chancy_workers IN EXCLUSIVE MODE")
+
+        with anyio.fail_after(20):
+            await metrics.migrate(chancy)
+            await metrics.migrate(chancy, to_version=0)
+
+
+async def test_where_nothing_is_new_a_migration_waits_for_no_append_and_no_fold(dsn: str) -> None:
+    metrics = Metrics()
+    async with Chancy(dsn, plugins=[metrics]) as chancy, connections(dsn, 1) as (busy,), busy.transaction():
+        await busy.execute("LOCK TABLE chancy_metrics_log, chancy_metrics_head IN EXCLUSIVE MODE")
+
+        with anyio.fail_after(20):
+            await metrics.migrate(chancy)
