@@ -6,6 +6,7 @@ import itertools
 import multiprocessing.util
 import os
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [
             item for item in items if "server" in getattr(item, "fixturenames", ()) or "faults" in item.path.parts
         ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which files take longest, where --durations asks for the slowest tests: a file is run by one process."""
+    limit = config.getoption("durations")
+    if not limit:
+        return
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+                tests[report.nodeid.partition("::")[0]] += report.when == "call"
+    terminalreporter.section(f"slowest {limit} of {len(seconds)} files")
+    for path, spent in seconds.most_common(limit):
+        terminalreporter.write_line(f"{spent:.2f}s {tests[path]:4} tests  {path}")
+    terminalreporter.write_line(f"{seconds.total():.2f}s {tests.total():4} tests  all of them, one after the other")
 
 
 @pytest.fixture(scope="session")
