@@ -183,7 +183,8 @@ async def a_database(server: Server, template: str) -> AsyncIterator[Connection]
     """A connection to a copy of *template*, for each example of a property test; both are gone at the end."""
     name = f"example_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        admin.execute(copy.format(*map(sql.Identifier, (name, template))))
         try:
             async with connections(server.dsn(name), 1) as (connection,):
                 yield connection

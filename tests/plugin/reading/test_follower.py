@@ -378,6 +378,7 @@ async def test_reads_go_on_while_the_database_is_away_and_follow_when_it_is_back
     end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
     with psycopg.connect(server.dsn(), autocommit=True) as admin, caplog.at_level(logging.WARNING, "chancy"):
         async with an_app(dsn) as (chancy, _):
+            chancy.pool.timeout = 1.0  # for which it waits for a connection where it has noticed that it lost them all
             reader = Reader(chancy, lambda: 0.05, chancy.log)
             replica = await reader.replica()
             admin.execute(allow + "false")

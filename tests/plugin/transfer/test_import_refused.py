@@ -500,9 +500,9 @@ def test_claims_of_4_gib_take_no_memory(tmp_path: Path) -> None:
         (b"\x92\xa7trailer" + b"\x91" * 1_000_000, "nested-trailer"),
     ]
     paths = [
-        sparse(tmp_path / "trailer", start, claim + bytes(32), 5 << 30),
-        sparse(tmp_path / "frame", start + claim, tail, 5 << 30),
-        sparse(tmp_path / "batch", start + (2**30).to_bytes(4, "big") + b"\xdc\x00\x10\xa5batch", tail, 5 << 30),
+        sparse(tmp_path / "trailer", start, claim + bytes(32), 2**32 + 2**20),
+        sparse(tmp_path / "frame", start + claim, tail, 2**32 + 2**20),
+        sparse(tmp_path / "batch", start + (2**30).to_bytes(4, "big") + b"\xdc\x00\x10\xa5batch", tail, 2**30 + 2**20),
     ]
     for data, name in small:
         paths.append(tmp_path / name)
