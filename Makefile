@@ -23,8 +23,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/installed-demo
 	@$(PY) -m examples.demo --seconds $(SECONDS) --port $(PORT) $(ARGS)
 
+# One process more than there are cores, since many tests wait for a server or a browser; four at the most.
 test: .venv/installed-test
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest --numprocesses $$($(PY) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))') \
+		--dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/installed-dev
 	$(PY) -m bench $(ARGS)
