@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from anyio import create_task_group, to_thread
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
+from chancy_metrics.projections.beside import nothing, run_beside
 from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, cut, starts_of_runs
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.sketch import (
@@ -28,8 +28,6 @@ from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, i
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 
 QUANTILES = {"p50": (50, 100), "p95": (95, 100), "p99": (99, 100)}
-
-_T = TypeVar("_T")
 
 #: Rows of one statement.
 _CHUNK_ROWS = 20_000
@@ -145,26 +143,6 @@ async def store_rows(
             write = partial(_add, cursor, rollup, parameters, rows if tells else None)
     await write()
     return changed
-
-
-async def nothing() -> None:
-    pass
-
-
-async def run_beside(compute: Callable[[], _T], work: Callable[[], Awaitable[None]]) -> _T:
-    """Return what *compute* does, in a thread, while *work* goes on here; raises what either raises."""
-    made: list[_T] = []
-
-    async def in_thread() -> None:
-        made.append(await to_thread.run_sync(compute))
-
-    try:
-        async with create_task_group() as tasks:
-            tasks.start_soon(in_thread)
-            await work()
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
-    return made[0]
 
 
 async def _add(

@@ -150,17 +150,6 @@ async def test_points_written_a_few_at_a_time_are_those_written_at_once(
     assert diff(await stored(connection, tables), await replay(connection, tables)) == []
 
 
-async def test_a_write_that_fails_beside_a_thread_raises_what_failed() -> None:
-    async def fails() -> None:
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        await write.run_beside(int, fails)
-    with pytest.raises(ZeroDivisionError):
-        await write.run_beside(lambda: 1 // 0, write.nothing)
-    assert await write.run_beside(lambda: 7, write.nothing) == 7
-
-
 async def test_only_histograms_carry_a_sketch(connection: Connection, tables: Tables) -> None:
     await LogWriter(connection, tables).append(jobs=[a_row()], runs=[a_run("app:g", kind="gauge")])
     await sequence_and_fold(connection, tables)
