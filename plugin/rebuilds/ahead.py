@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Set
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from datetime import date
+from functools import partial
 from typing import Protocol
 
 from anyio import to_thread
@@ -19,9 +20,10 @@ from chancy_metrics.plugin.parallel.fold_task import Folded, FoldTask, fold_rang
 from chancy_metrics.plugin.parallel.shared_rules import SharedRules, share
 from chancy_metrics.plugin.parallel.source import Source, proven_at
 from chancy_metrics.plugin.parallel.tasks import Tasks
+from chancy_metrics.projections.beside import run_beside
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.rules.rule_set import RuleSet
-from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, Step, make_step, read_range
+from chancy_metrics.projections.versions.step import REBUILD_STEP_EVENTS, LogRange, Step, make_step, read_range
 from chancy_metrics.projections.versions.version import Version, read_version
 
 #: Most events of a step, unless one range has more: the fewer steps, the less often a coarse bucket's row is rewritten.
@@ -50,20 +52,31 @@ class Folder(Protocol):
 
 
 class FoldHere:
-    """Folds in a thread of this process."""
+    """Folds in a thread of this process, and reads the next range meanwhile."""
 
     def __init__(self, tables: Tables, rules: RuleSet) -> None:
         self._tables = tables
         self._rules = rules
+        self._after = 0
+        #: The range past position `_after`; None where none was read ahead.
+        self._read: LogRange | None = None
 
     async def fold_next(
         self, connection: Connection, version: Version, gone: Set[date], after: int, until: int, events: int
     ) -> Folded | None:
-        async with short_transaction(connection, index_only=True) as cursor:
-            read = await read_range(cursor, self._tables, after, until, min(events, _HERE_EVENTS), gone)
-        if not read.rows:
+        async def read_next(after: int) -> None:
+            self._read = None
+            async with short_transaction(connection, index_only=True) as cursor:
+                read = await read_range(cursor, self._tables, after, until, min(events, _HERE_EVENTS), gone)
+            if read.rows:
+                self._after, self._read = after, read
+
+        if after != self._after or self._read is None:
+            await read_next(after)
+        if (read := self._read) is None:
             return None
-        return Folded(read.position, await to_thread.run_sync(read.fold, self._rules, version.horizons))
+        fold = partial(read.fold, self._rules, version.horizons)
+        return Folded(read.position, await run_beside(fold, partial(read_next, read.position)))
 
 
 class FoldAhead:
