@@ -9,6 +9,7 @@ from chancy_metrics.plugin.worker.maintenance import SERIES_ALARM
 from chancy_metrics.plugin.worker.queue_health import HealthSample, QueueSample, gauges
 from chancy_metrics.projections.rules import built_in
 from chancy_metrics.projections.rules.measured import DRIFT, MOST_JOBS, table_sizes
+from chancy_metrics.projections.rules.rule_set import BUILT_IN_RULES
 from tests.reference.pages import code, page, rows, section
 
 #: The states with which Chancy saves a job after an attempt.
@@ -58,3 +59,8 @@ def test_the_numbers_of_series_and_the_limits_are_those_of_the_code() -> None:
     assert f"{MAX_UNIT_CHARS} characters" in told["a unit"]
     assert f"{MAX_WORKER_BYTES:,} bytes" in told["a worker's id"]
     assert f"past {SERIES_ALARM:,}" in page("series") and f"stops at {MOST_JOBS:,}" in page("series")
+
+
+def test_the_number_of_the_built_in_rules_is_that_of_the_code() -> None:
+    assert f"**Built-in rules {BUILT_IN_RULES}**" in page("series")
+    assert f"**The built-in rules** have number {BUILT_IN_RULES}." in page("rebuild")
