@@ -90,12 +90,15 @@ class Failed(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-tests", action="store_true", help="leave out the tests with other versions")
-    tests = not parser.parse_args().no_tests
+    parser.add_argument("--dist", type=Path, help="a folder for the sdist and the wheel, if no check fails")
+    options = parser.parse_args()
     failures = 0
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
-        for line, failed in check(Path(folder), tests):
+        for line, failed in check(Path(folder), not options.no_tests):
             print(f"{'FAILED' if failed else 'ok    '}  {line}", flush=True)
             failures += failed
+        if options.dist and not failures:
+            shutil.copytree(Path(folder) / "dist", options.dist)
     print(f"\n{failures} checks failed" if failures else "\nall checks passed, those that are 'not looked at' aside")
     return int(failures > 0)
 
