@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from distributed import LocalCluster
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import MetricsLogError
@@ -21,7 +19,6 @@ from chancy_metrics.plugin.rebuilds.rebuild import Rebuilt
 from chancy_metrics.plugin.rebuilds.swap import abort
 from tests.commands import run
 from tests.factories import an_app, damage, fetch, sequence_all, sequence_and_fold
-from tests.plugin.parallel.clusters import a_cluster
 from tests.plugin.rebuilds.archived_days import DAYS, RULES, a_log, add, assert_exact, from_archives, newer, prune_all
 from tests.rules import DIED, deadly
 from tests.standby import Standby
@@ -79,15 +76,6 @@ async def test_tasks_make_the_same_bytes_and_name_the_same_days(
     assert archives is not None and archives.folded == [DAYS[1]]
     assert [one.why.split()[0] for one in archives.kept] == ["there", "its"]
     assert events > 0 and all(rows[3:7]), "the baseline has 1day rows, segments, a dead letter, and counts"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two worker processes of a Dask cluster."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(DIED, str(tmp_path_factory.mktemp("dask") / "died"))  # which its workers inherit
-        with a_cluster(workers=2, processes=True) as one:
-            yield one
 
 
 @pytest.mark.slow

@@ -104,15 +104,6 @@ async def test_any_cut_into_tasks_and_steps_gives_what_live_folding_and_a_replay
             assert diff(after, await replay(connection, tables)) == []
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two worker processes of a Dask cluster."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(DIED, str(tmp_path_factory.mktemp("dask") / "died"))  # which its workers inherit
-        with a_cluster(workers=2, processes=True) as made:
-            yield made
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 async def test_what_a_killed_process_had_folded_is_folded_again(
