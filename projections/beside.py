@@ -25,6 +25,6 @@ async def run_beside(compute: Callable[[], _T], work: Callable[[], Awaitable[Non
         async with create_task_group() as tasks:
             tasks.start_soon(in_thread)
             await work()
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     return made[0]
