@@ -57,7 +57,7 @@ class Shell:
             )
 
     def type(self, command: str) -> str:
-        """Run a command line, and return what it prints; an id of a job stands for the last one that was printed.
+        """Run a command line, and return it with what it prints; an id of a job becomes the last one that was printed.
 
         Raises:
             Failed: It ended with an exit code other than 0, and 3, which means that it found something.
@@ -65,9 +65,10 @@ class Shell:
         if _SHOWS_NUMBERS.match(command):
             while json.loads(self._run("chancy-metrics status --json"))["oldest_waiting_s"]:
                 time.sleep(0.5)
-        printed = self._run(_ID.sub(self._last_id, command))
+        command = _ID.sub(self._last_id, command)
+        printed = self._run(command)
         self._last_id = (_ID.findall(printed) or [self._last_id])[-1]
-        return printed
+        return f"$ {command}\n{printed}"
 
     def _run(self, command: str) -> str:
         _pipe(self._bash.stdin).write(f"{command}\nprintf '\\n%s %s\\n' '{_END}' $?\n")
@@ -135,8 +136,7 @@ def follow(page: str, dsn: str, *, install: bool = False) -> str:
 
 
 def _type(shell: Shell, block: str) -> str:
-    commands = re.findall(r"^\$ (.*)", block, re.M)
-    return "".join(f"$ {command}\n{shell.type(command)}" for command in commands)
+    return "".join(shell.type(command) for command in re.findall(r"^\$ (.*)", block, re.M))
 
 
 def _changed(text: str, diff: str) -> str:
