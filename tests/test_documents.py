@@ -52,3 +52,11 @@ def test_the_design_lists_every_module_with_what_lies_in_it() -> None:
     tops = ("package", "events", "projections", "plugin", "migrations")
     modules = [path.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")]
     assert sorted(listed) == sorted(path.as_posix() for path in modules if path.name != "__init__.py")
+
+
+def test_the_readme_costs_what_was_measured() -> None:
+    table = (ROOT / "README.md").read_text().partition("\n## What it costs\n")[2].partition("\n## ")[0]
+    figures = [figure for row in re.findall(r"^\|.*?\|(.*)", table, re.M) for figure in re.findall(r"[\d.]+", row)]
+    measured = re.findall(r"[\d.]+", (ROOT / "docs" / "performance.md").read_text())
+
+    assert len(figures) > 10 and [figure for figure in figures if figure not in measured] == []
