@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import multiprocessing.util
 import os
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import CodeType
 
 import psycopg
 import pytest
@@ -20,14 +23,15 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables, tables_for
 from chancy_metrics.plugin import Metrics
 from examples.embedded import Server
-from tests import scratch
+from tests import commands, scratch
 from tests.roles import made_roles
 from tests.standby import Standby
 
 _numbers = itertools.count(1)
 TEMPLATE = "metrics_template"
-#: What is slow as a whole; single slow tests wear the mark themselves.
+#: What is slow as a whole, and what makes each test slow that calls it; other slow tests wear the mark themselves.
 SLOW_FOLDERS, SLOW_FIXTURES = {"end_to_end", "faults"}, {"standby"}
+SLOW_CALLS = (commands.run, commands.serving, commands.command, subprocess)
 
 # In CI the same examples every time: a run decides about a commit, the search for new ones goes on elsewhere.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -48,12 +52,42 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW_FOLDERS.intersection(item.path.parts) or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        if (
+            SLOW_FOLDERS.intersection(item.path.parts)
+            or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+            or starts_processes(item)
+        ):
             item.add_marker(pytest.mark.slow)
     if config.getoption("--only-database"):
         items[:] = [
             item for item in items if "server" in getattr(item, "fixturenames", ()) or "faults" in item.path.parts
         ]
+
+
+def starts_processes(item: pytest.Item) -> bool:
+    """Whether the test, or a function of its module that it calls, names one of `SLOW_CALLS`."""
+    function = getattr(item, "function", None)
+    function = getattr(getattr(function, "hypothesis", None), "inner_test", function)
+    waiting, seen = [function], set()
+    while waiting:
+        function = inspect.unwrap(waiting.pop())
+        if not inspect.isfunction(function) or function in seen:
+            continue
+        seen.add(function)
+        for name in names_in(function.__code__):
+            named = function.__globals__.get(name)
+            if any(named is call for call in SLOW_CALLS):
+                return True
+            if getattr(named, "__module__", None) == function.__module__:
+                waiting.append(named)
+    return False
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from names_in(inner)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
