@@ -53,30 +53,9 @@ GIVEN = {
     "chancy": "chancy = Chancy('postgresql://localhost/app', plugins=[metrics])",
 }
 #: What command lines may call besides ours: nothing looks at their arguments.
-OTHER_PROGRAMS = {
-    ".",
-    "export",
-    "head",
-    "kill",
-    "rm",
-    "wait",
-    "bash",
-    "cat",
-    "cd",
-    "cp",
-    "crontab",
-    "curl",
-    "dask",
-    "docker",
-    "echo",
-    "find",
-    "git",
-    "grep",
-    "jq",
-    "ls",
-}
-OTHER_PROGRAMS |= {"mkdir", "pip", "prometheus", "psql", "createdb", "pg_dump", "pg_restore", "pytest", "ssh-keygen"}
-OTHER_PROGRAMS |= {"sudo", "systemctl"}
+OTHER_PROGRAMS = {".", "bash", "cat", "cd", "cp", "createdb", "crontab", "curl", "dask", "docker", "echo", "export"}
+OTHER_PROGRAMS |= {"find", "git", "grep", "gunicorn", "head", "jq", "kill", "ls", "mkdir", "pg_dump", "pg_restore"}
+OTHER_PROGRAMS |= {"pip", "prometheus", "psql", "pytest", "rm", "ssh-keygen", "sudo", "systemctl", "uvicorn", "wait"}
 #: What stands for a job's id.
 PLACEHOLDERS = dict.fromkeys(("JOB_ID", "0199d2f0-…"), "0199d2f0-0000-7000-8000-000000000000")
 #: Between backticks, and no command: the first line of an export.
@@ -331,6 +310,15 @@ def test_commands_in_prose_are_ones(page: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT / "examples")
 
     assert [wrong for line in inline_commands(page) for wrong in problems(line)] == []
+
+
+def test_the_commands_of_the_examples_are_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "examples")
+    pages = sorted((ROOT / "examples").glob("*/README.md"))
+    lines = [line for page in pages for line in re.findall(r"^    (\S.*)", page.read_text(), re.M)]
+
+    assert len(lines) >= len(pages) > 5
+    assert [wrong for line in lines for wrong in problems(line)] == []
 
 
 @pytest.mark.parametrize(
