@@ -102,6 +102,11 @@ async def _promote(chancy: Chancy, version: int, *, cause: Cause, keep_s: float,
                 f"version {version} can't become the live one: it is {status}; `chancy-metrics versions` lists those "
                 f"that are ready or on standby, and `chancy-metrics rebuild` makes one"
             )
+        if reason := versions[version].refuses(options.rules):
+            raise VersionRefused(
+                f"version {version} would have to catch up first, and this code can't fold it: {reason}; run the same "
+                "command with the code that has the version's rules"
+            )
         backfill = Backfill(chancy, options, working, folded_by, version=version)
         # Before the locks are taken, so that little is left to fold under them.
         until = (await backfill.read_live()).position

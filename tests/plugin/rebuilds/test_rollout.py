@@ -144,7 +144,7 @@ async def test_undo_bars_the_rules_it_left_until_somebody_asks_for_them(
 async def test_undo_by_code_without_the_old_rules_is_refused(dsn: str, connection: Connection, tables: Tables) -> None:
     async with code(dsn, rules.first, version=1) as new:
         await new.look()
-        with pytest.raises(Exception, match=r"version 1 has rules 3.0, this code has 3.1"):
+        with pytest.raises(Exception, match=r"has rules 3.0, this code has 3.1; run the same command with the code"):
             await undo(new.chancy)
 
 
