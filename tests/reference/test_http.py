@@ -14,11 +14,12 @@ import pytest
 from chancy.plugins.api import Api, SimpleAuthBackend
 
 from chancy_metrics.events.database import Connection
+from chancy_metrics.events.facts import MAX_KEY_BYTES
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.audit.events import JobLife
 from chancy_metrics.plugin.audit.explain import Explained
 from chancy_metrics.plugin.audit.marks import Mark
-from chancy_metrics.plugin.http import files, routes, scrape
+from chancy_metrics.plugin.http import events, files, limits, overview_workers, response, routes, scrape
 from chancy_metrics.plugin.http.dashboard import MetricsApiPlugin
 from chancy_metrics.plugin.http.events import EventsPage
 from chancy_metrics.plugin.http.overview import Overview
@@ -177,6 +178,19 @@ def test_status_codes_are_those_that_the_routes_answer() -> None:
     assert numbers(section("http", "Rules")) == of_json
     assert numbers(section("http", "`/metrics-log/prometheus`")) == of_scrapes
     assert numbers(section("http", "`/metrics-log`, `/metrics-log/{file}`")) == of_files
+
+
+def test_limits_of_requests_are_those_of_the_code() -> None:
+    rules, whole = " ".join(section("http", "Rules").split()), " ".join(page("http").split())
+
+    assert limits.MAX_CONNECTIONS == 4 and "at most four database connections" in rules
+    assert f"waits for {limits.WAIT_S:g} s, or behind {limits.MAX_WAITING} others" in rules
+    assert f"more than {routes.ANSWER_S:g} s is refused" in rules
+    assert f"within {response.MIN_S:g} s, plus 1 s for each {response.BYTES_PER_S // 1_000} kB" in rules
+    assert f"texts have up to {MAX_KEY_BYTES:,} bytes" in rules
+    assert events.SEARCH_S == 2 and "ends after two seconds" in whole
+    assert f"ends at {events.MAX_BYTES // 1_000_000} MB" in whole
+    assert overview_workers.MAX_CELLS == 2_000_000 and "at most two million cells" in whole
 
 
 def numbers(text: str) -> set[int]:

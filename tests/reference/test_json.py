@@ -61,6 +61,15 @@ def test_every_check_is_on_the_page() -> None:
     assert {code(row[0])[0] for row in rows(section("json", "Checks"))} == {"difference", *typing.get_args(Check)}
 
 
+@pytest.mark.parametrize("struct", [plugin.Report, plugin.Backtest])
+def test_the_page_on_alerts_names_every_key_of_a_report_and_a_backtest(struct: type[msgspec.Struct]) -> None:
+    named = set(re.findall(r"\w+", " ".join(code(re.sub(r"^```.*?^```", "", page("alerts"), flags=re.S | re.M)))))
+
+    paths = [path for path, _ in keys(msgspec.inspect.type_info(struct))]
+
+    assert [path for path in paths if path.rpartition(".")[2] not in named] == []
+
+
 def printed(value: Any, at: str = "") -> Iterator[str]:
     """Yield the path of each key in an answer."""
     for one in value if isinstance(value, list) else [value]:
