@@ -205,7 +205,13 @@ def first_kept_day(now_us: int, kept_s: float) -> date:
 
 
 async def _blocker(cursor: Cursor, tables: Tables, rules: RuleSet, day: date, state: str) -> str | None:
-    return None if state == "absorbed" else await refusal(cursor, tables, rules, day)
+    """Return what `_prune_day` would be kept from; not totals that lag, since it advances them itself."""
+    if state == "absorbed":
+        return None
+    if reason := await refusal(cursor, tables, rules, day):
+        return reason
+    behind = await totals_behind(cursor, tables, day)
+    return behind.sentence if behind is not None and not behind.is_advanced else None
 
 
 async def _prune_day(

@@ -24,7 +24,7 @@ from chancy_metrics.plugin.health.status import Status
 from chancy_metrics.plugin.rebuilds import rollout
 from chancy_metrics.plugin.worker import retention
 from chancy_metrics.projections.verify import records
-from chancy_metrics.projections.versions import baseline, grace, horizons_ahead, left_out, version
+from chancy_metrics.projections.versions import baseline, grace, horizons_ahead, left_out, totals_behind, version
 from tests.commands import run
 from tests.factories import LogWriter, a_row, a_run, now_us, sequence_and_fold
 from tests.reference.pages import code, page, rows, section
@@ -34,7 +34,14 @@ WORDING = [
     *(verdict.not_looked_at, verdict.unhealthy_reasons, verdict._why_waiting, status_reader._rules_note),
     *(pending.set_aside_sentence, horizons_ahead.sentence, left_out.withheld, grace.read_waited_for),
     *(completeness_facts.read_facts, completeness_facts._held_by, completeness_facts._counts, records._read_all),
-    *(retention.DueDay, baseline.refusal, baseline._what_to_do, rollout.plan_rollout, version.Version.refuses),
+    *(
+        totals_behind.totals_behind,
+        retention.DueDay,
+        baseline.refusal,
+        baseline._what_to_do,
+        rollout.plan_rollout,
+        version.Version.refuses,
+    ),
 ]
 
 

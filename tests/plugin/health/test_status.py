@@ -293,6 +293,23 @@ async def test_a_day_that_nothing_keeps_hangs_if_nobody_lets_it_go(
     assert one_by_one.unhealthy == []
 
 
+async def test_totals_that_nobody_finishes_are_named_where_they_keep_a_day(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    day = await a_day(connection, tables, 4)
+    async with an_app(dsn) as (chancy, _):
+        await read_totals(chancy)
+    await begin_generation(connection, tables, BUILT_IN, by="gone")
+
+    found = await status(dsn, log_retention=86_400)
+
+    blocker = (
+        f"generation 3 of the totals is at position 0, and {day} ends at 1; "
+        "`chancy-metrics rebuild --totals` finishes it"
+    )
+    assert found.unhealthy == [f"{found.due_day}: {blocker}"]
+
+
 HOUR = timedelta(hours=1)
 
 
