@@ -143,11 +143,16 @@ def encode(
     )
 
 
+#: Counts in a batch's header of events that are in no batch: observations, and job updates.
+DROPPED = ("dropped", "dropped_job_updates")
+
+
 def count_kinds(batch: EncodedBatch) -> Counter[str]:
-    """Count "observations", "job_updates" and "dropped" events of a batch that this process encoded; no zeros."""
+    """Count "observations", "job_updates" and `DROPPED` events of a batch that this process encoded; no zeros."""
     raw = _decoder.decode(batch.payload)
     updates = len(raw.jobs.ids) // 16 if raw.jobs is not None else 0
-    return +Counter(observations=batch.events - updates, job_updates=updates, dropped=raw.counts.get("dropped", 0))
+    dropped = {name: raw.counts.get(name, 0) for name in DROPPED}
+    return +Counter(observations=batch.events - updates, job_updates=updates, **dropped)
 
 
 def decode(codec: int, payload: bytes, digest: bytes, events: int) -> DecodedBatch:

@@ -44,7 +44,8 @@ _MISSING = {
     "uncertain": ("event", "uncertain"),
     "in_memory": ("event", "held in memory"),
     "unclean_ends": ("session", "ended uncleanly"),
-    "dropped_ever": ("observation", "ever dropped by a full buffer"),
+    "dropped_ever": ("observation", "ever dropped in memory"),
+    "dropped_job_updates_ever": ("job update", "ever dropped in memory"),
 }
 
 

@@ -73,7 +73,7 @@ def counted(found: Completeness) -> dict[str, str]:
     """Return the counts as lines: name -> text."""
     return {
         "rejected": ", ".join(f"{name} {count:,}" for name, count in sorted(found.rejected.items())) or "0",
-        "dropped": f"{found.dropped:,}",
+        "dropped": f"{in_numbers(found.dropped, 'observation')}, {in_numbers(found.dropped_job_updates, 'job update')}",
         "skewed": f"{found.skewed:,}",
         "expired": f"{found.expired:,}",
         "cut meta": in_numbers(found.cut_meta, "job update"),

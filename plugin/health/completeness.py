@@ -26,7 +26,17 @@ from chancy_metrics.projections.versions.left_out import FailingRule, left_out
 RECENT_S = 5
 _WAIT_S = 0.5
 #: Counts without dates: they are of all time whatever the window.
-_UNDATED = ["rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside"]
+_UNDATED = [
+    "rejected",
+    "dropped",
+    "dropped_job_updates",
+    "skewed",
+    "expired",
+    "cut_meta",
+    "buffered",
+    "holes",
+    "set_aside",
+]
 
 Source = Literal["raw", "baseline", "baseline and raw"]
 
@@ -38,7 +48,9 @@ class Completeness(msgspec.Struct, frozen=True):
 
     Attributes:
         rejected: Invalid observations, by the rule they violate.
-        dropped: Observations that a full buffer dropped.
+        dropped: Observations that a full buffer dropped, or whose batch could not be encoded.
+        dropped_job_updates: Job updates that waited in memory, for log and spill table both could not take them, and
+            were dropped like that.
         skewed: Events whose clock contradicts the database's by more than a second, each once: observations made after
             they were appended, or by a clock that was behind when their batch was cut; updates that happened, started
             or completed after they were appended, happened before their job was created or started, completed before
@@ -56,8 +68,8 @@ class Completeness(msgspec.Struct, frozen=True):
         ended_uncleanly: Sessions of workers and `recording()` blocks that fell silent without an end, or ended with
             something unwritten, and were seen last in the window. One is silent after `SILENT_S`, whatever other
             session has its worker id.
-        lost: What ended sessions report as not written: "observations", "job_updates", "dropped" (by a full
-            buffer) -> number.
+        lost: What ended sessions report as not written: "observations", "job_updates", "dropped" observations,
+            "dropped_job_updates" -> number.
         uncertain: What silent sessions held in memory when they were last seen, by the same kinds; lost unless written
             after that. Job updates are among it only while log and spill table both can't take them.
         uncertain_s: At most so many seconds of custom observations may be missing besides: the sum of the silent
@@ -76,6 +88,7 @@ class Completeness(msgspec.Struct, frozen=True):
 
     rejected: dict[str, int]
     dropped: int
+    dropped_job_updates: int
     skewed: int
     expired: int
     cut_meta: int
@@ -165,6 +178,7 @@ def complete(
     return Completeness(
         rejected={name.removeprefix("rejected:"): n for name, n in counts.items() if name.startswith("rejected:")},
         dropped=counts.get("dropped", 0),
+        dropped_job_updates=counts.get("dropped_job_updates", 0),
         skewed=counts.get("skewed", 0),
         expired=counts.get("expired", 0),
         cut_meta=counts.get("cut:meta", 0),

@@ -1,4 +1,4 @@
-"""The buffer of observations that are not appended yet: thread-safe, columnar, bounded."""
+"""The buffer of observations, and of job updates that the log did not take: thread-safe, columnar, bounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from time import time_ns
 from typing import NamedTuple
 
 from chancy_metrics.events.batch import EncodedBatch, ObservationRun
-from chancy_metrics.events.codec import encode
+from chancy_metrics.events.codec import DROPPED, encode
 from chancy_metrics.events.errors import InvalidObservation, NotRecording
 from chancy_metrics.events.facts import DEFAULT_UNITS, JobRow, Kind, Series, check_value
 from chancy_metrics.plugin.host.clock import read_times, same_clock
@@ -44,7 +44,7 @@ class _OpenRun(NamedTuple):
 
 
 class _Chunk:
-    """A batch in the making."""
+    """A batch in the making: of job updates, or of observations."""
 
     def __init__(self) -> None:
         self.points = 0
@@ -58,9 +58,15 @@ class _Chunk:
             run = self.runs[series] = array("q"), array("d")
         return run
 
+    def as_dropped(self) -> Counter[str]:
+        return Counter(dropped=self.points - len(self.jobs), dropped_job_updates=len(self.jobs))
+
 
 class Buffer:
     """Holds observations, and job updates the log could not take, until they are appended.
+
+    Job updates are appended first. Where it is full, the oldest observations go first: job updates go only where there
+    is no other batch of observations than the newest one.
 
     `record` may be called from any thread, and takes no lock: an open run stays for ever, threads only extend it,
     one atomic call for time and value, and only `_close_runs` takes from its other end.
@@ -69,7 +75,8 @@ class Buffer:
         reject: Does what is to be done about an observation that breaks a rule; raises the error by default.
 
     Attributes:
-        counts: Counts for the next batch's header: "rejected:value", "dropped", "buffered", ...
+        counts: Counts for the next batch's header: "rejected:value", "dropped" observations, "dropped_job_updates",
+            "buffered" job updates, ...
     """
 
     def __init__(self, max_points: int, reject: Callable[[InvalidObservation], None] | None = None) -> None:
@@ -82,6 +89,7 @@ class Buffer:
         self._others: dict[tuple[object, Kind, object], Extend] = {}
         self._restart_clock(self._chunk_points)
         self._chunks: deque[_Chunk] = deque()
+        self._job_chunks: deque[_Chunk] = deque()
         self._held = 0
         self._meta_bytes = 0
         self._lock = threading.Lock()
@@ -92,10 +100,11 @@ class Buffer:
         return self._held + sum(len(run.pairs) for run in tuple(self._open_runs)) // 2
 
     def held(self) -> Counter[str]:
-        """Count what is in here: "observations", "job_updates", and "dropped" ones that no batch has reported yet."""
+        """Count what is in here: "observations", "job_updates", and what was dropped that no batch has reported yet."""
         with self._lock:
-            updates = sum(len(chunk.jobs) for chunk in self._chunks)
-            return +Counter(observations=len(self) - updates, job_updates=updates, dropped=self.counts["dropped"])
+            updates = sum(len(chunk.jobs) for chunk in self._job_chunks)
+            dropped = {name: self.counts[name] for name in DROPPED}
+            return +Counter(observations=len(self) - updates, job_updates=updates, **dropped)
 
     def record(self, kind: Kind, key: object, value: object, unit: object) -> None:
         """Record one observation, now; one that breaks a rule is counted and rejected.
@@ -147,13 +156,12 @@ class Buffer:
             if row.meta and self._meta_bytes + len(row.meta) > BUFFERED_META_BYTES:
                 row, cut_meta = row._replace(meta=b""), 1
             self._meta_bytes += len(row.meta)
-            chunk = self._open_chunk()
+            chunk = self._open_chunk(self._job_chunks)
             chunk.jobs.append(row)
             chunk.meta_bytes += len(row.meta)
-            self._added(1)
+            self._added(chunk, 1)
             if cut_meta:
                 self.counts["cut:meta"] += 1
-            next(self._times, None)
             self.counts["buffered"] += 1
 
     def count(self, reason: str, how_many: int = 1) -> None:
@@ -161,7 +169,7 @@ class Buffer:
             self.counts[reason] += how_many
 
     def cut(self, *, is_behind: bool = False) -> EncodedBatch | None:
-        """Take out the oldest batch; None if nothing is to be said.
+        """Take out the oldest batch, of job updates if there are any; None if nothing is to be said.
 
         Args:
             is_behind: The clock that its observations have their time from is behind: they count as skewed.
@@ -170,9 +178,10 @@ class Buffer:
         """
         self._close_runs()
         with self._lock:
-            if not self._chunks and not self.counts:
+            chunks = self._job_chunks or self._chunks
+            if not chunks and not self.counts:
                 return None
-            chunk = self._chunks.popleft() if self._chunks else _Chunk()
+            chunk = chunks.popleft() if chunks else _Chunk()
             self._forget(chunk)
             counts, self.counts = self.counts, Counter()
         try:
@@ -185,7 +194,7 @@ class Buffer:
             return encode(chunk.jobs, runs, counts + Counter(skewed=skewed))
         except Exception:
             with self._lock:
-                self.counts += counts + Counter(dropped=chunk.points)
+                self.counts += counts + chunk.as_dropped()
             raise
 
     def _record_checked(self, kind: Kind, key: object, value: object, unit: object) -> None:
@@ -237,14 +246,14 @@ class Buffer:
             taken = 0
             for series, pairs in self._open_runs:
                 if pairs:
-                    run = self._open_chunk().run(series) if not taken else self._chunks[-1].run(series)
+                    run = self._open_chunk(self._chunks).run(series) if not taken else self._chunks[-1].run(series)
                     full = len(pairs)
                     run[0].fromlist(pairs[:full:2])  # type: ignore[arg-type] # every other one is an int
                     run[1].fromlist(pairs[1:full:2])
                     del pairs[:full]
                     taken += full // 2
             if taken:
-                self._added(taken)
+                self._added(self._chunks[-1], taken)
             room = self._chunk_points - (self._chunks[-1].points if self._chunks else 0)
             self._restart_clock(room if room > 0 else self._chunk_points)
 
@@ -253,25 +262,29 @@ class Buffer:
         self._time_ns, self._clock = time_ns, same_clock(time_ns)
         self._times = read_times(self._clock, room - 1)
 
-    def _open_chunk(self) -> _Chunk:
-        last = self._chunks[-1] if self._chunks else None
+    def _open_chunk(self, chunks: deque[_Chunk]) -> _Chunk:
+        last = chunks[-1] if chunks else None
         if last is None or last.points >= self._chunk_points or last.meta_bytes >= _CHUNK_META_BYTES:
-            self._chunks.append(_Chunk())
-        return self._chunks[-1]
+            chunks.append(_Chunk())
+        return chunks[-1]
 
     def _add_point(self, series: Series, point: tuple[int, float]) -> None:
-        at_ns, values = self._open_chunk().run(series)
+        chunk = self._open_chunk(self._chunks)
+        at_ns, values = chunk.run(series)
         at_ns.append(point[0])
         values.append(point[1])
-        self._added(1)
+        self._added(chunk, 1)
 
-    def _added(self, points: int) -> None:
-        self._chunks[-1].points += points
+    def _added(self, chunk: _Chunk, points: int) -> None:
+        chunk.points += points
         self._held += points
-        while self._held > self._max_points and len(self._chunks) > 1:
-            oldest = self._chunks.popleft()
+        while self._held > self._max_points:
+            chunks = self._chunks if len(self._chunks) > 1 else self._job_chunks
+            if len(chunks) <= 1:
+                break
+            oldest = chunks.popleft()
             self._forget(oldest)
-            self.counts["dropped"] += oldest.points
+            self.counts += oldest.as_dropped()
 
     def _forget(self, chunk: _Chunk) -> None:
         self._held -= chunk.points

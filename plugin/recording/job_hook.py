@@ -145,6 +145,7 @@ class JobHook:
                 return
         try:
             facts = self._facts([job])
+            encode(facts)  # one that the codec refuses must not take the others of its batch along
             self._buffer.record_job(facts.rows()[0], cut_meta=facts.cut_meta)
         except Exception as error:  # on_job_updated must not raise into the host
             self._buffer.count("rejected:job")

@@ -201,12 +201,15 @@ class Recorder:
             await self._send(connection, tables)
 
     def _next(self) -> _InFlight | None:
-        try:
-            batch = self.buffer.cut(is_behind=self._clock.is_ahead_of_host())
-        except Exception as error:  # a batch that can't be encoded must not stand in the way of the next ones
-            self._warnings.warn("encode", f"a batch of metrics could not be encoded and is dropped: {error!r}")
-            return None
-        return None if batch is None else self._cut_as(batch, closes=False)
+        while True:
+            try:
+                batch = self.buffer.cut(is_behind=self._clock.is_ahead_of_host())
+            except Exception as error:  # a batch that can't be encoded must not stand in the way of the next ones
+                held = listed(self.buffer.held())
+                what = f"a batch of metrics of worker {self.worker_id!r} could not be encoded and is dropped"
+                self._warnings.warn("encode", f"{what}; {held} in memory: {error!r}")
+            else:
+                return None if batch is None else self._cut_as(batch, closes=False)
 
     def _cut_as(self, batch: EncodedBatch, *, closes: bool) -> _InFlight:
         # The day is fixed here: a retry hits the partition in which it may have left the batch.

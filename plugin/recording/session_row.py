@@ -25,12 +25,14 @@ _ERROR_LENGTH = 300
 #: Milliseconds a write waits for a lock.
 _LOCK_WAIT_MS = 100
 
-#: What is in memory and not known to be in the log: "observations", "job_updates", "dropped" -> how many.
+#: What is in memory and not known to be in the log: "observations", "job_updates", "dropped" (observations that are
+#: gone), "dropped_job_updates" -> how many.
 Held = Counter[str]
 _WORDS = {
     "observations": ("observation", "observations"),
     "job_updates": ("job update", "job updates"),
-    "dropped": ("observation dropped from a full buffer", "observations dropped from a full buffer"),
+    "dropped": ("dropped observation", "dropped observations"),
+    "dropped_job_updates": ("dropped job update", "dropped job updates"),
 }
 
 

@@ -204,6 +204,7 @@ def _numbers(status: Status, found: Completeness) -> Numbers:
         "in_memory": sum(found.in_memory.values()),
         "unclean_ends": found.ended_uncleanly,
         "dropped_ever": found.dropped,
+        "dropped_job_updates_ever": found.dropped_job_updates,
     }
     verified, checked = status.verified, status.checked
     is_live = verified is not None and verified.version == status.version

@@ -30,6 +30,7 @@ export function facts(status) {
     ...held("Uncertain", completeness.uncertain, "warn"),
     ...held("In memory", completeness.in_memory, "warn"),
     ["Dropped", whole(completeness.dropped), completeness.dropped ? "warn" : ""],
+    ...(completeness.dropped_job_updates ? [["Dropped job updates", whole(completeness.dropped_job_updates), "bad"]] : []),
     ["Drift", faults || verified?.share.whole ? whole(faults) : "not checked", faults ? "bad" : ""],
     ["Compared", verified ? percent(verified.share.whole) : "nothing"],
     ["Last verify", lastVerify(status, now)],
@@ -41,7 +42,7 @@ export function facts(status) {
 
 /** What sessions held or lost, by kind; nothing if that is nothing. */
 function held(term, kinds, how) {
-  const words = { observations: "observations", job_updates: "job updates", dropped: "dropped from a full buffer" };
+  const words = { observations: "observations", job_updates: "job updates", dropped: "dropped observations", dropped_job_updates: "dropped job updates" };
   const parts = Object.entries(kinds).filter(([, count]) => count).map(([kind, count]) => `${whole(count)} ${words[kind] ?? kind}`);
   return parts.length ? [[term, parts.join(", "), how]] : [];
 }

@@ -50,7 +50,9 @@ CHANGES = st.builds(
 )
 NUMBERS = st.builds(
     records.Numbers,
-    st.dictionaries(st.sampled_from(["lost", "unclean_ends", "left_out_batches", "dropped_ever"]), st.integers(1, 9)),
+    st.dictionaries(
+        st.sampled_from(["lost", "unclean_ends", "dropped_job_updates_ever", "dropped_ever"]), st.integers(1, 9)
+    ),
     SECONDS,
     st.just(AT),
     st.none() | st.just(AT),

@@ -66,15 +66,19 @@ def test_what_may_be_missing_is_an_interval_for_each_producer_whose_last_batch_l
 
 def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
     facts = NOTHING._replace(
-        counts={"rejected:key": 2, "dropped": 3, "skewed": 4}, holes=5, left_out=LeftOut(1, 14, 8, 40, 0, [], [])
+        counts={"rejected:key": 2, "dropped": 3, "dropped_job_updates": 6, "skewed": 4},
+        holes=5,
+        left_out=LeftOut(1, 14, 8, 40, 0, [], []),
     )
 
     window, ever = complete(facts, 1.0, DAY), complete(facts, 1.0)
 
     assert (window.rejected, window.dropped, window.skewed, window.holes) == ({"key": 2}, 3, 4, 5)
+    assert window.dropped_job_updates == 6
     assert (window.dead_letters, window.discarded) == (6, 8)
     assert set(window.for_all_time) == {
-        *("rejected", "dropped", "skewed", "expired", "cut_meta", "buffered", "holes", "set_aside")
+        *("rejected", "dropped", "dropped_job_updates", "skewed", "expired", "cut_meta", "buffered"),
+        *("holes", "set_aside"),
     }
     assert ever.for_all_time == []
 
@@ -136,7 +140,7 @@ async def test_the_command_tells_counts_of_the_window_from_those_of_all_time(
     lines = dict(line.split(maxsplit=1) for line in text.stdout.splitlines())
     assert lines["window"] == "2026-03-09 12:00:00 to 2026-03-10 12:00:00 UTC"
     assert lines["from"] == "baseline and raw, raw since 2026-03-10"
-    assert lines["dropped"] == "0 (of all time)"
+    assert lines["dropped"] == "0 observations, 0 job updates (of all time)"
     assert lines["uncertain"] == "up to 0 s of custom observations"
     assert "unclean ends    0 sessions\n" in text.stdout
     assert answer["source"] == "raw"

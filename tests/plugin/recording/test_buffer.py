@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from chancy_metrics.events.batch import DecodedBatch
-from chancy_metrics.events.codec import decode
+from chancy_metrics.events.codec import count_kinds, decode
 from chancy_metrics.events.errors import InvalidObservation
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.kept_meta import encode_meta
@@ -40,6 +40,10 @@ def cut(into: Buffer) -> list[DecodedBatch]:
 
 def values_of(batches: list[DecodedBatch]) -> list[float]:
     return [value for batch in batches if batch.observations for value in batch.observations.values.tolist()]
+
+
+def funcs_of(batches: list[DecodedBatch]) -> list[str]:
+    return [combo.func for batch in batches if batch.jobs for combo in batch.jobs.combos]
 
 
 def counts_of(batches: list[DecodedBatch]) -> Counter[str]:
@@ -202,7 +206,7 @@ def test_a_batch_holds_ten_thousand_observations_at_the_most() -> None:
     assert [len(values_of([batch])) for batch in cut(held)] == [10_000, 10_000, 5_000]
 
 
-def test_job_updates_are_kept_beside_observations_and_counted_as_buffered() -> None:
+def test_job_updates_are_kept_beside_observations_counted_as_buffered_and_appended_first() -> None:
     held = Buffer(1000)
     record(held, 1)
 
@@ -210,9 +214,37 @@ def test_job_updates_are_kept_beside_observations_and_counted_as_buffered() -> N
     held.record_job(a_row(func="app.b"))
 
     assert len(held) == 3
-    (batch,) = cut(held)
-    assert batch.jobs and [combo.func for combo in batch.jobs.combos] == ["app.a", "app.b"]
-    assert batch.counts == {"buffered": 2}
+    updates, observations = cut(held)
+    assert funcs_of([updates]) == ["app.a", "app.b"] and updates.counts == {"buffered": 2}
+    assert values_of([observations]) == [1] and not observations.jobs
+
+
+def test_a_full_buffer_drops_observations_before_job_updates_and_counts_each_by_its_kind() -> None:
+    held = Buffer(100)
+    for i in range(90):
+        held.record_job(a_row(func=f"app.{i}"))
+
+    record(held, *range(1_000))
+
+    assert len(held) <= 110
+    assert held.held() == {"observations": 10, "job_updates": 90, "dropped": 990}
+    for i in range(90, 200):
+        held.record_job(a_row(func=f"app.{i}"))
+    assert held.held() == {"observations": 10, "job_updates": 90, "dropped": 990, "dropped_job_updates": 110}
+    batches = cut(held)
+    assert funcs_of(batches) == [f"app.{i}" for i in range(110, 200)]
+    assert values_of(batches) == list(range(990, 1_000))
+    assert counts_of(batches) == {"buffered": 200, "dropped": 990, "dropped_job_updates": 110}
+
+
+def test_what_a_batch_s_header_says_was_dropped_is_held_until_the_batch_is_in_the_log() -> None:
+    held = Buffer(10)
+    for _ in range(13):
+        held.record_job(a_row())
+    record(held, 1)
+    batch = held.cut()
+
+    assert batch and count_kinds(batch) == {"job_updates": 1, "dropped_job_updates": 4}
 
 
 def test_what_can_not_be_encoded_is_dropped_and_counted_and_stops_nothing() -> None:
@@ -224,8 +256,8 @@ def test_what_can_not_be_encoded_is_dropped_and_counted_and_stops_nothing() -> N
         held.cut()
 
     batches = cut(held)
-    assert [combo.func for batch in batches if batch.jobs for combo in batch.jobs.combos] == ["app.good"]
-    assert counts_of(batches) == {"buffered": 2, "dropped": 1}
+    assert funcs_of(batches) == ["app.good"]
+    assert counts_of(batches) == {"buffered": 2, "dropped_job_updates": 1}
 
 
 def test_counts_alone_make_a_batch_and_nothing_makes_none() -> None:

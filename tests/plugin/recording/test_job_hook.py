@@ -296,15 +296,18 @@ async def test_a_job_that_can_t_be_encoded_is_saved_and_only_its_update_is_rejec
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
     async with a_host(dsn) as (worker, metrics), await AsyncConnection.connect(dsn) as other, other.cursor() as cursor:
-        job = a_job(func="app.\x00")
+        good, bad = a_job(), a_job(func="app.\x00")
         await cursor.execute("CREATE TEMPORARY TABLE job AS SELECT 1")
-        await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[job], cursor=cursor)
+        await metrics.on_jobs_updated_in_transaction(worker=worker, jobs=[good, bad], cursor=cursor)
         await other.commit()
-        await metrics.on_job_updated(worker=worker, job=job)
+        for job in (good, bad):
+            await metrics.on_job_updated(worker=worker, job=job)
         await cursor.execute("SELECT count(*) FROM job")
         assert await cursor.fetchone() == (1,)
 
-    assert logged_updates(await read_log(connection, tables)) == Counter()
+    log = await read_log(connection, tables)
+    assert logged_updates(log) == updates(good)
+    assert logged_counts(log) == {"buffered": 1, "rejected:job": 1}
 
 
 async def test_workers_of_a_serializable_database_record_beside_each_other(

@@ -150,4 +150,6 @@ async def test_clean_up_forgets_sessions_with_the_producers(dsn: str, connection
 
 def test_what_is_held_is_said_in_words() -> None:
     assert session_row.listed({"observations": 400, "job_updates": 1}) == "400 observations, 1 job update"
+    dropped = {"dropped": 1, "dropped_job_updates": 2}
+    assert session_row.listed(dropped) == "1 dropped observation, 2 dropped job updates"
     assert session_row.listed({}) == "nothing"
