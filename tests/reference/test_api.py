@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
+
+import pytest
 
 from chancy_metrics import plugin
 from tests.reference.pages import code, rows, section
@@ -25,6 +28,15 @@ def test_every_public_function_is_in_the_table_and_every_command_in_it_is_there(
 
     assert named == public(inspect.isfunction)
     assert all(any(f"{line} ".startswith(f"{name} ") for name in COMMANDS) for row in table for line in code(row[2]))
+
+
+@pytest.mark.parametrize("row", rows(section("api", "Functions and their commands")), ids=lambda row: row[0])
+def test_what_a_function_returns_is_what_the_table_says(row: list[str]) -> None:
+    told = set(code(row[1]))
+
+    for call in code(row[0]):
+        returns = inspect.signature(getattr(plugin, call.partition("(")[0])).return_annotation
+        assert {name for name in re.findall(r"\w+", str(returns)) if name in plugin.__all__} <= told
 
 
 def test_every_public_error_is_in_the_table() -> None:

@@ -141,6 +141,11 @@ async def test_a_real_run_prints_keys_and_lines_of_the_page(dsn: str, connection
     tables_of_lines = section("status", "The lines of `status`") + section("status", "Completeness")
     assert names <= {name for row in rows(tables_of_lines) for name in code(row[0])}
     assert lines[-1] == "healthy"
+    always = set(
+        code(section("status", "The lines of `status`").partition("\nAlways there are ")[2].partition(".\n")[0])
+    )
+    counts = lines_of(verify_command.counted)
+    assert names - {"compared", "log checked"} == (always | counts) - {"unreadable"}
 
 
 def words(thing: Any) -> set[str]:
