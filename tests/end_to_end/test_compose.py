@@ -184,6 +184,11 @@ async def test_its_services_count_each_job_once_and_show_it_everywhere(
             client = stack.enter_context(running(tmp_path, settings))
             run(sys.executable, "-c", "import app; app.push(100)")
 
+            async def have_ended() -> bool:
+                with psycopg.connect(empty_dsn) as connection:
+                    query = "SELECT count(*) FROM chancy_jobs WHERE state IN ('succeeded', 'failed')"
+                    return connection.execute(query).fetchone() == (100,)
+
             async def prometheus_has_all() -> bool:
                 found = Prometheus(client).query('sum(chancy_all_jobs_total{state!="retrying"})')
                 return list(found.values()) == [100]
@@ -200,6 +205,8 @@ async def test_its_services_count_each_job_once_and_show_it_everywhere(
                     ).fetchone()
                 return float(found[0]) if found else 0
 
+            await eventually(have_ended, within_s=LATEST_S)
+            run("chancy-metrics", "fold")  # a worker does, once it has been the leader for a while
             await eventually(prometheus_has_all, within_s=LATEST_S)
             groups = client.get("/api/v1/rules").json()["data"]["groups"]
             assert [group["name"] for group in groups] == ["chancy"]
