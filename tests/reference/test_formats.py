@@ -163,6 +163,7 @@ def test_the_columns_of_parquet_are_those_that_are_written() -> None:
         ("duration of a job", f"{MAX_DURATION_US:,} microseconds"),
         ("points read at once over HTTP", f"{window.MAX_BUCKETS:,} buckets"),
         ("wait of a command for a locked table", f"{bounded_connection.LOCK_LIMIT_MS // 1000} s"),
+        ("wait of a command for a locked table", f"{bounded_connection.REBUILD_LOCK_LIMIT_MS // 1000} s in `rebuild`"),
         ("time at a worker's stop", f"{shutdown.STOP_S:.0f} s"),
     ],
 )
