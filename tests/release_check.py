@@ -17,11 +17,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from psycopg import sql
 
 from examples.embedded import Server
@@ -262,12 +266,29 @@ def _tested(place: Path, python: Path, version: str, resolution: str, source: Pa
         _environment(place, python)
         _install(place, ["--resolution", resolution, "--editable", f"{source}[{','.join(EXTRAS)}]"])
         _install(place, ["--editable", f"{source}[test]"])  # what is installed already stays as it is
+        if resolution == "lowest-direct":
+            yield f"{label}: {_above_the_bound(place)}", False
         command = [place / "bin/python", "-m", "pytest", "-n", "2", "-m", "not slow", *TESTS]
         told = _run(command, cwd=str(source))
     except Failed as error:
         yield f"{label}: {error}", True
         return
     yield f"{label}: {_last_line(told)}", False
+
+
+def _above_the_bound(place: Path) -> str:
+    """Say which dependencies could not be had in the lowest version that is allowed, since another one wants more."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    listed = project["dependencies"] + [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
+    frozen = json.loads(_run(["uv", "pip", "list", "--format", "json", "--python", place / "bin/python"]))
+    has = {canonicalize_name(one["name"]): Version(one["version"]) for one in frozen}
+    above = {}
+    for wanted in map(Requirement, listed):
+        lowest = [Version(one.version) for one in wanted.specifier if one.operator == ">="]
+        name = canonicalize_name(wanted.name)
+        if lowest and has[name] > lowest[0]:
+            above[name] = f"{name} {has[name]} for >={lowest[0]}"
+    return f"above their bound, since others want more: {', '.join(above.values())}" if above else "all at their bound"
 
 
 def _database(server: Server, name: str, place: Path) -> str:
