@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 from psycopg import errors, sql
 
 #: SQL: the database's time; on a standby that lags, the time of the last commit it has replayed.
@@ -35,4 +36,12 @@ def error_sentence(error: Exception) -> str:
             f"{said}: the metrics tables are missing, older than this code, or in no schema of this session's "
             f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
         )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return f"{said}: this role lacks a GRANT; docs/roles.md has those of each role"
     return said
+
+
+def database_sentence(error: psycopg.Error) -> str:
+    """Say whether the database can't be reached or has refused a statement, and why, on one line."""
+    said = error_sentence(error)
+    return f"the database can't be reached: {said}" if error.sqlstate is None else f"the database refused it: {said}"

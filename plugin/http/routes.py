@@ -17,7 +17,7 @@ from starlette.responses import Response
 from chancy_metrics.events.database import needs_schema, short_transaction
 from chancy_metrics.events.errors import MetricsLogError, VersionRefused
 from chancy_metrics.events.facts import EPOCH, MAX_KEY_BYTES, microseconds
-from chancy_metrics.events.hot_standby import error_sentence
+from chancy_metrics.events.hot_standby import database_sentence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.audit.events import JobLife, job_life
 from chancy_metrics.plugin.audit.explain import Explained, explain
@@ -236,8 +236,8 @@ def _answering(answer: Answer) -> Endpoint:
             return _json({"title": late}, 503)
         except MetricsLogError as error:
             return _json({"title": str(error)}, 503)
-        except psycopg.OperationalError as error:
-            return _json({"title": f"the database did not answer: {error_sentence(error)[:300]}"}, 503)
+        except psycopg.Error as error:
+            return _json({"title": database_sentence(error)[:400]}, 503)
 
     return endpoint
 

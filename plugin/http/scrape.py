@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from chancy_metrics.events.database import needs_schema
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.hot_standby import error_sentence
+from chancy_metrics.events.hot_standby import database_sentence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.http.limits import RETRY_S, room, work
@@ -102,8 +102,8 @@ async def _scrape(chancy: Chancy) -> Scrape:
 def _sentence(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"a scrape may take at most {SCRAPE_S:g} s: the database is slow, or this process busy"
-    said = error_sentence(error)
-    return (said if isinstance(error, MetricsLogError) else f"the database did not answer: {said}")[:_MAX_SENTENCE]
+    said = database_sentence(error) if isinstance(error, psycopg.Error) else " ".join(str(error).split())
+    return said[:_MAX_SENTENCE]
 
 
 def _is_held(header: str, token: str) -> bool:

@@ -99,6 +99,6 @@ async def test_a_database_that_is_down_is_said_once_and_each_scrape_says_it(serv
     assert [one.status_code for one in answers] == [503, 503, 503, 200, 200, 503, 503]
     assert f'database "{name}_gone" does not exist' in answers[0].text and answers[0].text.count("\n") == 1
     down, back, again = said.splitlines()
-    assert down.startswith("metrics: a scrape can't be answered in full: the database did not answer: ")
+    assert down.startswith("metrics: a scrape can't be answered in full: the database can't be reached: ")
     assert (back, again) == ("metrics: scrapes are answered in full again", down)
     assert process.returncode == 0

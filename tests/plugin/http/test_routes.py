@@ -286,6 +286,20 @@ async def test_without_tables_the_answer_says_what_to_do(empty_dsn: str) -> None
             assert "misc migrate" in answer.json()["title"], path
 
 
+async def test_a_role_without_grants_is_told_where_they_are(dsn: str, connection: Connection) -> None:
+    await connection.execute("CREATE ROLE stray LOGIN")
+    try:
+        async with asking(f"{dsn}&user=stray") as client:
+            for path in set(ASKED) - {"resolutions"}:
+                answer = await client.get(f"{ROOT}/{path}{ASKED[path]}")
+
+                assert answer.status_code == 503, (path, answer.text)
+                title = answer.json()["title"]
+                assert "permission denied" in title and "docs/roles.md" in title, path
+    finally:
+        await connection.execute("DROP ROLE stray")
+
+
 async def test_without_a_database_the_answer_says_so(dsn: str, server: Server) -> None:
     async with asking(dsn) as client, connections(server.dsn(), 1) as (connection,):
         name = conninfo_to_dict(dsn)["dbname"]

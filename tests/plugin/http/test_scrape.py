@@ -171,7 +171,19 @@ async def test_a_database_that_is_down_is_a_sentence(dsn: str) -> None:
         answer = await client.get(PATH)
 
     assert answer.status_code == 503 and answer.headers["retry-after"]
-    assert answer.text.startswith("the database did not answer: ") and answer.text.count("\n") == 1
+    assert answer.text.startswith("the database can't be reached: ") and answer.text.count("\n") == 1
+
+
+async def test_a_role_without_grants_is_told_where_they_are(dsn: str, connection: Connection) -> None:
+    await connection.execute("CREATE ROLE stray LOGIN")
+    try:
+        async with scraping(f"{dsn}&user=stray") as client:
+            answer = await client.get(PATH)
+    finally:
+        await connection.execute("DROP ROLE stray")
+
+    assert answer.status_code == 503
+    assert answer.text.startswith("the database refused it: permission denied") and "docs/roles.md" in answer.text
 
 
 def test_a_token_is_shown_by_nothing() -> None:
