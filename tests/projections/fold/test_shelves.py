@@ -20,13 +20,16 @@ _PARTS = st.lists(ROWS, max_size=5)
 
 
 def folds_of(parts: list[list[Row]]) -> list[Fold]:
-    """Folds whose series and workers have other numbers in each, as those of different ranges do."""
+    """Folds whose series and workers have other numbers in each, as those of different ranges do.
+
+    A number stays odd or even: odd ones are gauges, and no series is a gauge in some folds and not in others.
+    """
     made = []
     rows = iter(with_unique_indexes([row for part in parts for row in part]))
     for number, part in enumerate(parts):
         mine = [next(rows) for _ in part]
         workers = ["w2", "w1"] if number % 2 else ["w1", "w2"]
-        series = [Series(f"app:{(place + number) % 4}", "counter", "") for place in range(4)]
+        series = [Series(f"app:{(place + 2 * number) % 4}", "counter", "") for place in range(4)]
         made.append(Fold.of_cells(workers, series, {"1min": cells_of(mine)} if mine else {}))
     return made
 
