@@ -84,7 +84,7 @@ async def _rebuilt(dsn: str, connection: Connection, events: int) -> tuple[float
     cpu_s = time.process_time() - before
     check("events rebuilt, points that differ", (done.events, done.different), (events, 0))
     check("events in the rebuilt version", await _counted(connection), events)
-    return done.seconds, cpu_s
+    return done.took_s, cpu_s
 
 
 async def _lags(dsn: str, size: Size) -> tuple[list[float], list[float]]:

@@ -93,7 +93,7 @@ def export_command(door: Door, file: Path, day: date | None) -> None:
     done = door.run(work)
     text = (
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')}, "
-        f"{counted(done.positions - done.batches, 'position')} without, {size(done.size_bytes)} in {span(done.seconds)}"
+        f"{counted(done.positions - done.batches, 'position')} without, {size(done.size_bytes)} in {span(done.took_s)}"
     )
     door.answer(msgspec.structs.asdict(done) | {"seal": str(done.seal)}, lambda: [text, str(done.seal)])
     if done.lost:
@@ -125,7 +125,7 @@ def import_command(door: Door, file: Path | None, abandon: bool) -> None:
     done = door.run(import_log(chancy, file, on_progress=show_ledger(door, "imported")))
     since = f", resumed at position {done.since:,}" if done.since else ""
     text = (
-        f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} in {span(done.seconds)}{since}: "
+        f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} in {span(done.took_s)}{since}: "
         f"the ledger ends at position {done.position:,}; `chancy-metrics fold` makes the rollups"
     )
     door.answer(done, lambda: [text])

@@ -203,7 +203,7 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
         lines.append(f"- and {done.different - _SHOWN:,} more; --json shows a thousand")
     if done.leaves_out:
         lines.append(done.leaves_out)
-    rate = done.events / done.seconds if done.seconds else 0
+    rate = done.events / done.took_s if done.took_s else 0
     differ = f"{done.different:,} {'differs' if done.different == 1 else 'differ'}"
     lines.append(
         f"compared {counted(done.points, 'point')} at position {done.position:,}: "
@@ -215,7 +215,7 @@ def _rebuilt_lines(done: Rebuilt) -> list[str]:
         text = f"folded {counted(folded, 'pruned day')} again from {'its archive' if folded == 1 else 'their archives'}"
         keeps = "keeps" if kept == 1 else "keep"
         lines.append(text + (f"; {counted(kept, 'day')} without one {keeps} the baseline's figures" if kept else ""))
-    lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
+    lines.append(f"folded {counted(done.events, 'event')} in {span(done.took_s)}, {rate:,.0f} a second")
     lines.append(
         f"version {done.version} is live; version {done.replaced} is kept for `chancy-metrics undo`"
         if done.swapped
@@ -238,8 +238,8 @@ def _rebuilt_totals_lines(done: RebuiltTotals) -> list[str]:
             f"compared the totals of {done.series:,} series at position {done.position:,}: "
             + (differ if done.different else "no difference")
         )
-    rate = done.events / done.seconds if done.seconds else 0
-    lines.append(f"folded {counted(done.events, 'event')} in {span(done.seconds)}, {rate:,.0f} a second")
+    rate = done.events / done.took_s if done.took_s else 0
+    lines.append(f"folded {counted(done.events, 'event')} in {span(done.took_s)}, {rate:,.0f} a second")
     if not done.swapped:
         return [*lines, f"exporters still read generation {done.replaced} of the totals"]
     replaces = "" if done.replaced is None else f"; it replaces generation {done.replaced}"

@@ -73,7 +73,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     leaves_out: str
     left_out_before: str
     events: int
-    seconds: float
+    took_s: float
     behind: str = ""
     archives: Archives | None = None
 
@@ -157,7 +157,7 @@ async def rebuild(
             leaves_out=left_out.sentence,
             left_out_before=(await backfill.left_out(live)).sentence,
             events=backfill.progress.events,
-            seconds=time.monotonic() - backfill.progress.started,
+            took_s=time.monotonic() - backfill.progress.started,
             behind=behind,
             archives=archives,
         )

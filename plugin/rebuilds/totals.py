@@ -56,7 +56,7 @@ class RebuiltTotals(msgspec.Struct, frozen=True):
     differences: list[TotalDifference]
     leaves_out: str
     events: int
-    seconds: float
+    took_s: float
 
 
 async def rebuild_totals(
@@ -134,7 +134,7 @@ async def rebuild_totals(
         differences=list(done.compared.differences) if done.compared else [],
         leaves_out=leaves_out,
         events=backfill.progress.events + done.events,
-        seconds=time.monotonic() - backfill.progress.started,
+        took_s=time.monotonic() - backfill.progress.started,
     )
 
 

@@ -26,7 +26,7 @@ class Abandoned(msgspec.Struct, frozen=True):
     positions: int
     batches: int
     events: int
-    seconds: float
+    took_s: float
 
 
 async def abandon_import(chancy: Chancy) -> Abandoned:

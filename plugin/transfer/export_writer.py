@@ -46,7 +46,7 @@ class Exported(msgspec.Struct, frozen=True):
     events: int
     lost: int
     size_bytes: int
-    seconds: float
+    took_s: float
     content: str
 
 
@@ -239,6 +239,6 @@ class ExportWriter:
             events=writer.events,
             lost=self._lost,
             size_bytes=writer.size_bytes,
-            seconds=round(time.monotonic() - self._started, 3),
+            took_s=round(time.monotonic() - self._started, 3),
             content=content.hex(),
         )

@@ -59,7 +59,7 @@ class Imported(msgspec.Struct, frozen=True):
     position: int
     batches: int
     events: int
-    seconds: float
+    took_s: float
 
 
 async def import_log(
