@@ -78,7 +78,23 @@ async def read_facts(
         sql.SQL(
             """
             SELECT v.version, v.position, v.counts::text,
-                (SELECT least(coalesce(sum(greatest(holes, 0)), 0), 9007199254740991)::bigint FROM {producers}),
+                (
+                    -- A hole whose batch still waits in pending or in the spill table is none.
+                    SELECT least(
+                        coalesce(sum(greatest(p.holes - coalesce(late.batches, 0), 0)), 0), 9007199254740991
+                    )::bigint
+                    FROM {producers} p
+                    LEFT JOIN (
+                        SELECT w.producer, count(*) AS batches
+                        FROM (
+                            SELECT producer, sequence FROM {pending} UNION SELECT producer, sequence FROM {spill}
+                        ) AS w
+                        JOIN {producers} AS known USING (producer)
+                        WHERE w.sequence < known.last_sequence
+                        GROUP BY w.producer
+                    ) AS late USING (producer)
+                    WHERE p.holes > 0
+                ),
                 (SELECT count(*) FROM {producers} WHERE holes < 0),
                 (SELECT count(*) FROM {set_aside}) + (SELECT count(*) FROM {spill} WHERE NOT ({in_bounds})),
                 (SELECT max(day) FROM {days} WHERE state IN ('absorbed', 'gone') AND day <= %(last_day)s)
@@ -91,6 +107,7 @@ async def read_facts(
             versions=tables.versions,
             producers=tables.producers,
             set_aside=tables.set_aside,
+            pending=tables.pending,
             spill=tables.spill,
             in_bounds=sql.SQL(ID_IN_BOUNDS),
             days=tables.days,

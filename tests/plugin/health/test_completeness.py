@@ -83,6 +83,27 @@ def test_counts_without_dates_say_so_in_a_window_and_not_of_all_time() -> None:
     assert ever.for_all_time == []
 
 
+async def test_a_batch_that_still_waits_for_its_position_is_no_hole(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    refused, deleted = LogWriter(connection, tables, "refused"), LogWriter(connection, tables, "deleted")
+    for writer in (refused, deleted):
+        await writer.spill(runs=[a_run("app:n", [1.0] * 9)])
+        await writer.append(runs=[a_run("app:n")])
+    await fetch(connection, "ALTER TABLE {log} ADD CONSTRAINT small CHECK (events < 9)", tables)
+    await sequence_and_fold(connection, tables)
+
+    async with an_app(dsn) as (chancy, _):
+        status = await read_status(chancy)
+        assert (status.completeness.holes, status.spilled_batches) == (0, 2)
+        assert not any("missing" in reason for reason in status.unhealthy)
+
+        await fetch(connection, f"DELETE FROM {{spill}} WHERE producer = '{deleted.producer}'", tables)
+        status = await read_status(chancy)
+        assert status.completeness.holes == 1
+        assert any("1 batch is missing" in reason for reason in status.unhealthy)
+
+
 async def test_a_producer_without_a_session_ended_uncleanly_after_three_minutes_of_silence(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:
