@@ -24,6 +24,7 @@ Check = Literal[
     "summaries",
     "horizons",
     "counts",
+    "totals",
 ]
 #: Spots that are told apart; findings at further ones are counted under their check and scale alone.
 _MAX_SPOTS = 2_000
@@ -62,7 +63,7 @@ class Finding(NamedTuple):
             the "log" against the ledger, the "ledger" for gaps, its "chain" against the log, the "head" against the
             ledger, the "producers" against their batches, what was "pending" and is no batch, the "summaries" of
             ranges against those, a version's "horizons" against the settings, what it "counts" beside its points
-            against the log.
+            against the log, the "totals" that are served against baseline and log.
         where: The position, point, producer or day, in words.
         text: A sentence.
     """

@@ -141,6 +141,8 @@ def _verified(status: Status) -> dict[str, str]:
         )
     if last.log_at is not None:
         lines["log checked"] = f"whole up to position {last.log_position:,}, {moment(last.log_at)}"
+    if last.totals_at is not None:
+        lines["totals compared"] = moment(last.totals_at)
     if (made := last.rebuilt) is not None:
         same = f"{made.different:,} differ" if made.different else "none differs"
         lines["rebuilt"] = (

@@ -19,6 +19,7 @@ from chancy_metrics.plugin.cli.types import Duration, Moment
 from chancy_metrics.plugin.health.completeness import Completeness, completeness
 from chancy_metrics.plugin.health.verify import Verified, verify
 from chancy_metrics.plugin.recording.session_row import listed
+from chancy_metrics.projections.verify.totals import TotalsCheck
 
 _since = click.option(
     "--since", type=Moment(), help="Start of the range, inclusive: 2026-03-10T12:00Z, or 2h or 7d for that long ago."
@@ -32,6 +33,7 @@ _until = click.option("--until", type=Moment(), help="End of the range, exclusiv
 @click.option(
     "--budget", type=Duration(), help="Check random days and hours for this long, such as 30s, instead of everything."
 )
+@click.option("--totals", is_flag=True, help="Compare the totals for exporters, too: folds the whole log once more.")
 @sharing_options
 @click.pass_obj
 def verify_command(
@@ -39,6 +41,7 @@ def verify_command(
     since: datetime | None,
     until: datetime | None,
     budget: float | None,
+    totals: bool,
     processes: int | None,
     dask: str | None,
     read_dsn: str | None,
@@ -51,7 +54,17 @@ def verify_command(
     _check_order(since, until)
     chancy, _ = door.load()
     with open_sharing(processes, dask, read_dsn) as (executor, source):
-        found = door.run(verify(chancy, since=since, until=until, budget_s=budget, executor=executor, read_dsn=source))
+        found = door.run(
+            verify(
+                chancy,
+                since=since,
+                until=until,
+                budget_s=budget,
+                totals=totals,
+                executor=executor,
+                read_dsn=source,
+            )
+        )
     door.answer(_as_objects(found), lambda: verified_lines(found))
     if found.drift:
         sys.exit(FOUND_SOMETHING)
@@ -125,6 +138,7 @@ def _completeness_lines(found: Completeness) -> list[str]:
 def verified_lines(found: Verified) -> list[str]:
     """Return what `verify` prints."""
     lines = [*(f"note: {note}" for note in found.notes), *map(str, found.findings), *map(str, found.differences)]
+    lines += _totals(found.totals)
     hidden = found.drift - len(found.findings) - len(found.differences)
     if hidden:
         lines.append(f"and {hidden:,} more")
@@ -136,6 +150,15 @@ def verified_lines(found: Verified) -> list[str]:
     return lines
 
 
+def _totals(totals: TotalsCheck) -> list[str]:
+    """Say what was done about the totals; nothing where none are served and none were asked for."""
+    if totals.series is None:
+        return [f"totals for exporters: not compared, {totals.not_compared}"] if totals.not_compared else []
+    at = f"{in_numbers(totals.series, 'series')} compared at position {totals.position or 0:,}"
+    but = f"; not compared: {totals.not_compared}" if totals.not_compared else ""
+    return [f"totals for exporters: {at} of generation {totals.generation}{but}"]
+
+
 def _verdict(found: Verified) -> str:
     """Say what the run has found in the range it compared."""
     whole = found.since is found.until is None and found.spans == 1
@@ -145,7 +168,9 @@ def _verdict(found: Verified) -> str:
     if found.nothing:
         parts.append(f"nothing was compared: {found.nothing}")
     elif not found.drift:
-        parts.append("everything agrees" if whole and not found.left_out else "they agree")
+        parts.append(
+            "everything agrees" if whole and not (found.left_out or found.totals.not_compared) else "they agree"
+        )
     if found.left_out:
         parts.append(found.left_out)
     if not whole and found.share is not None and found.share.oldest_at is not None:

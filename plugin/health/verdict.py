@@ -29,6 +29,10 @@ def not_looked_at(status: Status) -> list[str]:
         unseen.append(
             "the log and its ledger were never checked in full: `chancy-metrics verify` without a window does it"
         )
+    if any(one.is_served for one in status.totals) and (last is None or last.totals_at is None):
+        unseen.append(
+            "the totals for exporters were never compared with the log: `chancy-metrics verify --totals` does it"
+        )
     return unseen
 
 

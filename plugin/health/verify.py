@@ -20,6 +20,7 @@ from chancy_metrics.plugin.health.completeness import completeness
 from chancy_metrics.plugin.host.app import options_of, worker_of
 from chancy_metrics.plugin.host.bounded_connection import bounded_connection
 from chancy_metrics.plugin.host.moments import utc
+from chancy_metrics.plugin.host.options import Options
 from chancy_metrics.plugin.parallel.replay_task import ReplayInTasks
 from chancy_metrics.plugin.parallel.source import check_read_dsn, source_of
 from chancy_metrics.plugin.recording import in_transaction
@@ -33,6 +34,7 @@ from chancy_metrics.projections.verify.coverage import Coverage, Record, Share, 
 from chancy_metrics.projections.verify.outcomes import Run, keep
 from chancy_metrics.projections.verify.records import read_open_positions
 from chancy_metrics.projections.verify.replay import RangeCheck, check_global_state, check_span
+from chancy_metrics.projections.verify.totals import TotalsCheck, check_totals, served_generation
 from chancy_metrics.projections.versions.horizons_ahead import ahead_of
 from chancy_metrics.projections.versions.horizons_ahead import sentence as ahead_sentence
 from chancy_metrics.projections.versions.version import live_version
@@ -59,6 +61,7 @@ class Verified(msgspec.Struct, frozen=True):
         nothing: Why nothing was compared, in words; "" if something was.
         open: Open findings and differences of this run and earlier ones; None if the outcome could not be kept.
         share: How much of the version's kept buckets was compared by now; None if the outcome could not be kept.
+        totals: What was done about the totals for exporters.
         notes: Further remarks, as sentences.
     """
 
@@ -80,6 +83,7 @@ class Verified(msgspec.Struct, frozen=True):
     nothing: str
     open: int | None
     share: Share | None
+    totals: TotalsCheck
     notes: list[str]
 
     @property
@@ -94,6 +98,7 @@ async def verify(
     since: datetime | None = None,
     until: datetime | None = None,
     budget_s: float | None = None,
+    totals: bool = False,
     chance: Random | None = None,
     executor: Executor | None = None,
     read_dsn: str | None = None,
@@ -111,6 +116,7 @@ async def verify(
         since: Inclusive, aware.
         until: Exclusive, aware.
         budget_s: Seconds after which no further random day or hour is drawn; at least one is verified, each part once.
+        totals: Compare the totals for exporters, too: all of the log is folded once more, whatever the window.
         chance: The source of randomness.
         executor: Runs tasks that replay ranges of the ledger; without one, this process does.
         read_dsn: The database from which the tasks read the log: a replica of the app's, by default that itself.
@@ -164,6 +170,7 @@ async def verify(
             found.add_all(one.findings)
             if budget_s is not None and time.monotonic() - started >= budget_s:
                 break
+        about_totals = await _check_totals(connection, tables, options, found, at, elsewhere, wanted=totals)
         points = sum(one.diff.points for one in checked)
         whole = await completeness(chancy, since, until)
         verified = Verified(
@@ -185,9 +192,33 @@ async def verify(
             nothing="" if points else _why_nothing(checked, at),
             open=None,
             share=None,
+            totals=about_totals,
             notes=[] if whole.source == "raw" or whole.raw_since is None else [_pruned(whole.raw_since)],
         )
         return await _remember(chancy, connection, tables, verified, _run(verified, checked, found))
+
+
+async def _check_totals(
+    connection: Connection,
+    tables: Tables,
+    options: Options,
+    found: Findings,
+    at: datetime,
+    elsewhere: ReplayInTasks | None,
+    *,
+    wanted: bool,
+) -> TotalsCheck:
+    if not wanted:
+        served = await served_generation(connection, tables)
+        if served is None:
+            return TotalsCheck()
+        return TotalsCheck(served.version, served.position, not_compared="this run was not asked to (`--totals`)")
+    if any(spot.check in ("log", "payload") for spot in found.spots):
+        return TotalsCheck(not_compared="the log lacks batches: the findings say which")
+    silent_us = microseconds(at) - options.maximum_metric_age * 1_000_000
+    return await check_totals(
+        connection, tables, options.rules, found, silent_us=silent_us, limit=SHOWN, elsewhere=elsewhere
+    )
 
 
 def _pruned(raw_since: datetime) -> str:
@@ -219,6 +250,9 @@ def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> 
     covered = unite([one.covered for one in same])
     if not verified.points and not covered.everywhere:
         covered = Coverage()  # comparing nothing clears nothing
+    has_totals = verified.totals.series is not None
+    if has_totals:
+        covered = covered._replace(checks=covered.checks | {"totals"})
     ranges = {name: list(covered.ranges.get(name, ())) for name in RESOLUTIONS}
     last = Record(
         at=verified.at,
@@ -228,7 +262,7 @@ def _run(verified: Verified, checked: Sequence[RangeCheck], found: Findings) -> 
         position=verified.position,
         points=verified.points,
     )
-    return Run(verified.version, verified.at, last, covered, ranges, spots, sentences)
+    return Run(verified.version, verified.at, last, covered, ranges, spots, sentences, has_totals)
 
 
 async def _now(connection: Connection) -> datetime:

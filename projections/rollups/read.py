@@ -22,7 +22,7 @@ from chancy_metrics.projections.fold.shelves import Shelves
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches
 from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.segments import kept_cells, read_segments, stream_segments
-from chancy_metrics.projections.rollups.soundness import sound
+from chancy_metrics.projections.rollups.soundness import TOTALS, sound
 
 #: Rows read at once.
 _CHUNK_ROWS = 5_000
@@ -156,6 +156,18 @@ async def read_merged(
     return levels
 
 
+async def read_days(cursor: Cursor, tables: Tables, version: int) -> Fold:
+    """Return the merged points of all days of *version*, in the caller's snapshot, without rows that are not sound."""
+    return await _with_names_of(cursor, tables, await read_merged(cursor, tables, version, {"1day": 0}))
+
+
+async def read_totals(cursor: Cursor, tables: Tables, generation: int) -> Fold:
+    """Return the totals of *generation* like `read_days`: those of all time, as one bucket under "1day"."""
+    parts = [cells async for cells in _stream_merged(cursor, tables, generation, TOTALS, {TOTALS: 0}, None)]
+    levels = {"1day": await to_thread.run_sync(lambda: merge(concatenate(parts)))} if parts else {}
+    return await _with_names_of(cursor, tables, levels)
+
+
 async def _stream_merged(
     cursor: Cursor,
     tables: Tables,
@@ -182,9 +194,9 @@ async def _stream_merged(
                     {only}
                 """
             ).format(
-                rollup=tables.rollup(resolution),
+                rollup=tables.totals if resolution == TOTALS else tables.rollup(resolution),
                 whole=_WHOLE_MICRO,
-                sound=sound(tables, resolution),
+                sound=sound(tables, "1day" if resolution == TOTALS else resolution),
                 only=sql.SQL("") if series is None else _OF_SERIES,
             ),
             {

@@ -30,7 +30,7 @@ COPY_SERIES = 200
 #: Seconds without a step, though batches wait, after which code with other rules than a generation's takes it over.
 STANDSTILL_S = 3_600
 #: Events are folded at the coarsest resolution at once: totals have no buckets.
-_HORIZONS = dict.fromkeys(RESOLUTIONS, 2**62) | {"1day": 0}
+HORIZONS = dict.fromkeys(RESOLUTIONS, 2**62) | {"1day": 0}
 
 
 async def begin_generation(connection: Connection, tables: Tables, rules: RuleSet, *, by: str) -> Version:
@@ -52,7 +52,7 @@ async def begin_generation(connection: Connection, tables: Tables, rules: RuleSe
                 return one
             await lock_version(cursor, tables, one.version, wait=True)
             await set_status(cursor, tables, one.version, TOTALS_DROPPED)
-        return await insert_version(cursor, tables, rules, head, base, _HORIZONS, status="totals_copying", by=by)
+        return await insert_version(cursor, tables, rules, head, base, HORIZONS, status="totals_copying", by=by)
 
 
 async def copy_baseline(connection: Connection, tables: Tables, generation: Version) -> Advanced:

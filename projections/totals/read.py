@@ -133,6 +133,24 @@ async def read_states(cursor: Cursor, tables: Tables) -> list[TotalsState]:
     return [_state(row, await left_out(cursor, tables, row[0])) for row in rows]
 
 
+async def begun_before(cursor: Cursor, tables: Tables, generation: int, at_us: int) -> set[Series]:
+    """Return the series of *generation* that count since a time before *at_us*."""
+    await cursor.execute(
+        sql.SQL(
+            """
+            SELECT s.key, s.kind, s.unit
+            FROM {totals} r
+            JOIN {series} s
+                ON s.id = r.series
+            WHERE r.version = %(generation)s
+                AND r.created_us < %(at_us)s
+            """
+        ).format(totals=tables.totals, series=tables.series),
+        {"generation": generation, "at_us": at_us},
+    )
+    return {Series(*row) for row in await cursor.fetchall()}
+
+
 def _state(row: TupleRow, found: LeftOut) -> TotalsState:
     generation, status, built_in, user, position, ordered, series, created_at, advanced_at, by = row
     return TotalsState(

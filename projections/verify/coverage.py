@@ -18,7 +18,9 @@ from chancy_metrics.projections.findings import Spot
 #: Checks that every run makes in full.
 EACH_TIME = frozenset({"cache", "head", "producers"})
 #: Checks of the log and its ledger, which are the same for every version; all others concern one version.
-OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers", "summaries"})
+OF_THE_LOG = frozenset({"payload", "log", "ledger", "chain", "head", "producers", "summaries", "totals"})
+#: Checks that a run makes only if it is asked to, whatever else it covers.
+IF_ASKED = frozenset({"totals"})
 #: Limits of a record: spots, spots with a sentence, characters of a sentence.
 _SPOTS, _SENTENCES, _CHARS = 1_000, 20, 300
 #: Ranges of time kept per resolution.
@@ -43,6 +45,8 @@ class Coverage(NamedTuple):
 
     def saw(self, spot: Spot) -> bool:
         """Whether the run would have found a fault there."""
+        if spot.check in IF_ASKED:
+            return spot.check in self.checks
         if self.everywhere or (not spot.scale and spot.check in self.checks):
             return True
         return spot.at is not None and any(first <= spot.at < end for first, end in self.ranges.get(spot.scale, ()))

@@ -48,6 +48,7 @@ class LastVerified(msgspec.Struct, frozen=True):
         expired: Findings that ended because their buckets are not kept any more.
         share: How much of the live version was compared.
         log_at: When the whole log and ledger were last checked, up to *log_position*; None for never.
+        totals_at: When the totals for exporters were last compared with the log; None for never.
         rebuilt: How the live version's rebuild compared it with the one before; None where none did.
     """
 
@@ -68,6 +69,7 @@ class LastVerified(msgspec.Struct, frozen=True):
     share: Share
     log_at: datetime | None
     log_position: int
+    totals_at: datetime | None
     rebuilt: RebuildCompared | None
 
 
@@ -77,6 +79,7 @@ class Run(NamedTuple):
     Attributes:
         last: The last-run fields of a `Record`.
         ranges: Resolution -> what was compared, seconds.
+        totals: Whether the totals were compared.
     """
 
     version: int
@@ -86,6 +89,7 @@ class Run(NamedTuple):
     ranges: dict[str, list[Range]]
     found: Counter[Spot]
     sentences: dict[Spot, str]
+    totals: bool = False
 
 
 class Kept(NamedTuple):
@@ -128,6 +132,7 @@ async def read_last_verified(cursor: Cursor, tables: Tables, live: int, *, now_s
         share=share(of_live.seen, kept_since_s, now_s),
         log_at=of_log.at,
         log_position=of_log.position,
+        totals_at=of_log.totals_at,
         rebuilt=of_live.rebuilt,
     )
 
@@ -168,6 +173,8 @@ async def keep(cursor: Cursor, tables: Tables, run: Run, *, now_s: int) -> Kept:
         of_version = msgspec.structs.replace(of_version, seen=seen)
     if run.covered.everywhere and run.last.position:
         of_log = msgspec.structs.replace(of_log, at=run.at, position=run.last.position)
+    if run.totals:
+        of_log = msgspec.structs.replace(of_log, totals_at=run.at)
     for version, record in ((BASELINE, of_log), (run.version, of_version)):
         await write_record(cursor, tables, version, record)
     return Kept(of_version.open + of_log.open, expired, share(of_version.seen, kept_since_s, now_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from psycopg import sql
@@ -46,10 +47,15 @@ class LastChecked(msgspec.Struct, frozen=True):
 
 
 class Stored(Record, frozen=True, forbid_unknown_fields=True):
-    """A `Record` as it is kept; `checked` in that of the log."""
+    """A `Record` as it is kept; `checked` and `totals_at` in that of the log.
+
+    Attributes:
+        totals_at: When a run of verify compared the totals last.
+    """
 
     rebuilt: RebuildCompared | None = None
     checked: LastChecked | None = None
+    totals_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
 _decoder = msgspec.json.Decoder(Stored)
