@@ -35,6 +35,7 @@ SLOW_CALLS = (commands.run, commands.serving, commands.command, subprocess)
 
 # In CI the same examples every time: a run decides about a commit, the search for new ones goes on elsewhere.
 settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("quick", max_examples=20)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
@@ -44,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("markexpr") == "not slow" and not os.environ.get("CI"):
+        settings.load_profile("quick")
     if "PYTEST_XDIST_WORKER" not in os.environ and (folder := scratch.enter()):
         # After multiprocessing has removed its own folder in it, whose priority is -100.
         multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
