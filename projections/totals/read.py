@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
+from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
 from chancy_metrics.projections.rollups.soundness import sound
@@ -62,7 +63,8 @@ class Totals(NamedTuple):
     Attributes:
         generation: Rises where totals were built anew, so that one may have fallen; never otherwise.
         position: Last position of the ledger that is counted.
-        at_us: When they were advanced to it, by the database's clock; microseconds since 1970.
+        at_us: When they were read, by the database's clock; microseconds since 1970. Where nothing is recorded any
+            more, that is long after the last step.
         created_us: When the generation was begun.
         series: By key, kind and unit.
     """
@@ -175,12 +177,12 @@ async def read_served(cursor: Cursor, tables: Tables) -> Totals | None:
     await cursor.execute(
         sql.SQL(
             """
-            SELECT version, position, (extract(epoch FROM folded_at) * 1000000)::bigint,
+            SELECT version, position, (extract(epoch FROM {now}) * 1000000)::bigint,
                 (extract(epoch FROM created_at) * 1000000)::bigint
             FROM {versions}
             WHERE status = 'totals'
             """
-        ).format(versions=tables.versions)
+        ).format(versions=tables.versions, now=NOW)
     )
     row = await cursor.fetchone()
     if row is None:

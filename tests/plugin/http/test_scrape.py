@@ -13,12 +13,14 @@ import pytest
 from chancy import Chancy, Worker
 from chancy.plugins.api import Api, SimpleAuthBackend
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from psycopg import sql
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
 from chancy_metrics.plugin.telemetry.exposition import OPENMETRICS, PLAIN, PROTOBUF
-from tests.factories import LogWriter, a_row, a_run, fetch, sequence_all
+from chancy_metrics.projections.rules.measured import WORKERS_ACTIVE
+from tests.factories import LogWriter, a_row, a_run, fetch, now_us, sequence_all
 from tests.plugin.telemetry.client_model import read_families
 from tests.plugin.telemetry.test_exposition import CLASSIC, NATIVE
 
@@ -162,6 +164,28 @@ async def test_a_role_that_only_reads_answers_what_others_have_added(
     assert before["chancy_metrics_readable{part=totals}"] == 0
     job = "chancy_jobs_total{func=app.mail}{state=succeeded}"
     assert after[job] == shown[job] == 3
+
+
+async def test_gauges_leave_where_nobody_samples_them_any_more(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    run = a_run(WORKERS_ACTIVE.key, [2.0], kind="gauge", unit="workers", at_us=now_us() - 60_000_000)
+    await LogWriter(connection, tables).append(runs=[run])
+    await sequence_all(connection, tables)
+    async with scraping(dsn, Accept=CLASSIC) as client:
+        shown = samples((await client.get(PATH)).text)
+        await connection.execute(
+            sql.SQL(
+                """
+                UPDATE {totals} SET last_us = last_us - 300000000;
+                UPDATE {versions} SET folded_at = folded_at - interval '300 s' WHERE status = 'totals'
+                """
+            ).format(totals=tables.totals, versions=tables.versions)
+        )
+        later = samples((await client.get(PATH)).text)
+
+    assert shown["chancy_workers_active"] == 2
+    assert "chancy_workers_active" not in later
 
 
 async def test_a_database_that_is_down_is_a_sentence(dsn: str) -> None:

@@ -75,7 +75,7 @@ async def test_if_another_process_holds_them_the_answer_is_what_is_there_and_com
         await holding.rollback()
         after = await read_totals(chancy)
 
-    assert held == before
+    assert (held.position, held.series) == (before.position, before.series)
     assert took_s < 1
     assert [one.sum for one in after.series] == [2]
 
@@ -94,7 +94,7 @@ async def test_if_the_log_is_locked_the_answer_is_what_is_there_and_a_warning_sa
 
         locked = await read_totals(chancy)
 
-    assert locked == before
+    assert (locked.position, locked.series) == (before.position, before.series)
     assert "the totals were not advanced: LockNotAvailable" in caplog.text
 
 
@@ -112,5 +112,5 @@ async def test_code_with_older_rules_reads_them_and_a_warning_says_why_they_stan
 
         found = await read_totals(older)
 
-    assert found == before
+    assert (found.position, found.series) == (before.position, before.series)
     assert f"the totals were not advanced: generation {before.generation} has rules" in caplog.text
