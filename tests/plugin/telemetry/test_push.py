@@ -191,7 +191,7 @@ def sending(dsn: str, url: str, *arguments: str) -> Iterator[subprocess.Popen[st
 async def said_by(process: subprocess.Popen[str]) -> str:
     """The next line on standard output: a round is told once its answer has come, which is after it was taken."""
     assert process.stdout is not None
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         return await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
 
 
@@ -232,7 +232,7 @@ async def test_it_tells_of_the_first_round_of_an_outage_once_and_when_it_ends(
         sent = await said_by(process)
         first.answers = [Answer(503, headers={"Retry-After": "0"})] * 3
         assert process.stderr is not None
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             told = [await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True) for _ in range(2)]
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
