@@ -23,6 +23,13 @@ CASES: dict[str, tuple[dict[str, str], str, str, dict[str, str]]] = {
         "3m15s",
         {"queue": "mail"},
     ),
+    # Nobody samples from the fifth minute on; the totals are still read.
+    "ChancyNoWorker": (
+        {'chancy_metrics_readable{part="totals"}': "1x80", "chancy_workers_active": "2x20 stale"},
+        "7m",
+        "8m",
+        {"severity": "critical"},
+    ),
     "ChancyStalled": (
         {
             'chancy_queue_depth{queue="mail",state="running"}': "3x200",
@@ -109,6 +116,13 @@ def test_a_scrape_that_is_gone_or_has_no_totals_is_told(tmp_path: Path) -> None:
     assert fires(tmp_path, {readable: "1x80"}, "ChancyScrapeGone", "15m") == []
     assert fires(tmp_path, {readable: "1x20 _x60"}, "ChancyScrapeGone", "16m") == told
     assert fires(tmp_path, {readable: "1x20 0x60"}, "ChancyScrapeGone", "16m") == told
+
+
+def test_a_sample_without_any_worker_is_told_too(tmp_path: Path) -> None:
+    series = {'chancy_metrics_readable{part="totals"}': "1x40", "chancy_workers_active": "2x20 0x20"}
+
+    assert fires(tmp_path, series, "ChancyNoWorker", "7m") == []
+    assert fires(tmp_path, series, "ChancyNoWorker", "8m") == [{"job": "chancy", "severity": "critical"}]
 
 
 def test_every_rule_is_tested_here() -> None:
