@@ -32,6 +32,8 @@ _PROBLEM_LINES, _QUEUES, _FUNCTIONS, _SLOW, _CHANGES = 3, 3, 2, 3, 3
 _VERDICT, _YIELDING = 11, ("slowest", "changed", "waiting", "time")
 #: Marks in the line of marks.
 _MARKS = 3
+#: Seconds after which a sample is told with its age.
+_AGED_S = 120
 
 _UNITS = {"jobs": "jobs done", "failure_share": "failures", "run_time_p95": "run p95", "wait_time_p95": "wait p95"}
 #: Kind of what is missing -> its noun, and what follows on that.
@@ -144,12 +146,15 @@ def _flow(found: Report) -> list[str]:
 def _waiting(found: Report) -> list[str]:
     waiting = found.waiting
     if not waiting.sampled:
-        return ["not sampled: nothing is known of the queues' depth"]
+        since = "" if waiting.sampled_at is None else f" since {moment(waiting.sampled_at)}"
+        return [f"not sampled{since}: nothing is known of the queues' depth"]
     waits = [one for one in waiting.queues if one.due or one.oldest_wait_s]
     lines = [_queue(one) for one in waits[:_QUEUES]]
     rest = waits[_QUEUES:]
     if not lines:
         lines = [f"nothing is due in {counted(len(waiting.queues), 'queue')}"]
+    if waiting.sampled_at is not None and (age_s := (found.until - waiting.sampled_at).total_seconds()) > _AGED_S:
+        lines.insert(0, f"as of {span(age_s)} ago, when queues and workers were last sampled")
     if rest:
         due = sum(one.due for one in rest)
         lines.append(f"{counted(due, 'job')} due in {counted(len(rest), 'more queue')}")

@@ -81,11 +81,13 @@ class Waiting(msgspec.Struct, frozen=True):
         sampled: Whether queues are sampled at all; if not, nothing is known of them.
         queues: The one whose job has waited longest first.
         workers: Active workers; None where they are not sampled.
+        sampled_at: When queues or workers were last sampled in the time, UTC; None if they were not.
     """
 
     sampled: bool
     queues: list[QueueState]
     workers: int | None
+    sampled_at: datetime | None
 
 
 class FunctionFailures(msgspec.Struct, frozen=True):

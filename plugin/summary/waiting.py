@@ -22,9 +22,12 @@ def waiting(now: Seen, days: Sequence[Seen], until: datetime, fresh_s: float) ->
         fresh_s: A sample that is older than this says nothing of now.
     """
     oldest_us = microseconds(until) - int(fresh_s * 1e6)
+    seen_us: list[int] = []
 
     def sample(subject: Subject, name: str, measure: str, state: str | None = None) -> float | None:
         sums = now.of(subject, name, measure, state)
+        if sums is not None:
+            seen_us.append(sums.last_us)
         return None if sums is None or sums.last_us < oldest_us else sums.last
 
     queues = []
@@ -47,7 +50,12 @@ def waiting(now: Seen, days: Sequence[Seen], until: datetime, fresh_s: float) ->
         )
     queues.sort(key=lambda one: (-(one.oldest_wait_s or 0), -one.due, one.queue))
     workers = sample("workers", "", "active")
-    return Waiting(any(one.pending is not None for one in queues), queues, None if workers is None else round(workers))
+    return Waiting(
+        sampled=any(one.pending is not None for one in queues),
+        queues=queues,
+        workers=None if workers is None else round(workers),
+        sampled_at=from_us(max(seen_us)) if seen_us else None,
+    )
 
 
 def _ended_at(now: Seen, queue: str) -> datetime | None:

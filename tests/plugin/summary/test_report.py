@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import Result
 
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import WrongMoment
+from chancy_metrics.events.humanize import moment
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Report, mark, report, verify
 from chancy_metrics.plugin.host.moments import from_us
@@ -176,15 +178,30 @@ async def test_due_jobs_without_a_worker_are_wrong(dsn: str, feeder: Feeder) -> 
     )
 
 
+async def test_a_sample_of_minutes_ago_says_its_age(dsn: str, feeder: Feeder) -> None:
+    await queue(feeder, "mail", pending=2, oldest_s=30, ago=4)
+    await feeder.jobs(1, 1)
+    await feeder.fold()
+
+    text = await ran(dsn)
+
+    assert re.search(
+        r"waiting +as of [45] min.* ago, when queues and workers were last sampled\n +mail  2 due", text.stdout
+    )
+
+
 async def test_a_sample_that_is_old_says_nothing_of_now(dsn: str, feeder: Feeder) -> None:
     await queue(feeder, "mail", pending=2, oldest_s=3_000, ago=30, workers=0)
     await feeder.jobs(1, 1)
     await feeder.fold()
 
-    found = await reported(dsn)
+    found, text = await reported(dsn), await ran(dsn)
 
     assert found.problems == []
     assert not found.waiting.sampled
+    assert (
+        found.waiting.sampled_at is not None and f"not sampled since {moment(found.waiting.sampled_at)}" in text.stdout
+    )
     assert [(one.queue, one.pending) for one in found.waiting.queues] == [("default", None), ("mail", None)]
 
 
