@@ -5,6 +5,7 @@ Where the status could not be read, only that is said: its other families are ab
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from chancy_metrics.plugin.health.status import Status
@@ -52,6 +53,17 @@ def _of_status(status: Status) -> Iterator[Family]:
     yield _gauge("chancy_metrics_failing_rules", len(complete.failing_rules), "Rules of the app that failed.")
     yield _gauge("chancy_metrics_holes", complete.holes, "Batches missing from their producers' sequences.")
     yield _gauge("chancy_metrics_set_aside", complete.set_aside, "Entries that waited for a position and are no batch.")
+    lost = Counter(dropped=complete.dropped, dropped_job_updates=complete.dropped_job_updates) + Counter(complete.lost)
+    yield _gauge(
+        "chancy_metrics_lost_job_updates",
+        lost["job_updates"] + lost["dropped_job_updates"] + complete.rejected.get("job", 0),
+        "Job updates that are known to be lost.",
+    )
+    yield _gauge(
+        "chancy_metrics_lost_observations",
+        lost["observations"] + lost["dropped"],
+        "Observations that are known to be lost, without rejected ones.",
+    )
     if status.folded_at is not None:
         yield _gauge(
             "chancy_metrics_last_fold_timestamp_seconds",

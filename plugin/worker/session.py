@@ -275,6 +275,7 @@ class Session:
         except NotRecording:  # in a forked child, which may not log, and whose caller must know
             raise
         except Exception as error:  # whatever a foreign event holds
+            self.buffer.count("rejected:event")
             self._warnings.warn("event", f"metrics: could not read an event {event.name!r}: {type(error).__name__}")
 
     def _handle_fold(self, event: Event) -> None:

@@ -13,7 +13,7 @@ from psycopg import sql
 from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import InvalidObservation, PluginShared
 from chancy_metrics.events.schema import MIGRATION_KEY, TABLES, Tables, tables_for
-from chancy_metrics.plugin import Metrics, Observation
+from chancy_metrics.plugin import Metrics, Observation, completeness
 from tests.factories import a_host, a_job, an_app
 from tests.plugin.recording.test_recorder import logged_values, read_log
 
@@ -51,7 +51,7 @@ async def test_the_hubs_events_of_a_worker_are_stored_under_its_id(dsn: str) -> 
     assert mine["app:steps"].values_1min[0][1] == 2.0
 
 
-async def test_a_hub_event_that_is_none_of_ours_never_reaches_whoever_emitted_it(dsn: str) -> None:
+async def test_a_hub_event_that_is_none_of_ours_is_counted_and_never_reaches_whoever_emitted_it(dsn: str) -> None:
     async with a_host(dsn) as (worker, metrics):
         for body in (None, [], {}, {"key": 1, "value": 1}, {"key": "app:x", "value": "many"}, {"key": ["x"]}):
             await worker.hub.emit("metrics.counter", body)
@@ -59,6 +59,7 @@ async def test_a_hub_event_that_is_none_of_ours_never_reaches_whoever_emitted_it
         await metrics.flush(worker.chancy)
 
         assert list(await metrics.get_metrics(worker.chancy, "app")) == ["app:good"]
+        assert (await completeness(worker.chancy)).rejected == {"event": 2, "key": 3, "value": 1}
 
 
 async def test_job_updates_make_the_built_ins_metrics_and_those_of_their_life(dsn: str) -> None:

@@ -123,7 +123,30 @@ async def test_the_health_of_the_pipeline_is_told(dsn: str, connection: Connecti
         "chancy_metrics_failing_rules": 0,
         "chancy_metrics_holes": 0,
         "chancy_metrics_set_aside": 0,
+        "chancy_metrics_lost_job_updates": 0,
+        "chancy_metrics_lost_observations": 0,
     }
+
+
+async def test_what_is_known_to_be_lost_is_told_by_kind(
+    dsn: str, connection: Connection, tables: Tables, held: None
+) -> None:
+    counted = '{"dropped": 1, "dropped_job_updates": 20, "rejected:job": 300, "rejected:key": 9}'
+    lost = '{"observations": 2, "dropped": 3, "job_updates": 4000, "dropped_job_updates": 50000}'
+    update = "UPDATE {versions} SET counts = %(counted)s WHERE status = 'live'"
+    await fetch(connection, update, tables, counted=counted)
+    await fetch(
+        connection,
+        "INSERT INTO {sessions} (session, worker, producers, append_interval, held, ended_at)"
+        " VALUES (gen_random_uuid(), 'w', '{{}}', 1, %(lost)s, clock_timestamp())",
+        tables,
+        lost=lost,
+    )
+    async with scraping(dsn, Accept=CLASSIC) as client:
+        found = samples((await client.get(PATH)).text)
+
+    assert found["chancy_metrics_lost_job_updates"] == 54_320
+    assert found["chancy_metrics_lost_observations"] == 6
 
 
 async def test_without_totals_the_pipeline_is_answered(dsn: str, connection: Connection, tables: Tables) -> None:
