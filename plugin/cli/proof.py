@@ -139,24 +139,25 @@ def _checked_lines(done: LogCheck, seals: int) -> list[str]:
     if done.found > len(done.findings):
         lines.append(f"and {done.found - len(done.findings):,} more")
     rate = done.events / done.took_s if done.took_s else 0
-    lines.append("not looked at: the rollups, which `chancy-metrics verify` compares with the log")
+    unsealed = "" if seals else "; whether the end was cut off or all was hashed anew, which only a seal shows"
+    lines.append(f"not looked at: the rollups, which `chancy-metrics verify` compares with the log{unsealed}")
     lines.append(
         f"{counted(done.batches, 'batch')} with {counted(done.events, 'event')} hashed again up to position "
         f"{done.position:,} in {span(done.took_s)} ({rate:,.0f} events/s), {counted(done.carried, 'position')} of "
         "pruned days: "
-        + _checked_verdict(done)
+        + _checked_verdict(done, seals)
         + (f"; {done.seals} of {counted(seals, 'seal')} {'holds' if seals == 1 else 'hold'}" if seals else "")
     )
     return lines
 
 
-def _checked_verdict(done: LogCheck) -> str:
+def _checked_verdict(done: LogCheck, seals: int) -> str:
     """Say what the check has found."""
     if done.found:
         return f"{is_or_are(done.found, 'thing')} wrong"
     if not done.batches:
         return "no batch is left in the log to check" if done.carried else "there is nothing in the log to check yet"
-    return "nothing was changed"
+    return "nothing was changed" if seals else "every batch matches its hash"
 
 
 def _as_objects(done: LogCheck) -> dict[str, Any]:

@@ -238,6 +238,10 @@ def _rebuilt_totals_lines(done: RebuiltTotals) -> list[str]:
             f"compared the totals of {done.series:,} series at position {done.position:,}: "
             + (differ if done.different else "no difference")
         )
+    elif done.replaced is not None:
+        lines.append(
+            f"not compared with generation {done.replaced}, which has other rules or was never at one position"
+        )
     rate = done.events / done.took_s if done.took_s else 0
     lines.append(f"folded {counted(done.events, 'event')} in {span(done.took_s)}, {rate:,.0f} a second")
     if not done.swapped:

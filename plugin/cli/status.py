@@ -67,7 +67,8 @@ def status_lines(status: Status) -> list[str]:
         lines["two types"] = ", ".join(status.ambiguous_keys)
     if status.not_looked_at:
         lines["not looked at"] = "; ".join(status.not_looked_at)
-    verdict = [f"UNHEALTHY: {reason}" for reason in status.unhealthy] or ["healthy"]
+    well = "healthy as far as checked" if status.not_looked_at else "healthy"
+    verdict = [f"UNHEALTHY: {reason}" for reason in status.unhealthy] or [well]
     return [f"{name:<15} {value}" for name, value in lines.items()] + verdict
 
 

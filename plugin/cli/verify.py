@@ -131,7 +131,10 @@ def _completeness_lines(found: Completeness) -> list[str]:
     }
     if found.left_out:
         lines["left out"] = found.left_out
-    lines["not looked at"] = "whether the numbers match the log: `chancy-metrics verify` compares them"
+    lines["not looked at"] = (
+        "whether the numbers match the log: `chancy-metrics verify` compares them; processes that record without a "
+        "worker or a recording() block: their logs say what they lose"
+    )
     return [f"{name:<15} {value}" for name, value in lines.items()]
 
 

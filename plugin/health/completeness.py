@@ -42,9 +42,10 @@ Source = Literal["raw", "baseline", "baseline and raw"]
 
 
 class Completeness(msgspec.Struct, frozen=True):
-    """What is missing from the numbers, or late in them; all zero means that every recorded event is in them.
+    """What is known to be missing from the numbers, or late in them.
 
-    Whether the numbers are right is checked by `verify`.
+    All zero does not say that nothing is: a session that was killed is counted after `SILENT_S`, and a process that
+    records without a worker or `recording()` block never is. Whether the numbers are right is checked by `verify`.
 
     Attributes:
         rejected: Invalid observations, by the rule they violate.

@@ -11,6 +11,7 @@ from chancy_metrics.events.database import Connection
 from chancy_metrics.events.errors import VersionRefused
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin import Metrics
+from chancy_metrics.plugin.cli.rebuild import _rebuilt_totals_lines
 from chancy_metrics.plugin.host.progress import RebuildProgress
 from chancy_metrics.plugin.rebuilds.listing import list_versions
 from chancy_metrics.plugin.rebuilds.rebuild import rebuild
@@ -109,6 +110,24 @@ async def test_without_totals_it_builds_them_and_newer_rules_reach_back(
     assert (first.swapped, second.swapped) == (True, True)
     assert second.replaced == first.generation
     assert {one.series.key: one.sum for one in totals.series}["made:by:first"] == 1
+
+
+async def test_totals_that_could_not_be_compared_are_said_not_to_be(
+    dsn: str, connection: Connection, tables: Tables
+) -> None:
+    writer = LogWriter(connection, tables)
+    await writer.append(jobs=[a_row()])
+    await sequence_and_fold(connection, tables)
+    async with an_app(dsn) as (chancy, _):
+        await read_totals(chancy)
+    await writer.append(jobs=[a_row()])
+    await sequence_and_fold(connection, tables)
+    async with an_app(dsn, Metrics(rules=[rules.first], rules_version=1)) as (chancy, _):
+        done = await rebuild_totals(chancy)
+
+    assert (done.replaced, done.series) == (2, None)
+    told = "not compared with generation 2, which has other rules or was never at one position"
+    assert told in _rebuilt_totals_lines(done)
 
 
 async def test_tasks_build_the_same(dsn: str, connection: Connection, tables: Tables) -> None:
