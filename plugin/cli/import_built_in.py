@@ -37,4 +37,4 @@ def _lines(done: BuiltInImported) -> Iterator[str]:
         )
         yield "they have no events behind them and no quantiles; `audit explain` says of each point what is imported"
     if done.skipped:
-        yield f"left out {counted(done.skipped, 'point')} that have no number, or lie between two buckets"
+        yield f"left out {counted(done.skipped, 'point')} that have no number or no time, or lie between two buckets"

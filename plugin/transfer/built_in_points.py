@@ -37,7 +37,7 @@ class BuiltInPoints(NamedTuple):
         folded: Resolution -> cells, each observation in one of them; without sketches, so without quantiles.
         complete: Resolution -> start of the first bucket that has all observations, seconds; 0 if that is the first.
         last_us: Time of the latest observation, microseconds since 1970; None if there are no points.
-        skipped: Points that the plugin can't have written: without a number, or between two buckets.
+        skipped: Points that the plugin can't have written: without a number or a time, or between two buckets.
     """
 
     folded: Fold
@@ -60,17 +60,16 @@ async def read_built_in(cursor: Cursor, prefix: str) -> BuiltInPoints:
             sql.SQL(
                 """
                 SELECT d.key, d.metric_type, d.unit, m.worker_id, m.resolution,
-                    extract(epoch FROM p.bucket)::bigint, coalesce(p.count, 1), coalesce(p.total, p.value),
+                    CASE WHEN isfinite(p.bucket) THEN extract(epoch FROM p.bucket)::bigint END,
+                    coalesce(p.count, 1), coalesce(p.total, p.value),
                     coalesce(p.minimum, p.total, p.value), coalesce(p.maximum, p.total, p.value), p.value,
-                    (extract(epoch FROM p.sampled_at) * 1000000)::bigint
+                    CASE WHEN isfinite(p.sampled_at) THEN (extract(epoch FROM p.sampled_at) * 1000000)::bigint END
                 FROM {metrics} m
                 JOIN {definitions} d
                     ON d.id = m.metric_id
                 CROSS JOIN LATERAL unnest(
                     m.buckets, m.counts, m.totals, m.minimums, m.maximums, m.gauges, m.sampled_at
                 ) AS p (bucket, count, total, minimum, maximum, value, sampled_at)
-                WHERE isfinite(p.bucket)
-                    AND isfinite(p.sampled_at)
                 ORDER BY m.metric_id, m.resolution, m.session_id, p.bucket
                 """
             ).format(metrics=metrics, definitions=definitions),
@@ -135,6 +134,8 @@ class _Reading:
         try:
             check_series(key, kind, unit)
         except InvalidObservation:
+            return False
+        if bucket is None or sampled_us is None:
             return False
         return (
             all(value is not None and isfinite(value) for value in values)

@@ -31,7 +31,7 @@ class BuiltInImported(msgspec.Struct, frozen=True):
         series: Number of series.
         points: Points that were imported, each of one worker; those of coarser resolutions are made of them.
         observations: Observations in them.
-        skipped: Points that were left out, since they have no number or lie between two buckets.
+        skipped: Points that were left out, since they have no number or no time, or lie between two buckets.
         since: Start of the first bucket, UTC; None if there was nothing.
         until: Time of the latest observation, UTC; None if there was nothing.
     """
