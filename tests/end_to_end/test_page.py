@@ -703,6 +703,18 @@ async def test_a_chart_has_its_numbers_as_a_table(page: MetricsLog) -> None:
     assert "still filling" in rows[0].text and "nothing recorded at all" in rows[-1].text
 
 
+async def test_an_overview_without_an_answer_shows_no_other_view(page: MetricsLog) -> None:
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/metrics-log/*?*"]})
+    try:
+        page.browser.get(f"{page.url}/metrics-log")
+        page.wait(lambda: page.one("#overview-view > .problem").text)
+        assert not page.one("#charts-view").is_displayed()
+    finally:
+        page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.console()
+
+
 async def test_without_plotly_the_numbers_are_there(page: MetricsLog) -> None:
     page.browser.execute_cdp_cmd("Network.enable", {})
     page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*plotly.min.js*"]})

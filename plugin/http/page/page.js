@@ -61,7 +61,8 @@ class Page {
       this.status.start();
       this.overview.start({ fits: !new URLSearchParams(location.search).has("range") });
       this.tail.start();
-      this.controls.load().catch((error) => this.#fail(error));
+      // They are those of charts: the other views tell their own problems.
+      this.controls.load().catch((error) => this.view.view === "charts" && this.#fail(error));
       await this.#open(this.view);
     } catch (error) {
       this.#fail(error);
