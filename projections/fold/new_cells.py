@@ -43,6 +43,8 @@ from chancy_metrics.projections.rules.job_times import (
 _MINUTE_US = 60_000_000
 _ONE_US = 1_000_000
 _FINEST, *_, _COARSEST = RESOLUTIONS
+#: Values of a group on average from which on adding up their codes takes less time than it saves.
+_MANY_VALUES = 32
 _FUNC_QUEUE_STATE_ATTEMPT = itemgetter(slice(4))
 
 _T = TypeVar("_T")
@@ -264,8 +266,12 @@ def _cells(
 
 
 def _sketches(owner: Ints, values: Floats) -> Sketches:
-    """Return the sketches of groups: of the *values* of each, whose *owner* it is.
+    """Return the sketches of groups: of the *values* of each, whose *owner* it is; unmerged where they are few.
 
     Equal codes of a group are added up here, before each of its series gets them.
     """
-    return Sketches(*merge_runs(owner, codes(values), np.ones(len(values), np.int64)))
+    unmerged = Sketches(owner, codes(values), np.ones(len(values), np.int64))
+    # So few values of a group rarely have a code in common.
+    if len(values) < _MANY_VALUES * len(starts_of_runs(owner)):
+        return unmerged
+    return Sketches(*merge_runs(*unmerged))

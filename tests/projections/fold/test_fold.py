@@ -20,6 +20,7 @@ from chancy_metrics.events import codec
 from chancy_metrics.events.batch import LogBatch, ObservationRun
 from chancy_metrics.events.facts import Combo, JobRow, Series
 from chancy_metrics.events.schema import RESOLUTIONS
+from chancy_metrics.projections.fold import new_cells
 from chancy_metrics.projections.fold.cells import Cells, concatenate, merge
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, projection_of
@@ -319,11 +320,13 @@ SOURCES = st.lists(
 
 @pytest.mark.slow
 @settings(deadline=None)
-@given(SOURCES, st.randoms(use_true_random=False))
-def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source], random) -> None:  # type: ignore[no-untyped-def]
+@given(SOURCES, st.randoms(use_true_random=False), st.sampled_from([0, new_cells._MANY_VALUES]))
+def test_a_fold_of_any_order_of_batches_equals_the_oracle(sources: list[Source], random, many: int) -> None:  # type: ignore[no-untyped-def]
     shuffled = random.sample(sources, len(sources))
 
-    result = folded(*shuffled)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(new_cells, "_MANY_VALUES", many)
+        result = folded(*shuffled)
 
     expected = Counter({"skewed": sum(map(skewed_in, sources))})
     for batch in sources:
