@@ -50,8 +50,9 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
     reasons += status.completeness.unreadable
     if status.completeness.holes:
         reasons.append(
-            f"{is_or_are(status.completeness.holes, 'batch')} missing from their producers' sequences: "
-            "the log is damaged"
+            f"{is_or_are(status.completeness.holes, 'batch')} missing from the ledger, although producers numbered "
+            "them: a restore or fail-over undid them, or rows were deleted by force; `chancy-metrics audit check` "
+            "names the producers"
         )
     if status.set_aside:
         reasons.append(set_aside_sentence(status.set_aside))

@@ -142,7 +142,7 @@ async def test_a_real_run_prints_keys_and_lines_of_the_page(dsn: str, connection
     assert names <= {name for row in rows(tables_of_lines) for name in code(row[0])}
     assert lines[-1] == "healthy"
     always = set(
-        code(section("status", "The lines of `status`").partition("\nAlways there are ")[2].partition(".\n")[0])
+        code(section("status", "The lines of `status`").partition("\nAlways printed are ")[2].partition(".\n")[0])
     )
     counts = lines_of(verify_command.counted)
     assert names - {"compared", "log checked"} == (always | counts) - {"unreadable"}
