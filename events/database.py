@@ -90,7 +90,8 @@ def needs_schema(tables: Tables) -> Iterator[None]:
     except (errors.UndefinedTable, errors.UndefinedFunction) as error:
         raise SchemaMissing(
             f"the metrics tables under prefix {tables.prefix!r} are missing, or in no schema of this session's "
-            f"search_path: run `chancy misc migrate`, or set the search_path that the workers have"
+            f"search_path ({error.diag.message_primary}): run `chancy misc migrate`, or set the search_path that the "
+            f"workers have; what is still missing then was dropped, and has to be restored from a backup"
         ) from error
     except errors.UndefinedColumn as error:
         raise SchemaMissing(

@@ -81,6 +81,17 @@ def test_a_missing_schema_is_one_sentence(empty_dsn: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+async def test_a_table_that_was_dropped_is_named(dsn: str, connection: Connection, tables: Tables) -> None:
+    await connection.execute(sql.SQL("DROP TABLE {} CASCADE").format(tables.totals))
+
+    done = run(dsn, "status")
+
+    assert done.returncode == 1
+    assert 'relation "chancy_metrics_totals" does not exist' in done.stderr
+    assert "restored from a backup" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_database_that_is_down_is_one_sentence(server: Server) -> None:
     done = run(server.dsn().replace("pg-", "no-"), "status")
 
