@@ -12,7 +12,8 @@ import pytest
 from chancy_metrics.events.errors import TotalsNotReady
 from chancy_metrics.events.hot_standby import error_sentence
 from chancy_metrics.events.schema import VIEWS, Tables
-from chancy_metrics.plugin import read_totals
+from chancy_metrics.plugin import read_totals, verify
+from chancy_metrics.projections.verify.totals import TotalsCheck
 from tests.factories import LogWriter, a_row, a_run, an_app, connections, fetch, now_us, sequence_and_fold
 from tests.plugin.http.test_routes import asking, get
 from tests.reading import invoke, read_everything
@@ -75,8 +76,10 @@ async def test_totals_are_read_there_as_of_where_the_primary_has_advanced_them(
 
     async with an_app(there) as (chancy, _):
         found = await read_totals(chancy)
+        looked = await verify(chancy, totals=True)
 
-    assert found == served
+    assert found._replace(at_us=served.at_us) == served
+    assert (looked.found, looked.totals) == (0, TotalsCheck(served.generation, served.position, 1))
 
 
 async def test_views_and_functions_for_sql_answer_there(dsn: str, tables: Tables, standby: Standby) -> None:
