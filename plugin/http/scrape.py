@@ -27,7 +27,7 @@ from chancy_metrics.plugin.telemetry.scrape import Scrape, read_scrape
 
 #: Seconds after which a scrape is refused: Prometheus waits for 10 by default.
 SCRAPE_S = 9.0
-_MAX_SENTENCE = 300
+_MAX_SENTENCE = 500
 _FAILURES = (MetricsLogError, psycopg.Error, TimeoutError)
 #: Answers from so many bytes on are compressed: a text shrinks to a tenth.
 _COMPRESSED_BYTES = 1_000
