@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import NamedTuple
 
 from chancy_metrics.plugin.grafana.panels import PANELS, Panel, positions
@@ -50,8 +51,10 @@ class Dashboard(NamedTuple):
 
     Attributes:
         plugin: Grafana's id of the kind of data source.
-        source: Name of the data source of the same uid, which is chosen at first.
+        uid: Of the data source that is chosen at first, whose name is *source*; begins the dashboard's own.
         queries: Panel -> its queries; panels without any are left out.
+        installation: Which one it shows, if several in one database have dashboards of their own: Grafana replaces a
+            dashboard by another one of the same uid.
     """
 
     title: str
@@ -61,13 +64,15 @@ class Dashboard(NamedTuple):
     variables: tuple[Variable, ...]
     queries: dict[str, list[Query]]
     marks: Annotation
+    installation: str = ""
 
     def to_json(self) -> Json:
         """Return the dashboard as Grafana imports it."""
         places = positions()
+        of = self.installation
         return {
-            "uid": self.uid,
-            "title": self.title,
+            "uid": f"{self.uid}-{sha256(of.encode()).hexdigest()[:8]}" if of else self.uid,
+            "title": f"{self.title}, {of}" if of else self.title,
             "tags": ["chancy"],
             "schemaVersion": _SCHEMA,
             "editable": True,

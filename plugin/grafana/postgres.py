@@ -12,6 +12,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.grafana.classic import Annotation, Dashboard, Query, Variable
 
 PLUGIN = "grafana-postgresql-datasource"
+#: Chancy's own.
+_DEFAULT_PREFIX = "chancy_"
 
 #: What "All" stands for: each name that there is, also where there is none yet.
 _FUNC, _QUEUE = "func IN ($func)", "queue IN ($queue)"
@@ -106,6 +108,7 @@ def dashboard(tables: Tables) -> Dashboard:
             for panel, query in _SQL.items()
         },
         marks=Annotation(_target(named("SELECT time, text FROM {marks} WHERE $__timeFilter(time)"), "table")),
+        installation="" if tables.prefix == _DEFAULT_PREFIX else tables.prefix,
     )
 
 

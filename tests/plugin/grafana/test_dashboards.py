@@ -55,6 +55,18 @@ def test_a_dashboard_names_only_what_is_there(kind: str) -> None:
         assert panel["description"].endswith(".")
 
 
+def test_installations_of_other_prefixes_have_dashboards_of_their_own() -> None:
+    made = [postgres.dashboard(tables_for(prefix)).to_json() for prefix in ("chancy_", "second_", "third_")]
+
+    assert len({one["uid"] for one in made}) == 3 and all(len(one["uid"]) <= 40 for one in made)
+    assert [one["title"] for one in made] == [
+        "Chancy jobs (PostgreSQL)",
+        "Chancy jobs (PostgreSQL), second_",
+        "Chancy jobs (PostgreSQL), third_",
+    ]
+    assert len({one["templating"]["list"][0]["current"]["value"] for one in made}) == 1
+
+
 def test_no_two_panels_lie_on_one_another() -> None:
     cells = [
         (x, y)
