@@ -54,6 +54,13 @@ CASES: dict[str, tuple[dict[str, str], str, str, dict[str, str]]] = {
     ),
     "ChancyPipelineLag": ({"chancy_metrics_lag_seconds": "0x20 0+15x60"}, "10m", "16m", {}),
     "ChancyDeadLetters": ({"chancy_metrics_dead_letters": "0x20 1x20"}, "4m", "6m", {}),
+    # They were lost long ago until the fifth minute.
+    "ChancyLostJobUpdates": (
+        {"chancy_metrics_lost_job_updates": "7x20 9x60"},
+        "4m",
+        "6m",
+        {"severity": "critical"},
+    ),
     "ChancyMetricsUnhealthy": ({"chancy_metrics_healthy": "1x20 0x80"}, "14m", "17m", {}),
 }
 
