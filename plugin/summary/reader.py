@@ -152,7 +152,7 @@ def _report(
         began_at=None if now.began_s is None else from_s(now.began_s),
         recorded_at=recorded_at,
         days=len(days),
-        first_numbers_s=None if status.position else options.sync_interval,
+        first_numbers_s=None if status.position or now.began_s is not None else options.sync_interval,
         marks=marked,
         flow=flow,
         waiting=queues,

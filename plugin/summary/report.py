@@ -186,7 +186,7 @@ class Report(msgspec.Struct, frozen=True):
         recorded_at: When anything was last recorded in it, to the bucket.
         days: How many days are compared with.
         marks: The last marks in the time, such as deploys.
-        first_numbers_s: While nothing is folded yet, in how many seconds of the first event numbers come; else None.
+        first_numbers_s: While there are no numbers yet, in how many seconds of the first event they come; else None.
         slowest: The slowest functions by p95; *busiest* those with the largest sum of run time.
         changes: The largest first.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -413,6 +414,16 @@ async def test_the_command_says_what_it_did(history: str) -> None:
     assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
     assert first.stdout.startswith("imported ") and "of 11 series with" in first.stdout
     assert json.loads(second.stdout)["already"] is True
+
+
+async def test_a_report_before_the_first_fold_tells_what_was_imported(history: str) -> None:
+    run(history, "import-builtin")
+
+    done = run(history, "report")
+
+    assert re.search(r"^flow +[1-9]\d* jobs? done", done.stdout, re.M), done.stdout
+    assert "unknown: what is recorded of run times has no quantiles" in done.stdout
+    assert "nothing ran" not in done.stdout and "nothing is folded yet" not in done.stdout
 
 
 def test_without_the_other_plugins_tables_it_says_so(dsn: str) -> None:
