@@ -49,7 +49,7 @@ def _of_status(status: Status) -> Iterator[Family]:
     )
     yield _gauge("chancy_metrics_spilled_batches", status.spilled_batches, "Batches in the spill table.", "batches")
     yield _gauge("chancy_metrics_dead_letters", complete.dead_letters, "Batches that could not be folded.")
-    yield _gauge("chancy_metrics_left_out", complete.discarded, "Batches that could not be folded and are given up.")
+    yield _gauge("chancy_metrics_discarded", complete.discarded, "Batches that could not be folded and are given up.")
     yield _gauge("chancy_metrics_failing_rules", len(complete.failing_rules), "Rules of the app that failed.")
     yield _gauge("chancy_metrics_holes", complete.holes, "Batches missing from their producers' sequences.")
     yield _gauge("chancy_metrics_set_aside", complete.set_aside, "Entries that waited for a position and are no batch.")

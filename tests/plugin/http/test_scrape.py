@@ -119,7 +119,7 @@ async def test_the_health_of_the_pipeline_is_told(dsn: str, connection: Connecti
         "chancy_metrics_waiting_batches": 1,
         "chancy_metrics_spilled_batches": 0,
         "chancy_metrics_dead_letters": 0,
-        "chancy_metrics_left_out": 0,
+        "chancy_metrics_discarded": 0,
         "chancy_metrics_failing_rules": 0,
         "chancy_metrics_holes": 0,
         "chancy_metrics_set_aside": 0,
