@@ -6,6 +6,7 @@ Needs Chromium and its driver, as the dashboard's tests do.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import time
 import uuid
@@ -273,6 +274,26 @@ async def test_a_first_look_shows_what_each_queue_and_function_did(page: Metrics
         assert fact in page.one("#status").text
     page.wait(lambda: page.all("#status .quiet code"))
     assert page.one("#status code").text == "chancy-metrics verify" and "`" not in page.one("#status").text
+
+
+async def test_a_worker_that_missed_its_beat_is_not_called_alive(site: Site, page: MetricsLog) -> None:
+    add = """
+        INSERT INTO chancy_metrics_sessions (session, worker, producers, append_interval, started_at, seen_at)
+        SELECT gen_random_uuid(), name, '{}', 1, clock_timestamp() - interval '1 hour', clock_timestamp() - age
+        FROM (VALUES ('beats', interval '30 s'), ('missed', interval '2 min'), ('gone', interval '4 min')) v (name, age)
+    """
+    with psycopg.connect(site.dsn, autocommit=True) as connection:
+        connection.execute(add)
+        try:
+            page.browser.get(f"{page.url}/metrics-log?range=6h")
+            page.wait(lambda: {"beats", "missed", "gone"} <= set(names(page, "workers")))
+            said = [cells(page, "workers", name)[0] for name in ("beats", "missed", "gone")]
+        finally:
+            connection.execute("DELETE FROM chancy_metrics_sessions WHERE worker IN ('beats', 'missed', 'gone')")
+
+    assert said[0] == "alive" and re.match("seen 2.* min ago", said[1]) and re.match("silent for 4.* min", said[2]), (
+        said
+    )
 
 
 async def test_tables_are_put_in_order_by_their_heads_and_the_address_keeps_it(page: MetricsLog) -> None:

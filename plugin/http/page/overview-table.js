@@ -12,8 +12,8 @@ const PAGE = { queues: 12, functions: 50, workers: 12 };
 const TITLES = { queues: "Queues", functions: "Functions", workers: "Workers" };
 /** The filter of events by a row's name. */
 const FILTERS = { queues: "queue", functions: "func", workers: "worker_id" };
-/** A session that was not seen for so long is silent. */
-const SILENT_MS = 180_000;
+/** A session is seen every 60 s while it lives: it is called alive for so long, and silent after that. */
+const ALIVE_MS = 90_000, SILENT_MS = 180_000;
 
 const seconds = (value) => number(value, "seconds");
 const times = (field) => ["p50", "p95", "p99"].map((quantile) => ({
@@ -65,7 +65,9 @@ const isSilent = (row, now) => row.seen_at !== null && row.ended_at === null && 
 function seen(row, { now }) {
   if (row.seen_at === null) return "–";
   if (row.ended_at !== null) return `ended ${ago(Date.parse(row.ended_at), now)}`;
-  return isSilent(row, now) ? `silent for ${length(now - Date.parse(row.seen_at))}` : "alive";
+  const seen_ms = Date.parse(row.seen_at);
+  if (isSilent(row, now)) return `silent for ${length(now - seen_ms)}`;
+  return now - seen_ms > ALIVE_MS ? `seen ${ago(seen_ms, now)}` : "alive";
 }
 
 function change(row) {
