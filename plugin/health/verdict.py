@@ -50,9 +50,8 @@ def unhealthy_reasons(status: Status, missing_days: list[date]) -> list[str]:
     reasons += status.completeness.unreadable
     if status.completeness.holes:
         reasons.append(
-            f"{is_or_are(status.completeness.holes, 'batch')} missing from the ledger, although producers numbered "
-            "them: a restore or fail-over undid them, or rows were deleted by force; `chancy-metrics audit check` "
-            "names the producers"
+            f"{is_or_are(status.completeness.holes, 'batch')} missing from the sequences of producers: a restore or "
+            "fail-over lost data, or rows were deleted by force; `chancy-metrics audit check` names the producers"
         )
     if status.set_aside:
         reasons.append(set_aside_sentence(status.set_aside))

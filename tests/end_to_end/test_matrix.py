@@ -189,7 +189,7 @@ CASES = [
         a_hole,
         "producers, producer ",
         {
-            "status": ["UNHEALTHY: 1 batch is missing from the ledger, although producers numbered them"],
+            "status": ["UNHEALTHY: 1 batch is missing from the sequences of producers"],
             "completeness": ["holes           1"],
             "check": ["(producers): 1 of its batches 1 to 3 are missing from the ledger"],
         },

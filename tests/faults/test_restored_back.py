@@ -31,4 +31,4 @@ async def test_what_a_restore_has_undone_is_a_hole_of_each_producer_that_goes_on
             found, status = await completeness(chancy), await read_status(chancy)
 
     assert found.holes == 1
-    assert [reason for reason in status.unhealthy if "missing from the ledger, although producers" in reason]
+    assert [reason for reason in status.unhealthy if "missing from the sequences of producers" in reason]
