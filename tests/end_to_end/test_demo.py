@@ -173,7 +173,7 @@ def a_rebuild(*, points: int = 9, different: int = 0, left_out: int = 0, rose: f
         leaves_out="",
         left_out_before="",
         events=5,
-        seconds=0.1,
+        took_s=0.1,
     )
     return Rebuild(command, polls=30, seconds=6.0, empty=[], falling=[], rose=rose)
 
