@@ -73,7 +73,7 @@ REPORTS = st.builds(
     st.none() | SECONDS,
     several(st.builds(Mark, st.just(AT), NAMES)),
     st.builds(records.Flow, COUNTS, COUNTS, COUNTS, COUNTS, SECONDS, USUAL),
-    st.builds(records.Waiting, st.booleans(), several(QUEUES), st.none() | COUNTS),
+    st.builds(records.Waiting, st.booleans(), several(QUEUES), st.none() | COUNTS, st.none() | st.just(AT)),
     st.builds(records.Failures, COUNTS, st.none() | SHARES, USUAL, several(FAILING), st.none() | NEWEST),
     several(SLOW),
     several(SLOW),
