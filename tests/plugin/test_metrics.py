@@ -283,6 +283,7 @@ class Fails(Plugin):
             raise ConnectionRefusedError("not yet")
 
 
+@pytest.mark.slow
 async def test_direct_calls_go_to_the_worker_that_runs_and_not_to_one_whose_start_has_failed(
     dsn: str, connection: Connection, tables: Tables
 ) -> None:

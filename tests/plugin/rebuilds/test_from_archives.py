@@ -210,6 +210,7 @@ def cut(data: bytearray, at: int) -> None:
     del data[at % len(data) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [flip, cut])
 async def test_whatever_is_changed_in_a_file_its_day_is_named(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path, change: Callable[[bytearray, int], None]
@@ -262,6 +263,7 @@ async def test_of_two_files_of_a_day_the_sound_one_is_taken(
     await assert_exact(connection, tables, log, RULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [0, 2])
 async def test_killed_at_any_statement_the_same_command_ends_with_the_same(
     dsn: str, connection: Connection, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int

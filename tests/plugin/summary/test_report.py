@@ -275,6 +275,7 @@ async def test_a_time_to_come_is_refused(dsn: str, feeder: Feeder) -> None:
         await reported(dsn, from_us(feeder.minute(-5)))
 
 
+@pytest.mark.slow
 def test_a_time_longer_than_anything_is_kept_is_reported_as_far_as_it_is(dsn: str) -> None:
     done: Any = invoke(dsn, ["report", "--since", "2000d"])
 

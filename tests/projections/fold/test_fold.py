@@ -632,6 +632,7 @@ def test_sums_past_64_bits_of_microseconds_are_exact() -> None:
     assert whole.counts == chunks.counts == {"skewed": 2 * 1_499}
 
 
+@pytest.mark.slow
 def test_sums_that_fit_64_bits_apart_and_not_together_are_exact() -> None:
     batches = [source(*[job(started_us=T - LONGEST)] * 1_900, position=number) for number in (1, 2, 3)]
 

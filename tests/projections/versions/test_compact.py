@@ -178,6 +178,7 @@ async def test_what_is_read_stays_whatever_is_folded_compacted_expired_and_prune
         await assert_exact(connection, tables)
 
 
+@pytest.mark.slow
 async def test_segments_grow_like_the_logarithm_of_the_folds(connection: Connection, tables: Tables) -> None:
     writer = LogWriter(connection, tables)
     most = rewritten = 0
