@@ -124,7 +124,8 @@ def test_an_increase_is_what_was_added_and_nothing_is_reset(scraped: Scraped, be
         count = "histogram_count(chancy_job_execution_seconds)" if native else "chancy_job_execution_seconds_count"
 
         assert server.value(f"max_over_time({UPDATES}[1m]) - min_over_time({UPDATES}[1m])") == 2_000
-        assert server.value(f"increase({UPDATES}[1m])") == pytest.approx(2_000, rel=0.1)  # Prometheus extrapolates
+        # Prometheus extrapolates by a scrape or two; a reset would double it.
+        assert server.value(f"increase({UPDATES}[1m])") == pytest.approx(2_000, rel=0.4)
         assert server.value(f"sum(resets({UPDATES}[1m])) + sum(resets(({count})[1m:200ms]))") == 0
 
 
