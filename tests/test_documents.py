@@ -54,9 +54,27 @@ def test_the_design_lists_every_module_with_what_lies_in_it() -> None:
     assert sorted(listed) == sorted(path.as_posix() for path in modules if path.name != "__init__.py")
 
 
+#: Row of the README's table of costs -> the rows of docs/performance.md that it sums up, by what they begin with.
+COSTS = {
+    "a worker's CPU time for a finished job": ("one finished job, both hooks", "the same, 20 / 1 a transaction"),
+    "saving 1,000 / 20 finished jobs": ("`Worker.flush`, 1,000 jobs", "`Worker.flush`, 20 jobs"),
+    "disk of the log for a million jobs": ("disk a job update",),
+    "memory and start of a worker": ("import in a worker", "its memory"),
+}
+
+
 def test_the_readme_costs_what_was_measured() -> None:
     table = (ROOT / "README.md").read_text().partition("\n## What it costs\n")[2].partition("\n## ")[0]
-    figures = [figure for row in re.findall(r"^\|.*?\|(.*)", table, re.M) for figure in re.findall(r"[\d.]+", row)]
-    measured = re.findall(r"[\d.]+", (ROOT / "docs" / "performance.md").read_text())
+    rows = [row.split("|")[1:-1] for row in re.findall(r"^\| [^|\n]*\w.*", table, re.M)]
+    measured = [row.split("|")[1:] for row in re.findall(r"^\| .*", (ROOT / "docs/performance.md").read_text(), re.M)]
 
-    assert len(figures) > 10 and [figure for figure in figures if figure not in measured] == []
+    wrong = []
+    for work, ours, against in rows:
+        summed_up = next(begins for name, begins in COSTS.items() if work.strip().startswith(name))
+        found = [row for row in measured if row[0].strip().startswith(summed_up)]
+        assert len(found) == len(summed_up), work
+        # Of a row in performance.md: ours, and what it is compared with.
+        for figures, column in ((ours, 1), (against, 3)):
+            known = {figure for row in found for figure in re.findall(r"[\d.]+", row[column])}
+            wrong += [f"{work.strip()}: {one}" for one in re.findall(r"[\d.]+", figures) if one not in known]
+    assert len(rows) == len(COSTS) and wrong == []
