@@ -10,10 +10,6 @@ from anyio import create_task_group, to_thread
 _T = TypeVar("_T")
 
 
-async def nothing() -> None:
-    pass
-
-
 async def run_beside(compute: Callable[[], _T], work: Callable[[], Awaitable[None]]) -> _T:
     """Return what *compute* does, in a thread, while *work* goes on here; raises what either raises."""
     made: list[_T] = []

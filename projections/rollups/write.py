@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import TupleRow
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.beside import nothing, run_beside
+from chancy_metrics.projections.beside import run_beside
 from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, cut, starts_of_runs
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.sketch import (
@@ -135,7 +136,7 @@ async def store_rows(
     """
     take_arrays(cursor)
     changed: list[list[TupleRow]] = [[] for _ in rollups]
-    write = nothing
+    write: Callable[[], Awaitable[None]] = checkpoint
     for (rollup, cells), rows in zip(rollups, changed, strict=True):
         for chunk in _chunks(cells):
             stored = await _stored_sketches(cursor, rollup, version, chunk)
