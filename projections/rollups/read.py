@@ -22,7 +22,7 @@ from chancy_metrics.projections.fold.shelves import Shelves
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches
 from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.segments import kept_cells, read_segments, stream_segments
-from chancy_metrics.projections.rollups.soundness import TOTALS, sound
+from chancy_metrics.projections.rollups.soundness import ALL_TIME, rollup_of, sound
 
 #: Rows read at once.
 _CHUNK_ROWS = 5_000
@@ -163,7 +163,7 @@ async def read_days(cursor: Cursor, tables: Tables, version: int) -> Fold:
 
 async def read_totals(cursor: Cursor, tables: Tables, generation: int) -> Fold:
     """Return the totals of *generation* like `read_days`: those of all time, as one bucket under "1day"."""
-    parts = [cells async for cells in _stream_merged(cursor, tables, generation, TOTALS, {TOTALS: 0}, None)]
+    parts = [cells async for cells in _stream_merged(cursor, tables, generation, ALL_TIME, {ALL_TIME: 0}, None)]
     levels = {"1day": await to_thread.run_sync(lambda: merge(concatenate(parts)))} if parts else {}
     return await _with_names_of(cursor, tables, levels)
 
@@ -194,9 +194,9 @@ async def _stream_merged(
                     {only}
                 """
             ).format(
-                rollup=tables.totals if resolution == TOTALS else tables.rollup(resolution),
+                rollup=rollup_of(tables, resolution),
                 whole=_WHOLE_MICRO,
-                sound=sound(tables, "1day" if resolution == TOTALS else resolution),
+                sound=sound(tables, resolution),
                 only=sql.SQL("") if series is None else _OF_SERIES,
             ),
             {

@@ -13,16 +13,25 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, Spot
 
 #: The totals among the resolutions: a rollup of one bucket, from 0 on, that is wider than any time.
-TOTALS = "totals"
+ALL_TIME = "totals"
 ALL_TIME_S = 2**62
 #: Rows that one check names.
 _SHOWN = 20
 
 
+def rollup_of(tables: Tables, resolution: str) -> sql.Identifier:
+    """Return the table of a resolution, or of `ALL_TIME`."""
+    return tables.totals if resolution == ALL_TIME else tables.rollup(resolution)
+
+
+def _width_of(resolution: str) -> int:
+    return ALL_TIME_S if resolution == ALL_TIME else RESOLUTIONS[resolution]
+
+
 def sound(tables: Tables, resolution: str) -> sql.Composed:
     """Return the SQL condition that each row written by a fold meets; readers leave out rows that don't."""
     return sql.SQL("(bucket %% {width} = 0 AND {in_bounds} AND series IN (SELECT id FROM {series}))").format(
-        width=RESOLUTIONS[resolution], in_bounds=sql.SQL(POINT_IN_BOUNDS), series=tables.series
+        width=_width_of(resolution), in_bounds=sql.SQL(POINT_IN_BOUNDS), series=tables.series
     )
 
 
@@ -43,21 +52,21 @@ def odd_points(tables: Tables, resolution: str) -> sql.Composed:
         LIMIT %(shown)s
         """
     ).format(
-        rollup=tables.totals if resolution == TOTALS else tables.rollup(resolution),
+        rollup=rollup_of(tables, resolution),
         series=tables.series,
         versions=tables.versions,
-        width=ALL_TIME_S if resolution == TOTALS else RESOLUTIONS[resolution],
+        width=_width_of(resolution),
         in_bounds=sql.SQL(POINT_IN_BOUNDS),
     )
 
 
 async def check_points(cursor: Cursor, tables: Tables, found: Findings) -> None:
     """Report rows of rollups and totals that are not `sound`, of whatever bucket. Reads each table once."""
-    for resolution in (*RESOLUTIONS, TOTALS):
+    for resolution in (*RESOLUTIONS, ALL_TIME):
         await cursor.execute(odd_points(tables, resolution), {"shown": _SHOWN})
         odd = await cursor.fetchall()
         for version, bucket, series, key, has_name, _ in odd:
-            is_total = resolution == TOTALS
+            is_total = resolution == ALL_TIME
             of = f"totals, generation {version}" if is_total else f"{resolution} {bucket} of version {version}"
             where = f"{key or f'series {series}'} {of}"
             fault = (

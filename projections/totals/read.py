@@ -15,7 +15,7 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
-from chancy_metrics.projections.rollups.soundness import sound
+from chancy_metrics.projections.rollups.soundness import ALL_TIME, sound
 from chancy_metrics.projections.rollups.write import FINITE_SUM
 from chancy_metrics.projections.rules.rule_set import label
 from chancy_metrics.projections.versions.left_out import LeftOut, left_out
@@ -198,7 +198,7 @@ async def read_served(cursor: Cursor, tables: Tables) -> Totals | None:
                 AND {sound}
             ORDER BY s.key, s.kind, s.unit
             """
-        ).format(totals=tables.totals, series=tables.series, sum=FINITE_SUM, sound=sound(tables, "1day")),
+        ).format(totals=tables.totals, series=tables.series, sum=FINITE_SUM, sound=sound(tables, ALL_TIME)),
         {"generation": row[0]},
     )
     generation, position, at_us, created_us = row

@@ -34,7 +34,7 @@ from chancy_metrics.projections.fold import shelves
 from chancy_metrics.projections.fold.accumulator import Accumulator
 from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
-from chancy_metrics.projections.rollups.soundness import TOTALS, odd_points
+from chancy_metrics.projections.rollups.soundness import ALL_TIME, odd_points
 from chancy_metrics.projections.rules.measured import DRIFT
 from chancy_metrics.projections.span import Span, draw
 from chancy_metrics.projections.versions.advance import advance
@@ -135,7 +135,7 @@ async def test_nothing_is_folded_in_a_transaction(
     assert (found.drift, found.events, idle) == (0, 54, [0])
 
 
-@pytest.mark.parametrize("resolution", [*RESOLUTIONS, TOTALS])
+@pytest.mark.parametrize("resolution", [*RESOLUTIONS, ALL_TIME])
 async def test_rows_without_a_name_are_found_by_joins_however_many_names_there_are(
     connection: Connection, tables: Tables, resolution: str
 ) -> None:
