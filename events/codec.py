@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CODEC = 1
+#: Counts in a batch's header of events that are in no batch: observations, and job updates.
+DROPPED = ("dropped", "dropped_job_updates")
 
 _STARTED = 1
 _COMPLETED = 2
@@ -141,10 +143,6 @@ def encode(
         payload=payload,
         sha256=sha256(payload).digest(),
     )
-
-
-#: Counts in a batch's header of events that are in no batch: observations, and job updates.
-DROPPED = ("dropped", "dropped_job_updates")
 
 
 def count_kinds(batch: EncodedBatch) -> Counter[str]:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from chancy_metrics.events.database import needs_schema
 from chancy_metrics.events.errors import MetricsLogError
-from chancy_metrics.events.hot_standby import database_sentence
+from chancy_metrics.events.hot_standby import database_sentence, error_sentence
 from chancy_metrics.events.schema import tables_for
 from chancy_metrics.plugin.host.app import options_of
 from chancy_metrics.plugin.http.limits import RETRY_S, room, work
@@ -102,7 +102,7 @@ async def _scrape(chancy: Chancy) -> Scrape:
 def _sentence(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"a scrape may take at most {SCRAPE_S:g} s: the database is slow, or this process busy"
-    said = database_sentence(error) if isinstance(error, psycopg.Error) else " ".join(str(error).split())
+    said = database_sentence(error) if isinstance(error, psycopg.Error) else error_sentence(error)
     return said[:_MAX_SENTENCE]
 
 
